@@ -1,0 +1,150 @@
+"""The named errors a caller can meet.
+
+Every message has three parts: what was given, what was expected, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class MMMSDeployError(Exception):
+    """Base of all errors raised by mmms-deploy.
+
+    Args:
+        given: What happened or was given, as a sentence.
+        expected: What would have been right.
+        fix: What to do next.
+    """
+
+    def __init__(self, given: str, *, expected: str | None = None, fix: str | None = None) -> None:
+        self.given = given
+        self.expected = expected
+        self.fix = fix
+        parts = [given]
+        if expected:
+            parts.append(f"expected: {expected}")
+        if fix:
+            parts.append(f"to fix: {fix}")
+        super().__init__("\n  ".join(parts))
+
+
+class MMMSDeployWarning(UserWarning):
+    """A fallback that was taken aloud (a slower engine, another precision). Refused when ``strict`` is set."""
+
+
+# --- checkpoints and networks ---------------------------------------------------------------------------------------
+
+
+class CheckpointError(MMMSDeployError):
+    """A checkpoint file cannot be used."""
+
+
+class CheckpointNotFoundError(CheckpointError):
+    """The checkpoint file does not exist."""
+
+
+class CheckpointCorruptError(CheckpointError):
+    """The checkpoint file is no readable safetensors file or state dict, or would have to execute code to be read."""
+
+
+class CheckpointKeysError(CheckpointError):
+    """Keys of a checkpoint are missing, unexpected or misshapen for the network it describes."""
+
+
+class DescriptionError(CheckpointError):
+    """The description of the network (metadata, TOML/JSON file, flags) is missing, incomplete or contradictory."""
+
+
+class SizeError(MMMSDeployError):
+    """The network input size does not fit the backbone's patches or the feature pyramid."""
+
+
+# --- export ---------------------------------------------------------------------------------------------------------
+
+
+class ExportError(MMMSDeployError):
+    """An export could not be done; nothing was written."""
+
+
+class CutError(ExportError):
+    """A graph cannot be cut into stages by the rates of its inputs."""
+
+
+class GateError(ExportError):
+    """The exported graphs do not compute what the checkpoint computes."""
+
+
+class OutputExistsError(ExportError):
+    """The output folder already exists."""
+
+
+class OutputWriteError(MMMSDeployError):
+    """Output cannot be written (no permission, disk full); nothing half written is left behind."""
+
+
+# --- bundles --------------------------------------------------------------------------------------------------------
+
+
+class BundleError(MMMSDeployError):
+    """A bundle cannot be used."""
+
+
+class BundleNotFoundError(BundleError):
+    """There is no bundle at the given path."""
+
+
+class BundleCorruptError(BundleError):
+    """A file of a bundle is missing, was changed, or is not what the manifest says."""
+
+
+class BundleVersionError(BundleError):
+    """A bundle was written in a schema that this version does not read."""
+
+
+class VerificationError(BundleError):
+    """The replay of a bundle's golden clicks gave other masks on this machine."""
+
+
+# --- engines --------------------------------------------------------------------------------------------------------
+
+
+class EngineError(MMMSDeployError):
+    """An engine failed."""
+
+
+class EngineUnavailableError(EngineError):
+    """The engine or device asked for cannot be used on this machine."""
+
+
+class EngineConflictError(EngineError):
+    """Two installed packages exclude each other (onnxruntime and onnxruntime-gpu)."""
+
+
+# --- sessions -------------------------------------------------------------------------------------------------------
+
+
+class SessionError(MMMSDeployError):
+    """A session was used in a way it cannot serve."""
+
+
+class NoImageError(SessionError):
+    """A click before an image was set."""
+
+
+class SessionClosedError(SessionError):
+    """A session was used after it was closed."""
+
+
+class HistoryError(SessionError):
+    """Nothing to undo or redo."""
+
+
+class ImageError(SessionError):
+    """An image has the wrong type, shape or contents, or cannot be read."""
+
+
+class ModalityError(SessionError):
+    """A modality image is missing, surplus, or has the wrong type, shape or contents."""
+
+
+class ClickError(SessionError):
+    """A click is outside of the image or not a number."""
