@@ -1,0 +1,175 @@
+"""What a checkpoint promises about its inputs and outputs: resizing, normalisation, modalities, clicks.
+
+The same frozen types describe a checkpoint (in its metadata) and a bundle (in its manifest), so that nothing has to be
+translated between the two and no library default decides how an image is resized.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+RESERVED_NAMES = frozenset({"rgb", "image", "maps", "prev", "click", "prob", "mask"})
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the immutable, strictly read settings."""
+
+
+class Interpolation(StrEnum):
+    """How pixels are interpolated."""
+
+    BILINEAR = "bilinear"
+
+
+class Coordinates(StrEnum):
+    """How a click's image pixel (W0 pixels wide) becomes a network pixel (W pixels wide); rows likewise.
+
+    ``half_pixel``: x' = (x + 0.5) * W / W0 - 0.5, the counterpart of ``align_corners=False``.
+    ``align_corners``: x' = x * (W - 1) / (W0 - 1).
+    ``scale``: x' = x * W / W0, what RITM-family code does.
+    """
+
+    HALF_PIXEL = "half_pixel"
+    ALIGN_CORNERS = "align_corners"
+    SCALE = "scale"
+
+
+class ClickChannel(StrEnum):
+    """A channel of the interaction tensor."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    PREVIOUS = "previous"
+
+
+class PreviousMask(StrEnum):
+    """The form in which the network wants its previous mask: a probability in [0, 1], or a binary {0, 1} mask."""
+
+    PROBABILITY = "probability"
+    MASK = "mask"
+
+
+class ResizeRule(Struct, frozen=True, kw_only=True):
+    """How a map is stretched to another size (the aspect ratio is not kept).
+
+    Attributes:
+        interpolation: The interpolating kernel.
+        align_corners: Whether corner pixels' centres, not their outer edges, are aligned (torch's meaning).
+        antialias: Whether the kernel is widened when shrinking (torch's meaning); excludes ``align_corners``.
+    """
+
+    interpolation: Interpolation = Interpolation.BILINEAR
+    align_corners: bool = False
+    antialias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.align_corners and self.antialias:
+            raise ValueError("a resize rule has either align_corners or antialias, not both")
+
+
+def _check_statistics(name: str, channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    if len(mean) != channels or len(std) != channels:
+        raise ValueError(f"{name}: mean and std need {channels} values each, got {len(mean)} and {len(std)}")
+    if any(not s > 0 for s in std):
+        raise ValueError(f"{name}: every std must be positive, got {std}")
+
+
+class ImageSpec(Struct, frozen=True, kw_only=True):
+    """The RGB input: (H0, W0, 3) uint8 -> resized, times ``scale``, minus ``mean``, over ``std`` -> (1, 3, H, W).
+
+    Attributes:
+        resize: How the image is brought to the network's size.
+        scale: Factor applied to the 0..255 values.
+        mean: Mean per channel, after scaling.
+        std: Standard deviation per channel, after scaling.
+    """
+
+    resize: ResizeRule = ResizeRule(antialias=True)
+    scale: float = 1.0 / 255.0
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        _check_statistics("image", 3, self.mean, self.std)
+
+
+class ModalitySpec(Struct, frozen=True, kw_only=True):
+    """One extra modality: (H0, W0) or (H0, W0, C) numbers -> resized, scaled, normalised -> (1, C, H, W) float32.
+
+    Attributes:
+        name: Lower-case identifier; the keyword of ``Session.set_image``.
+        channels: C, the data set's choice (depth 1 or 3, lidar 3, event 3, thermal 1, ...).
+        resize: How it is brought to the network's size.
+        scale: Factor applied to the raw values.
+        mean: Mean per channel, after scaling.
+        std: Standard deviation per channel, after scaling.
+    """
+
+    name: str
+    channels: int = 1
+    resize: ResizeRule = ResizeRule(antialias=True)
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _IDENTIFIER.fullmatch(self.name) or self.name in RESERVED_NAMES:
+            raise ValueError(
+                f"modality name {self.name!r}: expected a lower-case identifier not in {sorted(RESERVED_NAMES)}"
+            )
+        if self.channels < 1:
+            raise ValueError(f"modality {self.name!r}: channels must be at least 1, got {self.channels}")
+        if not self.mean:
+            msgspec.structs.force_setattr(self, "mean", (0.0,) * self.channels)
+        if not self.std:
+            msgspec.structs.force_setattr(self, "std", (1.0,) * self.channels)
+        _check_statistics(f"modality {self.name!r}", self.channels, self.mean, self.std)
+
+
+class ClickContract(Struct, frozen=True, kw_only=True):
+    """How clicks and the previous mask are shown to the network, and its answer is read (paper section III).
+
+    Attributes:
+        radius: Radius of a click's disk in network pixels; a pixel belongs when its squared distance to the click is
+            at most ``radius**2``.
+        channels: Order of the three channels of the interaction tensor.
+        previous: Form of the previous mask; zeros before the first click in either form.
+        threshold: A pixel belongs to the mask when its probability is greater, in (0, 1).
+        coordinates: How image pixels become network pixels.
+        mask_resize: How the probability is brought back to the image's size, before it is thresholded.
+    """
+
+    radius: float = 5.0
+    channels: tuple[ClickChannel, ClickChannel, ClickChannel] = (
+        ClickChannel.POSITIVE,
+        ClickChannel.NEGATIVE,
+        ClickChannel.PREVIOUS,
+    )
+    previous: PreviousMask = PreviousMask.MASK
+    threshold: float = 0.5
+    coordinates: Coordinates = Coordinates.HALF_PIXEL
+    mask_resize: ResizeRule = ResizeRule()
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise ValueError(f"click radius must be positive, got {self.radius}")
+        if sorted(self.channels) != sorted(ClickChannel):
+            raise ValueError(
+                f"click channels must name {[str(c) for c in ClickChannel]} once each, got {self.channels}"
+            )
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"click threshold must be in (0, 1), got {self.threshold}")
+        if self.mask_resize.antialias:
+            raise ValueError("mask_resize enlarges a mask; antialias has no meaning there")
+
+
+def to_builtins(value: Any) -> Any:
+    """Turn settings into JSON-ready dicts, lists and scalars."""
+    return msgspec.to_builtins(value)
