@@ -47,10 +47,12 @@ class NameStyle:
     Attributes:
         to_timm: Turns a release's state into timm's, for a given model; leaves unknown keys as they are.
         to_release: The inverse.
+        unread: Names that a release carries but nothing here reads; a checkpoint may leave them out.
     """
 
     to_timm: Callable[[State, nn.Module], State]
     to_release: Callable[[State, nn.Module], State]
+    unread: frozenset[str] = frozenset({"norm.weight", "norm.bias"})
 
 
 def _resample(state: State, model: Any) -> State:
@@ -96,7 +98,11 @@ def _timm_to_dinov2(state: State, model: nn.Module) -> State:
 
 
 TIMM_NAMES = NameStyle(to_timm=_resample, to_release=_identity)
-DINOV2_NAMES = NameStyle(to_timm=_dinov2_to_timm, to_release=_timm_to_dinov2)
+DINOV2_NAMES = NameStyle(
+    to_timm=_dinov2_to_timm,
+    to_release=_timm_to_dinov2,
+    unread=TIMM_NAMES.unread | {"mask_token"},
+)
 
 RELEASES: dict[str, tuple[str, NameStyle]] = {
     "dinov2_b14_reg": ("vit_base_patch14_reg4_dinov2", DINOV2_NAMES),

@@ -86,7 +86,7 @@ class MMMSConfig(Struct, frozen=True, kw_only=True):
         names = [modality.name for modality in self.modalities]
         if len(set(names)) != len(names):
             raise ValueError(f"modality names must differ, got {names}")
-        for encoder in (self.csnet, self.fuser.encoder):
+        for encoder in (self.csnet, self.fuser.encoder) if self.modalities else (self.csnet,):
             for width, heads in zip(self.widths, encoder.heads, strict=True):
                 if width < 1 or heads < 1 or width % heads:
                     raise ValueError(f"width {width} cannot be split into {heads} attention heads")

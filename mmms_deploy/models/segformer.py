@@ -61,9 +61,8 @@ class EfficientAttention(nn.Module):
         q = self.q(query).reshape(batch, -1, self.heads, dim // self.heads).transpose(1, 2)
         kv = self.kv(source).reshape(batch, -1, 2, self.heads, dim // self.heads)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v)
-        projected: Tensor = self.proj(out.transpose(1, 2).flatten(2))
-        return projected
+        out: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return out
 
 
 class DWConv(nn.Module):
@@ -129,7 +128,8 @@ class OverlapPatchEmbed(nn.Module):
         """(B, C, H, W) -> (B, dim, H/stride, W/stride)."""
         x = self.proj(x)
         height, width = x.shape[2:]
-        return as_map(self.norm(tokens(x)), height, width)
+        normed: Tensor = self.norm(tokens(x))
+        return as_map(normed, height, width)
 
 
 def build_stage(owner: nn.Module, number: int, dim: int, config: EncoderConfig) -> None:
@@ -201,7 +201,8 @@ class ConvBNReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
-        return F.relu(self.bn(self.conv(x)))
+        normed: Tensor = self.bn(self.conv(x))
+        return F.relu(normed)
 
 
 class SegFormerHead(nn.Module):

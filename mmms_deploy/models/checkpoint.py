@@ -1,0 +1,348 @@
+"""Checkpoints: one file with the weights and the description of the network.
+
+The native form is safetensors whose metadata holds the description as JSON. Plain PyTorch state dicts are read too
+(``weights_only``: nothing in the file is executed), with a description from elsewhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import pickle
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mmms_deploy.errors import (
+    CheckpointCorruptError,
+    CheckpointKeysError,
+    CheckpointNotFoundError,
+    DescriptionError,
+)
+from mmms_deploy.models.config import MMMSConfig
+from mmms_deploy.models.mmms import MMMS
+
+DESCRIPTION_KEY = "mmms_deploy.description"
+BACKBONE_PREFIX = "backbone."
+_VIT_PREFIX = "backbone.vit."
+_IGNORED_SUFFIX = "num_batches_tracked"
+_LISTED = 12
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A checkpoint as read from disk, not yet matched with a network.
+
+    Attributes:
+        path: Where it came from.
+        state: Tensors by name.
+        description: The description in the file's metadata, if it has one.
+    """
+
+    path: Path
+    state: State
+    description: dict[str, Any] | None
+
+
+# --- descriptions -----------------------------------------------------------------------------------------------------
+
+
+def parse_description(raw: object, source: str) -> MMMSConfig:
+    """Turn a decoded JSON or TOML description into a configuration.
+
+    Args:
+        raw: The decoded object.
+        source: Where it comes from, for messages.
+
+    Raises:
+        DescriptionError: A field is unknown, missing or has an impossible value.
+    """
+    if isinstance(raw, dict) and raw.get("family", "mmms") != "mmms":
+        raise DescriptionError(
+            f"{source}: network family {raw['family']!r}", expected="'mmms'", fix="use a version that knows this family"
+        )
+    try:
+        return msgspec.convert(raw, MMMSConfig)
+    except msgspec.ValidationError as error:
+        raise DescriptionError(
+            f"{source}: {error}",
+            expected=f"fields {', '.join(MMMSConfig.__struct_fields__)} as in docs/checkpoints.md",
+            fix="correct the description",
+        ) from error
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read a description from a ``.toml`` or ``.json`` file.
+
+    Raises:
+        DescriptionError: The file is missing or cannot be decoded.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise DescriptionError(
+            f"description {path} cannot be read: {error}",
+            expected="a TOML (.toml) or JSON file that describes the network",
+            fix="see docs/checkpoints.md for its fields",
+        ) from error
+    if not isinstance(raw, dict):
+        raise DescriptionError(f"description {path} holds a {type(raw).__name__}", expected="a table of fields")
+    return raw
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def read_checkpoint_file(path: Path) -> CheckpointFile:
+    """Read a ``.safetensors`` file or a PyTorch state dict without executing anything in it.
+
+    Args:
+        path: The file. Of PyTorch files, the state dict may lie under ``state_dict`` or ``model``; a ``module.`` prefix
+            (DataParallel) is removed.
+
+    Raises:
+        CheckpointNotFoundError: There is no such file.
+        CheckpointCorruptError: It cannot be read, or only by executing code.
+    """
+    if not path.is_file():
+        raise CheckpointNotFoundError(
+            f"no checkpoint at {path}",
+            expected="a .safetensors file or a PyTorch state dict (.pt, .pth)",
+            fix="check --ckpt; '--ckpt demo' is the checkpoint that ships with mmms-deploy",
+        )
+    if path.suffix.lower() == ".safetensors":
+        state, description = _read_safetensors(path)
+    else:
+        state, description = _read_torch(path), None
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    _check_finite(path, state)
+    return CheckpointFile(path, state, description)
+
+
+def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointCorruptError(
+            f"{path} is no readable safetensors file: {error}",
+            expected="a complete safetensors file",
+            fix="copy it again and compare its hash with the source's",
+        ) from error
+    text = metadata.get(DESCRIPTION_KEY)
+    if text is None:
+        return state, None
+    try:
+        description = json.loads(text)
+    except ValueError as error:
+        raise DescriptionError(f"{path}: the description in its metadata is no JSON: {error}") from error
+    if not isinstance(description, dict):
+        raise DescriptionError(f"{path}: the description in its metadata is no JSON object")
+    return state, description
+
+
+def _read_torch(path: Path) -> State:
+    try:
+        raw = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointCorruptError(
+            f"{path} holds more than tensors: {str(error).splitlines()[0]}",
+            expected="a plain state dict; classes in a checkpoint would have to be executed, which is refused",
+            fix="save it again as torch.save(model.state_dict(), ...), or as safetensors",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointCorruptError(
+            f"{path} is no readable PyTorch file: {str(error).splitlines()[0]}",
+            expected="a complete state dict",
+            fix="copy it again and compare its hash with the source's",
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(raw, dict) and isinstance(raw.get(key), dict):
+            raw = raw[key]
+    if not isinstance(raw, dict) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
+        raise CheckpointCorruptError(
+            f"{path} holds no state dict",
+            expected="a dict of tensors, or one under 'state_dict' or 'model'",
+            fix="save it as torch.save(model.state_dict(), ...)",
+        )
+    return {str(name): tensor for name, tensor in raw.items()}
+
+
+def _check_finite(path: Path, state: State) -> None:
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise CheckpointCorruptError(
+            f"{path}: {_listing(bad)} hold NaN or infinite values",
+            expected="finite weights",
+            fix="take a checkpoint from before the training diverged",
+        )
+
+
+def _listing(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+# --- matching ---------------------------------------------------------------------------------------------------------
+
+
+def load_weights(model: MMMS, file: CheckpointFile, backbone: CheckpointFile | None = None) -> None:
+    """Load weights under their release names into a network.
+
+    Args:
+        model: The network; its weights are replaced.
+        file: The checkpoint. Half-precision weights are widened to float32.
+        backbone: A separate file with the frozen backbone's weights, under the names of its release.
+
+    Raises:
+        CheckpointKeysError: Keys are missing, unexpected or misshapen, or both files hold different backbones.
+    """
+    state = {name: _widened(tensor) for name, tensor in file.state.items()}
+    source = str(file.path)
+    if backbone is not None:
+        source += f" with {backbone.path}"
+        extra = {
+            BACKBONE_PREFIX + name.removeprefix(BACKBONE_PREFIX): _widened(t) for name, t in backbone.state.items()
+        }
+        differing = [n for n in extra if n in state and not torch.equal(state[n], extra[n])]
+        if differing:
+            raise CheckpointKeysError(
+                f"{file.path} has backbone weights of its own that differ from {backbone.path}: {_listing(differing)}",
+                expected="one source of backbone weights",
+                fix="leave out --backbone-ckpt, or take the backbone out of the checkpoint",
+            )
+        state |= extra
+    own, vit = _split(state)
+    vit_model = model.backbone.vit
+    converted = model.backbone.names.to_timm(vit, vit_model)
+    _check_keys(model, state, converted, source)
+    model.load_state_dict(own, strict=False)
+    vit_model.load_state_dict(converted, strict=False)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _split(state: State) -> tuple[State, State]:
+    own = {n: t for n, t in state.items() if not n.startswith(BACKBONE_PREFIX)}
+    vit = {n.removeprefix(BACKBONE_PREFIX): t for n, t in state.items() if n.startswith(BACKBONE_PREFIX)}
+    return own, vit
+
+
+def release_state(model: MMMS) -> State:
+    """Return a network's state under the names that its checkpoints use (the backbone's under its release's)."""
+    state = {n: t.detach() for n, t in model.state_dict().items() if not n.startswith(_VIT_PREFIX)}
+    vit = {n: t.detach() for n, t in model.backbone.vit.state_dict().items()}
+    released = model.backbone.names.to_release(vit, model.backbone.vit)
+    return {n: t for n, t in state.items() if not n.endswith(_IGNORED_SUFFIX)} | {
+        BACKBONE_PREFIX + n: t for n, t in released.items()
+    }
+
+
+def _check_keys(model: MMMS, given: State, converted: State, source: str) -> None:
+    expected = release_state(model)
+    unread = {BACKBONE_PREFIX + name for name in model.backbone.names.unread}
+    missing = sorted(n for n in expected if n not in given and n not in unread)
+    unexpected = sorted(n for n in given if n not in expected and n not in unread and not n.endswith(_IGNORED_SUFFIX))
+    target = model.backbone.vit.state_dict()
+    fits = {
+        BACKBONE_PREFIX + n for n, t in converted.items() if n in target and t.shape == target[n].shape
+    }  # e.g. a resampled position table
+    misshapen = sorted(
+        n for n in expected.keys() & given.keys() if expected[n].shape != given[n].shape and n not in fits
+    )
+    if not (missing or unexpected or misshapen):
+        return
+    lines = [
+        *_report("missing", missing, unexpected),
+        *_report("unexpected", unexpected, missing or sorted(expected)),
+        *(f"misshapen  {n}: {list(given[n].shape)}, expected {list(expected[n].shape)}" for n in misshapen[:_LISTED]),
+    ]
+    if len(misshapen) > _LISTED:
+        lines.append(f"misshapen  ... and {len(misshapen) - _LISTED} more")
+    raise CheckpointKeysError(
+        f"{source} does not fit the described network: {len(missing)} keys missing, {len(unexpected)} unexpected, "
+        f"{len(misshapen)} misshapen\n    " + "\n    ".join(lines),
+        expected=f"the {len(expected)} keys of the network that the description names",
+        fix=_advice(missing, misshapen),
+    )
+
+
+def _report(kind: str, names: list[str], candidates: list[str]) -> list[str]:
+    lines = []
+    for name in names[:_LISTED]:
+        close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.7)
+        lines.append(f"{kind:<10} {name}" + (f" (nearest: {close[0]})" if close else ""))
+    if len(names) > _LISTED:
+        lines.append(f"{kind:<10} ... and {len(names) - _LISTED} more")
+    return lines
+
+
+def _advice(missing: list[str], misshapen: list[str]) -> str:
+    if missing and not misshapen and all(name.startswith(BACKBONE_PREFIX) for name in missing):
+        return "the frozen backbone is not in this file: give its release file with --backbone-ckpt"
+    return "correct the description (backbone, widths, modalities), or rename the keys"
+
+
+# --- whole checkpoints ------------------------------------------------------------------------------------------------
+
+
+def random_network(config: MMMSConfig, seed: int) -> MMMS:
+    """Build an untrained network, for latency work.
+
+    Every weight is distinct (also those of the norms, which start equal and would hide mix-ups), and the last layer is
+    scaled so that logits spread to both sides of the threshold.
+
+    Args:
+        config: The network.
+        seed: Seed of the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MMMS(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(torch.empty_like(parameter).uniform_(-0.05, 0.05))
+                elif name.endswith("linear_pred.weight"):
+                    parameter.mul_(10.0)
+    return model.eval()
+
+
+def save_checkpoint(path: Path, model: MMMS, *, dtype: torch.dtype | None = None, **metadata: str) -> None:
+    """Write a network as safetensors with its description in the metadata; atomic.
+
+    Args:
+        path: Where to.
+        model: The network.
+        dtype: Type to store floating-point weights in; None keeps theirs.
+        **metadata: Further entries for the file's metadata.
+    """
+    state = {
+        name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).contiguous().cpu()
+        for name, tensor in release_state(model).items()
+    }
+    described = {DESCRIPTION_KEY: msgspec.json.encode(model.config).decode(), **metadata}
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file(state, temporary, metadata=described)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
