@@ -1,0 +1,167 @@
+"""The stages of a bundle as a chain: a stage runs again only when one of its inputs changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mmms_deploy.bundle import Manifest, Rate, StageGraph, TensorSpec
+from mmms_deploy.engines.protocol import Array, Runner, Value
+from mmms_deploy.errors import BundleCorruptError, SessionError
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """Everything a chain holds at one moment, to go back to. Values are never written to, so this is a shallow copy."""
+
+    values: Mapping[str, Value]
+    stale: frozenset[str]
+
+
+class Chain:
+    """The stages in order, the values that stay on the device, and which stages are stale.
+
+    A tensor is known by its name: an output of one stage is the input of that name of the later ones, and an input that
+    no earlier stage computes is given from outside (images, clicks, the click stage's own previous state, or features
+    that are computed elsewhere).
+
+    Args:
+        manifest: The bundle's manifest.
+        graphs: The graph that the engine runs for every stage, by name.
+        runner: Where they run. The chain does not close it.
+
+    Raises:
+        BundleCorruptError: Two stages compute a tensor of one name, or a tensor differs between the stages it joins.
+    """
+
+    def __init__(self, manifest: Manifest, graphs: Mapping[str, StageGraph], runner: Runner) -> None:
+        self._runner = runner
+        self._rates = {stage.name: stage.rate for stage in manifest.stages}
+        self._graphs = {stage.name: graphs[stage.name] for stage in manifest.stages}
+        self._given: dict[str, TensorSpec] = {}
+        self._computed: dict[str, TensorSpec] = {}
+        for stage, graph in self._graphs.items():
+            self._join(stage, graph)
+        self._values: dict[str, Value] = {}
+        self._stale = set(self._graphs)
+        self._runs = dict.fromkeys(self._graphs, 0)
+
+    def _join(self, stage: str, graph: StageGraph) -> None:
+        for spec in graph.inputs:
+            known = self._computed.get(spec.name) or self._given.setdefault(spec.name, spec)
+            if (known.dtype, known.shape) != (spec.dtype, spec.shape):
+                raise BundleCorruptError(
+                    f"stage {stage!r} wants {spec.name} as {spec.dtype} {spec.shape}",
+                    expected=f"{known.dtype} {known.shape}, as in the stages before it",
+                    fix="export the checkpoint again",
+                )
+        for spec in graph.outputs:
+            if spec.name in self._computed or spec.name in self._given:
+                raise BundleCorruptError(
+                    f"stage {stage!r} computes {spec.name}, which exists before it",
+                    expected="one origin for every tensor",
+                    fix="export the checkpoint again",
+                )
+            self._computed[spec.name] = spec
+
+    @property
+    def given(self) -> Mapping[str, TensorSpec]:
+        """The inputs that come from outside, by name."""
+        return self._given
+
+    @property
+    def computed(self) -> Mapping[str, TensorSpec]:
+        """The tensors that a stage computes, by name."""
+        return self._computed
+
+    @property
+    def runs(self) -> Mapping[str, int]:
+        """How often every stage ran, by name."""
+        return dict(self._runs)
+
+    @property
+    def stale(self) -> frozenset[str]:
+        """Names of the stages that would run now."""
+        return frozenset(self._stale)
+
+    def set(self, name: str, array: Array) -> None:
+        """Upload a given input and mark what depends on it as stale.
+
+        Args:
+            name: Name of the input.
+            array: Numbers of its shape; converted to its dtype.
+
+        Raises:
+            SessionError: There is no such input.
+        """
+        self.put(name, self._runner.upload(self._spec(name), array))
+
+    def set_zeros(self, name: str) -> None:
+        """Set a given input to zeros and mark what depends on it as stale."""
+        self.put(name, self._runner.zeros(self._spec(name)))
+
+    def put(self, name: str, value: Value) -> None:
+        """Set a given input to a value that is on the device already, and mark what depends on it as stale."""
+        self._spec(name)
+        self._values[name] = value
+        changed = {name}
+        for stage, graph in self._graphs.items():
+            if any(spec.name in changed for spec in graph.inputs):
+                self._stale.add(stage)
+                changed.update(spec.name for spec in graph.outputs)
+
+    def _spec(self, name: str) -> TensorSpec:
+        if name not in self._given:
+            raise SessionError(
+                f"{name!r} is no input of this bundle",
+                expected=f"one of {', '.join(self._given)}",
+                fix="check its name",
+            )
+        return self._given[name]
+
+    def ensure(self, up_to: Rate = Rate.CLICK) -> None:
+        """Run the stages that are stale, in order.
+
+        Args:
+            up_to: Leave stages of a faster rate than this as they are.
+
+        Raises:
+            SessionError: An input was never set.
+            EngineError: A stage failed; it stays stale.
+        """
+        for stage, graph in self._graphs.items():
+            if stage not in self._stale or self._rates[stage] > up_to:
+                continue
+            missing = [spec.name for spec in graph.inputs if spec.name not in self._values]
+            if missing:
+                raise SessionError(
+                    f"stage {stage!r} cannot run without {', '.join(missing)}",
+                    expected="every input set",
+                    fix="set them first",
+                )
+            outputs = self._runner.run(stage, {spec.name: self._values[spec.name] for spec in graph.inputs})
+            self._values.update(outputs)
+            self._runs[stage] += 1
+            self._stale.discard(stage)
+
+    def value(self, name: str) -> Value:
+        """Return the current value of a tensor.
+
+        Raises:
+            SessionError: It was never set or computed.
+        """
+        try:
+            return self._values[name]
+        except KeyError:
+            raise SessionError(
+                f"{name!r} was not computed yet", expected="a tensor of a stage that ran", fix="call ensure() first"
+            ) from None
+
+    def save(self) -> ChainState:
+        """Return what the chain holds now."""
+        return ChainState(dict(self._values), frozenset(self._stale))
+
+    def restore(self, state: ChainState) -> None:
+        """Go back to what :meth:`save` returned. The counts of runs go on."""
+        self._values = dict(state.values)
+        self._stale = set(state.stale)

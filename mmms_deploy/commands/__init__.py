@@ -1,0 +1,1 @@
+"""The commands; each module's ``main`` is one."""

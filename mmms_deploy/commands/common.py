@@ -1,0 +1,101 @@
+"""What all commands share: how errors, warnings and an interrupt reach the user.
+
+Exit codes: 0 done; 1 an error that :mod:`mmms_deploy.errors` names; 2 wrong usage; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TextIO, TypeVar
+
+import click
+from rich.console import Console
+
+from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+console = Console(highlight=False)
+"""Where results go (stdout)."""
+
+err_console = Console(stderr=True, highlight=False)
+"""Where progress, warnings and errors go (stderr)."""
+
+
+def user_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a command so that its user meets messages instead of tracebacks.
+
+    A :class:`~mmms_deploy.errors.MMMSDeployError` becomes ``error: ...`` on stderr and exit code 1, an interrupt exit
+    code 130, and an :class:`~mmms_deploy.errors.MMMSDeployWarning` a line ``warning: ...`` on stderr. Any other
+    exception is a fault of this package and keeps its traceback.
+    """
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with _spoken_warnings():
+                return function(*args, **kwargs)
+        except MMMSDeployError as error:
+            _say("error", str(error))
+            sys.exit(EXIT_ERROR)
+        except KeyboardInterrupt:
+            _say("error", "interrupted")
+            sys.exit(EXIT_INTERRUPTED)
+
+    return wrapped
+
+
+def _say(kind: str, message: str) -> None:
+    """Print ``kind: message`` on stderr, unwrapped, so that paths and commands can be copied."""
+    click.echo(f"{click.style(f'{kind}:', fg='red' if kind == 'error' else 'yellow', bold=True)} {message}", err=True)
+
+
+@contextmanager
+def _spoken_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", MMMSDeployWarning)
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, MMMSDeployWarning):
+                _say("warning", str(message))
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
+
+
+def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--device``, ``--engine``, ``--precision``, ``--threads`` and ``--strict``, as ``Session`` takes them."""
+    for option in reversed(
+        (
+            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            click.option("--engine", default=None, help="Name of an engine.  [default: the best for the device]"),
+            click.option("--precision", default=None, help="fp32, fp16 or bf16.  [default: the engine's best]"),
+            click.option(
+                "--threads",
+                type=click.IntRange(min=1),
+                default=None,
+                help="CPU threads.  [default: the physical cores this process may use]",
+            ),
+            click.option("--strict", is_flag=True, help="Refuse another precision than asked for instead of warning."),
+        )
+    ):
+        function = option(function)
+    return function

@@ -1,0 +1,203 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
+from mmms_deploy.engines.cores import available_cores
+from mmms_deploy.engines.protocol import Array, EngineInfo, Value, checked_array, names
+from mmms_deploy.engines.wheels import require_onnxruntime
+from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError
+
+NAME = "onnxruntime"
+PROVIDER = "CPUExecutionProvider"
+_DTYPES = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "uint8": "tensor(uint8)",
+}
+
+
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime, lazily, after checking that exactly one distribution of it is installed.
+
+    Raises:
+        EngineUnavailableError: It is not installed, or its libraries cannot be loaded.
+        EngineConflictError: Two distributions overwrote each other.
+    """
+    name, version = require_onnxruntime()
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"{name} {version} is installed but cannot be imported: {error}",
+            expected="a working ONNX Runtime",
+            fix=f"pip install --force-reinstall {name}",
+        ) from error
+    return onnxruntime
+
+
+class OnnxRuntimeCpu:
+    """Executes the stages of a bundle with ONNX Runtime's CPU provider.
+
+    Args:
+        bundle: The bundle.
+        precision: Which of its graphs to load. FP16 graphs run, but ONNX Runtime converts around most of their nodes,
+            so they are slower than FP32.
+        threads: Threads a stage computes with; None takes the physical cores this process may use.
+
+    Raises:
+        EngineUnavailableError: ONNX Runtime is not installed or cannot be loaded.
+        EngineConflictError: Two distributions of ONNX Runtime are installed together.
+        BundleCorruptError: A graph cannot be loaded, or its inputs and outputs are not the manifest's.
+    """
+
+    def __init__(self, bundle: Bundle, precision: Precision, threads: int | None = None) -> None:
+        ort = import_onnxruntime()
+        self._value = ort.OrtValue
+        self._bundle = bundle
+        self._graphs = {stage.name: stage.graphs[precision] for stage in bundle.manifest.stages}
+        threads = available_cores() if threads is None else threads
+        self._sessions = {
+            name: _load(ort, bundle, graph, threads=threads, stage=name) for name, graph in self._graphs.items()
+        }
+        self._info = EngineInfo(
+            name=NAME,
+            device="cpu",
+            precision=precision,
+            library="ONNX Runtime",
+            version=str(ort.__version__),
+            threads=threads,
+            providers=(PROVIDER,),
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine really is."""
+        return self._info
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle whose stages it executes."""
+        return self._bundle
+
+    @property
+    def graphs(self) -> Mapping[str, StageGraph]:
+        """The graph of every stage, by name."""
+        return self._graphs
+
+    def open(self) -> OnnxRuntimeCpuRunner:
+        """Return a new runner, for one session."""
+        if not self._sessions:
+            raise EngineError("this engine is closed", expected="an open engine", fix="open the bundle again")
+        return OnnxRuntimeCpuRunner(self)
+
+    def close(self) -> None:
+        """Free the weights."""
+        self._sessions = {}
+
+    def execute(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Run a stage; for the runners, any number at the same time."""
+        session = self._sessions.get(stage)
+        if session is None:
+            raise EngineError(
+                f"stage {stage!r} cannot run" + ("" if self._sessions else ": this engine is closed"),
+                expected=f"one of the stages {', '.join(self._graphs)} of an open engine",
+                fix="open the bundle again",
+            )
+        outputs = names(self._graphs[stage].outputs)
+        try:
+            values = session.run_with_ort_values(outputs, dict(inputs))
+        # ONNX Runtime raises its own exception types, which derive from RuntimeError or straight from Exception.
+        except Exception as error:
+            raise EngineError(
+                f"ONNX Runtime failed in stage {stage!r}: {error}",
+                expected="a stage that runs",
+                fix="check the free memory; mmms-verify tells whether the bundle is intact",
+            ) from error
+        return dict(zip(outputs, values, strict=True))
+
+    def to_device(self, array: Array) -> Value:
+        """Wrap an array that nobody else writes to; on the CPU no byte is copied."""
+        return self._value.ortvalue_from_numpy(array)
+
+
+class OnnxRuntimeCpuRunner:
+    """One session's use of an :class:`OnnxRuntimeCpu`; ONNX Runtime allocates every output anew."""
+
+    def __init__(self, engine: OnnxRuntimeCpu) -> None:
+        self._engine: OnnxRuntimeCpu | None = engine
+
+    def _open_engine(self) -> OnnxRuntimeCpu:
+        if self._engine is None:
+            raise EngineError("this runner is closed", expected="an open runner", fix="open a new session")
+        return self._engine
+
+    def upload(self, spec: TensorSpec, array: Array) -> Value:
+        """Copy an array of the spec's shape."""
+        return self._open_engine().to_device(checked_array(spec, array))
+
+    def zeros(self, spec: TensorSpec) -> Value:
+        """Return zeros of the spec's shape and dtype."""
+        return self._open_engine().to_device(np.zeros(spec.shape, dtype=np.dtype(spec.dtype)))
+
+    def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Run a stage on values of this engine."""
+        return self._open_engine().execute(stage, inputs)
+
+    def download(self, value: Value) -> Array:
+        """Return a copy of a value."""
+        self._open_engine()
+        array: Array = value.numpy()  # type: ignore[attr-defined]
+        return array
+
+    def synchronize(self) -> None:
+        """Do nothing: stages run at once."""
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        self._engine = None
+
+
+def _load(ort: Any, bundle: Bundle, graph: StageGraph, *, threads: int, stage: str) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # The stages of a bundle are sessions of one process. Threads of the idle one would spin on the cores of the busy
+    # one, which costs a click 35 to 50 %.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    file = bundle.file(graph.file)
+    try:
+        session = ort.InferenceSession(file, sess_options=options, providers=[PROVIDER])
+    except Exception as error:  # as above: no common base class
+        raise BundleCorruptError(
+            f"stage {stage!r} of {bundle.path} cannot be loaded: {error}",
+            expected=f"an ONNX graph that ONNX Runtime {ort.__version__} can run",
+            fix="upgrade onnxruntime, or export the checkpoint again",
+        ) from error
+    providers = list(session.get_providers())
+    if providers != [PROVIDER]:
+        raise EngineError(
+            f"ONNX Runtime runs stage {stage!r} on {', '.join(providers)}",
+            expected=PROVIDER,
+            fix='pip install --force-reinstall "mmms-deploy[cpu]" in a fresh environment',
+        )
+    _check_border(bundle, stage, graph.inputs, session.get_inputs(), "inputs")
+    _check_border(bundle, stage, graph.outputs, session.get_outputs(), "outputs")
+    return session
+
+
+def _check_border(bundle: Bundle, stage: str, specs: tuple[TensorSpec, ...], nodes: Any, side: str) -> None:
+    promised = [(spec.name, _DTYPES.get(spec.dtype, spec.dtype), tuple(spec.shape)) for spec in specs]
+    found = [(node.name, node.type, tuple(node.shape)) for node in nodes]
+    if promised != found:
+        raise BundleCorruptError(
+            f"stage {stage!r} of {bundle.path} has the {side} {found}",
+            expected=f"what its manifest says: {promised}",
+            fix="export the checkpoint again",
+        )

@@ -1,0 +1,147 @@
+"""What a session needs from a backend: run a stage on values that stay on the device.
+
+An :class:`Engine` holds what is shared (weights, compiled graphs); a :class:`Runner` holds what belongs to one session
+(buffers, a stream). A runner deals in *values*: opaque handles of tensors on the device. A value is never written to
+once it was returned, so undo keeps an old handle and costs nothing. A backend with fixed addresses (CUDA graphs) keeps
+a pool of slots and takes a slot back when its handle is garbage collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
+
+Array: TypeAlias = npt.NDArray[Any]
+"""Any NumPy array; the docstrings give shape and dtype."""
+
+Value: TypeAlias = object
+"""Handle of a tensor on the device. Only the runner that made it can use it."""
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What an engine really is, read back from its library and never from a flag.
+
+    Attributes:
+        name: Name of the engine, as ``engine=`` takes it.
+        device: ``cpu`` or ``cuda``.
+        precision: Precision of the graphs that are loaded, compared with the tensor types that the library reports.
+        library: Name of the library that executes.
+        version: Version of that library.
+        threads: Threads a stage computes with; None where the device decides.
+        providers: What the library says executes the graphs, e.g. ``("CPUExecutionProvider",)``.
+    """
+
+    name: str
+    device: str
+    precision: Precision
+    library: str
+    version: str
+    threads: int | None
+    providers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads != 1 else ''}"
+        return f"{self.library} {self.version} on {self.device}, {self.precision}{threads}"
+
+
+class Runner(Protocol):
+    """One session's own buffers on a device. Used by one thread at a time."""
+
+    def upload(self, spec: TensorSpec, array: Array) -> Value:
+        """Copy an array to the device.
+
+        Args:
+            spec: The tensor it is for.
+            array: Numbers of the spec's shape; converted to the spec's dtype. Free to be changed afterwards.
+        """
+        ...
+
+    def zeros(self, spec: TensorSpec) -> Value:
+        """Return a tensor of zeros of the spec's shape and dtype."""
+        ...
+
+    def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Run a stage.
+
+        Args:
+            stage: Name of the stage.
+            inputs: A value for every input of its graph.
+
+        Returns:
+            A new value for every output of its graph.
+
+        Raises:
+            EngineError: The library failed.
+        """
+        ...
+
+    def download(self, value: Value) -> Array:
+        """Wait for a value and copy it to the host, as an array of the spec's shape and dtype that the caller owns."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until everything that was asked for is done.
+
+        Raises:
+            EngineError: Something failed in the meantime.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the buffers. Safe to call twice; everything else fails afterwards."""
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Executes the stages of one bundle on one device. May be shared by sessions and threads."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine really is."""
+        ...
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle whose stages it executes."""
+        ...
+
+    @property
+    def graphs(self) -> Mapping[str, StageGraph]:
+        """The graph it runs for every stage, by the stage's name, in the order of the manifest."""
+        ...
+
+    def open(self) -> Runner:
+        """Return a new runner, for one session.
+
+        Raises:
+            EngineError: The engine is closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the weights. Safe to call twice; its runners fail afterwards."""
+        ...
+
+
+def checked_array(spec: TensorSpec, array: Array) -> Array:
+    """Return a C-ordered copy of ``array`` with the dtype of ``spec``, for uploading.
+
+    Raises:
+        ValueError: Its shape is not the spec's, which is a fault of the calling code.
+    """
+    if tuple(array.shape) != spec.shape:
+        raise ValueError(f"{spec.name}: expected shape {spec.shape}, got {tuple(array.shape)}")
+    return np.array(array, dtype=np.dtype(spec.dtype), order="C", copy=True)
+
+
+def names(specs: Sequence[TensorSpec]) -> tuple[str, ...]:
+    """Return the names of tensors, in order."""
+    return tuple(spec.name for spec in specs)

@@ -1,0 +1,70 @@
+"""Which ONNX Runtime wheel is installed, and whether two of them overwrote each other.
+
+``onnxruntime`` and ``onnxruntime-gpu`` install the same files under ``site-packages/onnxruntime``. pip does not see the
+conflict: the wheel installed last wins, and which provider then exists is chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+
+from mmms_deploy.errors import EngineConflictError, EngineUnavailableError
+
+FLAVOURS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-rocm",
+    "onnxruntime-migraphx",
+    "onnxruntime-qnn",
+    "onnxruntime-training",
+    "onnxruntime-training-cpu",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+"""Distributions that ship the module ``onnxruntime``. Add-ons (onnxruntime-extensions, -genai, -ep-*) do not."""
+
+
+def installed_flavours() -> dict[str, str]:
+    """Return the versions of the installed distributions that ship the module ``onnxruntime``, by name."""
+    found = {}
+    for name in FLAVOURS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def require_onnxruntime(extra: str = "cpu", *, installed: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """Return name and version of the one installed distribution of ONNX Runtime.
+
+    Args:
+        extra: The extra of mmms-deploy to recommend when none is installed, ``cpu`` or ``cuda``.
+        installed: Versions by distribution; None asks the running environment.
+
+    Raises:
+        EngineUnavailableError: None is installed.
+        EngineConflictError: More than one is installed.
+    """
+    found = dict(installed_flavours() if installed is None else installed)
+    if not found:
+        raise EngineUnavailableError(
+            "ONNX Runtime is not installed",
+            expected="one engine beside the base install",
+            fix=f'pip install "mmms-deploy[{extra}]"',
+        )
+    if len(found) > 1:
+        listed = " and ".join(f"{name} {version}" for name, version in found.items())
+        other = "cuda" if extra == "cpu" else "cpu"
+        raise EngineConflictError(
+            f"{listed} are installed together; they overwrite each other's files",
+            expected="exactly one distribution of ONNX Runtime",
+            fix=(
+                f'pip uninstall -y {" ".join(found)}, then pip install "mmms-deploy[{extra}]"'
+                f' (or "mmms-deploy[{other}]", never both)'
+            ),
+        )
+    return next(iter(found.items()))

@@ -1,0 +1,207 @@
+"""Bilinear resizing, equal to ``torch.nn.functional.interpolate`` and fast on one core.
+
+Image libraries disagree about "bilinear" (where pixel centres are, whether the kernel widens when shrinking), and a
+mask shifted by half a pixel is the most common fault of a deployed model. So the rule is the checkpoint's
+(:class:`~mmms_deploy.contract.ResizeRule`) and the arithmetic is here.
+
+A separable resize is two multiplications with sparse, banded matrices. Each band is cut into blocks small enough to be
+dense, so that all work is matrix products on blocks that stay in the cache, each too small for the BLAS library to
+spread over threads: its threads and the engine's, on the same cores, can stall each other for a time slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.contract import ResizeRule
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+# Floats of an intermediate row block; a quarter of a megabyte stays in the L2 cache of a core.
+_BLOCK_FLOATS = 1 << 16
+# Multiplications of one matrix product. OpenBLAS takes a second thread from twice this number (SMP_THRESHOLD_MIN times
+# GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c).
+_PRODUCT = 1 << 18
+
+
+class _Band(NamedTuple):
+    """Output pixels [start, stop) are ``weights`` (stop - start, last - first) times input pixels [first, last)."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    weights: FloatArray
+
+
+def resize(array: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule) -> FloatArray:
+    """Resize maps to another size; the aspect ratio is not kept.
+
+    Args:
+        array: (..., H, W), any real dtype, finite.
+        size: New (H, W), each at least 1.
+        rule: The resize rule.
+
+    Returns:
+        (..., H, W) float32.
+    """
+    height, width = array.shape[-2:]
+    _check(height, width, size)
+    planes = array.reshape(-1, height, width)
+    out = np.empty((len(planes), *size), dtype=np.float32)
+    for plane, target in zip(planes, out, strict=True):
+        for start, stop, block in _row_blocks(plane, size, rule):
+            target[start:stop] = block
+    return out.reshape(*array.shape[:-2], *size)
+
+
+def resize_image(image: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule) -> FloatArray:
+    """Resize an image with its channels last, and put the channels first.
+
+    Args:
+        image: (H, W, C), any real dtype, finite.
+        size: New (H, W), each at least 1.
+        rule: The resize rule.
+
+    Returns:
+        (C, H, W) float32.
+    """
+    height, width, channels = image.shape
+    _check(height, width, size)
+    out = np.empty((channels, *size), dtype=np.float32)
+    rows = image.reshape(height, width * channels)
+    columns = _bands(width, size[1], rule.align_corners, rule.antialias)
+    # Rows first, on all channels of a block of rows: a photograph is read once, in order, and shrinks at once.
+    for band in _bands(height, size[0], rule.align_corners, rule.antialias):
+        block = _apply_rows(band.weights, rows[band.first : band.last])
+        planes = np.ascontiguousarray(block.reshape(-1, width, channels).transpose(2, 0, 1))
+        out[:, band.start : band.stop] = _apply_columns(planes.reshape(-1, width), columns, size[1]).reshape(
+            channels, -1, size[1]
+        )
+    return out
+
+
+def resize_above(array: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule, threshold: float) -> BoolArray:
+    """Return ``resize(array, size, rule) > threshold`` without ever holding the resized floats.
+
+    Args:
+        array: (H, W), any real dtype, finite.
+        size: New (H, W), each at least 1.
+        rule: The resize rule.
+        threshold: What a pixel is compared with.
+
+    Returns:
+        (H, W) bool.
+    """
+    height, width = array.shape
+    _check(height, width, size)
+    out = np.empty(size, dtype=np.bool_)
+    limit = np.float32(threshold)
+    for start, stop, block in _row_blocks(array, size, rule):
+        np.greater(block, limit, out=out[start:stop])
+    return out
+
+
+def _check(height: int, width: int, size: tuple[int, int]) -> None:
+    if min(height, width, *size) < 1:
+        raise ValueError(f"cannot resize ({height}, {width}) to {size}: every side must be at least 1")
+
+
+def _row_blocks(
+    plane: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule
+) -> Iterator[tuple[int, int, FloatArray]]:
+    """Yield (start, stop, resized rows [start, stop)) of one (H, W) plane, from top to bottom."""
+    height, width = plane.shape
+    if (height, width) == size:
+        yield 0, height, plane.astype(np.float32, copy=False)
+        return
+    rows = _bands(height, size[0], rule.align_corners, rule.antialias)
+    columns = _bands(width, size[1], rule.align_corners, rule.antialias)
+    if height * size[1] <= size[0] * width:
+        # Columns first is cheaper, as when a probability is enlarged.
+        wide = _apply_columns(plane.astype(np.float32, copy=False), columns, size[1])
+        step = max(1, _BLOCK_FLOATS // size[1])
+        for band in rows:
+            source = wide[band.first : band.last]
+            for start in range(band.start, band.stop, step):
+                stop = min(start + step, band.stop)
+                yield start, stop, _apply_rows(band.weights[start - band.start : stop - band.start], source)
+    else:
+        for band in rows:
+            block = _apply_rows(band.weights, plane[band.first : band.last])
+            yield band.start, band.stop, _apply_columns(block, columns, size[1])
+
+
+def _apply_rows(weights: FloatArray, rows: npt.NDArray[Any]) -> FloatArray:
+    """Return weights (M, N) times rows (N, W) of any real dtype."""
+    width = rows.shape[1]
+    out = np.empty((len(weights), width), dtype=np.float32)
+    step = max(1, _PRODUCT // weights.size)
+    for start in range(0, width, step):
+        part = slice(start, start + step)
+        np.matmul(weights, rows[:, part].astype(np.float32, copy=False), out=out[:, part])
+    return out
+
+
+def _apply_columns(rows: FloatArray, bands: tuple[_Band, ...], width: int) -> FloatArray:
+    """Return rows (M, W) with every row resized to ``width``."""
+    out = np.empty((len(rows), width), dtype=np.float32)
+    for band in bands:
+        columns = slice(band.start, band.stop)
+        step = max(1, _PRODUCT // band.weights.size)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            np.matmul(rows[part, band.first : band.last], band.weights.T, out=out[part, columns])
+    return out
+
+
+@lru_cache(maxsize=64)
+def _bands(size_in: int, size_out: int, align_corners: bool, antialias: bool) -> tuple[_Band, ...]:
+    """Return the interpolation along one axis as dense blocks of its banded matrix."""
+    first, taps = _antialias_taps(size_in, size_out) if antialias else _taps(size_in, size_out, align_corners)
+    count = taps.shape[1]
+    # Longer blocks multiply more zeros, shorter ones have more overhead.
+    step = int(np.clip(48 * size_out / size_in, 8, 96))
+    bands = []
+    for start in range(0, size_out, step):
+        stop = min(start + step, size_out)
+        low = int(first[start])
+        last = min(int(first[stop - 1]) + count, size_in)
+        weights = np.zeros((stop - start, last - low + count), dtype=np.float64)
+        index = first[start:stop, None] - low + np.arange(count)
+        np.put_along_axis(weights, index, taps[start:stop], axis=1)
+        dense = np.ascontiguousarray(weights[:, : last - low], dtype=np.float32)
+        dense.setflags(write=False)
+        bands.append(_Band(start, stop, low, last, dense))
+    return tuple(bands)
+
+
+def _taps(size_in: int, size_out: int, align_corners: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return (first input pixel (N,), weights (N, 2)) of the two-tap rule."""
+    index = np.arange(size_out, dtype=np.float64)
+    if align_corners:
+        source = index * ((size_in - 1) / (size_out - 1)) if size_out > 1 else index
+    else:
+        source = np.maximum((index + 0.5) * (size_in / size_out) - 0.5, 0.0)
+    first = np.minimum(source.astype(np.int64), size_in - 1)
+    second = np.where(first < size_in - 1, source - first, 0.0)
+    return first, np.stack([1.0 - second, second], axis=1)
+
+
+def _antialias_taps(size_in: int, size_out: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return (first input pixel (N,), weights (N, K)) of the triangle kernel, widened when shrinking."""
+    scale = size_in / size_out
+    support = max(scale, 1.0)
+    centre = scale * (np.arange(size_out, dtype=np.float64) + 0.5)
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + support + 0.5).astype(np.int64), size_in)
+    pixel = first[:, None] + np.arange(int((last - first).max()))
+    weights = np.maximum(1.0 - np.abs(pixel + 0.5 - centre[:, None]) / support, 0.0)
+    weights[pixel >= last[:, None]] = 0.0
+    return first, weights / weights.sum(axis=1, keepdims=True)

@@ -1,0 +1,381 @@
+"""One annotator on one image: set an image, click, undo, redo.
+
+with Session("bundles/demo") as session:
+    session.set_image("photo.jpg")
+    result = session.click(320, 240)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from types import TracebackType
+
+import numpy as np
+
+from mmms_deploy.bundle import Bundle, Rate
+from mmms_deploy.cell import find_cell
+from mmms_deploy.chain import Chain
+from mmms_deploy.engines.protocol import Engine, EngineInfo, Value
+from mmms_deploy.engines.select import check_shared, open_engine
+from mmms_deploy.errors import NoImageError, SessionClosedError
+from mmms_deploy.geometry import to_network
+from mmms_deploy.history import History
+from mmms_deploy.image_io import ImageLike, load_rgb
+from mmms_deploy.preprocess import load_modalities, prepare
+from mmms_deploy.resize import BoolArray, FloatArray, resize_above
+from mmms_deploy.result import Click, ClickResult, ImageTimings, Timings, checked_click
+
+__all__ = ["Click", "ClickResult", "ImageTimings", "Session", "Timings"]
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """The clicks so far, what the click stage wants to see at the next one, and its last answer (all on the device)."""
+
+    clicks: tuple[Click, ...]
+    state: Mapping[str, Value]
+    probability: Value | None
+
+
+class Session:
+    """Segments one object in one image by clicks.
+
+    Call :meth:`set_image` once an image, then :meth:`click` for every click. A session serves one annotator: it is not
+    made for concurrent use, but calls from several threads wait for each other, so that answers are never mixed up.
+    Sessions that share an engine work independently of each other.
+
+    Args:
+        bundle: A bundle, or the path of one; its files are compared with their hashes (about a second per GB) when a
+            path is given.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        engine: Name of an engine, or an open engine of this bundle that several sessions share; such an engine is not
+            closed by the session, and ``device``, ``precision`` and ``threads`` must fit it or be left alone.
+        precision: ``fp32``, ``fp16`` or ``bf16``; None takes the engine's best.
+        threads: CPU threads a stage computes with; None takes the physical cores this process may use.
+        strict: Whether to refuse another precision than asked for instead of warning.
+        history_limit: How many clicks can be undone; None for all of them. A step keeps the click stage's state: three
+            float32 maps of the network's size with the cell of this package (2.4 MB at 448 x 448).
+
+    Raises:
+        BundleError: There is no usable bundle.
+        EngineError: There is no usable engine.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        engine: Engine | str | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+        strict: bool = False,
+        history_limit: int | None = None,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._closed = False
+        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+        self._manifest = self._bundle.manifest
+        self._limit = history_limit
+        self._history: History[_Snapshot] = History(_Snapshot((), {}, None), history_limit)
+        self._image_size: tuple[int, int] | None = None
+        self._result: ClickResult | None = None
+        if engine is None or isinstance(engine, str):
+            self._engine = open_engine(
+                self._bundle, device=device, engine=engine, precision=precision, threads=threads, strict=strict
+            )
+            self._owns_engine = True
+        else:
+            check_shared(engine, self._bundle, device, precision, threads)
+            self._engine = engine
+            self._owns_engine = False
+        try:
+            self._runner = self._engine.open()
+            self._chain = Chain(self._manifest, self._engine.graphs, self._runner)
+            self._click_input, self._probability_output = find_cell(self._manifest, self._chain)
+        except BaseException:
+            if self._owns_engine:
+                self._engine.close()
+            raise
+
+    # --- the image --------------------------------------------------------------------------------------------------
+
+    def set_image(self, rgb: ImageLike, **modalities: ImageLike) -> ImageTimings:
+        """Take a new image and forget the clicks on the one before it.
+
+        On any error the image before it and its clicks stay as they are.
+
+        Args:
+            rgb: (H0, W0, 3) uint8 array in RGB order, PIL image, or path. Files and PIL images are turned upright as
+                their EXIF orientation says.
+            **modalities: For every modality of the bundle, by name: (H0, W0) or (H0, W0, C) array of finite numbers,
+                PIL image, or path of an image or ``.npy`` file, aligned with the image pixel by pixel.
+
+        Returns:
+            Where the time went.
+
+        Raises:
+            ImageError: The image has a wrong type or shape, or cannot be read.
+            ModalityError: A modality is missing, surplus, of another size or channel count, or not finite.
+            EngineError: A stage failed.
+        """
+        with self._lock:
+            self._check_open()
+            start = perf_counter()
+            image = load_rgb(rgb)
+            inputs = load_modalities(modalities, self._manifest.modalities, image)
+            arrays = {
+                spec.name: prepare(inputs[spec.name], spec, self._manifest.size) for spec in self._manifest.modalities
+            }
+            arrays["rgb"] = prepare(image, self._manifest.image, self._manifest.size)
+            prepared = perf_counter()
+            before = self._chain.save()
+            try:
+                for name, array in arrays.items():
+                    self._chain.set(name, array)
+                self._chain.ensure(Rate.MODALITY)
+                self._runner.synchronize()
+                blank = self._blank()
+            except BaseException:
+                self._chain.restore(before)
+                raise
+            self._image_size = (image.shape[0], image.shape[1])
+            self._history = History(blank, self._limit)
+            self._result = None
+            end = perf_counter()
+            return ImageTimings(
+                prepare=1e3 * (prepared - start), engine=1e3 * (end - prepared), total=1e3 * (end - start)
+            )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H0, W0) of the image.
+
+        Raises:
+            NoImageError: There is none yet.
+        """
+        with self._lock:
+            return self._size()
+
+    # --- clicks -----------------------------------------------------------------------------------------------------
+
+    def click(self, x: float, y: float, positive: bool = True) -> ClickResult:
+        """Add a click and return the mask that follows.
+
+        Args:
+            x: Column in the image's own pixels, to the right. Pixel centres are at integers, so that the image reaches
+                from -0.5 to W0 - 0.5; the far edge is outside.
+            y: Row in the image's own pixels, downwards; from -0.5 to H0 - 0.5.
+            positive: True for a click on the object, False for one on what does not belong to it.
+
+        Returns:
+            The mask, the probability and the timings, at the image's own resolution.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: The click is outside of the image, not finite, or no number.
+            EngineError: The click stage failed; the click is not taken.
+        """
+        with self._lock:
+            size = self._size()
+            click = checked_click(x, y, positive, size)
+            start = perf_counter()
+            current = self._history.current
+            column, row = to_network(
+                click.x,
+                click.y,
+                image=size,
+                network=self._manifest.size,
+                rule=self._manifest.clicks.coordinates,
+            )
+            for name, value in current.state.items():
+                self._chain.put(name, value)
+            encoded = np.array([[column, row, float(click.positive), 1.0]], dtype=np.float32)
+            self._chain.set(self._click_input, encoded)
+            self._chain.ensure()
+            snapshot = _Snapshot(
+                clicks=(*current.clicks, click),
+                state={link.input: self._chain.value(link.output) for link in self._manifest.state},
+                probability=self._chain.value(self._probability_output),
+            )
+            result = self._answer(snapshot, start)
+            self._history.push(snapshot)
+            self._result = result
+            return result
+
+    def undo(self) -> ClickResult:
+        """Take back the newest click; the network does not run.
+
+        Returns:
+            The answer to the clicks that remain; an empty mask when none does.
+
+        Raises:
+            NoImageError: No image was set.
+            HistoryError: There is no click to undo.
+        """
+        with self._lock:
+            self._size()
+            return self._move(self._history.undo)
+
+    def redo(self) -> ClickResult:
+        """Bring back the click that was undone last; the network does not run.
+
+        Returns:
+            The answer to the clicks so far.
+
+        Raises:
+            NoImageError: No image was set.
+            HistoryError: There is no undone click; a new click forgets them.
+        """
+        with self._lock:
+            self._size()
+            return self._move(self._history.redo)
+
+    def reset(self) -> None:
+        """Forget all clicks and undone clicks on this image; the image stays, and the network does not run.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            self._size()
+            self._history = History(self._blank(), self._limit)
+            self._result = None
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """The clicks so far, oldest first."""
+        with self._lock:
+            return self._history.current.clicks
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a click to undo."""
+        with self._lock:
+            return self._history.can_undo
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is an undone click to bring back."""
+        with self._lock:
+            return self._history.can_redo
+
+    @property
+    def result(self) -> ClickResult:
+        """The answer to the clicks so far; an empty mask without clicks.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            self._size()
+            if self._result is None:
+                self._result = self._answer(self._history.current, perf_counter())
+            return self._result
+
+    @property
+    def mask(self) -> BoolArray:
+        """(H0, W0) bool, read-only: the mask after the clicks so far.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        return self.result.mask
+
+    # --- the session itself -----------------------------------------------------------------------------------------
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle."""
+        return self._bundle
+
+    @property
+    def engine(self) -> EngineInfo:
+        """What really executes."""
+        return self._engine.info
+
+    @property
+    def runs(self) -> Mapping[str, int]:
+        """How often every stage ran since the session was opened, by name."""
+        with self._lock:
+            return self._chain.runs
+
+    def close(self) -> None:
+        """Free what the session holds, and its engine unless that was given. Safe to call twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._history = History(_Snapshot((), {}, None))
+            self._runner.close()
+            if self._owns_engine:
+                self._engine.close()
+
+    def __enter__(self) -> Session:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else str(self._engine.info)
+        return f"Session({str(self._bundle.path)!r}: {state})"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosedError(
+                "this session is closed", expected="an open session", fix="open a new one with Session(bundle)"
+            )
+
+    def _size(self) -> tuple[int, int]:
+        self._check_open()
+        if self._image_size is None:
+            raise NoImageError(
+                "no image is set", expected="an image before the first click", fix="call set_image(...) first"
+            )
+        return self._image_size
+
+    def _blank(self) -> _Snapshot:
+        given = self._chain.given
+        return _Snapshot((), {link.input: self._runner.zeros(given[link.input]) for link in self._manifest.state}, None)
+
+    def _move(self, step: Callable[[], _Snapshot]) -> ClickResult:
+        start = perf_counter()
+        snapshot = step()
+        # Forgotten first: should fetching the answer fail, the old one must not pass for the current one.
+        self._result = None
+        self._result = self._answer(snapshot, start)
+        return self._result
+
+    def _answer(self, snapshot: _Snapshot, start: float) -> ClickResult:
+        """Fetch a snapshot's answer and bring its mask to the image's size."""
+        rule = self._manifest.clicks
+        size = self._size()
+        probability: FloatArray
+        if snapshot.probability is None:
+            probability = np.zeros(self._manifest.size, dtype=np.float32)
+        else:
+            probability = self._runner.download(snapshot.probability)[0, 0].astype(np.float32, copy=False)
+        fetched = perf_counter()
+        if snapshot.probability is None:
+            mask = np.zeros(size, dtype=np.bool_)
+        else:
+            mask = resize_above(probability, size, rule.mask_resize, rule.threshold)
+        probability.setflags(write=False)
+        mask.setflags(write=False)
+        end = perf_counter()
+        return ClickResult(
+            mask=mask,
+            click=snapshot.clicks[-1] if snapshot.clicks else None,
+            index=len(snapshot.clicks),
+            timings=Timings(engine=1e3 * (fetched - start), mask=1e3 * (end - fetched), total=1e3 * (end - start)),
+            network_probability=probability,
+            _resize=rule.mask_resize,
+        )

@@ -1,0 +1,214 @@
+"""Replaying a bundle's golden clicks on this machine, through the same session that will serve."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from types import MappingProxyType
+
+import numpy as np
+
+from mmms_deploy.bundle import GOLDEN_NAME, Bundle, GateCheck, Precision
+from mmms_deploy.engines.protocol import Engine, EngineInfo
+from mmms_deploy.errors import BundleCorruptError, SessionError, VerificationError
+from mmms_deploy.golden import GoldenCase, load_golden
+from mmms_deploy.resize import BoolArray
+from mmms_deploy.session import Session
+
+LIMITS: Mapping[Precision, float] = MappingProxyType({Precision.FP32: 0.99, Precision.FP16: 0.97, Precision.BF16: 0.95})
+"""Smallest intersection over union with the reference mask, on the certain pixels, by precision.
+
+The previous mask feeds back, so that the differences of a reduced precision add up over a sequence of clicks.
+"""
+
+OnProgress = Callable[[int, int], None]
+"""Called with (clicks done, clicks in all)."""
+
+
+@dataclass(frozen=True)
+class ClickCheck:
+    """How one golden click came out.
+
+    Attributes:
+        case: Index of the image, from 0.
+        click: Index of the click in its sequence, from 0.
+        iou: Intersection over union of the mask and the reference, on the certain pixels; 1 when both are empty.
+        certain: Share of the image's pixels that count.
+        milliseconds: Time of the whole click.
+    """
+
+    case: int
+    click: int
+    iou: float
+    certain: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What a replay found.
+
+    Attributes:
+        bundle: Path of the bundle.
+        engine: What executed.
+        checks: Every click, in the order of the replay.
+        limit: The smallest intersection over union that passes.
+        seconds: Duration of the replay.
+    """
+
+    bundle: str
+    engine: EngineInfo
+    checks: tuple[ClickCheck, ...]
+    limit: float
+    seconds: float
+
+    @property
+    def worst(self) -> ClickCheck:
+        """The click that fits its reference least."""
+        return min(self.checks, key=lambda check: check.iou)
+
+    @property
+    def failures(self) -> tuple[ClickCheck, ...]:
+        """The clicks below the limit."""
+        return tuple(check for check in self.checks if not check.iou >= self.limit)
+
+    def check(self) -> GateCheck:
+        """Return the replay as one comparison of the export gate."""
+        worst = self.worst
+        return GateCheck(
+            name=f"replay on {self.engine} against the checkpoint",
+            measure="smallest IoU of a mask on its certain pixels",
+            worst=worst.iou,
+            limit=self.limit,
+            where=f"image {worst.case + 1}, click {worst.click + 1}",
+            samples=len(self.checks),
+        )
+
+    def raise_for_failures(self) -> None:
+        """Raise :class:`~mmms_deploy.errors.VerificationError` when a click is below the limit."""
+        if not self.failures:
+            return
+        worst = self.worst
+        raise VerificationError(
+            f"{len(self.failures)} of {len(self.checks)} golden clicks of {self.bundle} give another mask on"
+            f" {self.engine}; the worst has IoU {worst.iou:.4f} (image {worst.case + 1}, click {worst.click + 1})",
+            expected=f"IoU of at least {self.limit} at every click",
+            fix="try another --engine or --precision; if this one is FP32, report it with the versions above",
+        )
+
+
+def replay(
+    bundle: Bundle | str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    engine: Engine | str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    strict: bool = False,
+    limit: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> VerificationReport:
+    """Replay the golden clicks of a bundle, closed loop, and compare every mask with the checkpoint's own.
+
+    Args:
+        bundle: A bundle, or the path of one; its files are compared with their hashes when a path is given.
+        device: As in :class:`~mmms_deploy.session.Session`, and so are the four below.
+        engine: As there.
+        precision: As there.
+        threads: As there.
+        strict: As there.
+        limit: The smallest intersection over union that passes; None takes that of the precision in ``LIMITS``.
+        on_progress: Called after every click.
+
+    Returns:
+        What was found, good or bad.
+
+    Raises:
+        BundleError: The bundle cannot be used, or its files differ from its manifest.
+        EngineError: There is no usable engine.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+    cases = load_golden(bundle.file(GOLDEN_NAME))
+    total = sum(len(case.clicks) for case in cases)
+    start = perf_counter()
+    checks: list[ClickCheck] = []
+    with Session(
+        bundle, device=device, engine=engine, precision=precision, threads=threads, strict=strict, history_limit=0
+    ) as session:
+        for index, case in enumerate(cases):
+            for check in _checks(session, index, case):
+                checks.append(check)
+                if on_progress is not None:
+                    on_progress(len(checks), total)
+        info = session.engine
+    return VerificationReport(
+        bundle=str(bundle.path),
+        engine=info,
+        checks=tuple(checks),
+        limit=LIMITS[info.precision] if limit is None else limit,
+        seconds=perf_counter() - start,
+    )
+
+
+def verify(
+    bundle: Bundle | str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    engine: Engine | str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    strict: bool = False,
+    limit: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> VerificationReport:
+    """Do what :func:`replay` does, with the same arguments, and fail when a mask differs.
+
+    Returns:
+        What was found; every click passed.
+
+    Raises:
+        VerificationError: A mask is below the limit.
+        BundleError: The bundle cannot be used, or its files differ from its manifest.
+        EngineError: There is no usable engine.
+    """
+    report = replay(
+        bundle,
+        device=device,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        strict=strict,
+        limit=limit,
+        on_progress=on_progress,
+    )
+    report.raise_for_failures()
+    return report
+
+
+def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[ClickCheck]:
+    try:
+        session.set_image(case.image, **case.modalities)
+        for number, (x, y, positive) in enumerate(case.clicks.tolist()):
+            result = session.click(x, y, positive > 0.5)
+            certain = case.certain[number]
+            yield ClickCheck(
+                case=index,
+                click=number,
+                iou=iou(result.mask & certain, case.masks[number] & certain),
+                certain=float(certain.mean()),
+                milliseconds=result.timings.total,
+            )
+    except SessionError as error:
+        raise BundleCorruptError(
+            f"golden image {index + 1} of {session.bundle.path} does not fit its bundle: {error.given}",
+            expected=error.expected,
+            fix="export the checkpoint again",
+        ) from error
+
+
+def iou(mask: BoolArray, reference: BoolArray) -> float:
+    """Return the intersection over union of two masks of one shape; 1 when both are empty."""
+    union = int(np.count_nonzero(mask | reference))
+    return int(np.count_nonzero(mask & reference)) / union if union else 1.0
