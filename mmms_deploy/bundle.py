@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -32,6 +33,8 @@ from mmms_deploy.errors import (
 SCHEMA = 1
 MANIFEST_NAME = "bundle.json"
 GOLDEN_NAME = "golden.npz"
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
+"""Element types that stages exchange, and their sizes."""
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
@@ -77,6 +80,15 @@ class TensorSpec(Struct, frozen=True, kw_only=True):
     role: Role
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ITEM_BYTES:
+            raise ValueError(f"tensor {self.name}: dtype {self.dtype!r} is none of {', '.join(ITEM_BYTES)}")
 
 
 class StageGraph(Struct, frozen=True, kw_only=True):
@@ -372,8 +384,29 @@ class BundleWriter:
             raise ValueError(f"{name!r} is no plain file name")
         return self.folder / name
 
+    def seal(self, manifest: Manifest) -> Bundle:
+        """Hash every file and write the manifest, so that the temporary folder can be opened as a bundle.
+
+        Args:
+            manifest: The manifest; its ``files`` and ``digest`` are filled in here.
+
+        Returns:
+            The bundle in the temporary folder.
+        """
+        with writing(self.out):
+            files = {
+                file.name: FileEntry(size=file.stat().st_size, sha256=sha256_of(file))
+                for file in sorted(self.folder.iterdir())
+                if file.name != MANIFEST_NAME
+            }
+            manifest = msgspec.structs.replace(manifest, files=files)
+            manifest = msgspec.structs.replace(manifest, digest=_digest(manifest))
+            encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+            self.path(MANIFEST_NAME).write_bytes(encoded + b"\n")
+        return Bundle(self.folder, verify=False)
+
     def commit(self, manifest: Manifest) -> Bundle:
-        """Hash every file, write the manifest, and rename the folder into place.
+        """Seal the folder and rename it into place.
 
         Args:
             manifest: The manifest; its ``files`` and ``digest`` are filled in here.
@@ -381,16 +414,8 @@ class BundleWriter:
         Returns:
             The bundle at its final place.
         """
+        self.seal(manifest)
         with writing(self.out):
-            files = {
-                file.name: FileEntry(size=file.stat().st_size, sha256=sha256_of(file))
-                for file in sorted(self.folder.iterdir())
-            }
-            manifest = msgspec.structs.replace(manifest, files=files)
-            manifest = msgspec.structs.replace(manifest, digest=_digest(manifest))
-            encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-            self.path(MANIFEST_NAME).write_bytes(encoded + b"\n")
-            _read_manifest(self.folder)
             for file in self.folder.iterdir():
                 _sync(file)
             self._into_place()

@@ -106,7 +106,8 @@ class Block(nn.Module):
         """(B, H*W, C) -> (B, H*W, C)."""
         normed = self.norm1(x)
         x = x + self.attn(normed, normed, height, width)
-        return x + self.mlp(self.norm2(x), height, width)
+        out: Tensor = x + self.mlp(self.norm2(x), height, width)
+        return out
 
 
 class OverlapPatchEmbed(nn.Module):

@@ -1,0 +1,201 @@
+"""``mmms-export``: from a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich import box
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mmms_deploy.bundle import Role
+from mmms_deploy.commands.common import console, err_console, user_errors
+from mmms_deploy.errors import ExportError
+
+if TYPE_CHECKING:
+    from mmms_deploy.bundle import Manifest
+    from mmms_deploy.export.exporter import ExportReport
+
+_SAMPLES = 3
+
+
+class SizeType(click.ParamType[tuple[int, int]]):
+    """``448`` or ``448x672`` (height x width)."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return (H, W)."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no size such as 448 or 448x672 (height x width)", param, ctx)
+        return int(match[1]), int(match[2] or match[1])
+
+
+class ModalityType(click.ParamType[tuple[str, int]]):
+    """``depth`` or ``depth:3``."""
+
+    name = "NAME[:CHANNELS]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Return (name, channels)."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([a-z][a-z0-9_]*)(?::(\d+))?", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no modality such as depth or depth:3", param, ctx)
+        return match[1], int(match[2] or 1)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  mmms-export --ckpt demo
+  mmms-export --ckpt mmms.safetensors --backbone-ckpt dinov2_vitb14_reg4_pretrain.pth --out bundles/mmms
+  mmms-export --random-weights 0 --modality depth:3 --size 448 --out bundles/latency"""
+)
+@click.option(
+    "--ckpt",
+    metavar="FILE",
+    help="Checkpoint: .safetensors with a description, or a PyTorch state dict. 'demo' is the one that ships with "
+    "mmms-deploy.",
+)
+@click.option(
+    "--random-weights", type=int, metavar="SEED", help="Export an untrained network instead, for latency work."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder.  [default: bundles/NAME]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle once the new one is complete.")
+@click.option(
+    "--description",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="TOML or JSON description of the network, instead of the checkpoint's own.",
+)
+@click.option(
+    "--backbone-ckpt",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Weights of the frozen backbone, as its release names them, when the checkpoint does not hold them.",
+)
+@click.option("--backbone", metavar="NAME", help="Backbone: dinov2_b14_reg, or timm:NAME for any timm ViT.")
+@click.option(
+    "--size", type=SizeType(), help="Network size, H or HxW, in pixels.  [default: the description's, else 448]"
+)
+@click.option(
+    "--modality",
+    "modalities",
+    type=ModalityType(),
+    multiple=True,
+    help="An extra modality of the network; once for each, in order.",
+)
+@click.version_option(package_name="mmms-deploy")
+@user_errors
+def main(
+    ckpt: str | None,
+    random_weights: int | None,
+    out: Path | None,
+    overwrite: bool,
+    description: Path | None,
+    backbone_ckpt: Path | None,
+    backbone: str | None,
+    size: tuple[int, int] | None,
+    modalities: tuple[tuple[str, int], ...],
+) -> None:
+    """Turn a checkpoint into a bundle.
+
+    Cuts the network where clicks come in, exports each stage to ONNX, proves on real photographs that it still is the
+    same network, and writes a folder that Session, mmms-segment and mmms-verify run without torch. When anything
+    differs or fails, nothing is left behind.
+    """
+    start = time.perf_counter()
+    if (ckpt is None) == (random_weights is None):
+        raise click.UsageError("give one of --ckpt FILE and --random-weights SEED")
+    exporter = _load_export_room()
+    overrides: dict[str, Any] = {}
+    if size is not None:
+        overrides["size"] = size
+    if backbone is not None:
+        overrides["backbone"] = {"name": backbone}
+    if modalities:
+        overrides["modalities"] = [{"name": name, "channels": channels} for name, channels in modalities]
+    source = exporter.Source(
+        checkpoint=None if ckpt is None else exporter.demo_checkpoint() if ckpt == exporter.DEMO else Path(ckpt),
+        random_seed=random_weights,
+        description=description,
+        backbone_checkpoint=backbone_ckpt,
+        overrides=overrides,
+    )
+    target = out or Path("bundles") / source.name
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err_console, transient=True) as progress:
+        task = progress.add_task("starting", total=exporter.count_steps(_SAMPLES))
+
+        def on_step(name: str) -> None:
+            progress.update(task, description=name)
+            progress.advance(task)
+
+        report = exporter.export_bundle(source, target, overwrite=overwrite, on_step=on_step)
+    _summarise(report, time.perf_counter() - start)
+
+
+def _load_export_room() -> Any:
+    """Import the half that needs torch, and say so when it is not installed."""
+    try:
+        from mmms_deploy.export import exporter
+    except ImportError as error:
+        raise ExportError(
+            f"exporting needs a package that is not installed: {error.name or error}",
+            expected="the [export] extra and one engine",
+            fix='pip install "mmms-deploy[export,cpu]"',
+        ) from error
+    return exporter
+
+
+def _summarise(report: ExportReport, seconds: float) -> None:
+    manifest: Manifest = report.bundle.manifest
+    graphs = Table("stage", "runs", "file", box=box.SIMPLE)
+    for heading in ("ONNX nodes", "MB", "features out, MB"):
+        graphs.add_column(heading, justify="right")
+    for stage in manifest.stages:
+        for graph in stage.graphs.values():
+            size = sum(manifest.files[name].size for name in (graph.file, graph.data) if name)
+            features = sum(spec.nbytes for spec in graph.outputs if spec.role is Role.FEATURE)
+            graphs.add_row(
+                stage.name,
+                f"every {stage.rate.name.lower()}",
+                graph.file,
+                str(report.nodes[stage.name]),
+                f"{size / 1e6:.1f}",
+                f"{features / 1e6:.1f}",
+            )
+    gate = Table("gate", "measure", box=box.SIMPLE)
+    for heading in ("worst", "limit", "samples"):
+        gate.add_column(heading, justify="right")
+    for check in manifest.gate:
+        gate.add_row(check.name, check.measure, f"{check.worst:.2g}", f"{check.limit:g}", str(check.samples))
+    console.print(graphs)
+    console.print(gate)
+    if not manifest.trained:
+        console.print("[yellow]The weights are random: this bundle is for measuring speed, its masks mean nothing.")
+    parameters = manifest.provenance.parameters / 1e6
+    console.print(
+        f"[bold green]{report.bundle.path}[/]: {parameters:.1f} M parameters, exported and proven in {seconds:.0f} s"
+        f"{_peak_memory()}."
+    )
+    click.echo(f"Try it: mmms-segment {report.bundle.path} PHOTO --pos X,Y --overlay picture.png")
+
+
+def _peak_memory() -> str:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return f", peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"

@@ -1,0 +1,200 @@
+"""The cut: from a whole ONNX graph and the rates of its inputs to a chain of stages.
+
+A node's rate is the fastest rate among its inputs. The nodes of one rate are a stage, and the tensors that cross from a
+slower stage to a faster one are features that stay resident. Nothing here knows a network: the late-fusion boundary of
+MMMS is found by data flow, and so is that of any other graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+
+from mmms_deploy.bundle import Rate
+from mmms_deploy.errors import CutError
+
+# Evaluated in another stage, or twice, these would draw other numbers than the whole graph does.
+_RANDOM_OPS = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
+
+@dataclass(frozen=True)
+class StageModel:
+    """A stage as a graph of its own.
+
+    Attributes:
+        rate: How often it runs.
+        model: Its graph; shares weights with the whole graph.
+        inputs: Names of its inputs: graph inputs and features of slower stages.
+        outputs: Names of its outputs: graph outputs and features for faster stages.
+        features: Those of its outputs that faster stages read.
+    """
+
+    rate: Rate
+    model: ir.Model
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+def cut(model: ir.Model, rates: Mapping[str, Rate]) -> tuple[StageModel, ...]:
+    """Cut a graph into one stage per rate.
+
+    Evaluated in order, each stage on the graph's inputs and the outputs of the stages before it, the stages compute
+    exactly what the whole graph computes. Nodes that depend on no input are copied to every stage that reads them.
+    Inputs that nothing reads are dropped, and so are nodes that no output needs.
+
+    Args:
+        model: The whole graph; its local functions are inlined in place.
+        rates: The rate of every graph input, by name.
+
+    Returns:
+        The stages, slowest first; rates at which nothing is computed have none.
+
+    Raises:
+        CutError: A rate is missing or names no input, or a node draws random numbers.
+    """
+    InlinePass()(model)
+    graph = model.graph
+    graph.sort()
+    _check_rates(graph, rates)
+    value_rates, node_rates = _propagate(graph, rates)
+    _name_direct_outputs(graph, value_rates, node_rates)
+    plans = _plan(graph, value_rates, node_rates)
+    borders = [value for plan in plans for value in (*plan.inputs, *plan.outputs)]
+    if any(value.type is None or value.shape is None for value in borders):
+        ShapeInferencePass()(model)
+    return tuple(_extract(model, plan) for plan in plans)
+
+
+def _check_rates(graph: ir.Graph, rates: Mapping[str, Rate]) -> None:
+    names = {value.name for value in graph.inputs}
+    if names != set(rates):
+        raise CutError(
+            f"rates were given for {sorted(rates)}",
+            expected=f"one rate for each graph input: {sorted(str(name) for name in names)}",
+            fix="name every input once",
+        )
+    random = sorted({node.op_type for node in graph.all_nodes() if node.op_type in _RANDOM_OPS})
+    if random:
+        raise CutError(
+            f"the graph draws random numbers ({', '.join(random)})",
+            expected="a deterministic graph, whose stages can be evaluated one by one",
+            fix="export the network in evaluation mode",
+        )
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the values that a node reads, those that its subgraphs capture included."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        graphs: tuple[ir.Graph, ...] = ()
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs = (attribute.as_graph(),)
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs = tuple(attribute.as_graphs())
+        for graph in graphs:
+            for inner in graph:
+                yield from _reads(inner)
+            # A branch may return a captured value without a node in between.
+            yield from graph.outputs
+
+
+ValueRates = dict[ir.Value, Rate]
+NodeRates = dict[ir.Node, Rate | None]
+
+
+def _propagate(graph: ir.Graph, rates: Mapping[str, Rate]) -> tuple[ValueRates, NodeRates]:
+    """Give every value and node its rate; constants have none."""
+    value_rates: ValueRates = {value: rates[str(value.name)] for value in graph.inputs}
+    node_rates: NodeRates = {}
+    for node in graph:
+        read = [value_rates[value] for value in _reads(node) if value in value_rates]
+        node_rates[node] = max(read, default=None)
+        if read:
+            value_rates.update((value, max(read)) for value in node.outputs)
+    return value_rates, node_rates
+
+
+def _name_direct_outputs(graph: ir.Graph, value_rates: ValueRates, node_rates: NodeRates) -> None:
+    """Put an Identity before every graph output that no node computes, so that some stage has it as output."""
+    for i, value in enumerate(graph.outputs):
+        if value.producer() is not None:
+            continue
+        rate = value_rates.get(value)
+        name = f"{value.name}_out"
+        identity = ir.node("Identity", [value], outputs=[ir.val(name, dtype=value.dtype, shape=value.shape)])
+        graph.append(identity)
+        output = identity.outputs[0]
+        graph.outputs[i] = output
+        node_rates[identity] = rate
+        if rate is not None:
+            value_rates[output] = rate
+
+
+@dataclass(frozen=True)
+class _Plan:
+    rate: Rate
+    inputs: tuple[ir.Value, ...]
+    outputs: tuple[ir.Value, ...]
+    features: tuple[ir.Value, ...]
+
+
+def _plan(graph: ir.Graph, value_rates: ValueRates, node_rates: NodeRates) -> list[_Plan]:
+    needed = _needed(graph)
+    present = {rate for node, rate in node_rates.items() if rate is not None and node in needed}
+    slowest = min(present, default=Rate.IMAGE)
+    reads: dict[Rate, dict[ir.Value, None]] = {rate: {} for rate in sorted(present | {slowest})}
+    crossing: dict[ir.Value, None] = {}
+    for node, rate in node_rates.items():
+        if rate is None or node not in needed:
+            continue
+        for value in _reads(node):
+            source = value_rates.get(value)
+            if source is None:
+                continue
+            if value.producer() is None or source < rate:
+                reads[rate][value] = None
+            if source < rate and value.producer() is not None:
+                crossing[value] = None
+    plans = []
+    for rate, read in reads.items():
+        features = tuple(value for value in crossing if value_rates[value] == rate)
+        own = [value for value in graph.outputs if value_rates.get(value, slowest) == rate]
+        outputs = tuple(dict.fromkeys([*own, *features]))
+        order = {value: i for i, value in enumerate(graph.inputs)}
+        inputs = tuple(sorted(read, key=lambda value: order.get(value, -1)))
+        if outputs:
+            plans.append(_Plan(rate, inputs, outputs, features))
+    return plans
+
+
+def _needed(graph: ir.Graph) -> set[ir.Node]:
+    """Return the nodes that some graph output depends on."""
+    needed: set[ir.Node] = set()
+    pending = [value.producer() for value in graph.outputs]
+    while pending:
+        node = pending.pop()
+        if node is None or node in needed or node.graph is not graph:
+            continue
+        needed.add(node)
+        pending.extend(value.producer() for value in _reads(node))
+    return needed
+
+
+def _extract(model: ir.Model, plan: _Plan) -> StageModel:
+    graph = ir.convenience.extract(model.graph, plan.inputs, plan.outputs)
+    graph.name = plan.rate.name.lower()
+    graph.opset_imports.update(model.graph.opset_imports)
+    stage = ir.Model(graph, ir_version=model.ir_version, producer_name="mmms-deploy")
+    return StageModel(
+        plan.rate,
+        stage,
+        tuple(str(value.name) for value in plan.inputs),
+        tuple(str(value.name) for value in plan.outputs),
+        tuple(str(value.name) for value in plan.features),
+    )

@@ -1,0 +1,220 @@
+"""The gate: an export that does not compute what its checkpoint computes is no export.
+
+Two parts. Tensors, with the torch network's own state fed to every graph: the whole ONNX graph against torch, and the
+stages against the whole. Masks, closed loop through a :class:`~mmms_deploy.session.Session` as a user would click: the
+deployed bundle against the torch reference, its own answers fed back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mmms_deploy.bundle import GateCheck
+from mmms_deploy.errors import GateError
+from mmms_deploy.export.cut import StageModel
+from mmms_deploy.export.network import CLICK, MAPS, MAPS_NEXT, MASK, PREV, PROB, RGB, RecurrentMMMS
+from mmms_deploy.export.reference import TorchReference
+from mmms_deploy.export.samples import Sample
+from mmms_deploy.golden import GoldenCase
+
+Array = npt.NDArray[Any]
+
+OPEN_LOOP_CLICKS = 2
+FEATURE_LIMIT = 1e-4
+"""Largest difference of a feature, over its largest value; ONNX Runtime sums in another order than torch."""
+PROBABILITY_LIMIT = 1e-4
+STAGE_LIMIT = 1e-6
+"""The stages are the same operators as the whole; 0 wherever the runtime fuses the same of them."""
+HAIR = 1e-3
+"""A pixel is certain when the reference probability is farther than this from the threshold."""
+
+
+@dataclass
+class Worst:
+    """The worst value of a comparison so far, and where it was seen."""
+
+    name: str
+    measure: str
+    limit: float
+    value: float = 0.0
+    where: str = "-"
+    samples: int = 0
+    _failure: str | None = field(default=None, repr=False)
+
+    def see(self, value: float, where: str) -> None:
+        """Take note of one comparison.
+
+        Raises:
+            GateError: The value is beyond the limit, or no number.
+        """
+        self.samples += 1
+        if not value <= self.value:
+            self.value, self.where = value, where
+        if not value <= self.limit:
+            raise GateError(
+                f"{self.name}: {self.measure} is {value:.3g} at {where}",
+                expected=f"at most {self.limit:g}",
+                fix="this export would not compute what the checkpoint computes, so nothing was written; please report "
+                "the network and the versions of torch, onnxscript and onnxruntime",
+            )
+
+    def check(self) -> GateCheck:
+        """Return the record for the manifest."""
+        return GateCheck(
+            name=self.name,
+            measure=self.measure,
+            worst=float(self.value),
+            limit=self.limit,
+            where=self.where,
+            samples=self.samples,
+        )
+
+
+def difference(a: Array, b: Array, *, relative: bool = False) -> float:
+    """Largest absolute difference of two arrays, over the largest value of ``b`` when ``relative``; NaN counts."""
+    if a.shape != b.shape:
+        return float("inf")
+    worst = float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
+    scale = float(np.abs(b.astype(np.float64)).max(initial=0.0)) if relative else 1.0
+    return worst / scale if scale > 0 else worst
+
+
+class _Graph:
+    """An ONNX file on ONNX Runtime's CPU provider."""
+
+    def __init__(self, file: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        self._outputs = [value.name for value in self._session.get_outputs()]
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        values = self._session.run(self._outputs, {name: feed[name] for name in self._inputs})
+        return dict(zip(self._outputs, values, strict=True))
+
+
+def compare_graphs(
+    network: RecurrentMMMS,
+    whole: Path,
+    stages: Sequence[tuple[StageModel, Path]],
+    sample: Sample,
+    on_step: Callable[[str], None],
+) -> list[GateCheck]:
+    """Compare torch, the whole graph and the stages on one picture, all fed torch's own state.
+
+    Args:
+        network: The network.
+        whole: The whole ONNX graph.
+        stages: The stages and their files, in order.
+        sample: The picture; its first clicks are used.
+        on_step: Called before each step with its name.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        GateError: Something differs.
+    """
+    on_step("gate: torch on one picture")
+    feeds, expected = _torch_trace(network, sample)
+    features = Worst("whole ONNX graph against torch", "largest relative difference of a feature", FEATURE_LIMIT)
+    answers = Worst("whole ONNX graph against torch", "largest difference of maps_next or prob", PROBABILITY_LIMIT)
+    on_step("gate: whole graph against torch")
+    graph, outputs = _Graph(whole), []
+    for number, (feed, torch_values) in enumerate(zip(feeds, expected, strict=True), start=1):
+        values = graph.run(feed)
+        outputs.append(values)
+        for name, value in torch_values.items():
+            if name == MASK:
+                continue
+            where = f"whole graph, tensor {name}, image {sample.name}, click {number}"
+            if name in (MAPS_NEXT, PROB):
+                answers.see(difference(values[name], value), where)
+            else:
+                features.see(difference(values[name], value, relative=True), where)
+    del graph
+    on_step("gate: stages against whole graph")
+    exact = Worst("stages against whole graph", "largest relative difference of any output", STAGE_LIMIT)
+    feeds = [dict(feed) for feed in feeds]
+    for stage, file in stages:
+        graph = _Graph(file)
+        for number, (feed, values) in enumerate(zip(feeds, outputs, strict=True), start=1):
+            feed.update(graph.run(feed))
+            for name in stage.outputs:
+                where = f"stage {stage.rate.name.lower()}, tensor {name}, image {sample.name}, click {number}"
+                if name in values:
+                    exact.see(difference(feed[name], values[name], relative=True), where)
+        del graph
+    return [features.check(), answers.check(), exact.check()]
+
+
+@torch.no_grad()
+def _torch_trace(network: RecurrentMMMS, sample: Sample) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
+    """Inputs and outputs of the recurrent network in torch over the sample's first clicks."""
+    reference = TorchReference(network.network)
+    reference.set_image(sample.image, sample.modalities)
+    height, width = network.network.config.size
+    maps, prev = torch.zeros(1, 2, height, width), torch.zeros(1, 1, height, width)
+    feeds, outputs = [], []
+    for x, y, positive in sample.clicks[:OPEN_LOOP_CLICKS].tolist():
+        click = torch.tensor([[*reference.to_network(x, y), positive, 1.0]])
+        feed = {RGB: reference.rgb, **reference.modalities, MAPS: maps, PREV: prev, CLICK: click}
+        values = (*reference.features, *network.cell(reference.features, maps, prev, click))
+        named = dict(zip(network.output_names(), values, strict=True))
+        feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
+        outputs.append({name: tensor.numpy() for name, tensor in named.items()})
+        maps, prev = named[MAPS_NEXT], named[PROB]
+    return feeds, outputs
+
+
+def record_golden(
+    network: RecurrentMMMS, samples: Sequence[Sample], on_step: Callable[[str], None]
+) -> list[GoldenCase]:
+    """Click through every sample with the torch reference, closed loop.
+
+    Args:
+        network: The network.
+        samples: Pictures and clicks.
+        on_step: Called before each picture with its name.
+
+    Returns:
+        The reference masks after every click, and which pixels are certain.
+    """
+    reference = TorchReference(network.network)
+    threshold = network.network.config.clicks.threshold
+    cases = []
+    for sample in samples:
+        on_step(f"gate: torch reference on {sample.name}")
+        reference.set_image(sample.image, sample.modalities)
+        masks: list[npt.NDArray[np.bool_]] = []
+        certain: list[npt.NDArray[np.bool_]] = []
+        for x, y, positive in sample.clicks.tolist():
+            answer = reference.click(x, y, positive > 0.5)
+            if not np.isfinite(answer.probability).all():
+                raise GateError(
+                    f"the checkpoint itself answers NaN on image {sample.name}, click {len(masks) + 1}",
+                    expected="finite probabilities",
+                    fix="check the checkpoint; nothing was written",
+                )
+            masks.append(answer.mask)
+            certain.append(np.abs(answer.probability - threshold) > HAIR)
+        cases.append(
+            GoldenCase(
+                image=sample.image,
+                modalities=sample.modalities,
+                clicks=sample.clicks,
+                masks=np.stack(masks),
+                certain=np.stack(certain),
+            )
+        )
+    return cases

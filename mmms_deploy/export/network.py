@@ -1,0 +1,165 @@
+"""The whole network as one recurrent graph, in the paper's form, and its ONNX export.
+
+A click is a recurrent cell: it takes the features, its own previous state and the newest click, and returns the next
+state and the mask. The graph is exported once, whole; :mod:`mmms_deploy.export.cut` finds its stages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import Tensor, nn
+
+from mmms_deploy.bundle import Rate, Role, StateLink
+from mmms_deploy.contract import ClickChannel, PreviousMask
+from mmms_deploy.errors import ExportError
+from mmms_deploy.models import MMMS
+from mmms_deploy.models.fpn import SCALES
+
+OPSET = 21
+"""Native GroupNormalization and Gelu; attention stays decomposed, so that TensorRT fuses it (opset 23 does not)."""
+
+RGB, MAPS, PREV, CLICK = "rgb", "maps", "prev", "click"
+MAPS_NEXT, PROB, MASK = "maps_next", "prob", "mask"
+FEATURES = tuple(f"f_mix_{scale}" for scale in SCALES)
+STATE = (StateLink(input=MAPS, output=MAPS_NEXT), StateLink(input=PREV, output=PROB))
+OUTPUT_ROLES = {MAPS_NEXT: Role.STATE, PROB: Role.PROBABILITY, MASK: Role.MASK}
+CLICK_ROLES = {MAPS: Role.STATE, PREV: Role.STATE, CLICK: Role.CLICK}
+
+
+class RecurrentMMMS(nn.Module):
+    """MMMS with clicks, state and answer as its borders.
+
+    Args:
+        network: The network, in evaluation mode.
+    """
+
+    def __init__(self, network: MMMS) -> None:
+        super().__init__()
+        self.network = network
+        self.names = tuple(modality.name for modality in network.config.modalities)
+        height, width = network.config.size
+        # Squared distances reach 2 * 448**2: float32 in every precision, half overflows and bfloat16 loses pixels.
+        self.register_buffer("columns", torch.arange(width, dtype=torch.float32).reshape(1, 1, 1, width))
+        self.register_buffer("rows", torch.arange(height, dtype=torch.float32).reshape(1, 1, height, 1))
+
+    def forward(self, rgb: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """One click from scratch.
+
+        Args:
+            rgb: (1, 3, H, W) float32, normalised.
+            *rest: The modalities (1, C_m, H, W) in the configuration's order, then ``maps`` (1, 2, H, W), the positive
+                and negative disks so far, ``prev`` (1, 1, H, W), the previous probability, and ``click`` (1, 4): x, y
+                in network pixels, 1 positive / 0 negative, 1 present / 0 none.
+
+        Returns:
+            f_mix^4, f_mix^8, f_mix^16, f_mix^32, the next ``maps``, ``prob`` (1, 1, H, W), ``mask`` (1, 1, H, W) uint8.
+        """
+        *modalities, maps, prev, click = rest
+        features = self.network.features(rgb, dict(zip(self.names, modalities, strict=True)))
+        return (*features, *self.cell(features, maps, prev, click))
+
+    def cell(
+        self, features: tuple[Tensor, ...], maps: Tensor, prev: Tensor, click: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Answer one click: ``(features, maps, prev, click) -> (maps', prob, mask)``."""
+        contract = self.network.config.clicks
+        maps = self.add_disk(maps, click)
+        if contract.previous is PreviousMask.MASK:
+            prev = (prev > contract.threshold).to(prev.dtype)
+        channels = {ClickChannel.POSITIVE: maps[:, :1], ClickChannel.NEGATIVE: maps[:, 1:], ClickChannel.PREVIOUS: prev}
+        interaction = torch.cat([channels[name] for name in contract.channels], dim=1)
+        prob = torch.sigmoid(self.network.respond(features, interaction))
+        return maps, prob, (prob > contract.threshold).to(torch.uint8)
+
+    def add_disk(self, maps: Tensor, click: Tensor) -> Tensor:
+        """Draw one click's disk into the two disk maps (paper section III)."""
+        x, y, positive, present = click.reshape(4, 1, 1, 1).unbind(0)
+        squared = (self.get_buffer("columns") - x) ** 2 + (self.get_buffer("rows") - y) ** 2
+        inside = (squared <= self.network.config.clicks.radius**2) & (present > 0.5)
+        disks = torch.cat([inside & (positive > 0.5), inside & (positive <= 0.5)], dim=1)
+        return torch.maximum(maps, disks.to(maps.dtype))
+
+    def input_names(self) -> list[str]:
+        """Names of the graph's inputs, in order."""
+        return [RGB, *self.names, MAPS, PREV, CLICK]
+
+    def output_names(self) -> list[str]:
+        """Names of the graph's outputs, in order."""
+        return [*FEATURES, MAPS_NEXT, PROB, MASK]
+
+    def rates(self) -> dict[str, Rate]:
+        """The default cut: image and modalities once an image, the rest at every click."""
+        once = {RGB, *self.names}
+        return {name: Rate.IMAGE if name in once else Rate.CLICK for name in self.input_names()}
+
+    def role(self, name: str) -> Role:
+        """The role of a border tensor of the graph; what crosses a cut is a feature."""
+        if name == RGB:
+            return Role.IMAGE
+        if name in self.names:
+            return Role.MODALITY
+        return {**CLICK_ROLES, **OUTPUT_ROLES}.get(name, Role.FEATURE)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Zeros in the shapes of the graph's inputs."""
+        height, width = self.network.config.size
+        channels = [3, *(modality.channels for modality in self.network.config.modalities), 2, 1]
+        return (*(torch.zeros(1, c, height, width) for c in channels), torch.zeros(1, 4))
+
+
+def export_whole(network: RecurrentMMMS) -> ir.Model:
+    """Export the whole network as one ONNX graph of static shapes.
+
+    Args:
+        network: The network; its weights are referenced, not copied.
+
+    Returns:
+        The graph, without traces of the machine that made it.
+
+    Raises:
+        ExportError: The exporter failed.
+    """
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                network.eval(),
+                network.example_inputs(),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=network.input_names(),
+                output_names=network.output_names(),
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(
+                f"the network cannot be exported to ONNX: {error}",
+                expected="a network of operators that ONNX opset 21 has",
+                fix="choose another backbone, or report the operator that the message names",
+            ) from error
+    if program is None:
+        raise ExportError("torch.onnx.export returned nothing", expected="an ONNX program")
+    model: ir.Model = program.model
+    # The exporter notes stack traces with file names at every node.
+    ClearMetadataAndDocStringPass()(model)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's chatter off the terminal; what matters comes as an exception."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

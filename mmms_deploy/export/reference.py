@@ -1,0 +1,127 @@
+"""The reference an export is measured against: the torch network, used as the paper describes it.
+
+It shares no code with what is exported or deployed: torch resizes the images, the disks are drawn anew from the list of
+all clicks (not by the recurrent cell), and the previous mask is fed back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmms_deploy.contract import ClickChannel, Coordinates, PreviousMask, ResizeRule
+from mmms_deploy.models import MMMS
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network says after a click.
+
+    Attributes:
+        probability: (H0, W0) float32 at the image's resolution.
+        mask: (H0, W0) bool.
+        network_probability: (1, 1, H, W) at the network's.
+    """
+
+    probability: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
+    network_probability: Tensor
+
+
+class TorchReference:
+    """Answers clicks with the torch network in the paper's form.
+
+    Args:
+        network: The network, in evaluation mode, float32.
+    """
+
+    def __init__(self, network: MMMS) -> None:
+        self.network = network
+        self.contract = network.config.clicks
+        self._clicks: list[tuple[float, float, bool]] = []
+
+    @torch.no_grad()
+    def set_image(self, image: npt.NDArray[np.uint8], modalities: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Prepare a picture and compute its features.
+
+        Args:
+            image: (H0, W0, 3) uint8 RGB.
+            modalities: (H0, W0, C_m) float32 by name.
+        """
+        config = self.network.config
+        self.image_size = (image.shape[0], image.shape[1])
+        self.rgb = self._prepare(image, config.image.resize, config.image.scale, config.image.mean, config.image.std)
+        self.modalities = {
+            m.name: self._prepare(modalities[m.name], m.resize, m.scale, m.mean, m.std) for m in config.modalities
+        }
+        self.features = self.network.features(self.rgb, self.modalities)
+        self._clicks = []
+        self._previous = torch.zeros(1, 1, *config.size)
+
+    def _prepare(
+        self,
+        pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+        rule: ResizeRule,
+        scale: float,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float()
+        x = _resize(x, self.network.config.size, rule)
+        return (x * scale - torch.tensor(mean).reshape(1, -1, 1, 1)) / torch.tensor(std).reshape(1, -1, 1, 1)
+
+    @torch.no_grad()
+    def click(self, x: float, y: float, positive: bool) -> Answer:
+        """Answer a click at image pixel (x, y), after all clicks before it."""
+        self._clicks.append((*self.to_network(x, y), positive))
+        logits = self.network.respond(self.features, self._interaction())
+        probability = torch.sigmoid(logits)
+        self._previous = probability
+        at_image = _resize(probability, self.image_size, self.contract.mask_resize)[0, 0]
+        return Answer(at_image.numpy(), (at_image > self.contract.threshold).numpy(), probability)
+
+    def to_network(self, x: float, y: float) -> tuple[float, float]:
+        """Map image pixels to network pixels."""
+        (height, width), (h0, w0) = self.network.config.size, self.image_size
+        return self._coordinate(x, width, w0), self._coordinate(y, height, h0)
+
+    def _coordinate(self, value: float, length: int, original: int) -> float:
+        rule = self.contract.coordinates
+        if rule is Coordinates.HALF_PIXEL:
+            return (value + 0.5) * length / original - 0.5
+        if rule is Coordinates.ALIGN_CORNERS:
+            return value * (length - 1) / (original - 1) if original > 1 else 0.0
+        return value * length / original
+
+    def _interaction(self) -> Tensor:
+        height, width = self.network.config.size
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        disks = {True: torch.zeros(height, width), False: torch.zeros(height, width)}
+        for x, y, positive in self._clicks:
+            near = (columns - x) ** 2 + (rows - y) ** 2 <= self.contract.radius**2
+            disks[positive][near] = 1.0
+        previous = self._previous
+        if self.contract.previous is PreviousMask.MASK:
+            previous = (previous > self.contract.threshold).float()
+        channels = {
+            ClickChannel.POSITIVE: disks[True],
+            ClickChannel.NEGATIVE: disks[False],
+            ClickChannel.PREVIOUS: previous[0, 0],
+        }
+        return torch.stack([channels[name] for name in self.contract.channels])[None]
+
+
+def _resize(x: Tensor, size: tuple[int, int], rule: ResizeRule) -> Tensor:
+    return F.interpolate(
+        x,
+        size=size,
+        mode=rule.interpolation.value,
+        align_corners=rule.align_corners,
+        antialias=rule.antialias,
+    )

@@ -1,0 +1,69 @@
+"""The pictures and clicks that an export is checked on: real photographs that ship with scikit-image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.contract import ModalitySpec
+
+CLICKS_PER_IMAGE = 10
+_NAMES = ("astronaut", "coffee", "chelsea")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture with clicks.
+
+    Attributes:
+        name: Its name, for messages.
+        image: (H0, W0, 3) uint8 RGB.
+        modalities: (H0, W0, C_m) float32 by name.
+        clicks: (N, 3) float32: x, y in image pixels, 1 positive / 0 negative.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    modalities: dict[str, npt.NDArray[np.float32]]
+    clicks: npt.NDArray[np.float32]
+
+
+def sample_images(modalities: tuple[ModalitySpec, ...]) -> list[Sample]:
+    """Return the samples for a network with these modalities.
+
+    The photographs have no depth, thermal, ... image, so each modality gets a smooth and a sharp part of the picture's
+    own brightness, spread over the range that its normalisation expects (about -2 to 2 after it).
+
+    Args:
+        modalities: The network's extra modalities.
+    """
+    from skimage import data
+
+    samples = []
+    for seed, name in enumerate(_NAMES):
+        image = np.ascontiguousarray(getattr(data, name)()[..., :3])
+        extra = {spec.name: _derived(image, spec, shift) for shift, spec in enumerate(modalities)}
+        samples.append(Sample(name, image, extra, _clicks(image.shape[0], image.shape[1], seed)))
+    return samples
+
+
+def _derived(image: npt.NDArray[np.uint8], spec: ModalitySpec, shift: int) -> npt.NDArray[np.float32]:
+    from skimage.filters import gaussian
+
+    gray = image.mean(axis=2, dtype=np.float64) / 255.0
+    planes = [gaussian(np.roll(gray, 7 * (shift + c), axis=1), sigma=1.0 + 3.0 * c) for c in range(spec.channels)]
+    spread = (np.stack(planes, axis=2) * 4.0 - 2.0) * np.asarray(spec.std) + np.asarray(spec.mean)
+    derived: npt.NDArray[np.float32] = (spread / spec.scale).astype(np.float32)
+    return derived
+
+
+def _clicks(height: int, width: int, seed: int) -> npt.NDArray[np.float32]:
+    """Ten clicks: positive ones in the middle half of the picture, negative ones anywhere, the first one positive."""
+    rng = np.random.default_rng(seed)
+    positive = np.array([1, 1, 0, 1, 0, 1, 0, 1, 0, 0], dtype=np.float32)
+    low = np.where(positive == 1, 0.25, 0.0)[:, None]
+    place = low + (1.0 - 2.0 * low) * rng.random((CLICKS_PER_IMAGE, 2))
+    xy = np.floor(place * np.array([width, height]))
+    return np.concatenate([xy, positive[:, None]], axis=1).astype(np.float32)

@@ -1,0 +1,116 @@
+"""Where an export's network comes from: a checkpoint, or random weights; with its description."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mmms_deploy.bundle import sha256_of
+from mmms_deploy.contract import to_builtins
+from mmms_deploy.errors import DescriptionError
+from mmms_deploy.models import MMMS, MMMSConfig
+from mmms_deploy.models.checkpoint import (
+    load_weights,
+    parse_description,
+    random_network,
+    read_checkpoint_file,
+    read_description,
+)
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to export.
+
+    Attributes:
+        checkpoint: The checkpoint file; None for random weights.
+        random_seed: Seed of random weights; None for a checkpoint.
+        description: A TOML or JSON file with the description; None takes the checkpoint's own.
+        backbone_checkpoint: A file with the frozen backbone's weights; None when the checkpoint holds them.
+        overrides: Fields of the description that win over it (``size``, ``backbone``, ``modalities``).
+    """
+
+    checkpoint: Path | None = None
+    random_seed: int | None = None
+    description: Path | None = None
+    backbone_checkpoint: Path | None = None
+    overrides: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """A name for the bundle."""
+        if self.checkpoint is not None:
+            return self.checkpoint.name.removesuffix(self.checkpoint.suffix)
+        return f"random-{self.random_seed}"
+
+
+@dataclass(frozen=True)
+class SourcedNetwork:
+    """A network ready to be exported, and where it came from.
+
+    Attributes:
+        network: The network, in evaluation mode, float32.
+        hashes: SHA-256 of each file read, by what it is (``checkpoint``, ``backbone``).
+    """
+
+    network: MMMS
+    hashes: dict[str, str]
+
+
+def demo_checkpoint() -> Path:
+    """Return the checkpoint that ships with the package."""
+    with resources.as_file(resources.files("mmms_deploy.demo") / "demo.safetensors") as path:
+        return path
+
+
+def open_source(source: Source) -> SourcedNetwork:
+    """Build the network and load its weights.
+
+    Args:
+        source: What to export.
+
+    Raises:
+        CheckpointError: The checkpoint or its description cannot be used.
+        SizeError: The network size does not fit.
+    """
+    if (source.checkpoint is None) == (source.random_seed is None):
+        raise DescriptionError(
+            "neither a checkpoint nor random weights"
+            if source.checkpoint is None
+            else "a checkpoint and random weights",
+            expected="one of the two",
+            fix="pass --ckpt FILE, or --random-weights SEED for latency work",
+        )
+    if source.checkpoint is None:
+        if source.backbone_checkpoint is not None:
+            raise DescriptionError(
+                "--backbone-ckpt with --random-weights", expected="a checkpoint beside it", fix="leave one of them out"
+            )
+        config = _describe(source, None)
+        return SourcedNetwork(random_network(config, source.random_seed or 0), {})
+    file = read_checkpoint_file(source.checkpoint)
+    backbone = read_checkpoint_file(source.backbone_checkpoint) if source.backbone_checkpoint else None
+    network = MMMS(_describe(source, file.description))
+    load_weights(network, file, backbone)
+    hashes = {"checkpoint": sha256_of(source.checkpoint)}
+    if source.backbone_checkpoint is not None:
+        hashes["backbone"] = sha256_of(source.backbone_checkpoint)
+    return SourcedNetwork(network.eval(), hashes)
+
+
+def _describe(source: Source, own: dict[str, Any] | None) -> MMMSConfig:
+    given = read_description(source.description) if source.description else own
+    overrides = dict(source.overrides or {})
+    if given is None and not overrides and source.checkpoint is not None:
+        raise DescriptionError(
+            f"{source.checkpoint} does not describe its network",
+            expected="a description in its metadata, in a file, or by flags",
+            fix="pass --description FILE.toml, or flags such as --backbone dinov2_b14_reg --size 448",
+        )
+    origin = str(source.description or source.checkpoint or "the description")
+    merged: dict[str, Any] = {**(given or {}), **overrides}
+    return parse_description(to_builtins(merged), origin)
