@@ -399,7 +399,10 @@ class BundleWriter:
                 for file in sorted(self.folder.iterdir())
                 if file.name != MANIFEST_NAME
             }
-            manifest = msgspec.structs.replace(manifest, files=files)
+            manifest = msgspec.structs.replace(manifest, files=files, digest="")
+            # Through JSON and back, as a reader will see it: a radius given as 5 is written as 5 but read as 5.0, and
+            # the digest is taken over what was read.
+            manifest = msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
             manifest = msgspec.structs.replace(manifest, digest=_digest(manifest))
             encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
             self.path(MANIFEST_NAME).write_bytes(encoded + b"\n")

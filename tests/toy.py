@@ -1,8 +1,8 @@
 """Toy bundles with the full topology: a real ONNX graph a stage, resident features, a recurrent click cell.
 
-The networks draw what can be checked by hand. ``echo``: the probability is the disk of the newest click alone. ``paint``:
-positive disks so far, minus negative ones, plus half of the image's mean brightness, so that it depends on the image, on
-the modality, on the state and on the click.
+The networks draw what can be checked by hand. ``echo``: the probability is the disk of the newest click alone.
+Otherwise: positive disks so far, minus negative ones, plus a quarter of the previous mask and half of the mean
+brightness, so that it depends on the image, on the modality, on the state and on the click.
 """
 
 from __future__ import annotations

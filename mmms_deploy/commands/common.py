@@ -44,16 +44,21 @@ def user_errors(function: Callable[P, R]) -> Callable[P, R]:
             with _spoken_warnings():
                 return function(*args, **kwargs)
         except MMMSDeployError as error:
-            _say("error", str(error))
+            say("error", str(error))
             sys.exit(EXIT_ERROR)
         except KeyboardInterrupt:
-            _say("error", "interrupted")
+            say("error", "interrupted")
             sys.exit(EXIT_INTERRUPTED)
 
     return wrapped
 
 
-def _say(kind: str, message: str) -> None:
+def warn(message: str) -> None:
+    """Tell the user of a command something to beware of, on stderr."""
+    say("warning", message)
+
+
+def say(kind: str, message: str) -> None:
     """Print ``kind: message`` on stderr, unwrapped, so that paths and commands can be copied."""
     click.echo(f"{click.style(f'{kind}:', fg='red' if kind == 'error' else 'yellow', bold=True)} {message}", err=True)
 
@@ -73,7 +78,7 @@ def _spoken_warnings() -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, MMMSDeployWarning):
-                _say("warning", str(message))
+                say("warning", str(message))
             else:
                 usual(message, category, filename, lineno, file, line)
 

@@ -1,0 +1,69 @@
+"""Writing result pictures: never over something by accident, never half."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmms_deploy.bundle import writing
+from mmms_deploy.errors import OutputExistsError, OutputWriteError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Fail early, before anything is computed, when a picture could not be written.
+
+    Args:
+        path: Where it will be written.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        OutputExistsError: The file exists.
+        OutputWriteError: Its folder does not exist or cannot be written to, or it is a folder itself.
+    """
+    if path.is_dir():
+        raise OutputWriteError(f"{path} is a folder", expected="a file to write", fix="name a file in it")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists", expected="a new file", fix="choose another name, or pass --overwrite")
+    if not path.parent.is_dir():
+        raise OutputWriteError(
+            f"the folder {path.parent} does not exist", expected="an existing folder", fix=f"mkdir -p {path.parent}"
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise OutputWriteError(
+            f"the folder {path.parent} cannot be written to",
+            expected="a folder that this user may write to",
+            fix="check its permissions, or choose another one",
+        )
+
+
+def write_atomically(path: Path, picture: Image.Image, *, overwrite: bool) -> None:
+    """Write a picture beside its destination and rename it into place, or leave nothing.
+
+    Args:
+        path: The file; its suffix chooses the format.
+        picture: What to write.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        OutputExistsError: The file exists.
+        OutputWriteError: It cannot be written.
+    """
+    from PIL import Image
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    format_name = Image.registered_extensions()[path.suffix.lower()]
+    options = {"quality": 92} if format_name in ("JPEG", "WEBP") else {}
+    with writing(path):
+        try:
+            with partial.open("xb") as stream:
+                picture.save(stream, format=format_name, **options)
+                stream.flush()
+                os.fsync(stream.fileno())
+            check_output(path, overwrite=overwrite)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

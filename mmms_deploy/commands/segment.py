@@ -1,0 +1,189 @@
+"""``mmms-segment``: clicks on one image, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mmms_deploy.commands.common import console, engine_options, err_console, user_errors, warn
+from mmms_deploy.commands.output import check_output, write_atomically
+
+if TYPE_CHECKING:
+    from mmms_deploy.result import ClickResult, ImageTimings
+    from mmms_deploy.session import Session
+
+Point = tuple[float, float]
+
+_LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
+_PICTURES = (*_LOSSLESS, ".jpg", ".jpeg", ".webp")
+
+
+def parse_point(text: str) -> Point:
+    """Parse ``X,Y``."""
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not X,Y, such as 320,240") from None
+    return x, y
+
+
+def parse_named_file(text: str) -> tuple[str, Path]:
+    """Parse ``NAME=FILE``."""
+    name, equals, file = text.partition("=")
+    if not (name and equals and file):
+        raise click.BadParameter(f"{text!r} is not NAME=FILE, such as depth=depth.png")
+    return name, Path(file)
+
+
+class OrderedCommand(click.Command):
+    """A command that remembers in which order --pos and --neg were given, which options alone do not tell."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and keep the order in the context."""
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            ctx.meta[__name__] = [parameter.name for parameter in order if parameter.name in ("pos", "neg")]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=OrderedCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--pos", multiple=True, type=parse_point, metavar="X,Y", help="Click on the object; repeat for more.")
+@click.option(
+    "--neg",
+    multiple=True,
+    type=parse_point,
+    metavar="X,Y",
+    help="Click on what does not belong to it; repeat for more.",
+)
+@click.option(
+    "--modality",
+    "modalities",
+    multiple=True,
+    type=parse_named_file,
+    metavar="NAME=FILE",
+    help="An extra modality: image or .npy file.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the mask here, 0 and 255 (PNG, BMP or TIFF).")
+@click.option("--overlay", type=click.Path(path_type=Path), help="Write a picture of mask and clicks here.")
+@click.option("--overwrite", is_flag=True, help="Replace --out and --overlay when they exist.")
+@engine_options
+@click.version_option(package_name="mmms-deploy")
+@click.pass_context
+@user_errors
+def main(
+    ctx: click.Context,
+    bundle: Path,
+    image: Path,
+    pos: tuple[Point, ...],
+    neg: tuple[Point, ...],
+    modalities: tuple[tuple[str, Path], ...],
+    out: Path | None,
+    overlay: Path | None,
+    overwrite: bool,
+    device: str,
+    engine: str | None,
+    precision: str | None,
+    threads: int | None,
+    strict: bool,
+) -> None:
+    """Segment one object in IMAGE by clicks, with the network in BUNDLE.
+
+    Clicks are X,Y in the image's own pixels, x to the right and y downwards, pixel centres at integers, after the
+    image's EXIF orientation was applied. They are taken in the order in which they are given.
+
+    \b
+    Example:
+      mmms-segment bundles/demo photo.jpg --pos 320,240 --neg 50,60 \\
+          --out mask.png --overlay picture.png
+    """  # noqa: D301 - click wants the character backspace
+    clicks = _in_order(ctx.meta[__name__], pos, neg)
+    _check_usage(clicks, modalities, image, out, overlay)
+    for path in (out, overlay):
+        if path is not None:
+            check_output(path, overwrite=overwrite)
+
+    from mmms_deploy.image_io import load_rgb
+    from mmms_deploy.session import Session
+
+    with err_console.status("opening the bundle"):
+        pixels = load_rgb(image)
+        session = Session(
+            bundle, device=device, engine=engine, precision=precision, threads=threads, strict=strict, history_limit=0
+        )
+    with session:
+        if not session.bundle.manifest.trained:
+            warn(f"the weights of {bundle} are random, so its masks mean nothing")
+        with err_console.status("running the image stages"):
+            timings = session.set_image(pixels, **dict(modalities))
+        _print_image(session, image, timings)
+        for (x, y), positive in clicks:
+            _print_click(session.click(x, y, positive))
+        mask, taken = session.mask, session.clicks
+
+    if out is not None:
+        from PIL import Image
+
+        write_atomically(out, Image.fromarray(mask.astype("uint8") * 255), overwrite=overwrite)
+        console.print(f"mask     {out}", soft_wrap=True)
+    if overlay is not None:
+        from mmms_deploy.overlay import draw_overlay
+
+        write_atomically(overlay, draw_overlay(pixels, mask, taken), overwrite=overwrite)
+        console.print(f"overlay  {overlay}", soft_wrap=True)
+
+
+def _in_order(order: list[str], pos: tuple[Point, ...], neg: tuple[Point, ...]) -> list[tuple[Point, bool]]:
+    points = {"pos": iter(pos), "neg": iter(neg)}
+    return [(next(points[name]), name == "pos") for name in order]
+
+
+def _check_usage(
+    clicks: list[tuple[Point, bool]],
+    modalities: tuple[tuple[str, Path], ...],
+    image: Path,
+    out: Path | None,
+    overlay: Path | None,
+) -> None:
+    if not clicks:
+        raise click.UsageError("No click given: pass --pos X,Y at least once.")
+    if out is None and overlay is None:
+        raise click.UsageError("Nothing to write: pass --out, --overlay, or both.")
+    if out is not None and out.suffix.lower() not in _LOSSLESS:
+        raise click.UsageError(f"--out {out}: a mask must be lossless; its name must end in {', '.join(_LOSSLESS)}.")
+    if overlay is not None and overlay.suffix.lower() not in _PICTURES:
+        raise click.UsageError(f"--overlay {overlay}: its name must end in {', '.join(_PICTURES)}.")
+    names = [name for name, _ in modalities]
+    if len(set(names)) < len(names):
+        raise click.UsageError(f"--modality names one modality twice: {', '.join(names)}.")
+    read = {path.resolve() for path in (image, *(file for _, file in modalities))}
+    written = [path.resolve() for path in (out, overlay) if path is not None]
+    if read.intersection(written) or len(set(written)) < len(written):
+        raise click.UsageError("The files to read, --out and --overlay must all be different files.")
+
+
+def _print_image(session: Session, image: Path, timings: ImageTimings) -> None:
+    height, width = session.image_size
+    console.print(f"engine   {session.engine}", soft_wrap=True)
+    console.print(
+        f"image    {image} ({width} x {height}), prepared in {timings.prepare:.1f} ms,"
+        f" encoded in {timings.engine:.1f} ms",
+        soft_wrap=True,
+    )
+
+
+def _print_click(result: ClickResult) -> None:
+    made = result.click
+    if made is None:
+        return
+    colour, sign = ("green", "+") if made.positive else ("red", "-")
+    area = int(result.mask.sum())
+    console.print(
+        f"click {result.index:<2} [{colour}]{sign}[/] ({made.x:g}, {made.y:g})  {result.timings.total:.1f} ms"
+        f" (engine {result.timings.engine:.1f}, mask {result.timings.mask:.1f}),"
+        f" mask {area} px, {100 * area / result.mask.size:.1f} % of the image",
+        soft_wrap=True,
+    )
