@@ -222,3 +222,24 @@ def blank_case(modalities: Sequence[ModalitySpec] = ()) -> GoldenCase:
         masks=masks,
         certain=np.zeros_like(masks),
     )
+
+
+class Reference:
+    """The ``paint`` network in NumPy, to compare a session with."""
+
+    def __init__(self, manifest: Manifest, feature: float) -> None:
+        self.manifest = manifest
+        self.feature = np.float32(feature)
+        self.maps = np.zeros((2, *manifest.size), dtype=np.float32)
+        self.prob = np.zeros(manifest.size, dtype=np.float32)
+
+    def click(self, column: float, row: float, positive: bool) -> np.ndarray:
+        """Take a click in network pixels and return the probability (H, W)."""
+        height, width = self.manifest.size
+        rows, columns = np.mgrid[:height, :width].astype(np.float32)
+        square = (columns - np.float32(column)) ** 2 + (rows - np.float32(row)) ** 2
+        index = 0 if positive else 1
+        self.maps[index] = np.maximum(self.maps[index], square <= self.manifest.clicks.radius**2)
+        total = self.maps[0] - self.maps[1] + 0.25 * self.prob + 0.5 * self.feature
+        self.prob = np.clip(total, 0, 1).astype(np.float32)
+        return self.prob

@@ -48,7 +48,13 @@ class OrderedCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-@click.command(cls=OrderedCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=OrderedCommand,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Example:
+  mmms-segment bundles/demo photo.jpg --pos 320,240 --neg 50,60 --out mask.png --overlay picture.png""",
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--pos", multiple=True, type=parse_point, metavar="X,Y", help="Click on the object; repeat for more.")
@@ -94,12 +100,7 @@ def main(
 
     Clicks are X,Y in the image's own pixels, x to the right and y downwards, pixel centres at integers, after the
     image's EXIF orientation was applied. They are taken in the order in which they are given.
-
-    \b
-    Example:
-      mmms-segment bundles/demo photo.jpg --pos 320,240 --neg 50,60 \\
-          --out mask.png --overlay picture.png
-    """  # noqa: D301 - click wants the character backspace
+    """
     clicks = _in_order(ctx.meta[__name__], pos, neg)
     _check_usage(clicks, modalities, image, out, overlay)
     for path in (out, overlay):

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from mmms_deploy.verify import VerificationReport
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  mmms-verify bundles/demo
+  mmms-verify bundles/demo --device cpu --threads 1""",
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--limit",
@@ -40,12 +46,7 @@ def main(
 
     Compares every file with its recorded hash, then replays the golden clicks in the bundle through a session, closed
     loop, and compares each mask with the checkpoint's own. Exits with 1 when a hash or a mask differs.
-
-    \b
-    Example:
-      mmms-verify bundles/demo
-      mmms-verify bundles/demo --device cpu --threads 1
-    """  # noqa: D301 - click wants the character backspace
+    """
     from mmms_deploy.verify import replay
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
