@@ -161,10 +161,12 @@ def _find(name: str) -> tuple[str, NameStyle]:
 
 
 def _create(architecture: str, config: BackboneConfig, size: tuple[int, int]) -> Any:
+    patch = config.overrides.get("patch_size")
+    if any(length <= 0 for length in size):
+        check_size(size, (patch, patch) if isinstance(patch, int) else (1, 1))
     try:
         model = timm.create_model(architecture, pretrained=False, num_classes=0, img_size=size, **config.overrides)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        patch = config.overrides.get("patch_size")
         if isinstance(patch, int) and any(s % patch for s in size):
             check_size(size, (patch, patch))
         raise DescriptionError(

@@ -159,13 +159,13 @@ def _read_torch(path: Path) -> State:
         raw = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointCorruptError(
-            f"{path} holds more than tensors: {str(error).splitlines()[0]}",
+            f"{path} holds more than tensors: {_first_line(error)}",
             expected="a plain state dict; classes in a checkpoint would have to be executed, which is refused",
             fix="save it again as torch.save(model.state_dict(), ...), or as safetensors",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointCorruptError(
-            f"{path} is no readable PyTorch file: {str(error).splitlines()[0]}",
+            f"{path} is no readable PyTorch file: {_first_line(error)}",
             expected="a complete state dict",
             fix="copy it again and compare its hash with the source's",
         ) from error
@@ -179,6 +179,10 @@ def _read_torch(path: Path) -> State:
             fix="save it as torch.save(model.state_dict(), ...)",
         )
     return {str(name): tensor for name, tensor in raw.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _check_finite(path: Path, state: State) -> None:
