@@ -94,17 +94,22 @@ def load_golden(path: Path) -> list[GoldenCase]:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return [_case(arrays, index) for index in range(int(arrays["cases"]))]
+            cases = [_case(arrays, index) for index in range(int(arrays["cases"]))]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         raise BundleCorruptError(
             f"{path} is no golden replay: {error}",
             expected="images, clicks and masks, as mmms-export writes them",
             fix="copy the bundle again, or export the checkpoint again",
         ) from error
+    if not cases:
+        raise BundleCorruptError(f"{path} holds no case", expected="at least one", fix="export the checkpoint again")
+    return cases
 
 
 def _case(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> GoldenCase:
     image = arrays[f"{index}/image"]
+    if image.ndim != 3:
+        raise ValueError(f"image {index} has shape {image.shape}")
     prefix = f"{index}/modality/"
     return GoldenCase(
         image=image,

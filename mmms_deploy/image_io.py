@@ -14,7 +14,6 @@ Everything is decided here, once, instead of by a library's default:
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -90,6 +89,12 @@ def _open(source: object, kind: type[MMMSDeployError], what: str, expected: str)
             expected=expected,
             fix="convert it to PNG or JPEG",
         ) from None
+    except Image.DecompressionBombError as error:
+        raise kind(
+            f"{what}: {path} is refused: {error}",
+            expected=f"at most {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels",
+            fix="if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS",
+        ) from error
     except OSError as error:
         raise kind(
             f"{what}: {path} cannot be read: {error.strerror or error}", expected=expected, fix="check the file"
@@ -102,20 +107,10 @@ def _upright(
     # Pillow forgets how the file was stored once it is decoded. Older versions read a 16-bit grey PNG as mode I.
     sixteen = ";16" in str(getattr(image, "tile", "")) or (image.format == "PNG" and image.mode == "I")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image.load()
+        image.load()
         return ImageOps.exif_transpose(image), sixteen
-    # Decoders of broken files raise all of these; a decompression bomb derives straight from Exception.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+    # Decoders of broken files raise all of these.
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
         raise kind(
             f"{what}: {where} cannot be decoded: {error}", expected=expected, fix="check whether the file is complete"
         ) from error

@@ -117,6 +117,6 @@ def checked_click(x: object, y: object, positive: object, size: tuple[int, int])
         raise ClickError(
             f"{given} is outside of the image",
             expected=f"-0.5 <= x < {width - 0.5} and -0.5 <= y < {height - 0.5} (x is the column, y the row)",
-            fix="pass click(x, y), not click(row, column)" if swapped else "click inside the image",
+            fix="click inside the image" + (", and pass (x, y), not (row, column)" if swapped else ""),
         )
     return Click(column, row, bool(positive))

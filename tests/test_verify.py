@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.errors import BundleCorruptError, VerificationError
+from mmms_deploy.geometry import to_network
+from mmms_deploy.golden import GoldenCase
+from mmms_deploy.resize import resize
+from mmms_deploy.verify import LIMITS, iou, replay, verify
+from tests.toy import Reference, write_toy
+
+SIZE = (80, 120)
+CLICKS = np.array([[30, 20, 1], [90, 60, 1], [34, 24, 0]], dtype=np.float32)
+
+
+def golden(bundle: Bundle) -> GoldenCase:
+    """A case whose reference is the NumPy network."""
+    network = Reference(bundle.manifest, 0.0)
+    probabilities = []
+    for x, y, positive in CLICKS.tolist():
+        column, row = to_network(
+            x, y, image=SIZE, network=bundle.manifest.size, rule=bundle.manifest.clicks.coordinates
+        )
+        network.click(column, row, positive > 0.5)
+        probabilities.append(resize(network.prob, SIZE, bundle.manifest.clicks.mask_resize))
+    stacked = np.stack(probabilities)
+    return GoldenCase(
+        image=np.zeros((*SIZE, 3), dtype=np.uint8),
+        modalities={m.name: np.zeros((*SIZE, m.channels), dtype=np.float32) for m in bundle.manifest.modalities},
+        clicks=CLICKS,
+        masks=stacked > 0.5,
+        certain=np.abs(stacked - 0.5) > 1e-3,
+    )
+
+
+def spoiled(case: GoldenCase, click: int) -> GoldenCase:
+    masks = case.masks.copy()
+    masks[click] = np.roll(masks[click], 4, axis=-1)
+    return GoldenCase(
+        image=case.image, modalities=case.modalities, clicks=case.clicks, masks=masks, certain=case.certain
+    )
+
+
+@pytest.fixture(scope="module")
+def case(paint: Bundle) -> GoldenCase:
+    return golden(paint)
+
+
+def test_a_good_bundle_passes(tmp_path: Path, case: GoldenCase) -> None:
+    write_toy(tmp_path / "good", golden=[case, case])
+    seen: list[tuple[int, int]] = []
+    report = verify(tmp_path / "good", on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 6) for n in range(1, 7)]
+    assert [(c.case, c.click) for c in report.checks] == [(case, click) for case in range(2) for click in range(3)]
+    assert report.worst.iou == 1.0
+    assert report.limit == LIMITS[Precision.FP32] == 0.99
+    assert not report.failures
+    assert report.engine.providers == ("CPUExecutionProvider",)
+    assert all(c.certain > 0.9 and c.milliseconds > 0 for c in report.checks)
+    check = report.check()
+    assert (check.worst, check.limit, check.samples) == (1.0, 0.99, 6)
+
+
+def test_another_mask_fails_and_says_where(tmp_path: Path, case: GoldenCase) -> None:
+    write_toy(tmp_path / "bad", golden=[case, spoiled(case, 1)])
+    with pytest.raises(VerificationError, match=r"1 of 6 golden clicks .* \(image 2, click 2\)"):
+        verify(tmp_path / "bad")
+    report = replay(tmp_path / "bad")
+    assert [(c.case, c.click) for c in report.failures] == [(1, 1)]
+    assert report.worst.iou < 0.99
+    assert report.check().where == "image 2, click 2"
+    verify(tmp_path / "bad", limit=0.1)
+
+
+def test_uncertain_pixels_do_not_count(tmp_path: Path, case: GoldenCase) -> None:
+    bad = spoiled(case, 2)
+    lenient = GoldenCase(
+        image=bad.image,
+        modalities=bad.modalities,
+        clicks=bad.clicks,
+        masks=bad.masks,
+        certain=bad.certain & (bad.masks == case.masks),
+    )
+    write_toy(tmp_path / "lenient", golden=[lenient])
+    assert verify(tmp_path / "lenient").worst.iou == 1.0
+
+
+def test_modalities_are_replayed(tmp_path: Path) -> None:
+    modalities = (ModalitySpec(name="depth"), ModalitySpec(name="event", channels=3))
+    bundle = write_toy(tmp_path / "first", modalities=modalities)
+    write_toy(tmp_path / "second", modalities=modalities, golden=[golden(bundle)])
+    verify(tmp_path / "second")
+
+
+def test_changed_files_are_found_before_anything_runs(tmp_path: Path, case: GoldenCase) -> None:
+    bundle = write_toy(tmp_path / "changed", golden=[case])
+    graph = bundle.file("click.fp32.onnx")
+    raw = bytearray(graph.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    graph.write_bytes(raw)
+    with pytest.raises(BundleCorruptError, match="SHA-256"):
+        verify(tmp_path / "changed")
+
+
+def test_a_replay_that_does_not_fit_its_bundle(tmp_path: Path, case: GoldenCase) -> None:
+    outside = GoldenCase(image=case.image, clicks=CLICKS + np.float32(1000), masks=case.masks, certain=case.certain)
+    write_toy(tmp_path / "outside", golden=[outside])
+    with pytest.raises(BundleCorruptError, match=r"golden image 1 .* does not fit its bundle"):
+        verify(tmp_path / "outside")
+    write_toy(tmp_path / "modal", modalities=(ModalitySpec(name="depth"),), golden=[case])
+    with pytest.raises(BundleCorruptError, match="missing: depth"):
+        verify(tmp_path / "modal")
+
+
+def test_iou() -> None:
+    a = np.array([[True, True, False]])
+    assert iou(a, a) == 1.0
+    assert iou(a, ~a) == 0.0
+    assert iou(a, np.array([[True, False, False]])) == 0.5
+    assert iou(a & False, a & False) == 1.0
