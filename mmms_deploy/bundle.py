@@ -36,6 +36,8 @@ GOLDEN_NAME = "golden.npz"
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
 """Element types that stages exchange, and their sizes."""
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+# Bytes that are no UTF-8 and values nested too deeply leave msgspec with Python's own exceptions.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Precision(StrEnum):
@@ -269,7 +271,7 @@ def _read_manifest(folder: Path) -> Manifest:
         raise BundleCorruptError(f"{file} cannot be read: {error}", expected="a readable manifest", fix=fix) from error
     try:
         schema = msgspec.json.decode(raw, type=_SchemaOnly).schema
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise BundleCorruptError(f"{file} is no manifest: {error}", expected="JSON with a schema", fix=fix) from error
     if schema != SCHEMA:
         newer = schema > SCHEMA
@@ -280,7 +282,7 @@ def _read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise BundleCorruptError(f"{file}: {error}", expected=f"a manifest of schema {SCHEMA}", fix=fix) from error
     if manifest.digest != _digest(manifest):
         raise BundleCorruptError(
