@@ -1,0 +1,144 @@
+"""Measures of interactive segmentation: IoU, and the number of clicks (NoC) that an IoU takes.
+
+NoC@t, failures and the limit of 20 clicks follow RITM's protocol (ICIP 2022), which MMMS uses (arXiv 2509.12963,
+section V).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmms_deploy.evaluation.annotator import as_mask
+from mmms_deploy.evaluation.errors import MeasureError
+
+MAX_CLICKS = 20
+"""Clicks after which an object counts as failed."""
+
+
+def iou(prediction: NDArray[Any], ground_truth: NDArray[Any], void: NDArray[Any] | None = None) -> float:
+    """Intersection over union of two masks.
+
+    Args:
+        prediction: (H, W), bool or integers, nonzero where the object is predicted.
+        ground_truth: (H, W), bool or integers, nonzero on the object.
+        void: (H, W), nonzero on pixels that are left out of both masks; ``None`` for none.
+
+    Returns:
+        A number from 0 to 1; 1 when both masks are empty.
+
+    Raises:
+        MaskError: A mask has the wrong shape or type.
+    """
+    truth = as_mask("ground_truth", ground_truth)
+    guess = as_mask("prediction", prediction, truth.shape)
+    both, either = truth & guess, truth | guess
+    if void is not None:
+        counted = ~as_mask("void", void, truth.shape)
+        both, either = both & counted, either & counted
+    union = int(np.count_nonzero(either))
+    return int(np.count_nonzero(both)) / union if union else 1.0
+
+
+def noc(ious: Sequence[float], threshold: float, max_clicks: int = MAX_CLICKS) -> int:
+    """NoC@t of one object: the number of clicks until its IoU reaches a threshold.
+
+    Args:
+        ious: IoU after click 1, 2, ...; clicks beyond ``max_clicks`` do not count.
+        threshold: t as a fraction, above 0 and at most 1.
+        max_clicks: The limit, at least 1; an object that does not reach t within it counts as ``max_clicks``.
+
+    Returns:
+        1..max_clicks.
+
+    Raises:
+        MeasureError: The threshold is no fraction or the limit is below 1.
+    """
+    reached = clicks_to_reach(ious, threshold, max_clicks)
+    return max_clicks if reached is None else reached
+
+
+def clicks_to_reach(ious: Sequence[float], threshold: float, max_clicks: int = MAX_CLICKS) -> int | None:
+    """As :func:`noc`, but ``None`` for a failure: an object that does not reach the threshold within the limit."""
+    if not 0 < threshold <= 1:
+        raise MeasureError(
+            f"threshold {threshold}", expected="a fraction above 0 and at most 1", fix="divide percent by 100"
+        )
+    if max_clicks < 1:
+        raise MeasureError(f"max_clicks {max_clicks}", expected="at least 1", fix="the papers use 20")
+    for number, value in enumerate(ious[:max_clicks], start=1):
+        if value >= threshold:
+            return number
+    return None
+
+
+def iou_after(ious: Sequence[float], clicks: int) -> float:
+    """IoU of one object after a number of clicks.
+
+    An annotator stops when no error is left; from then on the last IoU stays.
+
+    Args:
+        ious: IoU after click 1, 2, ...
+        clicks: At least 1.
+
+    Raises:
+        MeasureError: There is no IoU, or ``clicks`` is below 1.
+    """
+    if not ious or clicks < 1:
+        raise MeasureError(
+            f"IoU after {clicks} clicks of {len(ious)}", expected="one click or more", fix="click on the object first"
+        )
+    return ious[min(clicks, len(ious)) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The measures of a set of objects.
+
+    Attributes:
+        objects: Number of objects.
+        mean_iou: Mean IoU (0..1) after each asked number of clicks.
+        noc: Mean NoC by threshold (a fraction); failures count as ``max_clicks``.
+        failures: Share (0..1) of the objects that never reach the threshold, by threshold.
+        max_clicks: The limit.
+    """
+
+    objects: int
+    mean_iou: dict[int, float]
+    noc: dict[float, float]
+    failures: dict[float, float]
+    max_clicks: int
+
+
+def summarise(
+    curves: Sequence[Sequence[float]],
+    clicks: Sequence[int] = (1, 3, 5, 10),
+    thresholds: Sequence[float] = (0.80, 0.85, 0.90),
+    max_clicks: int = MAX_CLICKS,
+) -> Summary:
+    """Average the measures over objects.
+
+    Args:
+        curves: For each object its IoU after click 1, 2, ...
+        clicks: Numbers of clicks to report the mean IoU at.
+        thresholds: The t of NoC@t, as fractions.
+        max_clicks: Limit of NoC.
+
+    Raises:
+        MeasureError: There is no object, an object has no click, or a threshold is no fraction.
+    """
+    if not curves:
+        raise MeasureError("a summary of no objects", expected="one object or more", fix="check the data set's folder")
+    reached = {t: [clicks_to_reach(curve, t, max_clicks) for curve in curves] for t in thresholds}
+    count = len(curves)
+    return Summary(
+        objects=count,
+        mean_iou={k: sum(iou_after(curve, k) for curve in curves) / count for k in clicks},
+        noc={t: sum(max_clicks if r is None else r for r in rs) / count for t, rs in reached.items()},
+        failures={t: sum(r is None for r in rs) / count for t, rs in reached.items()},
+        max_clicks=max_clicks,
+    )
