@@ -15,6 +15,7 @@ from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.errors import BundleCorruptError, SessionError, VerificationError
 from mmms_deploy.golden import GoldenCase, load_golden
 from mmms_deploy.resize import BoolArray
+from mmms_deploy.result import ClickResult
 from mmms_deploy.session import Session
 
 LIMITS: Mapping[Precision, float] = MappingProxyType({Precision.FP32: 0.99, Precision.FP16: 0.97, Precision.BF16: 0.95})
@@ -25,6 +26,9 @@ The previous mask feeds back, so that the differences of a reduced precision add
 
 OnProgress = Callable[[int, int], None]
 """Called with (clicks done, clicks in all)."""
+
+OnResult = Callable[["ClickCheck", ClickResult], None]
+"""Called with how a click came out and the session's whole answer to it."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ def replay(
     strict: bool = False,
     limit: float | None = None,
     on_progress: OnProgress | None = None,
+    on_result: OnResult | None = None,
 ) -> VerificationReport:
     """Replay the golden clicks of a bundle, closed loop, and compare every mask with the checkpoint's own.
 
@@ -121,6 +126,7 @@ def replay(
         strict: As there.
         limit: The smallest intersection over union that passes; None takes that of the precision in ``LIMITS``.
         on_progress: Called after every click.
+        on_result: Called after every click.
 
     Returns:
         What was found, good or bad.
@@ -138,8 +144,10 @@ def replay(
         bundle, device=device, engine=engine, precision=precision, threads=threads, strict=strict, history_limit=0
     ) as session:
         for index, case in enumerate(cases):
-            for check in _checks(session, index, case):
+            for check, result in _checks(session, index, case):
                 checks.append(check)
+                if on_result is not None:
+                    on_result(check, result)
                 if on_progress is not None:
                     on_progress(len(checks), total)
         info = session.engine
@@ -187,19 +195,20 @@ def verify(
     return report
 
 
-def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[ClickCheck]:
+def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[ClickCheck, ClickResult]]:
     try:
         session.set_image(case.image, **case.modalities)
         for number, (x, y, positive) in enumerate(case.clicks.tolist()):
             result = session.click(x, y, positive > 0.5)
             certain = case.certain[number]
-            yield ClickCheck(
+            check = ClickCheck(
                 case=index,
                 click=number,
                 iou=iou(result.mask & certain, case.masks[number] & certain),
                 certain=float(certain.mean()),
                 milliseconds=result.timings.total,
             )
+            yield check, result
     except SessionError as error:
         raise BundleCorruptError(
             f"golden image {index + 1} of {session.bundle.path} does not fit its bundle: {error.given}",

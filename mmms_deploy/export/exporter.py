@@ -30,14 +30,13 @@ from mmms_deploy.bundle import (
 )
 from mmms_deploy.contract import to_builtins
 from mmms_deploy.engines.wheels import require_onnxruntime
-from mmms_deploy.errors import ExportError, GateError, VerificationError
+from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import StageModel, cut
-from mmms_deploy.export.gate import compare_graphs, record_golden
+from mmms_deploy.export.gate import compare_graphs, compare_session, record_golden
 from mmms_deploy.export.network import OPSET, STATE, RecurrentMMMS, export_whole
 from mmms_deploy.export.samples import Sample, sample_images
 from mmms_deploy.export.source import DEMO, Source, SourcedNetwork, demo_checkpoint, open_source
 from mmms_deploy.golden import save_golden
-from mmms_deploy.verify import verify
 
 __all__ = ["DEMO", "ExportReport", "Source", "count_steps", "demo_checkpoint", "export_bundle"]
 
@@ -99,11 +98,12 @@ def export_bundle(
         on_step("writing the graphs")
         manifest_stages, files = _write_stages(writer, network, stages)
         gate = _compare(writer, network, whole, list(zip(stages, files, strict=True)), samples[0], on_step)
+        golden = record_golden(network, samples, on_step)
         with writing(out):
-            save_golden(writer.path(GOLDEN_NAME), record_golden(network, samples, on_step))
+            save_golden(writer.path(GOLDEN_NAME), golden.cases)
         manifest = _manifest(out.name, source, sourced, manifest_stages, gate)
         on_step("gate: replaying the clicks through a session")
-        gate = [*gate, _replay(writer.seal(manifest), samples)]
+        gate += compare_session(writer.seal(manifest), golden)
         on_step("moving the bundle into place")
         bundle = writer.commit(msgspec.structs.replace(manifest, gate=tuple(gate)))
     return ExportReport(bundle, {stage.rate.name.lower(): stage.model.graph.num_nodes() for stage in stages})
@@ -169,28 +169,6 @@ def _compare(
         file = Path(folder) / "whole.onnx"
         _save(whole, file, writer.out)
         return compare_graphs(network, file, stages, sample, on_step)
-
-
-def _replay(bundle: Bundle, samples: Sequence[Sample]) -> GateCheck:
-    """Click through the sealed bundle as a user would, its own answers fed back."""
-    report = verify(bundle, device="cpu")
-    try:
-        report.raise_for_failures()
-    except VerificationError as error:
-        raise GateError(
-            error.given,
-            expected=error.expected,
-            fix="this bundle would not segment as its checkpoint does, so nothing was written; please report it",
-        ) from error
-    worst = report.worst
-    return GateCheck(
-        name="session against torch, closed loop",
-        measure="largest 1 - IoU of the mask on certain pixels",
-        worst=1.0 - worst.iou,
-        limit=1.0 - report.limit,
-        where=f"image {samples[worst.case].name}, click {worst.click + 1}",
-        samples=len(report.checks),
-    )
 
 
 def _manifest(

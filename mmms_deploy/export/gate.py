@@ -16,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmms_deploy.bundle import GateCheck
+from mmms_deploy.bundle import Bundle, GateCheck, Precision
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.network import CLICK, MAPS, MAPS_NEXT, MASK, PREV, PROB, RGB, RecurrentMMMS
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.samples import Sample
 from mmms_deploy.golden import GoldenCase
+from mmms_deploy.result import ClickResult
+from mmms_deploy.verify import LIMITS, ClickCheck, replay
 
 Array = npt.NDArray[Any]
 
@@ -32,6 +34,8 @@ FEATURE_LIMIT = 1e-4
 PROBABILITY_LIMIT = 1e-4
 STAGE_LIMIT = 1e-6
 """The stages are the same operators as the whole; 0 wherever the runtime fuses the same of them."""
+MEAN_PROBABILITY_LIMIT = 1e-3
+"""Mean over the pixels, closed loop: a binary previous mask turns a tiny difference at the threshold into one of 1."""
 HAIR = 1e-3
 """A pixel is certain when the reference probability is farther than this from the threshold."""
 
@@ -177,9 +181,22 @@ def _torch_trace(network: RecurrentMMMS, sample: Sample) -> tuple[list[dict[str,
     return feeds, outputs
 
 
-def record_golden(
-    network: RecurrentMMMS, samples: Sequence[Sample], on_step: Callable[[str], None]
-) -> list[GoldenCase]:
+@dataclass(frozen=True)
+class Golden:
+    """The torch reference's answers to all samples.
+
+    Attributes:
+        names: Name of each sample.
+        cases: Masks after every click, and which pixels are certain.
+        probabilities: By sample and click, (H, W) float32 at the network's size.
+    """
+
+    names: list[str]
+    cases: list[GoldenCase]
+    probabilities: list[list[Array]]
+
+
+def record_golden(network: RecurrentMMMS, samples: Sequence[Sample], on_step: Callable[[str], None]) -> Golden:
     """Click through every sample with the torch reference, closed loop.
 
     Args:
@@ -188,16 +205,17 @@ def record_golden(
         on_step: Called before each picture with its name.
 
     Returns:
-        The reference masks after every click, and which pixels are certain.
+        The reference's answers.
     """
     reference = TorchReference(network.network)
     threshold = network.network.config.clicks.threshold
-    cases = []
+    cases, probabilities = [], []
     for sample in samples:
         on_step(f"gate: torch reference on {sample.name}")
         reference.set_image(sample.image, sample.modalities)
         masks: list[npt.NDArray[np.bool_]] = []
         certain: list[npt.NDArray[np.bool_]] = []
+        seen: list[Array] = []
         for x, y, positive in sample.clicks.tolist():
             answer = reference.click(x, y, positive > 0.5)
             if not np.isfinite(answer.probability).all():
@@ -208,6 +226,8 @@ def record_golden(
                 )
             masks.append(answer.mask)
             certain.append(np.abs(answer.probability - threshold) > HAIR)
+            seen.append(answer.network_probability[0, 0].numpy())
+        probabilities.append(seen)
         cases.append(
             GoldenCase(
                 image=sample.image,
@@ -217,4 +237,31 @@ def record_golden(
                 certain=np.stack(certain),
             )
         )
-    return cases
+    return Golden([sample.name for sample in samples], cases, probabilities)
+
+
+def compare_session(bundle: Bundle, golden: Golden) -> list[GateCheck]:
+    """Click through a bundle as a user would, its own answers fed back, and compare with the torch reference.
+
+    Args:
+        bundle: The bundle, golden replay included.
+        golden: What the reference answered.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        GateError: A mask or a probability differs.
+    """
+    name = "session against torch, closed loop"
+    masks = Worst(name, "largest 1 - IoU of the mask on certain pixels", 1.0 - LIMITS[Precision.FP32])
+    probabilities = Worst(name, "largest mean difference of the probability", MEAN_PROBABILITY_LIMIT)
+
+    def compare(check: ClickCheck, result: ClickResult) -> None:
+        where = f"stage click, tensor prob, image {golden.names[check.case]}, click {check.click + 1}"
+        reference = golden.probabilities[check.case][check.click]
+        probabilities.see(float(np.abs(result.network_probability - reference).mean(dtype=np.float64)), where)
+        masks.see(1.0 - check.iou, where)
+
+    replay(bundle, device="cpu", on_result=compare)
+    return [masks.check(), probabilities.check()]
