@@ -152,8 +152,9 @@ class OnnxRuntimeCpuRunner:
     def download(self, value: Value) -> Array:
         """Return a copy of a value."""
         self._open_engine()
-        array: Array = value.numpy()  # type: ignore[attr-defined]
-        return array
+        # numpy() may be a view of memory that ends with the value, https://github.com/microsoft/onnxruntime/pull/28088,
+        # and what is written into a view would change the value.
+        return np.array(value.numpy(), copy=True)  # type: ignore[attr-defined]
 
     def synchronize(self) -> None:
         """Do nothing: stages run at once."""

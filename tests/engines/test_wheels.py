@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+
+from mmms_deploy.engines import onnxruntime_cpu, wheels
+from mmms_deploy.engines.wheels import installed_flavours, require_onnxruntime
+from mmms_deploy.errors import EngineConflictError, EngineUnavailableError
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, **installed: str) -> None:
+    """Make importlib.metadata see these distributions, underscores for dashes, and no others."""
+    versions = {name.replace("_", "-"): version for name, version in installed.items()}
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(wheels.metadata, "version", version)
+
+
+def test_this_environment_has_one() -> None:
+    name, version = require_onnxruntime()
+    assert installed_flavours() == {name: version}
+
+
+def test_one_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, onnxruntime_gpu="1.31.1", numpy="2.0")
+    assert require_onnxruntime() == ("onnxruntime-gpu", "1.31.1")
+
+
+def test_none_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, numpy="2.0", onnxruntime_extensions="0.14")
+    with pytest.raises(EngineUnavailableError, match="not installed") as caught:
+        require_onnxruntime()
+    assert caught.value.fix == 'pip install "mmms-deploy[cpu]"'
+    with pytest.raises(EngineUnavailableError) as caught:
+        require_onnxruntime("cuda")
+    assert caught.value.fix == 'pip install "mmms-deploy[cuda]"'
+
+
+@pytest.mark.parametrize("other", ["onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "ort-nightly"])
+def test_two_are_a_conflict_with_the_commands_that_mend_it(monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    pretend(monkeypatch, **{"onnxruntime": "1.31.1", other.replace("-", "_"): "1.20.0"})
+    with pytest.raises(EngineConflictError, match=rf"onnxruntime 1.31.1 and {other} 1.20.0 are installed") as caught:
+        require_onnxruntime()
+    assert caught.value.fix == (
+        f'pip uninstall -y onnxruntime {other}, then pip install "mmms-deploy[cpu]"'
+        ' (or "mmms-deploy[cuda]", never both)'
+    )
+
+
+def test_the_conflict_is_found_before_anything_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, onnxruntime="1.31.1", onnxruntime_gpu="1.31.1")
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(__version__="wrong"))
+    with pytest.raises(EngineConflictError):
+        onnxruntime_cpu.import_onnxruntime()
+
+
+def test_a_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineUnavailableError, match="cannot be imported") as caught:
+        onnxruntime_cpu.import_onnxruntime()
+    assert "--force-reinstall" in str(caught.value.fix)
