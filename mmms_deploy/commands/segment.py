@@ -188,3 +188,7 @@ def _print_click(result: ClickResult) -> None:
         f" mask {area} px, {100 * area / result.mask.size:.1f} % of the image",
         soft_wrap=True,
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -96,3 +96,7 @@ def _table(report: VerificationReport) -> Table:
             "[green]ok[/]" if worst.iou >= report.limit else "[bold red]differs[/]",
         )
     return table
+
+
+if __name__ == "__main__":
+    main()

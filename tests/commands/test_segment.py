@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from mmms_deploy import Bundle, Session
+from mmms_deploy.commands.segment import main
+from tests.toy import write_toy
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    file = tmp_path / "image.png"
+    Image.fromarray(np.full((100, 150, 3), 51, dtype=np.uint8)).save(file)
+    return file
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "mask.png"
+
+
+def segment(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def mask_of(file: Path) -> np.ndarray:
+    with Image.open(file) as mask:
+        assert mask.mode == "L"
+        array = np.asarray(mask)
+    assert set(np.unique(array)) <= {0, 255}
+    return array > 0
+
+
+def test_mask_overlay_and_report(paint: Bundle, image: Path, out: Path) -> None:
+    overlay = out.with_name("overlay.jpg")
+    result = segment(paint.path, image, "--pos", "30,20", "--neg", "100.5,60", "--out", out, "--overlay", overlay)
+    assert result.exit_code == 0, result.output
+    with Session(paint) as session:
+        session.set_image(image)
+        first = session.click(30, 20).mask.sum()
+        mask = session.click(100.5, 60, False).mask
+    np.testing.assert_array_equal(mask_of(out), mask)
+    with Image.open(overlay) as picture:
+        assert picture.size == (150, 100)
+    assert f"image    {image} (150 x 100)" in result.stdout
+    assert re.search(r"engine   ONNX Runtime \S+ on cpu, fp32", result.stdout)
+    assert re.search(rf"click 1  \+ \(30, 20\)  [\d.]+ ms .*mask {first} px", result.stdout)
+    assert re.search(r"click 2  - \(100.5, 60\)", result.stdout)
+    assert str(out) in result.stdout
+    assert str(overlay) in result.stdout
+    assert "weights of" in result.stderr, "random weights are said aloud"
+    assert sorted(p.name for p in out.parent.iterdir()) == ["image.png", "mask.png", "overlay.jpg"]
+
+
+@pytest.mark.parametrize(
+    "order", [("--pos", "--neg", "--pos"), ("--neg", "--pos", "--neg"), ("--neg", "--neg", "--pos")], ids=" ".join
+)
+def test_clicks_are_taken_in_the_order_given(paint: Bundle, image: Path, out: Path, order: tuple[str, ...]) -> None:
+    places = ("30,20", "32,24", "28,22")
+    arguments = [part for option, place in zip(order, places, strict=True) for part in (option, place)]
+    result = segment(*arguments, "--out", out, paint.path, image)
+    assert result.exit_code == 0, result.output
+    reported = re.findall(r"click \d+ +([+-]) \((\d+), (\d+)\)", result.stdout)
+    assert [("--pos" if sign == "+" else "--neg", f"{x},{y}") for sign, x, y in reported] == list(
+        zip(order, places, strict=True)
+    )
+
+
+def test_options_may_be_joined(paint: Bundle, image: Path, out: Path) -> None:
+    result = segment(paint.path, image, "--neg=3,4", "--pos=1,2", "--neg=-0.5,-0.5", "--out", out)
+    assert re.findall(r"([+-]) \((\S+), (\S+)\)", result.stdout) == [
+        ("-", "3", "4"),
+        ("+", "1", "2"),
+        ("-", "-0.5", "-0.5"),
+    ]
+
+
+def test_modalities(modal: Bundle, image: Path, out: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((100, 150), 20, dtype=np.uint16)).save(tmp_path / "depth.png")
+    np.save(tmp_path / "event.npy", np.zeros((100, 150, 3)))
+    common = (modal.path, image, "--pos", "3,4", "--out", out)
+    depth, event = f"depth={tmp_path / 'depth.png'}", f"event={tmp_path / 'event.npy'}"
+    result = segment(*common, "--modality", depth, "--modality", event)
+    assert result.exit_code == 0, result.output
+    result = segment(*common, "--overwrite", "--modality", depth)
+    assert result.exit_code == 1
+    assert "missing: event" in result.stderr
+    assert segment(*common, "--modality", "depth").exit_code == 2
+    result = segment(*common, "--modality", depth, "--modality", depth)
+    assert result.exit_code == 2
+    assert "twice" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "mask.png"], "pass --pos X,Y at least once"),
+        (["--pos", "1,2"], "pass --out, --overlay, or both"),
+        (["--pos", "1", "--out", "mask.png"], "'1' is not X,Y"),
+        (["--pos", "1,2,3", "--out", "mask.png"], "is not X,Y"),
+        (["--pos", "a,b", "--out", "mask.png"], "is not X,Y"),
+        (["--pos", "1,2", "--out", "mask.jpg"], "must be lossless"),
+        (["--pos", "1,2", "--overlay", "picture.xyz"], "must end in"),
+        (["--pos", "1,2", "--out", "a.png", "--overlay", "a.png"], "must all be different"),
+        (["--pos", "1,2", "--out", "IMAGE", "--overwrite"], "must all be different"),
+        (["--pos", "1,2", "--out", "mask.png", "--threads", "0"], "0 is not in the range"),
+        (["--pos", "1,2", "--out", "mask.png", "--nonsense"], "No such option"),
+    ],
+)
+def test_usage_errors(paint: Bundle, image: Path, arguments: list[str], message: str) -> None:
+    with_image = [str(image) if argument == "IMAGE" else argument for argument in arguments]
+    result = segment(paint.path, image, *with_image)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_user_errors(paint: Bundle, image: Path, out: Path, tmp_path: Path) -> None:
+    cases = {
+        "is outside of the image": (paint.path, image, "--pos", "150,2"),
+        "no bundle at": (tmp_path / "nothing", image, "--pos", "1,2"),
+        "there is no file": (paint.path, tmp_path / "nothing.png", "--pos", "1,2"),
+        "no engine for it": (paint.path, image, "--pos", "1,2", "--device", "cuda"),
+        "finite numbers": (paint.path, image, "--pos", "nan,2"),
+    }
+    for message, arguments in cases.items():
+        result = segment(*arguments, "--out", out)
+        assert result.exit_code == 1, result.output
+        assert result.stderr.split("error: ", 1)[1].count("\n") <= 3
+        assert message in result.stderr
+        assert not out.exists()
+
+
+def test_existing_outputs_are_kept(paint: Bundle, image: Path, out: Path) -> None:
+    out.write_text("mine")
+    result = segment(paint.path, image, "--pos", "1,2", "--out", out)
+    assert result.exit_code == 1
+    assert f"{out} exists" in result.stderr
+    assert "--overwrite" in result.stderr
+    assert out.read_text() == "mine"
+    assert segment(paint.path, image, "--pos", "1,2", "--out", out, "--overwrite").exit_code == 0
+    mask_of(out)
+
+
+def test_outputs_that_cannot_be_written(paint: Bundle, image: Path, tmp_path: Path) -> None:
+    for target, message in ((tmp_path / "no" / "mask.png", "does not exist"), (tmp_path / "folder.png", "is a folder")):
+        (tmp_path / "folder.png").mkdir(exist_ok=True)
+        result = segment(paint.path, image, "--pos", "1,2", "--out", target)
+        assert result.exit_code == 1
+        assert message in result.stderr
+        assert "click 1" not in result.stdout, "found before anything is computed"
+
+
+def test_disk_full_leaves_nothing(paint: Bundle, image: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = segment(paint.path, image, "--pos", "1,2", "--out", out, "--overwrite")
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    assert out.read_text() == "old"
+    assert sorted(p.name for p in out.parent.iterdir()) == ["image.png", "mask.png"]
+
+
+def test_a_bundle_with_a_changed_byte(copy: Path, image: Path, out: Path) -> None:
+    file = copy / "click.fp32.onnx"
+    raw = bytearray(file.read_bytes())
+    raw[40] ^= 1
+    file.write_bytes(raw)
+    result = segment(copy, image, "--pos", "1,2", "--out", out)
+    assert result.exit_code == 1
+    assert "SHA-256" in result.stderr
+
+
+def test_help() -> None:
+    for option in ("-h", "--help"):
+        result = segment(option)
+        assert result.exit_code == 0
+        for text in (
+            "--pos X,Y",
+            "--modality NAME=FILE",
+            "in the order in which they are given",
+            "mmms-segment bundles",
+        ):
+            assert text in result.stdout
+    assert "0.1.0" in segment("--version").stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_interrupt(image: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the real command: exit code 130, no traceback, no half written file."""
+    bundle = write_toy(tmp_path / "large", size=(1600, 1600), radius=50)
+    clicks = [argument for _ in range(4000) for argument in ("--pos", "30,20")]
+    command = [sys.executable, "-m", "mmms_deploy.commands.segment", str(bundle.path), str(image), *clicks]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "mask.png")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    deadline = time.monotonic() + 60
+    while "click 1" not in process.stdout.readline():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "error: interrupted" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "mask.png").exists()

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from click.testing import CliRunner, Result
+
+from mmms_deploy import Bundle
+from mmms_deploy.commands.verify import main
+from mmms_deploy.golden import GoldenCase
+from tests.test_verify import golden, spoiled
+from tests.toy import write_toy
+
+
+def verify(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def test_a_good_bundle(tmp_path: Path, paint: Bundle) -> None:
+    case = golden(paint)
+    write_toy(tmp_path / "good", golden=[case, case])
+    result = verify(tmp_path / "good", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    assert "ok: 6 clicks on ONNX Runtime" in result.stdout
+    assert "smallest IoU 1.0000, limit 0.99" in result.stdout
+    assert result.stdout.count("1.0000") == 3
+
+
+def test_another_mask(tmp_path: Path, paint: Bundle) -> None:
+    case = golden(paint)
+    write_toy(tmp_path / "bad", golden=[case, spoiled(case, 2)])
+    result = verify(tmp_path / "bad")
+    assert result.exit_code == 1
+    assert "differs" in result.stdout
+    assert "1 of 6 golden clicks" in result.stderr
+    assert "image 2, click 3" in result.stderr
+    assert verify(tmp_path / "bad", "--limit", "0.1").exit_code == 0
+    assert verify(tmp_path / "bad", "--limit", "1.5").exit_code == 2
+
+
+def test_changed_hash(copy: Path) -> None:
+    file = copy / "golden.npz"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    result = verify(copy)
+    assert result.exit_code == 1
+    assert "SHA-256" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_no_bundle_and_no_replay(tmp_path: Path, paint: Bundle) -> None:
+    assert verify(tmp_path).exit_code == 1
+    assert verify().exit_code == 2
+    outside = golden(paint)
+    outside = GoldenCase(
+        image=outside.image, clicks=outside.clicks - np.float32(500), masks=outside.masks, certain=outside.certain
+    )
+    write_toy(tmp_path / "outside", golden=[outside])
+    result = verify(tmp_path / "outside")
+    assert result.exit_code == 1
+    assert "does not fit its bundle" in result.stderr
+
+
+def test_help() -> None:
+    result = verify("--help")
+    assert result.exit_code == 0
+    assert "mmms-verify bundles/demo" in result.stdout
