@@ -1,0 +1,55 @@
+# Everything a newcomer needs: `make demo`, `make test`. Each sets up its own environment in $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT := demo-out
+
+.PHONY: demo test test-slow test-wheel lint format train clean
+
+## Export the demo checkpoint, click on a real photograph, write an overlay picture.
+demo: $(VENV)/.export
+	test -d bundles/demo || $(BIN)/mmms-export --ckpt demo
+	mkdir -p $(OUT)
+	$(BIN)/mmms-segment bundles/demo "$$($(BIN)/python -c 'import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / "data" / "chelsea.png")')" \
+	    --pos 240,170 --pos 120,230 --neg 430,40 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
+
+## The tests, without those that take minutes (marked slow) or need a GPU.
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel" -n 2
+
+## What takes minutes: full size, graphs over 2 GB.
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+## The run-time half from a wheel, in an environment without torch, timm and onnx.
+test-wheel: $(VENV)/.dev
+	$(BIN)/python -m pytest -m wheel
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## Train the demo checkpoint again (under an hour on two CPU cores). DATA: a folder with DAVIS 2016.
+DATA ?= ../shared/data/davis
+train: $(VENV)/.dev
+	$(BIN)/python -m training.train --data $(DATA) --out training/runs/demo
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.export: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu,dev]'
+	touch $@ $(VENV)/.export
+
+clean:
+	rm -rf build dist bundles/demo $(OUT) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
