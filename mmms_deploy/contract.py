@@ -14,7 +14,7 @@ import msgspec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-RESERVED_NAMES = frozenset({"rgb", "image", "maps", "prev", "click", "prob", "mask"})
+RESERVED_NAMES = frozenset({"self", "rgb", "image", "maps", "prev", "click", "prob", "mask"})
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -432,6 +432,11 @@ def test_shared_engine_is_not_closed(paint: Bundle) -> None:
         Session(paint, engine=engine)
 
 
+def test_an_engine_that_is_none(paint: Bundle) -> None:
+    with pytest.raises(EngineError, match="engine=3 was given"):
+        Session(paint, engine=3)  # type: ignore[arg-type]
+
+
 def test_own_engine_is_closed(paint: Bundle) -> None:
     session = Session(paint)
     session.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
 from mmms_deploy.commands.common import console, engine_options, err_console, user_errors, warn
 from mmms_deploy.commands.output import check_output, write_atomically
@@ -129,12 +130,12 @@ def main(
         from PIL import Image
 
         write_atomically(out, Image.fromarray(mask.astype("uint8") * 255), overwrite=overwrite)
-        console.print(f"mask     {out}", soft_wrap=True)
+        console.print(f"mask     {escape(str(out))}", soft_wrap=True)
     if overlay is not None:
         from mmms_deploy.overlay import draw_overlay
 
         write_atomically(overlay, draw_overlay(pixels, mask, taken), overwrite=overwrite)
-        console.print(f"overlay  {overlay}", soft_wrap=True)
+        console.print(f"overlay  {escape(str(overlay))}", soft_wrap=True)
 
 
 def _in_order(order: list[str], pos: tuple[Point, ...], neg: tuple[Point, ...]) -> list[tuple[Point, bool]]:
@@ -170,7 +171,7 @@ def _print_image(session: Session, image: Path, timings: ImageTimings) -> None:
     height, width = session.image_size
     console.print(f"engine   {session.engine}", soft_wrap=True)
     console.print(
-        f"image    {image} ({width} x {height}), prepared in {timings.prepare:.1f} ms,"
+        f"image    {escape(str(image))} ({width} x {height}), prepared in {timings.prepare:.1f} ms,"
         f" encoded in {timings.engine:.1f} ms",
         soft_wrap=True,
     )

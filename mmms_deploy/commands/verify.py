@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -67,14 +68,14 @@ def main(
     console.print(_table(report))
     report.raise_for_failures()
     console.print(
-        f"[bold green]ok[/]: {len(report.checks)} clicks on {report.engine}; smallest IoU {report.worst.iou:.4f},"
+        f"[bold green]passed[/]: {len(report.checks)} clicks on {report.engine}; smallest IoU {report.worst.iou:.4f},"
         f" limit {report.limit}; {report.seconds:.1f} s",
         soft_wrap=True,
     )
 
 
 def _table(report: VerificationReport) -> Table:
-    table = Table(title=f"Golden replay of {report.bundle}", title_justify="left")
+    table = Table(title=escape(f"Golden replay of {report.bundle}"), title_justify="left")
     table.add_column("image", justify="right")
     table.add_column("clicks", justify="right")
     table.add_column("smallest IoU", justify="right")

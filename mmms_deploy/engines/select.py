@@ -159,6 +159,12 @@ def check_shared(engine: Engine, bundle: Bundle, device: str, precision: str | N
     Raises:
         EngineError: It executes another bundle, or is something else.
     """
+    if not isinstance(engine, Engine):
+        raise EngineError(
+            f"engine={engine!r} was given",
+            expected=f"an open engine, or one of the names {', '.join(b.name for b in BACKENDS)}",
+            fix="pass engine=None to take the best for the device",
+        )
     info = engine.info
     if engine.bundle.manifest.digest != bundle.manifest.digest:
         raise EngineError(

@@ -78,6 +78,14 @@ def test_clicks_are_taken_in_the_order_given(paint: Bundle, image: Path, out: Pa
     )
 
 
+def test_brackets_in_names_are_no_markup(paint: Bundle, image: Path, tmp_path: Path) -> None:
+    odd = image.rename(tmp_path / "photo [bold] [1].png")
+    out = tmp_path / "[red]mask.png"
+    result = segment(paint.path, odd, "--pos", "1,2", "--out", out)
+    assert str(odd) in result.stdout
+    assert str(out) in result.stdout
+
+
 def test_options_may_be_joined(paint: Bundle, image: Path, out: Path) -> None:
     result = segment(paint.path, image, "--neg=3,4", "--pos=1,2", "--neg=-0.5,-0.5", "--out", out)
     assert re.findall(r"([+-]) \((\S+), (\S+)\)", result.stdout) == [
