@@ -131,7 +131,14 @@ def _pil_to_rgb(image: Image.Image, sixteen: bool) -> UInt8Array:
     if image.mode == "P":
         # Straight to RGB, Pillow warns about the palette's transparency.
         image = image.convert("RGBA")
-    return _checked_rgb(np.asarray(image.convert("RGB")))
+    try:
+        return _checked_rgb(np.asarray(image.convert("RGB")))
+    except ValueError as error:
+        raise ImageError(
+            f"the image has mode {image.mode!r}, which Pillow cannot convert: {error}",
+            expected=_RGB,
+            fix="convert it to RGB yourself",
+        ) from error
 
 
 def _checked_rgb(array: npt.NDArray[Any]) -> UInt8Array:

@@ -139,6 +139,12 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         load_rgb(file)
 
 
+def test_modes_that_have_no_rgb() -> None:
+    with pytest.raises(ImageError, match="mode 'LAB'"):
+        load_rgb(Image.new("LAB", (3, 4)))
+    assert load_rgb(Image.new("CMYK", (3, 4))).shape == (4, 3, 3)
+
+
 def test_modality_arrays() -> None:
     flat = np.arange(12, dtype=np.float64).reshape(3, 4)
     np.testing.assert_array_equal(load_modality(flat, "depth", 1), flat[:, :, None])

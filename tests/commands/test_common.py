@@ -4,10 +4,11 @@ import warnings
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from mmms_deploy.commands.common import EXIT_ERROR, EXIT_INTERRUPTED, user_errors
 from mmms_deploy.errors import ClickError, MMMSDeployWarning
+from tests.commands.invoke import invoke
 
 
 def run(error: BaseException | None = None, warning: Warning | None = None) -> Result:
@@ -20,7 +21,7 @@ def run(error: BaseException | None = None, warning: Warning | None = None) -> R
             raise error
         click.echo("done")
 
-    return CliRunner().invoke(main)
+    return invoke(main)
 
 
 def test_success() -> None:

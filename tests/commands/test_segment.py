@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from mmms_deploy import Bundle, Session
 from mmms_deploy.commands.segment import main
+from tests.commands.invoke import invoke
 from tests.toy import write_toy
 
 
@@ -32,7 +33,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def segment(*args: object) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
+    return invoke(main, *args)
 
 
 def mask_of(file: Path) -> np.ndarray:

@@ -3,17 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from mmms_deploy import Bundle
 from mmms_deploy.commands.verify import main
 from mmms_deploy.golden import GoldenCase
+from tests.commands.invoke import invoke
 from tests.test_verify import golden, spoiled
 from tests.toy import write_toy
 
 
 def verify(*args: object) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
+    return invoke(main, *args)
 
 
 def test_a_good_bundle(tmp_path: Path, paint: Bundle) -> None:
