@@ -98,6 +98,19 @@ def test_any_changed_byte_of_the_manifest(paint: Bundle, tmp_path_factory: pytes
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'"threshold": 0.5', b'"threshold": 0.6'), (b'"digest": "', b'"digest": "0'), (b'"paint"', b'"other"')],
+    ids=["threshold", "digest", "name"],
+)
+def test_a_manifest_edited_by_hand(copy: Path, old: bytes, new: bytes) -> None:
+    file = copy / MANIFEST_NAME
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new))
+    with pytest.raises(BundleCorruptError, match="was changed after it was written"):
+        Bundle(copy)
+
+
+@pytest.mark.parametrize(
     "raw", [b"", b"{", b"[]", b"null", b'{"schema": "1"}', b"\xff\xfe", b'{"schema": 1}', b'{"name": "x"}']
 )
 def test_a_manifest_that_is_none(copy: Path, raw: bytes) -> None:

@@ -159,8 +159,11 @@ def test_existing_outputs_are_kept(paint: Bundle, image: Path, out: Path) -> Non
     assert f"{out} exists" in result.stderr
     assert "--overwrite" in result.stderr
     assert out.read_text() == "mine"
+    other_name = out.with_name("other.txt")
+    os.link(out, other_name)
     assert segment(paint.path, image, "--pos", "1,2", "--out", out, "--overwrite").exit_code == 0
     mask_of(out)
+    assert other_name.read_text() == "mine", "a new file takes the name; the old one is not written into"
 
 
 def test_outputs_that_cannot_be_written(paint: Bundle, image: Path, tmp_path: Path) -> None:
