@@ -34,8 +34,8 @@ FEATURE_LIMIT = 1e-4
 PROBABILITY_LIMIT = 1e-4
 STAGE_LIMIT = 1e-6
 """The stages are the same operators as the whole; 0 wherever the runtime fuses the same of them."""
-MEAN_PROBABILITY_LIMIT = 1e-3
-"""Mean over the certain pixels, closed loop."""
+FIRST_PROBABILITY_LIMIT = 1e-4
+"""Mean over the pixels; the session resizes the photograph with NumPy, the reference with torch."""
 
 
 @dataclass
@@ -186,12 +186,12 @@ class Golden:
     Attributes:
         names: Name of each sample.
         cases: Masks after every click, and which pixels are certain.
-        probabilities: By sample and click, (H, W) float32 at the network's size; NaN where a pixel is not certain.
+        first: By sample, (H, W) float32: the probability after the first click, at the network's size.
     """
 
     names: list[str]
     cases: list[GoldenCase]
-    probabilities: list[list[Array]]
+    first: list[Array]
 
 
 def record_golden(network: RecurrentMMMS, samples: Sequence[Sample], on_step: Callable[[str], None]) -> Golden:
@@ -206,13 +206,12 @@ def record_golden(network: RecurrentMMMS, samples: Sequence[Sample], on_step: Ca
         The reference's answers.
     """
     reference = TorchReference(network.network)
-    cases, probabilities = [], []
+    cases, first = [], []
     for sample in samples:
         on_step(f"gate: torch reference on {sample.name}")
         reference.set_image(sample.image, sample.modalities)
         masks: list[npt.NDArray[np.bool_]] = []
         certain: list[npt.NDArray[np.bool_]] = []
-        seen: list[Array] = []
         for x, y, positive in sample.clicks.tolist():
             answer = reference.click(x, y, positive > 0.5)
             if not np.isfinite(answer.probability).all():
@@ -223,8 +222,8 @@ def record_golden(network: RecurrentMMMS, samples: Sequence[Sample], on_step: Ca
                 )
             masks.append(answer.mask)
             certain.append(answer.certain)
-            seen.append(np.where(answer.network_certain, answer.network_probability, np.nan)[0, 0])
-        probabilities.append(seen)
+            if len(masks) == 1:
+                first.append(answer.network_probability[0, 0].numpy())
         cases.append(
             GoldenCase(
                 image=sample.image,
@@ -234,7 +233,7 @@ def record_golden(network: RecurrentMMMS, samples: Sequence[Sample], on_step: Ca
                 certain=np.stack(certain),
             )
         )
-    return Golden([sample.name for sample in samples], cases, probabilities)
+    return Golden([sample.name for sample in samples], cases, first)
 
 
 def compare_session(bundle: Bundle, golden: Golden) -> list[GateCheck]:
@@ -252,18 +251,16 @@ def compare_session(bundle: Bundle, golden: Golden) -> list[GateCheck]:
     """
     name = "session against torch, closed loop"
     masks = Worst(name, "largest 1 - IoU of the mask on certain pixels", 1.0 - LIMITS[Precision.FP32])
-    probabilities = Worst(name, "largest mean difference of prob on certain pixels", MEAN_PROBABILITY_LIMIT)
+    # After the first click only: later ones depend on masks that were thresholded and fed back, and what is a rounding
+    # difference before the threshold may be a whole pixel after it.
+    probabilities = Worst(name, "largest mean difference of prob after the first click", FIRST_PROBABILITY_LIMIT)
 
     def compare(check: ClickCheck, result: ClickResult) -> None:
-        where = (
-            f"stage click, tensor prob, image {golden.names[check.case]}, click {check.click + 1} "
-            f"({check.certain:.1%} of its pixels certain)"
-        )
-        reference = golden.probabilities[check.case][check.click]
-        certain = ~np.isnan(reference)
-        differences = np.abs(result.network_probability[certain] - reference[certain])
-        probabilities.see(float(differences.mean(dtype=np.float64)) if differences.size else 0.0, where)
-        masks.see(1.0 - check.iou, where)
+        where = f"stage click, tensor prob, image {golden.names[check.case]}, click {check.click + 1}"
+        if check.click == 0:
+            differences = np.abs(result.network_probability - golden.first[check.case])
+            probabilities.see(float(differences.mean(dtype=np.float64)), where)
+        masks.see(1.0 - check.iou, f"{where} ({check.certain:.1%} of its pixels certain)")
 
     replay(bundle, device="cpu", on_result=compare)
     return [masks.check(), probabilities.check()]

@@ -35,14 +35,12 @@ class Answer:
         mask: (H0, W0) bool.
         certain: (H0, W0) bool: where a hair more or less in a probability does not turn the mask.
         network_probability: (1, 1, H, W) at the network's.
-        network_certain: (1, 1, H, W) bool.
     """
 
     probability: npt.NDArray[np.float32]
     mask: npt.NDArray[np.bool_]
     certain: npt.NDArray[np.bool_]
     network_probability: Tensor
-    network_certain: Tensor
 
 
 class TorchReference:
@@ -106,7 +104,6 @@ class TorchReference:
             mask=(at_image[0, 0] > self.contract.threshold).numpy(),
             certain=self._certain(at_image, shadow_at_image)[0, 0].numpy(),
             network_probability=probability,
-            network_certain=self._certain(probability, shadow),
         )
 
     def _respond(self, previous: Tensor) -> Tensor:
