@@ -73,8 +73,8 @@ class GateError(ExportError):
     """The exported graphs do not compute what the checkpoint computes."""
 
 
-class OutputExistsError(ExportError):
-    """The output folder already exists."""
+class OutputExistsError(MMMSDeployError):
+    """The output exists already, and nobody asked to replace it."""
 
 
 class OutputWriteError(MMMSDeployError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
@@ -93,14 +94,14 @@ class Session:
             check_shared(engine, self._bundle, device, precision, threads)
             self._engine = engine
             self._owns_engine = False
-        try:
+        with ExitStack() as on_error:
+            if self._owns_engine:
+                on_error.callback(self._engine.close)
             self._runner = self._engine.open()
+            on_error.callback(self._runner.close)
             self._chain = Chain(self._manifest, self._engine.graphs, self._runner)
             self._click_input, self._probability_output = find_cell(self._manifest, self._chain)
-        except BaseException:
-            if self._owns_engine:
-                self._engine.close()
-            raise
+            on_error.pop_all()
 
     # --- the image --------------------------------------------------------------------------------------------------
 

@@ -355,6 +355,7 @@ class Flaky:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.fail: str | None = None
+        self.opened: list[Runner] = []
 
     @property
     def info(self) -> EngineInfo:
@@ -369,7 +370,8 @@ class Flaky:
         return self.engine.graphs
 
     def open(self) -> Runner:
-        return FlakyRunner(self, self.engine.open())
+        self.opened.append(self.engine.open())
+        return FlakyRunner(self, self.opened[-1])
 
     def close(self) -> None:
         self.engine.close()
@@ -390,6 +392,19 @@ class FlakyRunner:
         if self.flaky.fail == "download":
             raise EngineError("device lost")
         return self.runner.download(value)
+
+
+def test_a_session_that_cannot_be_opened_leaves_nothing_open(paint: Bundle) -> None:
+    bundle = Bundle(paint.path)
+    flaky = Flaky(open_engine(bundle))
+    bundle.manifest = msgspec.structs.replace(bundle.manifest, stages=bundle.manifest.stages[1:])
+    with pytest.raises(SessionError, match="computed elsewhere"):
+        Session(bundle, engine=flaky)
+    (runner,) = flaky.opened
+    with pytest.raises(EngineError, match="runner is closed"):
+        runner.run("click", {})
+    flaky.engine.open().close()
+    flaky.close()
 
 
 def test_a_failing_stage_changes_nothing(modal: Bundle) -> None:
