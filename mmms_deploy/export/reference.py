@@ -2,10 +2,6 @@
 
 It shares no code with what is exported or deployed: torch resizes the images, the disks are drawn anew from the list of
 all clicks (not by the recurrent cell), and the previous mask is fed back.
-
-A previous mask that is fed back as zeros and ones turns a difference of 1e-7 at the threshold into one of 1, and a network
-with untrained weights lets that spread from click to click. So the reference keeps a shadow of itself whose previous
-probabilities are off by up to a hair: where both agree, a pixel is certain, and an export has to agree too.
 """
 
 from __future__ import annotations
@@ -33,7 +29,7 @@ class Answer:
     Attributes:
         probability: (H0, W0) float32 at the image's resolution.
         mask: (H0, W0) bool.
-        certain: (H0, W0) bool: where a hair more or less in a probability does not turn the mask.
+        certain: (H0, W0) bool: where the probability is farther than a hair from the threshold.
         network_probability: (1, 1, H, W) at the network's.
     """
 
@@ -72,8 +68,6 @@ class TorchReference:
         self.features = self.network.features(self.rgb, self.modalities)
         self._clicks = []
         self._previous = torch.zeros(1, 1, *config.size)
-        self._shadow = self._previous
-        self._jitter = torch.Generator().manual_seed(0)
 
     def _prepare(
         self,
@@ -91,28 +85,15 @@ class TorchReference:
     def click(self, x: float, y: float, positive: bool) -> Answer:
         """Answer a click at image pixel (x, y), after all clicks before it."""
         self._clicks.append((*self.to_network(x, y), positive))
-        probability = self._respond(self._previous)
-        shadow = probability
-        if self.contract.previous is PreviousMask.MASK:
-            noise = 2 * torch.rand(self._shadow.shape, generator=self._jitter) - 1
-            shadow = self._respond(self._shadow + HAIR * noise)
-        self._previous, self._shadow = probability, shadow
-        at_image = _resize(probability, self.image_size, self.contract.mask_resize)
-        shadow_at_image = _resize(shadow, self.image_size, self.contract.mask_resize)
+        probability = torch.sigmoid(self.network.respond(self.features, self._interaction()))
+        self._previous = probability
+        at_image = _resize(probability, self.image_size, self.contract.mask_resize)[0, 0]
         return Answer(
-            probability=at_image[0, 0].numpy(),
-            mask=(at_image[0, 0] > self.contract.threshold).numpy(),
-            certain=self._certain(at_image, shadow_at_image)[0, 0].numpy(),
+            probability=at_image.numpy(),
+            mask=(at_image > self.contract.threshold).numpy(),
+            certain=((at_image - self.contract.threshold).abs() > HAIR).numpy(),
             network_probability=probability,
         )
-
-    def _respond(self, previous: Tensor) -> Tensor:
-        return torch.sigmoid(self.network.respond(self.features, self._interaction(previous)))
-
-    def _certain(self, probability: Tensor, shadow: Tensor) -> Tensor:
-        """Where both are on the same side of the threshold, and not within a hair of it."""
-        a, b = probability - self.contract.threshold, shadow - self.contract.threshold
-        return (a * b > 0) & (a.abs() > HAIR) & (b.abs() > HAIR)
 
     def to_network(self, x: float, y: float) -> tuple[float, float]:
         """Map image pixels to network pixels."""
@@ -127,13 +108,14 @@ class TorchReference:
             return value * (length - 1) / (original - 1) if original > 1 else 0.0
         return value * length / original
 
-    def _interaction(self, previous: Tensor) -> Tensor:
+    def _interaction(self) -> Tensor:
         height, width = self.network.config.size
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         disks = {True: torch.zeros(height, width), False: torch.zeros(height, width)}
         for x, y, positive in self._clicks:
             near = (columns - x) ** 2 + (rows - y) ** 2 <= self.contract.radius**2
             disks[positive][near] = 1.0
+        previous = self._previous
         if self.contract.previous is PreviousMask.MASK:
             previous = (previous > self.contract.threshold).float()
         channels = {

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmms_deploy.contract import ClickChannel
 from mmms_deploy.errors import (
     CheckpointCorruptError,
     CheckpointKeysError,
@@ -308,8 +309,10 @@ def _advice(missing: list[str], misshapen: list[str]) -> str:
 def random_network(config: MMMSConfig, seed: int) -> MMMS:
     """Build an untrained network, for latency work.
 
-    Every weight is distinct (also those of the norms, which start equal and would hide mix-ups), and the last layer is
-    scaled so that logits spread to both sides of the threshold.
+    Every weight is distinct (also those of the norms, which start equal and would hide mix-ups), the last layer is
+    scaled so that logits spread to both sides of the threshold, and the previous mask is heard only faintly: a mask fed
+    back as zeros and ones turns a rounding difference at the threshold into one of 1, which a trained network forgets
+    and an untrained one lets grow from click to click.
 
     Args:
         config: The network.
@@ -319,8 +322,11 @@ def random_network(config: MMMSConfig, seed: int) -> MMMS:
         torch.manual_seed(seed)
         model = MMMS(config)
         with torch.no_grad():
+            previous = config.clicks.channels.index(ClickChannel.PREVIOUS)
             for name, parameter in model.named_parameters():
-                if parameter.ndim == 1:
+                if name.startswith("patch_embed.") and parameter.ndim == 4:
+                    parameter[:, previous] *= 0.1
+                elif parameter.ndim == 1:
                     parameter.add_(torch.empty_like(parameter).uniform_(-0.05, 0.05))
                 elif name.endswith("linear_pred.weight"):
                     parameter.mul_(10.0)
