@@ -1,0 +1,1 @@
+"""``mmms-bench``: what a bundle costs on this machine; every number from a measurement of that run."""

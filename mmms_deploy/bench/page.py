@@ -1,0 +1,199 @@
+"""The results as one self-contained HTML page: no script, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from mmms_deploy.bench.compare import Comparison
+from mmms_deploy.bench.papers import FIGURES
+from mmms_deploy.bench.report import Metric, Report
+from mmms_deploy.bench.svg import COLOURS, STYLE, Bar, bars, curve, stack, strip
+from mmms_deploy.bench.text import GROUPS, bundle_line, machine_lines, missing, number, with_unit, workload_line
+
+_PAGE = """
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 56rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
+p { margin: .3rem 0; } .faint { color: var(--faint); } .note { border-left: 4px solid var(--b); padding-left: .8rem; }
+.heads { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.4rem 0; }
+.head { flex: 1 1 9rem; border: 1px solid var(--rule); border-radius: 8px; padding: .7rem .9rem; }
+.head b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; }
+th, td { padding: .28rem .6rem; text-align: right; border-bottom: 1px solid var(--rule);
+  font-variant-numeric: tabular-nums; vertical-align: top; }
+th:first-child, td:first-child, td.text { text-align: left; } td:first-child { white-space: pre-wrap; }
+svg { max-width: 100%; height: auto; display: block; margin: .6rem 0; } .scroll { overflow-x: auto; }
+.regression { color: #d43c3c; font-weight: 600; } .better { color: var(--c); }
+"""
+
+
+def render_page(report: Report, comparison: Comparison | None = None) -> str:
+    """Return a report as an HTML page that is also well-formed XML.
+
+    Args:
+        report: The results.
+        comparison: How they compare with older ones, if they were compared.
+    """
+    parts = [
+        f"<h1>{escape(report.bundle.name)}</h1>",
+        f"<p>{escape(bundle_line(report.bundle))}</p>",
+        f"<p>{escape(str(report.engine))}. {escape(workload_line(report.workload))}.</p>",
+        f'<p class="faint">{escape(report.created)}</p>',
+        *(f'<p class="note">{escape(note)}</p>' for note in report.notes),
+        _heads(report),
+        *_plots(report),
+    ]
+    if comparison is not None:
+        parts.append(_compared(comparison))
+    parts += [*_tables(report), _papers(report), _machine(report)]
+    body = "\n".join(parts)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        f"<title>{escape(report.bundle.name)}: mmms-bench</title><style>{COLOURS}{_PAGE}{STYLE}</style></head>"
+        f"<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _heads(report: Report) -> str:
+    """The few numbers that matter, large."""
+    chosen = (
+        ("click.total", "a click, p50"),
+        ("image.total", "an image, p50"),
+        ("click.host", "of a click beside the engine"),
+        ("eager.click_ratio", "of eager PyTorch's click"),
+        (f"work.fraction.{report.stages[-1]}", "of this machine's matrix peak, click stage"),
+    )
+    boxes = []
+    for key, label in chosen:
+        metric = report.metric(key)
+        if metric is not None and metric.value is not None:
+            shown = f"{100 * metric.value:.0f} %" if metric.unit == "ratio" else with_unit(metric.value, metric.unit)
+            boxes.append(f'<div class="head"><b>{escape(shown)}</b>{escape(label)}</div>')
+    return f'<div class="heads">{"".join(boxes)}</div>'
+
+
+def _plots(report: Report) -> Iterator[str]:
+    click = report.metric("click.total")
+    summary = click.summary if click else None
+    if click and summary:
+        marks = [(f"{p} {number(getattr(summary, p), 'ms')}", getattr(summary, p)) for p in ("p50", "p95", "p99")]
+        yield _figure("Every click", strip(click.samples, marks, "ms", "Time of every click"))
+        shown = [
+            (label, value, with_unit(value, "ms"))
+            for key, label in (
+                ("click.engine", "click stage"),
+                ("click.transfer", "click in, answer out"),
+                ("click.mask", "mask to the image's size"),
+                ("click.rest", "checks, state, history"),
+            )
+            if (value := report.value(key)) is not None
+        ]
+        yield _figure("Where a click's time goes", stack(shown, "Parts of a click"))
+    for group, heading in (("throughput", "Clicks a second, several sessions on one engine"), ("memory", "Memory")):
+        rows = [
+            Bar(metric.title, metric.value, with_unit(metric.value, metric.unit))
+            for metric in report.group(group)
+            if metric.value is not None
+        ]
+        if rows:
+            yield _figure(heading, bars(rows, heading))
+    swept = [(int(m.key.rpartition(".")[2]), m.value) for m in report.group("sweep") if m.value is not None]
+    if swept:
+        labels = [number(value, "ms") for _, value in swept]
+        points = [(float(count), value) for count, value in swept]
+        yield _figure("Threads", curve(points, labels, "threads", "ms a click", "Click by number of threads"))
+    yield _figure("Beside others, ms, logarithmic", bars(_beside(report), "Time a click, ours and others'", log=True))
+
+
+def _beside(report: Report) -> list[Bar]:
+    rows = []
+    for key, label, style in (
+        ("click.mean", "this engine, a click", "a"),
+        ("click.amortised", "this engine, image spread over clicks", "a"),
+        ("eager.click", "PyTorch eager, this machine", "b"),
+    ):
+        value = report.value(key)
+        if value is not None:
+            rows.append(Bar(label, value, with_unit(value, "ms"), style))
+    rows += [
+        Bar(f"{f.network}, {f.hardware.partition(',')[0]}", f.milliseconds, f"{f.milliseconds:,.0f} ms, published", "d")
+        for f in FIGURES
+    ]
+    return rows
+
+
+def _figure(heading: str, svg: str) -> str:
+    return f'<h2>{escape(heading)}</h2><div class="scroll">{svg}</div>'
+
+
+def _tables(report: Report) -> Iterator[str]:
+    for group, heading in GROUPS.items():
+        rows = [_row(metric) for metric in report.group(group)]
+        if rows:
+            heads = "".join(f"<th>{h}</th>" for h in ("", "unit", "p50", "p95", "p99", "mean", "spread", "samples"))
+            body = "".join(rows)
+            yield (
+                f'<h2>{escape(heading)}</h2><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+                f"<tbody>{body}</tbody></table></div>"
+            )
+
+
+def _row(metric: Metric) -> str:
+    summary = metric.summary
+    start = f"<tr><td>{escape(metric.title)}</td><td>{escape(metric.unit)}</td>"
+    if summary is None:
+        return f'{start}<td class="text faint" colspan="6">{escape(missing(metric))}</td></tr>'
+    if summary.count == 1:
+        return f"{start}<td>{number(summary.p50, metric.unit)}</td><td></td><td></td><td></td><td></td><td>1</td></tr>"
+    shown = (summary.p50, summary.p95, summary.p99, summary.mean, summary.spread)
+    cells = "".join(f"<td>{number(value, metric.unit)}</td>" for value in shown)
+    return f"{start}{cells}<td>{summary.count}</td></tr>"
+
+
+def _papers(report: Report) -> str:
+    rows = []
+    for figure in FIGURES:
+        ours = report.value(figure.metric)
+        here = "not measured" if ours is None else number(ours, "ms")
+        rows.append(
+            f'<tr><td>{escape(figure.network)}</td><td class="text">{escape(figure.hardware)}</td>'
+            f"<td>{number(figure.milliseconds, 'ms')}</td><td>{here}</td>"
+            f'<td class="text">{escape(figure.what)}; {escape(figure.source)}</td></tr>'
+        )
+    return (
+        "<h2>The papers' figures, on other hardware than this</h2>"
+        '<div class="scroll"><table><thead><tr><th>network</th><th>on</th><th>ms</th><th>here, ms</th>'
+        f"<th>what</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _machine(report: Report) -> str:
+    rows = "".join(
+        f'<tr><td>{escape(heading)}</td><td class="text">{escape(text)}</td></tr>'
+        for heading, text in machine_lines(report.machine)
+    )
+    return f"<h2>Machine</h2><table><tbody>{rows}</tbody></table>"
+
+
+def _compared(comparison: Comparison) -> str:
+    rows = []
+    for row in comparison.rows:
+        shown = ["-" if value is None else with_unit(value, row.metric.unit) for value in (row.old, row.new)]
+        ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
+        cells = "".join(f"<td>{escape(text)}</td>" for text in (*shown, ratio))
+        verdict = f'<td class="text {row.verdict.name.lower()}">{escape(str(row.verdict))}</td>'
+        rows.append(f"<tr><td>{escape(row.metric.title)}</td>{cells}{verdict}</tr>")
+    notes = "".join(
+        f"<p>{escape(text)}</p>"
+        for text in (
+            *(f"Not comparable: {text}" for text in comparison.differences),
+            *(f"Changed: {text}" for text in comparison.changes),
+        )
+    )
+    return (
+        '<h2>Now against then</h2><div class="scroll"><table><thead><tr><th></th><th>then</th><th>now</th>'
+        f"<th>now / then</th><th></th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>{notes}"
+    )

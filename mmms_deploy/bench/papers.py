@@ -1,0 +1,46 @@
+"""The papers' figures, to stand beside ours. All of them come from other hardware than this run's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MMMS = "MMMS (arXiv 2509.12963)"
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """One published latency.
+
+    Attributes:
+        network: What was measured.
+        hardware: On what.
+        milliseconds: How long it took.
+        metric: The key of our metric that measures the same.
+        what: What the figure covers.
+        source: Who published it.
+    """
+
+    network: str
+    hardware: str
+    milliseconds: float
+    metric: str
+    what: str
+    source: str
+
+
+_ALONE = "per click, the response alone"
+_CPU = "CPU, as published"
+
+FIGURES = (
+    PaperFigure("MMMS, DINOv2-B14", "CPU, Xeon E5-2697 v4", 206, "click.mean", _ALONE, MMMS),
+    PaperFigure("MMMS, DINOv2-B14", "GPU, V100", 12, "click.mean", f"{_ALONE}, mean of 30 clicks", MMMS),
+    PaperFigure(
+        "MMMS, DINOv2-B14", "GPU, V100", 42, "click.amortised", "per click, the image part spread over the clicks", MMMS
+    ),
+    PaperFigure("InterFormer-Light, ViT-B", _CPU, 190, "click.mean", _ALONE, "InterFormer (arXiv 2304.02942)"),
+    PaperFigure("InterFormer-Tiny, ViT-L", _CPU, 320, "click.mean", _ALONE, "InterFormer (arXiv 2304.02942)"),
+    PaperFigure("SimpleClick, ViT-B", _CPU, 1510, "click.mean", "per click", "InterFormer (arXiv 2304.02942)"),
+    PaperFigure("SimpleClick, ViT-L", _CPU, 3330, "click.mean", "per click", "InterFormer (arXiv 2304.02942)"),
+    PaperFigure("SimpleClick, ViT-H", _CPU, 7760, "click.mean", "per click", "InterFormer (arXiv 2304.02942)"),
+)
+"""MMMS's own figures, and those of the click networks that it compares itself with."""

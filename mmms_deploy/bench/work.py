@@ -1,0 +1,110 @@
+"""What the network asks of the machine, and how much of the machine's measured peak its stages reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mmms_deploy.bench.errors import NotMeasuredError
+from mmms_deploy.bench.flops import count_flops
+from mmms_deploy.bench.peak import SIZE, measure_peak
+from mmms_deploy.bench.report import Better, Headline, Metric
+from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines.protocol import Engine
+
+
+def size_metrics(bundle: Bundle, engine: Engine) -> list[Metric]:
+    """Return parameters, and the floating-point operations of every stage.
+
+    Args:
+        bundle: The bundle.
+        engine: What executes it, open.
+    """
+    parameters = bundle.manifest.provenance.parameters
+    said = parameters / 1e6 if parameters else NotMeasuredError("the bundle does not say")
+    metrics = [_number("work.parameters", "parameters", "M", said)]
+    for name, graph in engine.graphs.items():
+        try:
+            found: float | NotMeasuredError = count_flops(bundle.file(graph.file)) / 1e9
+        except NotMeasuredError as error:
+            found = error
+        metrics.append(_number(f"work.gflop.{name}", f"stage {name}, once", "GFLOP", found))
+    return metrics
+
+
+def peak_metrics(engine: Engine, *, with_torch: bool, size: int = SIZE) -> list[Metric]:
+    """Measure how fast this machine multiplies matrices on the engine's threads.
+
+    Args:
+        engine: The engine.
+        with_torch: Whether PyTorch's products are tried too.
+        size: Rows and columns of the matrices.
+    """
+    info = engine.info
+    metrics = []
+    for precision in dict.fromkeys((Precision.FP32, Precision.BF16, info.precision)):
+        key = f"work.peak.{precision}"
+        title = f"this machine's matrix products, {precision}"
+        try:
+            if info.device != "cpu" or info.threads is None:
+                raise NotMeasuredError(f"only CPUs are measured, and this engine computes on {info.device}")
+            peak = measure_peak(precision, info.threads, size=size, with_torch=with_torch)
+        except NotMeasuredError as error:
+            metrics.append(_number(key, title, "GFLOP/s", error))
+            continue
+        metrics.append(
+            Metric(
+                key=key,
+                title=f"{title} ({peak.library})",
+                unit="GFLOP/s",
+                samples=peak.rates,
+                headline=Headline.HIGH,
+                better=Better.NEITHER,
+            )
+        )
+    return metrics
+
+
+def fraction_metrics(engine: Engine, known: Sequence[Metric], stages: Mapping[str, str]) -> list[Metric]:
+    """Return the rate of every stage, and its share of the machine's peak in the precision that is used.
+
+    Args:
+        engine: The engine.
+        known: What was measured so far.
+        stages: Key of the metric with each stage's time, by the stage's name.
+    """
+    by_key = {metric.key: metric for metric in known}
+    precision = engine.info.precision
+    peak = by_key[f"work.peak.{precision}"]
+    metrics = []
+    for name, key in stages.items():
+        rate = _rate(by_key[f"work.gflop.{name}"], by_key.get(key))
+        share = _share(rate, peak)
+        higher = Better.HIGHER
+        metrics.append(_number(f"work.rate.{name}", f"stage {name} computes", "GFLOP/s", rate, higher))
+        metrics.append(
+            _number(f"work.fraction.{name}", f"stage {name} of the {precision} peak", "ratio", share, higher)
+        )
+    return metrics
+
+
+def _rate(gflop: Metric, time: Metric | None) -> float | NotMeasuredError:
+    if gflop.value is None:
+        return NotMeasuredError(gflop.why)
+    if time is None or time.value is None:
+        return NotMeasuredError("the stage's time was not measured")
+    return gflop.value / (1e-3 * time.value)
+
+
+def _share(rate: float | NotMeasuredError, peak: Metric) -> float | NotMeasuredError:
+    if isinstance(rate, NotMeasuredError):
+        return rate
+    return NotMeasuredError(peak.why) if peak.value is None else rate / peak.value
+
+
+def _number(
+    key: str, title: str, unit: str, value: float | NotMeasuredError, better: Better = Better.NEITHER
+) -> Metric:
+    """A metric of one number, or of the reason why there is none."""
+    if isinstance(value, NotMeasuredError):
+        return Metric(key=key, title=title, unit=unit, better=better, why=value.given)
+    return Metric(key=key, title=title, unit=unit, better=better, samples=(value,))

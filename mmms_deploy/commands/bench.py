@@ -1,0 +1,183 @@
+"""``mmms-bench``: what a bundle costs on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mmms_deploy.commands.common import console, engine_options, err_console, user_errors, warn
+from mmms_deploy.commands.export import SizeType
+
+if TYPE_CHECKING:
+    from mmms_deploy.bench.compare import Comparison
+    from mmms_deploy.bench.report import Report
+    from mmms_deploy.bench.run import OnProgress, Settings
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  mmms-bench bundles/demo
+  mmms-bench --recipe mmms-rgb --device cpu --json new.json --html new.html
+  mmms-bench --recipe mmms-rgb --compare old.json --threshold 1.1
+  mmms-bench --load new.json --compare old.json""",
+)
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    help="A network by name, exported into bundles/ when it is not there: demo, mmms-rgb, mmms-rgbd or mmms-rgbdl.",
+)
+@click.option("--clicks", type=click.IntRange(min=1), default=30, show_default=True, help="Clicks on each image.")
+@click.option("--images", type=click.IntRange(min=1), default=3, show_default=True, help="Images.")
+@click.option(
+    "--image-size", type=SizeType(), default="1080x1920", show_default=True, help="Size of the images, H or HxW."
+)
+@click.option("--eager/--no-eager", default=True, help="Measure eager PyTorch beside it, where it is installed.")
+@click.option("--sweep", type=click.Choice(["threads"]), help="Also measure clicks on 1 thread up to all cores.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results here, with all samples.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write a page with plots here.")
+@click.option(
+    "--load",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Show results that --json wrote, instead of measuring.",
+)
+@click.option(
+    "--compare",
+    "old_file",
+    type=click.Path(path_type=Path),
+    metavar="OLD.json",
+    help="Print ratios to older results; exit with 1 when something became worse.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(min=1.0),
+    default=1.15,
+    show_default=True,
+    help="Factor by which --compare lets something become worse.",
+)
+@click.option("--anyway", is_flag=True, help="Compare with results of another machine, network or workload.")
+@engine_options
+@click.version_option(package_name="mmms-deploy")
+@user_errors
+def main(
+    bundle: Path | None,
+    recipe: str | None,
+    clicks: int,
+    images: int,
+    image_size: tuple[int, int],
+    eager: bool,
+    sweep: str | None,
+    json_file: Path | None,
+    html_file: Path | None,
+    load: Path | None,
+    old_file: Path | None,
+    threshold: float,
+    anyway: bool,
+    device: str,
+    engine: str | None,
+    precision: str | None,
+    threads: int | None,
+    strict: bool,
+) -> None:
+    """Measure what BUNDLE costs on this machine: start, images, clicks, throughput, memory, share of the peak.
+
+    Every number comes from a measurement of this run; what could not be measured says why. An existing --json or --html
+    file is replaced.
+    """
+    if sum(given is not None for given in (bundle, recipe, load)) != 1:
+        raise click.UsageError("Give one of BUNDLE, --recipe NAME and --load FILE.")
+    _check_files(json_file, html_file, load, old_file)
+
+    from mmms_deploy.bench.compare import compare
+    from mmms_deploy.bench.report import encode, read_report, write_text
+    from mmms_deploy.bench.run import Settings
+    from mmms_deploy.bench.table import render, render_comparison
+
+    settings = Settings(
+        device=device,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        strict=strict,
+        clicks=clicks,
+        images=images,
+        image_size=image_size,
+        eager=eager,
+        sweep=sweep is not None,
+    )
+    old = None if old_file is None else read_report(old_file)
+    report = read_report(load) if load is not None else _measure(bundle, recipe, settings)
+    comparison = None if old is None else compare(report, old, threshold)
+    console.print(render(report))
+    if json_file is not None:
+        write_text(json_file, encode(report))
+    if comparison is not None and not anyway:
+        _write_page(html_file, report, None if comparison.differences else comparison)
+        comparison.raise_for_differences()
+    else:
+        _write_page(html_file, report, comparison)
+    if comparison is not None:
+        for difference in comparison.differences:
+            warn(f"these runs are of different things: {difference}")
+        console.print(render_comparison(comparison))
+        comparison.raise_for_regressions()
+
+
+def _check_files(json_file: Path | None, html_file: Path | None, load: Path | None, old: Path | None) -> None:
+    """Fail before minutes are spent when a file could not be written, or would replace what is read."""
+    from mmms_deploy.commands.output import check_output
+
+    written = [path for path in (json_file, html_file) if path is not None]
+    for path in written:
+        check_output(path, overwrite=True)
+    read = [path.resolve() for path in (load, old) if path is not None]
+    if len({path.resolve() for path in written}) < len(written) or any(path.resolve() in read for path in written):
+        raise click.UsageError("The files to read, --json and --html must all be different files.")
+
+
+def _measure(bundle: Path | None, recipe: str | None, settings: Settings) -> Report:
+    from mmms_deploy.bench.recipes import bundle_of
+    from mmms_deploy.bench.run import run_bench
+
+    with _progress() as on_progress:
+        if bundle is None:
+            steps = iter(range(1000))
+            bundle = bundle_of(
+                str(recipe), on_step=lambda step, total: on_progress(f"exporting: {step}", next(steps), total)
+            )
+        return run_bench(bundle, settings, on_progress)
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # Redrawn only when something is reported: a thread that redraws ten times a second would be measured as well.
+    with Progress(*columns, console=err_console, transient=True, auto_refresh=False) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
+            progress.refresh()
+
+        yield show
+
+
+def _write_page(path: Path | None, report: Report, comparison: Comparison | None) -> None:
+    if path is None:
+        return
+    from mmms_deploy.bench.page import render_page
+    from mmms_deploy.bench.report import write_text
+
+    write_text(path, render_page(report, comparison).encode())
+
+
+if __name__ == "__main__":
+    main()
