@@ -9,7 +9,7 @@ OUT := demo-out
 
 ## Export the demo checkpoint, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
-	test -d bundles/demo || $(BIN)/mmms-export --ckpt demo
+	$(BIN)/mmms-export --ckpt demo --overwrite
 	mkdir -p $(OUT)
 	$(BIN)/mmms-segment bundles/demo "$$($(BIN)/python -c 'import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / "data" / "chelsea.png")')" \
 	    --pos 240,170 --pos 120,230 --neg 430,40 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
