@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -17,14 +17,35 @@ STYLE = """
 .plot .line { fill: none; stroke: var(--a); stroke-width: 2; }
 .plot .dot { fill: var(--a); fill-opacity: 0.55; }
 """
-"""Style of the plots; the colours are variables of :data:`COLOURS`."""
+"""Style of the plots; its variables are the names of the palettes."""
 
-COLOURS = """
-:root { --paper: #ffffff; --ink: #1d2733; --faint: #66717f; --rule: #dde2e8;
-  --a: #2f6fde; --b: #d9822b; --c: #3a9d6e; --d: #97a1ad; }
-@media (prefers-color-scheme: dark) { :root { --paper: #12171e; --ink: #e4e9ef; --faint: #94a0ae; --rule: #2c3540;
-  --a: #6ea3ff; --b: #f0a45d; --c: #63c596; --d: #6c7785; } }
-"""
+LIGHT = {
+    "paper": "#ffffff",
+    "ink": "#1d2733",
+    "faint": "#66717f",
+    "rule": "#dde2e8",
+    "a": "#2f6fde",
+    "b": "#d9822b",
+    "c": "#3a9d6e",
+    "d": "#97a1ad",
+}
+DARK = {
+    "paper": "#12171e",
+    "ink": "#e4e9ef",
+    "faint": "#94a0ae",
+    "rule": "#2c3540",
+    "a": "#6ea3ff",
+    "b": "#f0a45d",
+    "c": "#63c596",
+    "d": "#6c7785",
+}
+
+
+def _variables(palette: Mapping[str, str]) -> str:
+    return f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in palette.items())} }}"
+
+
+COLOURS = f"\n{_variables(LIGHT)}\n@media (prefers-color-scheme: dark) {{ {_variables(DARK)} }}\n"
 """The palette, light and dark."""
 
 WIDTH = 860
@@ -184,12 +205,21 @@ def ticks(high: float, count: int = 5) -> list[float]:
 
 
 def standalone(svg: str) -> str:
-    """Return a plot as a file of its own, with its style and a background."""
+    """Return a plot as a file of its own, with its style and a background.
+
+    Its colours are written out, as not every viewer of SVG files knows variables.
+    """
     head, _, body = svg.partition(">")
-    style = f"<style>{COLOURS}{STYLE}</style>"
-    return (
-        f'{head} xmlns="http://www.w3.org/2000/svg">{style}<rect width="100%" height="100%" fill="var(--paper)"/>{body}'
-    )
+    style = f"<style>{_written_out(LIGHT)}\n@media (prefers-color-scheme: dark) {{ {_written_out(DARK)} }}</style>"
+    paper = '<rect class="paper" width="100%" height="100%"/>'
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{paper}{body}\n'
+
+
+def _written_out(palette: Mapping[str, str]) -> str:
+    style = STYLE + ".plot .paper { fill: var(--paper); }"
+    for name, colour in palette.items():
+        style = style.replace(f"var(--{name})", colour)
+    return style
 
 
 def _svg(parts: Sequence[str], height: float, title: str) -> str:

