@@ -142,6 +142,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
         description: The network's description, as read from the checkpoint.
         parameters: Number of parameters of the network.
         opset: ONNX opset of the graphs.
+        rewrites: Names of the exact rewrites that were applied before the export, in order.
         packages: Versions of the packages that made the bundle.
         created: UTC time in ISO 8601.
     """
@@ -154,6 +155,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     description: dict[str, object]
     parameters: int
     opset: int
+    rewrites: tuple[str, ...] = ()
     packages: dict[str, str]
     created: str
 
