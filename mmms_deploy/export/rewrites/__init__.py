@@ -1,0 +1,69 @@
+"""Exact rewrites: from the network in the paper's form to one that answers the same and that engines run faster.
+
+This file lists them, without torch; :func:`~mmms_deploy.export.rewrites.deploy.deploy_form` applies them. Each is a
+small function on a :class:`~mmms_deploy.export.rewrites.deployed.DeployedMMMS`, and its docstring, or that of the
+module it puts in, says why it is exact. What differs is the order of float32 sums: about 1e-6 on logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+EVERY = "all"
+"""What stands for the names of all rewrites."""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A rewrite's entry in the list.
+
+    Attributes:
+        name: Its name, that of its function.
+        description: What it does, in one line.
+        needs: Name of the rewrite that it builds on; without that it is not applied either.
+    """
+
+    name: str
+    description: str
+    needs: str | None = None
+
+
+REWRITES = (
+    Rewrite(
+        "fold_head", "head: linear, concatenation, fuse convolution and BatchNorm as one 1x1 convolution per scale"
+    ),
+    Rewrite("matrix_resize", "enlarge the logits by two small matrix products"),
+    Rewrite("plain_attention", "attention as two linears, MatMul, Softmax, MatMul"),
+    Rewrite(
+        "fold_attention", "attention's factor, biases and single-head projection in its weights", "plain_attention"
+    ),
+    Rewrite("split_queries", "a single head's queries in groups, which TensorRT fuses", "plain_attention"),
+    Rewrite("ffn_as_convs", "Mix-FFN's linears as 1x1 convolutions"),
+    Rewrite("token_stream", "features, and the sums inside CSNet, as tokens"),
+    Rewrite("feature_biases", "the click embedding's biases added to the features, once an image"),
+    Rewrite("small_convolutions", "the pyramid's 3x3 convolutions at the smaller size beside their interpolation"),
+    Rewrite("fold_vit_attention", "the backbone's attention factor and biases in its weights"),
+    Rewrite("fold_layer_scale", "the backbone's LayerScale in the weights before it"),
+    Rewrite("fold_normalisation", "the image's mean and standard deviation in the backbone's patch embedding"),
+)
+"""All rewrites, in the order in which they are applied."""
+
+NAMES = tuple(rewrite.name for rewrite in REWRITES)
+
+
+def remaining(skip: Collection[str]) -> tuple[str, ...]:
+    """Return the names of the rewrites that are left, in order.
+
+    Args:
+        skip: Names of rewrites to leave out, or ``all``.
+
+    Raises:
+        ValueError: A name is unknown.
+    """
+    unknown = sorted(set(skip) - {*NAMES, EVERY})
+    if unknown:
+        raise ValueError(f"no rewrite is named {', '.join(unknown)}; there are {', '.join(NAMES)}, and {EVERY}")
+    if EVERY in skip:
+        return ()
+    return tuple(r.name for r in REWRITES if r.name not in skip and (r.needs is None or r.needs not in skip))

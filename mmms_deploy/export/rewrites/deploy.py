@@ -1,0 +1,60 @@
+"""Apply the rewrites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+
+import torch
+
+from mmms_deploy.export.rewrites import remaining
+from mmms_deploy.export.rewrites.attention import fold_attention, plain_attention, split_queries
+from mmms_deploy.export.rewrites.deployed import DeployedMMMS
+from mmms_deploy.export.rewrites.ffn import ffn_as_convs
+from mmms_deploy.export.rewrites.fpn import small_convolutions
+from mmms_deploy.export.rewrites.head import fold_head, matrix_resize
+from mmms_deploy.export.rewrites.stream import feature_biases, token_stream
+from mmms_deploy.export.rewrites.vit import fold_layer_scale, fold_normalisation, fold_vit_attention
+from mmms_deploy.models import MMMS
+
+FUNCTIONS: Mapping[str, Callable[[DeployedMMMS], bool]] = MappingProxyType(
+    {
+        function.__name__: function
+        for function in (
+            fold_head,
+            matrix_resize,
+            plain_attention,
+            fold_attention,
+            split_queries,
+            ffn_as_convs,
+            token_stream,
+            feature_biases,
+            small_convolutions,
+            fold_vit_attention,
+            fold_layer_scale,
+            fold_normalisation,
+        )
+    }
+)
+"""What each rewrite does, by name. Each returns whether there was anything to rewrite."""
+
+
+@torch.no_grad()
+def deploy_form(network: MMMS, skip: Collection[str] = frozenset()) -> tuple[DeployedMMMS, tuple[str, ...]]:
+    """Rewrite a network.
+
+    Args:
+        network: The network in the paper's form, in evaluation mode; it is left as it is, and its weights are shared
+            where no rewrite changed them.
+        skip: Names of rewrites to leave out, or ``all``; a rewrite that builds on one of them is left out too.
+
+    Returns:
+        The rewritten network, in evaluation mode, and the names of the rewrites that found something to rewrite. Its
+        ``config.image`` says how it wants its image, which may differ from the paper form's.
+
+    Raises:
+        ValueError: A name is unknown.
+    """
+    deployed = DeployedMMMS(network)
+    applied = tuple(name for name in remaining(skip) if FUNCTIONS[name](deployed))
+    return deployed.eval(), applied

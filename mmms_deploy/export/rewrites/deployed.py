@@ -1,0 +1,106 @@
+"""The network that rewrites work on: MMMS with modules of its own and, at first, the paper network's weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from mmms_deploy.models import MMMS
+from mmms_deploy.models.fpn import Resize
+from mmms_deploy.models.segformer import tokens
+
+
+class DeployedMMMS(MMMS):
+    """MMMS in a form that engines run faster: the same interface, the same answers.
+
+    Its features may mean something else than the paper's f_mix: whatever depends on the image alone may already be in
+    them. They fit its own :meth:`respond`, and no other network's.
+
+    Args:
+        network: The network in the paper's form. Its modules are copied, its weights are shared; so a rewrite puts
+            another weight into a module and never writes into a weight.
+
+    Attributes:
+        token_features: Whether features are tokens (B, H/i * W/i, C_i) instead of maps (B, C_i, H/i, W/i).
+        feature_biases: What is added to the features' maps, (C_i,) per scale; empty for nothing.
+        enlarge: Brings logits (B, 1, H/4, W/4) to (B, 1, H, W).
+    """
+
+    def __init__(self, network: MMMS) -> None:
+        nn.Module.__init__(self)
+        shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+        self.config = network.config
+        self.fuser = None
+        for name, part in copy.deepcopy(dict(network.named_children()), shared).items():
+            setattr(self, name, part)
+        self.token_features = False
+        self.feature_biases = nn.ParameterList()
+        self.enlarge: nn.Module = Resize(network.config.size)
+
+    def features(self, rgb: Tensor, modalities: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
+        """Everything that does not depend on clicks.
+
+        Args:
+            rgb: (B, 3, H, W) float32, prepared as ``config.image`` says, which a rewrite may have changed.
+            modalities: Images by name, (B, C_m, H, W) float32, normalised; all that the configuration names.
+
+        Returns:
+            What :meth:`respond` wants, one tensor per scale.
+        """
+        pyramid = super().features(rgb, modalities)
+        if len(self.feature_biases):
+            pyramid = tuple(x + b.reshape(1, -1, 1, 1) for x, b in zip(pyramid, self.feature_biases, strict=True))
+        return tuple(tokens(x) for x in pyramid) if self.token_features else pyramid
+
+    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
+        """Answer a click.
+
+        Args:
+            features: From this network's :meth:`features`.
+            interaction: (B, 3, H, W) float32, as for the network in the paper's form.
+
+        Returns:
+            Logits (B, 1, H, W) float32.
+        """
+        logits: Tensor = self.enlarge(self.csnet(features, self.patch_embed(interaction)))
+        return logits
+
+
+def replace_modules(root: nn.Module, kind: type[nn.Module], make: Callable[..., nn.Module | None]) -> bool:
+    """Replace every module of exactly one class.
+
+    Args:
+        root: Where to look.
+        kind: The class; its subclasses do not count, since they may compute something else.
+        make: Gives a module's replacement, or None to leave it as it is.
+
+    Returns:
+        Whether any was replaced.
+    """
+    changed = False
+    for name, module in list(root.named_modules()):
+        if type(module) is kind and (replacement := make(module)) is not None:
+            owner, _, attribute = name.rpartition(".")
+            setattr(root.get_submodule(owner), attribute, replacement)
+            changed = True
+    return changed
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Return a linear layer with this weight (out, in) and bias (out,)."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.contiguous(), requires_grad=False)
+    return layer
+
+
+def pointwise_of(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """Return a 1x1 convolution with this weight (out, in) and bias (out,)."""
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, device="meta")
+    conv.weight = nn.Parameter(weight[:, :, None, None].contiguous(), requires_grad=False)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.contiguous(), requires_grad=False)
+    return conv
