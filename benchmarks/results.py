@@ -118,7 +118,7 @@ def markdown(rows: Sequence[Row], machine: MachineFacts, peaks: dict[str, Any], 
         "",
         conditions,
         "",
-        "| network | how | click p50, ms | p95 | mean | host, ms | GFLOP | of peak | image p50, ms | masks agree (IoU) |",
+        "| network | how | click p50, ms | p95 | mean | host, ms | GFLOP | of peak | image p50, ms | IoU of the mask |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     known = {precision: peak["gflops"] for precision, peak in peaks.items()}

@@ -35,7 +35,7 @@ class EagerMMMS:
 
             from mmms_deploy.models.checkpoint import parse_description, random_network
         except ImportError as error:
-            raise NotMeasuredError(f"{error.name} is not installed (the [export] extra)") from error
+            raise NotMeasuredError(f"PyTorch cannot be imported ({error})") from error
         description = manifest.provenance.description
         if not description:
             raise NotMeasuredError("the bundle does not describe its network")

