@@ -68,7 +68,8 @@ def main() -> int:
         cache = None if number or options.no_peer else CACHE
         variants, known = open_variants(inputs, options.bundles, cache, threads, failures[inputs])
         for row in known:
-            _say(f"{row.key}: {row.why or row.library}")
+            rewrites = f", {len(row.rewrites)} rewrites" if row.ours and not row.why else ""
+            _say(f"{row.key}: {row.why or row.library}{rewrites}{f' ({row.evidence})' if row.evidence else ''}")
         if any(variant.row.inputs for variant in variants):
             manifest = Bundle(options.bundles / INPUTS[inputs], verify=False).manifest
             _measure(variants, make_pictures(manifest, options.images, options.clicks, (1080, 1920)))

@@ -22,10 +22,10 @@ from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import MMMSDeployError
 
-INPUTS = {"rgb": "mmms-rgb", "rgbd": "mmms-rgbd"}
-"""Recipes of full-size MMMS by the images that it sees."""
+INPUTS = {name: RECIPES[name].bundle for name in ("rgb", "rgbd")}
+"""Bundles of full-size MMMS, by the recipe that makes them."""
 AS_EXPORTED = "-as-exported"
-"""What the bundles without rewrites are called behind the recipe's name."""
+"""What the bundles without rewrites are called, behind the name of those with."""
 
 
 @dataclass
@@ -46,6 +46,8 @@ class Row:
         parameters: Parameters of the network; None when it does not say.
         agreement: IoU of the last mask with eager PyTorch's; None when it was not compared.
         library: What executed it.
+        evidence: What proves the precision.
+        rewrites: The exact rewrites that the graphs were exported with.
         why: Why nothing was measured; empty when something was.
     """
 
@@ -62,6 +64,8 @@ class Row:
     parameters: int | None = None
     agreement: float | None = None
     library: str = ""
+    evidence: str = ""
+    rewrites: tuple[str, ...] = ()
     why: str = ""
 
 
@@ -98,6 +102,8 @@ class EngineVariant:
         )
         self._probe = Probe(self._engine)
         row.library = str(self._engine.info)
+        row.evidence = self._engine.info.evidence
+        row.rewrites = bundle.manifest.provenance.rewrites
         row.parameters = bundle.manifest.provenance.parameters or None
         stage = next(stage.name for stage in bundle.manifest.stages if stage.rate is Rate.CLICK)
         try:
@@ -199,21 +205,21 @@ def prepare_bundles(inputs: str, bundles: Path, *, fresh: bool) -> dict[str, str
     Returns:
         Why a bundle could not be made, by its name.
     """
-    recipe = INPUTS[inputs]
-    modalities = [str(m["name"]) for m in RECIPES[recipe].overrides.get("modalities", [])]
+    name = INPUTS[inputs]
+    modalities = [str(m["name"]) for m in RECIPES[inputs].overrides.get("modalities", [])]
     script = "from mmms_deploy.commands.export import main; main()"
     base = [sys.executable, "-c", script, "--random-weights", "0", "--overwrite"]
-    for name in modalities:
-        base += ["--modality", f"{name}:3"]
+    for modality in modalities:
+        base += ["--modality", f"{modality}:3"]
     failures = {}
-    for name, extra in ((recipe, []), (recipe + AS_EXPORTED, ["--no-rewrite", "all"])):
-        path = bundles / name
+    for made, extra in ((name, []), (name + AS_EXPORTED, ["--no-rewrite", "all"])):
+        path = bundles / made
         if path.exists() and not fresh:
             continue
-        print(f"exporting {name}", file=sys.stderr, flush=True)
+        print(f"exporting {made}", file=sys.stderr, flush=True)
         done = subprocess.run([*base, *extra, "--out", str(path)], capture_output=True, text=True, check=False)
         if done.returncode:
-            failures[name] = f"its export failed: {done.stderr.strip().splitlines()[0] if done.stderr else 'silently'}"
+            failures[made] = f"its export failed: {done.stderr.strip().splitlines()[0] if done.stderr else 'silently'}"
     return failures
 
 

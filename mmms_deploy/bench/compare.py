@@ -141,6 +141,7 @@ def _changes(new: Report, old: Report) -> tuple[str, ...]:
         ("engine", old.engine.name, new.engine.name),
         ("precision", old.engine.precision, new.engine.precision),
         ("export", old.bundle.digest[:8], new.bundle.digest[:8]),
+        ("rewrites", ", ".join(old.bundle.rewrites) or "none", ", ".join(new.bundle.rewrites) or "none"),
         ("system", old.machine.system, new.machine.system),
         ("Python", old.machine.python, new.machine.python),
     ]

@@ -9,7 +9,16 @@ from mmms_deploy.bench.compare import Comparison
 from mmms_deploy.bench.papers import FIGURES
 from mmms_deploy.bench.report import Metric, Report
 from mmms_deploy.bench.svg import COLOURS, STYLE, Bar, bars, curve, stack, strip
-from mmms_deploy.bench.text import GROUPS, bundle_line, machine_lines, missing, number, with_unit, workload_line
+from mmms_deploy.bench.text import (
+    GROUPS,
+    bundle_line,
+    engine_line,
+    machine_lines,
+    missing,
+    number,
+    with_unit,
+    workload_line,
+)
 
 _PAGE = """
 * { box-sizing: border-box; }
@@ -39,7 +48,7 @@ def render_page(report: Report, comparison: Comparison | None = None) -> str:
     parts = [
         f"<h1>{escape(report.bundle.name)}</h1>",
         f"<p>{escape(bundle_line(report.bundle))}</p>",
-        f"<p>{escape(str(report.engine))}. {escape(workload_line(report.workload))}.</p>",
+        f"<p>{escape(engine_line(report.engine))}. {escape(workload_line(report.workload))}.</p>",
         f'<p class="faint">{escape(report.created)}</p>',
         *(f'<p class="note">{escape(note)}</p>' for note in report.notes),
         _heads(report),

@@ -19,11 +19,13 @@ class Recipe:
 
     Attributes:
         what: What it is, for people.
+        bundle: Name of its bundle.
         random_seed: Seed of random weights; None for the demo checkpoint.
         overrides: Fields of the network's description that differ from the full-size default.
     """
 
     what: str
+    bundle: str
     random_seed: int | None = 0
     overrides: dict[str, Any] = field(default_factory=dict)
 
@@ -33,24 +35,27 @@ def _with(*modalities: str) -> dict[str, Any]:
 
 
 RECIPES = {
-    "demo": Recipe("the checkpoint that ships with mmms-deploy", random_seed=None),
-    "mmms-rgb": Recipe("full-size MMMS, DINOv2-B14, RGB, random weights"),
-    "mmms-rgbd": Recipe("full-size MMMS, DINOv2-B14, RGB and depth, random weights", overrides=_with("depth")),
-    "mmms-rgbdl": Recipe(
-        "full-size MMMS, DINOv2-B14, RGB, depth and lidar, random weights", overrides=_with("depth", "lidar")
+    "demo": Recipe("the checkpoint that ships with mmms-deploy", "demo", random_seed=None),
+    "rgb": Recipe("full-size MMMS, DINOv2-B14, RGB, random weights", "mmms-rgb"),
+    "rgbd": Recipe("full-size MMMS, DINOv2-B14, RGB and depth, random weights", "mmms-rgbd", overrides=_with("depth")),
+    "rgbdl": Recipe(
+        "full-size MMMS, DINOv2-B14, RGB, depth and lidar, random weights",
+        "mmms-rgbdl",
+        overrides=_with("depth", "lidar"),
     ),
 }
 
 
 def recipe(name: str) -> Recipe:
-    """Return a recipe.
+    """Return a recipe, by its name or by that of its bundle.
 
     Raises:
         RecipeError: There is none of that name.
     """
-    if name not in RECIPES:
+    found = next((known for key, known in RECIPES.items() if name in (key, known.bundle)), None)
+    if found is None:
         raise RecipeError(f"recipe {name!r} was asked for", expected=f"one of {', '.join(RECIPES)}", fix="correct it")
-    return RECIPES[name]
+    return found
 
 
 def bundle_of(
@@ -71,15 +76,15 @@ def bundle_of(
         ExportError: The export failed.
     """
     wanted = recipe(name)
-    path = folder / name
+    path = folder / wanted.bundle
     if path.exists():
-        _check(name, wanted, path)
+        _check(wanted, path)
         return path
     try:
         from mmms_deploy.export import exporter
     except ImportError as error:
         raise RecipeError(
-            f"there is no bundle at {path}, and exporting it needs a package that is not installed: {error.name or error}",
+            f"there is no bundle at {path}, and exporting one needs what is not installed: {error.name or error}",
             expected="the [export] extra, or the bundle",
             fix='pip install "mmms-deploy[export,cpu]", or name a bundle that exists instead of a recipe',
         ) from error
@@ -92,14 +97,14 @@ def bundle_of(
     return path
 
 
-def _check(name: str, wanted: Recipe, path: Path) -> None:
+def _check(wanted: Recipe, path: Path) -> None:
     """Refuse a bundle that only has the recipe's name."""
     manifest = Bundle(path, verify=False).manifest
     modalities = [modality.name for modality in manifest.modalities]
     expected = [str(modality["name"]) for modality in wanted.overrides.get("modalities", [])]
     if manifest.provenance.random_seed != wanted.random_seed or modalities != expected:
         raise RecipeError(
-            f"{path} is not the network of the recipe {name!r}",
-            expected=wanted.what,
+            f"{path} is not {wanted.what}",
+            expected="the recipe's own bundle under its name",
             fix=f"name the bundle instead of the recipe: mmms-bench {path}; or move it away",
         )

@@ -116,6 +116,7 @@ class BundleFacts(Struct, frozen=True, kw_only=True):
         size: Network size (H, W) in pixels.
         modalities: Names of the extra modalities.
         trained: False for random weights.
+        rewrites: The exact rewrites that it was exported with.
         megabytes: Size of its files in 10^6 bytes.
     """
 
@@ -125,11 +126,15 @@ class BundleFacts(Struct, frozen=True, kw_only=True):
     size: tuple[int, int]
     modalities: tuple[str, ...]
     trained: bool
+    rewrites: tuple[str, ...]
     megabytes: float
 
 
 class EngineFacts(Struct, frozen=True, kw_only=True):
-    """What executed, as the engine itself says. See :class:`~mmms_deploy.engines.protocol.EngineInfo`."""
+    """What executed, as the engine itself says. See :class:`~mmms_deploy.engines.protocol.EngineInfo`.
+
+    Why the engine was chosen is left out: it may name folders of this machine.
+    """
 
     name: str
     device: str
@@ -138,6 +143,7 @@ class EngineFacts(Struct, frozen=True, kw_only=True):
     version: str
     threads: int | None
     providers: tuple[str, ...]
+    evidence: str
 
     def __str__(self) -> str:
         threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads != 1 else ''}"

@@ -278,6 +278,7 @@ def describe_bundle(bundle: Bundle) -> BundleFacts:
         size=manifest.size,
         modalities=tuple(modality.name for modality in manifest.modalities),
         trained=manifest.trained,
+        rewrites=provenance.rewrites,
         megabytes=round(sum(entry.size for entry in manifest.files.values()) / 1e6, 1),
     )
 
@@ -291,6 +292,7 @@ def _engine_facts(info: EngineInfo) -> EngineFacts:
         version=info.version,
         threads=info.threads,
         providers=info.providers,
+        evidence=info.evidence,
     )
 
 

@@ -11,7 +11,16 @@ from rich.text import Text
 from mmms_deploy.bench.compare import Comparison, Verdict
 from mmms_deploy.bench.papers import FIGURES
 from mmms_deploy.bench.report import Metric, Report
-from mmms_deploy.bench.text import GROUPS, bundle_line, machine_lines, missing, number, with_unit, workload_line
+from mmms_deploy.bench.text import (
+    GROUPS,
+    bundle_line,
+    engine_line,
+    machine_lines,
+    missing,
+    number,
+    with_unit,
+    workload_line,
+)
 
 _COLOURS = {
     Verdict.BETTER: "green",
@@ -33,7 +42,7 @@ def _header(report: Report) -> Table:
     table = Table.grid(padding=(0, 2))
     pairs = [
         ("network", bundle_line(report.bundle)),
-        ("engine", str(report.engine)),
+        ("engine", engine_line(report.engine)),
         ("measured", workload_line(report.workload)),
         *machine_lines(report.machine),
     ]

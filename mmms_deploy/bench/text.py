@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmms_deploy.bench.report import BundleFacts, MachineFacts, Metric, WorkloadFacts
+from mmms_deploy.bench.report import BundleFacts, EngineFacts, MachineFacts, Metric, WorkloadFacts
 
 GROUPS = {
     "start": "Start",
@@ -58,7 +58,13 @@ def bundle_line(bundle: BundleFacts) -> str:
     height, width = bundle.size
     inputs = " + ".join(("RGB", *bundle.modalities))
     weights = "trained" if bundle.trained else "random weights"
-    return f"{bundle.name}: {inputs}, {width} x {height}, {weights}, {bundle.megabytes:,.0f} MB"
+    rewrites = f"{len(bundle.rewrites)} exact rewrites" if bundle.rewrites else "no rewrites"
+    return f"{bundle.name}: {inputs}, {width} x {height}, {weights}, {rewrites}, {bundle.megabytes:,.0f} MB"
+
+
+def engine_line(engine: EngineFacts) -> str:
+    """Return what executed in one line."""
+    return f"{engine} ({engine.evidence})" if engine.evidence else str(engine)
 
 
 def workload_line(workload: WorkloadFacts) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmms_deploy.commands.common import console, engine_options, err_console, user_errors, warn
-from mmms_deploy.commands.export import SizeType
 
 if TYPE_CHECKING:
     from mmms_deploy.bench.compare import Comparison
@@ -19,25 +19,38 @@ if TYPE_CHECKING:
     from mmms_deploy.bench.run import OnProgress, Settings
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse ``1080x1920``, height first."""
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no size such as 1080x1920 (height x width)")
+    return int(match[1]), int(match[2])
+
+
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
   mmms-bench bundles/demo
-  mmms-bench --recipe mmms-rgb --device cpu --json new.json --html new.html
-  mmms-bench --recipe mmms-rgb --compare old.json --threshold 1.1
+  mmms-bench --recipe rgb --device cpu --json new.json --html new.html
+  mmms-bench --recipe rgb --compare old.json --threshold 1.1
   mmms-bench --load new.json --compare old.json""",
 )
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--recipe",
     metavar="NAME",
-    help="A network by name, exported into bundles/ when it is not there: demo, mmms-rgb, mmms-rgbd or mmms-rgbdl.",
+    help="A network by name, exported into bundles/ when it is not there: demo, rgb, rgbd or rgbdl.",
 )
 @click.option("--clicks", type=click.IntRange(min=1), default=30, show_default=True, help="Clicks on each image.")
 @click.option("--images", type=click.IntRange(min=1), default=3, show_default=True, help="Images.")
 @click.option(
-    "--image-size", type=SizeType(), default="1080x1920", show_default=True, help="Size of the images, H or HxW."
+    "--image-size",
+    callback=lambda ctx, param, value: parse_size(value),
+    default="1080x1920",
+    show_default=True,
+    metavar="HxW",
+    help="Size of the images in pixels, height first.",
 )
 @click.option("--eager/--no-eager", default=True, help="Measure eager PyTorch beside it, where it is installed.")
 @click.option("--sweep", type=click.Choice(["threads"]), help="Also measure clicks on 1 thread up to all cores.")

@@ -46,17 +46,18 @@ def test_measuring_a_bundle(tmp_path: Path, paint: Bundle, quick) -> None:
 
 def test_a_recipe(tmp_path: Path, monkeypatch, paint: Bundle) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "one of demo, mmms-rgb" in bench("--recipe", "nothing").stderr
+    assert "one of demo, rgb" in bench("--recipe", "nothing").stderr
     monkeypatch.setitem(sys.modules, "mmms_deploy.export.exporter", None)
     monkeypatch.delattr("mmms_deploy.export.exporter", raising=False)
-    result = bench("--recipe", "mmms-rgb")
+    result = bench("--recipe", "rgb")
     assert result.exit_code == 1
     assert 'pip install "mmms-deploy[export,cpu]"' in result.stderr
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "mmms-rgbd").symlink_to(paint.path)
-    result = bench("--recipe", "mmms-rgbd")
+    result = bench("--recipe", "rgbd")
     assert result.exit_code == 1
-    assert "is not the network of the recipe 'mmms-rgbd'" in result.stderr
+    assert "is not full-size MMMS, DINOv2-B14, RGB and depth" in result.stderr
+    assert bench("--recipe", "mmms-rgbd").stderr == result.stderr
 
 
 def test_a_regression_is_an_error(tmp_path: Path) -> None:
