@@ -16,6 +16,7 @@ from rich.table import Table
 from mmms_deploy.bundle import Role
 from mmms_deploy.commands.common import console, err_console, user_errors
 from mmms_deploy.errors import ExportError
+from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES
 
 if TYPE_CHECKING:
     from mmms_deploy.bundle import Manifest
@@ -54,8 +55,15 @@ class ModalityType(click.ParamType[tuple[str, int]]):
         return match[1], int(match[2] or 1)
 
 
+_REWRITE_LINES = "\n".join(f"  {rewrite.name:<19} {rewrite.description}" for rewrite in REWRITES)
+
+
 @click.command(
-    epilog="""\b
+    epilog=f"""\b
+Exact rewrites, for --no-rewrite:
+{_REWRITE_LINES}
+
+\b
 Examples:
   mmms-export --ckpt demo
   mmms-export --ckpt mmms.safetensors --backbone-ckpt dinov2_vitb14_reg4_pretrain.pth --out bundles/mmms
@@ -95,6 +103,14 @@ Examples:
     multiple=True,
     help="An extra modality of the network; once for each, in order.",
 )
+@click.option(
+    "--no-rewrite",
+    type=click.Choice([*NAMES, EVERY]),
+    metavar="NAME",
+    multiple=True,
+    help="For debugging: leave out one of the exact rewrites listed below, and those that build on it. May be given "
+    "several times; 'all' exports the network as the paper draws it.",
+)
 @click.version_option(package_name="mmms-deploy")
 @user_errors
 def main(
@@ -107,6 +123,7 @@ def main(
     backbone: str | None,
     size: tuple[int, int] | None,
     modalities: tuple[tuple[str, int], ...],
+    no_rewrite: tuple[str, ...],
 ) -> None:
     """Turn a checkpoint into a bundle.
 
@@ -141,7 +158,7 @@ def main(
             progress.update(task, description=name)
             progress.advance(task)
 
-        report = exporter.export_bundle(source, target, overwrite=overwrite, on_step=on_step)
+        report = exporter.export_bundle(source, target, overwrite=overwrite, no_rewrite=no_rewrite, on_step=on_step)
     _summarise(report, time.perf_counter() - start)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -32,8 +32,12 @@ from mmms_deploy.contract import to_builtins
 from mmms_deploy.engines.wheels import require_onnxruntime
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import StageModel, cut
+from mmms_deploy.export.forms import compare_forms
 from mmms_deploy.export.gate import compare_graphs, compare_session, record_golden
 from mmms_deploy.export.network import OPSET, STATE, RecurrentMMMS, export_whole
+from mmms_deploy.export.rewrites import remaining
+from mmms_deploy.export.rewrites.deploy import deploy_form
+from mmms_deploy.export.rewrites.deployed import DeployedMMMS
 from mmms_deploy.export.samples import Sample, sample_images
 from mmms_deploy.export.source import DEMO, Source, SourcedNetwork, demo_checkpoint, open_source
 from mmms_deploy.golden import save_golden
@@ -60,11 +64,16 @@ class ExportReport:
 
 def count_steps(samples: int) -> int:
     """Return how many steps :func:`export_bundle` reports for a number of samples."""
-    return 9 + samples
+    return 10 + samples
 
 
 def export_bundle(
-    source: Source, out: Path, *, overwrite: bool = False, on_step: Callable[[str], None] = lambda name: None
+    source: Source,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    no_rewrite: Collection[str] = (),
+    on_step: Callable[[str], None] = lambda name: None,
 ) -> ExportReport:
     """Export a network as a bundle, or leave nothing behind.
 
@@ -72,6 +81,7 @@ def export_bundle(
         source: The checkpoint or random weights, and the description.
         out: The bundle's folder.
         overwrite: Whether an existing bundle is replaced, once the new one is complete.
+        no_rewrite: Names of exact rewrites to leave out (``mmms_deploy.export.rewrites.NAMES``), or ``all``.
         on_step: Called with the name of each step as it starts; :func:`count_steps` tells how many there are.
 
     Returns:
@@ -84,24 +94,29 @@ def export_bundle(
         OutputWriteError: The folder cannot be written.
         GateError: The graphs do not compute what the checkpoint computes.
         EngineUnavailableError: There is no engine to prove the export with.
+        ValueError: No rewrite has a name in ``no_rewrite``.
     """
+    remaining(no_rewrite)
     require_onnxruntime()
     with BundleWriter(out, overwrite=overwrite) as writer:
         on_step("reading the checkpoint")
         sourced = open_source(source)
-        network = RecurrentMMMS(sourced.network)
         samples = sample_images(sourced.network.config.modalities)
+        deployed, applied = deploy_form(sourced.network, no_rewrite)
+        on_step("gate: rewritten network against the paper's form")
+        gate = compare_forms(sourced.network, deployed, applied, samples[0])
+        network = RecurrentMMMS(deployed)
         on_step("exporting the whole network to ONNX")
         whole = export_whole(network)
         on_step("cutting it into stages")
         stages = cut(whole, network.rates())
         on_step("writing the graphs")
         manifest_stages, files = _write_stages(writer, network, stages)
-        gate = _compare(writer, network, whole, list(zip(stages, files, strict=True)), samples[0], on_step)
-        golden = record_golden(network, samples, on_step)
+        gate += _compare(writer, network, whole, list(zip(stages, files, strict=True)), samples[0], on_step)
+        golden = record_golden(sourced.network, samples, on_step)
         with writing(out):
             save_golden(writer.path(GOLDEN_NAME), golden.cases)
-        manifest = _manifest(out.name, source, sourced, manifest_stages, gate)
+        manifest = _manifest(out.name, source, sourced, deployed, applied, manifest_stages, gate)
         on_step("gate: replaying the clicks through a session")
         gate += compare_session(writer.seal(manifest), golden)
         on_step("moving the bundle into place")
@@ -172,7 +187,13 @@ def _compare(
 
 
 def _manifest(
-    name: str, source: Source, sourced: SourcedNetwork, stages: tuple[Stage, ...], gate: list[GateCheck]
+    name: str,
+    source: Source,
+    sourced: SourcedNetwork,
+    deployed: DeployedMMMS,
+    rewrites: tuple[str, ...],
+    stages: tuple[Stage, ...],
+    gate: list[GateCheck],
 ) -> Manifest:
     config = sourced.network.config
     packages = {"python": platform.python_version()}
@@ -185,7 +206,7 @@ def _manifest(
         schema=SCHEMA,
         name=name,
         size=config.size,
-        image=config.image,
+        image=deployed.config.image,
         modalities=config.modalities,
         clicks=config.clicks,
         stages=stages,
@@ -199,6 +220,7 @@ def _manifest(
             description=to_builtins(config),
             parameters=sum(parameter.numel() for parameter in sourced.network.parameters()),
             opset=OPSET,
+            rewrites=rewrites,
             packages=packages,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         ),

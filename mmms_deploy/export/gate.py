@@ -1,8 +1,9 @@
 """The gate: an export that does not compute what its checkpoint computes is no export.
 
-Two parts. Tensors, with the torch network's own state fed to every graph: the whole ONNX graph against torch, and the
-stages against the whole. Masks, closed loop through a :class:`~mmms_deploy.session.Session` as a user would click: the
-deployed bundle against the torch reference, its own answers fed back.
+Two parts, after :mod:`mmms_deploy.export.forms` has compared the rewritten network with the paper's form. Tensors, with
+the rewritten torch network's own state fed to every graph: the whole ONNX graph against torch, and the stages against
+the whole. Masks, closed loop through a :class:`~mmms_deploy.session.Session` as a user would click: the deployed bundle
+against the torch reference in the paper's form, its own answers fed back.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mmms_deploy.export.network import CLICK, MAPS, MAPS_NEXT, MASK, PREV, PROB,
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.samples import Sample
 from mmms_deploy.golden import GoldenCase
+from mmms_deploy.models import MMMS
 from mmms_deploy.result import ClickResult
 from mmms_deploy.verify import LIMITS, ClickCheck, replay
 
@@ -115,7 +117,7 @@ def compare_graphs(
     """Compare torch, the whole graph and the stages on one picture, all fed torch's own state.
 
     Args:
-        network: The network.
+        network: The network that was exported.
         whole: The whole ONNX graph.
         stages: The stages and their files, in order.
         sample: The picture; its first clicks are used.
@@ -194,18 +196,18 @@ class Golden:
     first: list[Array]
 
 
-def record_golden(network: RecurrentMMMS, samples: Sequence[Sample], on_step: Callable[[str], None]) -> Golden:
+def record_golden(network: MMMS, samples: Sequence[Sample], on_step: Callable[[str], None]) -> Golden:
     """Click through every sample with the torch reference, closed loop.
 
     Args:
-        network: The network.
+        network: The network in the paper's form.
         samples: Pictures and clicks.
         on_step: Called before each picture with its name.
 
     Returns:
         The reference's answers.
     """
-    reference = TorchReference(network.network)
+    reference = TorchReference(network)
     cases, first = [], []
     for sample in samples:
         on_step(f"gate: torch reference on {sample.name}")

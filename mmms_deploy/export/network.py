@@ -1,4 +1,4 @@
-"""The whole network as one recurrent graph, in the paper's form, and its ONNX export.
+"""The whole network, in the paper's form or rewritten, as one recurrent graph, and its ONNX export.
 
 A click is a recurrent cell: it takes the features, its own previous state and the newest click, and returns the next
 state and the mask. The graph is exported once, whole; :mod:`mmms_deploy.export.cut` finds its stages.
@@ -60,7 +60,7 @@ class RecurrentMMMS(nn.Module):
                 in network pixels, 1 positive / 0 negative, 1 present / 0 none.
 
         Returns:
-            f_mix^4, f_mix^8, f_mix^16, f_mix^32, the next ``maps``, ``prob`` (1, 1, H, W), ``mask`` (1, 1, H, W) uint8.
+            The network's four features, the next ``maps``, ``prob`` (1, 1, H, W), ``mask`` (1, 1, H, W) uint8.
         """
         *modalities, maps, prev, click = rest
         features = self.network.features(rgb, dict(zip(self.names, modalities, strict=True)))
@@ -70,22 +70,29 @@ class RecurrentMMMS(nn.Module):
         self, features: tuple[Tensor, ...], maps: Tensor, prev: Tensor, click: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Answer one click: ``(features, maps, prev, click) -> (maps', prob, mask)``."""
-        contract = self.network.config.clicks
         maps = self.add_disk(maps, click)
+        prob = torch.sigmoid(self.network.respond(features, self.interaction(maps, prev)))
+        return maps, prob, (prob > self.network.config.clicks.threshold).to(torch.uint8)
+
+    def interaction(self, maps: Tensor, prev: Tensor) -> Tensor:
+        """Return the interaction tensor (1, 3, H, W) as the checkpoint wants it, of disk maps and a probability."""
+        contract = self.network.config.clicks
         if contract.previous is PreviousMask.MASK:
             prev = (prev > contract.threshold).to(prev.dtype)
         channels = {ClickChannel.POSITIVE: maps[:, :1], ClickChannel.NEGATIVE: maps[:, 1:], ClickChannel.PREVIOUS: prev}
-        interaction = torch.cat([channels[name] for name in contract.channels], dim=1)
-        prob = torch.sigmoid(self.network.respond(features, interaction))
-        return maps, prob, (prob > contract.threshold).to(torch.uint8)
+        return torch.cat([channels[name] for name in contract.channels], dim=1)
 
     def add_disk(self, maps: Tensor, click: Tensor) -> Tensor:
-        """Draw one click's disk into the two disk maps (paper section III)."""
+        """Draw one click's disk into the two disk maps (paper section III).
+
+        What depends on the click alone is decided on single numbers: a map that the click does not belong to gets a
+        squared radius that no pixel is within.
+        """
         x, y, positive, present = click.reshape(4, 1, 1, 1).unbind(0)
         squared = (self.get_buffer("columns") - x) ** 2 + (self.get_buffer("rows") - y) ** 2
-        inside = (squared <= self.network.config.clicks.radius**2) & (present > 0.5)
-        disks = torch.cat([inside & (positive > 0.5), inside & (positive <= 0.5)], dim=1)
-        return torch.maximum(maps, disks.to(maps.dtype))
+        belongs = torch.cat([positive > 0.5, positive <= 0.5]).reshape(1, 2, 1, 1) & (present > 0.5)
+        reach = torch.where(belongs, self.network.config.clicks.radius**2, -1.0)
+        return torch.where(squared <= reach, 1.0, maps)
 
     def input_names(self) -> list[str]:
         """Names of the graph's inputs, in order."""

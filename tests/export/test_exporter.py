@@ -15,11 +15,12 @@ import mmms_deploy.bundle as bundle_module
 from mmms_deploy import Bundle, Session
 from mmms_deploy.bundle import Precision, Rate, Role
 from mmms_deploy.commands.export import main
-from mmms_deploy.contract import ClickContract, PreviousMask
+from mmms_deploy.contract import ClickContract, ImageSpec, PreviousMask
 from mmms_deploy.errors import GateError, OutputExistsError, OutputWriteError
 from mmms_deploy.export import exporter, gate
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.reference import TorchReference
+from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES, deploy
 from mmms_deploy.export.samples import sample_images
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
@@ -66,7 +67,12 @@ def test_the_manifest_tells_the_truth(bundle, checkpoint) -> None:
     assert roles["depth"] is Role.MODALITY
     assert roles["f_mix_32"] is Role.FEATURE
     assert roles["maps"] is roles["prev"] is Role.STATE
-    assert [(check.worst <= check.limit, check.samples > 0) for check in manifest.gate] == [(True, True)] * 5
+    assert [(check.worst <= check.limit, check.samples > 0) for check in manifest.gate] == [(True, True)] * 6
+    assert manifest.gate[0].name == "deploy form against paper form"
+    assert manifest.provenance.rewrites == tuple(name for name in NAMES if name != "fold_layer_scale")  # it has none
+    # Normalisation is in the graph; the description still says what the checkpoint wants.
+    assert manifest.image == ImageSpec(scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    assert manifest.provenance.description["image"]["mean"] == list(ImageSpec().mean)
 
 
 def test_the_bundle_answers_as_the_checkpoint(bundle, checkpoint) -> None:
@@ -97,6 +103,46 @@ def test_an_existing_folder_is_not_touched(bundle, checkpoint, tmp_path) -> None
     with pytest.raises(OutputExistsError, match="is no bundle"):
         export_bundle(Source(checkpoint=checkpoint), tmp_path, overwrite=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_without_rewrites_the_graph_is_the_paper_form(bundle, checkpoint, tmp_path) -> None:
+    plain = export_bundle(Source(checkpoint=checkpoint), tmp_path / "plain", no_rewrite={EVERY})
+    manifest = plain.bundle.manifest
+    assert manifest.provenance.rewrites == ()
+    assert manifest.image == ImageSpec()
+    assert len(manifest.gate) == 5
+    features = {spec.name: spec.shape for spec in manifest.stage("click").graphs[Precision.FP32].inputs}
+    assert features["f_mix_4"] == (1, 8, 16, 24)
+    sample = sample_images((DEPTH,))[0]
+    answers = []
+    for path in (bundle.path, plain.bundle.path):
+        with Session(path) as session:
+            session.set_image(sample.image, **sample.modalities)
+            answers.append([session.click(x, y, p > 0.5).probability for x, y, p in sample.clicks.tolist()])
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", ["fold_attention", "fold_normalisation"])
+def test_a_wrong_rewrite_is_named(checkpoint, tmp_path, monkeypatch, wrong) -> None:
+    def off(network) -> bool:
+        done = real(network)
+        norm = network.csnet.get_submodule("norm4")
+        norm.bias = torch.nn.Parameter(norm.bias + 0.1)
+        return done
+
+    real = deploy.FUNCTIONS[wrong]
+    monkeypatch.setattr(deploy, "FUNCTIONS", {**deploy.FUNCTIONS, wrong: off})
+    with pytest.raises(
+        GateError, match=f"(?s)image astronaut, click 1; it comes with .* {wrong}.*--no-rewrite {wrong}"
+    ):
+        export_bundle(Source(checkpoint=checkpoint), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_rewrite(checkpoint, tmp_path) -> None:
+    with pytest.raises(ValueError, match="no rewrite is named fold"):
+        export_bundle(Source(checkpoint=checkpoint), tmp_path / "out", no_rewrite=["fold"])
+    assert not list(tmp_path.iterdir())
 
 
 def changed_weight(model: ir.Model, name_part: str) -> ir.Model:
@@ -220,6 +266,7 @@ class TestCommand:
             (("--random-weights", "0", "--modality", "Depth"), 2, "no modality"),
             (("--random-weights", "0", "--modality", "depth", "--modality", "depth"), 1, "differ"),
             (("--random-weights", "0", "--backbone", "vgg"), 1, "backbone 'vgg' is not known"),
+            (("--ckpt", "demo", "--no-rewrite", "fold"), 2, "is not one of 'fold_head', 'matrix_resize'"),
             (("--random-weights", "0", "--description", "none.toml"), 1, "none.toml cannot be read"),
         ],
     )
@@ -242,3 +289,6 @@ class TestCommand:
         result = self.run("--help")
         assert result.exit_code == 0
         assert "mmms-export --ckpt demo" in result.output
+        for rewrite in REWRITES:
+            assert rewrite.name in result.output
+            assert rewrite.description in result.output

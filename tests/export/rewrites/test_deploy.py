@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,6 +177,10 @@ class TestNames:
     def test_all(self) -> None:
         assert remaining(()) == NAMES
         assert remaining({EVERY}) == ()
+
+    def test_the_documentation_has_them_in_order(self) -> None:
+        text = (Path(__file__).parents[3] / "docs" / "export.md").read_text()
+        assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(NAMES)
 
     def test_an_unknown_one(self) -> None:
         with pytest.raises(ValueError, match="no rewrite is named fold_heads; there are fold_head, matrix_resize"):
