@@ -18,6 +18,7 @@ from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
+import numpy as np
 from peers import PeerError, fetch
 from results import TITLES, markdown, middle, plot, targets
 from variants import INPUTS, Row, Variant, open_variants, prepare_bundles
@@ -30,7 +31,6 @@ from mmms_deploy.bench.workload import Picture, make_pictures
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.contract import to_builtins
 from mmms_deploy.engines.cores import available_cores
-from mmms_deploy.verify import iou
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
@@ -119,19 +119,19 @@ def _measure(variants: Sequence[Variant], pictures: Sequence[Picture]) -> None:
                     for point in picture.clicks[start : start + BURST]:
                         variant.click(point, record=True)
             _say(f"image {number + 1} of {len(pictures)} done")
-        _compare_masks(variants)
+        _compare(variants)
     finally:
         for variant in variants:
             variant.close()
 
 
-def _compare_masks(variants: Sequence[Variant]) -> None:
-    """Note how much each last mask agrees with eager PyTorch's: speed that costs the answer is none."""
-    reference = next((v.mask() for v in variants if v.row.key.endswith("/eager")), None)
+def _compare(variants: Sequence[Variant]) -> None:
+    """Note how far each last answer is from eager PyTorch's: speed that costs the answer is none."""
+    reference = next((v.probability() for v in variants if v.row.key.endswith("/eager")), None)
     for variant in variants:
-        mask = variant.mask()
-        if reference is not None and mask is not None and not variant.row.key.endswith("/eager"):
-            variant.row.agreement = iou(mask, reference)
+        answer = variant.probability()
+        if reference is not None and answer is not None and not variant.row.key.endswith("/eager"):
+            variant.row.difference = float(np.abs(answer - reference).max())
 
 
 def _networks(rows: Sequence[Row]) -> str:
@@ -181,7 +181,7 @@ def _write(out: Path, rows: Sequence[Row], peaks: dict[str, Peak], machine: Any,
 
 
 def _print(rows: Sequence[Row], peaks: dict[str, Peak]) -> None:
-    print(f"{'':<44}{'click, ms':>12}{'host, ms':>12}{'image, ms':>12}{'IoU':>10}")
+    print(f"{'':<44}{'click, ms':>12}{'host, ms':>12}{'image, ms':>12}{'difference':>12}")
     for row in rows:
         shown = f"{row.inputs or 'instead'}: {row.label}"
         if row.why:
@@ -189,7 +189,7 @@ def _print(rows: Sequence[Row], peaks: dict[str, Peak]) -> None:
             continue
         cells = [middle(row.click), middle(row.host), middle(row.image)]
         text = "".join(f"{'' if value is None else f'{value:.1f}':>12}" for value in cells)
-        print(f"{shown:<44}{text}{'' if row.agreement is None else f'{row.agreement:.4f}':>10}")
+        print(f"{shown:<44}{text}{'' if row.difference is None else f'{row.difference:.1e}':>12}")
     for precision, peak in peaks.items():
         print(f"matrix products, {precision}: {max(peak.rates):.0f} GFLOP/s ({peak.library})")
     known = {precision: max(peak.rates) for precision, peak in peaks.items()}

@@ -44,7 +44,7 @@ class Row:
         host: The rest of the click.
         gflop: Operations of the click stage in 10^9; None when they were not counted.
         parameters: Parameters of the network; None when it does not say.
-        agreement: IoU of the last mask with eager PyTorch's; None when it was not compared.
+        difference: Largest difference of the last probabilities from eager PyTorch's; None when not compared.
         library: What executed it.
         evidence: What proves the precision.
         rewrites: The exact rewrites that the graphs were exported with.
@@ -62,7 +62,7 @@ class Row:
     host: list[float] = field(default_factory=list)
     gflop: float | None = None
     parameters: int | None = None
-    agreement: float | None = None
+    difference: float | None = None
     library: str = ""
     evidence: str = ""
     rewrites: tuple[str, ...] = ()
@@ -82,8 +82,8 @@ class Variant(Protocol):
         """Answer a click, and record its time."""
         ...
 
-    def mask(self) -> np.ndarray | None:
-        """Return the mask after the clicks so far, where it can be compared."""
+    def probability(self) -> np.ndarray | None:
+        """Return (H, W), the newest answer at the network's resolution, where it can be compared."""
         ...
 
     def close(self) -> None:
@@ -123,9 +123,9 @@ class EngineVariant:
             self.row.engine.append(sample.engine)
             self.row.host.append(sample.host)
 
-    def mask(self) -> np.ndarray | None:
-        """Return the mask after the clicks so far, where it can be compared."""
-        return self._probe.mask
+    def probability(self) -> np.ndarray | None:
+        """Return (H, W), the newest answer at the network's resolution, where it can be compared."""
+        return self._probe.result.network_probability
 
     def close(self) -> None:
         """Free everything."""
@@ -140,7 +140,6 @@ class EagerVariant:
         self.row = row
         self._eager = EagerMMMS(Bundle(path, verify=False).manifest, threads)
         row.library = f"PyTorch {self._eager.version}, {threads} threads"
-        self._mask: np.ndarray | None = None
 
     def set_image(self, picture: Picture) -> float:
         """Take an image; return the time in ms."""
@@ -151,13 +150,13 @@ class EagerVariant:
     def click(self, point: Point, *, record: bool) -> None:
         """Answer a click, and record its time."""
         start = perf_counter()
-        self._mask = self._eager.click(*point)
+        self._eager.click(*point)
         if record:
             self.row.click.append(1e3 * (perf_counter() - start))
 
-    def mask(self) -> np.ndarray | None:
-        """Return the mask after the clicks so far, where it can be compared."""
-        return self._mask
+    def probability(self) -> np.ndarray | None:
+        """Return (H, W), the newest answer at the network's resolution, where it can be compared."""
+        return self._eager.probability
 
     def close(self) -> None:
         """Free everything."""
@@ -185,8 +184,8 @@ class Sam2Variant:
         if record:
             self.row.click.append(spent)
 
-    def mask(self) -> np.ndarray | None:
-        """Return the mask after the clicks so far, where it can be compared."""
+    def probability(self) -> np.ndarray | None:
+        """Return (H, W), the newest answer at the network's resolution, where it can be compared."""
         return None
 
     def close(self) -> None:

@@ -46,8 +46,9 @@ class EagerMMMS:
         self._network = random_network(config, manifest.provenance.random_seed or 0)
         if manifest.trained and _load_demo(self._network, manifest):
             self.weights = "the checkpoint's weights"
-        self._manifest = manifest
-        height, width = manifest.size
+        # Sizes and preparation are the network's own: a deployed graph may have taken the normalisation in.
+        self._config = config
+        height, width = config.size
         self._columns = torch.arange(width, dtype=torch.float32)[None, :]
         self._rows = torch.arange(height, dtype=torch.float32)[:, None]
 
@@ -56,20 +57,25 @@ class EagerMMMS:
         """Version of PyTorch."""
         return str(self._torch.__version__)
 
+    @property
+    def probability(self) -> npt.NDArray[np.float32]:
+        """(H, W) float32: the newest answer at the network's own resolution."""
+        return np.asarray(self._previous.numpy(), dtype=np.float32)
+
     def set_image(self, picture: Picture) -> None:
         """Prepare an image and compute its features."""
         torch = self._torch
         with torch.inference_mode():
-            rgb = self._tensor(prepare(picture.rgb, self._manifest.image, self._manifest.size))
-            loaded = load_modalities(picture.modalities, self._manifest.modalities, picture.rgb)
+            rgb = self._tensor(prepare(picture.rgb, self._config.image, self._config.size))
+            loaded = load_modalities(picture.modalities, self._config.modalities, picture.rgb)
             modalities = {
-                spec.name: self._tensor(prepare(loaded[spec.name], spec, self._manifest.size))
-                for spec in self._manifest.modalities
+                spec.name: self._tensor(prepare(loaded[spec.name], spec, self._config.size))
+                for spec in self._config.modalities
             }
             self._features = self._network.features(rgb, modalities)
         self._size = (picture.rgb.shape[0], picture.rgb.shape[1])
-        self._disks = {True: torch.zeros(self._manifest.size), False: torch.zeros(self._manifest.size)}
-        self._previous = torch.zeros(self._manifest.size)
+        self._disks = {True: torch.zeros(self._config.size), False: torch.zeros(self._config.size)}
+        self._previous = torch.zeros(self._config.size)
 
     def click(self, x: float, y: float, positive: bool) -> npt.NDArray[np.bool_]:
         """Answer a click at image pixel (x, y).
@@ -78,8 +84,8 @@ class EagerMMMS:
             (H0, W0) bool.
         """
         torch = self._torch
-        rule = self._manifest.clicks
-        column, row = to_network(x, y, image=self._size, network=self._manifest.size, rule=rule.coordinates)
+        rule = self._config.clicks
+        column, row = to_network(x, y, image=self._size, network=self._config.size, rule=rule.coordinates)
         with torch.inference_mode():
             near = (self._columns - column) ** 2 + (self._rows - row) ** 2 <= rule.radius**2
             self._disks[positive][near] = 1.0

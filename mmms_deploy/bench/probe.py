@@ -8,7 +8,7 @@ from time import perf_counter
 from mmms_deploy.bench.timed import Ledger, TimedEngine
 from mmms_deploy.bench.workload import Picture, Point
 from mmms_deploy.engines.protocol import Engine
-from mmms_deploy.resize import BoolArray
+from mmms_deploy.result import ClickResult
 from mmms_deploy.session import Session
 
 
@@ -87,9 +87,9 @@ class Probe:
         return ClickSample(total, engine, transfer, mask, total - engine - transfer - mask)
 
     @property
-    def mask(self) -> BoolArray:
-        """(H0, W0) bool: the mask after the clicks so far."""
-        return self._session.mask
+    def result(self) -> ClickResult:
+        """The answer to the clicks so far."""
+        return self._session.result
 
     def close(self) -> None:
         """Close the session."""
