@@ -55,9 +55,11 @@ class Session:
         device: ``auto``, ``cpu`` or ``cuda``.
         engine: Name of an engine, or an open engine of this bundle that several sessions share; such an engine is not
             closed by the session, and ``device``, ``precision`` and ``threads`` must fit it or be left alone.
-        precision: ``fp32``, ``fp16`` or ``bf16``; None takes the engine's best.
+        precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed
+            ``mmms-verify --all-engines`` on this machine. :attr:`engine` says what was taken, and why.
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
-        strict: Whether to refuse another precision than asked for instead of warning.
+        strict: Whether to refuse another engine, precision or number of threads than asked for instead of warning,
+            and to take ``fp32`` when no precision was asked for.
         history_limit: How many clicks can be undone; None for all of them. A step keeps the click stage's state: three
             float32 maps of the network's size with the cell of this package (2.4 MB at 448 x 448).
 
@@ -296,7 +298,7 @@ class Session:
 
     @property
     def engine(self) -> EngineInfo:
-        """What really executes."""
+        """What really executes, and why it was chosen."""
         return self._engine.info
 
     @property

@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from types import MappingProxyType
 
 import numpy as np
 
 from mmms_deploy.bundle import GOLDEN_NAME, Bundle, GateCheck, Precision
+from mmms_deploy.engines.backends import candidates
 from mmms_deploy.engines.protocol import Engine, EngineInfo
-from mmms_deploy.errors import BundleCorruptError, SessionError, VerificationError
+from mmms_deploy.engines.verdicts import Verdict, write_verdict
+from mmms_deploy.errors import (
+    BundleCorruptError,
+    EngineError,
+    EngineUnavailableError,
+    MMMSDeployError,
+    SessionError,
+    VerificationError,
+)
 from mmms_deploy.golden import GoldenCase, load_golden
 from mmms_deploy.resize import BoolArray
 from mmms_deploy.result import ClickResult
@@ -72,6 +82,11 @@ class VerificationReport:
     def worst(self) -> ClickCheck:
         """The click that fits its reference least."""
         return min(self.checks, key=lambda check: check.iou)
+
+    @property
+    def milliseconds(self) -> float:
+        """Median time of a click, in milliseconds."""
+        return float(np.median([check.milliseconds for check in self.checks]))
 
     @property
     def failures(self) -> tuple[ClickCheck, ...]:
@@ -193,6 +208,85 @@ def verify(
     )
     report.raise_for_failures()
     return report
+
+
+@dataclass(frozen=True)
+class EngineOutcome:
+    """How one engine and precision did on this machine.
+
+    Attributes:
+        engine: Name of the engine.
+        precision: What it was to compute in.
+        report: What the replay found; None when there was none.
+        error: Why there was none; None when there was one.
+        kept: Whether the verdict was kept for ``device="auto"``.
+    """
+
+    engine: str
+    precision: Precision
+    report: VerificationReport | None
+    error: MMMSDeployError | None
+    kept: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether every mask kept the limit."""
+        return self.report is not None and not self.report.failures
+
+
+def replay_engines(
+    bundle: Bundle | str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> tuple[EngineOutcome, ...]:
+    """Replay the golden clicks with every installed engine in every precision, and keep the verdicts.
+
+    From then on ``device="auto"`` takes the fastest that passed, on this machine and with these versions.
+
+    Args:
+        bundle: A bundle, or the path of one; its files are compared with their hashes when a path is given.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: CPU threads a stage computes with; None takes the physical cores this process may use.
+        on_progress: Called with (engine and precision, clicks done, clicks in all).
+
+    Returns:
+        What was found, good or bad.
+
+    Raises:
+        BundleError: The bundle cannot be used, or its files differ from its manifest.
+        EngineUnavailableError: There is no engine for the device.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+    load_golden(bundle.file(GOLDEN_NAME))  # a bad replay is no engine's fault
+    outcomes = []
+    for candidate in candidates(bundle, device):
+        name, precision = candidate.backend.name, candidate.precision
+        try:
+            engine = candidate.backend.open(bundle, precision, threads, "replayed with every other engine")
+        except (BundleCorruptError, EngineUnavailableError) as error:
+            outcomes.append(EngineOutcome(name, precision, None, error, kept=False))
+            continue
+        try:
+            report = replay(bundle, engine=engine, on_progress=partial(on_progress, str(candidate)))
+        except EngineError as error:
+            outcomes.append(EngineOutcome(name, precision, None, error, kept=False))
+            continue
+        finally:
+            engine.close()
+        verdict = Verdict(
+            engine=name,
+            version=candidate.version,
+            precision=precision,
+            passed=not report.failures,
+            iou=report.worst.iou,
+            limit=report.limit,
+            milliseconds=report.milliseconds,
+            threads=report.engine.threads,
+        )
+        outcomes.append(EngineOutcome(name, precision, report, None, kept=write_verdict(bundle, verdict)))
+    return tuple(outcomes)
 
 
 def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[ClickCheck, ClickResult]]:

@@ -1,12 +1,72 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mmms_deploy.bundle import Bundle
+from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.engines import backends
+from mmms_deploy.engines.cache import VARIABLE
+from mmms_deploy.engines.verdicts import Verdict
 from tests.toy import write_toy
+
+CPU_ENGINES = [
+    pytest.param((backend.name, precision), id=f"{backend.name}-{precision}")
+    for backend in backends.BACKENDS
+    if backend.device == "cpu"
+    for precision, source in backend.computes.items()
+    if source is Precision.FP32
+]
+"""Every engine on the CPU in every precision that it computes from float32 graphs."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own: what this machine's user keeps neither helps nor hurts."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(folder))
+        yield folder
+
+
+def skip_without(name: str, precision: Precision) -> None:
+    if name == "openvino" and precision is Precision.BF16:
+        from mmms_deploy.engines.openvino_cpu import bf16_capable
+
+        if not bf16_capable():
+            pytest.skip("this CPU has no instructions for bf16 (AVX512_BF16 or AMX)")
+
+
+@pytest.fixture(params=CPU_ENGINES)
+def cpu_engine(request: pytest.FixtureRequest) -> tuple[str, Precision]:
+    """Name and precision of every engine on the CPU, in turn."""
+    name, precision = request.param
+    skip_without(name, precision)
+    return name, precision
+
+
+@pytest.fixture
+def every_engine(cpu_engine: tuple[str, Precision], monkeypatch: pytest.MonkeyPatch) -> tuple[str, Precision]:
+    """Makes every engine on the CPU, in turn, the one that auto takes: as if it were the fastest that passed here."""
+
+    def read_verdict(bundle: Bundle, engine: str, version: str, precision: Precision) -> Verdict | None:
+        if (engine, precision) != cpu_engine:
+            return None
+        return Verdict(
+            engine=engine,
+            version=version,
+            precision=precision,
+            passed=True,
+            iou=1.0,
+            limit=0.99,
+            milliseconds=1.0,
+            threads=1,
+        )
+
+    monkeypatch.setattr(backends, "read_verdict", read_verdict)
+    return cpu_engine
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,8 @@ from mmms_deploy.geometry import to_network
 from mmms_deploy.resize import resize
 from tests.toy import Reference, write_toy
 
+pytestmark = pytest.mark.usefixtures("every_engine")
+
 SIZE = (50, 70)
 GREY = np.full((*SIZE, 3), 51, dtype=np.uint8)
 
@@ -439,7 +441,7 @@ def test_shared_engine_is_not_closed(paint: Bundle) -> None:
     with Session(paint, engine=engine) as first:
         first.set_image(GREY)
         first.click(3, 3)
-    with Session(paint, engine=engine, device="cpu", precision="fp32") as second:
+    with Session(paint, engine=engine, device="cpu", precision=engine.info.precision) as second:
         second.set_image(GREY)
         second.click(3, 3)
     engine.close()

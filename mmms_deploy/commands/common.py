@@ -10,12 +10,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
+
+if TYPE_CHECKING:
+    from mmms_deploy.engines.protocol import EngineInfo
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,6 +67,13 @@ def say(kind: str, message: str) -> None:
     click.echo(f"{click.style(f'{kind}:', fg='red' if kind == 'error' else 'yellow', bold=True)} {message}", err=True)
 
 
+def print_engine(info: EngineInfo) -> None:
+    """Print what executes, and why."""
+    console.print(f"engine   {info}", soft_wrap=True)
+    if info.reason:
+        console.print(f"         [dim]{escape(info.reason)}[/]", soft_wrap=True)
+
+
 @contextmanager
 def _spoken_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -91,15 +102,27 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
-            click.option("--engine", default=None, help="Name of an engine.  [default: the best for the device]"),
-            click.option("--precision", default=None, help="fp32, fp16 or bf16.  [default: the engine's best]"),
+            click.option(
+                "--engine",
+                default=None,
+                help="openvino or onnxruntime.  [default: the fastest that passed mmms-verify --all-engines]",
+            ),
+            click.option(
+                "--precision",
+                default=None,
+                help="fp32, fp16 or bf16.  [default: fp32, or a faster one that passed mmms-verify --all-engines]",
+            ),
             click.option(
                 "--threads",
                 type=click.IntRange(min=1),
                 default=None,
                 help="CPU threads.  [default: the physical cores this process may use]",
             ),
-            click.option("--strict", is_flag=True, help="Refuse another precision than asked for instead of warning."),
+            click.option(
+                "--strict",
+                is_flag=True,
+                help="Refuse what was not asked for instead of warning; fp32 when nothing was.",
+            ),
         )
     ):
         function = option(function)

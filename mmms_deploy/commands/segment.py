@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from mmms_deploy.commands.common import console, engine_options, err_console, user_errors, warn
+from mmms_deploy.commands.common import console, engine_options, err_console, print_engine, user_errors, warn
 from mmms_deploy.commands.output import check_output, write_atomically
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _check_usage(
 
 def _print_image(session: Session, image: Path, timings: ImageTimings) -> None:
     height, width = session.image_size
-    console.print(f"engine   {session.engine}", soft_wrap=True)
+    print_engine(session.engine)
     console.print(
         f"image    {escape(str(image))} ({width} x {height}), prepared in {timings.prepare:.1f} ms,"
         f" encoded in {timings.engine:.1f} ms",

@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from mmms_deploy.commands.common import console, engine_options, err_console, user_errors
+from mmms_deploy.commands.common import console, engine_options, err_console, print_engine, user_errors, warn
 
 if TYPE_CHECKING:
-    from mmms_deploy.verify import VerificationReport
+    from mmms_deploy.verify import EngineOutcome, VerificationReport
 
 
 @click.command(
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   mmms-verify bundles/demo
-  mmms-verify bundles/demo --device cpu --threads 1""",
+  mmms-verify bundles/demo --device cpu --threads 1
+  mmms-verify bundles/demo --all-engines""",
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
@@ -31,12 +32,18 @@ Examples:
     default=None,
     help="Smallest IoU that passes.  [default: 0.99 for fp32, 0.97 for fp16, 0.95 for bf16]",
 )
+@click.option(
+    "--all-engines",
+    is_flag=True,
+    help="Replay with every installed engine in every precision, and keep what was found for --device auto.",
+)
 @engine_options
 @click.version_option(package_name="mmms-deploy")
 @user_errors
 def main(
     bundle: Path,
     limit: float | None,
+    all_engines: bool,
     device: str,
     engine: str | None,
     precision: str | None,
@@ -47,7 +54,15 @@ def main(
 
     Compares every file with its recorded hash, then replays the golden clicks in the bundle through a session, closed
     loop, and compares each mask with the checkpoint's own. Exits with 1 when a hash or a mask differs.
+
+    With --all-engines, --device auto takes the fastest engine and precision that passed from then on, and the command
+    exits with 1 when one in fp32 does not pass.
     """
+    if all_engines:
+        if engine is not None or precision is not None or limit is not None or strict:
+            raise click.UsageError("--all-engines goes without --engine, --precision, --limit and --strict.")
+        _verify_all(bundle, device, threads)
+        return
     from mmms_deploy.verify import replay
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -66,12 +81,74 @@ def main(
             ),
         )
     console.print(_table(report))
+    print_engine(report.engine)
     report.raise_for_failures()
     console.print(
         f"[bold green]passed[/]: {len(report.checks)} clicks on {report.engine}; smallest IoU {report.worst.iou:.4f},"
         f" limit {report.limit}; {report.seconds:.1f} s",
         soft_wrap=True,
     )
+
+
+def _verify_all(path: Path, device: str, threads: int | None) -> None:
+    from mmms_deploy.bundle import Bundle
+    from mmms_deploy.engines.select import choose
+    from mmms_deploy.errors import VerificationError
+    from mmms_deploy.verify import replay_engines
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=err_console, transient=True) as progress:
+        task = progress.add_task("comparing hashes, opening the engines", total=None)
+        bundle = Bundle(path)
+        outcomes = replay_engines(
+            bundle,
+            device=device,
+            threads=threads,
+            on_progress=lambda name, done, total: progress.update(
+                task, description=f"replaying golden clicks, {name}", completed=done, total=total
+            ),
+        )
+    console.print(_engines_table(path, outcomes))
+    for outcome in outcomes:
+        if outcome.error is not None:
+            console.print(f"{outcome.engine} in {outcome.precision}: {escape(outcome.error.given)}", soft_wrap=True)
+    if not any(outcome.kept for outcome in outcomes):
+        warn("nothing could be kept, so that auto does not know of this (MMMS_DEPLOY_CACHE, see docs/engines.md)")
+    bad = [str(o.engine) for o in outcomes if o.precision == "fp32" and not o.passed]
+    if bad or not any(outcome.passed for outcome in outcomes):
+        raise VerificationError(
+            f"{' and '.join(bad) or 'every engine'} did not pass the golden replay of {path}",
+            expected="the checkpoint's own masks from every engine in fp32",
+            fix="see the table; reinstall or upgrade that engine, or report it with its version",
+        )
+    choice = choose(bundle, device=device)
+    console.print(
+        f"[bold green]--device {device}[/] takes [bold]{choice.order[0]}[/]: {escape(choice.reason)}", soft_wrap=True
+    )
+
+
+def _engines_table(path: Path, outcomes: tuple[EngineOutcome, ...]) -> Table:
+    table = Table(title=escape(f"Golden replay of {path} on every engine"), title_justify="left")
+    for heading in ("engine", "precision"):
+        table.add_column(heading)
+    for heading in ("threads", "smallest IoU", "limit", "ms a click"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for outcome in outcomes:
+        report = outcome.report
+        if report is None:
+            table.add_row(outcome.engine, outcome.precision, "", "", "", "", "[yellow]cannot run[/]")
+            continue
+        table.add_row(
+            outcome.engine,
+            outcome.precision,
+            str(report.engine.threads or ""),
+            f"{report.worst.iou:.4f}",
+            f"{report.limit:g}",
+            f"{report.milliseconds:.1f}",
+            "[green]passed[/]" if outcome.passed else "[bold red]differs[/]",
+        )
+    return table
 
 
 def _table(report: VerificationReport) -> Table:

@@ -14,6 +14,8 @@ from mmms_deploy.engines.wheels import require_onnxruntime
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError
 
 NAME = "onnxruntime"
+SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
+"""What this engine computes in, and which of a bundle's graphs it loads for that."""
 PROVIDER = "CPUExecutionProvider"
 _DTYPES = {
     "float32": "tensor(float)",
@@ -49,6 +51,7 @@ class OnnxRuntimeCpu:
         precision: Which of its graphs to load. FP16 graphs run, but ONNX Runtime converts around most of their nodes,
             so they are slower than FP32.
         threads: Threads a stage computes with; None takes the physical cores this process may use.
+        reason: Why this engine was chosen, for its ``info``.
 
     Raises:
         EngineUnavailableError: ONNX Runtime is not installed or cannot be loaded.
@@ -56,11 +59,11 @@ class OnnxRuntimeCpu:
         BundleCorruptError: A graph cannot be loaded, or its inputs and outputs are not the manifest's.
     """
 
-    def __init__(self, bundle: Bundle, precision: Precision, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, precision: Precision, threads: int | None = None, reason: str = "") -> None:
         ort = import_onnxruntime()
         self._value = ort.OrtValue
         self._bundle = bundle
-        self._graphs = {stage.name: stage.graphs[precision] for stage in bundle.manifest.stages}
+        self._graphs = {stage.name: stage.graphs[SOURCES[precision]] for stage in bundle.manifest.stages}
         threads = available_cores() if threads is None else threads
         self._sessions = {
             name: _load(ort, bundle, graph, threads=threads, stage=name) for name, graph in self._graphs.items()
@@ -73,6 +76,8 @@ class OnnxRuntimeCpu:
             version=str(ort.__version__),
             threads=threads,
             providers=(PROVIDER,),
+            evidence=f"graphs in {precision}, which this library computes as they are",
+            reason=reason,
         )
 
     @property

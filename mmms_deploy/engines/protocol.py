@@ -9,7 +9,7 @@ a pool of slots and takes a slot back when its handle is garbage collected.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -31,11 +31,13 @@ class EngineInfo:
     Attributes:
         name: Name of the engine, as ``engine=`` takes it.
         device: ``cpu`` or ``cuda``.
-        precision: Precision of the graphs that are loaded, compared with the tensor types that the library reports.
+        precision: What it computes in.
         library: Name of the library that executes.
         version: Version of that library.
         threads: Threads a stage computes with; None where the device decides.
         providers: What the library says executes the graphs, e.g. ``("CPUExecutionProvider",)``.
+        evidence: What proves the precision, e.g. ``67 of 67 matrix operations in bf16``.
+        reason: Why this engine and precision were chosen; empty when they were opened directly.
     """
 
     name: str
@@ -45,6 +47,8 @@ class EngineInfo:
     version: str
     threads: int | None
     providers: tuple[str, ...]
+    evidence: str = field(default="", compare=False)
+    reason: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads != 1 else ''}"

@@ -1,57 +1,120 @@
-"""Choosing an engine for a bundle: by device, by name, by precision; never silently another one than asked for."""
+"""Choosing an engine for a bundle: by device, by name, by precision; never silently another one than asked for.
+
+What a caller leaves open is chosen by what was measured on this machine: ``mmms-verify BUNDLE --all-engines`` replays
+the golden clicks with every engine and precision and keeps the verdicts. Without them the choice is the first engine in
+float32; a reduced precision is never chosen unless it passed here.
+"""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Protocol, cast
 
 from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines.backends import BACKENDS, DEVICES, Backend, Candidate, backends, candidates
 from mmms_deploy.engines.protocol import Engine
-from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployWarning
+from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError, MMMSDeployWarning
 
-DEVICES = ("auto", "cpu", "cuda")
-
-
-class _EngineClass(Protocol):
-    def __call__(self, bundle: Bundle, precision: Precision, threads: int | None = None) -> Engine: ...
+__all__ = ["BACKENDS", "DEVICES", "Backend", "Choice", "check_shared", "choose", "open_engine"]
 
 
 @dataclass(frozen=True)
-class Backend:
-    """An engine that can be chosen.
+class Choice:
+    """What to open.
 
     Attributes:
-        name: What ``engine=`` takes.
-        device: The device it computes on.
-        precisions: What it can run, best first.
-        module: Where it is; imported when it is chosen.
-        factory: Name of the class in that module.
+        order: What to try, best first; what follows the first is taken, aloud, when that cannot be opened.
+        reason: Why the first comes first.
+        compromise: What the first is instead of what was wanted; None when it is what was wanted.
     """
 
-    name: str
-    device: str
-    precisions: tuple[Precision, ...]
-    module: str
-    factory: str
-
-    def open(self, bundle: Bundle, precision: Precision, threads: int | None) -> Engine:
-        """Open the engine."""
-        factory = cast(_EngineClass, getattr(import_module(self.module), self.factory))
-        return factory(bundle, precision, threads)
+    order: tuple[Candidate, ...]
+    reason: str
+    compromise: str | None = None
 
 
-BACKENDS: tuple[Backend, ...] = (
-    Backend(
-        name="onnxruntime",
-        device="cpu",
-        precisions=(Precision.FP32, Precision.FP16),
-        module="mmms_deploy.engines.onnxruntime_cpu",
-        factory="OnnxRuntimeCpu",
-    ),
-)
-"""Every engine of this version; ``auto`` takes the first."""
+def choose(
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    engine: str | None = None,
+    precision: str | None = None,
+    strict: bool = False,
+) -> Choice:
+    """Choose an engine and a precision, without opening anything; the arguments are those of :func:`open_engine`.
+
+    Raises:
+        EngineUnavailableError: There is none that fits.
+        EngineConflictError: Two installed packages exclude each other.
+    """
+    if precision is not None and precision not in list(Precision):
+        raise EngineUnavailableError(
+            f"precision {precision!r} was asked for",
+            expected=f"one of {', '.join(Precision)}",
+            fix="pass precision=None",
+        )
+    possible = candidates(bundle, device, engine)
+    exact = _by_time([c for c in possible if c.exact])
+    if precision is None:
+        open_to = [c for c in possible if c.exact or (c.passed and not strict)]
+        if exact:
+            return Choice(_by_time(open_to), _reason(_by_time(open_to), bundle))
+    wanted = Precision.FP32 if precision is None else Precision(precision)
+    fitting = _by_time([c for c in possible if c.precision is wanted])
+    if fitting:
+        asked = f"{wanted} was asked for" + ("" if len(fitting) == 1 else f"; {_reason(fitting, bundle)}")
+        return Choice(fitting if strict else (*fitting, *(c for c in exact if c not in fitting)), asked)
+    why, fix = _why_not(bundle, wanted, possible, backends(device, engine))
+    if strict:
+        others = dict.fromkeys(str(c.precision) for c in possible)
+        raise EngineUnavailableError(
+            f"precision {wanted} is not possible: {why}",
+            expected=f"one of {', '.join(others)}",
+            fix=f"pass precision={next(iter(others))!r}, or {fix}",
+        )
+    order = exact or _by_time(possible)
+    return Choice(order, f"{wanted} is not possible: {why}", f"{order[0].precision} instead of {wanted}: {why} ({fix})")
+
+
+def _by_time(found: list[Candidate]) -> tuple[Candidate, ...]:
+    """Sort: what passed on this machine by its time, then what was not tried, then what failed."""
+
+    def rank(candidate: Candidate) -> tuple[int, float]:
+        if candidate.verdict is None:
+            return 1, 0.0
+        return (0, candidate.verdict.milliseconds) if candidate.verdict.passed else (2, 0.0)
+
+    return tuple(sorted(found, key=rank))
+
+
+def _reason(order: tuple[Candidate, ...], bundle: Bundle) -> str:
+    first = order[0]
+    measured = sum(candidate.passed for candidate in order)
+    if first.verdict is None:
+        return (
+            f"the first engine in {first.precision}; nothing was measured here yet, mmms-verify {bundle.path}"
+            " --all-engines does"
+        )
+    if not first.passed:
+        return f"the only one left, and it failed the golden replay here: smallest IoU {first.verdict.iou:.4f}"
+    fastest = "" if measured == 1 else f"the fastest of {measured} that "
+    return (
+        f"{fastest}passed the golden replay here: {first.verdict.milliseconds:.1f} ms a click, smallest IoU"
+        f" {first.verdict.iou:.4f}"
+    )
+
+
+def _why_not(bundle: Bundle, wanted: Precision, possible: list[Candidate], named: list[Backend]) -> tuple[str, str]:
+    """Return why no engine computes in a precision here, and what to do about it."""
+    able = [backend for backend in named if wanted in backend.computes]
+    if not able:
+        names = " and ".join(dict.fromkeys(candidate.backend.name for candidate in possible))
+        return f"{names} on {possible[0].backend.device} does not run it", "another engine"
+    source = able[0].computes[wanted]
+    if source not in bundle.manifest.precisions:
+        what = "it" if source is wanted else f"graphs in {source}"
+        return f"the bundle does not hold {what}", f"export the checkpoint in {source}"
+    return f"{able[0].name} is not installed", f'pip install "mmms-deploy[{able[0].device}]"'
 
 
 def open_engine(
@@ -68,13 +131,14 @@ def open_engine(
     Args:
         bundle: What to execute.
         device: ``auto``, ``cpu`` or ``cuda``.
-        engine: Name of an engine; None takes the best for the device.
-        precision: ``fp32``, ``fp16`` or ``bf16``; None takes the engine's best.
+        engine: Name of an engine; None takes the fastest that passed on this machine, or else the first.
+        precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed on this machine.
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
-        strict: Whether to refuse another precision than asked for, or than the engine's best, instead of warning.
+        strict: Whether to refuse another engine, precision or number of threads than asked for instead of warning,
+            and to take ``fp32`` when no precision was asked for.
 
     Returns:
-        The engine, open. The caller closes it.
+        The engine, open; its ``info`` says why it was chosen. The caller closes it.
 
     Raises:
         EngineUnavailableError: No such engine, device or precision, here or in this version.
@@ -83,67 +147,51 @@ def open_engine(
         EngineError: ``threads`` is not positive.
 
     Warns:
-        MMMSDeployWarning: Another precision was taken.
+        MMMSDeployWarning: Something else than asked for was taken.
     """
     if threads is not None and threads < 1:
         raise EngineError(f"{threads} threads were asked for", expected="1 or more", fix="pass threads=None")
-    backend = _backend(device, engine)
-    chosen = _precision(bundle, backend, precision, strict=strict)
-    return backend.open(bundle, chosen, threads)
+    choice = choose(bundle, device=device, engine=engine, precision=precision, strict=strict)
+    refused: list[tuple[Candidate, BundleCorruptError | EngineUnavailableError]] = []
+    for candidate in choice.order:
+        reason = f"{refused[0][0]} is not possible: {refused[0][1].given}" if refused else choice.reason
+        try:
+            opened = candidate.backend.open(bundle, candidate.precision, threads, reason)
+        except (BundleCorruptError, EngineUnavailableError) as error:
+            if strict:
+                raise
+            refused.append((candidate, error))
+            continue
+        return _spoken(opened, candidate, bundle, choice, refused, threads, strict=strict)
+    raise refused[0][1]
 
 
-def _backend(device: str, engine: str | None) -> Backend:
-    listed = ", ".join(f"{b.name} ({b.device})" for b in BACKENDS)
-    if device not in DEVICES:
+def _spoken(
+    opened: Engine,
+    candidate: Candidate,
+    bundle: Bundle,
+    choice: Choice,
+    refused: list[tuple[Candidate, BundleCorruptError | EngineUnavailableError]],
+    threads: int | None,
+    *,
+    strict: bool,
+) -> Engine:
+    """Say what differs from what was asked for."""
+    notes = [f"{candidate} is taken instead of {other}: {error.given}" for other, error in refused]
+    if choice.compromise is not None and not refused:
+        notes.append(f"{candidate.backend.name} runs {bundle.path} in {choice.compromise}")
+    if candidate.verdict is not None and not candidate.passed:
+        notes.append(f"{candidate} failed the golden replay of {bundle.path} on this machine")
+    if threads is not None and opened.info.threads != threads:
+        notes.append(f"{candidate.backend.name} computes with {opened.info.threads} threads instead of {threads}")
+    if notes and strict:
+        opened.close()
         raise EngineUnavailableError(
-            f"device {device!r} was asked for", expected=f"one of {', '.join(DEVICES)}", fix='pass device="auto"'
+            notes[0], expected="exactly what was asked for", fix="ask for what is possible, or leave strict out"
         )
-    fitting = [b for b in BACKENDS if device in ("auto", b.device)]
-    if not fitting:
-        raise EngineUnavailableError(
-            f"device {device!r} was asked for, but this version of mmms-deploy has no engine for it",
-            expected=f"a device with an engine: {listed}",
-            fix='pass device="cpu" or device="auto"',
-        )
-    named = [b for b in fitting if engine in (None, b.name)]
-    if not named:
-        raise EngineUnavailableError(
-            f"engine {engine!r} was asked for on device {device!r}",
-            expected=f"one of {listed}",
-            fix="pass engine=None to take the best for the device",
-        )
-    return named[0]
-
-
-def _precision(bundle: Bundle, backend: Backend, asked: str | None, *, strict: bool) -> Precision:
-    here = f"{backend.name} on {backend.device}"
-    held = bundle.manifest.precisions
-    possible = [p for p in backend.precisions if p in held]
-    listed = ", ".join(held) or "none in which every stage exists"
-    if asked is not None and asked not in list(Precision):
-        raise EngineUnavailableError(
-            f"precision {asked!r} was asked for", expected=f"one of {', '.join(Precision)}", fix="pass precision=None"
-        )
-    if not possible:
-        raise EngineUnavailableError(
-            f"{bundle.path} has precisions {listed}, of which {here} runs none",
-            expected=f"one of {', '.join(backend.precisions)}",
-            fix="export the checkpoint again in a precision this engine runs",
-        )
-    wanted = Precision(asked) if asked is not None else backend.precisions[0]
-    if wanted in possible:
-        return wanted
-    why = "the bundle does not hold it" if wanted not in held else f"{here} does not run it"
-    if strict:
-        raise EngineUnavailableError(
-            f"precision {wanted} is not possible: {why}",
-            expected=f"one of {', '.join(possible)}",
-            fix=f"pass precision={str(possible[0])!r}, or export the checkpoint in {wanted}",
-        )
-    warnings.warn(
-        f"{here} runs {bundle.path} in {possible[0]} instead of {wanted}: {why}", MMMSDeployWarning, stacklevel=3
-    )
-    return possible[0]
+    for note in notes:
+        warnings.warn(note, MMMSDeployWarning, stacklevel=4)
+    return opened
 
 
 def check_shared(engine: Engine, bundle: Bundle, device: str, precision: str | None, threads: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Which ONNX Runtime wheel is installed, and whether two of them overwrote each other.
+"""Which engines' wheels are installed, and whether two of ONNX Runtime's overwrote each other.
 
 ``onnxruntime`` and ``onnxruntime-gpu`` install the same files under ``site-packages/onnxruntime``. pip does not see the
 conflict: the wheel installed last wins, and which provider then exists is chance.
@@ -25,6 +25,27 @@ FLAVOURS = (
     "ort-nightly-gpu",
 )
 """Distributions that ship the module ``onnxruntime``. Add-ons (onnxruntime-extensions, -genai, -ep-*) do not."""
+
+OPENVINO_FLAVOURS = ("openvino", "openvino-nightly")
+"""Distributions that ship the module ``openvino``."""
+
+
+def require_openvino() -> tuple[str, str]:
+    """Return name and version of the installed distribution of OpenVINO.
+
+    Raises:
+        EngineUnavailableError: It is not installed.
+    """
+    for name in OPENVINO_FLAVOURS:
+        try:
+            return name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise EngineUnavailableError(
+        "OpenVINO is not installed",
+        expected="the package openvino beside the base install",
+        fix='pip install "mmms-deploy[cpu]"',
+    )
 
 
 def installed_flavours() -> dict[str, str]:

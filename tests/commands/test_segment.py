@@ -56,7 +56,8 @@ def test_mask_overlay_and_report(paint: Bundle, image: Path, out: Path) -> None:
     with Image.open(overlay) as picture:
         assert picture.size == (150, 100)
     assert f"image    {image} (150 x 100)" in result.stdout
-    assert re.search(r"engine   ONNX Runtime \S+ on cpu, fp32", result.stdout)
+    assert re.search(r"engine   OpenVINO \S+ on cpu, fp32", result.stdout)
+    assert "the first engine in fp32; nothing was measured here yet" in result.stdout
     assert re.search(rf"click 1  \+ \(30, 20\)  [\d.]+ ms .*mask {first} px", result.stdout)
     assert re.search(r"click 2  - \(100.5, 60\)", result.stdout)
     assert str(out) in result.stdout

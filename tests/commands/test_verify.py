@@ -22,7 +22,7 @@ def test_a_good_bundle(tmp_path: Path, paint: Bundle) -> None:
     write_toy(tmp_path / "good", golden=[case, case])
     result = verify(tmp_path / "good", "--threads", "1")
     assert result.exit_code == 0, result.output
-    assert "passed: 6 clicks on ONNX Runtime" in result.stdout
+    assert "passed: 6 clicks on OpenVINO" in result.stdout
     assert "smallest IoU 1.0000, limit 0.99" in result.stdout
     assert result.stdout.count("1.0000") == 3
 

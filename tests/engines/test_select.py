@@ -1,14 +1,24 @@
 from __future__ import annotations
 
 import warnings
+from importlib import metadata
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines import backends, openvino_cpu
 from mmms_deploy.engines.cores import available_cores
-from mmms_deploy.engines.select import BACKENDS, open_engine
-from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployWarning
+from mmms_deploy.engines.select import BACKENDS, choose, open_engine
+from mmms_deploy.engines.verdicts import Verdict
+from mmms_deploy.errors import (
+    BundleCorruptError,
+    EngineError,
+    EngineUnavailableError,
+    MMMSDeployError,
+    MMMSDeployWarning,
+)
 from tests.toy import write_toy
 
 
@@ -29,18 +39,26 @@ def brain(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
-@pytest.mark.parametrize("engine", [None, "onnxruntime"])
+@pytest.mark.parametrize("engine", [None, "openvino", "onnxruntime"])
 def test_the_cpu(paint: Bundle, device: str, engine: str | None) -> None:
     opened = open_engine(paint, device=device, engine=engine)
     assert (opened.info.device, opened.info.precision) == ("cpu", Precision.FP32)
+    assert opened.info.name == (engine or "openvino")
     assert opened.info.threads == available_cores()
     opened.close()
 
 
 def test_threads(paint: Bundle) -> None:
-    assert open_engine(paint, threads=3).info.threads == 3
+    assert open_engine(paint, threads=3, engine="onnxruntime").info.threads == 3
     with pytest.raises(EngineError, match="0 threads"):
         open_engine(paint, threads=0)
+
+
+def test_fewer_threads_than_asked_for(paint: Bundle) -> None:
+    with pytest.warns(MMMSDeployWarning, match="openvino computes with .* threads instead of 1000"):
+        open_engine(paint, threads=1000, engine="openvino")
+    with pytest.raises(EngineUnavailableError, match="instead of 1000"):
+        open_engine(paint, threads=1000, engine="openvino", strict=True)
 
 
 def test_cuda_is_refused_and_not_replaced(paint: Bundle) -> None:
@@ -83,11 +101,152 @@ def test_a_fallback_is_refused_when_strict(half: Bundle, paint: Bundle) -> None:
 
 
 def test_a_precision_the_engine_does_not_run(brain: Bundle) -> None:
-    with pytest.raises(EngineUnavailableError, match=r"has precisions bf16, of which onnxruntime on cpu runs none"):
+    with pytest.raises(EngineUnavailableError, match=r"has graphs in bf16, of which openvino and onnxruntime can load"):
         open_engine(brain)
+    with pytest.raises(EngineUnavailableError, match=r"of which onnxruntime can load none") as caught:
+        open_engine(brain, engine="onnxruntime")
+    assert caught.value.expected == "graphs in fp32 or fp16"
+
+
+def test_a_precision_that_another_engine_computes(paint: Bundle) -> None:
+    with pytest.warns(MMMSDeployWarning, match="onnxruntime runs .* in fp32 instead of bf16: onnxruntime on cpu does"):
+        assert open_engine(paint, engine="onnxruntime", precision="bf16").info.precision is Precision.FP32
+    with pytest.raises(EngineUnavailableError, match="bf16 is not possible: onnxruntime on cpu does not run it"):
+        open_engine(paint, engine="onnxruntime", precision="bf16", strict=True)
 
 
 def test_backends_are_where_they_say(paint: Bundle) -> None:
     assert len({(backend.name, backend.device) for backend in BACKENDS}) == len(BACKENDS)
     for backend in BACKENDS:
         assert (Path(__file__).parents[2] / (backend.module.replace(".", "/") + ".py")).is_file()
+
+
+# --- what was measured on this machine --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[bool, float]]:
+    """(passed, milliseconds) by (engine, precision), to be filled in by a test."""
+    known: dict[tuple[str, str], tuple[bool, float]] = {}
+
+    def read_verdict(bundle: Bundle, engine: str, version: str, precision: Precision) -> Verdict | None:
+        if (engine, str(precision)) not in known:
+            return None
+        passed, milliseconds = known[engine, str(precision)]
+        return Verdict(
+            engine=engine,
+            version=version,
+            precision=precision,
+            passed=passed,
+            iou=1.0 if passed else 0.5,
+            limit=0.99,
+            milliseconds=milliseconds,
+            threads=1,
+        )
+
+    monkeypatch.setattr(backends, "read_verdict", read_verdict)
+    return known
+
+
+def first(bundle: Bundle, **asked: Any) -> tuple[str, str]:
+    candidate = choose(bundle, **asked).order[0]
+    return candidate.backend.name, str(candidate.precision)
+
+
+def test_nothing_measured_takes_the_first_in_float32_and_says_so(paint: Bundle) -> None:
+    choice = choose(paint)
+    assert [str(candidate) for candidate in choice.order] == ["openvino in fp32", "onnxruntime in fp32"]
+    assert "nothing was measured here yet" in choice.reason
+    assert f"mmms-verify {paint.path} --all-engines" in choice.reason
+    engine = open_engine(paint)
+    assert engine.info.reason == choice.reason
+    engine.close()
+
+
+def test_the_fastest_that_passed_is_taken(paint: Bundle, verdicts: dict[tuple[str, str], tuple[bool, float]]) -> None:
+    verdicts["onnxruntime", "fp32"] = (True, 20.0)
+    assert first(paint) == ("onnxruntime", "fp32"), "measured goes before not measured"
+    verdicts["openvino", "fp32"] = (True, 30.0)
+    assert first(paint) == ("onnxruntime", "fp32")
+    verdicts["openvino", "bf16"] = (True, 12.3)
+    assert first(paint) == ("openvino", "bf16")
+    assert choose(paint).reason == (
+        "the fastest of 3 that passed the golden replay here: 12.3 ms a click, smallest IoU 1.0000"
+    )
+    assert first(paint, precision="fp32") == ("onnxruntime", "fp32")
+    assert first(paint, engine="openvino") == ("openvino", "bf16")
+    assert first(paint, engine="onnxruntime") == ("onnxruntime", "fp32")
+    assert first(paint, engine="openvino", precision="fp32") == ("openvino", "fp32")
+    assert first(paint, strict=True) == ("onnxruntime", "fp32"), "strict takes no reduced precision by itself"
+
+
+def test_a_reduced_precision_that_failed_or_was_not_tried_is_never_taken(
+    paint: Bundle, verdicts: dict[tuple[str, str], tuple[bool, float]]
+) -> None:
+    assert ("openvino", "bf16") not in [(c.backend.name, c.precision) for c in choose(paint).order]
+    verdicts["openvino", "bf16"] = (False, 1.0)
+    assert ("openvino", "bf16") not in [(c.backend.name, c.precision) for c in choose(paint).order]
+    assert first(paint) == ("openvino", "fp32")
+
+
+def test_an_engine_that_failed_comes_last_and_is_warned_of(
+    paint: Bundle, verdicts: dict[tuple[str, str], tuple[bool, float]]
+) -> None:
+    verdicts["openvino", "fp32"] = (False, 1.0)
+    assert first(paint) == ("onnxruntime", "fp32")
+    with pytest.warns(MMMSDeployWarning, match="openvino in fp32 failed the golden replay"):
+        open_engine(paint, engine="openvino").close()
+    with pytest.raises(EngineUnavailableError, match="failed the golden replay"):
+        open_engine(paint, engine="openvino", strict=True)
+
+
+# --- what cannot be opened --------------------------------------------------------------------------------------------
+
+
+def lacking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a distribution look as if it were not installed."""
+    real = metadata.version
+
+    def version(distribution: str) -> str:
+        if distribution == name:
+            raise metadata.PackageNotFoundError(distribution)
+        return real(distribution)
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+def test_an_engine_that_is_not_installed_names_the_command(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking("openvino", monkeypatch)
+    assert open_engine(paint, strict=True).info.name == "onnxruntime"
+    with pytest.raises(EngineUnavailableError, match="OpenVINO is not installed") as caught:
+        open_engine(paint, engine="openvino")
+    assert caught.value.fix == 'pip install "mmms-deploy[cpu]"'
+    with pytest.raises(EngineUnavailableError, match="bf16 is not possible: openvino is not installed") as caught:
+        open_engine(paint, precision="bf16", strict=True)
+    assert 'pip install "mmms-deploy[cpu]"' in str(caught.value.fix)
+    with pytest.warns(MMMSDeployWarning, match=r"in fp32 instead of bf16: openvino is not installed"):
+        assert open_engine(paint, precision="bf16").info.precision is Precision.FP32
+    lacking("onnxruntime", monkeypatch)
+    with pytest.raises(EngineUnavailableError, match="no engine is installed") as caught:
+        open_engine(paint)
+    assert caught.value.fix == 'pip install "mmms-deploy[cpu]"'
+
+
+@pytest.mark.parametrize(
+    "error", [EngineUnavailableError("its libraries are broken"), BundleCorruptError("no such op")]
+)
+def test_an_engine_that_cannot_be_opened_is_replaced_aloud(
+    paint: Bundle, monkeypatch: pytest.MonkeyPatch, error: MMMSDeployError
+) -> None:
+    def broken(*args: object, **kwargs: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(openvino_cpu, "OpenVinoCpu", broken)
+    with pytest.warns(MMMSDeployWarning, match="onnxruntime in fp32 is taken instead of openvino in fp32: "):
+        engine = open_engine(paint)
+    assert engine.info.name == "onnxruntime"
+    assert error.given in engine.info.reason
+    with pytest.raises(type(error), match=error.given):
+        open_engine(paint, strict=True)
+    with pytest.raises(type(error), match=error.given):
+        open_engine(paint, engine="openvino")

@@ -1,0 +1,177 @@
+"""The engines of this version, and which of them could execute a bundle on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from types import MappingProxyType
+from typing import Protocol, cast
+
+from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines.protocol import Engine
+from mmms_deploy.engines.verdicts import Verdict, read_verdict
+from mmms_deploy.engines.wheels import require_onnxruntime, require_openvino
+from mmms_deploy.errors import EngineUnavailableError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class _EngineClass(Protocol):
+    def __call__(
+        self, bundle: Bundle, precision: Precision, threads: int | None = None, reason: str = ""
+    ) -> Engine: ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An engine that can be chosen.
+
+    Attributes:
+        name: What ``engine=`` takes.
+        device: The device it computes on.
+        computes: What it can compute in, best first, and which of a bundle's graphs it loads for that.
+        installed: Returns name and version of the distribution that it needs, or raises.
+        module: Where it is; imported when it is chosen.
+        factory: Name of the class in that module.
+    """
+
+    name: str
+    device: str
+    computes: Mapping[Precision, Precision]
+    installed: Callable[[], tuple[str, str]]
+    module: str
+    factory: str
+
+    def open(self, bundle: Bundle, precision: Precision, threads: int | None, reason: str = "") -> Engine:
+        """Open the engine."""
+        factory = cast(_EngineClass, getattr(import_module(self.module), self.factory))
+        return factory(bundle, precision, threads, reason)
+
+
+BACKENDS: tuple[Backend, ...] = (
+    Backend(
+        name="openvino",
+        device="cpu",
+        computes=MappingProxyType({Precision.FP32: Precision.FP32, Precision.BF16: Precision.FP32}),
+        installed=require_openvino,
+        module="mmms_deploy.engines.openvino_cpu",
+        factory="OpenVinoCpu",
+    ),
+    Backend(
+        name="onnxruntime",
+        device="cpu",
+        computes=MappingProxyType({Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}),
+        installed=require_onnxruntime,
+        module="mmms_deploy.engines.onnxruntime_cpu",
+        factory="OnnxRuntimeCpu",
+    ),
+)
+"""Every engine of this version, in the order in which they are fast in float32 (see docs/engines.md)."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine and a precision in which it could execute a bundle here.
+
+    Attributes:
+        backend: The engine.
+        precision: What it would compute in.
+        version: Version of its distribution.
+        verdict: How it did in the bundle's golden replay on this machine; None when nobody tried.
+    """
+
+    backend: Backend
+    precision: Precision
+    version: str
+    verdict: Verdict | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether it computes in float32."""
+        return self.precision is Precision.FP32
+
+    @property
+    def passed(self) -> bool:
+        """Whether it passed the golden replay on this machine."""
+        return self.verdict is not None and self.verdict.passed
+
+    def __str__(self) -> str:
+        return f"{self.backend.name} in {self.precision}"
+
+
+def backends(device: str, engine: str | None) -> list[Backend]:
+    """Return the engines of that device and name, installed or not.
+
+    Raises:
+        EngineUnavailableError: There is none in this version.
+    """
+    listed = ", ".join(f"{b.name} ({b.device})" for b in BACKENDS)
+    if device not in DEVICES:
+        raise EngineUnavailableError(
+            f"device {device!r} was asked for", expected=f"one of {', '.join(DEVICES)}", fix='pass device="auto"'
+        )
+    fitting = [b for b in BACKENDS if device in ("auto", b.device)]
+    if not fitting:
+        raise EngineUnavailableError(
+            f"device {device!r} was asked for, but this version of mmms-deploy has no engine for it",
+            expected=f"a device with an engine: {listed}",
+            fix='pass device="cpu" or device="auto"',
+        )
+    named = [b for b in fitting if engine in (None, b.name)]
+    if not named:
+        raise EngineUnavailableError(
+            f"engine {engine!r} was asked for on device {device!r}",
+            expected=f"one of {listed}",
+            fix="pass engine=None to take the best for the device",
+        )
+    return named
+
+
+def candidates(bundle: Bundle, device: str = "auto", engine: str | None = None) -> list[Candidate]:
+    """Return every installed engine and precision that could execute a bundle, float32 first.
+
+    Whether the CPU can compute in a precision shows when the engine is opened.
+
+    Args:
+        bundle: The bundle.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        engine: Name of an engine; None for all.
+
+    Raises:
+        EngineUnavailableError: There is none.
+        EngineConflictError: Two installed packages exclude each other.
+    """
+    named = backends(device, engine)
+    here: list[tuple[Backend, str]] = []
+    missing: list[EngineUnavailableError] = []
+    for backend in named:
+        try:
+            here.append((backend, backend.installed()[1]))
+        except EngineUnavailableError as error:
+            missing.append(error)
+    if not here and len(missing) == 1:
+        raise missing[0]
+    if not here:
+        raise EngineUnavailableError(
+            f"no engine is installed: {', '.join(error.given for error in missing)}",
+            expected="one engine beside the base install",
+            fix=missing[0].fix,
+        )
+    held = bundle.manifest.precisions
+    found = [
+        Candidate(backend, precision, version)
+        for backend, version in here
+        for precision, source in backend.computes.items()
+        if source in held
+    ]
+    if not found:
+        runs = dict.fromkeys(str(source) for backend, _ in here for source in backend.computes.values())
+        raise EngineUnavailableError(
+            f"{bundle.path} has graphs in {', '.join(held) or 'no precision in which every stage exists'}, of which"
+            f" {' and '.join(backend.name for backend, _ in here)} can load none",
+            expected=f"graphs in {' or '.join(runs)}",
+            fix="export the checkpoint again",
+        )
+    found.sort(key=lambda candidate: not candidate.exact)
+    return [replace(c, verdict=read_verdict(bundle, c.backend.name, c.version, c.precision)) for c in found]

@@ -1,0 +1,81 @@
+"""What was found out about an engine on this machine: whether it passed a bundle's golden replay, and how fast.
+
+A verdict holds for one bundle, engine, precision, version of everything involved, and CPU. It is written by a replay
+(:func:`mmms_deploy.verify.replay_engines`) and read when an engine is chosen.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+import mmms_deploy
+from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.contract import Struct
+from mmms_deploy.engines.cache import cache_folder, cache_key, store
+from mmms_deploy.engines.cpu import cpu_identity
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """How an engine did in a bundle's golden replay.
+
+    Attributes:
+        engine: Name of the engine.
+        version: Version of its library.
+        precision: What it computed in.
+        passed: Whether every mask kept the limit.
+        iou: The smallest intersection over union with a reference mask.
+        limit: The limit of that precision.
+        milliseconds: Median time of a click.
+        threads: Threads it computed with.
+    """
+
+    engine: str
+    version: str
+    precision: Precision
+    passed: bool
+    iou: float
+    limit: float
+    milliseconds: float
+    threads: int | None
+
+
+def read_verdict(bundle: Bundle, engine: str, version: str, precision: Precision) -> Verdict | None:
+    """Return what is known about an engine, or None; what cannot be read counts as not known."""
+    file = _file(bundle, engine, version, precision)
+    if file is None:
+        return None
+    try:
+        verdict = msgspec.json.decode(file.read_bytes(), type=Verdict)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    same = (verdict.engine, verdict.version, verdict.precision) == (engine, version, precision)
+    return verdict if same and verdict.milliseconds > 0 else None
+
+
+def write_verdict(bundle: Bundle, verdict: Verdict) -> bool:
+    """Keep a verdict, in the place of an older one.
+
+    Returns:
+        Whether it could be kept; not when caching is off.
+    """
+    file = _file(bundle, verdict.engine, verdict.version, verdict.precision)
+    return file is not None and store(file, [msgspec.json.format(msgspec.json.encode(verdict)) + b"\n"])
+
+
+def _file(bundle: Bundle, engine: str, version: str, precision: Precision) -> Path | None:
+    folder = cache_folder()
+    if folder is None:
+        return None
+    key = cache_key(
+        bundle=bundle.manifest.digest,
+        engine=engine,
+        version=version,
+        precision=precision,
+        package=mmms_deploy.__version__,
+        numpy=np.__version__,
+        cpu=cpu_identity(),
+    )
+    return folder / "verdicts" / f"{key}.json"
