@@ -22,11 +22,33 @@ def scripts(monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
-def test_help() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "cpu.py"), "--help"]
+@pytest.mark.parametrize(("script", "option"), [("cpu.py", "--prepare"), ("operators.py", "--precision")])
+def test_help(script, option) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "--prepare" in done.stdout
+    assert option in done.stdout
+
+
+def test_operators_of_a_stage(paint) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "operators.py"), str(paint.path), "--engine", "onnxruntime"]
+    done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "paint, stage click, onnxruntime fp32, 1 threads" in done.stdout
+    done = subprocess.run([*command, "--stage", "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "has the stages image, click" in done.stderr
+
+
+def test_time_by_kind() -> None:
+    from operators import Node, table
+
+    text = table([Node("a", "Conv", 3.0), Node("b", "Conv", 1.0), Node("c", "Add", 4.0), Node("d", "Nop", 0.0)], 2)
+    assert "| Conv | 2 | 4.00 | 50.0 % |" in text
+    assert "| all | 4 | 8.00 | |" in text
+    assert "Nop" not in text
+    assert text.index("| c | Add | 4.00 |") < text.index("| a | Conv | 3.00 |")
+    assert "| b |" not in text
 
 
 def test_the_package_does_not_import_them() -> None:
