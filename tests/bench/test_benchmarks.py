@@ -10,6 +10,7 @@ from base64 import b64encode
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from tests.bench.reports import MACHINE
@@ -135,3 +136,59 @@ def test_table_and_plots() -> None:
         drawn = " ".join(tree.itertext())
         assert "RGB: ours" in drawn
         assert "exported" not in drawn
+
+
+class Fake:
+    """A variant that only notes what it is asked."""
+
+    def __init__(self, key: str, seen: list, *, fails: bool = False) -> None:
+        from variants import Row
+
+        self.row = Row(key=key, label=key, inputs="rgb")
+        self.seen = seen
+        self.fails = fails
+        self.closed = False
+
+    def set_image(self, picture) -> float:
+        self.seen.append((self.row.key, "image"))
+        return 5.0
+
+    def click(self, point, *, record: bool) -> None:
+        if self.fails:
+            raise RuntimeError("out of order")
+        if record:
+            self.row.click.append(1.0)
+
+    def probability(self):
+        return np.full((2, 2), 0.5 if self.row.key.endswith("eager") else 0.75)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_turns(monkeypatch, paint) -> None:
+    import cpu
+
+    from mmms_deploy.bench.workload import make_pictures
+
+    monkeypatch.setattr(cpu, "SETTLE", 0.0)
+    seen: list = []
+    variants = [Fake("rgb/eager", seen), Fake("rgb/a", seen), Fake("rgb/b", seen)]
+    cpu._measure(variants, make_pictures(paint.manifest, 3, 7, (10, 12)))
+    assert [len(v.row.image) for v in variants] == [3, 3, 3]
+    assert [len(v.row.click) for v in variants] == [21, 21, 21]
+    assert [v.row.difference for v in variants] == [None, 0.25, 0.25]
+    assert all(v.closed for v in variants)
+    after_warm_up = [key for key, _ in seen[3:]]
+    assert {after_warm_up[0], after_warm_up[3], after_warm_up[6]} == {"rgb/eager", "rgb/a", "rgb/b"}
+
+
+def test_variants_are_closed_when_one_fails(paint) -> None:
+    import cpu
+
+    from mmms_deploy.bench.workload import make_pictures
+
+    variants = [Fake("rgb/a", []), Fake("rgb/b", [], fails=True)]
+    with pytest.raises(RuntimeError, match="out of order"):
+        cpu._measure(variants, make_pictures(paint.manifest, 1, 2, (10, 12)))
+    assert all(v.closed for v in variants)
