@@ -7,11 +7,12 @@ import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.contract import ModalitySpec
-from mmms_deploy.errors import BundleCorruptError, VerificationError
+from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError, MMMSDeployWarning, VerificationError
 from mmms_deploy.geometry import to_network
 from mmms_deploy.golden import GoldenCase
 from mmms_deploy.resize import resize
-from mmms_deploy.verify import LIMITS, iou, replay, verify
+from mmms_deploy.session import Session
+from mmms_deploy.verify import LIMITS, iou, replay, replay_engines, verify
 from tests.toy import Reference, write_toy
 
 pytestmark = pytest.mark.usefixtures("every_engine")
@@ -117,6 +118,63 @@ def test_a_replay_that_does_not_fit_its_bundle(tmp_path: Path, case: GoldenCase)
     write_toy(tmp_path / "modal", modalities=(ModalitySpec(name="depth"),), golden=[case])
     with pytest.raises(BundleCorruptError, match="missing: depth"):
         verify(tmp_path / "modal")
+
+
+def test_every_engine_is_replayed_and_remembered(
+    tmp_path: Path, case: GoldenCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # what auto takes is what is found here
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
+    bundle = write_toy(tmp_path / "all", golden=[case])
+    seen: list[tuple[str, int, int]] = []
+    outcomes = replay_engines(bundle, threads=1, on_progress=lambda *progress: seen.append(progress))
+    ran = [outcome for outcome in outcomes if outcome.report is not None]
+    assert [(o.engine, o.precision) for o in outcomes] == [
+        ("openvino", Precision.FP32),
+        ("onnxruntime", Precision.FP32),
+        ("openvino", Precision.BF16),
+    ]
+    assert all(outcome.passed and outcome.kept for outcome in ran)
+    assert seen[:3] == [("openvino in fp32", n, 3) for n in (1, 2, 3)]
+    fastest = min(ran, key=lambda outcome: outcome.report.milliseconds)
+    with Session(bundle) as session:
+        assert (session.engine.name, session.engine.precision) == (fastest.engine, fastest.precision)
+        assert f"the fastest of {len(ran)} that passed the golden replay here" in session.engine.reason
+
+
+def test_empty_masks_prove_no_reduced_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
+    for outcome in replay_engines(write_toy(tmp_path / "blank"), threads=1):
+        if outcome.report is not None:
+            assert not outcome.report.failures
+            assert not outcome.report.telling
+        assert outcome.passed == (outcome.precision is Precision.FP32)
+
+
+def test_an_engine_that_answers_otherwise_is_not_taken(
+    tmp_path: Path, case: GoldenCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
+    bundle = write_toy(tmp_path / "bad", golden=[spoiled(case, 1)])
+    outcomes = replay_engines(bundle, threads=1)
+    assert not any(outcome.passed for outcome in outcomes)
+    with pytest.warns(MMMSDeployWarning, match="openvino in fp32 failed the golden replay"), Session(bundle) as session:
+        assert session.engine.precision is Precision.FP32
+
+
+def test_an_engine_that_cannot_be_opened_is_an_outcome(
+    tmp_path: Path, case: GoldenCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise EngineUnavailableError("its libraries are broken")
+
+    monkeypatch.setattr("mmms_deploy.engines.openvino_cpu.OpenVinoCpu", broken)
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
+    first, second, third = replay_engines(write_toy(tmp_path / "broken", golden=[case]))
+    assert str(first.error) == str(third.error) == "its libraries are broken"
+    assert second.passed
+    assert not any(outcome.kept for outcome in (first, second, third))
 
 
 def test_iou() -> None:

@@ -146,9 +146,17 @@ def _engines_table(path: Path, outcomes: tuple[EngineOutcome, ...]) -> Table:
             f"{report.worst.iou:.4f}",
             f"{report.limit:g}",
             f"{report.milliseconds:.1f}",
-            "[green]passed[/]" if outcome.passed else "[bold red]differs[/]",
+            _word(outcome),
         )
     return table
+
+
+def _word(outcome: EngineOutcome) -> str:
+    if outcome.passed:
+        return "[green]passed[/]"
+    if outcome.report is not None and not outcome.report.failures:
+        return "[yellow]proves nothing: all golden masks are empty or full[/]"
+    return "[bold red]differs[/]"
 
 
 def _table(report: VerificationReport) -> Table:

@@ -122,7 +122,7 @@ def _compile(
     # OpenVINO raises RuntimeError, and others from its bindings.
     except Exception as error:
         raise BundleCorruptError(
-            f"stage {stage!r} of {bundle.path} cannot be loaded: {error}",
+            f"stage {stage!r} of {bundle.path} cannot be loaded: {_brief(error)}",
             expected=f"an ONNX graph that OpenVINO {_version()} can run",
             fix='upgrade openvino, pass engine="onnxruntime", or export the checkpoint again',
         ) from error
@@ -275,6 +275,12 @@ def _forget_old(folder: Path) -> None:
         for file in folder.glob("*.blob"):
             if file.stat().st_mtime < oldest:
                 file.unlink()
+
+
+def _brief(error: Exception, most: int = 400) -> str:
+    """Return what an error says; OpenVINO's can list every node of a graph."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def _version() -> str:

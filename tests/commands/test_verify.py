@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import Result
 
 from mmms_deploy import Bundle
@@ -59,6 +61,41 @@ def test_no_bundle_and_no_replay(tmp_path: Path, paint: Bundle) -> None:
     result = verify(tmp_path / "outside")
     assert result.exit_code == 1
     assert "does not fit its bundle" in result.stderr
+
+
+def test_every_engine(tmp_path: Path, paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
+    case = golden(paint)
+    good = write_toy(tmp_path / "good", golden=[case])
+    result = verify(good.path, "--all-engines", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    assert "onnxruntime" in result.stdout
+    assert re.search(
+        r"--device auto takes \w+ in \w+: the fastest of \d that passed the golden replay here", result.stdout
+    )
+    result = verify(good.path)
+    assert re.search(r"engine   .*\n         the fastest of \d that passed", result.stdout)
+
+    write_toy(tmp_path / "bad", golden=[spoiled(case, 1)])
+    result = verify(tmp_path / "bad", "--all-engines")
+    assert result.exit_code == 1
+    assert "differs" in result.stdout
+    assert "openvino and onnxruntime did not pass the golden replay" in result.stderr
+
+
+def test_every_engine_goes_alone(paint: Bundle) -> None:
+    for option in (["--engine", "openvino"], ["--precision", "fp32"], ["--limit", "0.5"], ["--strict"]):
+        result = verify(paint.path, "--all-engines", *option)
+        assert result.exit_code == 2
+        assert "--all-engines goes without" in result.stderr
+
+
+def test_every_engine_without_a_cache(tmp_path: Path, paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
+    result = verify(write_toy(tmp_path / "good", golden=[golden(paint)]).path, "--all-engines")
+    assert result.exit_code == 0
+    assert "warning: nothing could be kept" in result.stderr
+    assert "nothing was measured here yet" in result.stdout
 
 
 def test_help() -> None:

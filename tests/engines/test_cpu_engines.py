@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -13,9 +14,12 @@ import pytest
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
 from mmms_deploy.engines.backends import BACKENDS
+from mmms_deploy.engines.openvino_cpu import bf16_capable
 from mmms_deploy.engines.protocol import Engine, Runner, Value
 from mmms_deploy.errors import BundleCorruptError, EngineError
 from mmms_deploy.session import Session
+from mmms_deploy.verify import LIMITS, verify
+from tests.conftest import CPU_ENGINES
 from tests.toy import write_toy
 
 
@@ -143,7 +147,8 @@ def test_graphs_must_be_what_the_manifest_says(
         opened(changed(paint, side, **change), cpu_engine)
 
 
-def test_a_graph_that_is_none(copy: Path, cpu_engine: tuple[str, Precision]) -> None:
+def test_a_graph_that_is_none(copy: Path, cpu_engine: tuple[str, Precision], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")  # nobody looks at a graph that is kept compiled
     bundle = Bundle(copy)
     bundle.file("click.fp32.onnx").write_bytes(b"nonsense")
     with pytest.raises(BundleCorruptError, match=r"stage 'click' .* cannot be loaded"):
@@ -203,3 +208,49 @@ def test_ten_thousand_clicks_do_not_grow(tmp_path: Path, cpu_engine: tuple[str, 
     # The clicks themselves are remembered: one object each, some 250 bytes.
     assert objects_after - objects < 10_000 + 200
     assert memory_after - memory < 8 << 20
+
+
+# --- a real network ---------------------------------------------------------------------------------------------------
+
+
+def test_the_golden_replay_passes(cell448: Bundle, cpu_engine: tuple[str, Precision]) -> None:
+    engine = opened(cell448, cpu_engine)
+    report = verify(cell448, engine=engine)
+    engine.close()
+    assert report.limit == LIMITS[cpu_engine[1]]
+    assert report.telling
+
+
+def test_sessions_in_threads_answer_as_alone(cell448: Bundle, cpu_engine: tuple[str, Precision]) -> None:
+    engine = opened(cell448, cpu_engine)
+
+    def annotate(seed: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        answers = []
+        with Session(cell448, engine=engine) as session:
+            session.set_image(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+            for x, y in rng.uniform(0, 59, (5, 2)):
+                answers.append(session.click(x, y).network_probability)
+            answers.append(session.undo().network_probability)
+        return answers
+
+    alone = [annotate(seed) for seed in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(annotate, range(2)))
+    engine.close()
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_the_engines_agree(cell448: Bundle) -> None:
+    """In float32, and in bf16 within what eight bits of mantissa give."""
+    answers = {}
+    for parameter in CPU_ENGINES:
+        name, precision = parameter.values[0]
+        if precision is Precision.BF16 and not bf16_capable():
+            continue
+        with Session(cell448, engine=opened(cell448, (name, precision))) as session:
+            session.set_image(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
+            answers[name, precision] = session.click(30, 20).network_probability
+    reference = answers["onnxruntime", Precision.FP32]
+    for (_, precision), answer in answers.items():
+        np.testing.assert_allclose(answer, reference, atol=1e-4 if precision is Precision.FP32 else 0.05)

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.contract import ClickContract, PreviousMask
 from mmms_deploy.engines.backends import BACKENDS
 from mmms_deploy.engines.protocol import Engine, Runner, Value
-from mmms_deploy.export.exporter import export_bundle
-from mmms_deploy.export.source import Source
-from mmms_deploy.models import BackboneConfig
-from mmms_deploy.models.checkpoint import random_network, save_checkpoint
-from tests.tiny import tiny_config
 from tests.toy import write_toy
 
 SIDE = 448
@@ -26,21 +20,6 @@ RADIUS = 5.0
 @pytest.fixture(scope="module")
 def echo448(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_toy(tmp_path_factory.mktemp("bundles") / "echo448", size=(SIDE, SIDE), echo=True, radius=RADIUS)
-
-
-@pytest.fixture(scope="module")
-def cell448(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A real exported click cell at 448 x 448, its network narrow; the previous mask is thresholded inside."""
-    folder = tmp_path_factory.mktemp("cell448")
-    checkpoint = folder / "narrow.safetensors"
-    patches = {"patch_size": 16, "embed_dim": 24, "depth": 4, "num_heads": 2}
-    config = tiny_config(
-        size=(SIDE, SIDE),
-        clicks=ClickContract(previous=PreviousMask.MASK),
-        backbone=BackboneConfig(name="timm:vit_tiny_patch16_224", overrides=patches),
-    )
-    save_checkpoint(checkpoint, random_network(config, 0))
-    return export_bundle(Source(checkpoint=checkpoint), folder / "narrow").bundle
 
 
 def opened(bundle: Bundle, name: str, precision: Precision) -> Engine:

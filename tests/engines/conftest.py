@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from mmms_deploy.bundle import Bundle
+from mmms_deploy.contract import ClickContract, PreviousMask
+from mmms_deploy.export.exporter import export_bundle
+from mmms_deploy.export.source import Source
+from mmms_deploy.models import BackboneConfig
+from mmms_deploy.models.checkpoint import random_network, save_checkpoint
+from tests.tiny import tiny_config
+
+SIDE = 448
+
+
+@pytest.fixture(scope="session")
+def cell448(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A real exported click cell at 448 x 448, its network narrow; the previous mask is thresholded inside.
+
+    The seed is one whose masks are neither empty nor full.
+    """
+    folder = tmp_path_factory.mktemp("cell448")
+    checkpoint = folder / "narrow.safetensors"
+    patches = {"patch_size": 16, "embed_dim": 24, "depth": 4, "num_heads": 2}
+    config = tiny_config(
+        size=(SIDE, SIDE),
+        clicks=ClickContract(previous=PreviousMask.MASK),
+        backbone=BackboneConfig(name="timm:vit_tiny_patch16_224", overrides=patches),
+    )
+    save_checkpoint(checkpoint, random_network(config, 5))
+    return export_bundle(Source(checkpoint=checkpoint), folder / "narrow").bundle
