@@ -7,7 +7,7 @@ from html import escape
 
 from mmms_deploy.bench.compare import Comparison
 from mmms_deploy.bench.papers import FIGURES
-from mmms_deploy.bench.report import Metric, Report
+from mmms_deploy.bench.report import Headline, Metric, Report
 from mmms_deploy.bench.svg import COLOURS, STYLE, Bar, bars, curve, stack, strip
 from mmms_deploy.bench.text import (
     GROUPS,
@@ -32,7 +32,8 @@ p { margin: .3rem 0; } .faint { color: var(--faint); } .note { border-left: 4px 
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { padding: .28rem .6rem; text-align: right; border-bottom: 1px solid var(--rule);
   font-variant-numeric: tabular-nums; vertical-align: top; }
-th:first-child, td:first-child, td.text { text-align: left; } td:first-child { white-space: pre-wrap; }
+th:first-child, td:first-child, .text { text-align: left; } td:first-child { white-space: pre-wrap; }
+.numbers th:first-child { width: 42%; } .plain td:first-child { width: 16%; }
 svg { max-width: 100%; height: auto; display: block; margin: .6rem 0; } .scroll { overflow-x: auto; }
 .regression { color: #d43c3c; font-weight: 600; } .better { color: var(--c); }
 """
@@ -146,7 +147,7 @@ def _tables(report: Report) -> Iterator[str]:
             heads = "".join(f"<th>{h}</th>" for h in ("", "unit", "p50", "p95", "p99", "mean", "spread", "samples"))
             body = "".join(rows)
             yield (
-                f'<h2>{escape(heading)}</h2><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+                f'<h2>{escape(heading)}</h2><div class="scroll"><table class="numbers"><thead><tr>{heads}</tr></thead>'
                 f"<tbody>{body}</tbody></table></div>"
             )
 
@@ -156,10 +157,13 @@ def _row(metric: Metric) -> str:
     start = f"<tr><td>{escape(metric.title)}</td><td>{escape(metric.unit)}</td>"
     if summary is None:
         return f'{start}<td class="text faint" colspan="6">{escape(missing(metric))}</td></tr>'
+    if metric.headline is Headline.HIGH:
+        shown = f"{number(summary.high, metric.unit)}, the fastest"
+        return f'{start}<td class="text" colspan="5">{shown}</td><td>{summary.count}</td></tr>'
     if summary.count == 1:
         return f"{start}<td>{number(summary.p50, metric.unit)}</td><td></td><td></td><td></td><td></td><td>1</td></tr>"
-    shown = (summary.p50, summary.p95, summary.p99, summary.mean, summary.spread)
-    cells = "".join(f"<td>{number(value, metric.unit)}</td>" for value in shown)
+    columns = (summary.p50, summary.p95, summary.p99, summary.mean, summary.spread)
+    cells = "".join(f"<td>{number(value, metric.unit)}</td>" for value in columns)
     return f"{start}{cells}<td>{summary.count}</td></tr>"
 
 
@@ -175,8 +179,8 @@ def _papers(report: Report) -> str:
         )
     return (
         "<h2>The papers' figures, on other hardware than this</h2>"
-        '<div class="scroll"><table><thead><tr><th>network</th><th>on</th><th>ms</th><th>here, ms</th>'
-        f"<th>what</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        '<div class="scroll"><table><thead><tr><th>network</th><th class="text">on</th><th>ms</th>'
+        f'<th>here, ms</th><th class="text">what</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
 
@@ -185,7 +189,7 @@ def _machine(report: Report) -> str:
         f'<tr><td>{escape(heading)}</td><td class="text">{escape(text)}</td></tr>'
         for heading, text in machine_lines(report.machine)
     )
-    return f"<h2>Machine</h2><table><tbody>{rows}</tbody></table>"
+    return f'<h2>Machine</h2><table class="plain"><tbody>{rows}</tbody></table>'
 
 
 def _compared(comparison: Comparison) -> str:
