@@ -90,7 +90,13 @@ def main() -> int:
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepare", action="store_true", help="only export and fetch, measure nothing")
-    parser.add_argument("--fresh", action="store_true", help="export again what is there")
+    parser.add_argument(
+        "--fresh",
+        nargs="?",
+        const="all",
+        choices=["all", "deployed"],
+        help="export again what is there: all of it, or only the networks with rewrites",
+    )
     parser.add_argument("--inputs", nargs="+", choices=list(INPUTS), default=list(INPUTS), help="networks to measure")
     parser.add_argument("--images", type=int, default=4, help="images (default 4)")
     parser.add_argument("--clicks", type=int, default=15, help="clicks on each image (default 15)")

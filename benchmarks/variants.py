@@ -193,13 +193,13 @@ class Sam2Variant:
         del self._sam
 
 
-def prepare_bundles(inputs: str, bundles: Path, *, fresh: bool) -> dict[str, str]:
+def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[str, str]:
     """Export what is not there: the network as it is deployed, and as exported, without any rewrite.
 
     Args:
         inputs: ``rgb`` or ``rgbd``.
         bundles: The folder of bundles.
-        fresh: Whether to export again what is there.
+        fresh: What to export again although it is there: ``all``, ``deployed`` (the one with rewrites), or nothing.
 
     Returns:
         Why a bundle could not be made, by its name.
@@ -213,7 +213,8 @@ def prepare_bundles(inputs: str, bundles: Path, *, fresh: bool) -> dict[str, str
     failures = {}
     for made, extra in ((name, []), (name + AS_EXPORTED, ["--no-rewrite", "all"])):
         path = bundles / made
-        if path.exists() and not fresh:
+        again = fresh == "all" or (fresh == "deployed" and not extra)
+        if path.exists() and not again:
             continue
         print(f"exporting {made}", file=sys.stderr, flush=True)
         done = subprocess.run([*base, *extra, "--out", str(path)], capture_output=True, text=True, check=False)
