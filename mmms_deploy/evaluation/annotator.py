@@ -94,7 +94,7 @@ def distance_to_border(region: Mask) -> NDArray[np.float32]:
         region: (H, W) bool.
 
     Returns:
-        (H, W) float32 in pixels; 0 outside of the region.
+        (H, W) float32 in pixels, right to the last bit or the one before; 0 outside of the region.
 
     Raises:
         AnnotatorUnavailableError: OpenCV is not installed.
@@ -114,13 +114,25 @@ def distance_to_border(region: Mask) -> NDArray[np.float32]:
     return distances
 
 
-def _deepest(region: Mask, clicked: Mask | None) -> tuple[float, int]:
-    """Greatest distance of a region's pixels that were not clicked yet, and the first pixel in raster order with it."""
+def _deepest(region: Mask, clicked: Mask | None) -> tuple[int, int]:
+    """The deepest pixel of a region that was not clicked yet, the first of them in raster order.
+
+    OpenCV's roots may differ from the true ones, and from call to call, in their last bit (seen with 5.0.0). Squared
+    depths are whole numbers, so pixels that are close to the greatest depth are compared by those.
+
+    Returns:
+        Its squared depth, 0 when there is none, and its index in raster order.
+    """
     distances = distance_to_border(region)
     if clicked is not None:
         distances[clicked] = 0
-    index = int(distances.argmax())
-    return float(distances.flat[index]), index
+    greatest = distances.max()
+    if greatest == 0:
+        return 0, 0
+    close = np.flatnonzero(distances >= greatest * np.float32(1 - 1e-6))
+    squared = np.rint(distances.flat[close].astype(np.float64) ** 2)
+    first = int(squared.argmax())
+    return int(squared[first]), int(close[first])
 
 
 def next_click(

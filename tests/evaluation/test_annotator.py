@@ -203,6 +203,26 @@ def test_arguments_are_left_unchanged() -> None:
         np.testing.assert_array_equal(array, copy)
 
 
+def test_ties_do_not_depend_on_the_last_bit_of_the_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV's roots differ in their last bit from call to call; equal depths must stay equal all the same."""
+    import cv2
+
+    truth, prediction = blank((40, 90)), blank((40, 90))
+    truth[2:17, 3:18] = truth[2:17, 60:75] = True  # two squares, 8 deep at (10, 9) and (67, 9)
+    prediction[20:35, 30:45] = True  # a false positive as deep
+    expected = SimulatedClick(x=37, y=27, positive=False)
+    exact, rng = cv2.distanceTransform, np.random.default_rng(0)
+
+    def blurred(*arguments: object) -> np.ndarray:
+        roots = exact(*arguments)
+        return np.where(rng.random(roots.shape) < 0.5, np.nextafter(roots, np.float32(np.inf)), roots)
+
+    monkeypatch.setattr(cv2, "distanceTransform", blurred)
+    for _ in range(20):
+        assert next_click(truth, prediction) == expected
+        assert next_click(truth, blank(truth.shape)) == SimulatedClick(x=10, y=9, positive=True)
+
+
 # --- the class --------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""Training of the demo checkpoint: drawn scenes and DAVIS frames, simulated clicks, a small MMMS."""

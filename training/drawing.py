@@ -1,0 +1,245 @@
+"""Drawn material: outlines, textures, objects and backgrounds, all from a random generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Rng = np.random.Generator
+Points = NDArray[np.float64]
+Pixels = NDArray[np.float32]
+
+SUPERSAMPLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Something to paste on a canvas.
+
+    Attributes:
+        rgb: (S, S, 3) float32, 0..255.
+        alpha: (S, S) float32, 0..1.
+    """
+
+    rgb: Pixels
+    alpha: Pixels
+
+
+# --- outlines: (n, 2) points around the origin, of a size near 1 ------------------------------------------------------
+
+
+def _turn(points: Points, angle: float) -> Points:
+    c, s = np.cos(angle), np.sin(angle)
+    return points @ np.array([[c, s], [-s, c]])
+
+
+def blob(rng: Rng, roughness: float = 0.35) -> Points:
+    """A closed smooth curve: a circle whose radius is a short random Fourier series."""
+    t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    r = np.ones_like(t)
+    for k in range(2, 8):
+        r += roughness * rng.normal() / k * np.cos(k * t + rng.uniform(0, 2 * np.pi))
+    return np.stack([np.cos(t), np.sin(t)], 1) * np.maximum(r, 0.15)[:, None]
+
+
+def superellipse(rng: Rng) -> Points:
+    """From diamonds over ellipses to rounded boxes."""
+    t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    p = 2 / rng.uniform(1.2, 8)
+    return np.stack([np.sign(np.cos(t)) * np.abs(np.cos(t)) ** p, np.sign(np.sin(t)) * np.abs(np.sin(t)) ** p], 1)
+
+
+def polygon(rng: Rng) -> Points:
+    """A star-shaped polygon of three to nine corners."""
+    n = int(rng.integers(3, 10))
+    t = np.sort(rng.uniform(0, 2 * np.pi, n))
+    return np.stack([np.cos(t), np.sin(t)], 1) * rng.uniform(0.5, 1.2, (n, 1))
+
+
+def limb(rng: Rng) -> Points:
+    """A bent capsule that starts at the origin and points along x, of length 1."""
+    t = np.linspace(0, 1, 16)
+    bend = rng.normal(0, 0.25) * t**2 + rng.normal(0, 0.06) * np.sin(2 * np.pi * t)
+    half = rng.uniform(0.04, 0.16) * (1 - rng.uniform(0, 0.7) * t)
+    upper, lower = np.stack([t, bend + half], 1), np.stack([t, bend - half], 1)[::-1]
+    return np.concatenate([upper, lower])
+
+
+def outline(rng: Rng) -> Points:
+    """One simple closed outline, stretched and turned at random."""
+    kind = rng.random()
+    points = blob(rng) if kind < 0.45 else superellipse(rng) if kind < 0.8 else polygon(rng)
+    return _turn(points * np.array([1.0, np.exp(rng.uniform(-0.9, 0.3))]), rng.uniform(0, np.pi))
+
+
+def parts(rng: Rng) -> list[Points]:
+    """The outlines of an object: a body, and often heads, limbs, wheels and further bodies attached to it."""
+    body = outline(rng)
+    pieces = [body]
+    if rng.random() < 0.35:
+        return pieces
+    for _ in range(int(rng.integers(1, 7))):
+        at = body[rng.integers(len(body))] * rng.uniform(0.6, 1.0)
+        kind = rng.random()
+        if kind < 0.45:
+            away = np.arctan2(at[1], at[0]) + rng.normal(0, 0.7)
+            piece = _turn(limb(rng) * rng.uniform(0.6, 1.8), away)
+        elif kind < 0.75:
+            piece = outline(rng) * rng.uniform(0.2, 0.6)
+        else:
+            piece = outline(rng) * rng.uniform(0.5, 1.0)
+        pieces.append(piece + at)
+    return pieces
+
+
+# --- textures: (S, S, 3) float32, 0..255 ------------------------------------------------------------------------------
+
+
+def _grid(rng: Rng, size: int, cells: int) -> Pixels:
+    grid = rng.random((cells + 1, cells + 1), dtype=np.float32)
+    return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+
+
+def noise(rng: Rng, size: int) -> Pixels:
+    """Several octaves of smooth noise, (S, S) float32 in 0..1."""
+    total = np.zeros((size, size), np.float32)
+    weight, fade = 1.0, rng.uniform(0.35, 0.9)
+    for cells in (2, 5, 11, 28, 60):
+        total += weight * _grid(rng, size, cells)
+        weight *= fade
+    low, high = float(total.min()), float(total.max())
+    return (total - low) / max(high - low, 1e-6)
+
+
+def colour(rng: Rng) -> Pixels:
+    """A random colour; natural (dull) ones more often than bright ones."""
+    base = rng.uniform(10, 245, 3)
+    dull = rng.beta(1.2, 1.6)
+    return (base * dull + base.mean() * (1 - dull)).astype(np.float32)
+
+
+def photo_patch(rng: Rng, photos: Sequence[NDArray[np.uint8]], size: int) -> Pixels:
+    """A random crop of a photograph, magnified or not, mirrored and tinted."""
+    photo = photos[rng.integers(len(photos))]
+    height, width = photo.shape[:2]
+    side = int(rng.uniform(0.08, 0.6) * min(height, width))
+    y, x = rng.integers(height - side), rng.integers(width - side)
+    patch = cv2.resize(photo[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_LINEAR)
+    if rng.random() < 0.5:
+        patch = patch[:, ::-1]
+    if rng.random() < 0.3:
+        patch = patch.transpose(1, 0, 2)
+    patch = patch.astype(np.float32)
+    if rng.random() < 0.5:
+        patch = patch[..., rng.permutation(3)]
+    if rng.random() < 0.5:
+        patch = patch * rng.uniform(0.4, 1.1) + colour(rng) * rng.uniform(0, 0.6)
+    return np.ascontiguousarray(np.clip(patch, 0, 255), dtype=np.float32)
+
+
+def texture(rng: Rng, photos: Sequence[NDArray[np.uint8]], size: int) -> Pixels:
+    """A surface: a photograph's patch, noise between colours, stripes or checks, or a plain gradient."""
+    kind = rng.random()
+    if photos and kind < 0.45:
+        return photo_patch(rng, photos, size)
+    a, b = colour(rng), colour(rng)
+    if kind < 0.7:
+        w = noise(rng, size)[..., None]
+    elif kind < 0.82:
+        yy, xx = np.mgrid[0:size, 0:size].astype(np.float32) / size
+        angle, rate = rng.uniform(0, np.pi), rng.uniform(4, 40)
+        wave = np.sin(
+            2 * np.pi * rate * (np.cos(angle) * xx + np.sin(angle) * yy) + 4 * rng.random() * noise(rng, size)
+        )
+        if rng.random() < 0.4:
+            wave = wave * np.sin(2 * np.pi * rate * (np.sin(angle) * xx - np.cos(angle) * yy))
+        w = (1 / (1 + np.exp(-rng.uniform(1, 12) * wave)))[..., None]
+    else:
+        ramp = np.linspace(0, 1, size, dtype=np.float32)
+        w = np.broadcast_to(ramp[:, None, None] if rng.random() < 0.5 else ramp[None, :, None], (size, size, 1))
+        b = a + (b - a) * np.float32(rng.uniform(0, 0.6))
+    grain = rng.normal(0, rng.uniform(0, 8), (size, size, 1)).astype(np.float32)
+    return np.clip(a + (b - a) * w + grain, 0, 255).astype(np.float32)
+
+
+# --- objects and backgrounds ------------------------------------------------------------------------------------------
+
+
+def _fill(pieces: Sequence[Points], size: int) -> Pixels:
+    """Coverage of a union of polygons, in canvas pixels, (S, S) float32 in 0..1."""
+    canvas = np.zeros((size * SUPERSAMPLE, size * SUPERSAMPLE), np.uint8)
+    for piece in pieces:
+        cv2.fillPoly(canvas, [np.rint(piece * SUPERSAMPLE).astype(np.int32)], 255)
+    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+def shade(rng: Rng, size: int) -> Pixels:
+    """A soft light over a surface, (S, S, 1) float32 factors around 1."""
+    yy, xx = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
+    angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.5)
+    return (1 + strength * (np.cos(angle) * xx + np.sin(angle) * yy))[..., None]
+
+
+def draw_object(
+    rng: Rng, photos: Sequence[NDArray[np.uint8]], size: int, fraction: float, centre: tuple[float, float]
+) -> Layer:
+    """An object of one or several differently painted parts.
+
+    Args:
+        rng: Random generator.
+        photos: Photographs to take textures from; may be empty.
+        size: Canvas side in pixels.
+        fraction: Wanted share of the canvas, 0..1 (before anything is cut off by the border).
+        centre: (x, y) in pixels.
+    """
+    pieces = parts(rng)
+    spread = np.concatenate(pieces)
+    low, high = spread.min(0), spread.max(0)
+    # Outlines fill about half of their bounding box.
+    scale = np.sqrt(2 * fraction / max(float(np.prod(high - low)), 1e-3)) * size
+    scale = min(scale, 1.6 * size / float(max(high - low)))
+    place = np.array(centre) - (low + high) / 2 * scale
+    pieces = [piece * scale + place for piece in pieces]
+    if rng.random() < 0.12:  # a hole, as between spokes or under an arm
+        hole = outline(rng) * scale * rng.uniform(0.1, 0.3) + np.array(centre)
+        alpha = _fill(pieces, size) * (1 - _fill([hole], size))
+    else:
+        alpha = _fill(pieces, size)
+    rgb = texture(rng, photos, size)
+    for piece in pieces[1:]:
+        if rng.random() < 0.6:
+            cover = _fill([piece], size)[..., None]
+            rgb = rgb * (1 - cover) + texture(rng, photos, size) * cover
+    for _ in range(int(rng.integers(0, 4))):  # details: spots, windows, bands
+        at = np.array(centre) + rng.normal(0, 0.25, 2) * scale
+        cover = _fill([outline(rng) * scale * rng.uniform(0.05, 0.4) + at], size)[..., None]
+        rgb = rgb * (1 - cover) + colour(rng) * cover
+    return Layer(np.clip(rgb * shade(rng, size), 0, 255).astype(np.float32), alpha)
+
+
+def draw_plain_object(rng: Rng, size: int, fraction: float, centre: tuple[float, float]) -> Layer:
+    """An object of one part and one colour; arguments as for :func:`draw_object`."""
+    piece = outline(rng)
+    low, high = piece.min(0), piece.max(0)
+    scale = np.sqrt(1.5 * fraction / max(float(np.prod(high - low)), 1e-3)) * size
+    alpha = _fill([(piece - (low + high) / 2) * scale + np.array(centre)], size)
+    return Layer(np.broadcast_to(colour(rng), (size, size, 3)).astype(np.float32), alpha)
+
+
+def draw_background(rng: Rng, photos: Sequence[NDArray[np.uint8]], size: int) -> Pixels:
+    """A background: one surface, or ground and sky, or clutter of many small things; (S, S, 3) float32, 0..255."""
+    rgb = texture(rng, photos, size)
+    if rng.random() < 0.5:
+        line = rng.uniform(0.2, 0.8) * size + (noise(rng, size)[0] - 0.5) * rng.uniform(0, 0.3) * size
+        ground = np.clip(np.arange(size, dtype=np.float32)[:, None] - line[None] + 0.5, 0, 1)[..., None]
+        rgb = rgb * (1 - ground) + texture(rng, photos, size) * ground
+    for _ in range(int(rng.integers(0, 8)) if rng.random() < 0.6 else 0):
+        at = rng.uniform(0, size, 2)
+        cover = _fill([outline(rng) * size * rng.uniform(0.02, 0.15) + at], size)[..., None]
+        paint = colour(rng) if rng.random() < 0.5 else texture(rng, photos, size)
+        rgb = rgb * (1 - cover) + paint * cover
+    return np.ascontiguousarray(rgb, dtype=np.float32)

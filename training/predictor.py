@@ -1,0 +1,94 @@
+"""The network as a user meets it: images and clicks at the image's own resolution, under the demo's resize rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmms_deploy.models import MMMS
+from mmms_deploy.models.checkpoint import load_weights, parse_description, read_checkpoint_file
+from training.clicks import draw_disk
+
+
+def load_network(path: Path, size: int | None = None) -> MMMS:
+    """The network of a checkpoint that describes itself, float32, ready for use.
+
+    Args:
+        path: A checkpoint as :func:`mmms_deploy.models.checkpoint.save_checkpoint` writes it.
+        size: Side in pixels to run it at instead of its own; the position table is resampled.
+    """
+    file = read_checkpoint_file(path)
+    config = parse_description(file.description, str(path))
+    if size is not None:
+        config = msgspec.structs.replace(config, size=(size, size))
+    model = MMMS(config)
+    load_weights(model, file)
+    return model.eval()
+
+
+class Predictor:
+    """Segments one object of one image by clicks.
+
+    Images are stretched to the network's size (bilinear with antialias), clicks are mapped by half-pixel centres, the
+    previous mask is fed back as a probability, and the mask is the bilinearly enlarged probability above the threshold.
+
+    Args:
+        model: A network in evaluation mode, at its final size.
+    """
+
+    def __init__(self, model: MMMS) -> None:
+        self.model = model
+        self._device = next(model.parameters()).device
+        self._features: tuple[Tensor, ...] = ()
+        self._shape = (0, 0)
+        self.reset()
+
+    @torch.inference_mode()
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Compute an image's features and forget all clicks.
+
+        Args:
+            image: (H0, W0, 3) uint8, RGB.
+        """
+        spec, size = self.model.config.image, self.model.config.size
+        rgb = torch.tensor(image).permute(2, 0, 1)[None].to(self._device).float()
+        rgb = F.interpolate(rgb, size=size, mode="bilinear", align_corners=False, antialias=spec.resize.antialias)
+        mean = torch.tensor(spec.mean, device=self._device).view(1, 3, 1, 1)
+        std = torch.tensor(spec.std, device=self._device).view(1, 3, 1, 1)
+        self._features = self.model.features((rgb * spec.scale - mean) / std)
+        self._shape = (image.shape[0], image.shape[1])
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all clicks."""
+        height, width = self.model.config.size
+        self._maps = np.zeros((2, height, width), np.float32)
+        self._previous = torch.zeros((1, 1, height, width), device=self._device)
+
+    @torch.inference_mode()
+    def click(self, x: float, y: float, positive: bool) -> NDArray[np.bool_]:
+        """Answer a click.
+
+        Args:
+            x: Column in the image's pixels, pixel centres at integers.
+            y: Row.
+            positive: Whether the click is on the object.
+
+        Returns:
+            (H0, W0) bool, the mask.
+        """
+        height, width = self.model.config.size
+        net_x = (x + 0.5) * width / self._shape[1] - 0.5
+        net_y = (y + 0.5) * height / self._shape[0] - 0.5
+        draw_disk(self._maps[0 if positive else 1], net_x, net_y)
+        interaction = torch.cat([torch.from_numpy(self._maps)[None].to(self._device), self._previous], 1)
+        self._previous = torch.sigmoid(self.model.respond(self._features, interaction))
+        enlarged = F.interpolate(self._previous, size=self._shape, mode="bilinear", align_corners=False)
+        mask: NDArray[np.bool_] = (enlarged[0, 0] > self.model.config.clicks.threshold).cpu().numpy()
+        return mask

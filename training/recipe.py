@@ -1,0 +1,156 @@
+"""What is trained and how: the demo network and the settings of its training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mmms_deploy.contract import ClickContract, PreviousMask
+from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
+from mmms_deploy.models.segformer import EfficientAttention
+
+NETWORK_SIZE = 224
+SEED = 20261120
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training at one picture size.
+
+    Attributes:
+        size: Side of the pictures, pixels; divisible by 32.
+        steps: Optimiser steps.
+        images: Pictures in a step.
+    """
+
+    size: int
+    steps: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Settings of a training run.
+
+    Attributes:
+        phases: Picture sizes in order: small pictures first are several times cheaper, and the network finishes at its
+            own size. The position table is resampled in between.
+        targets: Targets on a picture; they share the image part's features.
+        rounds: Numbers of click rounds in a step, one drawn for each step ...
+        round_weights: ... with these probabilities.
+        learning_rate: AdamW's peak rate: a linear warm-up, then constant; over the last phase a cosine down to
+            ``final_rate``.
+        final_rate: The rate of the last step, as a share of the peak.
+        warmup: Steps of warm-up.
+        weight_decay: AdamW's decay, on matrices and kernels only.
+        clip: Largest norm of the gradient.
+        first_gamma: Focusing exponent of the normalised focal loss at the first click. 0 is cross-entropy: where one
+            click leaves the extent open, focusing on what the network gets wrong only makes it less sure.
+        gamma: The exponent at later clicks.
+        iou_weight: Weight of the soft IoU loss beside the normalised focal loss.
+        guide_weight: Weight of the training-only guides of the image part.
+        plain_until: Pictures until which plain scenes (flat colours) fade out; they come first, because colour is the
+            first thing to learn about a click.
+        region_weight: Weight of the first click on unsupervised regions, where one click cannot tell the extent.
+        ema_decay: Decay of the averaged weights, which are the ones kept.
+        seed: Seed of everything.
+    """
+
+    phases: tuple[Phase, ...] = (Phase(128, 1000, 8), Phase(NETWORK_SIZE, 380, 8))
+    targets: int = 3
+    rounds: tuple[int, ...] = (2, 3, 4, 6)
+    round_weights: tuple[float, ...] = (0.35, 0.35, 0.2, 0.1)
+    learning_rate: float = 8.0e-4
+    final_rate: float = 0.01
+    warmup: int = 100
+    weight_decay: float = 0.03
+    clip: float = 1.0
+    first_gamma: float = 0.0
+    gamma: float = 2.0
+    iou_weight: float = 0.5
+    guide_weight: float = 0.5
+    plain_until: int = 4000
+    region_weight: float = 0.3
+    ema_decay: float = 0.995
+    seed: int = SEED
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> int:
+        """Index of the phase of a step."""
+        for number, phase in enumerate(self.phases):
+            if step < phase.steps:
+                return number
+            step -= phase.steps
+        return len(self.phases) - 1
+
+    def first_image(self, step: int) -> int:
+        """Index of the first picture of a step: how many pictures all earlier steps used."""
+        total = 0
+        for phase in self.phases:
+            used = min(step, phase.steps)
+            total += used * phase.images
+            step -= used
+        return total
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        start = self.steps - self.phases[-1].steps
+        done = max(step - start, 0) / max(self.phases[-1].steps, 1)
+        floor = self.final_rate
+        return self.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def demo_config(size: int = NETWORK_SIZE) -> MMMSConfig:
+    """The demo network: the paper's topology, narrow, RGB only, small enough for 10 MB in float16."""
+    # Depth where tokens are few: the first stage alone costs as much as the others together.
+    stages = EncoderConfig(depths=(1, 2, 3, 2), heads=(1, 1, 2, 4), reductions=(8, 4, 2, 1))
+    return MMMSConfig(
+        size=(size, size),
+        widths=(32, 48, 96, 128),
+        fpn_hidden=(64, 80, 128, 192),
+        backbone=BackboneConfig(
+            name="timm:vit_base_patch16_224",
+            # Two wide heads instead of many narrow ones: attention over 784 tokens dominates the cost on a CPU.
+            overrides={"patch_size": 8, "embed_dim": 160, "depth": 8, "num_heads": 2, "mlp_ratio": 3.5},
+        ),
+        csnet=stages,
+        fuser=FuserConfig(encoder=stages),
+        head_width=64,
+        clicks=ClickContract(previous=PreviousMask.PROBABILITY),
+    )
+
+
+@torch.no_grad()
+def build(config: MMMSConfig) -> MMMS:
+    """A fresh network that starts out with what clicks need: to see a disk, and to compare features.
+
+    The click part's attention begins as a likeness (keys are projected as queries are, and its reduction begins as a
+    mean), so that what a click says about a place reaches the places that look alike.
+
+    A disk covers all of a 4x4 patch and 8 % of a 32x32 patch. torch's initialisation would leave its trace on the
+    coarse scales an order of magnitude below the features it is added to, so every kernel also gets a constant share.
+    """
+    model = MMMS(config)
+    for attention in model.csnet.modules():
+        if isinstance(attention, EfficientAttention):
+            attention.kv.weight[: attention.q.out_features] = attention.q.weight
+            if attention.reduction > 1:
+                mean = torch.eye(attention.sr.out_channels)[..., None, None] / attention.reduction**2
+                attention.sr.weight.mul_(0.3).add_(mean)
+    disk = math.pi * config.clicks.radius**2
+    for name, module in model.patch_embed.named_modules():
+        if isinstance(module, nn.Conv2d):
+            covered = min(disk, float(module.weight.shape[-1] ** 2))
+            module.weight += torch.randn(module.weight.shape[:2])[..., None, None] * 0.5 / covered
+        elif name:
+            raise TypeError(f"unexpected module {name} in the click embedding")
+    return model
