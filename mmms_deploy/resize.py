@@ -25,6 +25,8 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 # Floats of an intermediate row block; a quarter of a megabyte stays in the L2 cache of a core.
 _BLOCK_FLOATS = 1 << 16
+# Rows of an image that are resized to a new width at a time: enough to hide what a call costs.
+_GROUP_ROWS = 64
 # Multiplications of one matrix product. OpenBLAS takes a second thread from twice this number (SMP_THRESHOLD_MIN times
 # GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c).
 _PRODUCT = 1 << 18
@@ -78,12 +80,13 @@ def resize_image(image: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRul
     rows = image.reshape(height, width * channels)
     columns = _bands(width, size[1], rule.align_corners, rule.antialias)
     # Rows first, on all channels of a block of rows: a photograph is read once, in order, and shrinks at once.
-    for band in _bands(height, size[0], rule.align_corners, rule.antialias):
-        block = _apply_rows(band.weights, rows[band.first : band.last])
+    for bands in _groups(_bands(height, size[0], rule.align_corners, rule.antialias)):
+        start, stop = bands[0].start, bands[-1].stop
+        block = np.empty((stop - start, width * channels), dtype=np.float32)
+        for band in bands:
+            _apply_rows(band.weights, rows[band.first : band.last], block[band.start - start : band.stop - start])
         planes = np.ascontiguousarray(block.reshape(-1, width, channels).transpose(2, 0, 1))
-        out[:, band.start : band.stop] = _apply_columns(planes.reshape(-1, width), columns, size[1]).reshape(
-            channels, -1, size[1]
-        )
+        out[:, start:stop] = _apply_columns(planes.reshape(-1, width), columns, size[1]).reshape(channels, -1, size[1])
     return out
 
 
@@ -138,10 +141,19 @@ def _row_blocks(
             yield band.start, band.stop, _apply_columns(block, columns, size[1])
 
 
-def _apply_rows(weights: FloatArray, rows: npt.NDArray[Any]) -> FloatArray:
-    """Return weights (M, N) times rows (N, W) of any real dtype."""
+def _groups(bands: tuple[_Band, ...]) -> Iterator[tuple[_Band, ...]]:
+    """Yield neighbouring bands that together make at least ``_GROUP_ROWS`` rows, except for the last."""
+    first = 0
+    for i, band in enumerate(bands):
+        if band.stop - bands[first].start >= _GROUP_ROWS or i == len(bands) - 1:
+            yield bands[first : i + 1]
+            first = i + 1
+
+
+def _apply_rows(weights: FloatArray, rows: npt.NDArray[Any], out: FloatArray | None = None) -> FloatArray:
+    """Return weights (M, N) times rows (N, W) of any real dtype, in ``out`` (M, W) if given."""
     width = rows.shape[1]
-    out = np.empty((len(weights), width), dtype=np.float32)
+    out = np.empty((len(weights), width), dtype=np.float32) if out is None else out
     step = max(1, _PRODUCT // weights.size)
     for start in range(0, width, step):
         part = slice(start, start + step)
@@ -166,8 +178,9 @@ def _bands(size_in: int, size_out: int, align_corners: bool, antialias: bool) ->
     """Return the interpolation along one axis as dense blocks of its banded matrix."""
     first, taps = _antialias_taps(size_in, size_out) if antialias else _taps(size_in, size_out, align_corners)
     count = taps.shape[1]
-    # Longer blocks multiply more zeros, shorter ones have more overhead.
-    step = int(np.clip(48 * size_out / size_in, 8, 96))
+    # Longer blocks multiply more zeros, the more so the wider the kernel is; shorter ones have more overhead.
+    scale = size_out / size_in
+    step = int(np.clip(48 * scale * min(scale, 1.0), 8, 96))
     bands = []
     for start in range(0, size_out, step):
         stop = min(start + step, size_out)
