@@ -199,6 +199,8 @@ def _summarise(report: ExportReport, seconds: float) -> None:
         gate.add_row(check.name, check.measure, f"{check.worst:.2g}", f"{check.limit:g}", str(check.samples))
     console.print(graphs)
     console.print(gate)
+    rewrites = ", ".join(manifest.provenance.rewrites) or "none, the network is as the paper draws it"
+    console.print(f"Exact rewrites applied: {rewrites}.")
     if not manifest.trained:
         console.print("[yellow]The weights are random: this bundle is for measuring speed, its masks mean nothing.")
     parameters = manifest.provenance.parameters / 1e6

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +197,18 @@ def test_the_gate_catches_a_wrong_resize_rule(checkpoint, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_a_full_size_export_stays_below_8_gib(tmp_path) -> None:
+    """DINOv2-B14 with registers at 448 x 448, in a process of its own."""
+    command = "from mmms_deploy.commands.export import main; main()"
+    arguments = ["--random-weights", "0", "--out", str(tmp_path / "full")]
+    done = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    peak = re.search(r"peak memory\s+([\d.]+)\s+GiB", done.stdout)
+    assert peak is not None
+    assert float(peak[1]) < 8
+
+
 def test_a_network_that_answers_nan_is_refused(tmp_path, monkeypatch) -> None:
     """Finite weights can still overflow."""
     network = random_network(tiny_config(), 0)
@@ -250,6 +265,7 @@ class TestCommand:
         result = self.run("--random-weights", "3", "--description", str(toml), "--size", "64", "--out", str(out))
         assert result.exit_code == 0, result.output
         assert "weights are random" in result.output
+        assert "Exact rewrites applied: fold_head, matrix_resize" in result.output
         manifest = Bundle(out).manifest
         assert not manifest.trained
         assert manifest.provenance.random_seed == 3
