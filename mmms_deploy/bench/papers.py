@@ -17,6 +17,7 @@ class PaperFigure:
         milliseconds: How long it took.
         metric: The key of our metric that measures the same.
         what: What the figure covers.
+        short: The same in two words.
         source: Who published it.
     """
 
@@ -25,22 +26,36 @@ class PaperFigure:
     milliseconds: float
     metric: str
     what: str
+    short: str
     source: str
 
 
 _ALONE = "per click, the response alone"
 _CPU = "CPU, as published"
+_OTHERS = "InterFormer (arXiv 2304.02942)"
 
 FIGURES = (
-    PaperFigure("MMMS, DINOv2-B14", "CPU, Xeon E5-2697 v4", 206, "click.mean", _ALONE, MMMS),
-    PaperFigure("MMMS, DINOv2-B14", "GPU, V100", 12, "click.mean", f"{_ALONE}, mean of 30 clicks", MMMS),
+    PaperFigure("MMMS, DINOv2-B14", "CPU, Xeon E5-2697 v4", 206, "click.mean", _ALONE, "click alone", MMMS),
+    PaperFigure("MMMS, DINOv2-B14", "GPU, V100", 12, "click.mean", f"{_ALONE}, mean of 30 clicks", "click alone", MMMS),
     PaperFigure(
-        "MMMS, DINOv2-B14", "GPU, V100", 42, "click.amortised", "per click, the image part spread over the clicks", MMMS
+        "MMMS, DINOv2-B14",
+        "GPU, V100",
+        42,
+        "click.amortised",
+        "per click, the image part spread over the clicks",
+        "amortised",
+        MMMS,
     ),
-    PaperFigure("InterFormer-Light, ViT-B", _CPU, 190, "click.mean", _ALONE, "InterFormer (arXiv 2304.02942)"),
-    PaperFigure("InterFormer-Tiny, ViT-L", _CPU, 320, "click.mean", _ALONE, "InterFormer (arXiv 2304.02942)"),
-    PaperFigure("SimpleClick, ViT-B", _CPU, 1510, "click.mean", "per click", "InterFormer (arXiv 2304.02942)"),
-    PaperFigure("SimpleClick, ViT-L", _CPU, 3330, "click.mean", "per click", "InterFormer (arXiv 2304.02942)"),
-    PaperFigure("SimpleClick, ViT-H", _CPU, 7760, "click.mean", "per click", "InterFormer (arXiv 2304.02942)"),
+    PaperFigure("InterFormer-Light, ViT-B", _CPU, 190, "click.mean", _ALONE, "click alone", _OTHERS),
+    PaperFigure("InterFormer-Tiny, ViT-L", _CPU, 320, "click.mean", _ALONE, "click alone", _OTHERS),
+    PaperFigure(
+        "SimpleClick, ViT-B", _CPU, 1510, "click.mean", "per click, the whole network", "whole network", _OTHERS
+    ),
+    PaperFigure(
+        "SimpleClick, ViT-L", _CPU, 3330, "click.mean", "per click, the whole network", "whole network", _OTHERS
+    ),
+    PaperFigure(
+        "SimpleClick, ViT-H", _CPU, 7760, "click.mean", "per click, the whole network", "whole network", _OTHERS
+    ),
 )
 """MMMS's own figures, and those of the click networks that it compares itself with."""

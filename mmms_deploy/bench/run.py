@@ -164,7 +164,7 @@ def _session(
         for index in range(_WARM_UP):
             probe.click(first.clicks[index % len(first.clicks)])
         images, clicks, done = [], [], 0
-        with memory.phase("clicks", f"{settings.images} images, {settings.clicks} clicks on each"):
+        with memory.phase("clicks", f"setting images and clicking, {settings.images} x {settings.clicks}"):
             for picture in rest:
                 on_progress("images and clicks", done, total)
                 images.append(probe.set_image(picture))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -10,7 +12,7 @@ from rich.text import Text
 
 from mmms_deploy.bench.compare import Comparison, Verdict
 from mmms_deploy.bench.papers import FIGURES
-from mmms_deploy.bench.report import Metric, Report
+from mmms_deploy.bench.report import Headline, Metric, Report
 from mmms_deploy.bench.text import (
     GROUPS,
     bundle_line,
@@ -22,6 +24,10 @@ from mmms_deploy.bench.text import (
     workload_line,
 )
 
+_TITLE = 38
+"""Width of the titles, so that the groups line up and 80 columns are enough."""
+_UNITS = {"1/s": "clicks/s"}
+_STATISTICS = ("p50", "p95", "p99", "mean", "spread", "n")
 _COLOURS = {
     Verdict.BETTER: "green",
     Verdict.SAME: "dim",
@@ -33,8 +39,8 @@ _COLOURS = {
 
 def render(report: Report) -> RenderableType:
     """Return a report for the terminal."""
-    parts: list[RenderableType] = [_header(report), _times(report), _others(report), _papers(report)]
-    parts += [Text(note, style="yellow") for note in report.notes]
+    parts: list[RenderableType] = [_header(report), *_groups(report), _papers(report)]
+    parts += [Text(f"\n{note}", style="yellow") for note in report.notes]
     return Group(*parts)
 
 
@@ -51,63 +57,57 @@ def _header(report: Report) -> Table:
     return table
 
 
-def _times(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("milliseconds")
-    for heading in ("p50", "p95", "p99", "mean", "spread", "samples"):
-        table.add_column(heading, justify="right")
-    for group in ("start", "image", "click", "sweep", "eager"):
-        metrics = [metric for metric in report.group(group) if metric.unit == "ms"]
-        if metrics:
-            table.add_section()
-            table.add_row(Text(GROUPS[group], style="bold"))
-        for metric in metrics:
-            table.add_row(*_time_row(metric))
-    return table
-
-
-def _time_row(metric: Metric) -> list[str]:
-    summary = metric.summary
-    title = escape(f"  {metric.title}")
-    if summary is None:
-        return [title, escape(missing(metric))]
-    if summary.count == 1:
-        return [title, number(summary.p50, "ms"), "", "", "", "", "1"]
-    shown = (summary.p50, summary.p95, summary.p99, summary.mean, summary.spread)
-    return [title, *(number(value, "ms") for value in shown), str(summary.count)]
-
-
-def _others(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+def _groups(report: Report) -> Iterator[Table]:
     for group, heading in GROUPS.items():
-        metrics = [metric for metric in report.group(group) if metric.unit != "ms"]
-        if metrics:
-            table.add_section()
-            table.add_row(Text(heading, style="bold"), "")
+        metrics = list(report.group(group))
+        if not metrics:
+            continue
+        repeated = any(_repeated(metric) for metric in metrics)
+        columns = _STATISTICS if repeated else ("",)
+        table = Table(box=None, pad_edge=False, padding=(0, 1), title_justify="left", title_style="bold")
+        table.show_header = repeated
+        table.title = f"\n{heading}" + (f", {_UNITS.get(metrics[0].unit, metrics[0].unit)}" if repeated else "")
+        table.add_column("", width=_TITLE)
+        for column in columns:
+            table.add_column(column, justify="right", header_style="dim")
         for metric in metrics:
-            shown = missing(metric) if metric.value is None else with_unit(metric.value, metric.unit)
-            table.add_row(escape(f"  {metric.title}"), escape(shown))
-    return table
+            table.add_row(escape(metric.title), *_cells(metric, repeated=repeated))
+        yield table
+
+
+def _repeated(metric: Metric) -> bool:
+    return len(metric.samples) > 1 and metric.headline is not Headline.HIGH
+
+
+def _cells(metric: Metric, *, repeated: bool) -> list[str]:
+    summary = metric.summary
+    if summary is None:
+        return [escape(missing(metric))]
+    shown = number(float(metric.value or 0.0), metric.unit)
+    if not repeated:
+        return [with_unit(float(metric.value or 0.0), metric.unit)]
+    if not _repeated(metric):
+        return [shown]
+    values = (summary.p50, summary.p95, summary.p99, summary.mean, summary.spread)
+    return [*(number(value, metric.unit) for value in values), str(summary.count)]
 
 
 def _papers(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
-    table.title = "The papers' figures, on other hardware than this"
-    table.add_column("published")
-    table.add_column("on")
-    table.add_column("ms", justify="right")
-    table.add_column("here, ms", justify="right")
-    table.add_column("what")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), title_justify="left", title_style="bold")
+    table.title = "\nThe papers' figures, on other hardware than this, in ms"
+    for heading in ("published", "on"):
+        table.add_column(heading, header_style="dim")
+    for heading in ("there", "here"):
+        table.add_column(heading, header_style="dim", justify="right")
+    table.add_column("what", header_style="dim")
     for figure in FIGURES:
         ours = report.value(figure.metric)
         table.add_row(
             figure.network,
             figure.hardware,
             number(figure.milliseconds, "ms"),
-            "not measured" if ours is None else number(ours, "ms"),
-            figure.what,
+            "-" if ours is None else number(ours, "ms"),
+            figure.short,
         )
     return table
 

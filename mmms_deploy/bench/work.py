@@ -43,7 +43,7 @@ def peak_metrics(engine: Engine, *, with_torch: bool, size: int = SIZE) -> list[
     metrics = []
     for precision in dict.fromkeys((Precision.FP32, Precision.BF16, info.precision)):
         key = f"work.peak.{precision}"
-        title = f"this machine's matrix products, {precision}"
+        title = f"matrix peak of this machine, {precision}"
         try:
             if info.device != "cpu" or info.threads is None:
                 raise NotMeasuredError(f"only CPUs are measured, and this engine computes on {info.device}")
