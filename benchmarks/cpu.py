@@ -18,13 +18,14 @@ from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
+import msgspec
 import numpy as np
 from peers import PeerError, fetch
 from results import TITLES, markdown, middle, plot, targets
 from variants import INPUTS, Row, Variant, open_variants, prepare_bundles
 
 from mmms_deploy.bench.errors import NotMeasuredError
-from mmms_deploy.bench.machine import describe_machine
+from mmms_deploy.bench.machine import OtherPrograms, describe_machine
 from mmms_deploy.bench.peak import Peak, measure_peak
 from mmms_deploy.bench.report import write_text
 from mmms_deploy.bench.workload import Picture, make_pictures
@@ -39,6 +40,8 @@ SETTLE = 0.05
 BURST = 5
 """Clicks of a variant at a time, as an annotator makes several on an object."""
 WARM_UP = 3
+BUSY = 0.2
+"""CPUs that other programs may keep busy before a reader should know."""
 
 
 def main() -> int:
@@ -58,9 +61,7 @@ def main() -> int:
     if options.prepare:
         return 0
     start = perf_counter()
-    machine = describe_machine()
-    if machine.load is not None and machine.load > 0.5 * machine.cores:
-        _say(f"other programs are computing (load average {machine.load:.1f}): the times below will be too long")
+    others = OtherPrograms()
     rows: list[Row] = []
     peaks: dict[str, Peak] = {}
     _measure_peaks(peaks, threads)
@@ -76,6 +77,9 @@ def main() -> int:
         rows += known
     rows.sort(key=lambda row: not row.inputs)
     _measure_peaks(peaks, threads)
+    machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
+    if machine.others is not None and machine.others > BUSY:
+        _say(f"other programs kept {machine.others:.2f} CPUs busy meanwhile: these times are too long")
     conditions = (
         f"{_networks(rows)} on {threads} threads; {options.images} images of 1920 x 1080, {options.clicks} clicks on"
         " each, all variants in turns in one run. A click is the whole `Session.click`, with the mask at the image's"

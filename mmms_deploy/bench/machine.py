@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ PACKAGES = (
 
 
 def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo"), meminfo: Path = Path("/proc/meminfo")) -> MachineFacts:
-    """Return what matters of this machine.
+    """Return what matters of this machine; what other programs do is left to :class:`OtherPrograms`.
 
     Args:
         cpuinfo: Where Linux describes its processors.
@@ -70,8 +71,43 @@ def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo"), meminfo: Path = Path
         python=platform.python_version(),
         packages=_packages(),
         blas=_blas(),
-        load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        others=None,
     )
+
+
+class OtherPrograms:
+    """How many CPUs the rest of the machine keeps busy, from the moment on at which this is made.
+
+    Args:
+        stat: Where Linux accounts for the time of all CPUs together.
+    """
+
+    def __init__(self, stat: Path = Path("/proc/stat")) -> None:
+        self._stat = stat
+        self._start = self._now()
+
+    def cpus(self) -> float | None:
+        """Return the CPUs that were busy with something else than this process and its children, on average.
+
+        None where the system does not say.
+        """
+        now = self._now()
+        if self._start is None or now is None or now[0] <= self._start[0]:
+            return None
+        seconds, busy, own = (after - before for after, before in zip(now, self._start, strict=True))
+        return round(max(busy - own, 0.0) / seconds, 2)
+
+    def _now(self) -> tuple[float, float, float] | None:
+        """Seconds of wall time, of all CPUs' busy time, and of this process's and its children's."""
+        try:
+            fields = self._stat.read_text().split("\n", 1)[0].split()
+            ticks = os.sysconf("SC_CLK_TCK")
+            user, nice, system, _idle, _wait, *interrupts = (int(field) / ticks for field in fields[1:9])
+        except (OSError, ValueError, AttributeError):
+            return None
+        # Guest time is part of user time; time that a hypervisor took away (the eighth) is as busy as any other.
+        own = os.times()
+        return perf_counter(), user + nice + system + sum(interrupts), sum(own[:4])
 
 
 def _first_cpu(cpuinfo: Path) -> Mapping[str, str]:

@@ -91,7 +91,7 @@ class MachineFacts(Struct, frozen=True, kw_only=True):
         python: Version of Python.
         packages: Versions of the libraries of interest that are installed.
         blas: Name and version of NumPy's BLAS.
-        load: Programs that wanted a CPU in the minute before the run (load average); None where it is not told.
+        others: CPUs that other programs kept busy during the run, on average; None where the system does not say.
     """
 
     cpu: str
@@ -103,7 +103,7 @@ class MachineFacts(Struct, frozen=True, kw_only=True):
     python: str
     packages: dict[str, str]
     blas: str
-    load: float | None
+    others: float | None
 
 
 class BundleFacts(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import msgspec
 
 from mmms_deploy.bench.eager import EagerMMMS
 from mmms_deploy.bench.errors import NotMeasuredError
-from mmms_deploy.bench.machine import describe_machine
+from mmms_deploy.bench.machine import OtherPrograms, describe_machine
 from mmms_deploy.bench.measure import (
     click_metrics,
     eager_metrics,
@@ -48,7 +48,8 @@ from mmms_deploy.engines.select import open_engine
 
 _WARM_UP = 5
 _EVERY_COUNT = 8
-_BUSY = 0.5
+_BUSY = 0.2
+"""CPUs that other programs may keep busy before a reader should know."""
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is measured now, steps of it that are done, and steps in all."""
@@ -108,7 +109,7 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
         BundleError: The bundle cannot be used.
         EngineError: There is no usable engine, or a stage failed.
     """
-    machine = describe_machine()
+    others = OtherPrograms()
     memory = MemoryPhases()
     on_progress("opening the bundle", 0, 3)
     with memory.phase("bundle", "opening the bundle"):
@@ -134,6 +135,7 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
         engine.close()
     if settings.sweep:
         metrics += _sweep(bundle, pictures[1:], settings, on_progress)
+    machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
     return Report(
         schema=SCHEMA,
         kind=KIND,
@@ -300,10 +302,10 @@ def _notes(bundle: Bundle, machine: MachineFacts) -> tuple[str, ...]:
     notes = []
     if not bundle.manifest.trained:
         notes.append("The weights are random: the times are those of a trained network, the masks mean nothing.")
-    if machine.load is not None and machine.load > _BUSY * machine.cores:
+    if machine.others is not None and machine.others > _BUSY:
         notes.append(
-            f"Other programs were computing when the run began (load average {machine.load:.1f} on {machine.cores}"
-            " cores): these times are longer than on a quiet machine."
+            f"Other programs kept {machine.others:.2f} of {machine.logical_cpus} CPUs busy during the run: these times"
+            " are longer than on a quiet machine."
         )
     return tuple(notes)
 

@@ -48,8 +48,8 @@ def machine_lines(machine: MachineFacts) -> list[tuple[str, str]]:
         ("system", machine.system),
         ("software", f"Python {machine.python}, {packages}; NumPy's BLAS is {machine.blas}"),
     ]
-    if machine.load is not None:
-        pairs.append(("load before", f"{machine.load:.2f}"))
+    if machine.others is not None:
+        pairs.append(("beside it", f"other programs kept {machine.others:.2f} CPUs busy during the run, on average"))
     return pairs
 
 

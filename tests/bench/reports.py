@@ -25,7 +25,7 @@ MACHINE = MachineFacts(
     python="3.12.0",
     packages={"numpy": "2.0", "onnxruntime": "1.20"},
     blas="openblas 0.3",
-    load=0.25,
+    others=0.25,
 )
 
 

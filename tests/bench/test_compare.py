@@ -80,7 +80,7 @@ def test_other_things_are_not_compared(fields, named) -> None:
 
 def test_what_one_compares_for_is_a_change() -> None:
     other = replace(report().engine, name="openvino", precision="bf16")
-    newer = replace(MACHINE, packages={"numpy": "2.1", "openvino": "2026.4"}, load=1.5)
+    newer = replace(MACHINE, packages={"numpy": "2.1", "openvino": "2026.4"}, others=1.5)
     bundle = replace(report().bundle, digest="e" * 64, name="renamed")
     comparison = compare(report(engine=other, machine=newer, bundle=bundle), report())
     assert comparison.differences == ()
