@@ -21,7 +21,7 @@ from types import TracebackType
 
 import msgspec
 
-from mmms_deploy.contract import ClickContract, ImageSpec, ModalitySpec, Struct
+from mmms_deploy.contract import ClickContract, ImageSpec, ModalitySpec, Struct, to_builtins
 from mmms_deploy.errors import (
     BundleCorruptError,
     BundleNotFoundError,
@@ -286,7 +286,7 @@ def _read_manifest(folder: Path) -> Manifest:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except _UNREADABLE as error:
         raise BundleCorruptError(f"{file}: {error}", expected=f"a manifest of schema {SCHEMA}", fix=fix) from error
-    if manifest.digest != _digest(manifest):
+    if manifest.digest != _digest(msgspec.json.decode(raw)):
         raise BundleCorruptError(
             f"{file} was changed after it was written (its digest does not fit)",
             expected="an unchanged manifest",
@@ -333,8 +333,9 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _digest(manifest: Manifest) -> str:
-    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(manifest, digest=""))).hexdigest()
+def _digest(manifest: dict[str, object]) -> str:
+    """Hash a manifest as it is written, so that a field with a default can be added without a new schema."""
+    return hashlib.sha256(msgspec.json.encode({**manifest, "digest": ""}, order="sorted")).hexdigest()
 
 
 class BundleWriter:
@@ -403,12 +404,8 @@ class BundleWriter:
                 for file in sorted(self.folder.iterdir())
                 if file.name != MANIFEST_NAME
             }
-            manifest = msgspec.structs.replace(manifest, files=files, digest="")
-            # Through JSON and back, as a reader will see it: a radius given as 5 is written as 5 but read as 5.0, and
-            # the digest is taken over what was read.
-            manifest = msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
-            manifest = msgspec.structs.replace(manifest, digest=_digest(manifest))
-            encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+            written = to_builtins(msgspec.structs.replace(manifest, files=files))
+            encoded = msgspec.json.format(msgspec.json.encode({**written, "digest": _digest(written)}), indent=1)
             self.path(MANIFEST_NAME).write_bytes(encoded + b"\n")
         return Bundle(self.folder, verify=False)
 

@@ -264,5 +264,5 @@ def compare_session(bundle: Bundle, golden: Golden) -> list[GateCheck]:
             probabilities.see(float(differences.mean(dtype=np.float64)), where)
         masks.see(1.0 - check.iou, f"{where} ({check.certain:.1%} of its pixels certain)")
 
-    replay(bundle, device="cpu", on_result=compare)
+    replay(bundle, engine="onnxruntime", precision=Precision.FP32, on_result=compare)
     return [masks.check(), probabilities.check()]
