@@ -11,8 +11,8 @@ OUT := demo-out
 demo: $(VENV)/.export
 	$(BIN)/mmms-export --ckpt demo --overwrite
 	mkdir -p $(OUT)
-	$(BIN)/mmms-segment bundles/demo "$$($(BIN)/python -c 'import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / "data" / "chelsea.png")')" \
-	    --pos 240,170 --pos 120,230 --neg 430,40 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
+	$(BIN)/mmms-segment bundles/demo "$$($(BIN)/python -c 'import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / "data" / "astronaut.png")')" \
+	    --pos 220,130 --neg 330,200 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
 
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev
