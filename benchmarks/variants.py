@@ -20,7 +20,7 @@ from mmms_deploy.bench.recipes import RECIPES
 from mmms_deploy.bench.workload import Picture, Point
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.select import open_engine
-from mmms_deploy.errors import MMMSDeployError
+from mmms_deploy.errors import BundleError, MMMSDeployError
 
 INPUTS = {name: RECIPES[name].bundle for name in ("rgb", "rgbd")}
 """Bundles of full-size MMMS, by the recipe that makes them."""
@@ -194,7 +194,7 @@ class Sam2Variant:
 
 
 def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[str, str]:
-    """Export what is not there: the network as it is deployed, and as exported, without any rewrite.
+    """Export what is not there or cannot be read: the network as it is deployed, and as exported, without any rewrite.
 
     Args:
         inputs: ``rgb`` or ``rgbd``.
@@ -214,13 +214,22 @@ def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[st
     for made, extra in ((name, []), (name + AS_EXPORTED, ["--no-rewrite", "all"])):
         path = bundles / made
         again = fresh == "all" or (fresh == "deployed" and not extra)
-        if path.exists() and not again:
+        if _usable(path) and not again:
             continue
         print(f"exporting {made}", file=sys.stderr, flush=True)
         done = subprocess.run([*base, *extra, "--out", str(path)], capture_output=True, text=True, check=False)
         if done.returncode:
             failures[made] = f"its export failed: {done.stderr.strip().splitlines()[0] if done.stderr else 'silently'}"
     return failures
+
+
+def _usable(path: Path) -> bool:
+    """Whether there is a bundle that this version reads."""
+    try:
+        Bundle(path, verify=False)
+    except BundleError:
+        return False
+    return True
 
 
 def open_variants(
