@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click as cli
@@ -26,6 +26,8 @@ from training.predictor import Predictor, load_network
 CLICKS = (1, 3, 5, 10)
 THRESHOLDS = (0.80, 0.85, 0.90)
 VOID, OBJECT = 128, 255
+TABLE_WIDTH = 130
+"""Characters that the table needs; files and pipes have no width of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,13 @@ def curve(predictor: Predictor, item: Item, max_clicks: int = MAX_CLICKS) -> lis
 def table(summaries: dict[str, Summary]) -> Table:
     """The summaries side by side."""
     shown = Table(title="simulated clicks, masks at the image's resolution")
-    shown.add_column("data")
-    shown.add_column("objects", justify="right")
+    shown.add_column("data", no_wrap=True)
+    shown.add_column("objects", justify="right", no_wrap=True)
     for k in CLICKS:
-        shown.add_column(f"IoU@{k}", justify="right")
+        shown.add_column(f"IoU@{k}", justify="right", no_wrap=True)
     for t in THRESHOLDS:
-        shown.add_column(f"NoC@{t:.0%}".rstrip("%"), justify="right")
-        shown.add_column("failed", justify="right")
+        shown.add_column(f"NoC@{t:.0%}".rstrip("%"), justify="right", no_wrap=True)
+        shown.add_column("failed", justify="right", no_wrap=True)
     for name, s in summaries.items():
         cells = [f"{s.mean_iou[k]:.3f}" for k in CLICKS]
         for t in THRESHOLDS:
@@ -113,6 +115,7 @@ def evaluate(predictor: Predictor, items: Sequence[Item], name: str, max_clicks:
 @cli.option("--objects", type=cli.Path(path_type=Path), help="Folder of single objects with void (VOC objects).")
 @cli.option("--size", type=int, help="Run the network at this size instead of its own, pixels.")
 @cli.option("--stride", default=1, show_default=True, help="Measure every n-th item only.")
+@cli.option("--grey", is_flag=True, help="Control: pictures without content, so that clicks alone remain.")
 @cli.option("--threads", default=2, show_default=True, help="Threads on a CPU.")
 @cli.option("--json", "report", type=cli.Path(path_type=Path), help="Also write curves and summaries to this file.")
 def main(
@@ -121,6 +124,7 @@ def main(
     objects: Path | None,
     size: int | None,
     stride: int,
+    grey: bool,
     threads: int,
     report: Path | None,
 ) -> None:
@@ -136,10 +140,14 @@ def main(
         sets["davis held out"] = list(held_out_items(davis))[::stride]
     if not sets:
         raise cli.UsageError("nothing to measure: give --davis, --objects or both")
+    if grey:
+        sets = {f"{n}, grey": [replace(i, image=np.full_like(i.image, 128)) for i in its] for n, its in sets.items()}
     started = time.monotonic()
     curves = {name: evaluate(predictor, items, name) for name, items in sets.items()}
     summaries = {name: summarise(values, CLICKS, THRESHOLDS) for name, values in curves.items()}
     console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, TABLE_WIDTH)
     console.print(table(summaries))
     console.print(f"{time.monotonic() - started:.0f} s on {device.type}")
     if report is not None:
