@@ -32,6 +32,9 @@ from mmms_deploy.result import Click, ClickResult, ImageTimings, Timings, checke
 
 __all__ = ["Click", "ClickResult", "ImageTimings", "Session", "Timings"]
 
+HISTORY_LIMIT = 100
+"""Clicks that can be undone unless a session says otherwise: more than an object takes, and 240 MB at 448 x 448."""
+
 
 @dataclass(frozen=True)
 class _Snapshot:
@@ -60,8 +63,8 @@ class Session:
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
         strict: Whether to refuse another engine, precision or number of threads than asked for instead of warning,
             and to take ``fp32`` when no precision was asked for.
-        history_limit: How many clicks can be undone; None for all of them. A step keeps the click stage's state: three
-            float32 maps of the network's size with the cell of this package (2.4 MB at 448 x 448).
+        history_limit: How many clicks can be undone; None for all of them, however many. A step keeps the click
+            stage's state: three float32 maps of the network's size with the cell of this package (2.4 MB at 448 x 448).
 
     Raises:
         BundleError: There is no usable bundle.
@@ -77,7 +80,7 @@ class Session:
         precision: str | None = None,
         threads: int | None = None,
         strict: bool = False,
-        history_limit: int | None = None,
+        history_limit: int | None = HISTORY_LIMIT,
     ) -> None:
         self._lock = threading.RLock()
         self._closed = False

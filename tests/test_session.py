@@ -32,6 +32,7 @@ from mmms_deploy.errors import (
 )
 from mmms_deploy.geometry import to_network
 from mmms_deploy.resize import resize
+from mmms_deploy.session import HISTORY_LIMIT
 from tests.toy import Reference, write_toy
 
 pytestmark = pytest.mark.usefixtures("every_engine")
@@ -201,6 +202,20 @@ def test_history_limit(paint: Bundle) -> None:
         assert session.clicks == (Click(10, 10),)
         with pytest.raises(HistoryError, match="within the limit of 2"):
             session.undo()
+
+
+def test_the_history_is_bounded_unless_asked_otherwise(paint: Bundle) -> None:
+    """Ten thousand clicks must not fill the memory."""
+    for limit, undone in (({}, HISTORY_LIMIT), ({"history_limit": None}, HISTORY_LIMIT + 5)):
+        with Session(paint, **limit) as session:
+            session.set_image(GREY)
+            for _ in range(HISTORY_LIMIT + 5):
+                session.click(10, 10)
+            count = 0
+            while session.can_undo:
+                session.undo()
+                count += 1
+            assert count == undone
 
 
 CLICKS = st.builds(

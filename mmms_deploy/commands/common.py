@@ -1,15 +1,18 @@
 """What all commands share: how errors, warnings and an interrupt reach the user.
 
-Exit codes: 0 done; 1 an error that :mod:`mmms_deploy.errors` names; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 an error that :mod:`mmms_deploy.errors` names; 2 wrong usage; 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
 
 import click
@@ -26,6 +29,7 @@ R = TypeVar("R")
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 console = Console(highlight=False)
 """Where results go (stdout)."""
@@ -38,14 +42,15 @@ def user_errors(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command so that its user meets messages instead of tracebacks.
 
     A :class:`~mmms_deploy.errors.MMMSDeployError` becomes ``error: ...`` on stderr and exit code 1, an interrupt exit
-    code 130, and an :class:`~mmms_deploy.errors.MMMSDeployWarning` a line ``warning: ...`` on stderr. Any other
-    exception is a fault of this package and keeps its traceback.
+    code 130, and an :class:`~mmms_deploy.errors.MMMSDeployWarning` a line ``warning: ...`` on stderr. A request to
+    terminate unwinds the command too, so that what is half written is removed. Any other exception is a fault of this
+    package and keeps its traceback.
     """
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with _spoken_warnings():
+            with _spoken_warnings(), _unwound_when_terminated():
                 return function(*args, **kwargs)
         except MMMSDeployError as error:
             say("error", str(error))
@@ -55,6 +60,23 @@ def user_errors(function: Callable[P, R]) -> Callable[P, R]:
             sys.exit(EXIT_INTERRUPTED)
 
     return wrapped
+
+
+@contextmanager
+def _unwound_when_terminated() -> Iterator[None]:
+    """Turn SIGTERM into an exit that runs every clean-up; Python's own answer to it runs none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets no other thread handle signals
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(EXIT_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def warn(message: str) -> None:

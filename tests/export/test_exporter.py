@@ -6,6 +6,7 @@ import errno
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,19 @@ def test_a_full_disk_leaves_nothing(checkpoint, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(exporter, "save_golden", full)
     with pytest.raises(OutputWriteError, match="free some space"):
         export_bundle(Source(checkpoint=checkpoint), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_terminated_export_leaves_nothing(checkpoint, tmp_path) -> None:
+    command = [sys.executable, "-c", "from mmms_deploy.commands.export import main; main()"]
+    started = subprocess.Popen([*command, "--ckpt", str(checkpoint), "--out", str(tmp_path / "out")])
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()):  # the temporary folder
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started.terminate()
+    assert started.wait(60) == 143
     assert not list(tmp_path.iterdir())
 
 
