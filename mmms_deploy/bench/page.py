@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from mmms_deploy.bench.compare import Comparison
-from mmms_deploy.bench.papers import FIGURES
+from mmms_deploy.bench.papers import FIGURES, papers_heading
 from mmms_deploy.bench.report import Headline, Metric, Report
 from mmms_deploy.bench.svg import COLOURS, STYLE, Bar, bars, curve, stack, strip
 from mmms_deploy.bench.text import (
@@ -178,7 +178,7 @@ def _papers(report: Report) -> str:
             f'<td class="text">{escape(figure.what)}; {escape(figure.source)}</td></tr>'
         )
     return (
-        "<h2>The papers' figures, on other hardware than this</h2>"
+        f"<h2>{escape(papers_heading(report.value('work.parameters')))}</h2>"
         '<div class="scroll"><table><thead><tr><th>network</th><th class="text">on</th><th>ms</th>'
         f'<th>here, ms</th><th class="text">what</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )

@@ -59,3 +59,19 @@ FIGURES = (
     ),
 )
 """MMMS's own figures, and those of the click networks that it compares itself with."""
+
+_MMMS_PARAMETERS = (125.2, 175.3)
+"""Millions, from RGB alone to RGB with three modalities (MMMS, table VI)."""
+
+
+def papers_heading(parameters: float | None) -> str:
+    """Return what stands over the published figures, which must not pass for figures of the measured network.
+
+    Args:
+        parameters: Parameters of the measured network in millions; None when they are not known.
+    """
+    text = "The papers' figures, on other hardware than this"
+    low, high = _MMMS_PARAMETERS
+    if parameters is None or 0.95 * low <= parameters <= 1.05 * high:
+        return text
+    return f"{text}, and of other networks: MMMS has {low:.0f} M parameters, this one {parameters:.3g} M"

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmms_deploy.bench.compare import Comparison, Verdict
-from mmms_deploy.bench.papers import FIGURES
+from mmms_deploy.bench.papers import FIGURES, papers_heading
 from mmms_deploy.bench.report import Headline, Metric, Report
 from mmms_deploy.bench.text import (
     GROUPS,
@@ -94,7 +94,7 @@ def _cells(metric: Metric, *, repeated: bool) -> list[str]:
 
 def _papers(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), title_justify="left", title_style="bold")
-    table.title = "\nThe papers' figures, on other hardware than this, in ms"
+    table.title = f"\n{papers_heading(report.value('work.parameters'))}, in ms"
     for heading in ("published", "on"):
         table.add_column(heading, header_style="dim")
     for heading in ("there", "here"):
