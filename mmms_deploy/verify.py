@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from types import MappingProxyType
+from typing import TypedDict, Unpack
 
 import numpy as np
 
@@ -125,30 +126,32 @@ class VerificationReport:
         )
 
 
+class EngineOptions(TypedDict, total=False):
+    """Which engine executes, as :class:`~mmms_deploy.session.Session` takes it."""
+
+    device: str
+    engine: Engine | str | None
+    precision: str | None
+    threads: int | None
+    strict: bool
+
+
 def replay(
     bundle: Bundle | str | os.PathLike[str],
     *,
-    device: str = "auto",
-    engine: Engine | str | None = None,
-    precision: str | None = None,
-    threads: int | None = None,
-    strict: bool = False,
     limit: float | None = None,
     on_progress: OnProgress | None = None,
     on_result: OnResult | None = None,
+    **options: Unpack[EngineOptions],
 ) -> VerificationReport:
     """Replay the golden clicks of a bundle, closed loop, and compare every mask with the checkpoint's own.
 
     Args:
         bundle: A bundle, or the path of one; its files are compared with their hashes when a path is given.
-        device: As in :class:`~mmms_deploy.session.Session`, and so are the four below.
-        engine: As there.
-        precision: As there.
-        threads: As there.
-        strict: As there.
         limit: The smallest intersection over union that passes; None takes that of the precision in ``LIMITS``.
         on_progress: Called after every click.
         on_result: Called after every click.
+        **options: ``device``, ``engine``, ``precision``, ``threads`` and ``strict``, as a ``Session`` takes them.
 
     Returns:
         What was found, good or bad.
@@ -162,9 +165,7 @@ def replay(
     total = sum(len(case.clicks) for case in cases)
     start = perf_counter()
     checks: list[ClickCheck] = []
-    with Session(
-        bundle, device=device, engine=engine, precision=precision, threads=threads, strict=strict, history_limit=0
-    ) as session:
+    with Session(bundle, history_limit=0, **options) as session:
         for index, case in enumerate(cases):
             for check, result in _checks(session, index, case):
                 checks.append(check)
@@ -185,13 +186,9 @@ def replay(
 def verify(
     bundle: Bundle | str | os.PathLike[str],
     *,
-    device: str = "auto",
-    engine: Engine | str | None = None,
-    precision: str | None = None,
-    threads: int | None = None,
-    strict: bool = False,
     limit: float | None = None,
     on_progress: OnProgress | None = None,
+    **options: Unpack[EngineOptions],
 ) -> VerificationReport:
     """Do what :func:`replay` does, with the same arguments, and fail when a mask differs.
 
@@ -203,16 +200,7 @@ def verify(
         BundleError: The bundle cannot be used, or its files differ from its manifest.
         EngineError: There is no usable engine.
     """
-    report = replay(
-        bundle,
-        device=device,
-        engine=engine,
-        precision=precision,
-        threads=threads,
-        strict=strict,
-        limit=limit,
-        on_progress=on_progress,
-    )
+    report = replay(bundle, limit=limit, on_progress=on_progress, **options)
     report.raise_for_failures()
     return report
 
