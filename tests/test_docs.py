@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path
     for path in ROOT.rglob("*.md")
-    if not any(part.startswith(".") or part == "runs" for part in path.relative_to(ROOT).parts)
+    if not any(part.startswith(".") or part in {"runs", "build", "dist"} for part in path.relative_to(ROOT).parts)
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
