@@ -93,7 +93,11 @@ def test_the_disk_is_centred_on_the_click(session: Session, size: tuple[int, int
 def test_any_size_and_place(session: Session, size: tuple[int, int], at: tuple[float, float]) -> None:
     session.set_image(np.zeros((*size, 3), dtype=np.uint8))
     x, y = (min(share * side - 0.5, math.nextafter(side - 0.5, -1)) for share, side in zip(at, size[::-1], strict=True))
-    x, y = (place if side >= FINE else math.floor(place + 0.5) for place, side in ((x, size[1]), (y, size[0])))
+    # The double before 0.5, plus 0.5, rounds to 1.0: the far edge of an image of one pixel.
+    x, y = (
+        place if side >= FINE else min(math.floor(place + 0.5), side - 1)
+        for place, side in ((x, size[1]), (y, size[0]))
+    )
     assert session.click(x, y).mask[pixel(x, y)]
 
 
