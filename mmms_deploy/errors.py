@@ -148,3 +148,22 @@ class ModalityError(SessionError):
 
 class ClickError(SessionError):
     """A click is outside of the image or not a number."""
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+class EvaluationError(MMMSDeployError):
+    """An evaluation cannot be done."""
+
+
+class AnnotatorUnavailableError(EvaluationError):
+    """The simulated annotator's library (OpenCV) is not installed."""
+
+
+class MaskError(EvaluationError):
+    """A mask has the wrong shape or type."""
+
+
+class MeasureError(EvaluationError):
+    """A measure was asked for with values that it is not defined for."""

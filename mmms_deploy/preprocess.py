@@ -26,9 +26,13 @@ def prepare(array: npt.NDArray[Any], spec: ImageSpec | ModalitySpec, size: tuple
         (1, C, H, W) float32: (resized * scale - mean) / std.
     """
     out = resize_image(array, size, spec.resize)
-    out *= np.float32(spec.scale)
-    out -= np.asarray(spec.mean, dtype=np.float32)[:, None, None]
-    out /= np.asarray(spec.std, dtype=np.float32)[:, None, None]
+    # A network whose first layer does this itself (the rewrite fold_normalisation) leaves nothing to do.
+    if spec.scale != 1.0:
+        out *= np.float32(spec.scale)
+    if any(spec.mean):
+        out -= np.asarray(spec.mean, dtype=np.float32)[:, None, None]
+    if set(spec.std) != {1.0}:
+        out /= np.asarray(spec.std, dtype=np.float32)[:, None, None]
     return out[None]
 
 

@@ -24,8 +24,8 @@ from mmms_deploy.errors import (
     SessionError,
     VerificationError,
 )
+from mmms_deploy.evaluation.measures import iou
 from mmms_deploy.golden import GoldenCase, load_golden
-from mmms_deploy.resize import BoolArray
 from mmms_deploy.result import ClickResult
 from mmms_deploy.session import Session
 
@@ -296,7 +296,7 @@ def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[Cl
             check = ClickCheck(
                 case=index,
                 click=number,
-                iou=iou(result.mask & certain, case.masks[number] & certain),
+                iou=iou(result.mask, case.masks[number], void=~certain),
                 certain=float(certain.mean()),
                 object=float((case.masks[number] & certain).mean()),
                 milliseconds=result.timings.total,
@@ -308,9 +308,3 @@ def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[Cl
             expected=error.expected,
             fix="export the checkpoint again",
         ) from error
-
-
-def iou(mask: BoolArray, reference: BoolArray) -> float:
-    """Return the intersection over union of two masks of one shape; 1 when both are empty."""
-    union = int(np.count_nonzero(mask | reference))
-    return int(np.count_nonzero(mask & reference)) / union if union else 1.0

@@ -8,11 +8,12 @@ import pytest
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.contract import ModalitySpec
 from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError, MMMSDeployWarning, VerificationError
+from mmms_deploy.evaluation.measures import iou
 from mmms_deploy.geometry import to_network
 from mmms_deploy.golden import GoldenCase
 from mmms_deploy.resize import resize
 from mmms_deploy.session import Session
-from mmms_deploy.verify import LIMITS, iou, replay, replay_engines, verify
+from mmms_deploy.verify import LIMITS, replay, replay_engines, verify
 from tests.toy import Reference, write_toy
 
 pytestmark = pytest.mark.usefixtures("every_engine")

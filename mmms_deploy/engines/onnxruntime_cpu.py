@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
+from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.protocol import Array, EngineInfo, Value, checked_array, names
 from mmms_deploy.engines.wheels import require_onnxruntime
@@ -43,7 +44,7 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-class OnnxRuntimeCpu:
+class OnnxRuntimeCpu(EngineBase):
     """Executes the stages of a bundle with ONNX Runtime's CPU provider.
 
     Args:
@@ -79,21 +80,6 @@ class OnnxRuntimeCpu:
             evidence=f"graphs in {precision}, which this library computes as they are",
             reason=reason,
         )
-
-    @property
-    def info(self) -> EngineInfo:
-        """What this engine really is."""
-        return self._info
-
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle whose stages it executes."""
-        return self._bundle
-
-    @property
-    def graphs(self) -> Mapping[str, StageGraph]:
-        """The graph of every stage, by name."""
-        return self._graphs
 
     def open(self) -> OnnxRuntimeCpuRunner:
         """Return a new runner, for one session."""

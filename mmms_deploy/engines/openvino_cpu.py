@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
+from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.openvino_compile import Compiled, compile_stage
 from mmms_deploy.engines.protocol import Array, EngineInfo, Value
@@ -52,7 +53,7 @@ def bf16_capable() -> bool:
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-class OpenVinoCpu:
+class OpenVinoCpu(EngineBase):
     """Executes the stages of a bundle with OpenVINO's CPU plugin.
 
     Args:
@@ -109,21 +110,6 @@ class OpenVinoCpu:
             evidence=f"{done} of {total} matrix operations in {precision}",
             reason=reason,
         )
-
-    @property
-    def info(self) -> EngineInfo:
-        """What this engine really is."""
-        return self._info
-
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle whose stages it executes."""
-        return self._bundle
-
-    @property
-    def graphs(self) -> Mapping[str, StageGraph]:
-        """The graph of every stage, by name."""
-        return self._graphs
 
     def open(self) -> OpenVinoCpuRunner:
         """Return a new runner, for one session."""

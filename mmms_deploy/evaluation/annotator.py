@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmms_deploy.evaluation.errors import AnnotatorUnavailableError, MaskError
+from mmms_deploy.errors import AnnotatorUnavailableError, MaskError
 
 Mask = NDArray[np.bool_]
 

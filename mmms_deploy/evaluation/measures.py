@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmms_deploy.errors import MeasureError
 from mmms_deploy.evaluation.annotator import as_mask
-from mmms_deploy.evaluation.errors import MeasureError
 
 MAX_CLICKS = 20
 """Clicks after which an object counts as failed."""

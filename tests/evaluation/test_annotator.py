@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mmms_deploy.errors import AnnotatorUnavailableError, MaskError
 from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick, distance_to_border, next_click
-from mmms_deploy.evaluation.errors import AnnotatorUnavailableError, MaskError
 
 
 def mask(*rows: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmms_deploy.evaluation.errors import MaskError, MeasureError
+from mmms_deploy.errors import MaskError, MeasureError
 from mmms_deploy.evaluation.measures import clicks_to_reach, iou, iou_after, noc, summarise
 
 TRUTH = np.array([[1, 1, 1, 0], [0, 0, 0, 0]])
