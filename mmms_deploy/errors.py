@@ -167,3 +167,23 @@ class MaskError(EvaluationError):
 
 class MeasureError(EvaluationError):
     """A measure was asked for with values that it is not defined for."""
+
+
+class DatasetError(EvaluationError):
+    """A data set cannot be read."""
+
+
+class DatasetLayoutError(DatasetError):
+    """A folder does not have the layout of the data set that it is said to be."""
+
+
+class DatasetFileError(DatasetError):
+    """A file of a data set is missing, unreadable, or does not fit its image."""
+
+
+class DatasetOptionError(DatasetError):
+    """A data set was asked for by a name, or with an option, that is not known."""
+
+
+class DatasetLibraryError(DatasetError):
+    """The library that reads a data set's files (SciPy, pycocotools, OpenCV) is not installed."""

@@ -32,7 +32,8 @@ class Scene:
     Attributes:
         name: Unique within its data set, e.g. ``bmx-trees/00003``.
         image: (H, W, 3) uint8, RGB.
-        surfaces: The targets, at least one; they may overlap only where the data set says so.
+        surfaces: The targets; they may overlap only where the data set says so. None at all in an image of which only
+            reading tells that nothing in it counts (docs/datasets.md): an evaluation leaves such a scene out.
         modalities: (H, W) or (H, W, C) numbers as stored, by name; registered to the image pixel by pixel.
         void: (H, W) bool, true where a pixel counts neither as surface nor as background; None for nowhere.
 
