@@ -7,127 +7,79 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import timm
-import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmms_deploy.errors import DescriptionError, SizeError
+from mmms_deploy.models.backbone_names import RELEASES, NameStyle, Release
 from mmms_deploy.models.config import BackboneConfig
 
+__all__ = ["PYRAMID_STRIDE", "RELEASES", "Backbone", "NameStyle", "Release", "check_size"]
+
 PYRAMID_STRIDE = 32
-State = dict[str, Tensor]
 
 
-def check_size(size: tuple[int, int], patch: tuple[int, int]) -> None:
-    """Check that a network size (H, W) fits the patches (H, W) and the pyramid.
+def check_size(size: tuple[int, int], patch: tuple[int, int], stride: int = PYRAMID_STRIDE) -> None:
+    """Check that a network size (H, W) fits the patches (H, W) and what follows them.
+
+    Args:
+        size: Network size in pixels.
+        patch: Patch size in pixels.
+        stride: What else the size must be a multiple of: the pyramid's coarsest scale, or 1.
 
     Raises:
         SizeError: It does not.
     """
     for axis, length, p in zip(("height", "width"), size, patch, strict=True):
-        if length <= 0 or length % p or length % PYRAMID_STRIDE:
-            step = math.lcm(p, PYRAMID_STRIDE)
+        if length <= 0 or length % p or length % stride:
+            step = math.lcm(p, stride)
             near = sorted({max(step, length // step * step), max(step, (length // step + 1) * step)})
+            also = f" and of {stride}, that is of {step}" if stride > 1 else ""
             raise SizeError(
                 f"network {axis} {length}",
-                expected=f"a positive multiple of the patch size {p} and of {PYRAMID_STRIDE}, that is of {step}",
+                expected=f"a positive multiple of the patch size {p}{also}",
                 fix=f"use {' or '.join(map(str, near))} (--size)",
             )
-
-
-@dataclass(frozen=True)
-class NameStyle:
-    """How a release names a ViT's weights.
-
-    Attributes:
-        to_timm: Turns a release's state into timm's, for a given model; leaves unknown keys as they are.
-        to_release: The inverse.
-        unread: Names that a release carries but nothing here reads; a checkpoint may leave them out.
-    """
-
-    to_timm: Callable[[State, nn.Module], State]
-    to_release: Callable[[State, nn.Module], State]
-    unread: frozenset[str] = frozenset({"norm.weight", "norm.bias"})
-
-
-def _resample(state: State, model: Any) -> State:
-    """Bring a square or differently sized position table to the model's grid, as DINOv2's release and timm do."""
-    table, target = state.get("pos_embed"), getattr(model, "pos_embed", None)
-    if table is None or target is None or table.ndim != 3 or table.shape == target.shape:
-        return state
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    side = round(max(table.shape[1] - prefix, 0) ** 0.5)
-    if side * side != table.shape[1] - prefix or table.shape[2] != target.shape[2]:
-        return state  # reported as misshapen
-    grid = list(model.patch_embed.grid_size)
-    resampled = resample_abs_pos_embed(table, new_size=grid, num_prefix_tokens=prefix, antialias=True)
-    return {**state, "pos_embed": resampled}
-
-
-def _identity(state: State, model: nn.Module) -> State:
-    return dict(state)
-
-
-def _dinov2_to_timm(state: State, model: nn.Module) -> State:
-    """facebookresearch/dinov2 with registers: cls_token and pos_embed [1, 1 + 37*37, d], register_tokens, mask_token.
-
-    timm's model adds no position to its prefix tokens, so the class token's position is added to it here.
-    """
-    out = {k: v for k, v in state.items() if k != "mask_token"}
-    if "register_tokens" in out:
-        out["reg_token"] = out.pop("register_tokens")
-    table, cls_token = out.get("pos_embed"), out.get("cls_token")
-    if table is not None and cls_token is not None and table.ndim == 3 and table.shape[2] == cls_token.shape[-1]:
-        out["cls_token"] = cls_token + table[:, :1]
-        out["pos_embed"] = table[:, 1:]
-    return _resample(out, model)
-
-
-def _timm_to_dinov2(state: State, model: nn.Module) -> State:
-    out = dict(state)
-    out["register_tokens"] = out.pop("reg_token")
-    table = out["pos_embed"]
-    out["pos_embed"] = torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
-    out["mask_token"] = torch.zeros_like(table[:, 0])
-    return out
-
-
-TIMM_NAMES = NameStyle(to_timm=_resample, to_release=_identity)
-DINOV2_NAMES = NameStyle(
-    to_timm=_dinov2_to_timm,
-    to_release=_timm_to_dinov2,
-    unread=TIMM_NAMES.unread | {"mask_token"},
-)
-
-RELEASES: dict[str, tuple[str, NameStyle]] = {
-    "dinov2_b14_reg": ("vit_base_patch14_reg4_dinov2", DINOV2_NAMES),
-}
-"""Backbones known by name: timm architecture and the release's way of naming weights."""
 
 
 class Backbone(nn.Module):
     """FM_RGB.
 
+    A backbone that runs at one size only (SAM, at 1024 x 1024) gets its image enlarged, and its maps are reduced to
+    what the network's size asks for. Both are bilinear, corners not aligned, without antialiasing, as ParallelFPN
+    interpolates; the paper says no more than that it is done.
+
     Args:
         config: Which ViT, and which of its blocks.
         size: Network size (H, W) in pixels.
+        stride: What else the size must be a multiple of, beside the patch size.
+
+    Attributes:
+        vit: timm's model.
+        names: The release's way of naming weights.
+        release: The release; None for a model of timm's by its own name.
+        patch: Patch size (H, W) in network pixels: F^(1..4) are (H / patch[0], W / patch[1]).
+        dim: d, channels of F^(1..4).
+        blocks: Zero-based numbers of the four blocks.
 
     Raises:
         DescriptionError: The backbone is unknown, is no plain ViT, or has fewer blocks than named.
         SizeError: The size is no multiple of the patch size.
     """
 
-    def __init__(self, config: BackboneConfig, size: tuple[int, int]) -> None:
+    def __init__(self, config: BackboneConfig, size: tuple[int, int], stride: int = PYRAMID_STRIDE) -> None:
         super().__init__()
-        architecture, self.names = _find(config.name)
-        self.vit = _create(architecture, config, size)
+        self.release = RELEASES.get(config.name)
+        release = self.release or _timm_release(config.name)
+        self.names = release.names
+        self.vit = _create(release, config, size, stride)
         self.patch: tuple[int, int] = tuple(self.vit.patch_embed.patch_size)
         self.dim: int = self.vit.embed_dim
+        self._runs_at: tuple[int, int] | None = None if release.side is None else tuple(self.vit.patch_embed.img_size)
+        self._grid = (size[0] // self.patch[0], size[1] // self.patch[1])
         depth = len(self.vit.blocks)
         blocks = config.blocks or tuple(depth * k // 4 for k in (1, 2, 3, 4))
         if not all(1 <= b <= depth for b in blocks) or list(blocks) != sorted(set(blocks)):
@@ -140,18 +92,37 @@ class Backbone(nn.Module):
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> F^(1..4), the raw patch tokens after the four blocks, as maps (B, d, H/P, W/P)."""
+        if self._runs_at is not None:
+            return tuple(_resized(x, self._grid) for x in self._run_fixed(_resized(rgb, self._runs_at)))
         maps = self.vit.forward_intermediates(
             rgb, indices=list(self.blocks), norm=False, stop_early=True, intermediates_only=True, output_fmt="NCHW"
         )
         return tuple(maps)
 
+    def _run_fixed(self, rgb: Tensor) -> list[Tensor]:
+        """Run a SAM at its own size.
 
-def _find(name: str) -> tuple[str, NameStyle]:
-    if name in RELEASES:
-        return RELEASES[name]
+        timm's forward_intermediates would resample the position table in every exported graph, to the size it has.
+        """
+        x = self.vit.patch_embed(rgb) + self.vit.pos_embed
+        maps = []
+        for number, block in enumerate(self.vit.blocks[: self.blocks[-1] + 1]):
+            x = block(x)
+            if number in self.blocks:
+                maps.append(x.permute(0, 3, 1, 2))
+        return maps
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(x.shape[2:]) == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def _timm_release(name: str) -> Release:
     match = re.fullmatch(r"timm:([\w.]+)", name)
     if match and timm.is_model(match[1]):
-        return match[1], TIMM_NAMES
+        return Release(match[1], NameStyle(), "timm")
     close = timm.list_models(f"*{match[1].split('.')[0]}*")[:5] if match else []
     raise DescriptionError(
         f"backbone {name!r} is not known",
@@ -160,17 +131,19 @@ def _find(name: str) -> tuple[str, NameStyle]:
     )
 
 
-def _create(architecture: str, config: BackboneConfig, size: tuple[int, int]) -> Any:
+def _create(release: Release, config: BackboneConfig, size: tuple[int, int], stride: int) -> Any:
     patch = config.overrides.get("patch_size")
     if any(length <= 0 for length in size):
-        check_size(size, (patch, patch) if isinstance(patch, int) else (1, 1))
+        check_size(size, (patch, patch) if isinstance(patch, int) else (1, 1), stride)
+    side = size if release.side is None else release.side
+    settings = {"img_size": side, **release.settings, **config.overrides}
     try:
-        model = timm.create_model(architecture, pretrained=False, num_classes=0, img_size=size, **config.overrides)
+        model = timm.create_model(release.architecture, pretrained=False, num_classes=0, **settings)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         if isinstance(patch, int) and any(s % patch for s in size):
-            check_size(size, (patch, patch))
+            check_size(size, (patch, patch), stride)
         raise DescriptionError(
-            f"timm cannot build {architecture} at {size[0]}x{size[1]} with {config.overrides}: {error}",
+            f"timm cannot build {release.architecture} at {size[0]}x{size[1]} with {config.overrides}: {error}",
             expected="a ViT and arguments that timm.create_model takes",
             fix="correct 'backbone' in the description",
         ) from error
@@ -180,5 +153,18 @@ def _create(architecture: str, config: BackboneConfig, size: tuple[int, int]) ->
             expected="a vision transformer of constant width with a list of blocks",
             fix="choose another backbone",
         )
-    check_size(size, tuple(model.patch_embed.patch_size))
+    check_size(size, tuple(model.patch_embed.patch_size), stride)
+    if release.side is not None:
+        _prepare_fixed(model)
     return model
+
+
+def _prepare_fixed(model: Any) -> None:
+    """Take off what comes after a SAM's blocks, and give its tables random values.
+
+    timm begins them at zero. With untrained weights, a gate would see no difference if a table were lost.
+    """
+    model.neck = nn.Identity()
+    for name, table in model.named_parameters():
+        if name == "pos_embed" or name.rpartition(".")[2].startswith("rel_pos_"):
+            nn.init.trunc_normal_(table, std=0.02)

@@ -6,12 +6,14 @@ The native form is safetensors whose metadata holds the description as JSON. Pla
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
 import os
 import pickle
 import tempfile
 import tomllib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +33,15 @@ from mmms_deploy.errors import (
 )
 from mmms_deploy.models.config import MMMSConfig
 from mmms_deploy.models.mmms import MMMS
+from mmms_deploy.models.release_layout import describe_layout
 
 DESCRIPTION_KEY = "mmms_deploy.description"
 BACKBONE_PREFIX = "backbone."
 _VIT_PREFIX = "backbone.vit."
 _IGNORED_SUFFIX = "num_batches_tracked"
 _LISTED = 12
+NESTS = ("state_dict", "model", "target_encoder", "encoder")
+"""Keys under which PyTorch files keep the state dict. The last two are I-JEPA's, whose evaluations take the first."""
 State = dict[str, Tensor]
 
 
@@ -109,7 +114,7 @@ def read_checkpoint_file(path: Path) -> CheckpointFile:
     """Read a ``.safetensors`` file or a PyTorch state dict without executing anything in it.
 
     Args:
-        path: The file. Of PyTorch files, the state dict may lie under ``state_dict`` or ``model``; a ``module.`` prefix
+        path: The file. Of PyTorch files, the state dict may lie under one of :data:`NESTS`; a ``module.`` prefix
             (DataParallel) is removed.
 
     Raises:
@@ -157,7 +162,10 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None]:
 
 def _read_torch(path: Path) -> State:
     try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, what is not used of a file is not read: an I-JEPA file holds three networks and an optimizer. MAE
+        # keeps its command line in an argparse.Namespace, which has data and no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointCorruptError(
             f"{path} holds more than tensors: {_first_line(error)}",
@@ -170,13 +178,14 @@ def _read_torch(path: Path) -> State:
             expected="a complete state dict",
             fix="copy it again and compare its hash with the source's",
         ) from error
-    for key in ("state_dict", "model"):
+    for key in NESTS:
         if isinstance(raw, dict) and isinstance(raw.get(key), dict):
             raw = raw[key]
     if not isinstance(raw, dict) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
+        found = f"a dict of {_listing(sorted(map(str, raw)))}" if isinstance(raw, dict) else f"a {type(raw).__name__}"
         raise CheckpointCorruptError(
-            f"{path} holds no state dict",
-            expected="a dict of tensors, or one under 'state_dict' or 'model'",
+            f"{path} holds no state dict but {found}",
+            expected=f"a dict of tensors, or one under {', '.join(map(repr, NESTS))}",
             fix="save it as torch.save(model.state_dict(), ...)",
         )
     return {str(name): tensor for name, tensor in raw.items()}
@@ -215,27 +224,35 @@ def load_weights(model: MMMS, file: CheckpointFile, backbone: CheckpointFile | N
     Raises:
         CheckpointKeysError: Keys are missing, unexpected or misshapen, or both files hold different backbones.
     """
-    state = {name: _widened(tensor) for name, tensor in file.state.items()}
-    source = str(file.path)
+    own, vit = _split({name: _widened(tensor) for name, tensor in file.state.items()})
+    source, names, vit_model = str(file.path), model.backbone.names, model.backbone.vit
+    vit = names.clean(vit)
+    converted = names.to_timm(vit, vit_model, _stored_grid(file, model))
     if backbone is not None:
         source += f" with {backbone.path}"
-        extra = {
-            BACKBONE_PREFIX + name.removeprefix(BACKBONE_PREFIX): _widened(t) for name, t in backbone.state.items()
-        }
-        differing = [n for n in extra if n in state and not torch.equal(state[n], extra[n])]
+        extra = names.clean({n.removeprefix(BACKBONE_PREFIX): _widened(t) for n, t in backbone.state.items()})
+        # Compared as they would be loaded: the checkpoint's position table may have been resampled already.
+        loadable = names.to_timm(extra, vit_model)
+        differing = [n for n in loadable if n in converted and not torch.equal(converted[n], loadable[n])]
         if differing:
             raise CheckpointKeysError(
                 f"{file.path} has backbone weights of its own that differ from {backbone.path}: {_listing(differing)}",
                 expected="one source of backbone weights",
                 fix="leave out --backbone-ckpt, or take the backbone out of the checkpoint",
             )
-        state |= extra
-    own, vit = _split(state)
-    vit_model = model.backbone.vit
-    converted = model.backbone.names.to_timm(vit, vit_model)
+        vit, converted = vit | extra, converted | loadable
+    state = own | {BACKBONE_PREFIX + name: tensor for name, tensor in vit.items()}
     _check_keys(model, state, converted, source)
     model.load_state_dict(own, strict=False)
     vit_model.load_state_dict(converted, strict=False)
+
+
+def _stored_grid(file: CheckpointFile, model: MMMS) -> tuple[int, int] | None:
+    """Return the grid (H, W) for which a checkpoint that describes itself stores its position table."""
+    size, (rows, columns) = (file.description or {}).get("size"), model.backbone.patch
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(n, int) for n in size):
+        return None
+    return size[0] // rows, size[1] // columns
 
 
 def _widened(tensor: Tensor) -> Tensor:
@@ -260,9 +277,10 @@ def release_state(model: MMMS) -> State:
 
 def _check_keys(model: MMMS, given: State, converted: State, source: str) -> None:
     expected = release_state(model)
-    unread = {BACKBONE_PREFIX + name for name in model.backbone.names.unread}
-    missing = sorted(n for n in expected if n not in given and n not in unread)
-    unexpected = sorted(n for n in given if n not in expected and n not in unread and not n.endswith(_IGNORED_SUFFIX))
+    missing = sorted(n for n in expected if n not in given and _is_read(model, n))
+    unexpected = sorted(
+        n for n in given if n not in expected and _is_read(model, n) and not n.endswith(_IGNORED_SUFFIX)
+    )
     target = model.backbone.vit.state_dict()
     fits = {
         BACKBONE_PREFIX + n for n, t in converted.items() if n in target and t.shape == target[n].shape
@@ -279,12 +297,21 @@ def _check_keys(model: MMMS, given: State, converted: State, source: str) -> Non
     ]
     if len(misshapen) > _LISTED:
         lines.append(f"misshapen  ... and {len(misshapen) - _LISTED} more")
+    layouts = [describe_layout(_split(state)[1]) for state in (given, expected)]
+    if layouts[0] != layouts[1] and any(n.startswith(BACKBONE_PREFIX) for n in given):
+        lines.append(f"the backbone's weights look like {layouts[0]}")
+        lines.append(f"{model.config.backbone.name} would be {layouts[1]}")
     raise CheckpointKeysError(
         f"{source} does not fit the described network: {len(missing)} keys missing, {len(unexpected)} unexpected, "
         f"{len(misshapen)} misshapen\n    " + "\n    ".join(lines),
         expected=f"the {len(expected)} keys of the network that the description names",
         fix=_advice(missing, misshapen),
     )
+
+
+def _is_read(model: MMMS, name: str) -> bool:
+    """Whether a weight is used; a backbone's release has some that are not."""
+    return not name.startswith(BACKBONE_PREFIX) or model.backbone.names.reads(name.removeprefix(BACKBONE_PREFIX))
 
 
 def _report(kind: str, names: list[str], candidates: list[str]) -> list[str]:

@@ -1,0 +1,213 @@
+"""How the releases of the backbones name and lay out their weights, and how each resamples its position table.
+
+docs/backbones.md tells where each of these facts is from.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+State = dict[str, Tensor]
+Size = tuple[int, int]
+
+_UNREAD = r"(norm|fc_norm|head)\..*"
+_SAM_PREFIX = "image_encoder."
+_SAM_PARTS = ("patch_embed.", "pos_embed", "blocks.", "neck.")
+
+
+def resample_table(table: Tensor, source: Size, target: Size, *, antialias: bool) -> Tensor:
+    """Bring a position table to another grid: bicubic, in float32, corners not aligned, to an explicit size.
+
+    Args:
+        table: (1, H*W, d), rows first.
+        source: (H, W) of the table.
+        target: (H', W') wanted.
+        antialias: Whether the kernel is widened when shrinking.
+
+    Returns:
+        (1, H'*W', d) float32.
+    """
+    maps = table.float().reshape(1, *source, -1).permute(0, 3, 1, 2)
+    maps = F.interpolate(maps, size=target, mode="bicubic", align_corners=False, antialias=antialias)
+    return maps.permute(0, 2, 3, 1).reshape(1, target[0] * target[1], -1)
+
+
+@dataclass(frozen=True)
+class NameStyle:
+    """How a release names a ViT's weights. This base is timm's own way.
+
+    Attributes:
+        antialias: Whether the release resamples its position table with antialiasing.
+        unread: Full-match pattern of names that a release may carry but nothing here reads; a file may also leave them
+            out.
+    """
+
+    antialias: bool = True
+    unread: re.Pattern[str] = re.compile(_UNREAD)
+
+    def reads(self, name: str) -> bool:
+        """Whether a weight is used for F^(1..4)."""
+        return self.unread.fullmatch(name) is None
+
+    def clean(self, state: State) -> State:
+        """Bring the ways in which the release's weights are stored to the one of its official file."""
+        return dict(state)
+
+    def to_timm(self, state: State, model: Any, stored: Size | None = None) -> State:
+        """Rename to timm's names and bring the position table to the model's grid.
+
+        Args:
+            state: Cleaned weights under the release's names; unknown ones are left as they are.
+            model: timm's model.
+            stored: Grid (H, W) that the table may already have been brought to; it wins over a square one when its
+                number of positions fits both. Release files are square.
+        """
+        return self._resample(dict(state), model, stored)
+
+    def to_release(self, state: State, model: Any) -> State:
+        """Rename timm's names to the release's; the position table stays at the model's grid."""
+        return dict(state)
+
+    def _resample(self, state: State, model: Any, stored: Size | None) -> State:
+        table, target = state.get("pos_embed"), getattr(model, "pos_embed", None)
+        if table is None or target is None or table.ndim != 3 or target.ndim != 3 or table.shape[2] != target.shape[2]:
+            return state  # what does not fit is reported as misshapen
+        prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+        grid: Size = tuple(model.patch_embed.grid_size)
+        source = _grid_of(table.shape[1] - prefix, grid, stored)
+        if source is None or source == grid:
+            return state
+        patches = resample_table(table[:, prefix:], source, grid, antialias=self.antialias)
+        return {**state, "pos_embed": torch.cat([table[:, :prefix].float(), patches], dim=1)}
+
+
+def _grid_of(count: int, grid: Size, stored: Size | None) -> Size | None:
+    """Return the grid (H, W) of a table of ``count`` positions; None when there is no telling."""
+    if stored is not None and math.prod(stored) == count:
+        return stored
+    side = math.isqrt(max(count, 0))
+    if side > 0 and side * side == count:
+        return (side, side)
+    return grid if math.prod(grid) == count else None
+
+
+@dataclass(frozen=True)
+class DINOv2Names(NameStyle):
+    """facebookresearch/dinov2 with registers: cls_token and pos_embed [1, 1 + 37*37, d], register_tokens, mask_token.
+
+    timm's model adds no position to its prefix tokens, so the class token's position is added to it here.
+    """
+
+    unread: re.Pattern[str] = re.compile(rf"{_UNREAD}|mask_token")
+
+    def to_timm(self, state: State, model: Any, stored: Size | None = None) -> State:
+        """Rename, merge the class token with its position, resample the others."""
+        out = {k: v for k, v in state.items() if k != "mask_token"}
+        if "register_tokens" in out:
+            out["reg_token"] = out.pop("register_tokens")
+        table, cls_token = out.get("pos_embed"), out.get("cls_token")
+        if table is not None and cls_token is not None and table.ndim == 3 and table.shape[2] == cls_token.shape[-1]:
+            out["cls_token"] = cls_token + table[:, :1]
+            out["pos_embed"] = table[:, 1:]
+        return self._resample(out, model, stored)
+
+    def to_release(self, state: State, model: Any) -> State:
+        """Rename; the class token keeps its position, so the table's entry for it is zero."""
+        out = dict(state)
+        out["register_tokens"] = out.pop("reg_token")
+        table = out["pos_embed"]
+        out["pos_embed"] = torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
+        out["mask_token"] = torch.zeros_like(table[:, 0])
+        return out
+
+
+@dataclass(frozen=True)
+class MAENames(NameStyle):
+    """facebookresearch/mae: timm's names, pos_embed [1, 1 + 14*14, d] with a class entry; maybe a decoder or a head."""
+
+    antialias: bool = False
+    unread: re.Pattern[str] = re.compile(rf"{_UNREAD}|mask_token|decoder_.*")
+
+
+@dataclass(frozen=True)
+class IJEPANames(NameStyle):
+    """facebookresearch/ijepa, one of its encoders: timm's names, pos_embed [1, 28*28, d], no class token."""
+
+    antialias: bool = False
+
+
+@dataclass(frozen=True)
+class SAMNames(NameStyle):
+    """facebookresearch/segment-anything: ``image_encoder.*``, MLPs of ``lin1`` and ``lin2``, pos_embed [1, 64, 64, d].
+
+    The image encoder's weights alone, without that prefix, are taken too.
+    """
+
+    unread: re.Pattern[str] = re.compile(
+        rf"{_SAM_PREFIX}neck\..*|prompt_encoder\..*|mask_decoder\..*|pixel_mean|pixel_std"
+    )
+
+    def clean(self, state: State) -> State:
+        """Give the image encoder its prefix where it came alone."""
+        if not any(name.startswith("blocks.") and name.endswith(".rel_pos_h") for name in state):
+            return dict(state)
+        return {_SAM_PREFIX + name if name.startswith(_SAM_PARTS) else name: t for name, t in state.items()}
+
+    def to_timm(self, state: State, model: Any, stored: Size | None = None) -> State:
+        """Rename. The table is never resampled: SAM runs at one size."""
+        return {
+            name.removeprefix(_SAM_PREFIX).replace(".mlp.lin", ".mlp.fc"): tensor
+            for name, tensor in state.items()
+            if name.startswith(_SAM_PREFIX)
+        }
+
+    def to_release(self, state: State, model: Any) -> State:
+        """Rename."""
+        return {_SAM_PREFIX + name.replace(".mlp.fc", ".mlp.lin"): tensor for name, tensor in state.items()}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A backbone known by name.
+
+    Attributes:
+        architecture: timm's name of it.
+        names: The release's way of naming weights.
+        home: Where it was released.
+        settings: Arguments for ``timm.create_model`` in which the release differs from timm's architecture.
+        side: The image size, in pixels, that it runs at; None for the network's size.
+    """
+
+    architecture: str
+    names: NameStyle
+    home: str
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    side: int | None = None
+
+
+RELEASES: Mapping[str, Release] = MappingProxyType(
+    {
+        "dinov2_b14_reg": Release("vit_base_patch14_reg4_dinov2", DINOv2Names(), "facebookresearch/dinov2"),
+        "mae_b16": Release("vit_base_patch16_224", MAENames(), "facebookresearch/mae"),
+        "sam_b16": Release(
+            "samvit_base_patch16",
+            SAMNames(),
+            "facebookresearch/segment-anything",
+            # Its build_sam.py sets this epsilon; timm leaves torch's 1e-5.
+            MappingProxyType({"norm_layer": partial(nn.LayerNorm, eps=1e-6)}),
+            side=1024,
+        ),
+        "ijepa_h16": Release("vit_huge_patch16_gap_448", IJEPANames(), "facebookresearch/ijepa"),
+    }
+)
+"""Backbones known by name."""
