@@ -60,7 +60,6 @@ class Backbone(nn.Module):
     Attributes:
         vit: timm's model.
         names: The release's way of naming weights.
-        release: The release; None for a model of timm's by its own name.
         patch: Patch size (H, W) in network pixels: F^(1..4) are (H / patch[0], W / patch[1]).
         dim: d, channels of F^(1..4).
         blocks: Zero-based numbers of the four blocks.
@@ -72,8 +71,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig, size: tuple[int, int], stride: int = PYRAMID_STRIDE) -> None:
         super().__init__()
-        self.release = RELEASES.get(config.name)
-        release = self.release or _timm_release(config.name)
+        release = RELEASES.get(config.name) or _timm_release(config.name)
         self.names = release.names
         self.vit = _create(release, config, size, stride)
         self.patch: tuple[int, int] = tuple(self.vit.patch_embed.patch_size)

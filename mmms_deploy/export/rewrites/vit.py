@@ -1,6 +1,7 @@
 """The backbone: what its blocks multiply and add, and how its image is normalised, folded into weights.
 
-Only what timm's plain ViT has under the very classes named here is touched; blocks of any other kind are left alone.
+Only what timm's plain ViT and its SAM have under the very classes named here is touched; blocks of any other kind are
+left alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import torch
 from timm.models.vision_transformer import Attention, Block, LayerScale, PatchEmbed
+from timm.models.vision_transformer_sam import Attention as SAMAttention
 from torch import Tensor, nn
 
 from mmms_deploy.contract import ImageSpec
@@ -29,16 +31,7 @@ class PlainViTAttention(nn.Module):
     def __init__(self, attention: Any) -> None:
         super().__init__()
         self.heads: int = attention.num_heads
-        q, k, v = attention.qkv.weight.chunk(3)
-        weight, bias = torch.cat([q * attention.scale, k, v]), None
-        projected = attention.proj.bias
-        if attention.qkv.bias is not None:
-            query, _, value = attention.qkv.bias.chunk(3)
-            bias = torch.cat([query * attention.scale, 0 * query, 0 * query])
-            passed = attention.proj.weight @ value
-            projected = passed if projected is None else projected + passed
-        self.qkv = linear_of(weight, bias)
-        self.proj = linear_of(attention.proj.weight, projected)
+        self.qkv, self.proj = _folded_linears(attention)
 
     def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
         """(B, N, C) -> (B, N, C); the backbone never masks."""
@@ -48,15 +41,81 @@ class PlainViTAttention(nn.Module):
         return out
 
 
+class PlainSAMAttention(nn.Module):
+    """SAM's attention, folded like :class:`PlainViTAttention`, with its relative positions as constants.
+
+    SAM adds q_ij . (R_(i - k) + C_(j - l)) to the score of the query at row i, column j and the key at row k, column l.
+    Which row of the tables R and C belongs to which pair is known beforehand, so the gathered tables are constants
+    here, (H, c, H) and (W, c, W), and each of the two terms is one matrix product per row or column of queries:
+    1 / H + 1 / W of the multiplications of the scores. The queries here already have the scores' factor, which the
+    relative positions do without, so the constants are divided by it (a power of two where heads are 64 wide).
+
+    What the folding does stays exact where a window is padded. Padding comes after the norm, so a padded token is zero
+    and its key and value are the biases: the keys' shifts all scores of a query alike, as every other key's, and the
+    weights that softmax gives sum to one with those of padded values among them.
+
+    Args:
+        attention: timm's attention of a SAM, without norms, with relative positions.
+    """
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.heads: int = attention.num_heads
+        self.qkv, self.proj = _folded_linears(attention)
+        self.register_buffer("rows", _gathered(attention.rel_pos_h) / attention.scale)
+        self.register_buffer("columns", _gathered(attention.rel_pos_w) / attention.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C); B counts windows where there are some."""
+        height, width = x.shape[1:3]
+        q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in self.qkv(x.flatten(1, 2)).chunk(3, dim=2))
+        grid = q.unflatten(2, (height, width))
+        by_row = (grid @ self.get_buffer("rows")).flatten(2, 3)
+        by_column = (grid.transpose(2, 3) @ self.get_buffer("columns")).transpose(2, 3).flatten(2, 3)
+        positions = (by_row.unsqueeze(4) + by_column.unsqueeze(3)).flatten(3)
+        mixed = torch.softmax(q @ k.transpose(2, 3) + positions, dim=3) @ v
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2)).unflatten(1, (height, width))
+        return out
+
+
+def _folded_linears(attention: Any) -> tuple[nn.Linear, nn.Linear]:
+    """Return the linear of queries, keys and values, and the projection, with the attention's factor and biases."""
+    q, k, v = attention.qkv.weight.chunk(3)
+    weight, bias = torch.cat([q * attention.scale, k, v]), None
+    projected = attention.proj.bias
+    if attention.qkv.bias is not None:
+        query, _, value = attention.qkv.bias.chunk(3)
+        bias = torch.cat([query * attention.scale, 0 * query, 0 * query])
+        passed = attention.proj.weight @ value
+        projected = passed if projected is None else projected + passed
+    return linear_of(weight, bias), linear_of(attention.proj.weight, projected)
+
+
+def _gathered(table: Tensor) -> Tensor:
+    """Return a table of relative positions (2 L - 1, c) by query and key, (L, c, L)."""
+    places = torch.arange((len(table) + 1) // 2)
+    return table[places[:, None] - places[None, :] + len(places) - 1].transpose(1, 2).contiguous()
+
+
 def fold_vit_attention(network: DeployedMMMS) -> bool:
-    """Fold the factor and two of the three biases of the backbone's attention; see :class:`PlainViTAttention`."""
+    """Fold the factor and two of the three biases of the backbone's attention, and SAM's relative positions.
 
-    def make(attention: Any) -> nn.Module | None:
+    See :class:`PlainViTAttention` and :class:`PlainSAMAttention`.
+    """
+
+    def normless(attention: Any) -> bool:
         extras = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
-        plain = all(extra is None or isinstance(extra, nn.Identity) for extra in extras)
-        return PlainViTAttention(attention) if plain else None
+        return all(extra is None or isinstance(extra, nn.Identity) for extra in extras)
 
-    return replace_modules(network.backbone, Attention, make)
+    def plain(attention: Any) -> nn.Module | None:
+        return PlainViTAttention(attention) if normless(attention) else None
+
+    def sam(attention: Any) -> nn.Module | None:
+        positioned = attention.use_rel_pos and attention.rope is None
+        return PlainSAMAttention(attention) if positioned and normless(attention) else None
+
+    changed = replace_modules(network.backbone, Attention, plain)
+    return replace_modules(network.backbone, SAMAttention, sam) or changed
 
 
 def fold_layer_scale(network: DeployedMMMS) -> bool:
@@ -79,8 +138,10 @@ def fold_normalisation(network: DeployedMMMS) -> bool:
     """Fold the image's scale, mean and standard deviation into the backbone's patch embedding.
 
     W ((s p - m) / d) + b = (W s / d) p + (b - W m / d). That holds at the borders too because the patch embedding has
-    no padding. A padded convolution sees zeros around the normalised image, which are not zeros of the pixels, so the
-    modalities' encoders are left alone. Afterwards the network takes resized pixels, 0..255, and the bundle says so.
+    no padding. A SAM's image is enlarged before it: bilinear interpolation is linear, and its weights sum to one at
+    every pixel, those at the borders too, so the same holds for the enlarged pixels. A padded convolution sees zeros
+    around the normalised image, which are not zeros of the pixels, so the modalities' encoders are left alone.
+    Afterwards the network takes resized pixels, 0..255, and the bundle says so.
     """
     embed: Any = getattr(network.backbone.vit, "patch_embed", None)
     conv = embed.proj if type(embed) is PatchEmbed and not embed.dynamic_img_pad else None

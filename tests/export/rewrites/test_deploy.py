@@ -67,6 +67,7 @@ def only(name: str) -> set[str]:
 
 
 SCALED = {"patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 2, "init_values": 0.5}
+SAM = {"patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 2, "img_size": 64, "window_size": 3}
 CONFIGS = {
     "modalities": tiny_config(DEPTH, EVENT),
     "rgb": tiny_config(),
@@ -87,6 +88,8 @@ CONFIGS = {
     "normed": tiny_config(
         backbone=BackboneConfig(name="timm:vit_tiny_patch16_224", overrides={**SCALED, "qk_norm": True}),
     ),
+    # Runs at 64 x 64 whatever the network's size: 8 x 8 tokens, padded to 9 x 9 for windows of 3 x 3; one global block.
+    "sam": tiny_config(backbone=BackboneConfig(name="sam_b16", overrides=SAM)),
 }
 
 
@@ -105,7 +108,7 @@ class TestExactness:
         label, network, inputs, expected = case
         deployed, applied = deploy_form(network, only(name))
         inapplicable = {
-            "fold_layer_scale": {"modalities", "rgb"},
+            "fold_layer_scale": {"modalities", "rgb", "sam"},
             "fold_normalisation": {"bare"},
             "fold_vit_attention": {"normed"},
         }
