@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmms_deploy.errors import AnnotatorUnavailableError, MaskError
+from mmms_deploy.errors import MaskError
+from mmms_deploy.evaluation.depth import Mask, bounds, deepest, distance_to_border, opencv, pack
 
-Mask = NDArray[np.bool_]
+__all__ = ["Annotator", "SimulatedClick", "as_mask", "distance_to_border", "next_click"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +41,6 @@ class SimulatedClick:
     x: int
     y: int
     positive: bool
-
-
-def _opencv() -> Any:
-    """OpenCV's module, whose distance transform is exact and fast."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise AnnotatorUnavailableError(
-            "the simulated annotator needs OpenCV, which is not installed",
-            expected="the package opencv-python-headless",
-            fix="pip install 'mmms-deploy[eval]'",
-        ) from error
-    return cv2
 
 
 def as_mask(name: str, values: object, shape: tuple[int, int] | None = None) -> Mask:
@@ -85,56 +73,6 @@ def as_mask(name: str, values: object, shape: tuple[int, int] | None = None) -> 
     return array if array.dtype == np.bool_ else array != 0
 
 
-def distance_to_border(region: Mask) -> NDArray[np.float32]:
-    """Exact Euclidean distance of every pixel of a region to the nearest pixel outside of it.
-
-    The image is surrounded by "outside": a region that touches the border has distance 1 there.
-
-    Args:
-        region: (H, W) bool.
-
-    Returns:
-        (H, W) float32 in pixels, right to the last bit or the one before; 0 outside of the region.
-
-    Raises:
-        AnnotatorUnavailableError: OpenCV is not installed.
-    """
-    cv2 = _opencv()
-    distances = np.zeros(region.shape, np.float32)
-    rows = np.flatnonzero(region.any(axis=1))
-    if rows.size == 0:
-        return distances
-    columns = np.flatnonzero(region.any(axis=0))
-    # Only the bounding box is transformed. All around it is outside, and the outside pixel nearest to a pixel of the
-    # box is never more than one pixel beyond the box, so a rim of one pixel makes this exact.
-    box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
-    padded = np.pad(region[box].view(np.uint8), 1)
-    transformed = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    distances[box] = transformed[1:-1, 1:-1]
-    return distances
-
-
-def _deepest(region: Mask, clicked: Mask | None) -> tuple[int, int]:
-    """The deepest pixel of a region that was not clicked yet, the first of them in raster order.
-
-    OpenCV's roots may differ from the true ones, and from call to call, in their last bit (seen with 5.0.0). Squared
-    depths are whole numbers, so pixels that are close to the greatest depth are compared by those.
-
-    Returns:
-        Its squared depth, 0 when there is none, and its index in raster order.
-    """
-    distances = distance_to_border(region)
-    if clicked is not None:
-        distances[clicked] = 0
-    greatest = distances.max()
-    if greatest == 0:
-        return 0, 0
-    close = np.flatnonzero(distances >= greatest * np.float32(1 - 1e-6))
-    squared = np.rint(distances.flat[close].astype(np.float64) ** 2)
-    first = int(squared.argmax())
-    return int(squared[first]), int(close[first])
-
-
 def next_click(
     ground_truth: NDArray[Any],
     prediction: NDArray[Any],
@@ -158,20 +96,25 @@ def next_click(
         MaskError: A mask has the wrong shape or type.
         AnnotatorUnavailableError: OpenCV is not installed.
     """
-    truth = as_mask("ground_truth", ground_truth)
-    guess = as_mask("prediction", prediction, truth.shape)
-    wrong = truth ^ guess
+    opencv()  # what deep regions need is asked for at once, not at some later click
+    object_mask = as_mask("ground_truth", ground_truth)
+    shape = object_mask.shape
+    truth, guess = pack(object_mask), pack(as_mask("prediction", prediction, shape))
     if void is not None:
-        wrong &= ~as_mask("void", void, truth.shape)
-    done = None if clicked is None else as_mask("clicked", clicked, truth.shape)
-    missing_depth, missing_index = _deepest(wrong & truth, done)
-    surplus_depth, surplus_index = _deepest(wrong & guess, done)
-    positive = missing_depth > surplus_depth
-    depth, index = (missing_depth, missing_index) if positive else (surplus_depth, surplus_index)
-    if depth <= 0:
-        return None
-    y, x = divmod(index, truth.shape[1])
-    return SimulatedClick(x=x, y=y, positive=positive)
+        counted = ~pack(as_mask("void", void, shape))
+        truth, guess = truth & counted, guess & counted
+    done = None if clicked is None else pack(as_mask("clicked", clicked, shape))
+    missing, surplus = truth & ~guess, guess & ~truth
+    missing_bounds, surplus_bounds = bounds(missing, done), bounds(surplus, done)
+    # The region that may be deeper goes first; of the other only what could still beat it is looked at.
+    if missing_bounds.high > surplus_bounds.high:
+        positive = deepest(missing, done, missing_bounds, surplus_bounds.low + 1)
+        negative = deepest(surplus, done, surplus_bounds, max(positive[0], 1))
+    else:
+        negative = deepest(surplus, done, surplus_bounds, max(missing_bounds.low, 1))
+        positive = deepest(missing, done, missing_bounds, negative[0] + 1)
+    depth, x, y = max(negative, positive, key=lambda place: place[0])  # the first of equals, so the negative one
+    return SimulatedClick(x=x, y=y, positive=depth > negative[0]) if depth else None
 
 
 @dataclass(slots=True)
