@@ -1,0 +1,171 @@
+"""A plain folder: images, masks, and a folder for every modality, matched by name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mmms_deploy.evaluation.datasets.files import (
+    NUMBERS,
+    check_size,
+    nonempty,
+    partner,
+    read_image,
+    read_modality,
+    stems,
+)
+from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, OptionType, min_area_option
+from mmms_deploy.evaluation.datasets.labels import read_labels
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.surfaces import COMPONENTS, VALUES, ObjectRule, Rule, SurfaceRule
+from mmms_deploy.evaluation.scene import Dataset, Scene, Surface
+
+MODALITIES = ("depth", "lidar", "event", "thermal", "aolp", "dolp", "nir")
+"""Folders that are taken as modalities by themselves: the field's names."""
+
+TREE = """\
+PATH/
+  images/NAME.jpg           or any other image file; NAME may lie in folders, e.g. SEQUENCE/00000
+  masks/NAME.png            label map: 0 background, every other value a surface; PNG, TIFF, BMP, GIF, JPEG, .npy
+  masks/NAME/OBJECT.png     or a folder for each image, in it one mask for each object
+  depth/NAME.png            optional: depth, lidar, event, thermal, aolp, dolp, nir; image files or .npy"""
+
+LAYOUT = Layout("folder", TREE)
+
+
+Masks = Path | Mapping[str, Path]
+"""A label map, or one mask for each object by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Where the files of a scene are.
+
+    Attributes:
+        image: The RGB image.
+        masks: Its masks.
+        modalities: By name.
+    """
+
+    image: Path
+    masks: Masks
+    modalities: Mapping[str, Path]
+
+
+def open_folder(
+    path: Path,
+    *,
+    name: str,
+    images: str,
+    masks: str,
+    modalities: tuple[str, ...] | None,
+    threshold: int | None,
+    void: int | None,
+    surfaces: str,
+    min_area: int,
+) -> Dataset:
+    """Open a plain folder; the keywords are the options of :data:`KIND`.
+
+    Raises:
+        DatasetLayoutError: There is no folder of images or masks, or no image in it.
+        DatasetFileError: A mask or modality is missing.
+    """
+    root = LAYOUT.root(path)
+    found = nonempty(LAYOUT, root, stems(LAYOUT.folder(root, images)), f"images in {images!r}")
+    mask_folder = LAYOUT.folder(root, masks)
+    mask_of: dict[str, Masks] = partner(found, _masks(mask_folder, stems(mask_folder, NUMBERS)), "mask", mask_folder)
+    folders = _modality_folders(root, modalities)
+    modality_of = {name: _modality_files(folder, found) for name, folder in folders.items()}
+    items = {
+        key: Item(image, mask_of[key], {name: files[key] for name, files in modality_of.items()})
+        for key, image in found.items()
+    }
+    ignored = frozenset() if void is None else frozenset({void})
+    rule: Rule = ObjectRule(threshold or 0, ignored, min_area)
+    if threshold is None:
+        rule = SurfaceRule(void=ignored, components=surfaces == COMPONENTS, min_area=min_area)
+    return ListedDataset(name, items, partial(_read, rule=rule), tuple(folders))
+
+
+def _masks(folder: Path, by_name: Mapping[str, Path]) -> Callable[[str], Masks | None]:
+    """Return the function that finds an image's label map, or else its objects' masks, or else None."""
+    objects: defaultdict[str, dict[str, Path]] = defaultdict(dict)
+    for name, file in by_name.items():
+        image, _, own = name.rpartition("/")
+        objects[image][own] = file
+
+    def find(key: str) -> Masks | None:
+        if key in by_name:
+            return by_name[key]
+        # An image without objects has an empty folder.
+        return objects[key] if key in objects or (folder / key).is_dir() else None
+
+    return find
+
+
+def _modality_folders(root: Path, wanted: tuple[str, ...] | None) -> dict[str, Path]:
+    if wanted is None:
+        return {name: root / name for name in MODALITIES if (root / name).is_dir()}
+    folders = {}
+    for text in wanted:
+        name, at, folder = text.partition("@")
+        folders[name] = LAYOUT.folder(root, folder if at else name)
+    return folders
+
+
+def _modality_files(folder: Path, names: Mapping[str, Path]) -> dict[str, Path]:
+    by_name = stems(folder, NUMBERS)
+    suffix = f"_{folder.name}"
+
+    def find(key: str) -> Path | None:
+        # Some sets repeat the folder's name in the file's: Depth/8_08-40-06_Depth.png.
+        return by_name.get(key) or by_name.get(key + suffix)
+
+    return partner(names, find, folder.name, folder)
+
+
+def _read(name: str, item: Item, *, rule: Rule) -> Scene:
+    image = read_image(item.image)
+    surfaces: list[Surface] = []
+    void = None
+    for owner, file in {"": item.masks}.items() if isinstance(item.masks, Path) else item.masks.items():
+        labels = read_labels(file)
+        check_size("mask", file, labels, image, name)
+        parts, ignored = rule.split(labels, file)
+        surfaces += [_of(owner, part, alone=len(parts) == 1) for part in parts]
+        if ignored is not None:
+            void = ignored if void is None else void | ignored
+    modalities = {modality: read_modality(file, modality, image, name) for modality, file in item.modalities.items()}
+    return Scene(name, image, tuple(surfaces), modalities, void)
+
+
+def _of(owner: str, part: Surface, *, alone: bool) -> Surface:
+    """Name a surface after the file that it is in, where every object has a file."""
+    if not owner:
+        return part
+    return Surface(owner if alone else f"{owner}-{part.name}", part.mask)
+
+
+KIND = Kind(
+    name="folder",
+    description="any folder of images and masks, and of modalities, matched by name",
+    tree=TREE,
+    options=(
+        Option("images", "folder of the images", "images"),
+        Option("masks", "folder of the masks", "masks"),
+        Option(
+            "modalities", "folders of the modalities; NAME@FOLDER where they differ; those of known names unless given",
+            type=OptionType.NAMES,
+        ),
+        Option("threshold", "one object a mask: values above this; instead of one surface a value",
+               type=OptionType.INTEGER),
+        Option("void", "value that is neither surface nor background, e.g. 255 or 128", type=OptionType.INTEGER),
+        Option("surfaces", "a surface is all of a value, or a connected component of it", VALUES,
+               choices=(VALUES, COMPONENTS)),
+        min_area_option(1),
+    ),
+    open=open_folder,
+)  # fmt: skip

@@ -1,0 +1,66 @@
+"""All kinds of data sets, and opening one by its kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from mmms_deploy.errors import DatasetOptionError
+from mmms_deploy.evaluation.datasets import folder
+from mmms_deploy.evaluation.datasets.kind import Kind, Option
+from mmms_deploy.evaluation.scene import Dataset
+
+NAME = Option("name", "what results are filed under; the kind unless given")
+"""The option that every kind has."""
+
+DATASETS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in (folder.KIND,)})
+"""Every kind of data set that can be read, by name."""
+
+
+def open_dataset(kind: str, path: str | os.PathLike[str], **options: object) -> Dataset:
+    """Open a data set: list its scenes, without reading any.
+
+    Args:
+        kind: One of :data:`DATASETS`.
+        path: Its folder (or file, where the kind says so).
+        options: As the kind lists them, and ``name``; text as on a command line, or Python values. ``None`` stands for
+            the default where that is none.
+
+    Raises:
+        DatasetOptionError: The kind or an option is not known, or an option has no value that it takes.
+        DatasetLayoutError: The folder has another layout; the message shows the right one.
+        DatasetFileError: A file that belongs to a scene is missing.
+        DatasetLibraryError: The library that reads the set's files is not installed.
+    """
+    found = find_kind(kind)
+    known = {option.name: option for option in (NAME, *found.options)}
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise DatasetOptionError(
+            f"data sets of kind {kind!r} have no option {unknown[0]!r}",
+            expected="".join(f"\n  {option.name}: {option.help}" for option in known.values()),
+            fix="leave it out, or correct its name",
+        )
+    values = {
+        name: option.read(kind, options[name]) if name in options else option.default for name, option in known.items()
+    }
+    if values["name"] is None:
+        values["name"] = kind
+    return found.open(Path(path), **values)
+
+
+def find_kind(name: str) -> Kind:
+    """Return a kind of data set by its name.
+
+    Raises:
+        DatasetOptionError: There is no such kind.
+    """
+    if name not in DATASETS:
+        raise DatasetOptionError(
+            f"there is no kind of data set {name!r}",
+            expected="".join(f"\n  {kind.name}: {kind.description}" for kind in DATASETS.values()),
+            fix="name one of these; 'folder' reads images and masks of any origin",
+        )
+    return DATASETS[name]
