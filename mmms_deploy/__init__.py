@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
-    from mmms_deploy.session import Click, ClickResult, Session
+    from mmms_deploy.session import LATER, Click, ClickResult, Session
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "LATER": "mmms_deploy.session",
     "Bundle": "mmms_deploy.bundle",
     "Click": "mmms_deploy.session",
     "ClickResult": "mmms_deploy.session",
@@ -24,7 +25,16 @@ _HOME = {
     "Session": "mmms_deploy.session",
 }
 
-__all__ = ["Bundle", "Click", "ClickResult", "MMMSDeployError", "MMMSDeployWarning", "Session", "__version__"]
+__all__ = [
+    "LATER",
+    "Bundle",
+    "Click",
+    "ClickResult",
+    "MMMSDeployError",
+    "MMMSDeployWarning",
+    "Session",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -116,11 +116,14 @@ class Stage(Struct, frozen=True, kw_only=True):
         name: Unique name, e.g. ``image`` or ``click``.
         rate: How often it runs.
         graphs: Its graph in every precision of the bundle.
+        bypass: For each of its outputs, the tensor of an earlier stage that takes its place when none of the stage's
+            modalities is there; empty for a stage that must run.
     """
 
     name: str
     rate: Rate
     graphs: dict[Precision, StageGraph]
+    bypass: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class StateLink(Struct, frozen=True, kw_only=True):
@@ -143,6 +146,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
         parameters: Number of parameters of the network.
         opset: ONNX opset of the graphs.
         rewrites: Names of the exact rewrites that were applied before the export, in order.
+        cuts: How the network was cut beside the default cut (``late``, ``black-box``).
         packages: Versions of the packages that made the bundle.
         created: UTC time in ISO 8601.
     """
@@ -156,6 +160,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     parameters: int
     opset: int
     rewrites: tuple[str, ...] = ()
+    cuts: tuple[str, ...] = ()
     packages: dict[str, str]
     created: str
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mmms_deploy.bundle import Manifest, Role
 from mmms_deploy.chain import Chain
 from mmms_deploy.errors import BundleCorruptError, SessionError
+from mmms_deploy.inputs import PRESENT
 
 
 def find_cell(manifest: Manifest, chain: Chain) -> tuple[str, str]:
@@ -21,7 +22,7 @@ def find_cell(manifest: Manifest, chain: Chain) -> tuple[str, str]:
     Raises:
         BundleCorruptError: There is not one click input (1, 4) and one probability (1, 1, H, W) of the network's size,
             or the state is linked to tensors that no stage has.
-        SessionError: An input is neither an image, nor a modality, a click or state.
+        SessionError: An input is something that a session does not know.
     """
     clicks = [spec for spec in chain.given.values() if spec.role is Role.CLICK]
     answers = [spec for spec in chain.computed.values() if spec.role is Role.PROBABILITY]
@@ -43,12 +44,13 @@ def find_cell(manifest: Manifest, chain: Chain) -> tuple[str, str]:
             raise BundleCorruptError(
                 f"{manifest.name} links {link.output} to {link.input}", expected="tensors of its stages", fix=fix
             )
-    known = {"rgb", clicks[0].name, *(m.name for m in manifest.modalities), *(link.input for link in manifest.state)}
-    foreign = sorted(set(chain.given) - known)
+    known = {"rgb", PRESENT, clicks[0].name, *(m.name for m in manifest.modalities)}
+    known |= {link.input for link in manifest.state}
+    foreign = sorted(s.name for s in chain.given.values() if s.name not in known and s.role is not Role.FEATURE)
     if foreign:
         raise SessionError(
-            f"{manifest.name} wants {', '.join(foreign)} computed elsewhere",
-            expected="a bundle that starts at the image",
-            fix="export it with its backbone",
+            f"{manifest.name} wants {', '.join(foreign)}",
+            expected="images, backbone features, modalities, clicks and state",
+            fix="use a version of mmms-deploy that knows these inputs",
         )
     return clicks[0].name, answers[0].name

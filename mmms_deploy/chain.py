@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableSet
 from dataclasses import dataclass
 
 from mmms_deploy.bundle import Manifest, Rate, StageGraph, TensorSpec
@@ -16,6 +16,7 @@ class ChainState:
 
     values: Mapping[str, Value]
     stale: frozenset[str]
+    bypassed: frozenset[str] = frozenset()
 
 
 class Chain:
@@ -31,7 +32,8 @@ class Chain:
         runner: Where they run. The chain does not close it.
 
     Raises:
-        BundleCorruptError: Two stages compute a tensor of one name, or a tensor differs between the stages it joins.
+        BundleCorruptError: Two stages compute a tensor of one name, or a tensor differs between the stages it joins or
+            from the one that takes its place in a bypass.
     """
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, StageGraph], runner: Runner) -> None:
@@ -40,8 +42,12 @@ class Chain:
         self._graphs = {stage.name: graphs[stage.name] for stage in manifest.stages}
         self._given: dict[str, TensorSpec] = {}
         self._computed: dict[str, TensorSpec] = {}
+        self._detours = {stage.name: stage.bypass for stage in manifest.stages if stage.bypass}
         for stage, graph in self._graphs.items():
+            if stage in self._detours:
+                self._check_bypass(stage)
             self._join(stage, graph)
+        self._bypassed: frozenset[str] = frozenset()
         self._values: dict[str, Value] = {}
         self._stale = set(self._graphs)
         self._runs = dict.fromkeys(self._graphs, 0)
@@ -63,6 +69,18 @@ class Chain:
                     fix="export the checkpoint again",
                 )
             self._computed[spec.name] = spec
+
+    def _check_bypass(self, stage: str) -> None:
+        detour = self._detours[stage]
+        outputs = {spec.name: spec for spec in self._graphs[stage].outputs}
+        for name in outputs.keys() | detour.keys():
+            ours, source = outputs.get(name), self._computed.get(detour.get(name, ""))
+            if ours is None or source is None or (ours.dtype, ours.shape) != (source.dtype, source.shape):
+                raise BundleCorruptError(
+                    f"stage {stage!r} cannot be bypassed: nothing like {name} is there to take its place",
+                    expected="for each output a tensor of the same type from an earlier stage",
+                    fix="export the checkpoint again",
+                )
 
     @property
     def given(self) -> Mapping[str, TensorSpec]:
@@ -104,11 +122,26 @@ class Chain:
         """Set a given input to a value that is on the device already, and mark what depends on it as stale."""
         self._spec(name)
         self._values[name] = value
-        changed = {name}
+        self._mark({name})
+
+    def bypass(self, active: bool) -> None:
+        """Leave out the stages that can be bypassed, from the next :meth:`ensure` on, or run them again.
+
+        Args:
+            active: Whether to leave them out.
+        """
+        wanted = frozenset(self._detours) if active else frozenset()
+        for stage in wanted ^ self._bypassed:
+            self._stale.add(stage)
+            self._mark({spec.name for spec in self._graphs[stage].outputs})
+        self._bypassed = wanted
+
+    def _mark(self, changed: MutableSet[str]) -> None:
+        """Mark the stages that depend on changed tensors as stale."""
         for stage, graph in self._graphs.items():
             if any(spec.name in changed for spec in graph.inputs):
                 self._stale.add(stage)
-                changed.update(spec.name for spec in graph.outputs)
+                changed |= {spec.name for spec in graph.outputs}
 
     def _spec(self, name: str) -> TensorSpec:
         if name not in self._given:
@@ -131,6 +164,10 @@ class Chain:
         """
         for stage, graph in self._graphs.items():
             if stage not in self._stale or self._rates[stage] > up_to:
+                continue
+            if stage in self._bypassed:
+                self._values.update({name: self.value(source) for name, source in self._detours[stage].items()})
+                self._stale.discard(stage)
                 continue
             missing = [spec.name for spec in graph.inputs if spec.name not in self._values]
             if missing:
@@ -159,9 +196,10 @@ class Chain:
 
     def save(self) -> ChainState:
         """Return what the chain holds now."""
-        return ChainState(dict(self._values), frozenset(self._stale))
+        return ChainState(dict(self._values), frozenset(self._stale), self._bypassed)
 
     def restore(self, state: ChainState) -> None:
         """Go back to what :meth:`save` returned. The counts of runs go on."""
         self._values = dict(state.values)
         self._stale = set(state.stale)
+        self._bypassed = state.bypassed

@@ -6,15 +6,20 @@ translated between the two and no library default decides how an image is resize
 
 from __future__ import annotations
 
+import math
 import re
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-RESERVED_NAMES = frozenset({"self", "rgb", "image", "maps", "prev", "click", "prob", "mask"})
+RESERVED_NAMES = frozenset(
+    {"self", "rgb", "image", "image_size", "features", "maps", "prev", "click", "prob", "mask", "present"}
+)
+MODALITY_DTYPES = ("uint8", "uint16", "int16", "int32", "float16", "float32", "float64")
+"""NumPy dtypes in which measurements come."""
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -101,23 +106,38 @@ class ImageSpec(Struct, frozen=True, kw_only=True):
 
 
 class ModalitySpec(Struct, frozen=True, kw_only=True):
-    """One extra modality: (H0, W0) or (H0, W0, C) numbers -> resized, scaled, normalised -> (1, C, H, W) float32.
+    """One extra modality: (H0, W0) or (H0, W0, C) numbers as stored -> (1, C, H, W) float32.
+
+    In this order: invalid values are found in the numbers as stored; the numbers are scaled and clipped; ``fill`` takes
+    the place of invalid values; the map is resized; mean and std normalise it.
 
     Attributes:
         name: Lower-case identifier; the keyword of ``Session.set_image``.
         channels: C, the data set's choice (depth 1 or 3, lidar 3, event 3, thermal 1, ...).
+        repeat: Whether a map of one channel is repeated to all C.
         resize: How it is brought to the network's size.
-        scale: Factor applied to the raw values.
-        mean: Mean per channel, after scaling.
-        std: Standard deviation per channel, after scaling.
+        scale: Factor from stored numbers to the network's unit; or one for each dtype it may come in, by NumPy name,
+            e.g. ``{"uint16": 0.001, "float32": 1.0}`` for depth in millimetres or metres; then others are refused.
+        invalid: Stored values that mean "nothing was measured here": numbers, ``"nan"``, ``"inf"`` (of either sign).
+            Values that are not finite are refused unless they are named here.
+        fill: What the network sees in place of an invalid value, in its unit, before normalisation.
+        clip: Least and greatest value in the network's unit; None for no bounds.
+        mean: Mean per channel, in the network's unit.
+        std: Standard deviation per channel, in the network's unit.
+        optional: Whether the network also answers without it.
     """
 
     name: str
     channels: int = 1
+    repeat: bool = False
     resize: ResizeRule = ResizeRule(antialias=True)
-    scale: float = 1.0
+    scale: float | dict[str, float] = 1.0
+    invalid: tuple[float | Literal["nan", "inf"], ...] = ()
+    fill: float = 0.0
+    clip: tuple[float, float] | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if not _IDENTIFIER.fullmatch(self.name) or self.name in RESERVED_NAMES:
@@ -126,11 +146,29 @@ class ModalitySpec(Struct, frozen=True, kw_only=True):
             )
         if self.channels < 1:
             raise ValueError(f"modality {self.name!r}: channels must be at least 1, got {self.channels}")
+        scales = self.scale if isinstance(self.scale, dict) else {"float32": self.scale}
+        if not scales or not set(scales) <= set(MODALITY_DTYPES) or not all(map(_usable_factor, scales.values())):
+            raise ValueError(
+                f"modality {self.name!r}: scale must be a finite factor other than 0, or one for each dtype of"
+                f" {', '.join(MODALITY_DTYPES)}, got {self.scale}"
+            )
+        if any(isinstance(value, float) and not math.isfinite(value) for value in (*self.invalid, self.fill)):
+            raise ValueError(f"modality {self.name!r}: fill must be finite, and invalid values 'nan', 'inf' or finite")
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            raise ValueError(f"modality {self.name!r}: clip must be a rising pair, got {self.clip}")
         if not self.mean:
             msgspec.structs.force_setattr(self, "mean", (0.0,) * self.channels)
         if not self.std:
             msgspec.structs.force_setattr(self, "std", (1.0,) * self.channels)
         _check_statistics(f"modality {self.name!r}", self.channels, self.mean, self.std)
+
+    def factor(self, dtype: str) -> float | None:
+        """The scale for numbers of a dtype, by NumPy name; None when they are not taken."""
+        return self.scale.get(dtype) if isinstance(self.scale, dict) else self.scale
+
+
+def _usable_factor(value: float) -> bool:
+    return math.isfinite(value) and value != 0
 
 
 class ClickContract(Struct, frozen=True, kw_only=True):

@@ -146,6 +146,10 @@ class ModalityError(SessionError):
     """A modality image is missing, surplus, or has the wrong type, shape or contents."""
 
 
+class FeatureError(SessionError):
+    """Backbone features that were computed elsewhere do not fit the bundle."""
+
+
 class ClickError(SessionError):
     """A click is outside of the image or not a number."""
 

@@ -33,6 +33,11 @@ class History(Generic[T]):
         return self._current
 
     @property
+    def newest(self) -> T:
+        """The snapshot that redoing everything would lead to."""
+        return self._future[0] if self._future else self._current
+
+    @property
     def can_undo(self) -> bool:
         """Whether there is a step to undo."""
         return bool(self._past)

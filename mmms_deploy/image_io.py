@@ -7,8 +7,8 @@ Everything is decided here, once, instead of by a library's default:
 * RGB: grey and palette images become RGB. Alpha is dropped and the stored colours are used, as OpenCV does; nothing is
   composited on a background that nobody chose. 16 bits a channel become 8, 65535 becoming 255. 32-bit integer and float
   files have no agreed range and are refused.
-* Modalities: numbers are taken as stored, unscaled (the bundle says how to scale them), and must have the channels that
-  the bundle wants. Palette indices, and 16-bit colour files (which Pillow would silently cut to 8 bits), are refused.
+* Modalities: numbers are taken as stored; :mod:`mmms_deploy.modality` scales them as the bundle says. Palette indices,
+  and 16-bit colour files (which Pillow would silently cut to 8 bits), are refused.
 """
 
 from __future__ import annotations
@@ -45,26 +45,33 @@ def load_rgb(source: ImageLike) -> UInt8Array:
     return _pil_to_rgb(*_open(source, ImageError, "the image", _RGB))
 
 
-def load_modality(source: ImageLike, name: str, channels: int) -> npt.NDArray[Any]:
+def load_modality(source: ImageLike, name: str) -> npt.NDArray[Any]:
     """Return a modality as (H, W, C) numbers, as stored.
 
     Args:
-        source: (H, W) or (H, W, C) array of integers or floats, PIL image, or path of an image or ``.npy`` file.
+        source: (H, W) or (H, W, C) array of integers or floats, PIL image, or path of an image or ``.npy`` file. An
+            array is not copied.
         name: Name of the modality, for messages.
-        channels: C.
 
     Raises:
-        ModalityError: It is none of these, has other channels, cannot be read, or has values that are not finite.
+        ModalityError: It is none of these, or the file is missing or cannot be read.
     """
     what = f"modality {name!r}"
-    expected = f"(H, W{'' if channels == 1 else f', {channels}'}) numbers: array, PIL image, image file or .npy file"
+    expected = "(H, W) or (H, W, C) numbers: array, PIL image, image file or .npy file"
     if isinstance(source, np.ndarray):
         array = source
     elif isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == ".npy":
         array = _load_npy(Path(source), what, expected)
     else:
         array = _pil_to_numbers(*_open(source, ModalityError, what, expected), what, expected)
-    return _checked_modality(array, what, channels, expected)
+    given = f"{what} has shape {array.shape} and dtype {array.dtype}"
+    if array.dtype.kind not in "uif":
+        raise ModalityError(given, expected=expected, fix="convert it to integers or floats")
+    if array.ndim not in (2, 3):
+        raise ModalityError(given, expected=expected, fix="pass one image, without a batch axis, channels last")
+    if array.size == 0:
+        raise ModalityError(f"{given}: it has no pixels", expected=expected, fix="check how it was cropped")
+    return array if array.ndim == 3 else array[:, :, None]
 
 
 def _open(source: object, kind: type[MMMSDeployError], what: str, expected: str) -> tuple[Image.Image, bool]:
@@ -195,31 +202,3 @@ def _pil_to_numbers(image: Image.Image, sixteen: bool, what: str, expected: str)
             fix="save it as .npy",
         )
     return np.asarray(image)
-
-
-def _checked_modality(array: npt.NDArray[Any], what: str, channels: int, expected: str) -> npt.NDArray[Any]:
-    given = f"{what} has shape {array.shape} and dtype {array.dtype}"
-    if array.dtype.kind not in "uif":
-        raise ModalityError(given, expected=expected, fix="convert it to integers or floats")
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] != channels:
-        fix = "put the channels last"
-        if array.ndim == 3 and channels == 1:
-            fix = "choose one channel, or export a network for that number of channels"
-        raise ModalityError(given, expected=expected, fix=fix)
-    if array.size == 0:
-        raise ModalityError(f"{given}: it has no pixels", expected=expected, fix="check how it was cropped")
-    with np.errstate(over="ignore"):
-        # What float32 cannot hold becomes infinite in the network's input, so it counts as not finite.
-        finite = True if array.dtype.kind != "f" else np.isfinite(array.astype(np.float32, copy=False))
-    if not np.all(finite):
-        bad = ~np.asarray(finite)
-        row, column, channel = (int(i) for i in np.argwhere(bad)[0])
-        raise ModalityError(
-            f"{what} has {int(bad.sum())} of {bad.size} values that are not finite in float32, the first"
-            f" ({array[row, column, channel]}) at x={column}, y={row}, channel {channel}",
-            expected="finite numbers everywhere",
-            fix="fill the holes the way the network was trained, e.g. np.nan_to_num(array, nan=0.0)",
-        )
-    return array

@@ -14,8 +14,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.cell import find_cell
@@ -26,11 +28,11 @@ from mmms_deploy.errors import NoImageError, SessionClosedError
 from mmms_deploy.geometry import to_network
 from mmms_deploy.history import History
 from mmms_deploy.image_io import ImageLike, load_rgb
-from mmms_deploy.preprocess import load_modalities, prepare
+from mmms_deploy.inputs import LATER, ImageInputs, ModalityLike
 from mmms_deploy.resize import BoolArray, FloatArray, resize_above
 from mmms_deploy.result import Click, ClickResult, ImageTimings, Timings, checked_click
 
-__all__ = ["Click", "ClickResult", "ImageTimings", "Session", "Timings"]
+__all__ = ["LATER", "Click", "ClickResult", "ImageTimings", "Session", "Timings"]
 
 HISTORY_LIMIT = 100
 """Clicks that can be undone unless a session says otherwise: more than an object takes, and 240 MB at 448 x 448."""
@@ -88,7 +90,6 @@ class Session:
         self._manifest = self._bundle.manifest
         self._limit = history_limit
         self._history: History[_Snapshot] = History(_Snapshot((), {}, None), history_limit)
-        self._image_size: tuple[int, int] | None = None
         self._result: ClickResult | None = None
         if engine is None or isinstance(engine, str):
             self._engine = open_engine(
@@ -106,11 +107,12 @@ class Session:
             on_error.callback(self._runner.close)
             self._chain = Chain(self._manifest, self._engine.graphs, self._runner)
             self._click_input, self._probability_output = find_cell(self._manifest, self._chain)
+            self._inputs = ImageInputs(self._manifest, self._chain)
             on_error.pop_all()
 
     # --- the image --------------------------------------------------------------------------------------------------
 
-    def set_image(self, rgb: ImageLike, **modalities: ImageLike) -> ImageTimings:
+    def set_image(self, rgb: ImageLike, **modalities: ModalityLike) -> ImageTimings:
         """Take a new image and forget the clicks on the one before it.
 
         On any error the image before it and its clicks stay as they are.
@@ -118,44 +120,125 @@ class Session:
         Args:
             rgb: (H0, W0, 3) uint8 array in RGB order, PIL image, or path. Files and PIL images are turned upright as
                 their EXIF orientation says.
-            **modalities: For every modality of the bundle, by name: (H0, W0) or (H0, W0, C) array of finite numbers,
-                PIL image, or path of an image or ``.npy`` file, aligned with the image pixel by pixel.
+            **modalities: For every modality of the bundle, by name: (H0, W0) or (H0, W0, C) array of numbers as
+                stored, PIL image, or path of an image or ``.npy`` file, registered to the image pixel by pixel. The
+                bundle says how they are scaled, and which values mean that nothing was measured. Optional ones may be
+                left out; with a bundle exported with ``--cut late``, others may be ``mmms_deploy.LATER``.
 
         Returns:
             Where the time went.
 
         Raises:
             ImageError: The image has a wrong type or shape, or cannot be read.
-            ModalityError: A modality is missing, surplus, of another size or channel count, or not finite.
+            ModalityError: A modality is missing, surplus, of another size, channel count or dtype, or not finite.
+            SessionError: The bundle was exported without its backbone; see :meth:`set_features`.
             EngineError: A stage failed.
         """
         with self._lock:
             self._check_open()
             start = perf_counter()
             image = load_rgb(rgb)
-            inputs = load_modalities(modalities, self._manifest.modalities, image)
-            arrays = {
-                spec.name: prepare(inputs[spec.name], spec, self._manifest.size) for spec in self._manifest.modalities
-            }
-            arrays["rgb"] = prepare(image, self._manifest.image, self._manifest.size)
-            prepared = perf_counter()
-            before = self._chain.save()
+            arrays = self._inputs.prepare_image(image)
+            return self._begin(arrays, (image.shape[0], image.shape[1]), modalities, start)
+
+    def set_features(
+        self,
+        features: Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
+        image_size: tuple[int, int] | None = None,
+        **modalities: ModalityLike,
+    ) -> ImageTimings:
+        """Take a new image as the backbone's features, computed elsewhere (paper appendix B).
+
+        For bundles exported with ``--cut black-box``. On any error everything stays as it is.
+
+        Args:
+            features: ``backbone_1`` .. ``backbone_4``, each (1, d, H/P, W/P) or (d, H/P, W/P) float32 or float16: the
+                raw patch tokens after the backbone's four blocks as maps, for the image prepared as the bundle's
+                ``image`` says; or the path of an ``.npz`` file with these arrays (:mod:`mmms_deploy.features`).
+            image_size: (H0, W0) of the image, in whose pixels clicks and masks are; None takes that in the file.
+            **modalities: As for :meth:`set_image`.
+
+        Returns:
+            Where the time went.
+
+        Raises:
+            FeatureError: The features do not fit the bundle.
+            ModalityError: As for :meth:`set_image`.
+            SessionError: The bundle computes the features itself.
+            EngineError: A stage failed.
+        """
+        with self._lock:
+            self._check_open()
+            start = perf_counter()
+            arrays, size = self._inputs.prepare_features(features, image_size)
+            return self._begin(arrays, size, modalities, start)
+
+    def set_modalities(self, **modalities: ModalityLike) -> ImageTimings:
+        """Take modalities of the current image that arrive later or have changed; the image and the clicks stay.
+
+        The stages that depend on them run again, with a bundle exported with ``--cut late`` never the backbone. The
+        clicks are answered anew, so that all masks, also those to undo and redo, are what they would have been with
+        these modalities from the start. On any error everything stays as it is.
+
+        Args:
+            **modalities: By name, as for :meth:`set_image`; None takes an optional one away.
+
+        Returns:
+            Where the time went.
+
+        Raises:
+            NoImageError: No image was set.
+            ModalityError: As for :meth:`set_image`, or none was given.
+            EngineError: A stage failed.
+        """
+        with self._lock:
+            self._size()
+            start = perf_counter()
+            before = self._inputs.save()
             try:
-                for name, array in arrays.items():
-                    self._chain.set(name, array)
-                self._chain.ensure(Rate.MODALITY)
-                self._runner.synchronize()
-                blank = self._blank()
+                self._inputs.change(modalities)
+                prepared = perf_counter()
+                self._run_image()
+                history = self._replayed()
             except BaseException:
-                self._chain.restore(before)
+                self._inputs.restore(before)
                 raise
-            self._image_size = (image.shape[0], image.shape[1])
-            self._history = History(blank, self._limit)
-            self._result = None
-            end = perf_counter()
-            return ImageTimings(
-                prepare=1e3 * (prepared - start), engine=1e3 * (end - prepared), total=1e3 * (end - start)
-            )
+            self._history, self._result = history, None
+            return _image_timings(start, prepared)
+
+    def _begin(
+        self,
+        arrays: Mapping[str, FloatArray],
+        size: tuple[int, int],
+        modalities: Mapping[str, ModalityLike],
+        start: float,
+    ) -> ImageTimings:
+        before = self._inputs.save()
+        try:
+            self._inputs.begin(arrays, size, modalities)
+            prepared = perf_counter()
+            self._run_image()
+            blank = self._blank()
+        except BaseException:
+            self._inputs.restore(before)
+            raise
+        self._history = History(blank, self._limit)
+        self._result = None
+        return _image_timings(start, prepared)
+
+    def _run_image(self) -> None:
+        self._chain.ensure(Rate.IMAGE if self._inputs.awaited else Rate.MODALITY)
+        self._runner.synchronize()
+
+    def _replayed(self) -> History[_Snapshot]:
+        """Answer all clicks anew, undone ones included."""
+        current, newest = self._history.current, self._history.newest
+        history = History(self._blank(), self._limit)
+        for click in newest.clicks:
+            history.push(self._answered(history.current, click))
+        for _ in range(len(newest.clicks) - len(current.clicks)):
+            history.undo()
+        return history
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -184,34 +267,39 @@ class Session:
         Raises:
             NoImageError: No image was set.
             ClickError: The click is outside of the image, not finite, or no number.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
             EngineError: The click stage failed; the click is not taken.
         """
         with self._lock:
             size = self._size()
             click = checked_click(x, y, positive, size)
             start = perf_counter()
-            current = self._history.current
-            column, row = to_network(
-                click.x,
-                click.y,
-                image=size,
-                network=self._manifest.size,
-                rule=self._manifest.clicks.coordinates,
-            )
-            for name, value in current.state.items():
-                self._chain.put(name, value)
-            encoded = np.array([[column, row, float(click.positive), 1.0]], dtype=np.float32)
-            self._chain.set(self._click_input, encoded)
-            self._chain.ensure()
-            snapshot = _Snapshot(
-                clicks=(*current.clicks, click),
-                state={link.input: self._chain.value(link.output) for link in self._manifest.state},
-                probability=self._chain.value(self._probability_output),
-            )
+            self._inputs.check_complete()
+            snapshot = self._answered(self._history.current, click)
             result = self._answer(snapshot, start)
             self._history.push(snapshot)
             self._result = result
             return result
+
+    def _answered(self, current: _Snapshot, click: Click) -> _Snapshot:
+        """Run the click stage on a click after those before it."""
+        column, row = to_network(
+            click.x,
+            click.y,
+            image=self._size(),
+            network=self._manifest.size,
+            rule=self._manifest.clicks.coordinates,
+        )
+        for name, value in current.state.items():
+            self._chain.put(name, value)
+        encoded = np.array([[column, row, float(click.positive), 1.0]], dtype=np.float32)
+        self._chain.set(self._click_input, encoded)
+        self._chain.ensure()
+        return _Snapshot(
+            clicks=(*current.clicks, click),
+            state={link.input: self._chain.value(link.output) for link in self._manifest.state},
+            probability=self._chain.value(self._probability_output),
+        )
 
     def undo(self) -> ClickResult:
         """Take back the newest click; the network does not run.
@@ -305,6 +393,13 @@ class Session:
         return self._engine.info
 
     @property
+    def modalities(self) -> frozenset[str]:
+        """Names of the modalities that are there for the current image."""
+        with self._lock:
+            self._size()
+            return self._inputs.there
+
+    @property
     def runs(self) -> Mapping[str, int]:
         """How often every stage ran since the session was opened, by name."""
         with self._lock:
@@ -342,11 +437,11 @@ class Session:
 
     def _size(self) -> tuple[int, int]:
         self._check_open()
-        if self._image_size is None:
+        if self._inputs.image_size is None:
             raise NoImageError(
                 "no image is set", expected="an image before the first click", fix="call set_image(...) first"
             )
-        return self._image_size
+        return self._inputs.image_size
 
     def _blank(self) -> _Snapshot:
         given = self._chain.given
@@ -385,3 +480,8 @@ class Session:
             network_probability=probability,
             _resize=rule.mask_resize,
         )
+
+
+def _image_timings(start: float, prepared: float) -> ImageTimings:
+    end = perf_counter()
+    return ImageTimings(prepare=1e3 * (prepared - start), engine=1e3 * (end - prepared), total=1e3 * (end - start))

@@ -162,3 +162,43 @@ def test_stages_must_fit_each_other(manifest: Manifest) -> None:
     twice = StageGraph(file="c", inputs=(FUSED, PREV, CLICK), outputs=(PROB, F))
     with pytest.raises(BundleCorruptError, match="computes f, which exists"):
         chain_of({**THREE, "click": twice}, manifest)
+
+
+# --- bypass -----------------------------------------------------------------------------------------------------------
+
+
+def bypassable(manifest: Manifest, **detour: str) -> Chain:
+    stages = tuple(
+        Stage(name=name, rate=RATES[name], graphs={}, bypass=detour if name == "modality" else {}) for name in THREE
+    )
+    return Chain(msgspec.structs.replace(manifest, stages=stages), THREE, SumRunner(THREE))
+
+
+def test_a_bypassed_stage_does_not_run(manifest: Manifest) -> None:
+    chain = bypassable(manifest, fused="f")
+    feed(chain, rgb=1, prev=0, click=0)
+    chain.bypass(True)
+    chain.ensure()
+    assert number(chain, "fused") == number(chain, "f") == 1
+    assert chain.runs == {"image": 1, "modality": 0, "click": 1}
+    chain.bypass(True)
+    assert chain.stale == frozenset()
+    feed(chain, depth=10)
+    chain.bypass(False)
+    assert chain.stale == {"modality", "click"}
+    chain.ensure()
+    assert (number(chain, "fused"), number(chain, "prob")) == (11, 12)
+    saved = chain.save()
+    chain.bypass(True)
+    chain.ensure()
+    chain.restore(saved)
+    assert number(chain, "fused") == 11
+    feed(chain, depth=20)
+    chain.ensure()
+    assert number(chain, "fused") == 21
+
+
+@pytest.mark.parametrize("detour", [{"fused": "prob"}, {"fused": "nothing"}, {"fused": "f", "other": "f"}])
+def test_a_bypass_that_does_not_fit(manifest: Manifest, detour: dict[str, str]) -> None:
+    with pytest.raises(BundleCorruptError, match="cannot be bypassed"):
+        bypassable(manifest, **detour)

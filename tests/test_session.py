@@ -414,8 +414,8 @@ class FlakyRunner:
 def test_a_session_that_cannot_be_opened_leaves_nothing_open(paint: Bundle) -> None:
     bundle = Bundle(paint.path)
     flaky = Flaky(open_engine(bundle))
-    bundle.manifest = msgspec.structs.replace(bundle.manifest, stages=bundle.manifest.stages[1:])
-    with pytest.raises(SessionError, match="computed elsewhere"):
+    bundle.manifest = msgspec.structs.replace(bundle.manifest, state=())
+    with pytest.raises(SessionError, match="wants maps, prev"):
         Session(bundle, engine=flaky)
     (runner,) = flaky.opened
     with pytest.raises(EngineError, match="runner is closed"):
@@ -558,8 +558,8 @@ def test_a_bundle_without_a_cell(paint: Bundle) -> None:
         Session(changed(stages=paint.manifest.stages[:1]))
     with pytest.raises(BundleCorruptError, match="gives a probability of shape"):
         Session(changed(size=(32, 32)))
-    with pytest.raises(SessionError, match="wants f1 computed elsewhere"):
-        Session(changed(stages=paint.manifest.stages[1:]))
+    with pytest.raises(SessionError, match="wants maps, prev"):
+        Session(changed(state=()))
     link = msgspec.structs.replace(paint.manifest.state[0], output="nothing")
     with pytest.raises(BundleCorruptError, match="links nothing to maps"):
         Session(changed(state=(link,)))

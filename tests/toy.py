@@ -105,9 +105,16 @@ def modality_graph(size: tuple[int, int], modalities: Sequence[ModalitySpec]) ->
         [spec("fused", Role.FEATURE, (1, 1, 1, 1))],
     )
     axes = graph.constant([1, 2, 3], "int64")
+    partial = len(modalities) > 1 and any(m.optional for m in modalities)
+    if partial:
+        graph.inputs.append(spec("present", Role.MODALITY, (1, len(modalities))))
     total = "f1"
-    for modality in modalities:
-        total = graph.node("Add", total, graph.node("ReduceMean", modality.name, axes, keepdims=1))
+    for index, modality in enumerate(modalities):
+        term = graph.node("ReduceMean", modality.name, axes, keepdims=1)
+        if partial:
+            flag = graph.node("Gather", "present", graph.constant(index, "int64"), axis=1)
+            term = graph.node("Mul", term, flag)
+        total = graph.node("Add", total, term)
     graph.node("Identity", total, out="fused")
     return graph
 
@@ -163,21 +170,27 @@ def write_toy(
     mask_resize: ResizeRule | None = None,
     precisions: tuple[Precision, ...] = (Precision.FP32,),
     golden: Sequence[GoldenCase] | None = None,
+    black_box: bool = False,
 ) -> Bundle:
-    """Write a toy bundle: two stages without modalities, three with them or on request."""
+    """Write a toy bundle: two stages without modalities, three with them or on request.
+
+    Modalities that are all optional can be bypassed. A black box has no image stage: its features come from outside.
+    """
     threshold = 0.5
-    parts = [("image", Rate.IMAGE, image_graph(size))]
+    parts = [] if black_box else [("image", Rate.IMAGE, image_graph(size))]
     feature = "f1"
     if modalities or three_stages:
         parts.append(("modality", Rate.MODALITY, modality_graph(size, modalities)))
         feature = "fused"
     parts.append(("click", Rate.CLICK, click_graph(size, feature, radius=radius, threshold=threshold, echo=echo)))
+    detour = {"fused": "f1"} if modalities and all(m.optional for m in modalities) else {}
     with BundleWriter(out) as writer:
         stages = tuple(
             Stage(
                 name=name,
                 rate=rate,
                 graphs={p: graph.save(writer.path(f"{name}.{p}.onnx"), name) for p in precisions},
+                bypass=detour if name == "modality" else {},
             )
             for name, rate, graph in parts
         )

@@ -67,7 +67,7 @@ class EagerMMMS:
         torch = self._torch
         with torch.inference_mode():
             rgb = self._tensor(prepare(picture.rgb, self._config.image, self._config.size))
-            loaded = load_modalities(picture.modalities, self._config.modalities, picture.rgb)
+            loaded = load_modalities(picture.modalities, self._config.modalities, picture.rgb.shape[:2])
             modalities = {
                 spec.name: self._tensor(prepare(loaded[spec.name], spec, self._config.size))
                 for spec in self._config.modalities

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Manifest
+from mmms_deploy.modality import as_stored
 
 Point = tuple[float, float, bool]
 """x, y in image pixels, and whether it lies on the object."""
@@ -20,12 +21,12 @@ class Picture:
 
     Attributes:
         rgb: (H0, W0, 3) uint8.
-        modalities: (H0, W0, C) float32 by name.
+        modalities: (H0, W0, C) numbers as they would be stored, by name.
         clicks: The clicks, the first one positive.
     """
 
     rgb: npt.NDArray[np.uint8]
-    modalities: dict[str, npt.NDArray[np.float32]]
+    modalities: dict[str, npt.NDArray[Any]]
     clicks: tuple[Point, ...]
 
 
@@ -47,8 +48,7 @@ def _picture(manifest: Manifest, seed: int, clicks: int, size: tuple[int, int]) 
     modalities = {}
     for spec in manifest.modalities:
         standard = _coarse(rng, size, spec.channels) * 4.0 - 2.0
-        raw = (standard * np.asarray(spec.std) + np.asarray(spec.mean)) / spec.scale
-        modalities[spec.name] = raw.astype(np.float32)
+        modalities[spec.name] = as_stored(standard * np.asarray(spec.std) + np.asarray(spec.mean), spec)
     places = rng.random((clicks, 2)) * [width - 1, height - 1]
     return Picture(
         rgb=(_coarse(rng, size, 3) * 255.0).astype(np.uint8),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmms_deploy.contract import ClickChannel, Coordinates, PreviousMask, ResizeRule
-from mmms_deploy.models import MMMS
+from mmms_deploy.contract import ClickChannel, Coordinates, ModalitySpec, PreviousMask, ResizeRule
+from mmms_deploy.models.network import InteractiveNetwork
 
 HAIR = 1e-3
 """How near to the threshold a probability must not be to be certain."""
@@ -46,40 +47,36 @@ class TorchReference:
         network: The network, in evaluation mode, float32.
     """
 
-    def __init__(self, network: MMMS) -> None:
+    def __init__(self, network: InteractiveNetwork) -> None:
         self.network = network
         self.contract = network.config.clicks
         self._clicks: list[tuple[float, float, bool]] = []
 
     @torch.no_grad()
-    def set_image(self, image: npt.NDArray[np.uint8], modalities: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    def set_image(self, image: npt.NDArray[np.uint8], modalities: Mapping[str, npt.NDArray[Any]]) -> None:
         """Prepare a picture and compute its features.
 
         Args:
             image: (H0, W0, 3) uint8 RGB.
-            modalities: (H0, W0, C_m) float32 by name.
+            modalities: (H0, W0) or (H0, W0, C_m) numbers as stored, by name; optional ones may be left out.
         """
         config = self.network.config
         self.image_size = (image.shape[0], image.shape[1])
-        self.rgb = self._prepare(image, config.image.resize, config.image.scale, config.image.mean, config.image.std)
+        rule = config.image
+        self.rgb = self._prepare(torch.from_numpy(image) * rule.scale, rule.resize, rule.mean, rule.std)
         self.modalities = {
-            m.name: self._prepare(modalities[m.name], m.resize, m.scale, m.mean, m.std) for m in config.modalities
+            m.name: self._prepare(_measured(modalities[m.name], m), m.resize, m.mean, m.std)
+            for m in config.modalities
+            if m.name in modalities
         }
-        self.features = self.network.features(self.rgb, self.modalities)
+        self.backbone_maps = self.network.encode(self.rgb)
+        self.features = self.network.mix(self.backbone_maps, self.modalities)
         self._clicks = []
         self._previous = torch.zeros(1, 1, *config.size)
 
-    def _prepare(
-        self,
-        pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
-        rule: ResizeRule,
-        scale: float,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-    ) -> Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float()
-        x = _resize(x, self.network.config.size, rule)
-        return (x * scale - torch.tensor(mean).reshape(1, -1, 1, 1)) / torch.tensor(std).reshape(1, -1, 1, 1)
+    def _prepare(self, pixels: Tensor, rule: ResizeRule, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+        x = _resize(pixels.permute(2, 0, 1)[None].float(), self.network.config.size, rule)
+        return (x - torch.tensor(mean).reshape(1, -1, 1, 1)) / torch.tensor(std).reshape(1, -1, 1, 1)
 
     @torch.no_grad()
     def click(self, x: float, y: float, positive: bool) -> Answer:
@@ -124,6 +121,19 @@ class TorchReference:
             ClickChannel.PREVIOUS: previous[0, 0],
         }
         return torch.stack([channels[name] for name in self.contract.channels])[None]
+
+
+def _measured(stored: npt.NDArray[Any], spec: ModalitySpec) -> Tensor:
+    """Bring stored numbers (H0, W0, C) to the network's unit, as ``ModalitySpec`` says."""
+    raw = torch.from_numpy(np.atleast_3d(stored).astype(np.float64))
+    invalid = torch.zeros_like(raw, dtype=torch.bool)
+    for value in spec.invalid:
+        invalid |= {"nan": raw.isnan, "inf": raw.isinf}[value]() if isinstance(value, str) else raw == value
+    x = raw * spec.scale if isinstance(spec.scale, float | int) else raw * spec.scale[stored.dtype.name]
+    if spec.clip is not None:
+        x = x.clamp(*spec.clip)
+    x = torch.where(invalid, spec.fill, x)
+    return x.expand(-1, -1, spec.channels) if spec.repeat else x
 
 
 def _resize(x: Tensor, size: tuple[int, int], rule: ResizeRule) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.modality import as_stored
 
 CLICKS_PER_IMAGE = 10
 _NAMES = ("astronaut", "coffee", "chelsea")
@@ -20,13 +22,13 @@ class Sample:
     Attributes:
         name: Its name, for messages.
         image: (H0, W0, 3) uint8 RGB.
-        modalities: (H0, W0, C_m) float32 by name.
+        modalities: (H0, W0, C_m) numbers as they would be stored, by name.
         clicks: (N, 3) float32: x, y in image pixels, 1 positive / 0 negative.
     """
 
     name: str
     image: npt.NDArray[np.uint8]
-    modalities: dict[str, npt.NDArray[np.float32]]
+    modalities: dict[str, npt.NDArray[Any]]
     clicks: npt.NDArray[np.float32]
 
 
@@ -49,14 +51,12 @@ def sample_images(modalities: tuple[ModalitySpec, ...]) -> list[Sample]:
     return samples
 
 
-def _derived(image: npt.NDArray[np.uint8], spec: ModalitySpec, shift: int) -> npt.NDArray[np.float32]:
+def _derived(image: npt.NDArray[np.uint8], spec: ModalitySpec, shift: int) -> npt.NDArray[Any]:
     from skimage.filters import gaussian
 
     gray = image.mean(axis=2, dtype=np.float64) / 255.0
     planes = [gaussian(np.roll(gray, 7 * (shift + c), axis=1), sigma=1.0 + 3.0 * c) for c in range(spec.channels)]
-    spread = (np.stack(planes, axis=2) * 4.0 - 2.0) * np.asarray(spec.std) + np.asarray(spec.mean)
-    derived: npt.NDArray[np.float32] = (spread / spec.scale).astype(np.float32)
-    return derived
+    return as_stored((np.stack(planes, axis=2) * 4.0 - 2.0) * np.asarray(spec.std) + np.asarray(spec.mean), spec)
 
 
 def _clicks(height: int, width: int, seed: int) -> npt.NDArray[np.float32]:

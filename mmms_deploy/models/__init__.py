@@ -1,6 +1,15 @@
 """The networks as the papers draw them, and their checkpoints. Needs the ``[export]`` extra (torch, timm)."""
 
-from mmms_deploy.models.config import BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
+from mmms_deploy.models.config import BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig, NetworkConfig
 from mmms_deploy.models.mmms import MMMS
+from mmms_deploy.models.network import InteractiveNetwork
 
-__all__ = ["MMMS", "BackboneConfig", "EncoderConfig", "FuserConfig", "MMMSConfig"]
+__all__ = [
+    "MMMS",
+    "BackboneConfig",
+    "EncoderConfig",
+    "FuserConfig",
+    "InteractiveNetwork",
+    "MMMSConfig",
+    "NetworkConfig",
+]

@@ -6,7 +6,16 @@ from typing import Literal
 
 import msgspec
 
-from mmms_deploy.contract import ClickContract, ImageSpec, ModalitySpec, Struct
+from mmms_deploy.contract import (
+    ClickChannel,
+    ClickContract,
+    Coordinates,
+    ImageSpec,
+    ModalitySpec,
+    PreviousMask,
+    ResizeRule,
+    Struct,
+)
 
 Scales = tuple[int, int, int, int]
 """One value per scale 4, 8, 16, 32."""
@@ -53,32 +62,22 @@ class FuserConfig(Struct, frozen=True, kw_only=True):
     mlp: bool = True
 
 
-class MMMSConfig(Struct, frozen=True, kw_only=True):
-    """An MMMS network and the promises it makes about its inputs and outputs.
+class NetworkConfig(Struct, frozen=True, kw_only=True):
+    """What every family of late-fusion networks promises about its inputs and outputs.
 
     Attributes:
-        family: Always ``mmms``.
-        size: Network size (H, W) in pixels; divisible by the patch size and by 32.
-        widths: C_i, the pyramid's channels at scales 4, 8, 16, 32.
-        fpn_hidden: Hidden widths of the ParallelFPN; None takes the paper's rule.
+        family: Which network; each family has a class of its own.
+        size: Network size (H, W) in pixels; divisible by the patch size.
         backbone: FM_RGB.
         modalities: The extra modalities, in the order in which MMFuser adds them.
-        fuser: MMFuser; without modalities there is none.
-        csnet: CSNet's stages; their widths are the pyramid's.
-        head_width: Channels of the all-MLP head.
         image: How the RGB image is prepared.
         clicks: How clicks are shown to the network.
     """
 
-    family: Literal["mmms"] = "mmms"
+    family: str
     size: tuple[int, int] = (448, 448)
-    widths: Scales = (64, 128, 320, 512)
-    fpn_hidden: Scales | None = None
     backbone: BackboneConfig = BackboneConfig()
     modalities: tuple[ModalitySpec, ...] = ()
-    fuser: FuserConfig = FuserConfig()
-    csnet: EncoderConfig = EncoderConfig()
-    head_width: int = 256
     image: ImageSpec = ImageSpec()
     clicks: ClickContract = ClickContract()
 
@@ -86,7 +85,78 @@ class MMMSConfig(Struct, frozen=True, kw_only=True):
         names = [modality.name for modality in self.modalities]
         if len(set(names)) != len(names):
             raise ValueError(f"modality names must differ, got {names}")
+
+
+class MMMSConfig(NetworkConfig, frozen=True, kw_only=True):
+    """An MMMS network; its size is divisible by 32, too.
+
+    Attributes:
+        family: Always ``mmms``.
+        widths: C_i, the pyramid's channels at scales 4, 8, 16, 32.
+        fpn_hidden: Hidden widths of the ParallelFPN; None takes the paper's rule.
+        fuser: MMFuser; without modalities there is none.
+        csnet: CSNet's stages; their widths are the pyramid's.
+        head_width: Channels of the all-MLP head.
+    """
+
+    family: Literal["mmms"] = "mmms"
+    widths: Scales = (64, 128, 320, 512)
+    fpn_hidden: Scales | None = None
+    fuser: FuserConfig = FuserConfig()
+    csnet: EncoderConfig = EncoderConfig()
+    head_width: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for encoder in (self.csnet, self.fuser.encoder) if self.modalities else (self.csnet,):
             for width, heads in zip(self.widths, encoder.heads, strict=True):
                 if width < 1 or heads < 1 or width % heads:
                     raise ValueError(f"width {width} cannot be split into {heads} attention heads")
+
+
+class SkipClickConfig(NetworkConfig, frozen=True, kw_only=True):
+    """A SkipClick network (Schoen et al. 2025); the defaults are the published one's, as its own software runs it.
+
+    Its size is divisible by twice the patch size; with modalities by 32, too.
+
+    Attributes:
+        family: Always ``skipclick``.
+        levels: Numbers 1..4 of those of F^(1..4) that the mixing blocks see: all of them, fused by a linear, or one as
+            it is. ``(1,)`` is what the published one-feature networks run on.
+        skips: Whether the neck sees F^(1..4), too.
+        mix_depth: How many blocks mix image and clicks.
+        mix_heads: Attention heads of these blocks.
+        mix_mlp_ratio: Width of these blocks' MLP over the backbone's width.
+        neck_widths: Channels of the neck's maps at 4, 2, 1 and 1/2 times the backbone's grid.
+        head_width: Channels of the head.
+        widths: C_i, the channels of the pyramid in which modalities are fused; without modalities there is none.
+        fpn_hidden: Hidden widths of ParallelFPN and its inverse; None takes the paper's rule.
+        fuser: MMFuser; without modalities there is none.
+    """
+
+    family: Literal["skipclick"] = "skipclick"
+    levels: tuple[int, ...] = (1, 2, 3, 4)
+    skips: bool = True
+    mix_depth: int = 4
+    mix_heads: int = 12
+    mix_mlp_ratio: int = 4
+    neck_widths: Scales = (128, 256, 512, 1024)
+    head_width: int = 256
+    widths: Scales = (64, 128, 320, 512)
+    fpn_hidden: Scales | None = None
+    fuser: FuserConfig = FuserConfig()
+    image: ImageSpec = ImageSpec(resize=ResizeRule(align_corners=True))
+    clicks: ClickContract = ClickContract(
+        channels=(ClickChannel.PREVIOUS, ClickChannel.POSITIVE, ClickChannel.NEGATIVE),
+        previous=PreviousMask.PROBABILITY,
+        coordinates=Coordinates.SCALE,
+        mask_resize=ResizeRule(align_corners=True),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.levels != (1, 2, 3, 4) and (len(self.levels) != 1 or self.levels[0] not in {1, 2, 3, 4}):
+            raise ValueError(f"levels must be [1, 2, 3, 4] or one of them, got {list(self.levels)}")
+        least = min(self.mix_depth, self.mix_heads, self.mix_mlp_ratio, self.head_width, *self.neck_widths)
+        if least < 1:
+            raise ValueError("mix_depth, mix_heads, mix_mlp_ratio, head_width and neck_widths must be at least 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,12 +54,15 @@ class CrossBlock(nn.Module):
             self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
             self.mlp = MixerMLP(dim, dim * config.encoder.mlp_ratio)
 
-    def forward(self, image: Tensor, modalities: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, image: Tensor, modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """Fuse one scale.
 
         Args:
             image: f_img^i, (B, C_i, H/i, W/i).
-            modalities: f_mod_m^i by name, same shape.
+            modalities: f_mod_m^i by name, same shape; the sum goes over those that are there.
+            present: By name, a bool tensor of shape (): whether a modality counts; one without an entry does.
 
         Returns:
             f_mix^i, same shape.
@@ -67,10 +71,12 @@ class CrossBlock(nn.Module):
         h = tokens(image)
         query = self.norm_q(h) if self.effca else None
         for name in self.names:
-            m = tokens(modalities[name])
+            if name not in modalities:
+                continue
+            term = m = tokens(modalities[name])
             if query is not None:
-                h = h + self.attn[name](query, self.norm_kv[name](m), height, width)
-            h = h + m
+                term = self.attn[name](query, self.norm_kv[name](m), height, width) + m
+            h = torch.where(present[name], h + term, h) if present and name in present else h + term
         if self.with_mlp:
             h = h + self.mlp(self.norm(h))
         return as_map(h, height, width)
@@ -89,24 +95,38 @@ class MMFuser(nn.Module):
         super().__init__()
         names = [modality.name for modality in modalities]
         self.names = tuple(names)
+        self.optional = frozenset(modality.name for modality in modalities if modality.optional)
         self.encoders = nn.ModuleDict(
             {m.name: MixVisionTransformer(m.channels, widths, config.encoder) for m in modalities}
         )
         for scale, (number, width) in enumerate(zip(SCALES, widths, strict=True)):
             self.add_module(f"cross_{number}", CrossBlock(width, scale, names, config))
 
-    def forward(self, pyramid: tuple[Tensor, ...], modalities: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Fuse all scales.
+    def forward(
+        self,
+        pyramid: tuple[Tensor, ...],
+        modalities: Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Fuse all scales. Without any modality the pyramid passes as it is.
 
         Args:
             pyramid: f_img, four maps (B, C_i, H/i, W/i).
-            modalities: Images by name, (B, C_m, H, W) normalised float32.
+            modalities: Images by name, (B, C_m, H, W) normalised float32; optional ones may be left out.
+            present: By name, a bool tensor of shape (): whether a modality that was given counts, for a graph whose
+                inputs are always there; one without an entry does.
 
         Returns:
             f_mix, four maps of the same shapes.
+
+        Raises:
+            KeyError: A modality that is not optional was left out.
         """
-        encoded = {name: self.encoders[name](modalities[name]) for name in self.names}
+        given = [name for name in self.names if name in modalities or name not in self.optional]
+        if not given:
+            return pyramid
+        encoded = {name: self.encoders[name](modalities[name]) for name in given}
         return tuple(
-            self.get_submodule(f"cross_{number}")(image, {name: encoded[name][i] for name in self.names})
+            self.get_submodule(f"cross_{number}")(image, {name: encoded[name][i] for name in given}, present)
             for i, (number, image) in enumerate(zip(SCALES, pyramid, strict=True))
         )

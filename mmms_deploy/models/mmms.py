@@ -11,6 +11,7 @@ from mmms_deploy.models.backbone import Backbone, check_size
 from mmms_deploy.models.config import EncoderConfig, MMMSConfig, Scales
 from mmms_deploy.models.fpn import SCALES, ParallelFPN
 from mmms_deploy.models.fuser import MMFuser
+from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.segformer import OverlapPatchEmbed, SegFormerHead, build_stage, run_stage
 
 
@@ -62,10 +63,8 @@ class CSNet(nn.Module):
         return logits
 
 
-class MMMS(nn.Module):
-    """The network, with its two rates as two methods.
-
-    Call :meth:`features` once an image and :meth:`respond` at every click.
+class MMMS(InteractiveNetwork):
+    """The network: call :meth:`features` once an image and :meth:`respond` at every click.
 
     Args:
         config: The network's description.
@@ -74,6 +73,9 @@ class MMMS(nn.Module):
         SizeError: The network size does not fit the patches or the pyramid.
         DescriptionError: The backbone is unknown or does not fit.
     """
+
+    config: MMMSConfig
+    feature_names = tuple(f"f_mix_{scale}" for scale in SCALES)
 
     def __init__(self, config: MMMSConfig) -> None:
         super().__init__()
@@ -85,35 +87,14 @@ class MMMS(nn.Module):
         self.patch_embed = MSPatchEmbed(config.widths)
         self.csnet = CSNet(config.widths, config.csnet, config.head_width)
 
-    def features(self, rgb: Tensor, modalities: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
-        """Everything that does not depend on clicks.
-
-        Args:
-            rgb: (B, 3, H, W) float32, normalised.
-            modalities: Images by name, (B, C_m, H, W) float32, normalised; all that the configuration names.
-
-        Returns:
-            f_mix, four maps (B, C_i, H/i, W/i), i = 4, 8, 16, 32.
-        """
-        pyramid: tuple[Tensor, ...] = self.fpn(self.backbone(rgb))
-        if self.fuser is not None:
-            pyramid = self.fuser(pyramid, modalities or {})
-        return pyramid
+    def mix(
+        self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """ParallelFPN and MMFuser; returns f_mix, four maps (B, C_i, H/i, W/i), i = 4, 8, 16, 32."""
+        pyramid: tuple[Tensor, ...] = self.fpn(maps)
+        return pyramid if self.fuser is None else self.fuser(pyramid, modalities, present)
 
     def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click.
-
-        Args:
-            features: f_mix from :meth:`features`.
-            interaction: (B, 3, H, W) float32: click disks and previous mask, in the channel order and form of
-                ``config.clicks``.
-
-        Returns:
-            Logits (B, 1, H, W) float32.
-        """
+        """MSPatchEmbed and CSNet; returns logits (B, 1, H, W)."""
         logits = self.csnet(features, self.patch_embed(interaction))
         return F.interpolate(logits, size=self.config.size, mode="bilinear", align_corners=False)
-
-    def forward(self, rgb: Tensor, interaction: Tensor, modalities: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Both rates in one go; logits (B, 1, H, W)."""
-        return self.respond(self.features(rgb, modalities), interaction)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mmms_deploy.contract import ModalitySpec
 from mmms_deploy.errors import DescriptionError, SizeError
 from mmms_deploy.models import MMMS, BackboneConfig, FuserConfig
 from mmms_deploy.models.checkpoint import random_network
@@ -117,3 +118,28 @@ def test_impossible_blocks(blocks) -> None:
     )
     with pytest.raises(DescriptionError, match="blocks"):
         MMMS(tiny_config(backbone=backbone))
+
+
+@torch.no_grad()
+def test_without_its_optional_modalities_the_fuser_is_bypassed() -> None:
+    specs = (ModalitySpec(name="depth", optional=True), ModalitySpec(name="event", channels=3, optional=True))
+    network = random_network(tiny_config(modalities=specs), 1)
+    rgb, depth = torch.randn(1, 3, 64, 96), torch.randn(1, 1, 64, 96)
+    pyramid = network.fpn(network.encode(rgb))
+    for bypassed, image in zip(network.features(rgb, {}), pyramid, strict=True):
+        torch.testing.assert_close(bypassed, image, rtol=0, atol=0)
+    # One of two: the sum goes over what is there, as if the network had been built for depth alone.
+    alone = network.features(rgb, {"depth": depth})
+    flags = {"depth": torch.tensor(True), "event": torch.tensor(False)}
+    masked = network.mix(network.encode(rgb), {"depth": depth, "event": torch.randn(1, 3, 64, 96)}, flags)
+    for a, b, image in zip(alone, masked, pyramid, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+        assert not torch.equal(a, image)
+
+
+@torch.no_grad()
+def test_a_required_modality_cannot_be_left_out() -> None:
+    specs = (ModalitySpec(name="depth"), ModalitySpec(name="event", channels=3, optional=True))
+    network = random_network(tiny_config(modalities=specs), 1)
+    with pytest.raises(KeyError, match="depth"):
+        network.features(torch.randn(1, 3, 64, 96), {})

@@ -39,17 +39,11 @@ class DeployedMMMS(MMMS):
         self.feature_biases = nn.ParameterList()
         self.enlarge: nn.Module = Resize(network.config.size)
 
-    def features(self, rgb: Tensor, modalities: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
-        """Everything that does not depend on clicks.
-
-        Args:
-            rgb: (B, 3, H, W) float32, prepared as ``config.image`` says, which a rewrite may have changed.
-            modalities: Images by name, (B, C_m, H, W) float32, normalised; all that the configuration names.
-
-        Returns:
-            What :meth:`respond` wants, one tensor per scale.
-        """
-        pyramid = super().features(rgb, modalities)
+    def mix(
+        self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Everything between the backbone and the clicks; returns what :meth:`respond` wants, a tensor per scale."""
+        pyramid = super().mix(maps, modalities, present)
         if len(self.feature_biases):
             pyramid = tuple(x + b.reshape(1, -1, 1, 1) for x, b in zip(pyramid, self.feature_biases, strict=True))
         return tuple(tokens(x) for x in pyramid) if self.token_features else pyramid

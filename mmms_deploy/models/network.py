@@ -1,0 +1,79 @@
+"""What the families of late-fusion networks have in common: two borders, at the backbone and at the clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mmms_deploy.models.backbone import Backbone
+from mmms_deploy.models.config import NetworkConfig
+from mmms_deploy.models.fuser import MMFuser
+
+
+class InteractiveNetwork(nn.Module):
+    """A click-based segmentation network in three parts.
+
+    :meth:`encode` is the frozen backbone, a black box that somebody else may run; :meth:`mix` is whatever else depends
+    on the image and its modalities alone; :meth:`respond` answers a click.
+
+    Attributes:
+        config: The network's description.
+        backbone: FM_RGB.
+        fuser: MMFuser; None without modalities.
+        feature_names: Names of what :meth:`mix` returns, in order.
+    """
+
+    config: NetworkConfig
+    backbone: Backbone
+    fuser: MMFuser | None
+    feature_names: tuple[str, ...]
+
+    def encode(self, rgb: Tensor) -> tuple[Tensor, ...]:
+        """Run the backbone.
+
+        Args:
+            rgb: (B, 3, H, W) float32, normalised.
+
+        Returns:
+            F^(1..4), four maps (B, d, H/P, W/P).
+        """
+        maps: tuple[Tensor, ...] = self.backbone(rgb)
+        return maps
+
+    def mix(
+        self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Compute the features of an image and its modalities.
+
+        Args:
+            maps: F^(1..4) from :meth:`encode`.
+            modalities: Images by name, (B, C_m, H, W) float32, normalised; optional ones may be left out.
+            present: By name, a bool tensor of shape (): whether a modality that was given counts; one without an entry
+                does.
+
+        Returns:
+            What :meth:`respond` wants, as :attr:`feature_names` says.
+        """
+        raise NotImplementedError
+
+    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
+        """Answer a click.
+
+        Args:
+            features: From :meth:`mix`.
+            interaction: (B, 3, H, W) float32: click disks and previous mask, in the channel order and form of
+                ``config.clicks``.
+
+        Returns:
+            Logits (B, 1, H, W) float32.
+        """
+        raise NotImplementedError
+
+    def features(self, rgb: Tensor, modalities: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
+        """Everything that does not depend on clicks: :meth:`encode` and :meth:`mix`."""
+        return self.mix(self.encode(rgb), modalities or {})
+
+    def forward(self, rgb: Tensor, interaction: Tensor, modalities: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Both rates in one go; logits (B, 1, H, W)."""
+        return self.respond(self.features(rgb, modalities), interaction)
