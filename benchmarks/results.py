@@ -12,8 +12,8 @@ from variants import Row
 from mmms_deploy.bench.papers import FIGURES
 from mmms_deploy.bench.report import MachineFacts
 from mmms_deploy.bench.summary import summarise
-from mmms_deploy.bench.svg import Bar, bars, standalone
 from mmms_deploy.bench.text import machine_lines, number
+from mmms_deploy.reporting.svg import Bar, bars, standalone
 
 TITLES = {"rgb": "RGB", "rgbd": "RGB + depth", "": "instead"}
 

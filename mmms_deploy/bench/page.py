@@ -8,7 +8,6 @@ from html import escape
 from mmms_deploy.bench.compare import Comparison
 from mmms_deploy.bench.papers import FIGURES, papers_heading
 from mmms_deploy.bench.report import Headline, Metric, Report
-from mmms_deploy.bench.svg import COLOURS, STYLE, Bar, bars, curve, stack, strip
 from mmms_deploy.bench.text import (
     GROUPS,
     bundle_line,
@@ -19,24 +18,8 @@ from mmms_deploy.bench.text import (
     with_unit,
     workload_line,
 )
-
-_PAGE = """
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 56rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
-p { margin: .3rem 0; } .faint { color: var(--faint); } .note { border-left: 4px solid var(--b); padding-left: .8rem; }
-.heads { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.4rem 0; }
-.head { flex: 1 1 9rem; border: 1px solid var(--rule); border-radius: 8px; padding: .7rem .9rem; }
-.head b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-th, td { padding: .28rem .6rem; text-align: right; border-bottom: 1px solid var(--rule);
-  font-variant-numeric: tabular-nums; vertical-align: top; }
-th:first-child, td:first-child, .text { text-align: left; } td:first-child { white-space: pre-wrap; }
-.numbers th:first-child { width: 42%; } .plain td:first-child { width: 16%; }
-svg { max-width: 100%; height: auto; display: block; margin: .6rem 0; } .scroll { overflow-x: auto; }
-.regression { color: #d43c3c; font-weight: 600; } .better { color: var(--c); }
-"""
+from mmms_deploy.reporting.html import document
+from mmms_deploy.reporting.svg import Bar, bars, curve, stack, strip
 
 
 def render_page(report: Report, comparison: Comparison | None = None) -> str:
@@ -58,13 +41,7 @@ def render_page(report: Report, comparison: Comparison | None = None) -> str:
     if comparison is not None:
         parts.append(_compared(comparison))
     parts += [*_tables(report), _papers(report), _machine(report)]
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        f"<title>{escape(report.bundle.name)}: mmms-bench</title><style>{COLOURS}{_PAGE}{STYLE}</style></head>"
-        f"<body>\n{body}\n</body></html>\n"
-    )
+    return document(f"{report.bundle.name}: mmms-bench", parts)
 
 
 def _heads(report: Report) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +10,6 @@ import msgspec
 
 from mmms_deploy.bench.errors import ReportError
 from mmms_deploy.bench.summary import Summary, summarise
-from mmms_deploy.bundle import writing
 from mmms_deploy.contract import Struct
 
 SCHEMA = 1
@@ -243,22 +241,3 @@ def read_report(path: Path) -> Report:
         return msgspec.json.decode(raw, type=Report)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ReportError(f"{path} holds no results: {error}", expected=expected, fix=fix) from error
-
-
-def write_text(path: Path, content: bytes) -> None:
-    """Write a file beside its destination and rename it into place, or leave nothing.
-
-    Args:
-        path: The file; replaced when it exists.
-        content: What to write.
-
-    Raises:
-        OutputWriteError: It cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with writing(path):
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)

@@ -110,9 +110,10 @@ def main(
     _check_files(json_file, html_file, load, old_file)
 
     from mmms_deploy.bench.compare import compare
-    from mmms_deploy.bench.report import encode, read_report, write_text
+    from mmms_deploy.bench.report import encode, read_report
     from mmms_deploy.bench.run import Settings
     from mmms_deploy.bench.table import render, render_comparison
+    from mmms_deploy.reporting.files import write_text
 
     settings = Settings(
         device=device,
@@ -187,7 +188,7 @@ def _write_page(path: Path | None, report: Report, comparison: Comparison | None
     if path is None:
         return
     from mmms_deploy.bench.page import render_page
-    from mmms_deploy.bench.report import write_text
+    from mmms_deploy.reporting.files import write_text
 
     write_text(path, render_page(report, comparison).encode())
 

@@ -6,8 +6,9 @@ import os
 import pytest
 
 from mmms_deploy.bench.errors import ReportError
-from mmms_deploy.bench.report import Metric, encode, read_report, write_text
+from mmms_deploy.bench.report import Metric, encode, read_report
 from mmms_deploy.errors import OutputWriteError
+from mmms_deploy.reporting.files import write_text
 from tests.bench.reports import metrics, report
 
 
