@@ -120,6 +120,18 @@ def read_image(file: Path) -> npt.NDArray[np.uint8]:
         raise _named(file, error) from error
 
 
+def read_numbers(file: Path, modality: str) -> npt.NDArray[Any]:
+    """Read a modality's numbers as they are stored: (H, W, C) integers or floats.
+
+    Raises:
+        DatasetFileError: It cannot be read.
+    """
+    try:
+        return load_modality(file, modality)
+    except ModalityError as error:
+        raise _named(file, error) from error
+
+
 def read_modality(file: Path, modality: str, image: npt.NDArray[np.uint8], name: str) -> npt.NDArray[Any]:
     """Read a modality's numbers as they are stored.
 
@@ -135,10 +147,7 @@ def read_modality(file: Path, modality: str, image: npt.NDArray[np.uint8], name:
     Raises:
         DatasetFileError: It cannot be read, or has another size than the image.
     """
-    try:
-        array = load_modality(file, modality)
-    except ModalityError as error:
-        raise _named(file, error) from error
+    array = read_numbers(file, modality)
     check_size(modality, file, array, image, name)
     return array
 

@@ -8,14 +8,29 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mmms_deploy.errors import DatasetOptionError
-from mmms_deploy.evaluation.datasets import folder
+from mmms_deploy.evaluation.datasets import coco, davis, deliver, fmb, folder, grabcut, hqseg, mcubes, mfnet, sbd, voc
 from mmms_deploy.evaluation.datasets.kind import Kind, Option
 from mmms_deploy.evaluation.scene import Dataset
 
 NAME = Option("name", "what results are filed under; the kind unless given")
 """The option that every kind has."""
 
-DATASETS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in (folder.KIND,)})
+_KINDS = (
+    folder.KIND,
+    grabcut.GRABCUT,
+    grabcut.BERKELEY,
+    davis.KIND,
+    sbd.KIND,
+    voc.KIND,
+    hqseg.KIND,
+    coco.KIND,
+    deliver.KIND,
+    mfnet.KIND,
+    fmb.KIND,
+    mcubes.KIND,
+)
+
+DATASETS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _KINDS})
 """Every kind of data set that can be read, by name."""
 
 

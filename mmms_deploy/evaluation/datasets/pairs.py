@@ -1,0 +1,49 @@
+"""Scenes of an image and one file of masks: most of the classical sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mmms_deploy.evaluation.datasets.files import check_size, partner, read_image
+from mmms_deploy.evaluation.datasets.labels import read_labels
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.surfaces import Rule
+from mmms_deploy.evaluation.scene import Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Where the image and the masks of a scene are."""
+
+    image: Path
+    masks: Path
+
+
+def match(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -> dict[str, Pair]:
+    """Pair images with masks of the same name.
+
+    Args:
+        images: By name.
+        masks: By name; those without an image do not count.
+        folder: Where the masks are, for messages.
+
+    Raises:
+        DatasetFileError: An image has no mask.
+    """
+    return {name: Pair(images[name], mask) for name, mask in partner(images, masks.get, "mask", folder).items()}
+
+
+def paired(name: str, pairs: Mapping[str, Pair], rule: Rule) -> ListedDataset[Pair]:
+    """Return the data set of these pairs, whose masks are read by a rule."""
+    return ListedDataset(name, pairs, partial(_read, rule=rule))
+
+
+def _read(name: str, pair: Pair, *, rule: Rule) -> Scene:
+    image = read_image(pair.image)
+    labels = read_labels(pair.masks)
+    check_size("mask", pair.masks, labels, image, name)
+    surfaces, void = rule.split(labels, pair.masks)
+    return Scene(name, image, surfaces, void=void)

@@ -1,0 +1,116 @@
+"""SBD, the Semantic Boundaries Dataset: objects in MATLAB files. B. Hariharan et al., ICCV 2011."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmms_deploy.errors import DatasetFileError, DatasetLibraryError
+from mmms_deploy.evaluation.datasets.files import check_size, nonempty, partner, read_image, read_list
+from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, min_area_option
+from mmms_deploy.evaluation.datasets.listed import Labels, ListedDataset
+from mmms_deploy.evaluation.datasets.pairs import Pair
+from mmms_deploy.evaluation.datasets.surfaces import SurfaceRule
+from mmms_deploy.evaluation.datasets.voc import CLASSES, VOID
+from mmms_deploy.evaluation.scene import Dataset, Scene
+
+TREE = """\
+PATH/                     benchmark_RELEASE, its folder dataset, or any folder with
+  img/NAME.jpg
+  inst/NAME.mat           GTinst: Segmentation (number of the object, 0 background), Categories
+  val.txt                 names, one a line; train.txt likewise"""
+
+LAYOUT = Layout("sbd", TREE)
+_EXPECTED = "a MATLAB file (version 5) with the struct GTinst and its fields Segmentation and Categories"
+
+
+def open_sbd(path: Path, *, name: str, split: str, min_area: int) -> Dataset:
+    """Open SBD; the keywords are the options of :data:`KIND`.
+
+    Raises:
+        DatasetLayoutError: A folder is not there, or the split's list.
+        DatasetFileError: A listed image or its objects are not there.
+        DatasetLibraryError: SciPy is not installed.
+    """
+    _scipy_io()
+    root = LAYOUT.root(path, "benchmark_RELEASE/dataset", "dataset")
+    images, objects = LAYOUT.folder(root, "img"), LAYOUT.folder(root, "inst")
+    file = root / f"{split}.txt"
+    if not file.is_file():
+        raise LAYOUT.error(root, f"there is no list {split}.txt")
+    names = read_list(file)
+    found = nonempty(LAYOUT, root, partner(names, partial(_file, images, ".jpg"), "image", images), "names in the list")
+    masks = partner(names, partial(_file, objects, ".mat"), "mask", objects)
+    items = {key: Pair(image, masks[key]) for key, image in found.items()}
+    return ListedDataset(name, items, partial(_read, rule=SurfaceRule(void=frozenset({VOID}), min_area=min_area)))
+
+
+def _file(folder: Path, suffix: str, name: str) -> Path | None:
+    file = folder / f"{name}{suffix}"
+    return file if file.is_file() else None
+
+
+def _read(name: str, pair: Pair, *, rule: SurfaceRule) -> Scene:
+    image = read_image(pair.image)
+    labels, names = read_instances(pair.masks)
+    check_size("mask", pair.masks, labels, image, name)
+    surfaces, void = replace(rule, names=names).split(labels, pair.masks)
+    return Scene(name, image, surfaces, void=void)
+
+
+def read_instances(file: Path) -> tuple[Labels, dict[int, str]]:
+    """Read the objects of an image.
+
+    Args:
+        file: MATLAB file with ``GTinst``.
+
+    Returns:
+        (H, W) integers, the number of the object, 0 for none; and the name of every number, ``person-3`` for object 3.
+
+    Raises:
+        DatasetFileError: The file is no such MATLAB file.
+        DatasetLibraryError: SciPy is not installed.
+    """
+    io = _scipy_io()
+    try:
+        instances = io.loadmat(file, variable_names=["GTinst"])["GTinst"][0, 0]
+        labels = np.asarray(instances["Segmentation"])
+        categories = [int(category) for category in np.ravel(instances["Categories"])]
+    # SciPy raises all of these for files that are broken, of another version, or hold something else.
+    except (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, io.matlab.MatReadError) as error:
+        raise DatasetFileError(
+            f"the objects {file} cannot be read: {error!r}", expected=_EXPECTED, fix="check whether it is complete"
+        ) from error
+    if labels.ndim != 2 or labels.dtype.kind not in "ui" or not all(1 <= c <= len(CLASSES) for c in categories):
+        raise DatasetFileError(
+            f"{file} has a Segmentation of shape {labels.shape} and dtype {labels.dtype}, and Categories {categories}",
+            expected=f"{_EXPECTED}; (H, W) integers, and categories from 1 to {len(CLASSES)}",
+            fix="check whether it is complete",
+        )
+    return labels, {number: f"{CLASSES[c - 1]}-{number}" for number, c in enumerate(categories, start=1)}
+
+
+def _scipy_io() -> Any:
+    """SciPy's reader of MATLAB files."""
+    try:
+        import scipy.io
+    except ImportError as error:
+        raise DatasetLibraryError(
+            "SBD's MATLAB files need SciPy, which is not installed",
+            expected="the package scipy",
+            fix="pip install 'mmms-deploy[eval]'",
+        ) from error
+    return scipy.io
+
+
+KIND = Kind(
+    name="sbd",
+    description="SBD: every object of the validation images a surface (MATLAB files)",
+    tree=TREE,
+    options=(Option("split", "list of names", "val"), min_area_option(1)),
+    open=open_sbd,
+)
