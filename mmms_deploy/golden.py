@@ -30,7 +30,8 @@ class GoldenCase:
         masks: (N, H0, W0) bool: the reference mask after every click.
         certain: (N, H0, W0) bool: where the reference probability is not within a hair of the threshold, so that
             another order of the same sums cannot flip a pixel.
-        modalities: (H0, W0) or (H0, W0, C) numbers, by name.
+        modalities: (H0, W0) or (H0, W0, C) numbers as stored, by name.
+        features: The backbone's features, (1, d, h, w) float32 by name, for a bundle without its backbone.
 
     Raises:
         ValueError: The shapes or dtypes do not fit each other.
@@ -41,6 +42,7 @@ class GoldenCase:
     masks: BoolArray
     certain: BoolArray
     modalities: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    features: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -56,6 +58,9 @@ class GoldenCase:
         for name, array in self.modalities.items():
             if array.shape[:2] != size or array.dtype.kind not in "uif":
                 raise ValueError(f"modality {name}: expected {size} numbers, got {array.shape} {array.dtype}")
+        for name, array in self.features.items():
+            if array.ndim != 4 or array.dtype != np.float32:
+                raise ValueError(f"feature {name}: expected (1, d, h, w) float32, got {array.shape} {array.dtype}")
 
 
 def save_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
@@ -79,6 +84,8 @@ def save_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
         arrays[f"{index}/certain"] = np.packbits(case.certain, axis=-1)
         for name, array in case.modalities.items():
             arrays[f"{index}/modality/{name}"] = array
+        for name, array in case.features.items():
+            arrays[f"{index}/feature/{name}"] = array
     with path.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
@@ -110,13 +117,18 @@ def _case(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> GoldenCase:
     image = arrays[f"{index}/image"]
     if image.ndim != 3:
         raise ValueError(f"image {index} has shape {image.shape}")
-    prefix = f"{index}/modality/"
+
+    def named(kind: str) -> dict[str, npt.NDArray[Any]]:
+        prefix = f"{index}/{kind}/"
+        return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+
     return GoldenCase(
         image=image,
         clicks=arrays[f"{index}/clicks"],
         masks=_unpacked(arrays[f"{index}/masks"], image.shape[1]),
         certain=_unpacked(arrays[f"{index}/certain"], image.shape[1]),
-        modalities={name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)},
+        modalities=named("modality"),
+        features=named("feature"),
     )
 
 

@@ -289,7 +289,10 @@ def replay_engines(
 
 def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[ClickCheck, ClickResult]]:
     try:
-        session.set_image(case.image, **case.modalities)
+        if case.features:
+            session.set_features(case.features, (case.image.shape[0], case.image.shape[1]), **case.modalities)
+        else:
+            session.set_image(case.image, **case.modalities)
         for number, (x, y, positive) in enumerate(case.clicks.tolist()):
             result = session.click(x, y, positive > 0.5)
             certain = case.certain[number]

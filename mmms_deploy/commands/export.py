@@ -16,6 +16,7 @@ from rich.table import Table
 from mmms_deploy.bundle import Role
 from mmms_deploy.commands.common import console, err_console, user_errors
 from mmms_deploy.errors import ExportError
+from mmms_deploy.export.cuts import Cut
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES
 
 if TYPE_CHECKING:
@@ -67,13 +68,14 @@ Exact rewrites, for --no-rewrite:
 Examples:
   mmms-export --ckpt demo
   mmms-export --ckpt mmms.safetensors --backbone-ckpt dinov2_vitb14_reg4_pretrain.pth --out bundles/mmms
+  mmms-export --ckpt mmms-rgbd.safetensors --cut late --cut black-box --out bundles/provider
   mmms-export --random-weights 0 --modality depth:3 --size 448 --out bundles/latency"""
 )
 @click.option(
     "--ckpt",
     metavar="FILE",
-    help="Checkpoint: .safetensors with a description, or a PyTorch state dict. 'demo' is the one that ships with "
-    "mmms-deploy.",
+    help="Checkpoint: .safetensors with a description, or a PyTorch state dict. 'demo' and 'demo-thermal' ship "
+    "with mmms-deploy.",
 )
 @click.option(
     "--random-weights", type=int, metavar="SEED", help="Export an untrained network instead, for latency work."
@@ -104,6 +106,15 @@ Examples:
     help="An extra modality of the network; once for each, in order.",
 )
 @click.option(
+    "--cut",
+    "cuts",
+    type=click.Choice([cut.value for cut in Cut]),
+    multiple=True,
+    help="Cut further than at the clicks. 'late': modalities that arrive later or change are fused without running the "
+    "backbone again; optional ones imply it. 'black-box': somebody else runs the backbone, Session.set_features takes "
+    "its four feature maps, and the checkpoint need not hold its weights. May be given twice, for both.",
+)
+@click.option(
     "--no-rewrite",
     type=click.Choice([*NAMES, EVERY]),
     metavar="NAME",
@@ -123,6 +134,7 @@ def main(
     backbone: str | None,
     size: tuple[int, int] | None,
     modalities: tuple[tuple[str, int], ...],
+    cuts: tuple[str, ...],
     no_rewrite: tuple[str, ...],
 ) -> None:
     """Turn a checkpoint into a bundle.
@@ -143,7 +155,7 @@ def main(
     if modalities:
         overrides["modalities"] = [{"name": name, "channels": channels} for name, channels in modalities]
     source = exporter.Source(
-        checkpoint=None if ckpt is None else exporter.demo_checkpoint() if ckpt == exporter.DEMO else Path(ckpt),
+        checkpoint=None if ckpt is None else exporter.demo_checkpoint(ckpt) if ckpt in exporter.DEMOS else Path(ckpt),
         random_seed=random_weights,
         description=description,
         backbone_checkpoint=backbone_ckpt,
@@ -158,7 +170,14 @@ def main(
             progress.update(task, description=name)
             progress.advance(task)
 
-        report = exporter.export_bundle(source, target, overwrite=overwrite, no_rewrite=no_rewrite, on_step=on_step)
+        report = exporter.export_bundle(
+            source,
+            target,
+            overwrite=overwrite,
+            cuts=[Cut(cut) for cut in cuts],
+            no_rewrite=no_rewrite,
+            on_step=on_step,
+        )
     _summarise(report, time.perf_counter() - start)
 
 

@@ -23,6 +23,7 @@ from mmms_deploy.bundle import (
     Manifest,
     Precision,
     Provenance,
+    Rate,
     Stage,
     StageGraph,
     TensorSpec,
@@ -32,17 +33,17 @@ from mmms_deploy.contract import to_builtins
 from mmms_deploy.engines.wheels import require_onnxruntime
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import StageModel, cut
+from mmms_deploy.export.cuts import Cut, choose_cuts
 from mmms_deploy.export.forms import compare_forms
 from mmms_deploy.export.gate import compare_graphs, compare_session, record_golden
-from mmms_deploy.export.network import OPSET, STATE, RecurrentMMMS, export_whole
-from mmms_deploy.export.rewrites import remaining
+from mmms_deploy.export.network import OPSET, STATE, RecurrentNetwork, export_whole
+from mmms_deploy.export.rewrites import BACKBONE, remaining
 from mmms_deploy.export.rewrites.deploy import deploy_form
-from mmms_deploy.export.rewrites.deployed import DeployedMMMS
 from mmms_deploy.export.samples import Sample, sample_images
-from mmms_deploy.export.source import DEMO, Source, SourcedNetwork, demo_checkpoint, open_source
+from mmms_deploy.export.source import DEMOS, Source, SourcedNetwork, demo_checkpoint, open_source
 from mmms_deploy.golden import save_golden
 
-__all__ = ["DEMO", "ExportReport", "Source", "count_steps", "demo_checkpoint", "export_bundle"]
+__all__ = ["DEMOS", "Cut", "ExportReport", "Source", "count_steps", "demo_checkpoint", "export_bundle"]
 
 EXTERNAL_DATA_ABOVE = 1_900_000_000
 """Bytes of weights above which a graph keeps them in a file of their own; one protobuf message ends at 2 GB."""
@@ -72,6 +73,7 @@ def export_bundle(
     out: Path,
     *,
     overwrite: bool = False,
+    cuts: Collection[Cut] = (),
     no_rewrite: Collection[str] = (),
     on_step: Callable[[str], None] = lambda name: None,
 ) -> ExportReport:
@@ -81,6 +83,7 @@ def export_bundle(
         source: The checkpoint or random weights, and the description.
         out: The bundle's folder.
         overwrite: Whether an existing bundle is replaced, once the new one is complete.
+        cuts: Where to cut beside the clicks; ``late`` is added where a modality is optional.
         no_rewrite: Names of exact rewrites to leave out (``mmms_deploy.export.rewrites.NAMES``), or ``all``.
         on_step: Called with the name of each step as it starts; :func:`count_steps` tells how many there are.
 
@@ -90,6 +93,7 @@ def export_bundle(
     Raises:
         CheckpointError: The checkpoint or its description cannot be used.
         SizeError: The network size does not fit.
+        CutError: A cut makes no sense for this network.
         OutputExistsError: The folder exists.
         OutputWriteError: The folder cannot be written.
         GateError: The graphs do not compute what the checkpoint computes.
@@ -100,12 +104,14 @@ def export_bundle(
     require_onnxruntime()
     with BundleWriter(out, overwrite=overwrite) as writer:
         on_step("reading the checkpoint")
-        sourced = open_source(source)
+        black_box = Cut.BLACK_BOX in cuts
+        sourced = open_source(source, black_box=black_box)
+        cuts = choose_cuts(cuts, sourced.network.config.modalities)
         samples = sample_images(sourced.network.config.modalities)
-        deployed, applied = deploy_form(sourced.network, no_rewrite)
+        deployed, applied = deploy_form(sourced.network, {*no_rewrite, *(BACKBONE if black_box else ())})
         on_step("gate: rewritten network against the paper's form")
         gate = compare_forms(sourced.network, deployed, applied, samples[0])
-        network = RecurrentMMMS(deployed)
+        network = RecurrentNetwork(deployed, cuts)
         on_step("exporting the whole network to ONNX")
         whole = export_whole(network)
         on_step("cutting it into stages")
@@ -113,10 +119,10 @@ def export_bundle(
         on_step("writing the graphs")
         manifest_stages, files = _write_stages(writer, network, stages)
         gate += _compare(writer, network, whole, list(zip(stages, files, strict=True)), samples[0], on_step)
-        golden = record_golden(sourced.network, samples, on_step)
+        golden = record_golden(sourced.network, samples, on_step, black_box=black_box)
         with writing(out):
             save_golden(writer.path(GOLDEN_NAME), golden.cases)
-        manifest = _manifest(out.name, source, sourced, deployed, applied, manifest_stages, gate)
+        manifest = _manifest(out.name, source, sourced, network, applied, manifest_stages, gate)
         on_step("gate: replaying the clicks through a session")
         gate += compare_session(writer.seal(manifest), golden)
         on_step("moving the bundle into place")
@@ -125,7 +131,7 @@ def export_bundle(
 
 
 def _write_stages(
-    writer: BundleWriter, network: RecurrentMMMS, stages: Sequence[StageModel]
+    writer: BundleWriter, network: RecurrentNetwork, stages: Sequence[StageModel]
 ) -> tuple[tuple[Stage, ...], list[Path]]:
     described, files = [], []
     for stage in stages:
@@ -138,9 +144,26 @@ def _write_stages(
             inputs=tuple(_spec(value, network) for value in stage.model.graph.inputs),
             outputs=tuple(_spec(value, network) for value in stage.model.graph.outputs),
         )
-        described.append(Stage(name=name, rate=stage.rate, graphs={Precision.FP32: graph}))
+        described.append(
+            Stage(name=name, rate=stage.rate, graphs={Precision.FP32: graph}, bypass=_bypass(stage, network))
+        )
         files.append(file)
     return tuple(described), files
+
+
+def _bypass(stage: StageModel, network: RecurrentNetwork) -> dict[str, str]:
+    """Return what takes the place of a stage's outputs when no modality is there; nothing for other stages."""
+    if stage.rate is not Rate.MODALITY or not network.bypassable:
+        return {}
+    detour = network.bypass()
+    foreign = [name for name in stage.outputs if name not in detour]
+    if foreign:
+        raise ExportError(
+            f"the fuser cannot be bypassed: beside the features its stage gives {', '.join(foreign)}",
+            expected="features that can all be computed without a modality",
+            fix="declare the modalities as required ('optional = false' in the description)",
+        )
+    return {name: detour[name] for name in stage.outputs}
 
 
 def _save(model: ir.Model, file: Path, out: Path) -> str | None:
@@ -160,7 +183,7 @@ def _save(model: ir.Model, file: Path, out: Path) -> str | None:
     return data
 
 
-def _spec(value: ir.Value, network: RecurrentMMMS) -> TensorSpec:
+def _spec(value: ir.Value, network: RecurrentNetwork) -> TensorSpec:
     name = str(value.name)
     if value.dtype is None or value.shape is None or not all(isinstance(n, int) for n in value.shape):
         raise ExportError(
@@ -173,7 +196,7 @@ def _spec(value: ir.Value, network: RecurrentMMMS) -> TensorSpec:
 
 def _compare(
     writer: BundleWriter,
-    network: RecurrentMMMS,
+    network: RecurrentNetwork,
     whole: ir.Model,
     stages: list[tuple[StageModel, Path]],
     sample: Sample,
@@ -190,7 +213,7 @@ def _manifest(
     name: str,
     source: Source,
     sourced: SourcedNetwork,
-    deployed: DeployedMMMS,
+    network: RecurrentNetwork,
     rewrites: tuple[str, ...],
     stages: tuple[Stage, ...],
     gate: list[GateCheck],
@@ -206,7 +229,7 @@ def _manifest(
         schema=SCHEMA,
         name=name,
         size=config.size,
-        image=deployed.config.image,
+        image=network.network.config.image,
         modalities=config.modalities,
         clicks=config.clicks,
         stages=stages,
@@ -221,6 +244,7 @@ def _manifest(
             parameters=sum(parameter.numel() for parameter in sourced.network.parameters()),
             opset=OPSET,
             rewrites=rewrites,
+            cuts=tuple(sorted(network.cuts)),
             packages=packages,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         ),

@@ -11,12 +11,12 @@ from torch import Tensor
 from mmms_deploy.bundle import GateCheck
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.gate import Worst, difference
-from mmms_deploy.export.network import RecurrentMMMS
+from mmms_deploy.export.network import RecurrentNetwork
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.rewrites import NAMES
 from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.samples import Sample
-from mmms_deploy.models import MMMS
+from mmms_deploy.models import InteractiveNetwork
 
 FORM_CLICKS = 3
 LOGIT_LIMIT = 1e-4
@@ -26,7 +26,9 @@ Step = tuple[Tensor, Tensor]
 """Interaction tensor and logits of one click."""
 
 
-def compare_forms(network: MMMS, deployed: MMMS, applied: Sequence[str], sample: Sample) -> list[GateCheck]:
+def compare_forms(
+    network: InteractiveNetwork, deployed: InteractiveNetwork, applied: Sequence[str], sample: Sample
+) -> list[GateCheck]:
     """Compare the logits of both forms over a picture's first clicks, both fed the paper form's previous mask.
 
     Args:
@@ -59,8 +61,8 @@ def compare_forms(network: MMMS, deployed: MMMS, applied: Sequence[str], sample:
 
 
 @torch.no_grad()
-def _paper_steps(network: MMMS, sample: Sample) -> list[Step]:
-    reference, cell = TorchReference(network), RecurrentMMMS(network)
+def _paper_steps(network: InteractiveNetwork, sample: Sample) -> list[Step]:
+    reference, cell = TorchReference(network), RecurrentNetwork(network)
     reference.set_image(sample.image, sample.modalities)
     height, width = network.config.size
     maps, prev = torch.zeros(1, 2, height, width), torch.zeros(1, 1, height, width)
@@ -81,7 +83,7 @@ def _paper_steps(network: MMMS, sample: Sample) -> list[Step]:
 
 
 @torch.no_grad()
-def _differences(network: MMMS, steps: Sequence[Step], sample: Sample) -> list[float]:
+def _differences(network: InteractiveNetwork, steps: Sequence[Step], sample: Sample) -> list[float]:
     """Return the largest difference of a logit at each click."""
     reference = TorchReference(network)
     reference.set_image(sample.image, sample.modalities)
@@ -89,7 +91,7 @@ def _differences(network: MMMS, steps: Sequence[Step], sample: Sample) -> list[f
     return [difference(a.numpy(), logits.numpy()) for a, (_, logits) in zip(answers, steps, strict=True)]
 
 
-def _blame(network: MMMS, applied: Sequence[str], steps: Sequence[Step], sample: Sample) -> str:
+def _blame(network: InteractiveNetwork, applied: Sequence[str], steps: Sequence[Step], sample: Sample) -> str:
     """Return the first rewrite with which, added to those before it, the limit is broken."""
     for count in range(1, len(applied) + 1):
         rewritten, _ = deploy_form(network, set(NAMES) - set(applied[:count]))

@@ -20,11 +20,12 @@ import torch
 from mmms_deploy.bundle import Bundle, GateCheck, Precision
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.cut import StageModel
-from mmms_deploy.export.network import CLICK, MAPS, MAPS_NEXT, MASK, PREV, PROB, RGB, RecurrentMMMS
+from mmms_deploy.export.network import BACKBONE, CLICK, MAPS, MAPS_NEXT, MASK, PREV, PROB, RGB, RecurrentNetwork
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.samples import Sample
 from mmms_deploy.golden import GoldenCase
-from mmms_deploy.models import MMMS
+from mmms_deploy.inputs import PRESENT
+from mmms_deploy.models import InteractiveNetwork
 from mmms_deploy.result import ClickResult
 from mmms_deploy.verify import LIMITS, ClickCheck, replay
 
@@ -108,7 +109,7 @@ class _Graph:
 
 
 def compare_graphs(
-    network: RecurrentMMMS,
+    network: RecurrentNetwork,
     whole: Path,
     stages: Sequence[tuple[StageModel, Path]],
     sample: Sample,
@@ -163,17 +164,22 @@ def compare_graphs(
 
 
 @torch.no_grad()
-def _torch_trace(network: RecurrentMMMS, sample: Sample) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
+def _torch_trace(network: RecurrentNetwork, sample: Sample) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
     """Inputs and outputs of the recurrent network in torch over the sample's first clicks."""
     reference = TorchReference(network.network)
     reference.set_image(sample.image, sample.modalities)
     height, width = network.network.config.size
     maps, prev = torch.zeros(1, 2, height, width), torch.zeros(1, 1, height, width)
+    encoded = reference.backbone_maps
+    image = {RGB: reference.rgb} | dict(zip(BACKBONE, encoded, strict=True))
+    if network.partial:
+        image[PRESENT] = torch.ones(1, len(network.names))
+    plain = network.network.mix(encoded, {}) if network.bypassable else ()
     feeds, outputs = [], []
     for x, y, positive in sample.clicks[:OPEN_LOOP_CLICKS].tolist():
         click = torch.tensor([[*reference.to_network(x, y), positive, 1.0]])
-        feed = {RGB: reference.rgb, **reference.modalities, MAPS: maps, PREV: prev, CLICK: click}
-        values = (*reference.features, *network.cell(reference.features, maps, prev, click))
+        feed = {**image, **reference.modalities, MAPS: maps, PREV: prev, CLICK: click}
+        values = (*reference.features, *plain, *network.cell(reference.features, maps, prev, click))
         named = dict(zip(network.output_names(), values, strict=True))
         feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
         outputs.append({name: tensor.numpy() for name, tensor in named.items()})
@@ -196,12 +202,15 @@ class Golden:
     first: list[Array]
 
 
-def record_golden(network: MMMS, samples: Sequence[Sample], on_step: Callable[[str], None]) -> Golden:
+def record_golden(
+    network: InteractiveNetwork, samples: Sequence[Sample], on_step: Callable[[str], None], *, black_box: bool = False
+) -> Golden:
     """Click through every sample with the torch reference, closed loop.
 
     Args:
         network: The network in the paper's form.
         samples: Pictures and clicks.
+        black_box: Whether to keep the backbone's features, which a session is to be given instead of the picture.
         on_step: Called before each picture with its name.
 
     Returns:
@@ -233,9 +242,14 @@ def record_golden(network: MMMS, samples: Sequence[Sample], on_step: Callable[[s
                 clicks=sample.clicks,
                 masks=np.stack(masks),
                 certain=np.stack(certain),
+                features=_named_features(reference) if black_box else {},
             )
         )
     return Golden([sample.name for sample in samples], cases, first)
+
+
+def _named_features(reference: TorchReference) -> dict[str, npt.NDArray[np.float32]]:
+    return {name: value.numpy() for name, value in zip(BACKBONE, reference.backbone_maps, strict=True)}
 
 
 def compare_session(bundle: Bundle, golden: Golden) -> list[GateCheck]:

@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 import torch
@@ -20,51 +20,74 @@ from torch import Tensor, nn
 from mmms_deploy.bundle import Rate, Role, StateLink
 from mmms_deploy.contract import ClickChannel, PreviousMask
 from mmms_deploy.errors import ExportError
-from mmms_deploy.models import MMMS
-from mmms_deploy.models.fpn import SCALES
+from mmms_deploy.export.cuts import Cut
+from mmms_deploy.inputs import PRESENT
+from mmms_deploy.models import InteractiveNetwork
 
 OPSET = 21
 """Native GroupNormalization and Gelu; attention stays decomposed, so that TensorRT fuses it (opset 23 does not)."""
 
 RGB, MAPS, PREV, CLICK = "rgb", "maps", "prev", "click"
 MAPS_NEXT, PROB, MASK = "maps_next", "prob", "mask"
-FEATURES = tuple(f"f_mix_{scale}" for scale in SCALES)
+BACKBONE = ("backbone_1", "backbone_2", "backbone_3", "backbone_4")
+"""Names of F^(1..4) where they are inputs."""
+PLAIN = "plain_"
+"""Prefix of the features without any modality, where they are outputs."""
 STATE = (StateLink(input=MAPS, output=MAPS_NEXT), StateLink(input=PREV, output=PROB))
 OUTPUT_ROLES = {MAPS_NEXT: Role.STATE, PROB: Role.PROBABILITY, MASK: Role.MASK}
 CLICK_ROLES = {MAPS: Role.STATE, PREV: Role.STATE, CLICK: Role.CLICK}
 
 
-class RecurrentMMMS(nn.Module):
-    """MMMS with clicks, state and answer as its borders.
+class RecurrentNetwork(nn.Module):
+    """A late-fusion network with clicks, state and answer as its borders.
+
+    Where all modalities are optional, it also gives the features without them, which take their place when the fuser is
+    bypassed. Where only some of several may be there, it takes ``present`` (1, M), 1 for each modality that is.
 
     Args:
         network: The network, in evaluation mode.
+        cuts: Where it is cut beside the clicks.
     """
 
-    def __init__(self, network: MMMS) -> None:
+    def __init__(self, network: InteractiveNetwork, cuts: Collection[Cut] = ()) -> None:
         super().__init__()
         self.network = network
-        self.names = tuple(modality.name for modality in network.config.modalities)
+        self.cuts = frozenset(cuts)
+        modalities = network.config.modalities
+        self.names = tuple(modality.name for modality in modalities)
+        self.optional = frozenset(modality.name for modality in modalities if modality.optional)
+        self.bypassable = bool(self.names) and self.optional == set(self.names)
+        self.partial = len(self.names) > 1 and bool(self.optional)
         height, width = network.config.size
         # Squared distances reach 2 * 448**2: float32 in every precision, half overflows and bfloat16 loses pixels.
         self.register_buffer("columns", torch.arange(width, dtype=torch.float32).reshape(1, 1, 1, width))
         self.register_buffer("rows", torch.arange(height, dtype=torch.float32).reshape(1, 1, height, 1))
 
-    def forward(self, rgb: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One click from scratch.
 
         Args:
-            rgb: (1, 3, H, W) float32, normalised.
-            *rest: The modalities (1, C_m, H, W) in the configuration's order, then ``maps`` (1, 2, H, W), the positive
-                and negative disks so far, ``prev`` (1, 1, H, W), the previous probability, and ``click`` (1, 4): x, y
-                in network pixels, 1 positive / 0 negative, 1 present / 0 none.
+            *inputs: As :meth:`input_names` says: ``rgb`` (1, 3, H, W) float32, normalised, or the backbone's four maps
+                (1, d, H/P, W/P); the modalities (1, C_m, H, W); ``present`` (1, M); ``maps`` (1, 2, H, W), the positive
+                and negative disks so far; ``prev`` (1, 1, H, W), the previous probability; ``click`` (1, 4): x, y in
+                network pixels, 1 positive / 0 negative, 1 present / 0 none.
 
         Returns:
-            The network's four features, the next ``maps``, ``prob`` (1, 1, H, W), ``mask`` (1, 1, H, W) uint8.
+            As :meth:`output_names` says: the network's features, those without any modality, the next ``maps``,
+            ``prob`` (1, 1, H, W), ``mask`` (1, 1, H, W) uint8.
         """
-        *modalities, maps, prev, click = rest
-        features = self.network.features(rgb, dict(zip(self.names, modalities, strict=True)))
-        return (*features, *self.cell(features, maps, prev, click))
+        given = dict(zip(self.input_names(), inputs, strict=True))
+        first = self.image_names()
+        encoded = tuple(given[name] for name in first) if first == BACKBONE else self.network.encode(given[RGB])
+        modalities = {name: given[name] for name in self.names}
+        features = self.network.mix(encoded, modalities, self._present(given.get(PRESENT)))
+        plain = self.network.mix(encoded, {}) if self.bypassable else ()
+        return (*features, *plain, *self.cell(features, given[MAPS], given[PREV], given[CLICK]))
+
+    def _present(self, flags: Tensor | None) -> dict[str, Tensor]:
+        if flags is None:
+            return {}
+        return {name: flags[0, i] > 0.5 for i, name in enumerate(self.names) if name in self.optional}
 
     def cell(
         self, features: tuple[Tensor, ...], maps: Tensor, prev: Tensor, click: Tensor
@@ -94,35 +117,52 @@ class RecurrentMMMS(nn.Module):
         reach = torch.where(belongs, self.network.config.clicks.radius**2, -1.0)
         return torch.where(squared <= reach, 1.0, maps)
 
+    def image_names(self) -> tuple[str, ...]:
+        """Names of the inputs that come from the image."""
+        return BACKBONE if Cut.BLACK_BOX in self.cuts else (RGB,)
+
     def input_names(self) -> list[str]:
         """Names of the graph's inputs, in order."""
-        return [RGB, *self.names, MAPS, PREV, CLICK]
+        return [*self.image_names(), *self.names, *([PRESENT] if self.partial else []), MAPS, PREV, CLICK]
 
     def output_names(self) -> list[str]:
         """Names of the graph's outputs, in order."""
-        return [*FEATURES, MAPS_NEXT, PROB, MASK]
+        return [*self.network.feature_names, *self.bypass().values(), MAPS_NEXT, PROB, MASK]
+
+    def bypass(self) -> dict[str, str]:
+        """For each feature the name of the one without modalities, where all of these are optional."""
+        return {name: f"{PLAIN}{name}" for name in self.network.feature_names} if self.bypassable else {}
 
     def rates(self) -> dict[str, Rate]:
-        """The default cut: image and modalities once an image, the rest at every click."""
-        once = {RGB, *self.names}
-        return {name: Rate.IMAGE if name in once else Rate.CLICK for name in self.input_names()}
+        """How often each input changes, as the cuts say."""
+        fused = Rate.MODALITY if Cut.LATE in self.cuts else Rate.IMAGE
+        rates = dict.fromkeys(self.input_names(), Rate.CLICK)
+        rates |= dict.fromkeys(self.image_names(), Rate.IMAGE) | dict.fromkeys(self.names, fused)
+        return rates | ({PRESENT: fused} if self.partial else {})
 
     def role(self, name: str) -> Role:
         """The role of a border tensor of the graph; what crosses a cut is a feature."""
         if name == RGB:
             return Role.IMAGE
-        if name in self.names:
+        if name in self.names or name == PRESENT:
             return Role.MODALITY
         return {**CLICK_ROLES, **OUTPUT_ROLES}.get(name, Role.FEATURE)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Zeros in the shapes of the graph's inputs."""
-        height, width = self.network.config.size
-        channels = [3, *(modality.channels for modality in self.network.config.modalities), 2, 1]
-        return (*(torch.zeros(1, c, height, width) for c in channels), torch.zeros(1, 4))
+        (height, width), backbone = self.network.config.size, self.network.backbone
+        grid = (1, backbone.dim, height // backbone.patch[0], width // backbone.patch[1])
+        shapes = dict.fromkeys(BACKBONE, grid) | {
+            RGB: (1, 3, height, width),
+            CLICK: (1, 4),
+            PRESENT: (1, len(self.names)),
+        }
+        shapes |= {MAPS: (1, 2, height, width), PREV: (1, 1, height, width)}
+        shapes |= {modality.name: (1, modality.channels, height, width) for modality in self.network.config.modalities}
+        return tuple(torch.zeros(shapes[name]) for name in self.input_names())
 
 
-def export_whole(network: RecurrentMMMS) -> ir.Model:
+def export_whole(network: RecurrentNetwork) -> ir.Model:
     """Export the whole network as one ONNX graph of static shapes.
 
     Args:

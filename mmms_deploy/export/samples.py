@@ -22,7 +22,7 @@ class Sample:
     Attributes:
         name: Its name, for messages.
         image: (H0, W0, 3) uint8 RGB.
-        modalities: (H0, W0, C_m) numbers as they would be stored, by name.
+        modalities: (H0, W0, C_m) numbers as they would be stored, by name; optional ones may be left out.
         clicks: (N, 3) float32: x, y in image pixels, 1 positive / 0 negative.
     """
 
@@ -36,7 +36,8 @@ def sample_images(modalities: tuple[ModalitySpec, ...]) -> list[Sample]:
     """Return the samples for a network with these modalities.
 
     The photographs have no depth, thermal, ... image, so each modality gets a smooth and a sharp part of the picture's
-    own brightness, spread over the range that its normalisation expects (about -2 to 2 after it).
+    own brightness, spread over the range that its normalisation expects (about -2 to 2 after it). All are there with
+    the first picture, optional ones are left out with the second, and every other one of them with the third.
 
     Args:
         modalities: The network's extra modalities.
@@ -46,7 +47,11 @@ def sample_images(modalities: tuple[ModalitySpec, ...]) -> list[Sample]:
     samples = []
     for seed, name in enumerate(_NAMES):
         image = np.ascontiguousarray(getattr(data, name)()[..., :3])
-        extra = {spec.name: _derived(image, spec, shift) for shift, spec in enumerate(modalities)}
+        extra = {
+            spec.name: _derived(image, spec, shift)
+            for shift, spec in enumerate(modalities)
+            if not spec.optional or seed == 0 or (seed == 2 and shift % 2 == 0)
+        }
         samples.append(Sample(name, image, extra, _clicks(image.shape[0], image.shape[1], seed)))
     return samples
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmms_deploy.bundle import sha256_of
 from mmms_deploy.contract import to_builtins
 from mmms_deploy.errors import DescriptionError
-from mmms_deploy.models import MMMS, MMMSConfig
+from mmms_deploy.models import InteractiveNetwork, NetworkConfig
 from mmms_deploy.models.checkpoint import (
+    BACKBONE_PREFIX,
     load_weights,
     parse_description,
     random_network,
     read_checkpoint_file,
     read_description,
+    release_state,
 )
+from mmms_deploy.models.families import build_network
 
-DEMO = "demo"
+DEMOS = {"demo": "demo.safetensors", "demo-thermal": "demo-thermal.safetensors"}
+"""Files of the checkpoints that ship with the package, by the name that ``--ckpt`` takes."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +63,23 @@ class SourcedNetwork:
         hashes: SHA-256 of each file read, by what it is (``checkpoint``, ``backbone``).
     """
 
-    network: MMMS
+    network: InteractiveNetwork
     hashes: dict[str, str]
 
 
-def demo_checkpoint() -> Path:
-    """Return the checkpoint that ships with the package."""
-    with resources.as_file(resources.files("mmms_deploy.demo") / "demo.safetensors") as path:
+def demo_checkpoint(name: str = "demo") -> Path:
+    """Return a checkpoint that ships with the package, by its name in ``DEMOS``."""
+    with resources.as_file(resources.files("mmms_deploy.demo") / DEMOS[name]) as path:
         return path
 
 
-def open_source(source: Source) -> SourcedNetwork:
+def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
     """Build the network and load its weights.
 
     Args:
         source: What to export.
+        black_box: Whether somebody else runs the backbone, so that its weights may be missing. Then it gets random
+            ones: what is computed from its features can be compared with any.
 
     Raises:
         CheckpointError: The checkpoint or its description cannot be used.
@@ -94,7 +102,12 @@ def open_source(source: Source) -> SourcedNetwork:
         return SourcedNetwork(random_network(config, source.random_seed or 0), {})
     file = read_checkpoint_file(source.checkpoint)
     backbone = read_checkpoint_file(source.backbone_checkpoint) if source.backbone_checkpoint else None
-    network = MMMS(_describe(source, file.description))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_network(_describe(source, file.description))
+    if black_box and backbone is None and not any(name.startswith(BACKBONE_PREFIX) for name in file.state):
+        stand_in = {n: t for n, t in release_state(network).items() if n.startswith(BACKBONE_PREFIX)}
+        file = replace(file, state={**file.state, **stand_in})
     load_weights(network, file, backbone)
     hashes = {"checkpoint": sha256_of(source.checkpoint)}
     if source.backbone_checkpoint is not None:
@@ -102,7 +115,7 @@ def open_source(source: Source) -> SourcedNetwork:
     return SourcedNetwork(network.eval(), hashes)
 
 
-def _describe(source: Source, own: dict[str, Any] | None) -> MMMSConfig:
+def _describe(source: Source, own: dict[str, Any] | None) -> NetworkConfig:
     given = read_description(source.description) if source.description else own
     overrides = dict(source.overrides or {})
     if given is None and not overrides and source.checkpoint is not None:

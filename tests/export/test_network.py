@@ -11,9 +11,10 @@ import torch
 from mmms_deploy.bundle import Rate
 from mmms_deploy.contract import ClickChannel, ClickContract, Coordinates, PreviousMask, ResizeRule
 from mmms_deploy.export.cut import cut
-from mmms_deploy.export.network import FEATURES, OPSET, RecurrentMMMS, export_whole
+from mmms_deploy.export.network import OPSET, RecurrentNetwork, export_whole
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.samples import sample_images
+from mmms_deploy.models import MMMS
 from mmms_deploy.models.checkpoint import random_network
 from tests.tiny import DEPTH, tiny_config
 
@@ -31,7 +32,7 @@ RITM = ClickContract(
 @pytest.mark.parametrize("contract", [ClickContract(), RITM, ClickContract(coordinates=Coordinates.ALIGN_CORNERS)])
 def test_the_cell_answers_as_the_list_of_clicks_does(contract) -> None:
     """Disks added one by one, and the previous mask in the form and channel that the checkpoint wants."""
-    cell = RecurrentMMMS(random_network(tiny_config(DEPTH, clicks=contract), 0)).eval()
+    cell = RecurrentNetwork(random_network(tiny_config(DEPTH, clicks=contract), 0)).eval()
     reference = TorchReference(cell.network)
     sample = sample_images(cell.network.config.modalities)[1]
     reference.set_image(sample.image, sample.modalities)
@@ -51,7 +52,7 @@ def test_the_cell_answers_as_the_list_of_clicks_does(contract) -> None:
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (95.0, 63.0), (40.3, 20.7), (-0.5, 31.5), (95.49, 10.0)])
 @pytest.mark.parametrize("positive", [True, False])
 def test_a_disk_is_where_it_was_clicked(centre, positive) -> None:
-    cell = RecurrentMMMS(random_network(tiny_config(), 0))
+    cell = RecurrentNetwork(random_network(tiny_config(), 0))
     click = torch.tensor([[*centre, float(positive), 1.0]])
     maps = cell.add_disk(torch.zeros(1, 2, 64, 96), click)[0].numpy()
     rows, columns = np.mgrid[:64, :96]
@@ -62,14 +63,14 @@ def test_a_disk_is_where_it_was_clicked(centre, positive) -> None:
 
 
 def test_an_absent_click_draws_nothing_and_old_disks_stay() -> None:
-    cell = RecurrentMMMS(random_network(tiny_config(), 0))
+    cell = RecurrentNetwork(random_network(tiny_config(), 0))
     old = (torch.rand(1, 2, 64, 96) > 0.9).float()
     assert torch.equal(cell.add_disk(old, torch.tensor([[10.0, 10.0, 1.0, 0.0]])), old)
 
 
 @pytest.fixture(scope="module")
-def exported() -> tuple[RecurrentMMMS, ir.Model]:
-    network = RecurrentMMMS(random_network(tiny_config(DEPTH), 0))
+def exported() -> tuple[RecurrentNetwork, ir.Model]:
+    network = RecurrentNetwork(random_network(tiny_config(DEPTH), 0))
     return network, export_whole(network)
 
 
@@ -78,8 +79,8 @@ def test_the_late_fusion_boundary_is_found(exported) -> None:
     image, click = cut(whole, network.rates())
     assert image.rate is Rate.IMAGE
     assert image.inputs == ("rgb", "depth")
-    assert image.features == image.outputs == FEATURES
-    assert click.inputs == (*FEATURES, "maps", "prev", "click")
+    assert image.features == image.outputs == MMMS.feature_names
+    assert click.inputs == (*MMMS.feature_names, "maps", "prev", "click")
     assert click.outputs == ("maps_next", "prob", "mask")
     assert image.model.graph.num_nodes() + click.model.graph.num_nodes() >= whole.graph.num_nodes()
 

@@ -51,6 +51,9 @@ REWRITES = (
 
 NAMES = tuple(rewrite.name for rewrite in REWRITES)
 
+BACKBONE = ("fold_vit_attention", "fold_layer_scale", "fold_normalisation")
+"""Those that change the backbone or what it is given; they make no sense where somebody else runs it."""
+
 
 def remaining(skip: Collection[str]) -> tuple[str, ...]:
     """Return the names of the rewrites that are left, in order.
