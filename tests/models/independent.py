@@ -67,7 +67,7 @@ SAM = [
 ]
 
 
-def settings(size: Size) -> dict[str, Any]:
+def settings(size: Size, dtype: torch.dtype) -> dict[str, Any]:
     return {
         "hidden_size": size.dim,
         "num_hidden_layers": size.depth,
@@ -76,6 +76,8 @@ def settings(size: Size) -> dict[str, Any]:
         "image_size": size.grid * size.patch,
         "patch_size": size.patch,
         "layer_norm_eps": EPS,
+        # Plain attention is other arithmetic than torch's fused one, which ours takes; it rounds softmax to float32.
+        "attn_implementation": "eager" if dtype == torch.float32 else "sdpa",
     }
 
 
@@ -83,19 +85,20 @@ def transformers_model(name: str, size: Size, weights: State) -> tuple[nn.Module
     """Build a backbone of transformers that shares the memory of these weights; with its list of blocks."""
     import transformers as tr
 
+    common = settings(size, weights["pos_embed"].dtype)
     with torch.device("meta"):
         if name == "dinov2_b14_reg":
-            model = tr.Dinov2WithRegistersModel(tr.Dinov2WithRegistersConfig(**settings(size), num_register_tokens=4))
+            model = tr.Dinov2WithRegistersModel(tr.Dinov2WithRegistersConfig(**common, num_register_tokens=4))
             state, blocks = renamed(split_qkv(weights), EMBEDDINGS + DINOV2), model.encoder.layer
         elif name == "mae_b16":
-            model = tr.ViTMAEModel(tr.ViTMAEConfig(**settings(size), mask_ratio=0.0))
+            model = tr.ViTMAEModel(tr.ViTMAEConfig(**common, mask_ratio=0.0))
             state, blocks = renamed(split_qkv(weights), EMBEDDINGS + PLAIN), model.layers
         elif name == "ijepa_h16":
-            model = tr.IJepaModel(tr.IJepaConfig(**settings(size)), add_pooling_layer=False)
+            model = tr.IJepaModel(tr.IJepaConfig(**common), add_pooling_layer=False)
             state, blocks = renamed(split_qkv(weights), EMBEDDINGS + PLAIN), model.layers
         else:
             config = tr.SamVisionConfig(
-                **settings(size), mlp_dim=4 * size.dim, window_size=size.window, global_attn_indexes=list(GLOBAL)
+                **common, mlp_dim=4 * size.dim, window_size=size.window, global_attn_indexes=list(GLOBAL)
             )
             model = tr.SamVisionModel(config)
             state, blocks = renamed(weights, SAM), model.vision_encoder.layers
