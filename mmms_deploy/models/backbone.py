@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -101,10 +102,14 @@ class Backbone(nn.Module):
         """Run a SAM at its own size.
 
         timm's forward_intermediates would resample the position table in every exported graph, to the size it has.
+        torch's fused attention saves three copies of 800 MB scores, but it cannot be exported in timm's form.
         """
         x = self.vit.patch_embed(rgb) + self.vit.pos_embed
+        fused = not torch.compiler.is_exporting()
         maps = []
         for number, block in enumerate(self.vit.blocks[: self.blocks[-1] + 1]):
+            if hasattr(block.attn, "fused_attn"):
+                block.attn.fused_attn = fused
             x = block(x)
             if number in self.blocks:
                 maps.append(x.permute(0, 3, 1, 2))
