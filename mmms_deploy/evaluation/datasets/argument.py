@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mmms_deploy.errors import DatasetOptionError
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.registry import find_kind, open_dataset
-from mmms_deploy.evaluation.scene import Dataset
 
 SYNTAX = "KIND=PATH or KIND=PATH:OPTION=VALUE:OPTION=VALUE, e.g. deliver=data/DELIVER:split=val:modalities=depth,lidar"
 
@@ -31,7 +32,7 @@ class DatasetArgument:
     path: Path
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self) -> Dataset:
+    def open(self) -> ListedDataset[Any]:
         """Open it; raises what :func:`~mmms_deploy.evaluation.datasets.open_dataset` raises."""
         return open_dataset(self.kind, self.path, **self.options)
 

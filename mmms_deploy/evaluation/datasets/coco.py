@@ -21,7 +21,7 @@ from mmms_deploy.evaluation.datasets.files import nonempty, partner, read_image
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, min_area_option
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.surfaces import Mask
-from mmms_deploy.evaluation.scene import Dataset, Scene, Surface
+from mmms_deploy.evaluation.scene import Scene, Surface
 
 TREE = """\
 PATH/
@@ -84,7 +84,7 @@ class Item:
 
 def open_coco(
     path: Path, *, name: str, split: str, annotations: str | None, images: str | None, min_area: int
-) -> Dataset:
+) -> ListedDataset[Item]:
     """Open a data set in COCO's format; the keywords are the options of :data:`KIND`.
 
     Raises:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from mmms_deploy.evaluation.datasets.files import nonempty, partner, read_list, stems
-from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, OptionType
+from mmms_deploy.evaluation.datasets.kind import ANY_INTEGER, Kind, Layout, Option, OptionType
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.pairs import Pair, match, paired
 from mmms_deploy.evaluation.datasets.surfaces import ObjectRule, Rule, SurfaceRule
-from mmms_deploy.evaluation.scene import Dataset
 
 TREE = """\
 PATH/
@@ -40,7 +40,7 @@ def open_davis(
     frames: str | None,
     objects: str,
     void: int | None,
-) -> Dataset:
+) -> ListedDataset[Pair]:
     """Open DAVIS; the keywords are the options of :data:`KIND`.
 
     Raises:
@@ -113,7 +113,9 @@ KIND = Kind(
         Option("every", "take every so many-th frame of a sequence", 1, OptionType.INTEGER, least=1),
         Option("frames", "file with the frames to take, a line SEQUENCE/NNNNN each; all unless given"),
         Option("objects", "everything marked is one object, or each value is one", ONE, choices=(ONE, EACH)),
-        Option("void", "value that is neither object nor background, e.g. 255", type=OptionType.INTEGER),
+        Option(
+            "void", "value that is neither object nor background, e.g. 255", type=OptionType.INTEGER, least=ANY_INTEGER
+        ),
     ),
     open=open_davis,
 )

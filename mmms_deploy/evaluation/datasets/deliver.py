@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from mmms_deploy.evaluation.datasets.files import check_size, nonempty, partner, read_numbers, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, modalities_option, split_option
-from mmms_deploy.evaluation.datasets.semantic import assemble, labelled
+from mmms_deploy.evaluation.datasets.labels import Channel
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.semantic import SemanticItem, assemble, labelled
 from mmms_deploy.evaluation.datasets.surfaces import VOID, class_options, class_rule
-from mmms_deploy.evaluation.scene import Dataset
 
 CLASSES = (
     "building", "fence", "other", "pedestrian", "pole", "road-line", "road", "sidewalk", "vegetation", "car", "wall",
@@ -50,7 +51,7 @@ def open_deliver(
     surfaces: str,
     min_area: int,
     unlabelled: str,
-) -> Dataset:
+) -> ListedDataset[SemanticItem]:
     """Open DeLiVER; the keywords are the options of :data:`KIND`.
 
     Raises:
@@ -73,7 +74,7 @@ def open_deliver(
     names = dict(enumerate(CLASSES, start=1))
     rule = class_rule(names, NO_CLASS, surfaces=surfaces, min_area=min_area, unlabelled=unlabelled)
     # The simulator writes the class into the red channel of a colour image.
-    return labelled(name, items, modalities, rule, channel=0, read=_read_modality)
+    return labelled(name, items, modalities, rule, channel=Channel.FIRST, read=_read_modality)
 
 
 def _of_split(folder: Path, word: str, split: str) -> Mapping[str, Path]:

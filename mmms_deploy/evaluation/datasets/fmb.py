@@ -10,9 +10,9 @@ from pathlib import Path
 
 from mmms_deploy.evaluation.datasets.files import nonempty, partner, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, modalities_option, split_option
-from mmms_deploy.evaluation.datasets.semantic import assemble, labelled
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.semantic import SemanticItem, assemble, labelled
 from mmms_deploy.evaluation.datasets.surfaces import VOID, class_options, class_rule
-from mmms_deploy.evaluation.scene import Dataset
 
 CLASSES = (
     "road", "sidewalk", "building", "traffic-light", "traffic-sign", "vegetation", "sky", "person", "car", "truck",
@@ -40,7 +40,7 @@ def open_fmb(
     surfaces: str,
     min_area: int,
     unlabelled: str,
-) -> Dataset:
+) -> ListedDataset[SemanticItem]:
     """Open FMB; the keywords are the options of :data:`KIND`.
 
     Raises:

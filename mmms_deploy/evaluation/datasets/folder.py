@@ -17,11 +17,11 @@ from mmms_deploy.evaluation.datasets.files import (
     read_modality,
     stems,
 )
-from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, OptionType, min_area_option
+from mmms_deploy.evaluation.datasets.kind import ANY_INTEGER, Kind, Layout, Option, OptionType, min_area_option
 from mmms_deploy.evaluation.datasets.labels import read_labels
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.surfaces import COMPONENTS, VALUES, ObjectRule, Rule, SurfaceRule
-from mmms_deploy.evaluation.scene import Dataset, Scene, Surface
+from mmms_deploy.evaluation.scene import Scene, Surface
 
 MODALITIES = ("depth", "lidar", "event", "thermal", "aolp", "dolp", "nir")
 """Folders that are taken as modalities by themselves: the field's names."""
@@ -66,7 +66,7 @@ def open_folder(
     void: int | None,
     surfaces: str,
     min_area: int,
-) -> Dataset:
+) -> ListedDataset[Item]:
     """Open a plain folder; the keywords are the options of :data:`KIND`.
 
     Raises:
@@ -157,15 +157,26 @@ KIND = Kind(
         Option("images", "folder of the images", "images"),
         Option("masks", "folder of the masks", "masks"),
         Option(
-            "modalities", "folders of the modalities; NAME@FOLDER where they differ; those of known names unless given",
+            "modalities",
+            "folders of the modalities; NAME@FOLDER where they differ; those of known names unless given",
             type=OptionType.NAMES,
         ),
-        Option("threshold", "one object a mask: values above this; instead of one surface a value",
-               type=OptionType.INTEGER),
-        Option("void", "value that is neither surface nor background, e.g. 255 or 128", type=OptionType.INTEGER),
-        Option("surfaces", "a surface is all of a value, or a connected component of it", VALUES,
-               choices=(VALUES, COMPONENTS)),
+        Option(
+            "threshold", "one object a mask: values above this; instead of one surface a value", type=OptionType.INTEGER
+        ),
+        Option(
+            "void",
+            "value that is neither surface nor background, e.g. 255 or 128",
+            type=OptionType.INTEGER,
+            least=ANY_INTEGER,
+        ),
+        Option(
+            "surfaces",
+            "a surface is all of a value, or a connected component of it",
+            VALUES,
+            choices=(VALUES, COMPONENTS),
+        ),
         min_area_option(1),
     ),
     open=open_folder,
-)  # fmt: skip
+)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mmms_deploy.evaluation.datasets.files import nonempty, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout
-from mmms_deploy.evaluation.datasets.pairs import match, paired
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.pairs import Pair, match, paired
 from mmms_deploy.evaluation.datasets.surfaces import ObjectRule
-from mmms_deploy.evaluation.scene import Dataset
 
 UNDECIDED = 128
 RULE = ObjectRule(threshold=UNDECIDED, void=frozenset({UNDECIDED}))
@@ -29,7 +29,7 @@ PATH/
   masks/NAME.png            0 background, 128 undecided, 255 object"""
 
 
-def open_trimaps(path: Path, *, name: str, layout: Layout, images: str, masks: str) -> Dataset:
+def open_trimaps(path: Path, *, name: str, layout: Layout, images: str, masks: str) -> ListedDataset[Pair]:
     """Open a folder of images and a folder of masks with an undecided band."""
     root = layout.root(path)
     found = nonempty(layout, root, stems(layout.folder(root, images)), f"images in {images!r}")

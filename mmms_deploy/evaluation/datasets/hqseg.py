@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mmms_deploy.evaluation.datasets.files import nonempty, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, OptionType
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.pairs import Pair, match, paired
 from mmms_deploy.evaluation.datasets.surfaces import ObjectRule
-from mmms_deploy.evaluation.scene import Dataset
 
 SETS = {
     "dis": ("DIS5K-VD", "DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt"),
@@ -35,7 +35,7 @@ PATH/
 LAYOUT = Layout("hqseg", TREE)
 
 
-def open_hqseg(path: Path, *, name: str, sets: tuple[str, ...], threshold: int) -> Dataset:
+def open_hqseg(path: Path, *, name: str, sets: tuple[str, ...], threshold: int) -> ListedDataset[Pair]:
     """Open the validation sets of HQSeg-44K; the keywords are the options of :data:`KIND`.
 
     Raises:

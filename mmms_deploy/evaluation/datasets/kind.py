@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from mmms_deploy.errors import DatasetLayoutError, DatasetOptionError
-from mmms_deploy.evaluation.scene import Dataset
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
 
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 _SHOWN = 12
 """How many entries of a folder an error lists."""
 
@@ -75,7 +78,7 @@ class Option:
 
 
 def _integer(value: object) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -154,7 +157,7 @@ class Kind:
     description: str
     tree: str
     options: tuple[Option, ...]
-    open: Callable[..., Dataset]
+    open: Callable[..., ListedDataset[Any]]
 
 
 def split_option(default: str | None, *choices: str, help: str = "which part of the data set") -> Option:
@@ -165,6 +168,10 @@ def split_option(default: str | None, *choices: str, help: str = "which part of 
 def modalities_option(*choices: str) -> Option:
     """The option ``modalities`` of a set whose modalities are known; all of them unless given."""
     return Option("modalities", "which to read", choices, OptionType.NAMES, choices)
+
+
+ANY_INTEGER = -(10**18)
+"""For an option that may be negative: the least integer that is read."""
 
 
 def min_area_option(default: int) -> Option:

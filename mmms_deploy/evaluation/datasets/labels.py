@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,21 @@ from mmms_deploy.evaluation.datasets.listed import Labels
 
 JPEG_THRESHOLD = 127
 """JPEG smears a mask's 0 and 255 over all values; what lies above the middle was 255."""
+
+
+class Channel(StrEnum):
+    """What counts in a mask that is saved in colour."""
+
+    FIRST = "first"
+    """The red channel: where a simulator wrote the class there."""
+    GREATEST = "greatest"
+    """The greatest of all: where any colour means the object."""
+
+
 _EXPECTED = "a mask or label map: one integer a pixel (PNG, BMP, TIFF, GIF, JPEG or .npy)"
 
 
-def read_labels(file: Path, channel: int | None = None) -> Labels:
+def read_labels(file: Path, channel: Channel | None = None) -> Labels:
     """Read a label map.
 
     Palette images give their indices. Grey images saved in colour give one of their equal channels; alpha is dropped.
@@ -25,7 +37,7 @@ def read_labels(file: Path, channel: int | None = None) -> Labels:
 
     Args:
         file: Path.
-        channel: Which channel of a colour image holds the labels; None when all must be equal.
+        channel: What counts in a colour image whose channels differ; None to refuse it.
 
     Returns:
         (H, W) unsigned or signed integers as stored.
@@ -39,7 +51,7 @@ def read_labels(file: Path, channel: int | None = None) -> Labels:
     if array.ndim == 3 and jpeg:
         array = array.mean(axis=2).astype(np.uint8)
     if array.ndim == 3 and channel is not None:
-        array = array[:, :, channel]
+        array = array[:, :, 0] if channel is Channel.FIRST else array.max(axis=2)
     if array.ndim == 3 and (array == array[:, :, :1]).all():
         array = array[:, :, 0]
     if array.ndim != 2 or array.dtype.kind not in "bui" or array.size == 0:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -31,8 +32,8 @@ class ListedDataset(Generic[T]):
     read: Callable[[str, T], Scene]
     modalities: tuple[str, ...] = ()
 
-    @property
-    def scene_names(self) -> Sequence[str]:
+    @cached_property
+    def scene_names(self) -> tuple[str, ...]:
         """Names of all scenes, in order, without reading any."""
         return tuple(self.items)
 

@@ -29,7 +29,7 @@ from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, OptionTyp
 from mmms_deploy.evaluation.datasets.labels import read_labels
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.surfaces import VOID, SurfaceRule, class_options, class_rule
-from mmms_deploy.evaluation.scene import Dataset, Scene
+from mmms_deploy.evaluation.scene import Scene
 
 CLASSES = (
     "asphalt", "concrete", "metal", "road-marking", "fabric", "glass", "plaster", "plastic", "rubber", "sand", "gravel",
@@ -93,7 +93,7 @@ def open_mcubes(
     surfaces: str,
     min_area: int,
     unlabelled: str,
-) -> Dataset:
+) -> ListedDataset[Item]:
     """Open MCubeS; the keywords are the options of :data:`KIND`.
 
     Raises:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from mmms_deploy.errors import DatasetFileError
 from mmms_deploy.evaluation.datasets.files import nonempty, partner, read_list, read_numbers, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, modalities_option, split_option
-from mmms_deploy.evaluation.datasets.semantic import assemble, labelled
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.semantic import SemanticItem, assemble, labelled
 from mmms_deploy.evaluation.datasets.surfaces import BACKGROUND, class_options, class_rule
-from mmms_deploy.evaluation.scene import Dataset
 
 CLASSES = ("car", "person", "bike", "curve", "car-stop", "guardrail", "color-cone", "bump")
 """The 8 classes, of values 1 to 8."""
@@ -39,7 +39,7 @@ def open_mfnet(
     surfaces: str,
     min_area: int,
     unlabelled: str,
-) -> Dataset:
+) -> ListedDataset[SemanticItem]:
     """Open MFNet; the keywords are the options of :data:`KIND`.
 
     Raises:

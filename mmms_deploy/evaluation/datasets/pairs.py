@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from mmms_deploy.evaluation.datasets.files import check_size, partner, read_image
-from mmms_deploy.evaluation.datasets.labels import read_labels
+from mmms_deploy.evaluation.datasets.labels import Channel, read_labels
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
-from mmms_deploy.evaluation.datasets.surfaces import Rule
+from mmms_deploy.evaluation.datasets.surfaces import ObjectRule, Rule
 from mmms_deploy.evaluation.scene import Scene
 
 
@@ -37,13 +37,14 @@ def match(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -
 
 
 def paired(name: str, pairs: Mapping[str, Pair], rule: Rule) -> ListedDataset[Pair]:
-    """Return the data set of these pairs, whose masks are read by a rule."""
-    return ListedDataset(name, pairs, partial(_read, rule=rule))
+    """Return the data set of these pairs, their masks read by a rule; in masks of one object every colour counts."""
+    channel = Channel.GREATEST if isinstance(rule, ObjectRule) else None
+    return ListedDataset(name, pairs, partial(_read, rule=rule, channel=channel))
 
 
-def _read(name: str, pair: Pair, *, rule: Rule) -> Scene:
+def _read(name: str, pair: Pair, *, rule: Rule, channel: Channel | None) -> Scene:
     image = read_image(pair.image)
-    labels = read_labels(pair.masks)
+    labels = read_labels(pair.masks, channel)
     check_size("mask", pair.masks, labels, image, name)
     surfaces, void = rule.split(labels, pair.masks)
     return Scene(name, image, surfaces, void=void)

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from mmms_deploy.errors import DatasetOptionError
 from mmms_deploy.evaluation.datasets import coco, davis, deliver, fmb, folder, grabcut, hqseg, mcubes, mfnet, sbd, voc
 from mmms_deploy.evaluation.datasets.kind import Kind, Option
-from mmms_deploy.evaluation.scene import Dataset
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
 
 NAME = Option("name", "what results are filed under; the kind unless given")
 """The option that every kind has."""
@@ -34,7 +35,7 @@ DATASETS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _KI
 """Every kind of data set that can be read, by name."""
 
 
-def open_dataset(kind: str, path: str | os.PathLike[str], **options: object) -> Dataset:
+def open_dataset(kind: str, path: str | os.PathLike[str], **options: object) -> ListedDataset[Any]:
     """Open a data set: list its scenes, without reading any.
 
     Args:

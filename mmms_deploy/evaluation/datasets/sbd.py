@@ -16,7 +16,7 @@ from mmms_deploy.evaluation.datasets.listed import Labels, ListedDataset
 from mmms_deploy.evaluation.datasets.pairs import Pair
 from mmms_deploy.evaluation.datasets.surfaces import SurfaceRule
 from mmms_deploy.evaluation.datasets.voc import CLASSES, VOID
-from mmms_deploy.evaluation.scene import Dataset, Scene
+from mmms_deploy.evaluation.scene import Scene
 
 TREE = """\
 PATH/                     benchmark_RELEASE, its folder dataset, or any folder with
@@ -28,7 +28,7 @@ LAYOUT = Layout("sbd", TREE)
 _EXPECTED = "a MATLAB file (version 5) with the struct GTinst and its fields Segmentation and Categories"
 
 
-def open_sbd(path: Path, *, name: str, split: str, min_area: int) -> Dataset:
+def open_sbd(path: Path, *, name: str, split: str, min_area: int) -> ListedDataset[Pair]:
     """Open SBD; the keywords are the options of :data:`KIND`.
 
     Raises:

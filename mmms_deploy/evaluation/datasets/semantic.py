@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.evaluation.datasets.files import check_size, read_image, read_modality
-from mmms_deploy.evaluation.datasets.labels import read_labels
+from mmms_deploy.evaluation.datasets.labels import Channel, read_labels
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.surfaces import Rule
 from mmms_deploy.evaluation.scene import Scene
@@ -52,7 +52,7 @@ def labelled(
     modalities: tuple[str, ...],
     rule: Rule,
     *,
-    channel: int | None = None,
+    channel: Channel | None = None,
     read: ReadModality = read_modality,
 ) -> ListedDataset[SemanticItem]:
     """Return the data set of these items.
@@ -62,13 +62,13 @@ def labelled(
         items: By scene name.
         modalities: Names of the modalities that the items have.
         rule: What the labels mean.
-        channel: Which channel of a colour image holds the labels; None when all must be equal.
+        channel: What counts in a label map saved in colour; None when all channels must be equal.
         read: How a modality is read.
     """
     return ListedDataset(name, items, partial(_read, rule=rule, channel=channel, modality=read), modalities)
 
 
-def _read(name: str, item: SemanticItem, *, rule: Rule, channel: int | None, modality: ReadModality) -> Scene:
+def _read(name: str, item: SemanticItem, *, rule: Rule, channel: Channel | None, modality: ReadModality) -> Scene:
     image = read_image(item.image)
     labels = read_labels(item.labels, channel)
     check_size("label map", item.labels, labels, image, name)

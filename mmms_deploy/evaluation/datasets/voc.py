@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmms_deploy.evaluation.datasets.files import nonempty, partner, read_list, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, min_area_option
-from mmms_deploy.evaluation.datasets.pairs import match, paired
+from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.pairs import Pair, match, paired
 from mmms_deploy.evaluation.datasets.surfaces import SurfaceRule
-from mmms_deploy.evaluation.scene import Dataset
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -35,7 +35,7 @@ PATH/                                  VOCdevkit, VOC2012, or any folder with
 LAYOUT = Layout("voc", TREE)
 
 
-def open_voc(path: Path, *, name: str, split: str, annotations: str, min_area: int) -> Dataset:
+def open_voc(path: Path, *, name: str, split: str, annotations: str, min_area: int) -> ListedDataset[Pair]:
     """Open a folder in the layout of Pascal VOC; the keywords are the options of :data:`KIND`.
 
     Raises:

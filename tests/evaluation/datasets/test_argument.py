@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,15 @@ def test_an_argument_opens_its_data_set(tmp_path: Path) -> None:
     data = parse_dataset_argument(f"folder={tmp_path}:masks=gt:void=255:name=mine").open()
     assert (data.name, len(data)) == ("mine", 1)
     assert [surface.name for surface in data[0].surfaces] == ["2"]
+
+
+def test_listing_imports_no_heavy_library() -> None:
+    script = (
+        "import sys\nfrom mmms_deploy.evaluation.datasets import DATASETS\n"
+        "print(len(DATASETS), {'cv2', 'scipy', 'pycocotools', 'torch', 'onnxruntime'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == f"{len(DATASETS)} set()\n"
 
 
 @pytest.mark.parametrize("kind", DATASETS)

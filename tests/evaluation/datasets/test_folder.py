@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from mmms_deploy.errors import DatasetFileError, DatasetLayoutError, DatasetOptionError
+from mmms_deploy.errors import DatasetFileError, DatasetLayoutError, DatasetLibraryError, DatasetOptionError
 from mmms_deploy.evaluation.datasets import open_dataset
 from tests.evaluation.datasets.trees import DATA, RGB, SIZE, labels, needs, same, save, save_palette
 
@@ -71,6 +73,32 @@ def test_components_are_numbered_from_the_top(root: Path) -> None:
 def test_one_component_all_over(root: Path) -> None:
     save(root / "masks" / "a.png", np.full(SIZE, 3, np.uint8))
     same(open_dataset("folder", root, surfaces="components")[0], {"3-1": np.ones(SIZE, bool)})
+
+
+def test_components_need_opencv(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_dataset("folder", root, surfaces="components")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(DatasetLibraryError, match="opencv-python-headless"):
+        data[0]
+
+
+def test_negative_labels(root: Path) -> None:
+    (root / "masks" / "a.png").unlink()
+    save(root / "masks" / "a.npy", MAP.astype(np.int32) - 1)
+    scene = open_dataset("folder", root, void="-1")[0]
+    same(scene, {"2": MAP == 3, "254": MAP == 255})
+    np.testing.assert_array_equal(scene.void, MAP == 0)
+
+
+def test_an_image_that_the_camera_turned(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (root / "images" / "a.png").unlink()
+    save(root / "images" / "a.jpg", RGB, exif=exif)
+    with pytest.raises(DatasetFileError, match="EXIF"):
+        open_dataset("folder", root)[0]
+    save(root / "masks" / "a.png", np.rot90(MAP, -1))
+    same(open_dataset("folder", root, void=255)[0], {str(v): np.rot90(MAP, -1) == v for v in (1, 3)})
 
 
 def test_palette_indices_count_not_colours(root: Path) -> None:

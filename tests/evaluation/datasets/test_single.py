@@ -116,6 +116,15 @@ def test_a_frame_without_an_object_has_no_surface(davis: Path) -> None:
     assert open_dataset("davis", davis)[0].surfaces == ()
 
 
+def test_one_object_in_any_colour(davis: Path) -> None:
+    """As the field's code: what is not black."""
+    colours = np.dstack([np.where(TWO == 1, 200, 0), np.where(TWO == 2, 3, 0), np.zeros_like(TWO)]).astype(np.uint8)
+    file = save(davis / "Annotations" / "480p" / "bear" / "00000.png", colours)
+    same(open_dataset("davis", davis)[0], {"object": TWO > 0})
+    with pytest.raises(DatasetFileError, match=f"{file} has channels that differ"):
+        open_dataset("davis", davis, objects="each")[0]
+
+
 @needs("davis")
 def test_real_davis() -> None:
     data = open_dataset("davis", DATA / "davis", every=12)
