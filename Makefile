@@ -18,8 +18,8 @@ demo: $(VENV)/.export
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel" -n 2
 
-## What takes minutes: full size, graphs over 2 GB.
-test-slow: $(VENV)/.dev
+## What takes minutes: full size, graphs over 2 GB, comparisons with transformers' networks.
+test-slow: $(VENV)/.slow
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 ## The run-time half from a wheel, in an environment without torch, timm and onnx.
@@ -54,6 +54,10 @@ $(VENV)/.export: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu,dev]'
 	touch $@ $(VENV)/.export
+
+$(VENV)/.slow: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu,dev,slow]'
+	touch $@ $(VENV)/.dev $(VENV)/.export
 
 clean:
 	rm -rf build dist bundles/demo $(OUT) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
