@@ -84,14 +84,14 @@ class NameStyle:
             return state  # what does not fit is reported as misshapen
         prefix = 0 if model.no_embed_class else model.num_prefix_tokens
         grid: Size = tuple(model.patch_embed.grid_size)
-        source = _grid_of(table.shape[1] - prefix, grid, stored)
+        source = grid_of(table.shape[1] - prefix, grid, stored)
         if source is None or source == grid:
             return state
         patches = resample_table(table[:, prefix:], source, grid, antialias=self.antialias)
         return {**state, "pos_embed": torch.cat([table[:, :prefix].float(), patches], dim=1)}
 
 
-def _grid_of(count: int, grid: Size, stored: Size | None) -> Size | None:
+def grid_of(count: int, grid: Size, stored: Size | None) -> Size | None:
     """Return the grid (H, W) of a table of ``count`` positions; None when there is no telling."""
     if stored is not None and math.prod(stored) == count:
         return stored

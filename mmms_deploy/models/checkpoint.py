@@ -31,15 +31,19 @@ from mmms_deploy.errors import (
     CheckpointNotFoundError,
     DescriptionError,
 )
-from mmms_deploy.models.config import MMMSConfig
-from mmms_deploy.models.mmms import MMMS
+from mmms_deploy.models.config import NetworkConfig
+from mmms_deploy.models.families import FAMILIES, build_network
+from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.release_layout import describe_layout
+from mmms_deploy.models.skipclick_checkpoint import describe_official, inert_globals, is_official, native_names
 
 DESCRIPTION_KEY = "mmms_deploy.description"
 BACKBONE_PREFIX = "backbone."
 _VIT_PREFIX = "backbone.vit."
 _IGNORED_SUFFIX = "num_batches_tracked"
 _LISTED = 12
+_CLICK_EMBEDDINGS = ("patch_embed.", "patch_embed_coords.")
+_LAST_LAYERS = ("linear_pred.weight", "conv_seg.weight")
 NESTS = ("state_dict", "model", "target_encoder", "encoder")
 """Keys under which PyTorch files keep the state dict. The last two are I-JEPA's, whose evaluations take the first."""
 State = dict[str, Tensor]
@@ -52,37 +56,46 @@ class CheckpointFile:
     Attributes:
         path: Where it came from.
         state: Tensors by name.
-        description: The description in the file's metadata, if it has one.
+        description: The file's own description, if it has one.
+        problem: Why a description that the file has cannot be used.
     """
 
     path: Path
     state: State
     description: dict[str, Any] | None
+    problem: DescriptionError | None = None
 
 
 # --- descriptions -----------------------------------------------------------------------------------------------------
 
 
-def parse_description(raw: object, source: str) -> MMMSConfig:
+def parse_description(raw: object, source: str) -> NetworkConfig:
     """Turn a decoded JSON or TOML description into a configuration.
 
     Args:
         raw: The decoded object.
         source: Where it comes from, for messages.
 
+    Returns:
+        The configuration, of its family's class.
+
     Raises:
         DescriptionError: A field is unknown, missing or has an impossible value.
     """
-    if isinstance(raw, dict) and raw.get("family", "mmms") != "mmms":
+    name = raw.get("family", next(iter(FAMILIES))) if isinstance(raw, dict) else next(iter(FAMILIES))
+    family = FAMILIES.get(name) if isinstance(name, str) else None
+    if family is None:
         raise DescriptionError(
-            f"{source}: network family {raw['family']!r}", expected="'mmms'", fix="use a version that knows this family"
+            f"{source}: network family {name!r}",
+            expected=f"one of {', '.join(FAMILIES)}",
+            fix="use a version that knows this family",
         )
     try:
-        return msgspec.convert(raw, MMMSConfig)
+        return msgspec.convert(raw, family.config)
     except msgspec.ValidationError as error:
         raise DescriptionError(
             f"{source}: {error}",
-            expected=f"fields {', '.join(MMMSConfig.__struct_fields__)} as in docs/checkpoints.md",
+            expected=f"fields {', '.join(family.config.__struct_fields__)} as in docs/checkpoints.md",
             fix="correct the description",
         ) from error
 
@@ -115,7 +128,7 @@ def read_checkpoint_file(path: Path) -> CheckpointFile:
 
     Args:
         path: The file. Of PyTorch files, the state dict may lie under one of :data:`NESTS`; a ``module.`` prefix
-            (DataParallel) is removed.
+            (DataParallel) is removed. An official SkipClick file describes itself.
 
     Raises:
         CheckpointNotFoundError: There is no such file.
@@ -127,14 +140,26 @@ def read_checkpoint_file(path: Path) -> CheckpointFile:
             expected="a .safetensors file or a PyTorch state dict (.pt, .pth)",
             fix="check --ckpt; '--ckpt demo' is the checkpoint that ships with mmms-deploy",
         )
+    problem = None
     if path.suffix.lower() == ".safetensors":
         state, description = _read_safetensors(path)
     else:
-        state, description = _read_torch(path), None
+        state, config = _read_torch(path)
+        description, problem = _own_description(path, state, config)
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     _check_finite(path, state)
-    return CheckpointFile(path, state, description)
+    return CheckpointFile(path, native_names(state), description, problem)
+
+
+def _own_description(path: Path, state: State, config: object) -> tuple[dict[str, Any] | None, DescriptionError | None]:
+    """Describe a network by the config beside its weights, where it is one of the kind that says so."""
+    if not is_official(config, state):
+        return None, None
+    try:
+        return describe_official(config, state, str(path)), None
+    except DescriptionError as error:
+        return None, error
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None]:
@@ -160,11 +185,12 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None]:
     return state, description
 
 
-def _read_torch(path: Path) -> State:
+def _read_torch(path: Path) -> tuple[State, object]:
+    """Return the weights, and what lies beside them under ``config``."""
     try:
         # Mapped, what is not used of a file is not read: an I-JEPA file holds three networks and an optimizer. MAE
-        # keeps its command line in an argparse.Namespace, which has data and no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # keeps its command line in an argparse.Namespace, which has data and no code; SkipClick's config names classes.
+        with torch.serialization.safe_globals([argparse.Namespace, *inert_globals(path)]):
             raw = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointCorruptError(
@@ -178,6 +204,7 @@ def _read_torch(path: Path) -> State:
             expected="a complete state dict",
             fix="copy it again and compare its hash with the source's",
         ) from error
+    config = raw.get("config") if isinstance(raw, dict) else None
     for key in NESTS:
         if isinstance(raw, dict) and isinstance(raw.get(key), dict):
             raw = raw[key]
@@ -188,7 +215,7 @@ def _read_torch(path: Path) -> State:
             expected=f"a dict of tensors, or one under {', '.join(map(repr, NESTS))}",
             fix="save it as torch.save(model.state_dict(), ...)",
         )
-    return {str(name): tensor for name, tensor in raw.items()}
+    return {str(name): tensor for name, tensor in raw.items()}, config
 
 
 def _first_line(error: Exception) -> str:
@@ -213,7 +240,7 @@ def _listing(names: list[str]) -> str:
 # --- matching ---------------------------------------------------------------------------------------------------------
 
 
-def load_weights(model: MMMS, file: CheckpointFile, backbone: CheckpointFile | None = None) -> None:
+def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: CheckpointFile | None = None) -> None:
     """Load weights under their release names into a network.
 
     Args:
@@ -227,7 +254,8 @@ def load_weights(model: MMMS, file: CheckpointFile, backbone: CheckpointFile | N
     own, vit = _split({name: _widened(tensor) for name, tensor in file.state.items()})
     source, names, vit_model = str(file.path), model.backbone.names, model.backbone.vit
     vit = names.clean(vit)
-    converted = names.to_timm(vit, vit_model, _stored_grid(file, model))
+    grid = _stored_grid(file, model)
+    own, converted = model.adapt(own, grid), names.to_timm(vit, vit_model, grid)
     if backbone is not None:
         source += f" with {backbone.path}"
         extra = names.clean({n.removeprefix(BACKBONE_PREFIX): _widened(t) for n, t in backbone.state.items()})
@@ -247,7 +275,7 @@ def load_weights(model: MMMS, file: CheckpointFile, backbone: CheckpointFile | N
     vit_model.load_state_dict(converted, strict=False)
 
 
-def _stored_grid(file: CheckpointFile, model: MMMS) -> tuple[int, int] | None:
+def _stored_grid(file: CheckpointFile, model: InteractiveNetwork) -> tuple[int, int] | None:
     """Return the grid (H, W) for which a checkpoint that describes itself stores its position table."""
     size, (rows, columns) = (file.description or {}).get("size"), model.backbone.patch
     if not isinstance(size, list) or len(size) != 2 or not all(isinstance(n, int) for n in size):
@@ -265,7 +293,7 @@ def _split(state: State) -> tuple[State, State]:
     return own, vit
 
 
-def release_state(model: MMMS) -> State:
+def release_state(model: InteractiveNetwork) -> State:
     """Return a network's state under the names that its checkpoints use (the backbone's under its release's)."""
     state = {n: t.detach() for n, t in model.state_dict().items() if not n.startswith(_VIT_PREFIX)}
     vit = {n: t.detach() for n, t in model.backbone.vit.state_dict().items()}
@@ -275,7 +303,7 @@ def release_state(model: MMMS) -> State:
     }
 
 
-def _check_keys(model: MMMS, given: State, converted: State, source: str) -> None:
+def _check_keys(model: InteractiveNetwork, given: State, converted: State, source: str) -> None:
     expected = release_state(model)
     missing = sorted(n for n in expected if n not in given and _is_read(model, n))
     unexpected = sorted(
@@ -309,7 +337,7 @@ def _check_keys(model: MMMS, given: State, converted: State, source: str) -> Non
     )
 
 
-def _is_read(model: MMMS, name: str) -> bool:
+def _is_read(model: InteractiveNetwork, name: str) -> bool:
     """Whether a weight is used; a backbone's release has some that are not."""
     return not name.startswith(BACKBONE_PREFIX) or model.backbone.names.reads(name.removeprefix(BACKBONE_PREFIX))
 
@@ -333,7 +361,7 @@ def _advice(missing: list[str], misshapen: list[str]) -> str:
 # --- whole checkpoints ------------------------------------------------------------------------------------------------
 
 
-def random_network(config: MMMSConfig, seed: int) -> MMMS:
+def random_network(config: NetworkConfig, seed: int) -> InteractiveNetwork:
     """Build an untrained network, for latency work.
 
     Every weight is distinct (also those of the norms, which start equal and would hide mix-ups), the last layer is
@@ -347,20 +375,22 @@ def random_network(config: MMMSConfig, seed: int) -> MMMS:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MMMS(config)
+        model = build_network(config)
         with torch.no_grad():
             previous = config.clicks.channels.index(ClickChannel.PREVIOUS)
             for name, parameter in model.named_parameters():
-                if name.startswith("patch_embed.") and parameter.ndim == 4:
+                if name.startswith(_CLICK_EMBEDDINGS) and parameter.ndim == 4:
                     parameter[:, previous] *= 0.1
                 elif parameter.ndim == 1:
                     parameter.add_(torch.empty_like(parameter).uniform_(-0.05, 0.05))
-                elif name.endswith("linear_pred.weight"):
+                elif name.endswith(_LAST_LAYERS):
                     parameter.mul_(10.0)
     return model.eval()
 
 
-def save_checkpoint(path: Path, model: MMMS, *, dtype: torch.dtype | None = None, **metadata: str) -> None:
+def save_checkpoint(
+    path: Path, model: InteractiveNetwork, *, dtype: torch.dtype | None = None, **metadata: str
+) -> None:
     """Write a network as safetensors with its description in the metadata; atomic.
 
     Args:

@@ -115,7 +115,7 @@ class MMMSConfig(NetworkConfig, frozen=True, kw_only=True):
 
 
 class SkipClickConfig(NetworkConfig, frozen=True, kw_only=True):
-    """A SkipClick network (Schoen et al. 2025); the defaults are the published one's, as its own software runs it.
+    """A SkipClick network (Schön et al. 2025); the defaults are the published one's, as its own software runs it.
 
     Its size is divisible by twice the patch size; with modalities by 32, too.
 

@@ -70,6 +70,18 @@ class InteractiveNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def adapt(self, state: dict[str, Tensor], grid: tuple[int, int] | None) -> dict[str, Tensor]:
+        """Bring weights from a checkpoint, the backbone's left out, to this network's size.
+
+        Args:
+            state: Weights under their release names.
+            grid: The checkpoint's own grid (H/P, W/P), where it describes itself.
+
+        Returns:
+            The weights to load; what does not fit is left as it is, and reported.
+        """
+        return state
+
     def features(self, rgb: Tensor, modalities: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
         """Everything that does not depend on clicks: :meth:`encode` and :meth:`mix`."""
         return self.mix(self.encode(rgb), modalities or {})

@@ -1,0 +1,45 @@
+"""The families of networks, by the name that a description gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from mmms_deploy.models.config import MMMSConfig, NetworkConfig, SkipClickConfig
+from mmms_deploy.models.mmms import MMMS
+from mmms_deploy.models.network import InteractiveNetwork
+from mmms_deploy.models.skipclick import SkipClick
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of networks.
+
+    Attributes:
+        config: The class of its descriptions.
+        network: Builds an untrained network from one.
+    """
+
+    config: type[NetworkConfig]
+    network: Callable[[Any], InteractiveNetwork]
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {"mmms": Family(MMMSConfig, MMMS), "skipclick": Family(SkipClickConfig, SkipClick)}
+)
+"""All families; the first is that of a description which names none."""
+
+
+def build_network(config: NetworkConfig) -> InteractiveNetwork:
+    """Build a network, untrained.
+
+    Args:
+        config: Its description.
+
+    Raises:
+        SizeError: The network size does not fit.
+        DescriptionError: The backbone is unknown or does not fit.
+    """
+    return FAMILIES[config.family].network(config)
