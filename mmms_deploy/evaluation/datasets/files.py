@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ def stems(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str, Path]:
     """Return the files in a folder and in those below, by their path without the suffix.
 
     Args:
-        folder: It may have folders inside; hidden files and folders are passed over.
+        folder: It may have folders inside, links to folders too; hidden files and folders are passed over.
         suffixes: Lower-case suffixes that count.
 
     Returns:
@@ -33,11 +34,10 @@ def stems(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str, Path]:
         DatasetFileError: Two files differ in nothing but their suffix.
     """
     found: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*")):
-        relative = file.relative_to(folder)
-        if file.suffix.lower() not in suffixes or any(part.startswith(".") for part in relative.parts):
+    for file in _walk(folder):
+        if file.suffix.lower() not in suffixes:
             continue
-        key = relative.with_suffix("").as_posix()
+        key = file.relative_to(folder).with_suffix("").as_posix()
         if key in found:
             raise DatasetFileError(
                 f"{found[key]} and {file} have the same name",
@@ -46,6 +46,16 @@ def stems(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str, Path]:
             )
         found[key] = file
     return dict(sorted(found.items()))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and in those below that are not hidden."""
+    for place, folders, files in os.walk(folder, followlinks=True):
+        here = Path(place)
+        above = {here.resolve(), *here.resolve().parents}
+        # Into links, but not in circles.
+        folders[:] = [name for name in folders if not name.startswith(".") and (here / name).resolve() not in above]
+        yield from (here / name for name in sorted(files) if not name.startswith("."))
 
 
 def nonempty(layout: Layout, root: Path, items: Mapping[str, T], what: str) -> Mapping[str, T]:
@@ -86,7 +96,7 @@ def partner(names: Collection[str], find: Callable[[str], T | None], what: str, 
 def read_list(file: Path) -> list[str]:
     """Return the names in a list file: the first word of every line that has one, without repeats, sorted."""
     try:
-        words = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+        words = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetFileError(
             f"the list {file} cannot be read: {error}", expected="a text file, one name a line", fix="check the file"

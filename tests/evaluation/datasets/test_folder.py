@@ -252,6 +252,16 @@ def test_opening_reads_no_image(root: Path) -> None:
     assert len(open_dataset("folder", root)) == 3
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(root: Path, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (root / kind / "more").rename(tmp_path / f"elsewhere-{kind}")
+        (root / kind / "linked").symlink_to(tmp_path / f"elsewhere-{kind}")
+        (root / kind / "circle").symlink_to(root / kind)
+    data = open_dataset("folder", root)
+    assert data.scene_names == ("a", "b", "linked/a")
+    assert data[2].surfaces
+
+
 def test_hidden_files_do_not_count(root: Path) -> None:
     save(root / "images" / ".thumbs" / "c.png", RGB)
     (root / "images" / "._a.jpg").write_bytes(b"")
