@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mmms_deploy.errors import DatasetOptionError
 from mmms_deploy.evaluation.datasets.files import (
     NUMBERS,
     check_size,
@@ -34,7 +35,6 @@ PATH/
   depth/NAME.png            optional: depth, lidar, event, thermal, aolp, dolp, nir; image files or .npy"""
 
 LAYOUT = Layout("folder", TREE)
-
 
 Masks = Path | Mapping[str, Path]
 """A label map, or one mask for each object by name."""
@@ -72,7 +72,14 @@ def open_folder(
     Raises:
         DatasetLayoutError: There is no folder of images or masks, or no image in it.
         DatasetFileError: A mask or modality is missing.
+        DatasetOptionError: Options contradict each other.
     """
+    if threshold is not None and surfaces == COMPONENTS:
+        raise DatasetOptionError(
+            f"threshold={threshold} and surfaces={surfaces} of {path}",
+            expected="one object a mask (threshold), or the components of its values",
+            fix="leave one of them out",
+        )
     root = LAYOUT.root(path)
     found = nonempty(LAYOUT, root, stems(LAYOUT.folder(root, images)), f"images in {images!r}")
     mask_folder = LAYOUT.folder(root, masks)
@@ -112,6 +119,10 @@ def _modality_folders(root: Path, wanted: tuple[str, ...] | None) -> dict[str, P
     folders = {}
     for text in wanted:
         name, at, folder = text.partition("@")
+        if name in folders:
+            raise DatasetOptionError(
+                f"option modalities has {name!r} twice", expected="every modality once", fix="give each its own name"
+            )
         folders[name] = LAYOUT.folder(root, folder if at else name)
     return folders
 
