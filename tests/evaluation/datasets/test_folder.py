@@ -269,9 +269,21 @@ def test_hidden_files_do_not_count(root: Path) -> None:
     assert len(open_dataset("folder", root)) == 3
 
 
-@pytest.mark.parametrize("option", [{"min_area": 0}, {"void": "x"}, {"surfaces": "objects"}, {"images": ""},
-                                    {"modalities": "depth,depth"}, {"modalities": "depth@images,depth@masks"},
-                                    {"threshold": 1, "surfaces": "components"}, {"modalities": ""}, {"modalities": 3}, {"color": 1}])  # fmt: skip
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"min_area": 0},
+        {"void": "x"},
+        {"surfaces": "objects"},
+        {"images": ""},
+        {"modalities": ""},
+        {"modalities": 3},
+        {"modalities": "depth,depth"},
+        {"modalities": "depth@images,depth@masks"},
+        {"threshold": 1, "surfaces": "components"},
+        {"color": 1},
+    ],
+)
 def test_options_are_checked(root: Path, option: dict[str, object]) -> None:
     with pytest.raises(DatasetOptionError, match=next(iter(option))):
         open_dataset("folder", root, **option)
