@@ -169,12 +169,13 @@ def texture(rng: Rng, photos: Sequence[NDArray[np.uint8]], size: int) -> Pixels:
 # --- objects and backgrounds ------------------------------------------------------------------------------------------
 
 
-def _fill(pieces: Sequence[Points], size: int) -> Pixels:
-    """Coverage of a union of polygons, in canvas pixels, (S, S) float32 in 0..1."""
-    canvas = np.zeros((size * SUPERSAMPLE, size * SUPERSAMPLE), np.uint8)
+def fill(pieces: Sequence[Points], shape: tuple[int, int]) -> Pixels:
+    """Coverage of a union of polygons, given in canvas pixels, (H, W) float32 in 0..1."""
+    height, width = shape
+    canvas = np.zeros((height * SUPERSAMPLE, width * SUPERSAMPLE), np.uint8)
     for piece in pieces:
         cv2.fillPoly(canvas, [np.rint(piece * SUPERSAMPLE).astype(np.int32)], 255)
-    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def shade(rng: Rng, size: int) -> Pixels:
@@ -206,17 +207,17 @@ def draw_object(
     pieces = [piece * scale + place for piece in pieces]
     if rng.random() < 0.12:  # a hole, as between spokes or under an arm
         hole = outline(rng) * scale * rng.uniform(0.1, 0.3) + np.array(centre)
-        alpha = _fill(pieces, size) * (1 - _fill([hole], size))
+        alpha = fill(pieces, (size, size)) * (1 - fill([hole], (size, size)))
     else:
-        alpha = _fill(pieces, size)
+        alpha = fill(pieces, (size, size))
     rgb = texture(rng, photos, size)
     for piece in pieces[1:]:
         if rng.random() < 0.6:
-            cover = _fill([piece], size)[..., None]
+            cover = fill([piece], (size, size))[..., None]
             rgb = rgb * (1 - cover) + texture(rng, photos, size) * cover
     for _ in range(int(rng.integers(0, 4))):  # details: spots, windows, bands
         at = np.array(centre) + rng.normal(0, 0.25, 2) * scale
-        cover = _fill([outline(rng) * scale * rng.uniform(0.05, 0.4) + at], size)[..., None]
+        cover = fill([outline(rng) * scale * rng.uniform(0.05, 0.4) + at], (size, size))[..., None]
         rgb = rgb * (1 - cover) + colour(rng) * cover
     return Layer(np.clip(rgb * shade(rng, size), 0, 255).astype(np.float32), alpha)
 
@@ -226,7 +227,7 @@ def draw_plain_object(rng: Rng, size: int, fraction: float, centre: tuple[float,
     piece = outline(rng)
     low, high = piece.min(0), piece.max(0)
     scale = np.sqrt(1.5 * fraction / max(float(np.prod(high - low)), 1e-3)) * size
-    alpha = _fill([(piece - (low + high) / 2) * scale + np.array(centre)], size)
+    alpha = fill([(piece - (low + high) / 2) * scale + np.array(centre)], (size, size))
     return Layer(np.broadcast_to(colour(rng), (size, size, 3)).astype(np.float32), alpha)
 
 
@@ -239,7 +240,7 @@ def draw_background(rng: Rng, photos: Sequence[NDArray[np.uint8]], size: int) ->
         rgb = rgb * (1 - ground) + texture(rng, photos, size) * ground
     for _ in range(int(rng.integers(0, 8)) if rng.random() < 0.6 else 0):
         at = rng.uniform(0, size, 2)
-        cover = _fill([outline(rng) * size * rng.uniform(0.02, 0.15) + at], size)[..., None]
+        cover = fill([outline(rng) * size * rng.uniform(0.02, 0.15) + at], (size, size))[..., None]
         paint = colour(rng) if rng.random() < 0.5 else texture(rng, photos, size)
         rgb = rgb * (1 - cover) + paint * cover
     return np.ascontiguousarray(rgb, dtype=np.float32)

@@ -1,79 +1,44 @@
-"""Measure a checkpoint by simulated clicks: ``python -m training.evaluate --weights ... --davis ... --objects ...``."""
+"""Measure a checkpoint by simulated clicks: ``python -m training.evaluate --weights ... --davis ... --objects ...``.
+
+Where the data have modalities that the network takes, everything is measured with them and without them.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click as cli
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from mmms_deploy.evaluation.annotator import Annotator
 from mmms_deploy.evaluation.measures import MAX_CLICKS, Summary, iou, summarise
-from training.davis import TrainingDataError, read_frames, split
+from training.items import Item, drawn_items, held_out_items, mfnet_items, object_items, thermal_frame_items
 from training.predictor import Predictor, load_network
 
 CLICKS = (1, 3, 5, 10)
 THRESHOLDS = (0.80, 0.85, 0.90)
-VOID, OBJECT = 128, 255
 TABLE_WIDTH = 130
 """Characters that the table needs; files and pipes have no width of their own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One object to segment.
+def curve(predictor: Predictor, item: Item, max_clicks: int = MAX_CLICKS, *, modalities: bool = True) -> list[float]:
+    """IoU after each simulated click, closed loop; shorter than ``max_clicks`` only when no error is left.
 
-    Attributes:
-        name: For reports.
-        image: (H, W, 3) uint8, RGB.
-        truth: (H, W) bool.
-        void: (H, W) bool, pixels that do not count.
+    Args:
+        predictor: The network.
+        item: The object.
+        max_clicks: The limit.
+        modalities: Whether the network sees the item's modalities.
     """
-
-    name: str
-    image: NDArray[np.uint8]
-    truth: NDArray[np.bool_]
-    void: NDArray[np.bool_]
-
-
-def held_out_items(root: Path) -> Iterator[Item]:
-    """The annotated frames of the held-out DAVIS sequences."""
-    for frame in read_frames(root, split(root)[1]):
-        if frame.mask.any():
-            truth = frame.mask.astype(bool)
-            yield Item(f"{frame.sequence}/{frame.name}", frame.image, truth, np.zeros_like(truth))
-
-
-def object_items(root: Path) -> Iterator[Item]:
-    """A folder of single objects: ``images/`` and ``masks/`` (0 background, 128 void, 255 object)."""
-    masks = sorted((root / "masks").glob("*.png"))
-    if not masks:
-        raise TrainingDataError(f"there are no masks in {root / 'masks'}")
-    for mask_path in masks:
-        found = sorted((root / "images").glob(f"{mask_path.stem}.*"))
-        if not found:
-            raise TrainingDataError(f"{mask_path} has no image in {root / 'images'}")
-        with Image.open(mask_path) as picture:
-            mask = np.asarray(picture.convert("L"))
-        with Image.open(found[0]) as picture:
-            image = np.asarray(picture.convert("RGB"))
-        yield Item(mask_path.stem, image, mask == OBJECT, mask == VOID)
-
-
-def curve(predictor: Predictor, item: Item, max_clicks: int = MAX_CLICKS) -> list[float]:
-    """IoU after each simulated click, closed loop; shorter than ``max_clicks`` only when no error is left."""
-    predictor.set_image(item.image)
+    predictor.set_image(item.image, item.modalities if modalities else {})
     annotator = Annotator(item.truth, item.void)
     mask = np.zeros_like(item.truth)
     values: list[float] = []
@@ -104,15 +69,51 @@ def table(summaries: dict[str, Summary]) -> Table:
     return shown
 
 
-def evaluate(predictor: Predictor, items: Sequence[Item], name: str, max_clicks: int = MAX_CLICKS) -> list[list[float]]:
-    """The curves of a set of items, with a progress bar."""
-    return [curve(predictor, item, max_clicks) for item in track(items, description=name, transient=True)]
+Curves = dict[tuple[str, str], list[list[float]]]
+"""Curves of a set's items, in order, by the set's name and what measured it."""
+
+
+def evaluate(predictor: Predictor, sets: dict[str, list[Item]], label: str, max_clicks: int = MAX_CLICKS) -> Curves:
+    """The curves of all sets, with a progress bar; sets with modalities twice, with them and without.
+
+    Args:
+        predictor: The network.
+        sets: Items by the set's name.
+        label: What the network is called where several are compared; may be empty.
+        max_clicks: The limit.
+    """
+    taken = {spec.name for spec in predictor.model.config.modalities}
+    curves: Curves = {}
+    for name, items in sets.items():
+        shared = sorted({m for item in items for m in item.modalities} & taken)
+        ways = {"+".join(("RGB", *shared)): True, "RGB alone": False} if shared else {"": False}
+        for way, given in ways.items():
+            shown = track(items, description=", ".join(filter(None, (name, label, way))), transient=True)
+            measured = [curve(predictor, item, max_clicks, modalities=given) for item in shown]
+            curves[name, ", ".join(filter(None, (label, way)))] = measured
+    return curves
+
+
+def summaries_of(curves: Curves, sets: dict[str, list[Item]]) -> dict[str, Summary]:
+    """A summary of each set, and of each kind within a set that has several."""
+    summaries = {}
+    for (name, way), values in curves.items():
+        items = sets[name]
+        groups = {name: values}
+        for kind in dict.fromkeys(item.kind for item in items if item.kind):
+            groups[f"{name} ({kind})"] = [v for v, item in zip(values, items, strict=True) if item.kind == kind]
+        for group, own in groups.items():
+            summaries[", ".join(filter(None, (group, way)))] = summarise(own, CLICKS, THRESHOLDS)
+    return summaries
 
 
 @cli.command()
 @cli.option("--weights", type=cli.Path(exists=True, path_type=Path), required=True, help="A safetensors file.")
+@cli.option("--baseline", type=cli.Path(exists=True, path_type=Path), help="A second network to compare with.")
 @cli.option("--davis", type=cli.Path(path_type=Path), help="DAVIS folder; its held-out sequences are measured.")
 @cli.option("--objects", type=cli.Path(path_type=Path), help="Folder of single objects with void (VOC objects).")
+@cli.option("--mfnet", type=cli.Path(path_type=Path), help="MFNet folder: street scenes with real thermal images.")
+@cli.option("--drawn", type=int, default=0, help="Measure so many drawn scenes under each condition.")
 @cli.option("--size", type=int, help="Run the network at this size instead of its own, pixels.")
 @cli.option("--stride", default=1, show_default=True, help="Measure every n-th item only.")
 @cli.option("--grey", is_flag=True, help="Control: pictures without content, so that clicks alone remain.")
@@ -120,8 +121,11 @@ def evaluate(predictor: Predictor, items: Sequence[Item], name: str, max_clicks:
 @cli.option("--json", "report", type=cli.Path(path_type=Path), help="Also write curves and summaries to this file.")
 def main(
     weights: Path,
+    baseline: Path | None,
     davis: Path | None,
     objects: Path | None,
+    mfnet: Path | None,
+    drawn: int,
     size: int | None,
     stride: int,
     grey: bool,
@@ -132,26 +136,44 @@ def main(
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    predictor = Predictor(load_network(weights, size).to(device))
+    model = load_network(weights, size)
     sets: dict[str, list[Item]] = {}
     if objects is not None:
-        sets[objects.name] = list(object_items(objects))[::stride]
+        sets[objects.name] = list(object_items(objects))
     if davis is not None:
-        sets["davis held out"] = list(held_out_items(davis))[::stride]
+        sets["davis held out"] = list(held_out_items(davis))
+        if model.config.modalities:
+            sets["davis with thermal"] = list(thermal_frame_items(davis))
+    if drawn:
+        sets["drawn"] = list(drawn_items(drawn))
+    if mfnet is not None:
+        sets["mfnet"] = list(mfnet_items(mfnet))
     if not sets:
-        raise cli.UsageError("nothing to measure: give --davis, --objects or both")
+        raise cli.UsageError("nothing to measure: give --davis, --objects, --mfnet or --drawn")
+    sets = {name: items[::stride] for name, items in sets.items()}
     if grey:
-        sets = {f"{n}, grey": [replace(i, image=np.full_like(i.image, 128)) for i in its] for n, its in sets.items()}
+        sets = {
+            f"{n}, grey": [replace(i, image=np.full_like(i.image, 128), modalities={}) for i in its]
+            for n, its in sets.items()
+        }
     started = time.monotonic()
-    curves = {name: evaluate(predictor, items, name) for name, items in sets.items()}
-    summaries = {name: summarise(values, CLICKS, THRESHOLDS) for name, values in curves.items()}
+    networks = {weights.stem if baseline else "": model}
+    if baseline is not None:
+        networks[baseline.stem] = load_network(baseline, size)
+    curves: Curves = {}
+    for label, network in networks.items():
+        curves |= evaluate(Predictor(network.to(device)), sets, label)
+    summaries = summaries_of(curves, sets)
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, TABLE_WIDTH)
     console.print(table(summaries))
     console.print(f"{time.monotonic() - started:.0f} s on {device.type}")
     if report is not None:
-        named = {n: {i.name: c for i, c in zip(sets[n], curves[n], strict=True)} for n in sets}
+        named = {
+            ", ".join(filter(None, key)): {i.name: c for i, c in zip(sets[key[0]], values, strict=True)}
+            for key, values in curves.items()
+        }
         report.write_text(
             json.dumps({"summaries": {n: asdict(s) for n, s in summaries.items()}, "curves": named}, indent=1)
         )

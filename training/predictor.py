@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmms_deploy.contract import ImageSpec, ModalitySpec
+from mmms_deploy.modality import measure
 from mmms_deploy.models import MMMS
 from mmms_deploy.models.checkpoint import load_weights, parse_description, read_checkpoint_file
 from training.clicks import draw_disk
@@ -32,6 +36,21 @@ def load_network(path: Path, size: int | None = None) -> MMMS:
     return model.eval()
 
 
+def standardised(values: Tensor, spec: ImageSpec | ModalitySpec) -> Tensor:
+    """Values (B, C, H, W) in the network's unit, minus their mean, over their deviation."""
+    mean = torch.tensor(spec.mean, device=values.device).view(1, -1, 1, 1)
+    std = torch.tensor(spec.std, device=values.device).view(1, -1, 1, 1)
+    return (values - mean) / std
+
+
+def normalised(pixels: Tensor, spec: ImageSpec | ModalitySpec) -> Tensor:
+    """8-bit pixels (B, C, H, W) as the network wants them, float32."""
+    scale = spec.scale if isinstance(spec, ImageSpec) else spec.factor("uint8")
+    if scale is None:
+        raise ValueError(f"modality {spec.name!r} is not taken as uint8")
+    return standardised(pixels.float() * scale, spec)
+
+
 class Predictor:
     """Segments one object of one image by clicks.
 
@@ -50,20 +69,31 @@ class Predictor:
         self.reset()
 
     @torch.inference_mode()
-    def set_image(self, image: NDArray[np.uint8]) -> None:
+    def set_image(self, image: NDArray[np.uint8], modalities: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Compute an image's features and forget all clicks.
 
         Args:
             image: (H0, W0, 3) uint8, RGB.
+            modalities: (H0, W0) numbers as stored, by name; without them the network sees RGB alone.
         """
-        spec, size = self.model.config.image, self.model.config.size
-        rgb = torch.tensor(image).permute(2, 0, 1)[None].to(self._device).float()
-        rgb = F.interpolate(rgb, size=size, mode="bilinear", align_corners=False, antialias=spec.resize.antialias)
-        mean = torch.tensor(spec.mean, device=self._device).view(1, 3, 1, 1)
-        std = torch.tensor(spec.std, device=self._device).view(1, 3, 1, 1)
-        self._features = self.model.features((rgb * spec.scale - mean) / std)
+        config = self.model.config
+        rgb = self._prepared(image.astype(np.float32) * np.float32(config.image.scale), config.image)
+        given = {
+            spec.name: self._prepared(measure(modalities[spec.name][..., None], spec), spec)
+            for spec in config.modalities
+            if modalities and spec.name in modalities
+        }
+        self._features = self.model.features(rgb, given)
         self._shape = (image.shape[0], image.shape[1])
         self.reset()
+
+    def _prepared(self, values: NDArray[np.float32], spec: ImageSpec | ModalitySpec) -> Tensor:
+        """(H0, W0, C) in the network's unit -> (1, C, H, W), normalised."""
+        x = torch.tensor(values).permute(2, 0, 1)[None].to(self._device)
+        x = F.interpolate(
+            x, size=self.model.config.size, mode="bilinear", align_corners=False, antialias=spec.resize.antialias
+        )
+        return standardised(x, spec)
 
     def reset(self) -> None:
         """Forget all clicks."""

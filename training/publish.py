@@ -1,4 +1,4 @@
-"""Write the demo checkpoint: ``python -m training.publish --weights RUN/weights.safetensors --out demo.safetensors``.
+"""Write a demo checkpoint: ``python -m training.publish --weights RUN/weights.safetensors --out demo.safetensors``.
 
 Weights are stored as float16, half the size, and widened to float32 when they are read; the description of the network
 is in the file.
@@ -15,7 +15,7 @@ from rich.console import Console
 from mmms_deploy.models.checkpoint import save_checkpoint
 from training.predictor import load_network
 
-LIMIT = 10_000_000
+LIMIT = 12_000_000
 """The package ships no checkpoint of more bytes."""
 
 
@@ -50,7 +50,7 @@ def publish(weights: Path, out: Path) -> int:
 )
 @cli.option("--out", type=cli.Path(path_type=Path), required=True, help="File to write.")
 def main(weights: Path, out: Path) -> None:
-    """Write the demo checkpoint."""
+    """Write a demo checkpoint."""
     size = publish(weights, out)
     Console().print(f"{out}: {size / 1e6:.2f} MB")
 

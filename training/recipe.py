@@ -1,19 +1,32 @@
-"""What is trained and how: the demo network and the settings of its training run."""
+"""What is trained and how: the demo networks and the settings of their training runs."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 
+import msgspec
 import torch
 from torch import nn
 
 from mmms_deploy.contract import ClickContract, PreviousMask
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 from mmms_deploy.models.segformer import EfficientAttention
+from training.thermal import THERMAL
+from training.weights import quieten, warm_start
 
 NETWORK_SIZE = 224
 SEED = 20261120
+DEMO_FOLDER = Path(__file__).parents[1] / "mmms_deploy" / "demo"
+
+
+class Demo(StrEnum):
+    """The networks that ship."""
+
+    RGB = "rgb"
+    THERMAL = "thermal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,9 @@ class Recipe:
             first thing to learn about a click.
         region_weight: Weight of the first click on unsupervised regions, where one click cannot tell the extent.
         ema_decay: Decay of the averaged weights, which are the ones kept.
+        thermal: Share of the pictures that come with a thermal image; ``None`` for a network that takes none.
+        start: Checkpoint to start from, a file in the demo's folder or a path; ``None`` starts from nothing.
+        start_rate: Rate of the weights that come from there, as a share of the others'.
         seed: Seed of everything.
     """
 
@@ -75,6 +91,9 @@ class Recipe:
     plain_until: int = 4000
     region_weight: float = 0.3
     ema_decay: float = 0.995
+    thermal: float | None = None
+    start: str | None = None
+    start_rate: float = 1.0
     seed: int = SEED
 
     @property
@@ -109,6 +128,27 @@ class Recipe:
         return self.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
+def recipe_for(demo: Demo, seed: int = SEED) -> Recipe:
+    """The settings that a demo network is trained with."""
+    if demo is Demo.RGB:
+        return Recipe(seed=seed)
+    return Recipe(
+        phases=(Phase(128, 500, 8), Phase(NETWORK_SIZE, 280, 8)),
+        learning_rate=8.0e-4,
+        warmup=40,
+        plain_until=0,
+        thermal=0.72,
+        start="demo.safetensors",
+        start_rate=0.5,
+        seed=seed,
+    )
+
+
+def config_for(demo: Demo) -> MMMSConfig:
+    """The network of a demo."""
+    return demo_config() if demo is Demo.RGB else thermal_config()
+
+
 def demo_config(size: int = NETWORK_SIZE) -> MMMSConfig:
     """The demo network: the paper's topology, narrow, RGB only, small enough for 10 MB in float16."""
     # Depth where tokens are few: the first stage alone costs as much as the others together.
@@ -127,6 +167,20 @@ def demo_config(size: int = NETWORK_SIZE) -> MMMSConfig:
         head_width=64,
         clicks=ClickContract(previous=PreviousMask.PROBABILITY),
     )
+
+
+def thermal_config(size: int = NETWORK_SIZE) -> MMMSConfig:
+    """The demo network with an optional thermal image beside RGB: 12 MB in float16."""
+    encoder = EncoderConfig(depths=(1, 1, 2, 1), heads=(1, 1, 2, 4), reductions=(8, 4, 2, 1), mlp_ratio=2)
+    return msgspec.structs.replace(demo_config(size), modalities=(THERMAL,), fuser=FuserConfig(encoder=encoder))
+
+
+def initial_network(config: MMMSConfig, recipe: Recipe) -> MMMS:
+    """The network that a run starts from: a fresh one, filled with the recipe's checkpoint when it names one."""
+    model = build(config)
+    if recipe.start is not None:
+        warm_start(model, DEMO_FOLDER / recipe.start)
+    return model
 
 
 @torch.no_grad()
@@ -153,4 +207,6 @@ def build(config: MMMSConfig) -> MMMS:
             module.weight += torch.randn(module.weight.shape[:2])[..., None, None] * 0.5 / covered
         elif name:
             raise TypeError(f"unexpected module {name} in the click embedding")
+    if model.fuser is not None:
+        quieten(model.fuser)
     return model

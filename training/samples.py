@@ -14,14 +14,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.conditions import HIDING, Condition, disguise, draw_condition, expose
 from training.davis import Frame
 from training.drawing import Layer, Pixels, Rng, colour, draw_background, draw_object, draw_plain_object, shade
+from training.thermal import thermal_image
 
 PLAIN_SHARE = 0.8
 """Share of plain scenes among the very first pictures."""
 
 MIN_AREA = 0.01
 """Targets cover at least this share of the picture."""
+
+SIGHT_STREAM = 2
+"""Third word of the seed of conditions and thermal images; the scenes themselves do not depend on them."""
+
+HIDDEN_WITH, HIDDEN_WITHOUT = 0.65, 0.3
+"""Share of the pictures on which something hides from the camera, with a thermal image and without one."""
+
+TELLING = {True: 0.88, False: 0.65}
+"""Share of the objects that a thermal image shows, where something hides from the camera and where not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +43,35 @@ class Sample:
         image: (S, S, 3) uint8, RGB.
         targets: (T, S, S) uint8, 1 on the target.
         regions: (T,) bool, true where a target is an unsupervised region and no object.
+        thermal: (S, S) uint8, the thermal image; ``None`` where nobody took one.
     """
 
     image: NDArray[np.uint8]
     targets: NDArray[np.uint8]
     regions: NDArray[np.bool_]
+    thermal: NDArray[np.uint8] | None = None
 
 
 @dataclass(slots=True)
 class _Canvas:
-    """A picture in the making: colours, and one visibility map for each object and region."""
+    """A picture in the making.
+
+    Attributes:
+        rgb: Colours, (S, S, 3) float32, 0..255.
+        objects: Where each object is seen, (S, S) float32 each, 0..1.
+        regions: The same for the regions that are no objects.
+        ground: The colours before anything was pasted.
+        own: How many of the objects, the first ones, are in the ground.
+    """
 
     rgb: Pixels
     objects: list[Pixels] = field(default_factory=list)
     regions: list[Pixels] = field(default_factory=list)
+    ground: Pixels = field(init=False)
+    own: int = 0
+
+    def __post_init__(self) -> None:
+        self.ground = self.rgb
 
     def paste(self, layer: Layer, soft: float) -> None:
         alpha = cv2.GaussianBlur(layer.alpha, (0, 0), soft) if soft > 0.3 else layer.alpha
@@ -55,6 +81,34 @@ class _Canvas:
         self.objects = [mask * hidden for mask in self.objects]
         self.regions = [mask * hidden for mask in self.regions]
         self.objects.append(layer.alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How a scene is seen.
+
+    Attributes:
+        rng: Random generator of what follows.
+        condition: What hides things from the camera.
+        thermal: Whether there is a thermal camera, too.
+    """
+
+    rng: Rng
+    condition: Condition
+    thermal: bool
+
+    def disguise(self, canvas: _Canvas) -> None:
+        """Change what the scene itself looks like; regions do not outlast what hides them."""
+        if self.condition in HIDING:
+            canvas.regions = []
+        if self.condition is Condition.CAMOUFLAGE:
+            canvas.rgb = disguise(self.rng, canvas.rgb, canvas.ground, canvas.objects, canvas.own)
+
+    def measure(self, canvas: _Canvas) -> NDArray[np.uint8] | None:
+        """The thermal image of the scene, (S, S)."""
+        if not self.thermal:
+            return None
+        return thermal_image(self.rng, canvas.rgb, canvas.objects, TELLING[self.condition in HIDING])
 
 
 def _area_fraction(rng: Rng) -> float:
@@ -99,14 +153,28 @@ class SampleMaker:
         targets: Targets in a picture.
         seed: Samples depend on this seed and on their index alone.
         plain_until: Index up to which plain scenes (flat colours, nothing photographed) fade out; 0 for none.
+        thermal: Share of the pictures that come with a thermal image; ``None`` for RGB alone, in good light.
+        condition: The condition of all pictures that have a thermal image; ``None`` draws one for each picture.
     """
 
-    def __init__(self, frames: Sequence[Frame], size: int, targets: int, seed: int, plain_until: int = 0) -> None:
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        size: int,
+        targets: int,
+        seed: int,
+        plain_until: int = 0,
+        *,
+        thermal: float | None = None,
+        condition: Condition | None = None,
+    ) -> None:
         self.frames = list(frames)
         self.size = size
         self.targets = targets
         self.seed = seed
         self.plain_until = plain_until
+        self.thermal = thermal
+        self.condition = condition
         self._photos = [frame.image for frame in self.frames]
         self._boxes = [_box(frame.mask) for frame in self.frames]
         self._with_object = [i for i, box in enumerate(self._boxes) if box is not None]
@@ -116,11 +184,20 @@ class SampleMaker:
         """The sample of an index."""
         rng = np.random.default_rng([self.seed, index])
         plain = index < self.plain_until and rng.random() < PLAIN_SHARE * (1 - index / self.plain_until)
+        sight = self._sight(index)
         while True:
             canvas = self._plain_scene(rng) if plain else self._compose(rng)
-            sample = self._choose(rng, canvas)
+            sample = self._choose(rng, canvas, sight)
             if sample is not None:
                 return sample
+
+    def _sight(self, index: int) -> Sight | None:
+        if self.thermal is None:
+            return None
+        rng = np.random.default_rng([self.seed, index, SIGHT_STREAM])
+        thermal = bool(rng.random() < self.thermal)
+        drawn = draw_condition(rng, HIDDEN_WITH if thermal else HIDDEN_WITHOUT)
+        return Sight(rng, (self.condition or drawn) if thermal else drawn, thermal)
 
     # --- composing ----------------------------------------------------------------------------------------------------
 
@@ -161,6 +238,7 @@ class SampleMaker:
         mask = _resize(frame.mask[rows, columns] * np.uint8(255), self.size).astype(np.float32) / 255
         if mask.max() > 0.5:
             canvas.objects.append(mask)
+            canvas.own = 1
         if frame.regions is not None:
             half = frame.regions[
                 int(rng.integers(len(frame.regions))),
@@ -230,11 +308,13 @@ class SampleMaker:
 
     # --- targets and colours ------------------------------------------------------------------------------------------
 
-    def _choose(self, rng: Rng, canvas: _Canvas) -> Sample | None:
+    def _choose(self, rng: Rng, canvas: _Canvas, sight: Sight | None) -> Sample | None:
         def usable(masks: Sequence[Pixels]) -> list[NDArray[np.uint8]]:
             binary = [(mask > 0.5).astype(np.uint8) for mask in masks]
             return [mask for mask in binary if MIN_AREA < mask.mean() < 0.9]
 
+        if sight is not None:
+            sight.disguise(canvas)
         objects, regions = usable(canvas.objects), usable(canvas.regions)
         if not objects and not regions:
             return None
@@ -246,11 +326,20 @@ class SampleMaker:
         order = rng.permutation(len(pool))
         picked = [pool[order[i % len(pool)]] for i in range(self.targets)]
         masks = np.stack([mask for mask, _ in picked])
-        image = np.clip(self._colours(rng, canvas.rgb), 0, 255).astype(np.uint8)
+        rgb = self._colours(rng, canvas.rgb)
+        thermal = None
+        if sight is not None:
+            rgb = expose(sight.rng, rgb, sight.condition)
+            thermal = sight.measure(canvas)
+        image = np.clip(rgb, 0, 255).astype(np.uint8)
         if rng.random() < 0.5:
             image, masks = image[:, ::-1], masks[:, :, ::-1]
+            thermal = None if thermal is None else thermal[:, ::-1]
         return Sample(
-            np.ascontiguousarray(image), np.ascontiguousarray(masks), np.array([region for _, region in picked])
+            np.ascontiguousarray(image),
+            np.ascontiguousarray(masks),
+            np.array([region for _, region in picked]),
+            None if thermal is None else np.ascontiguousarray(thermal),
         )
 
     def _colours(self, rng: Rng, rgb: Pixels) -> Pixels:

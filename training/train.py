@@ -1,4 +1,4 @@
-"""Train the demo network: ``python -m training.train --data ../shared/data/davis --out training/runs/demo``.
+"""Train a demo network: ``python -m training.train --data ../shared/data/davis --out training/runs/demo``.
 
 A run can be stopped at any time; the same command goes on from the last state. On one machine's CPU the continued run
 computes the same bits as an uninterrupted one: every step's pictures and clicks are functions of the seed and the step.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,88 +23,70 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from mmms_deploy.models import MMMS, MMMSConfig
 from mmms_deploy.models.checkpoint import save_checkpoint
+from training.batches import Batch, Batches, stream
 from training.clicks import ClickMaps
 from training.davis import read_frames, split, with_regions
 from training.guides import Guides
 from training.losses import normalized_focal_loss, soft_iou_loss
-from training.recipe import SEED, Recipe, build, demo_config
-from training.samples import SampleMaker
+from training.predictor import normalised
+from training.recipe import SEED, Demo, Recipe, config_for, demo_config, initial_network, recipe_for
+from training.weights import FUSER, resized_state
 
 CLICK_STREAM = 1
-"""Second word of the seed of clicks; pictures have their index there and a one-word-shorter key."""
+"""Third word of the seed of clicks; pictures have a shorter key."""
 
 LOG_EVERY = 20
 """Steps averaged in a line of the log."""
 
-Batch = tuple[Tensor, Tensor, Tensor]
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Weight decay on matrices and kernels; none on biases, norms and position tables.
+
+    Where a run starts from a checkpoint, the weights from there have groups of their own, with another ``share`` of the
+    learning rate.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        plain = parameter.ndim < 2 or name.endswith(("pos_embed", "cls_token", "reg_token"))
+        started = recipe.start is not None and not name.startswith(FUSER)
+        groups.setdefault((started, plain), []).append(parameter)
+    return [
+        {
+            "params": groups[started, plain],
+            "weight_decay": 0.0 if plain else recipe.weight_decay,
+            "share": recipe.start_rate if started else 1.0,
+        }
+        for started, plain in sorted(groups)
+    ]
 
 
-class Batches(Dataset[Batch]):
-    """The batch of every step.
-
-    Item ``step`` is (images (B, 3, S, S) uint8, targets (B, T, S, S) uint8, regions (B, T) bool). Frames are read on
-    first use, in the process that uses them.
+def image_features(model: MMMS, rgb: Tensor, thermal: Tensor, present: Tensor) -> tuple[Tensor, ...]:
+    """The image part on a batch of which some pictures have a thermal image; the others pass by the fuser.
 
     Args:
-        recipe: The run's settings.
-        data: DAVIS folder; ``None`` draws everything.
-        cache: File that keeps the region maps.
+        model: The network.
+        rgb: (B, 3, H, W), normalised.
+        thermal: (B, 1, H, W), normalised; anything where there is none.
+        present: (B,) bool.
+
+    Returns:
+        Four maps (B, C_i, H/i, W/i).
     """
-
-    def __init__(self, recipe: Recipe, data: Path | None, cache: Path) -> None:
-        self.recipe, self.data, self.cache = recipe, data, cache
-        self._makers: dict[int, SampleMaker] = {}
-
-    def _maker(self, size: int) -> SampleMaker:
-        if size not in self._makers:
-            frames = self._makers[next(iter(self._makers))].frames if self._makers else self._frames()
-            self._makers[size] = SampleMaker(
-                frames, size, self.recipe.targets, self.recipe.seed, self.recipe.plain_until
-            )
-        return self._makers[size]
-
-    def _frames(self) -> list[Any]:
-        if self.data is None:
-            return []
-        cv2.setNumThreads(1)
-        return with_regions(read_frames(self.data, split(self.data)[0]), self.cache)
-
-    def __len__(self) -> int:
-        return self.recipe.steps
-
-    def __getitem__(self, step: int) -> Batch:
-        phase = self.recipe.phases[self.recipe.phase_at(step)]
-        maker, first = self._maker(phase.size), self.recipe.first_image(step)
-        samples = [maker(first + i) for i in range(phase.images)]
-        images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2).contiguous()
-        targets = torch.from_numpy(np.stack([sample.targets for sample in samples]))
-        regions = torch.from_numpy(np.stack([sample.regions for sample in samples]))
-        return images, targets, regions
-
-
-def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels; none on biases, norms and position tables."""
-    decayed, plain = [], []
-    for name, parameter in model.named_parameters():
-        plain_one = parameter.ndim < 2 or name.endswith(("pos_embed", "cls_token", "reg_token"))
-        (plain if plain_one else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-def resized_state(state: dict[str, Tensor], model: MMMS) -> dict[str, Tensor]:
-    """A state for the same network at another picture size: the position table is resampled, all else stays."""
-    key = "backbone.vit.pos_embed"
-    vit: Any = model.backbone.vit
-    table = resample_abs_pos_embed(
-        state[key], new_size=list(vit.patch_embed.grid_size), num_prefix_tokens=vit.num_prefix_tokens
-    )
-    return {**state, key: table}
+    maps = model.encode(rgb)
+    with_it, without = present.nonzero().flatten(), (~present).nonzero().flatten()
+    if not len(with_it):
+        return model.mix(maps, {})
+    (spec,) = model.config.modalities
+    mixed = model.mix(tuple(m[with_it] for m in maps), {spec.name: thermal[with_it]})
+    if not len(without):
+        return mixed
+    plain = model.mix(tuple(m[without] for m in maps), {})
+    order = torch.argsort(torch.cat([with_it, without]))
+    return tuple(torch.cat(pair)[order] for pair in zip(mixed, plain, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +133,7 @@ class Run:
         self.guides = Guides(self.config.widths).to(self.device)
         self._guide_replicas = [self.guides] + [copy.deepcopy(self.guides) for _ in range(self.threads - 1)]
         _share_weights(self._guide_replicas)
-        self._enter(build(self._config(0)))
+        self._enter(initial_network(self._config(0), self.recipe))
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
 
     def _config(self, phase: int) -> MMMSConfig:
@@ -162,8 +144,8 @@ class Run:
         self.model = model.to(self.device).train()
         self._replicas = [self.model] + [copy.deepcopy(self.model) for _ in range(self.threads - 1)]
         _share_weights(self._replicas)
-        groups = parameter_groups(self.model, self.recipe.weight_decay)
-        groups.append({"params": list(self.guides.parameters()), "weight_decay": 0.0})
+        groups = parameter_groups(self.model, self.recipe)
+        groups.append({"params": list(self.guides.parameters()), "weight_decay": 0.0, "share": 1.0})
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-7)
 
     def _go_to_phase(self, phase: int) -> None:
@@ -195,13 +177,13 @@ class Run:
             self._go_to_phase(phase)
         rate = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.optimizer.zero_grad(set_to_none=True)
         rng = np.random.default_rng([self.recipe.seed, self.step, CLICK_STREAM])
         rounds = int(rng.choice(self.recipe.rounds, p=self.recipe.round_weights))
-        images = len(batch[0])
+        images = len(batch.images)
         shares = [
-            self._pool.submit(self._accumulate, k, _share(batch, k, self.threads), images, rounds)
+            self._pool.submit(self._accumulate, k, batch.share(k, self.threads), images, rounds)
             for k in range(min(self.threads, images))
         ]
         results = [share.result() for share in shares]
@@ -226,19 +208,18 @@ class Run:
         """
         model, guides = self._replicas[number], self._guide_replicas[number]
         rng = np.random.default_rng([self.recipe.seed, self.step, CLICK_STREAM, number])
-        images, targets, regions = batch
+        images, targets, regions, thermal, present = (part.to(self.device) for part in batch)
         count, per_image = targets.shape[:2]
-        spec = self.config.image
-        mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1)
-        std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1)
-        rgb = (images.to(self.device).float() * spec.scale - mean) / std
-        truth = targets.flatten(0, 1)[:, None].to(self.device)
-        first_weight = torch.where(regions.flatten(), self.recipe.region_weight, 1.0).to(self.device)
+        rgb = normalised(images, self.config.image)
+        if self.config.modalities:
+            thermal = normalised(thermal, self.config.modalities[0])
+        truth = targets.flatten(0, 1)[:, None]
+        first_weight = torch.where(regions.flatten(), self.recipe.region_weight, 1.0)
         owner = torch.arange(count, device=self.device).repeat_interleave(per_image)
-        maps = ClickMaps(targets.flatten(0, 1).numpy(), rng)
+        maps = ClickMaps(batch.targets.flatten(0, 1).numpy(), rng)
         maps.first()
         with torch.autocast(self.device.type, torch.bfloat16):
-            features = model.features(rgb)
+            features = image_features(model, rgb, thermal, present)
         # Each round's gradient stops at these leaves; they collect it for one pass through the image part.
         leaves = tuple(feature.detach().requires_grad_() for feature in features)
         if self.recipe.guide_weight:
@@ -269,7 +250,9 @@ class Run:
         for replicas in (self._replicas, self._guide_replicas):
             for replica in replicas[1:]:
                 for parameter, other in zip(replicas[0].parameters(), replica.parameters(), strict=True):
-                    if parameter.grad is not None and other.grad is not None:
+                    if parameter.grad is None:
+                        parameter.grad = other.grad
+                    elif other.grad is not None:
                         parameter.grad += other.grad
                     other.grad = None
         for same in zip(*(replica.buffers() for replica in self._replicas), strict=True):
@@ -342,23 +325,6 @@ def _share_weights(replicas: Sequence[nn.Module]) -> None:
             parameter.data = own.data
 
 
-def _share(batch: Batch, number: int, of: int) -> Batch:
-    """Every ``of``-th picture of a batch."""
-    images, targets, regions = batch
-    return images[number::of], targets[number::of], regions[number::of]
-
-
-def _stream(batches: Batches, first: int, workers: int) -> Iterator[Batch]:
-    loader: DataLoader[Batch] = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(first, len(batches)),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-    )
-    yield from loader
-
-
 def run_training(
     recipe: Recipe,
     data: Path | None,
@@ -410,7 +376,7 @@ def run_training(
             f"training on {device.type}", total=recipe.steps, completed=run.step, loss=0.0, first=0.0, last=0.0
         )
         window: list[list[Round]] = []
-        for batch in _stream(batches, run.step, workers):
+        for batch in stream(batches, run.step, workers):
             window.append(run.train_step(batch))
             bar.update(task, completed=run.step)
             if run.step % LOG_EVERY == 0 or run.step == recipe.steps:
@@ -440,15 +406,23 @@ def run_training(
 
 @cli.command()
 @cli.option(
+    "--demo",
+    type=cli.Choice([demo.value for demo in Demo]),
+    default=Demo.RGB.value,
+    show_default=True,
+    help="Which of the networks that ship.",
+)
+@cli.option(
     "--data", type=cli.Path(path_type=Path), required=True, help="DAVIS folder: images/SEQ/*.jpg, masks/SEQ/*.png."
 )
 @cli.option("--out", type=cli.Path(path_type=Path), required=True, help="Folder of the run; goes on where it stopped.")
 @cli.option("--threads", default=2, show_default=True, help="Threads on a CPU.")
 @cli.option("--workers", default=1, show_default=True, help="Processes that make pictures.")
 @cli.option("--seed", default=SEED, show_default=True, help="Seed of weights, pictures and clicks.")
-def main(data: Path, out: Path, threads: int, workers: int, seed: int) -> None:
-    """Train the demo network."""
-    run_training(Recipe(seed=seed), data, out, threads=threads, workers=workers)
+def main(demo: str, data: Path, out: Path, threads: int, workers: int, seed: int) -> None:
+    """Train a demo network."""
+    chosen = Demo(demo)
+    run_training(recipe_for(chosen, seed), data, out, config=config_for(chosen), threads=threads, workers=workers)
 
 
 if __name__ == "__main__":

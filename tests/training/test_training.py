@@ -11,16 +11,19 @@ from PIL import Image
 pytest.importorskip("cv2")
 
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
+from training.batches import Batch, Batches, collate
 from training.clicks import RADIUS, ClickMaps, draw_disk, squared_depth
 from training.davis import HELD_OUT, TrainingDataError, read_frames, split, with_regions
-from training.evaluate import curve, held_out_items, object_items
+from training.evaluate import curve
 from training.guides import Guides
+from training.items import held_out_items, object_items
 from training.losses import normalized_focal_loss, soft_iou_loss
 from training.predictor import Predictor, load_network
 from training.publish import publish
 from training.recipe import Phase, Recipe, build, demo_config
 from training.samples import MIN_AREA, SampleMaker
-from training.train import Batches, Run, resized_state, run_training
+from training.train import Run, run_training
+from training.weights import resized_state
 
 SIZE = 32
 
@@ -137,8 +140,9 @@ def test_a_pasted_object_hides_what_lies_below() -> None:
 def test_the_batch_of_a_step_does_not_depend_on_earlier_steps(davis: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(phases=(Phase(32, 2, 2), Phase(64, 2, 1)))
     a, b = (Batches(recipe, davis, tmp_path / "r.npz") for _ in range(2))
-    assert [a[step][0].shape for step in range(4)] == [(2, 3, 32, 32)] * 2 + [(1, 3, 64, 64)] * 2
-    assert torch.equal(b[3][0], a[3][0])
+    assert [a[step].images.shape for step in range(4)] == [(2, 3, 32, 32)] * 2 + [(1, 3, 64, 64)] * 2
+    assert torch.equal(b[3].images, a[3].images)
+    assert not a[0].present.any()
     assert recipe.first_image(3) == 5
 
 
@@ -262,13 +266,8 @@ def test_plain_scenes_come_first_and_fade() -> None:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def batch_of(count: int = 4, targets: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    samples = [SampleMaker([], SIZE, targets, 11)(i) for i in range(count)]
-    return (
-        torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2).contiguous(),
-        torch.from_numpy(np.stack([s.targets for s in samples])),
-        torch.from_numpy(np.stack([s.regions for s in samples])),
-    )
+def batch_of(count: int = 4, targets: int = 2) -> Batch:
+    return collate([SampleMaker([], SIZE, targets, 11)(i) for i in range(count)])
 
 
 def states_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
