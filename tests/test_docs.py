@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 
 from mmms_deploy.bundle import Bundle
+from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.features import save_features
+from tests.toy import write_toy
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -54,7 +57,12 @@ def test_python_examples_run(name, paint: Bundle, tmp_path) -> None:
     assert examples
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "demo").symlink_to(paint.path)
+    write_toy(tmp_path / "bundles" / "rgbd", modalities=(ModalitySpec(name="depth", scale=0.001),))
+    write_toy(tmp_path / "bundles" / "provider", black_box=True)
+    save_features(tmp_path / "features.npz", {"f1": np.zeros((1, 1, 1, 1), np.float32)}, (480, 640))
     Image.fromarray(np.zeros((480, 640, 3), np.uint8)).save(tmp_path / "photo.jpg")
+    for depth in ("depth.png", "better.png"):
+        Image.fromarray(np.ones((480, 640), np.uint16)).save(tmp_path / depth)
     for example in examples:
         done = subprocess.run(
             [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False

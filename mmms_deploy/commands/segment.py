@@ -74,6 +74,12 @@ Example:
     metavar="NAME=FILE",
     help="An extra modality: image or .npy file.",
 )
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What the backbone computed of IMAGE, as .npz, for a bundle exported with --cut black-box.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the mask here, 0 and 255 (PNG, BMP or TIFF).")
 @click.option("--overlay", type=click.Path(path_type=Path), help="Write a picture of mask and clicks here.")
 @click.option("--overwrite", is_flag=True, help="Replace --out and --overlay when they exist.")
@@ -88,6 +94,7 @@ def main(
     pos: tuple[Point, ...],
     neg: tuple[Point, ...],
     modalities: tuple[tuple[str, Path], ...],
+    features: Path | None,
     out: Path | None,
     overlay: Path | None,
     overwrite: bool,
@@ -103,7 +110,7 @@ def main(
     image's EXIF orientation was applied. They are taken in the order in which they are given.
     """
     clicks = _in_order(ctx.meta[__name__], pos, neg)
-    _check_usage(clicks, modalities, image, out, overlay)
+    _check_usage(clicks, modalities, features, image, out, overlay)
     for path in (out, overlay):
         if path is not None:
             check_output(path, overwrite=overwrite)
@@ -120,7 +127,10 @@ def main(
         if not session.bundle.manifest.trained:
             warn(f"the weights of {bundle} are random, so its masks mean nothing")
         with err_console.status("running the image stages"):
-            timings = session.set_image(pixels, **dict(modalities))
+            if features is None:
+                timings = session.set_image(pixels, **dict(modalities))
+            else:
+                timings = session.set_features(features, (pixels.shape[0], pixels.shape[1]), **dict(modalities))
         _print_image(session, image, timings)
         for (x, y), positive in clicks:
             _print_click(session.click(x, y, positive))
@@ -146,6 +156,7 @@ def _in_order(order: list[str], pos: tuple[Point, ...], neg: tuple[Point, ...]) 
 def _check_usage(
     clicks: list[tuple[Point, bool]],
     modalities: tuple[tuple[str, Path], ...],
+    features: Path | None,
     image: Path,
     out: Path | None,
     overlay: Path | None,
@@ -161,7 +172,8 @@ def _check_usage(
     names = [name for name, _ in modalities]
     if len(set(names)) < len(names):
         raise click.UsageError(f"--modality names one modality twice: {', '.join(names)}.")
-    read = {path.resolve() for path in (image, *(file for _, file in modalities))}
+    inputs = [image, *(file for _, file in modalities), *([features] if features else [])]
+    read = {path.resolve() for path in inputs}
     written = [path.resolve() for path in (out, overlay) if path is not None]
     if read.intersection(written) or len(set(written)) < len(written):
         raise click.UsageError("The files to read, --out and --overlay must all be different files.")

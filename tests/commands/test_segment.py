@@ -16,6 +16,7 @@ from PIL import Image
 
 from mmms_deploy import Bundle, Session
 from mmms_deploy.commands.segment import main
+from mmms_deploy.features import save_features
 from tests.commands.invoke import invoke
 from tests.toy import write_toy
 
@@ -111,6 +112,19 @@ def test_modalities(modal: Bundle, image: Path, out: Path, tmp_path: Path) -> No
     result = segment(*common, "--modality", depth, "--modality", depth)
     assert result.exit_code == 2
     assert "twice" in result.stderr
+
+
+def test_features_from_a_provider(image: Path, out: Path, tmp_path: Path) -> None:
+    box = write_toy(tmp_path / "box", black_box=True)
+    save_features(tmp_path / "features.npz", {"f1": np.full((1, 1, 1, 1), 0.2, np.float32)})
+    result = segment(box.path, image, "--features", tmp_path / "features.npz", "--pos", "30,20", "--out", out)
+    assert result.exit_code == 0, result.output
+    with Session(box) as session:
+        session.set_features(tmp_path / "features.npz", (100, 150))
+        np.testing.assert_array_equal(mask_of(out), session.click(30, 20).mask)
+    result = segment(box.path, image, "--pos", "30,20", "--out", out, "--overwrite")
+    assert result.exit_code == 1
+    assert "set_features" in result.output
 
 
 @pytest.mark.parametrize(
