@@ -73,8 +73,8 @@ class ImageInputs:
             raise SessionError(
                 f"{self._manifest.name} was exported without its backbone, so that it takes no image",
                 expected=f"the backbone's features {', '.join(spec.name for spec in self.backbone)}",
-                fix="call set_features(...), or mmms-segment --features FILE, with what the provider computed; or export"
-                " without --cut black-box",
+                fix="call set_features(...), or mmms-segment --features FILE, with what the provider computed; or"
+                " export without --cut black-box",
             )
         return {"rgb": prepare(image, self._manifest.image, self._manifest.size)}
 
