@@ -24,7 +24,7 @@ from mmms_deploy.errors import GateError, OutputExistsError, OutputWriteError
 from mmms_deploy.export import exporter, gate
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.reference import TorchReference
-from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES, deploy
+from mmms_deploy.export.rewrites import EVERY, REWRITES, deploy, names_for
 from mmms_deploy.export.samples import sample_images
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
@@ -73,7 +73,9 @@ def test_the_manifest_tells_the_truth(bundle, checkpoint) -> None:
     assert roles["maps"] is roles["prev"] is Role.STATE
     assert [(check.worst <= check.limit, check.samples > 0) for check in manifest.gate] == [(True, True)] * 6
     assert manifest.gate[0].name == "deploy form against paper form"
-    assert manifest.provenance.rewrites == tuple(name for name in NAMES if name != "fold_layer_scale")  # it has none
+    assert manifest.provenance.rewrites == tuple(  # it has no LayerScale
+        name for name in names_for("mmms") if name != "fold_layer_scale"
+    )
     # Normalisation is in the graph; the description still says what the checkpoint wants.
     assert manifest.image == ImageSpec(scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     assert manifest.provenance.description["image"]["mean"] == list(ImageSpec().mean)

@@ -1,7 +1,7 @@
 """Exact rewrites: from the network in the paper's form to one that answers the same and that engines run faster.
 
 This file lists them, without torch; :func:`~mmms_deploy.export.rewrites.deploy.deploy_form` applies them. Each is a
-small function on a :class:`~mmms_deploy.export.rewrites.deployed.DeployedMMMS`, and its docstring, or that of the
+small function on a :class:`~mmms_deploy.export.rewrites.deployed.Deployed`, and its docstring, or that of the
 module it puts in, says why it is exact. What differs is the order of float32 sums: about 1e-6 on logits.
 """
 
@@ -22,16 +22,22 @@ class Rewrite:
         name: Its name, that of its function.
         description: What it does, in one line.
         needs: Name of the rewrite that it builds on; without that it is not applied either.
+        families: The families of networks that it is for.
     """
 
     name: str
     description: str
     needs: str | None = None
+    families: tuple[str, ...] = ("mmms", "skipclick")
 
+
+_MMMS, _SKIPCLICK = ("mmms",), ("skipclick",)
 
 REWRITES = (
     Rewrite(
-        "fold_head", "head: linear, concatenation, fuse convolution and BatchNorm as one 1x1 convolution per scale"
+        "fold_head",
+        "head: linear, concatenation, fuse convolution and BatchNorm as one 1x1 convolution per scale",
+        families=_MMMS,
     ),
     Rewrite("matrix_resize", "enlarge the logits by two small matrix products"),
     Rewrite("plain_attention", "attention as two linears, MatMul, Softmax, MatMul"),
@@ -40,9 +46,17 @@ REWRITES = (
     ),
     Rewrite("split_queries", "a single head's queries in groups, which TensorRT fuses", "plain_attention"),
     Rewrite("ffn_as_convs", "Mix-FFN's linears as 1x1 convolutions"),
-    Rewrite("token_stream", "features, and the sums inside CSNet, as tokens"),
-    Rewrite("feature_biases", "the click embedding's biases added to the features, once an image"),
+    Rewrite("token_stream", "features, and the sums inside CSNet, as tokens", families=_MMMS),
+    Rewrite("feature_biases", "the click embedding's biases added to the features, once an image", families=_MMMS),
     Rewrite("small_convolutions", "the pyramid's 3x3 convolutions at the smaller size beside their interpolation"),
+    Rewrite(
+        "split_skips", "SkipClick: the neck's first layers on the backbone's maps, once an image", None, _SKIPCLICK
+    ),
+    Rewrite(
+        "split_fusion", "SkipClick: the head's fusing convolution before enlarging, level by level", None, _SKIPCLICK
+    ),
+    Rewrite("shuffled_convolutions", "SkipClick: transposed convolutions as 1x1 ones, then moved", None, _SKIPCLICK),
+    Rewrite("fold_mix_attention", "SkipClick: the mixing blocks' attention factor and biases", None, _SKIPCLICK),
     Rewrite("fold_vit_attention", "the backbone's attention factor and biases in its weights"),
     Rewrite("fold_layer_scale", "the backbone's LayerScale in the weights before it"),
     Rewrite("fold_normalisation", "the image's mean and standard deviation in the backbone's patch embedding"),
@@ -53,6 +67,11 @@ NAMES = tuple(rewrite.name for rewrite in REWRITES)
 
 BACKBONE = ("fold_vit_attention", "fold_layer_scale", "fold_normalisation")
 """Those that change the backbone or what it is given; they make no sense where somebody else runs it."""
+
+
+def names_for(family: str) -> tuple[str, ...]:
+    """Return the names of the rewrites for a family of networks, in order."""
+    return tuple(rewrite.name for rewrite in REWRITES if family in rewrite.families)
 
 
 def remaining(skip: Collection[str]) -> tuple[str, ...]:

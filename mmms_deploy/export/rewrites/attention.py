@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mmms_deploy.export.rewrites.deployed import DeployedMMMS, linear_of, replace_modules
+from mmms_deploy.export.rewrites.deployed import Deployed, linear_of, replace_modules
 from mmms_deploy.models.segformer import EfficientAttention, as_map, tokens
 
 QUERY_GROUPS = 4
@@ -58,16 +58,16 @@ class PlainAttention(nn.Module):
         return out
 
 
-def plain_attention(network: DeployedMMMS) -> bool:
+def plain_attention(network: Deployed) -> bool:
     """Let attention be its matrix products and little else; see :class:`PlainAttention`."""
     return replace_modules(network, EfficientAttention, PlainAttention)
 
 
-def _plain(network: DeployedMMMS) -> list[PlainAttention]:
+def _plain(network: Deployed) -> list[PlainAttention]:
     return [module for module in network.modules() if isinstance(module, PlainAttention)]
 
 
-def fold_attention(network: DeployedMMMS) -> bool:
+def fold_attention(network: Deployed) -> bool:
     """Fold into weights what attention multiplies and adds on the way.
 
     - The factor on the scores goes into the query's linear.
@@ -92,7 +92,7 @@ def fold_attention(network: DeployedMMMS) -> bool:
     return bool(found)
 
 
-def split_queries(network: DeployedMMMS) -> bool:
+def split_queries(network: Deployed) -> bool:
     """Split a single head's queries into groups that stand where heads stand.
 
     Every query is answered on its own, so any group of them can be. TensorRT fuses attention of several heads into one

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
-from mmms_deploy.export.rewrites import remaining
+from mmms_deploy.export.rewrites import names_for, remaining
 from mmms_deploy.export.rewrites.attention import fold_attention, plain_attention, split_queries
-from mmms_deploy.export.rewrites.deployed import DeployedMMMS
+from mmms_deploy.export.rewrites.deployed import Deployed, DeployedMMMS
 from mmms_deploy.export.rewrites.ffn import ffn_as_convs
 from mmms_deploy.export.rewrites.fpn import small_convolutions
 from mmms_deploy.export.rewrites.head import fold_head, matrix_resize
+from mmms_deploy.export.rewrites.skipclick import (
+    DeployedSkipClick,
+    fold_mix_attention,
+    shuffled_convolutions,
+    split_fusion,
+    split_skips,
+)
 from mmms_deploy.export.rewrites.stream import feature_biases, token_stream
 from mmms_deploy.export.rewrites.vit import fold_layer_scale, fold_normalisation, fold_vit_attention
-from mmms_deploy.models import MMMS
+from mmms_deploy.models import InteractiveNetwork
 
-FUNCTIONS: Mapping[str, Callable[[DeployedMMMS], bool]] = MappingProxyType(
+FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
     {
         function.__name__: function
         for function in (
@@ -30,6 +38,10 @@ FUNCTIONS: Mapping[str, Callable[[DeployedMMMS], bool]] = MappingProxyType(
             token_stream,
             feature_biases,
             small_convolutions,
+            split_skips,
+            split_fusion,
+            shuffled_convolutions,
+            fold_mix_attention,
             fold_vit_attention,
             fold_layer_scale,
             fold_normalisation,
@@ -38,9 +50,14 @@ FUNCTIONS: Mapping[str, Callable[[DeployedMMMS], bool]] = MappingProxyType(
 )
 """What each rewrite does, by name. Each returns whether there was anything to rewrite."""
 
+DEPLOYED: Mapping[str, Callable[[Any], Deployed]] = MappingProxyType(
+    {"mmms": DeployedMMMS, "skipclick": DeployedSkipClick}
+)
+"""What rewrites work on, by the network's family."""
+
 
 @torch.no_grad()
-def deploy_form(network: MMMS, skip: Collection[str] = frozenset()) -> tuple[DeployedMMMS, tuple[str, ...]]:
+def deploy_form(network: InteractiveNetwork, skip: Collection[str] = frozenset()) -> tuple[Deployed, tuple[str, ...]]:
     """Rewrite a network.
 
     Args:
@@ -55,6 +72,7 @@ def deploy_form(network: MMMS, skip: Collection[str] = frozenset()) -> tuple[Dep
     Raises:
         ValueError: A name is unknown.
     """
-    deployed = DeployedMMMS(network)
-    applied = tuple(name for name in remaining(skip) if FUNCTIONS[name](deployed))
+    deployed = DEPLOYED[network.config.family](network)
+    meant = names_for(network.config.family)
+    applied = tuple(name for name in remaining(skip) if name in meant and FUNCTIONS[name](deployed))
     return deployed.eval(), applied

@@ -1,4 +1,4 @@
-"""The network that rewrites work on: MMMS with modules of its own and, at first, the paper network's weights."""
+"""The networks that rewrites work on: with modules of their own and, at first, the paper network's weights."""
 
 from __future__ import annotations
 
@@ -7,37 +7,59 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from mmms_deploy.models import MMMS
+from mmms_deploy.models import MMMS, InteractiveNetwork
 from mmms_deploy.models.fpn import Resize
 from mmms_deploy.models.segformer import tokens
 
 
-class DeployedMMMS(MMMS):
-    """MMMS in a form that engines run faster: the same interface, the same answers.
+class Deployed(InteractiveNetwork):
+    """A network in a form that engines run faster: the same interface, the same answers.
 
-    Its features may mean something else than the paper's f_mix: whatever depends on the image alone may already be in
-    them. They fit its own :meth:`respond`, and no other network's.
+    Its features may mean something else than the paper's: whatever depends on the image alone may already be in them.
+    They fit its own :meth:`respond`, and no other network's.
 
     Args:
         network: The network in the paper's form. Its modules are copied, its weights are shared; so a rewrite puts
             another weight into a module and never writes into a weight.
 
     Attributes:
-        token_features: Whether features are tokens (B, H/i * W/i, C_i) instead of maps (B, C_i, H/i, W/i).
-        feature_biases: What is added to the features' maps, (C_i,) per scale; empty for nothing.
-        enlarge: Brings logits (B, 1, H/4, W/4) to (B, 1, H, W).
+        enlarge: Brings logits (B, 1, *coarse_size) to (B, 1, H, W).
+        coarse_size: Height and width of the logits before that.
+        corners: Whether corners are aligned in that.
     """
 
-    def __init__(self, network: MMMS) -> None:
+    enlarge: nn.Module
+    coarse_size: tuple[int, int]
+    corners: bool
+
+    def __init__(self, network: InteractiveNetwork) -> None:
         nn.Module.__init__(self)
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         self.config = network.config
+        self.feature_names = network.feature_names
         self.fuser = None
         for name, part in copy.deepcopy(dict(network.named_children()), shared).items():
             setattr(self, name, part)
+
+
+class DeployedMMMS(Deployed, MMMS):
+    """MMMS in a form that engines run faster.
+
+    Args:
+        network: The network in the paper's form.
+
+    Attributes:
+        token_features: Whether features are tokens (B, H/i * W/i, C_i) instead of maps (B, C_i, H/i, W/i).
+        feature_biases: What is added to the features' maps, (C_i,) per scale; empty for nothing.
+    """
+
+    def __init__(self, network: MMMS) -> None:
+        super().__init__(network)
         self.token_features = False
         self.feature_biases = nn.ParameterList()
-        self.enlarge: nn.Module = Resize(network.config.size)
+        height, width = network.config.size
+        self.coarse_size, self.corners = (height // 4, width // 4), False
+        self.enlarge = Resize(network.config.size)
 
     def mix(
         self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmms_deploy.export.rewrites.deployed import DeployedMMMS, pointwise_of, replace_modules
+from mmms_deploy.export.rewrites.deployed import Deployed, pointwise_of, replace_modules
 from mmms_deploy.models.segformer import MixFFN, as_map, tokens
 
 
@@ -31,6 +31,6 @@ class ConvMixFFN(nn.Module):
         return tokens(self.fc2(F.gelu(self.dwconv(self.fc1(as_map(x, height, width))))))
 
 
-def ffn_as_convs(network: DeployedMMMS) -> bool:
+def ffn_as_convs(network: Deployed) -> bool:
     """Run Mix-FFN's linears as 1x1 convolutions; see :class:`ConvMixFFN`."""
     return replace_modules(network, MixFFN, ConvMixFFN)

@@ -11,9 +11,9 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from mmms_deploy.export.rewrites.deployed import DeployedMMMS, pointwise_of
+from mmms_deploy.export.rewrites.deployed import Deployed, pointwise_of
 from mmms_deploy.export.rewrites.interpolation import interpolation_matrix, moved
-from mmms_deploy.models.fpn import Resize
+from mmms_deploy.models.fpn import SCALES, Resize
 
 Size = tuple[int, int]
 
@@ -89,18 +89,22 @@ class ShrunkConv(nn.Module):
         return out
 
 
-def small_convolutions(network: DeployedMMMS) -> bool:
-    """Let each of ParallelFPN's 3x3 convolutions work on the smaller of the two maps beside its interpolation.
+def small_convolutions(network: Deployed) -> bool:
+    """Let each 3x3 convolution of ParallelFPN, and of its inverse, work on the smaller map beside its interpolation.
 
     An interpolation to the size that its map already has is left out.
     """
     (height, width), (rows, columns) = network.config.size, network.backbone.patch
+    scales = [(height // scale, width // scale) for scale in SCALES]
     changed = False
-    for name, branch in list(network.fpn.named_children()):
-        layers = list(branch.children())
-        smaller = _at_smaller_size(layers, (height // rows, width // columns))
-        changed = changed or len(smaller) < len(layers)
-        setattr(network.fpn, name, nn.Sequential(*smaller))
+    for pyramid, sizes in (("fpn", [(height // rows, width // columns)] * 4), ("inverse_fpn", scales)):
+        owner: nn.Module | None = getattr(network, pyramid, None)
+        branches = [] if owner is None else list(owner.named_children())
+        for (name, branch), size in zip(branches, sizes, strict=False):
+            layers = list(branch.children())
+            smaller = _at_smaller_size(layers, size)
+            changed = changed or len(smaller) < len(layers)
+            setattr(owner, name, nn.Sequential(*smaller))
     return changed
 
 

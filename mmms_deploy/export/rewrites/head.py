@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmms_deploy.export.rewrites.deployed import DeployedMMMS, pointwise_of
+from mmms_deploy.export.rewrites.deployed import Deployed, DeployedMMMS, pointwise_of
 from mmms_deploy.export.rewrites.interpolation import interpolation_matrix
 from mmms_deploy.models.segformer import SegFormerHead
 
@@ -68,20 +68,21 @@ class MatrixResize(nn.Module):
     Args:
         source: (H, W) before.
         target: (H', W') after.
+        corners: Whether corners are aligned.
     """
 
-    def __init__(self, source: tuple[int, int], target: tuple[int, int]) -> None:
+    def __init__(self, source: tuple[int, int], target: tuple[int, int], *, corners: bool = False) -> None:
         super().__init__()
-        self.register_buffer("rows", interpolation_matrix(source[0], target[0]))
-        self.register_buffer("columns", interpolation_matrix(source[1], target[1]).T.contiguous())
+        rows, columns = (interpolation_matrix(s, t, corners=corners) for s, t in zip(source, target, strict=True))
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns.T.contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H', W')."""
         return self.get_buffer("rows") @ (x @ self.get_buffer("columns"))
 
 
-def matrix_resize(network: DeployedMMMS) -> bool:
+def matrix_resize(network: Deployed) -> bool:
     """Enlarge the logits, one channel, by matrix products; see :class:`MatrixResize`."""
-    height, width = network.config.size
-    network.enlarge = MatrixResize((height // 4, width // 4), (height, width))
+    network.enlarge = MatrixResize(network.coarse_size, network.config.size, corners=network.corners)
     return True

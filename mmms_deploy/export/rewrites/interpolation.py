@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def interpolation_matrix(source: int, target: int) -> Tensor:
-    """Return linear interpolation, torch's with ``align_corners=False``, as a (target, source) matrix.
+def interpolation_matrix(source: int, target: int, *, corners: bool = False) -> Tensor:
+    """Return linear interpolation, torch's with ``align_corners=corners``, as a (target, source) matrix.
 
     Its rows sum to one. Bilinear interpolation of a map x is R x C^T with the matrices of its rows and its columns.
     """
-    columns = F.interpolate(torch.eye(source)[None], size=target, mode="linear", align_corners=False)
+    columns = F.interpolate(torch.eye(source)[None], size=target, mode="linear", align_corners=corners)
     return columns[0].T.contiguous()
 
 

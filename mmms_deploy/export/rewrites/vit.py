@@ -15,7 +15,7 @@ from timm.models.vision_transformer_sam import Attention as SAMAttention
 from torch import Tensor, nn
 
 from mmms_deploy.contract import ImageSpec
-from mmms_deploy.export.rewrites.deployed import DeployedMMMS, linear_of, replace_modules
+from mmms_deploy.export.rewrites.deployed import Deployed, linear_of, replace_modules
 
 
 class PlainViTAttention(nn.Module):
@@ -97,28 +97,31 @@ def _gathered(table: Tensor) -> Tensor:
     return table[places[:, None] - places[None, :] + len(places) - 1].transpose(1, 2).contiguous()
 
 
-def fold_vit_attention(network: DeployedMMMS) -> bool:
+def fold_vit_attention(network: Deployed) -> bool:
     """Fold the factor and two of the three biases of the backbone's attention, and SAM's relative positions.
 
     See :class:`PlainViTAttention` and :class:`PlainSAMAttention`.
     """
 
-    def normless(attention: Any) -> bool:
-        extras = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
-        return all(extra is None or isinstance(extra, nn.Identity) for extra in extras)
-
-    def plain(attention: Any) -> nn.Module | None:
-        return PlainViTAttention(attention) if normless(attention) else None
-
     def sam(attention: Any) -> nn.Module | None:
         positioned = attention.use_rel_pos and attention.rope is None
-        return PlainSAMAttention(attention) if positioned and normless(attention) else None
+        return PlainSAMAttention(attention) if positioned and _normless(attention) else None
 
-    changed = replace_modules(network.backbone, Attention, plain)
+    changed = replace_modules(network.backbone, Attention, fold_plain_attention)
     return replace_modules(network.backbone, SAMAttention, sam) or changed
 
 
-def fold_layer_scale(network: DeployedMMMS) -> bool:
+def fold_plain_attention(attention: Any) -> nn.Module | None:
+    """Return a plain ViT's attention in its folded form, or None where it has more than plain attention has."""
+    return PlainViTAttention(attention) if _normless(attention) else None
+
+
+def _normless(attention: Any) -> bool:
+    extras = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
+    return all(extra is None or isinstance(extra, nn.Identity) for extra in extras)
+
+
+def fold_layer_scale(network: Deployed) -> bool:
     """Fold LayerScale into the linear before it: gamma (W x + b) = (gamma W) x + gamma b, channel by channel."""
     changed = False
     for block in network.backbone.modules():
@@ -134,7 +137,7 @@ def fold_layer_scale(network: DeployedMMMS) -> bool:
     return changed
 
 
-def fold_normalisation(network: DeployedMMMS) -> bool:
+def fold_normalisation(network: Deployed) -> bool:
     """Fold the image's scale, mean and standard deviation into the backbone's patch embedding.
 
     W ((s p - m) / d) + b = (W s / d) p + (b - W m / d). That holds at the borders too because the patch embedding has
