@@ -1,0 +1,406 @@
+"""What exporting full-size MMMS costs and gives, for each backbone and each number of modalities; random weights.
+
+    python benchmarks/export_table.py                          all of them (half an hour, 16 GB of memory)
+    python benchmarks/export_table.py --only dinov2 mae        some of them
+    python benchmarks/export_table.py --keep bundles           keeps the bundles
+
+Each network is exported, gate and all, in a process of its own, one after the other. Writes
+benchmarks/results/export.md and export.json. Needs the [export,cpu] extras. Nothing here is imported by the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+HERE = Path(__file__).parent
+SEED = 0
+CHANNELS = 3
+"""Of every modality, as in the paper's Table VI."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to export.
+
+    Attributes:
+        key: Its name on the command line.
+        backbone: Its backbone, for people.
+        inputs: Its inputs, for people.
+        overrides: Fields of its description that differ from the full-size default.
+        paper: Its parameters in millions by the paper's Table VI; None where it has no such entry.
+    """
+
+    key: str
+    backbone: str
+    inputs: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    paper: float | None = None
+
+
+def _with(*modalities: str) -> dict[str, Any]:
+    return {"modalities": [{"name": name, "channels": CHANNELS} for name in modalities]}
+
+
+def _on(backbone: str) -> dict[str, Any]:
+    return {"backbone": {"name": backbone}}
+
+
+NETWORKS = (
+    Network("dinov2", "DINOv2-B14 reg", "RGB", paper=125.2),
+    Network("dinov2-1", "DINOv2-B14 reg", "RGB + depth", _with("depth"), paper=144.1),
+    Network("dinov2-2", "DINOv2-B14 reg", "RGB + depth + lidar", _with("depth", "lidar"), paper=159.7),
+    Network("dinov2-3", "DINOv2-B14 reg", "RGB + depth + lidar + event", _with("depth", "lidar", "event"), paper=175.3),
+    Network("mae", "MAE-B16", "RGB", _on("mae_b16")),
+    Network("sam", "SAM-B16", "RGB", _on("sam_b16")),
+    Network("ijepa", "I-JEPA-H16", "RGB", _on("ijepa_h16")),
+)
+
+
+@dataclass
+class StageFacts:
+    """A stage: how often it runs, its ONNX nodes, 10^9 operations, MB of its files, MB of features it passes on."""
+
+    name: str
+    rate: str
+    nodes: int
+    gflop: float | None
+    megabytes: float
+    features: float
+
+
+@dataclass
+class GateFacts:
+    """The worst number of one comparison of the gate."""
+
+    name: str
+    measure: str
+    worst: float
+    limit: float
+    samples: int
+
+
+@dataclass
+class Row:
+    """What was measured of one network.
+
+    Attributes:
+        key: The network.
+        backbone: For people.
+        inputs: For people.
+        paper: The paper's parameters, in millions.
+        parameters: Parameters of the network as loaded, in millions.
+        seconds: Export and gate together.
+        peak: Most memory that its process held, in GiB.
+        stages: Its stages.
+        gate: Its gate.
+        rewrites: The exact rewrites that found something to do.
+        why: Why nothing was measured; empty when something was.
+    """
+
+    key: str
+    backbone: str
+    inputs: str
+    paper: float | None = None
+    parameters: float | None = None
+    seconds: float | None = None
+    peak: float | None = None
+    stages: list[StageFacts] = field(default_factory=list)
+    gate: list[GateFacts] = field(default_factory=list)
+    rewrites: list[str] = field(default_factory=list)
+    why: str = ""
+
+    def gflop(self, rate: str) -> float | None:
+        """10^9 operations of all stages that run at one rate; None when one could not be counted."""
+        counts = [stage.gflop for stage in self.stages if (stage.rate == "click") == (rate == "click")]
+        return None if not counts or None in counts else sum(count for count in counts if count is not None)
+
+    def megabytes(self, rate: str) -> float:
+        """MB of the graphs that run at one rate."""
+        return sum(stage.megabytes for stage in self.stages if (stage.rate == "click") == (rate == "click"))
+
+    def features(self) -> float:
+        """MB of features that the last stage before the clicks leaves resident."""
+        before = [stage.features for stage in self.stages if stage.rate != "click"]
+        return before[-1] if before else 0.0
+
+
+# --- in the child -----------------------------------------------------------------------------------------------------
+
+
+def export_here(network: Network, out: Path, on_step: Callable[[str], None]) -> Row:
+    """Export a network in this process.
+
+    Args:
+        network: The network.
+        out: Where its bundle goes.
+        on_step: Called with the name of each step.
+
+    Returns:
+        What was measured; the peak is that of this whole process.
+    """
+    import resource
+
+    from mmms_deploy.bench.errors import NotMeasuredError
+    from mmms_deploy.bench.flops import count_flops
+    from mmms_deploy.bundle import Precision, Role
+    from mmms_deploy.export.exporter import Source, export_bundle
+
+    start = perf_counter()
+    report = export_bundle(Source(random_seed=SEED, overrides=network.overrides), out, overwrite=True, on_step=on_step)
+    seconds = perf_counter() - start
+    # Before anything is counted, because that reads the graphs again.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
+    manifest = report.bundle.manifest
+    stages = []
+    for stage in manifest.stages:
+        graph = stage.graphs[Precision.FP32]
+        try:
+            gflop = count_flops(report.bundle.file(graph.file)) / 1e9
+        except NotMeasuredError:
+            gflop = None
+        stages.append(
+            StageFacts(
+                name=stage.name,
+                rate=stage.rate.name.lower(),
+                nodes=report.nodes[stage.name],
+                gflop=gflop,
+                megabytes=sum(manifest.files[name].size for name in (graph.file, graph.data) if name) / 1e6,
+                features=sum(spec.nbytes for spec in graph.outputs if spec.role is Role.FEATURE) / 1e6,
+            )
+        )
+    return Row(
+        key=network.key,
+        backbone=network.backbone,
+        inputs=network.inputs,
+        paper=network.paper,
+        parameters=manifest.provenance.parameters / 1e6,
+        seconds=seconds,
+        peak=peak,
+        stages=stages,
+        gate=[GateFacts(c.name, c.measure, c.worst, c.limit, c.samples) for c in manifest.gate],
+        rewrites=list(manifest.provenance.rewrites),
+    )
+
+
+def _child(network: Network, out: Path) -> int:
+    """Export, and tell the parent the steps and the result as lines of JSON."""
+    from mmms_deploy.errors import MMMSDeployError
+
+    def tell(**line: Any) -> None:
+        print(json.dumps(line), flush=True)
+
+    try:
+        row = export_here(network, out, lambda name: tell(step=name))
+    except MMMSDeployError as error:
+        tell(why=str(error))
+        return 1
+    tell(row=asdict(row))
+    return 0
+
+
+# --- in the parent ----------------------------------------------------------------------------------------------------
+
+
+def export_alone(network: Network, out: Path, on_step: Callable[[str], None] = lambda name: None) -> Row:
+    """Export a network in a process of its own.
+
+    Args:
+        network: The network.
+        out: Where its bundle goes.
+        on_step: Called with the name of each step.
+
+    Returns:
+        What was measured, or why nothing was.
+    """
+    command = [sys.executable, __file__, "--child", json.dumps(asdict(network)), "--keep", str(out)]
+    found: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
+    ):
+        for text in child.stdout or ():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # a library's chatter
+            if "step" in line:
+                on_step(line["step"])
+            else:
+                found = line
+        code = child.wait()
+        errors.seek(0)
+        last = errors.read().strip().splitlines()[-1:]
+    if "row" in found:
+        return row_of(found["row"])
+    why = found.get("why") or f"the process ended with {code}" + (f": {last[0]}" if last else "")
+    return Row(network.key, network.backbone, network.inputs, network.paper, why=why)
+
+
+def row_of(raw: dict[str, Any]) -> Row:
+    """Return a row as it was before it became JSON."""
+    stages = [StageFacts(**stage) for stage in raw.pop("stages")]
+    return Row(**raw | {"stages": stages, "gate": [GateFacts(**check) for check in raw["gate"]]})
+
+
+def _shown(value: float | None, digits: int = 1) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+HEADINGS = (
+    ("parameters, M", "weights\nM"),
+    ("paper, M", "paper\nM"),
+    ("GFLOP an image", "image\nGFLOP"),
+    ("GFLOP a click", "click\nGFLOP"),
+    ("MB an image", "image\nMB"),
+    ("MB a click", "click\nMB"),
+    ("features, MB", "kept\nMB"),
+    ("export, s", "time\ns"),
+    ("peak, GiB", "peak\nGiB"),
+    ("of the gate's limits", "gate\nused"),
+)
+"""Of the page, and of the terminal, which may be narrow."""
+
+
+def cells(row: Row) -> list[str]:
+    """The row's numbers, in the order of ``HEADINGS``."""
+    shares = [check.worst / check.limit for check in row.gate]
+    return [
+        _shown(row.parameters),
+        _shown(row.paper),
+        _shown(row.gflop("image")),
+        _shown(row.gflop("click")),
+        _shown(row.megabytes("image")),
+        _shown(row.megabytes("click")),
+        _shown(row.features()),
+        _shown(row.seconds, 0),
+        _shown(row.peak),
+        f"{max(shares):.1%}" if shares else "",
+    ]
+
+
+def markdown(rows: Sequence[Row], machine: Sequence[tuple[str, str]]) -> str:
+    """Return all rows as a page.
+
+    Args:
+        rows: What was measured.
+        machine: The machine, as pairs of a heading and a text.
+    """
+    lines = [
+        "# Export",
+        "",
+        "Full-size MMMS at 448 x 448, random weights, float32 graphs; each network exported and proven in a process of"
+        " its own. *paper*: its Table VI. *features*: what stays resident between an image and its clicks. *peak*: the"
+        " most memory the process held. *of the gate's limits*: how much of its limit the worst comparison used.",
+        "",
+        f"| backbone | inputs | {' | '.join(long for long, _ in HEADINGS)} |",
+        "|---|---|" + "---:|" * len(HEADINGS),
+    ]
+    for row in rows:
+        shown = (
+            f"not measured: {row.why.splitlines()[0]}" + " |" * len(HEADINGS[1:]) if row.why else " | ".join(cells(row))
+        )
+        lines.append(f"| {row.backbone} | {row.inputs} | {shown} |")
+    lines += ["", "## The gate's worst numbers", ""]
+    checks = list(dict.fromkeys((check.name, check.measure, check.limit) for row in rows for check in row.gate))
+    proven = [row for row in rows if row.gate]
+    lines.append("| compared | measure | limit | " + " | ".join(f"{r.backbone}, {r.inputs}" for r in proven) + " |")
+    lines.append("|---|---|---:|" + "---:|" * len(proven))
+    for name, measure, limit in checks:
+        worst = [[c.worst for c in row.gate if (c.name, c.measure) == (name, measure)] for row in proven]
+        shown = " | ".join(f"{values[0]:.1e}" if values else "" for values in worst)
+        lines.append(f"| {name} | {measure} | {limit:g} | {shown} |")
+    lines += ["", "## Machine", "", "| | |", "|---|---|", *(f"| {what} | {text} |" for what, text in machine)]
+    return "\n".join(lines) + "\n"
+
+
+def _print(rows: Sequence[Row], console: Console) -> None:
+    table = Table("network", box=box.SIMPLE, padding=(0, 0, 0, 1))
+    for _, short in HEADINGS:
+        table.add_column(short, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row.key, *([] if row.why else cells(row)))
+    console.print(table)
+    for row in rows:
+        if row.why:
+            console.print(f"[yellow]{row.key}[/]: not measured: {row.why}")
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", choices=[n.key for n in NETWORKS], help="networks to export (default: all)"
+    )
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the bundles here (default: they are removed)")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of results")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 1 when a network could not be exported."""
+    options = _options().parse_args(arguments)
+    if options.child is not None:
+        return _child(Network(**json.loads(options.child)), options.keep)
+    import msgspec
+
+    from mmms_deploy.bench.machine import OtherPrograms, describe_machine
+    from mmms_deploy.bench.text import machine_lines
+    from mmms_deploy.contract import to_builtins
+    from mmms_deploy.export.exporter import count_steps
+    from mmms_deploy.export.samples import sample_images
+    from mmms_deploy.reporting.files import write_text
+
+    wanted = [network for network in NETWORKS if not options.only or network.key in options.only]
+    steps = count_steps(len(sample_images(())))
+    rows = []
+    others = OtherPrograms()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as progress:
+        total = progress.add_task("networks", total=len(wanted))
+        for network in wanted:
+            task = progress.add_task(f"{network.key}: starting", total=steps)
+
+            def on_step(name: str, task: Any = task, key: str = network.key) -> None:
+                progress.update(task, description=f"{key}: {name}")
+                progress.advance(task)
+
+            with tempfile.TemporaryDirectory(prefix="mmms-export-") as folder:
+                out = (options.keep or Path(folder)) / f"export-{network.key}"
+                rows.append(export_alone(network, out, on_step))
+            progress.remove_task(task)
+            progress.advance(total)
+            made = rows[-1]
+            console.print(f"{network.key}: {made.why or f'{made.seconds:.0f} s, {made.peak:.1f} GiB'}")
+    machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
+    content = {
+        "schema": 1,
+        "kind": "benchmarks/export",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": to_builtins(machine),
+        "rows": [asdict(row) for row in rows],
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_text(options.out / "export.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_text(options.out / "export.md", markdown(rows, machine_lines(machine)).encode())
+    _print(rows, Console())
+    return 1 if any(row.why for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
