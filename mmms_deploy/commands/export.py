@@ -94,7 +94,11 @@ Examples:
     metavar="FILE",
     help="Weights of the frozen backbone, as its release names them, when the checkpoint does not hold them.",
 )
-@click.option("--backbone", metavar="NAME", help="Backbone: dinov2_b14_reg, or timm:NAME for any timm ViT.")
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    help="Backbone: dinov2_b14_reg, mae_b16, sam_b16, ijepa_h16, or timm:NAME for any plain ViT of timm.",
+)
 @click.option(
     "--size", type=SizeType(), help="Network size, H or HxW, in pixels.  [default: the description's, else 448]"
 )

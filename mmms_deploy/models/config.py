@@ -25,7 +25,8 @@ class BackboneConfig(Struct, frozen=True, kw_only=True):
     """FM_RGB, the frozen ViT (paper section IV).
 
     Attributes:
-        name: ``dinov2_b14_reg`` (official release names), or ``timm:NAME`` for any timm ViT under timm's names.
+        name: A release by name (docs/backbones.md: ``dinov2_b14_reg``, ``mae_b16``, ``sam_b16``, ``ijepa_h16``), or
+            ``timm:NAME`` for any timm ViT under timm's names.
         blocks: One-based numbers of the four blocks whose raw outputs are F^(1..4); None takes depth/4 steps
             (3, 6, 9, 12 for a ViT-B).
         overrides: Keyword arguments for ``timm.create_model`` (``embed_dim``, ``depth``, ``num_heads``, ...).
