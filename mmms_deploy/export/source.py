@@ -15,6 +15,7 @@ from mmms_deploy.errors import DescriptionError
 from mmms_deploy.models import InteractiveNetwork, NetworkConfig
 from mmms_deploy.models.checkpoint import (
     BACKBONE_PREFIX,
+    CheckpointFile,
     load_weights,
     parse_description,
     random_network,
@@ -104,7 +105,7 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
     backbone = read_checkpoint_file(source.backbone_checkpoint) if source.backbone_checkpoint else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build_network(_describe(source, file.description))
+        network = build_network(_describe(source, file))
     if black_box and backbone is None and not any(name.startswith(BACKBONE_PREFIX) for name in file.state):
         stand_in = {n: t for n, t in release_state(network).items() if n.startswith(BACKBONE_PREFIX)}
         file = replace(file, state={**file.state, **stand_in})
@@ -115,8 +116,10 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
     return SourcedNetwork(network.eval(), hashes)
 
 
-def _describe(source: Source, own: dict[str, Any] | None) -> NetworkConfig:
-    given = read_description(source.description) if source.description else own
+def _describe(source: Source, file: CheckpointFile | None) -> NetworkConfig:
+    given = read_description(source.description) if source.description else file.description if file else None
+    if given is None and file is not None and file.problem is not None:
+        raise file.problem
     overrides = dict(source.overrides or {})
     if given is None and not overrides and source.checkpoint is not None:
         raise DescriptionError(
