@@ -191,3 +191,23 @@ class DatasetOptionError(DatasetError):
 
 class DatasetLibraryError(DatasetError):
     """The library that reads a data set's files (SciPy, pycocotools, OpenCV) is not installed."""
+
+
+class PredictorError(EvaluationError):
+    """What is evaluated was used in a way it cannot serve."""
+
+
+class EvaluationModalityError(EvaluationError):
+    """A bundle and a data set do not have the same modalities."""
+
+
+class EvaluationSettingsError(EvaluationError):
+    """An evaluation was asked for with other settings than the one it would continue, or with impossible ones."""
+
+
+class CaseError(EvaluationError):
+    """There is no such case in an evaluation's results."""
+
+
+class EvaluationLibraryError(EvaluationError):
+    """A library that an evaluation was asked to use (pyarrow) is not installed."""

@@ -1,16 +1,135 @@
-"""Evaluation of interactive segmentation: the simulated annotator and the measures. NumPy only, no torch."""
+"""Evaluation of interactive segmentation: simulated clicks, measures, data sets, comparison. No torch.
 
-from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick, distance_to_border, next_click
-from mmms_deploy.evaluation.measures import Summary, iou, iou_after, noc, summarise
+Any predictor can be evaluated: a ``Session``, an object with ``set_image`` and ``click``, or a plain function through
+:class:`~mmms_deploy.evaluation.predictor.FunctionPredictor`. Names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick, next_click
+    from mmms_deploy.evaluation.bundles import BundlePredictor, BundleSource
+    from mmms_deploy.evaluation.clicking import ObjectResult, click_through
+    from mmms_deploy.evaluation.comparison import Comparison, compare, paired_interval
+    from mmms_deploy.evaluation.datasets import DATASETS, open_dataset, parse_dataset_argument
+    from mmms_deploy.evaluation.depth import distance_to_border
+    from mmms_deploy.evaluation.measures import (
+        Summary,
+        area_under_curve,
+        boundary_iou,
+        clicks_to_reach,
+        iou,
+        iou_after,
+        noc,
+        summarise,
+    )
+    from mmms_deploy.evaluation.page import render_page
+    from mmms_deploy.evaluation.predictor import FunctionPredictor, Predictor
+    from mmms_deploy.evaluation.results import PredictorFacts, SceneResult
+    from mmms_deploy.evaluation.run import Contestant, Entry, Evaluation, evaluate
+    from mmms_deploy.evaluation.scene import Dataset, Scene, Surface
+    from mmms_deploy.evaluation.settings import Protocol, Settings
+    from mmms_deploy.evaluation.summary import DatasetSummary, summarise_run
+    from mmms_deploy.evaluation.surfaces import JointMask, multi_instance, multi_surface
+
+_HOME = {
+    "DATASETS": "datasets",
+    "Annotator": "annotator",
+    "BundlePredictor": "bundles",
+    "BundleSource": "bundles",
+    "Comparison": "comparison",
+    "Contestant": "run",
+    "Dataset": "scene",
+    "DatasetSummary": "summary",
+    "Entry": "run",
+    "Evaluation": "run",
+    "FunctionPredictor": "predictor",
+    "JointMask": "surfaces",
+    "ObjectResult": "clicking",
+    "Predictor": "predictor",
+    "PredictorFacts": "results",
+    "Protocol": "settings",
+    "Scene": "scene",
+    "SceneResult": "results",
+    "Settings": "settings",
+    "SimulatedClick": "annotator",
+    "Summary": "measures",
+    "Surface": "scene",
+    "area_under_curve": "measures",
+    "boundary_iou": "measures",
+    "click_through": "clicking",
+    "clicks_to_reach": "measures",
+    "compare": "comparison",
+    "distance_to_border": "depth",
+    "evaluate": "run",
+    "iou": "measures",
+    "iou_after": "measures",
+    "multi_instance": "surfaces",
+    "multi_surface": "surfaces",
+    "next_click": "annotator",
+    "noc": "measures",
+    "open_dataset": "datasets",
+    "paired_interval": "comparison",
+    "parse_dataset_argument": "datasets",
+    "render_page": "page",
+    "summarise": "measures",
+    "summarise_run": "summary",
+}
 
 __all__ = [
+    "DATASETS",
     "Annotator",
+    "BundlePredictor",
+    "BundleSource",
+    "Comparison",
+    "Contestant",
+    "Dataset",
+    "DatasetSummary",
+    "Entry",
+    "Evaluation",
+    "FunctionPredictor",
+    "JointMask",
+    "ObjectResult",
+    "Predictor",
+    "PredictorFacts",
+    "Protocol",
+    "Scene",
+    "SceneResult",
+    "Settings",
     "SimulatedClick",
     "Summary",
+    "Surface",
+    "area_under_curve",
+    "boundary_iou",
+    "click_through",
+    "clicks_to_reach",
+    "compare",
     "distance_to_border",
+    "evaluate",
     "iou",
     "iou_after",
+    "multi_instance",
+    "multi_surface",
     "next_click",
     "noc",
+    "open_dataset",
+    "paired_interval",
+    "parse_dataset_argument",
+    "render_page",
     "summarise",
+    "summarise_run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -128,9 +128,9 @@ def and_down(target: Bits, bits: Bits, by: int) -> None:
         target[:-by] = 0
 
 
-def _wider_square(squares: Bits, by: int) -> Bits:
+def _wider_square(corners: Bits, by: int) -> Bits:
     """From the upper left corners of squares of side n, those of side n + by, for by <= n."""
-    wider = squares & across(squares, by)
+    wider = corners & across(corners, by)
     and_down(wider, wider.copy(), by)
     return wider
 
@@ -144,8 +144,8 @@ def _wider_diamond(diamonds: Bits, by: int) -> Bits:
     return wider
 
 
-def _squares(region: Bits, side: int) -> Bits:
-    """Centres of the squares of an odd side that lie in the region."""
+def squares(region: Bits, side: int) -> Bits:
+    """Centres of the squares of an odd side that lie in the region: its erosion by one; the border is outside."""
     corners, size = region, 1
     while size < side:
         step = min(size, side - size)
@@ -211,7 +211,7 @@ def bounds(region: Bits, clicked: Bits | None = None) -> Bounds:
     high = min(2 * square**2, diamond**2)
     # A pixel at the centre of the largest shape has that depth at least, and often the greatest one: it is measured.
     low = 1
-    for shapes in (_diamonds(region, diamond), _squares(region, 2 * square - 1)):
+    for shapes in (_diamonds(region, diamond), squares(region, 2 * square - 1)):
         centres = shapes & free
         if centres.any():
             low = max(low, _depth_at(region, *_first(centres), math.isqrt(high)))
@@ -259,7 +259,7 @@ def deepest(region: Bits, clicked: Bits | None, found: Bounds, least: int = 1) -
     low = max(found.low, least)
     if found.low == 0 or low > found.high:
         return 0, 0, 0
-    candidates = _squares(region, 2 * _root_up(-(-low // 2)) - 1)
+    candidates = squares(region, 2 * _root_up(-(-low // 2)) - 1)
     candidates &= _diamonds(region, _root_up(low))
     if clicked is not None:
         candidates &= ~clicked

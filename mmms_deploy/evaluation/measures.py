@@ -1,11 +1,13 @@
-"""Measures of interactive segmentation: IoU, and the number of clicks (NoC) that an IoU takes.
+"""Measures of one object at a time: IoU, boundary IoU, and the number of clicks (NoC) that an IoU takes.
 
 NoC@t, failures and the limit of 20 clicks follow RITM's protocol (ICIP 2022), which MMMS uses (arXiv 2509.12963,
-section V).
+section V). Boundary IoU: B. Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR
+2021.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +17,12 @@ from numpy.typing import NDArray
 
 from mmms_deploy.errors import MeasureError
 from mmms_deploy.evaluation.annotator import as_mask
+from mmms_deploy.evaluation.depth import Mask, pack, squares, unpack
 
 MAX_CLICKS = 20
 """Clicks after which an object counts as failed."""
+BOUNDARY_RATIO = 0.02
+"""Width of the band of boundary IoU, as a share of the image's diagonal."""
 
 
 def iou(prediction: NDArray[Any], ground_truth: NDArray[Any], void: NDArray[Any] | None = None) -> float:
@@ -42,6 +47,55 @@ def iou(prediction: NDArray[Any], ground_truth: NDArray[Any], void: NDArray[Any]
         both, either = both & counted, either & counted
     union = int(np.count_nonzero(either))
     return int(np.count_nonzero(both)) / union if union else 1.0
+
+
+def boundary_of(mask: NDArray[Any], ratio: float = BOUNDARY_RATIO) -> Mask:
+    """The inner boundary band of a mask: its pixels within d (chessboard distance) of the outside.
+
+    d is ``ratio`` times the image's diagonal, rounded, at least 1 pixel; the image's border counts as outside. The band
+    is the mask without its d-fold erosion by a square of 3 x 3, as in the authors' code.
+
+    Args:
+        mask: (H, W), bool or integers, nonzero inside.
+        ratio: Width of the band as a share of the diagonal.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        MaskError: The mask has the wrong shape or type.
+    """
+    inside = as_mask("mask", mask)
+    height, width = inside.shape
+    band = max(1, round(ratio * math.hypot(height, width)))
+    bits = pack(inside)
+    return unpack(bits & ~squares(bits, 2 * band + 1))[:, :width]
+
+
+def boundary_iou(
+    prediction: NDArray[Any],
+    ground_truth: NDArray[Any],
+    void: NDArray[Any] | None = None,
+    ratio: float = BOUNDARY_RATIO,
+) -> float:
+    """Boundary IoU: intersection over union of the two masks' inner boundary bands.
+
+    Args:
+        prediction: (H, W), bool or integers, nonzero where the object is predicted.
+        ground_truth: (H, W), bool or integers, nonzero on the object.
+        void: (H, W), nonzero on pixels of the bands that are left out; ``None`` for none. The bands are those of the
+            masks as they are, so that void does not become a boundary.
+        ratio: Width of the bands as a share of the image's diagonal.
+
+    Returns:
+        A number from 0 to 1; 1 when both bands are empty.
+
+    Raises:
+        MaskError: A mask has the wrong shape or type.
+    """
+    truth = as_mask("ground_truth", ground_truth)
+    guess = as_mask("prediction", prediction, truth.shape)
+    return iou(boundary_of(guess, ratio), boundary_of(truth, ratio), void)
 
 
 def noc(ious: Sequence[float], threshold: float, max_clicks: int = MAX_CLICKS) -> int:
@@ -95,6 +149,28 @@ def iou_after(ious: Sequence[float], clicks: int) -> float:
     return ious[min(clicks, len(ious)) - 1]
 
 
+def area_under_curve(ious: Sequence[float], max_clicks: int = MAX_CLICKS) -> float:
+    """AuC of one object: the area under its IoU by clicks from click 1 to the limit, over the number of steps.
+
+    By trapezoids, so that it is the mean height of the curve that a plot shows. After an annotator stopped, the last
+    IoU stays.
+
+    Args:
+        ious: IoU after click 1, 2, ...
+        max_clicks: The limit; with a limit of 1 it is the IoU after the first click.
+
+    Returns:
+        A number from 0 to 1.
+
+    Raises:
+        MeasureError: There is no IoU, or the limit is below 1.
+    """
+    curve = [iou_after(ious, k) for k in range(1, max_clicks + 1)] or [iou_after(ious, max_clicks)]
+    if len(curve) == 1:
+        return curve[0]
+    return (sum(curve) - (curve[0] + curve[-1]) / 2) / (len(curve) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The measures of a set of objects.
@@ -104,6 +180,11 @@ class Summary:
         mean_iou: Mean IoU (0..1) after each asked number of clicks.
         noc: Mean NoC by threshold (a fraction); failures count as ``max_clicks``.
         failures: Share (0..1) of the objects that never reach the threshold, by threshold.
+        failed: Their number.
+        at_limit: Number of objects whose NoC is the limit, by threshold: the failures as RITM's code and many papers
+            count them (NoF), in which reaching the threshold with the very last click is a failure too.
+        clicks: How many objects took 1, 2, ... clicks to reach the threshold; failures are left out.
+        auc: Mean area under the curve of IoU by clicks (:func:`area_under_curve`).
         max_clicks: The limit.
     """
 
@@ -111,6 +192,10 @@ class Summary:
     mean_iou: dict[int, float]
     noc: dict[float, float]
     failures: dict[float, float]
+    failed: dict[float, int]
+    at_limit: dict[float, int]
+    clicks: dict[float, tuple[int, ...]]
+    auc: float
     max_clicks: int
 
 
@@ -140,5 +225,9 @@ def summarise(
         mean_iou={k: sum(iou_after(curve, k) for curve in curves) / count for k in clicks},
         noc={t: sum(max_clicks if r is None else r for r in rs) / count for t, rs in reached.items()},
         failures={t: sum(r is None for r in rs) / count for t, rs in reached.items()},
+        failed={t: sum(r is None for r in rs) for t, rs in reached.items()},
+        at_limit={t: sum(r in (None, max_clicks) for r in rs) for t, rs in reached.items()},
+        clicks={t: tuple(rs.count(k) for k in range(1, max_clicks + 1)) for t, rs in reached.items()},
+        auc=sum(area_under_curve(curve, max_clicks) for curve in curves) / count,
         max_clicks=max_clicks,
     )

@@ -71,8 +71,12 @@ class TorchReference:
         }
         self.backbone_maps = self.network.encode(self.rgb)
         self.features = self.network.mix(self.backbone_maps, self.modalities)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the clicks, keep the picture and its features."""
         self._clicks = []
-        self._previous = torch.zeros(1, 1, *config.size)
+        self._previous = torch.zeros(1, 1, *self.network.config.size)
 
     def _prepare(self, pixels: Tensor, rule: ResizeRule, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
         x = _resize(pixels.permute(2, 0, 1)[None].float(), self.network.config.size, rule)

@@ -97,18 +97,18 @@ def bars(rows: Sequence[Bar], title: str, *, log: bool = False) -> str:
     if log:
         for power in range(round(math.log10(low)), math.floor(math.log10(high)) + 1):
             x = _LABEL + place(10.0**power)
-            parts.append(_line(x, 0, x, height - 20))
-            parts.append(_text(x, height - 5, f"{10.0**power:g}", anchor="middle", faint=True))
+            parts.append(draw_line(x, 0, x, height - 20))
+            parts.append(draw_text(x, height - 5, f"{10.0**power:g}", anchor="middle", faint=True))
     for index, row in enumerate(rows):
         y = _ROW * index + 4
         end = _LABEL + place(row.value)
-        parts.append(_text(_LABEL - 10, y + 15, row.label, anchor="end"))
+        parts.append(draw_text(_LABEL - 10, y + 15, row.label, anchor="end"))
         if log:
             parts.append(f'<circle class="{row.style}" cx="{end:.1f}" cy="{y + 10}" r="6"/>')
         else:
-            parts.append(_rect(_LABEL, y, max(end - _LABEL, 1.0), 20, row.style))
-        parts.append(_text(end + 12, y + 15, row.text))
-    return _svg(parts, height, title)
+            parts.append(draw_rect(_LABEL, y, max(end - _LABEL, 1.0), 20, row.style))
+        parts.append(draw_text(end + 12, y + 15, row.text))
+    return drawing(parts, height, title)
 
 
 def stack(parts: Sequence[tuple[str, float, str]], title: str) -> str:
@@ -122,13 +122,13 @@ def stack(parts: Sequence[tuple[str, float, str]], title: str) -> str:
     x, drawn = 0.0, []
     for style, (_, value, _) in zip(_CLASSES, parts, strict=False):
         width = (WIDTH - 2) * value / total
-        drawn.append(_rect(x, 4, max(width - 1, 0.5), 30, style))
+        drawn.append(draw_rect(x, 4, max(width - 1, 0.5), 30, style))
         x += width
     for index, (style, (label, _, text)) in enumerate(zip(_CLASSES, parts, strict=False)):
         y = 54 + 22 * index
-        drawn.append(_rect(0, y - 11, 12, 12, style))
-        drawn.append(_text(20, y, f"{label}: {text}"))
-    return _svg(drawn, 54 + 22 * len(parts), title)
+        drawn.append(draw_rect(0, y - 11, 12, 12, style))
+        drawn.append(draw_text(20, y, f"{label}: {text}"))
+    return drawing(drawn, 54 + 22 * len(parts), title)
 
 
 def strip(samples: Sequence[float], marks: Sequence[tuple[str, float]], unit: str, title: str) -> str:
@@ -148,19 +148,19 @@ def strip(samples: Sequence[float], marks: Sequence[tuple[str, float]], unit: st
 
     drawn = []
     for tick in ticks(high):
-        drawn.append(_line(left, y_of(tick), WIDTH - right, y_of(tick)))
-        drawn.append(_text(left - 8, y_of(tick) + 4, f"{tick:g}", anchor="end", faint=True))
+        drawn.append(draw_line(left, y_of(tick), WIDTH - right, y_of(tick)))
+        drawn.append(draw_text(left - 8, y_of(tick) + 4, f"{tick:g}", anchor="end", faint=True))
     step = (WIDTH - left - right - 20) / max(len(samples) - 1, 1)
     for index, value in enumerate(samples):
         drawn.append(f'<circle class="dot" cx="{left + 10 + step * index:.1f}" cy="{y_of(value):.1f}" r="3.5"/>')
     previous = math.inf
     for label, value in sorted(marks, key=lambda mark: mark[1]):
-        drawn.append(_line(left, y_of(value), WIDTH - right, y_of(value), "mark"))
+        drawn.append(draw_line(left, y_of(value), WIDTH - right, y_of(value), "mark"))
         y = min(y_of(value) + 4, previous - 15)  # labels of marks that lie close are kept apart
         previous = y
-        drawn.append(_text(WIDTH - right + 8, y, label))
-    drawn.append(_text(left, height - 6, f"{unit}, every sample in the order of measuring", faint=True))
-    return _svg(drawn, height, title)
+        drawn.append(draw_text(WIDTH - right + 8, y, label))
+    drawn.append(draw_text(left, height - 6, f"{unit}, every sample in the order of measuring", faint=True))
+    return drawing(drawn, height, title)
 
 
 def curve(points: Sequence[tuple[float, float]], labels: Sequence[str], x_name: str, unit: str, title: str) -> str:
@@ -184,16 +184,16 @@ def curve(points: Sequence[tuple[float, float]], labels: Sequence[str], x_name: 
     drawn = []
     for tick in ticks(high):
         y = place(first, tick)[1]
-        drawn.append(_line(left, y, WIDTH - right, y))
-        drawn.append(_text(left - 8, y + 4, f"{tick:g}", anchor="end", faint=True))
+        drawn.append(draw_line(left, y, WIDTH - right, y))
+        drawn.append(draw_text(left - 8, y + 4, f"{tick:g}", anchor="end", faint=True))
     placed = [place(x, y) for x, y in points]
     drawn.append(f'<polyline class="line" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in placed)}"/>')
     for (x, y), (value, _), label in zip(placed, points, labels, strict=True):
         drawn.append(f'<circle class="a" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
-        drawn.append(_text(x, y - 10, label, anchor="middle"))
-        drawn.append(_text(x, height - 22, f"{value:g}", anchor="middle", faint=True))
-    drawn.append(_text(left, height - 4, f"{unit}, by {x_name}", faint=True))
-    return _svg(drawn, height, title)
+        drawn.append(draw_text(x, y - 10, label, anchor="middle"))
+        drawn.append(draw_text(x, height - 22, f"{value:g}", anchor="middle", faint=True))
+    drawn.append(draw_text(left, height - 4, f"{unit}, by {x_name}", faint=True))
+    return drawing(drawn, height, title)
 
 
 def ticks(high: float, count: int = 5) -> list[float]:
@@ -222,7 +222,8 @@ def _written_out(palette: Mapping[str, str]) -> str:
     return style
 
 
-def _svg(parts: Sequence[str], height: float, title: str) -> str:
+def drawing(parts: Sequence[str], height: float, title: str) -> str:
+    """Return a plot of full width made of parts, with a title for those who cannot see it."""
     inside = "".join(parts)
     return (
         f'<svg class="plot" role="img" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}">'
@@ -230,14 +231,17 @@ def _svg(parts: Sequence[str], height: float, title: str) -> str:
     )
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", faint: bool = False) -> str:
+def draw_text(x: float, y: float, text: str, *, anchor: str = "start", faint: bool = False) -> str:
+    """Return a line of text; ``anchor`` says which part of it is at x."""
     style = ' class="faint"' if faint else ""
     return f'<text{style} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _rect(x: float, y: float, width: float, height: float, style: str) -> str:
+def draw_rect(x: float, y: float, width: float, height: float, style: str) -> str:
+    """Return a rectangle with round corners."""
     return f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:g}" rx="3"/>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, style: str = "rule") -> str:
+def draw_line(x1: float, y1: float, x2: float, y2: float, style: str = "rule") -> str:
+    """Return a straight line; ``style`` is ``rule`` or ``mark``."""
     return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'

@@ -1,0 +1,119 @@
+"""Bundles as what is evaluated: sessions that share an engine, with flips and thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmms_deploy.bundle import Bundle
+from mmms_deploy.contract import ClickContract
+from mmms_deploy.engines.select import open_engine
+from mmms_deploy.evaluation.depth import Mask
+from mmms_deploy.evaluation.predictor import Image
+from mmms_deploy.resize import FloatArray, resize_above
+from mmms_deploy.session import Session
+
+if TYPE_CHECKING:
+    from mmms_deploy.engines.protocol import EngineInfo
+
+_LEAST = 1e-7
+"""Probabilities are kept this far from 0 and 1, where a float32 logit ends."""
+
+
+class BundlePredictor:
+    """A session as what is evaluated.
+
+    Args:
+        session: The session; closed with this.
+        flipped: A second session of the same engine for the mirrored image; None for no flip. The answer is then the
+            mean of both: of their logits at the network's resolution, mirrored back, as RITM's evaluation takes it.
+            Each session feeds back its own previous mask.
+        threshold: A pixel belongs to the mask when its probability is greater; None takes the bundle's.
+    """
+
+    def __init__(self, session: Session, flipped: Session | None = None, threshold: float | None = None) -> None:
+        self._session = session
+        self._flipped = flipped
+        self._rule: ClickContract = session.bundle.manifest.clicks
+        self._threshold = threshold
+
+    def set_image(self, image: Image, /, **modalities: Any) -> None:
+        """Take an image."""
+        self._session.set_image(image, **modalities)
+        if self._flipped is not None:
+            mirrored = {name: np.ascontiguousarray(array[:, ::-1]) for name, array in modalities.items()}
+            self._flipped.set_image(np.ascontiguousarray(image[:, ::-1]), **mirrored)
+
+    def click(self, x: float, y: float, positive: bool, /) -> Mask:
+        """Answer a click with a mask (H, W)."""
+        answer = self._session.click(x, y, positive)
+        if self._flipped is None and self._threshold is None:
+            return answer.mask
+        probability = answer.network_probability
+        if self._flipped is not None:
+            width = answer.mask.shape[1]
+            mirrored = self._flipped.click(width - 1 - x, y, positive).network_probability
+            probability = mean_by_logits(probability, mirrored[:, ::-1])
+        threshold = self._rule.threshold if self._threshold is None else self._threshold
+        return resize_above(probability, self._session.image_size, self._rule.mask_resize, threshold)
+
+    def reset(self) -> None:
+        """Forget the clicks, keep the image."""
+        self._session.reset()
+        if self._flipped is not None:
+            self._flipped.reset()
+
+    def close(self) -> None:
+        """Close the sessions."""
+        self._session.close()
+        if self._flipped is not None:
+            self._flipped.close()
+
+
+def mean_by_logits(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Return the probability whose logit is the mean of two probabilities' logits; (H, W) float32 each."""
+    total = np.zeros(first.shape, np.float64)
+    for probability in (first, second):
+        safe = np.clip(probability.astype(np.float64), _LEAST, 1 - _LEAST)
+        total += np.log(safe / (1 - safe))
+    mean: FloatArray = (1 / (1 + np.exp(-total / 2))).astype(np.float32)
+    return mean
+
+
+class BundleSource:
+    """Opens predictors of one bundle that share one engine, so that their number does not change what they answer.
+
+    Args:
+        bundle: The bundle.
+        engine: Options of :func:`~mmms_deploy.engines.select.open_engine`: device, engine, precision, threads, strict.
+        flip: Whether to add the mirrored image to every answer.
+        threshold: Probability above which a pixel belongs to the mask; None takes the bundle's.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Mapping[str, Any] | None = None,
+        *,
+        flip: bool = False,
+        threshold: float | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self._flip, self._threshold = flip, threshold
+        self._engine = open_engine(bundle, **(engine or {}))
+
+    @property
+    def info(self) -> EngineInfo:
+        """What executes."""
+        return self._engine.info
+
+    def open(self) -> BundlePredictor:
+        """Open one more predictor."""
+        flipped = Session(self.bundle, engine=self._engine, history_limit=0) if self._flip else None
+        return BundlePredictor(Session(self.bundle, engine=self._engine, history_limit=0), flipped, self._threshold)
+
+    def close(self) -> None:
+        """Close the engine, after all predictors."""
+        self._engine.close()

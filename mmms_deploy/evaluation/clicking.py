@@ -1,0 +1,93 @@
+"""One object clicked through: the simulated annotator and a predictor in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+from mmms_deploy.contract import Struct
+from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick
+from mmms_deploy.evaluation.depth import Mask
+from mmms_deploy.evaluation.measures import boundary_iou, iou
+from mmms_deploy.evaluation.predictor import Predictor, mask_of
+from mmms_deploy.evaluation.scene import Scene, Surface
+
+
+class ObjectResult(Struct, frozen=True, kw_only=True):
+    """One object, clicked through. Lists have one entry for each click; masks are not kept.
+
+    Attributes:
+        name: The surface's name.
+        pixels: Its size without void.
+        clicks: (x, y, positive) in image pixels.
+        ious: IoU after each click.
+        boundary_ious: Boundary IoU after each click.
+        predict_seconds: What the predictor took for each click, wall time.
+        simulate_seconds: What the simulated annotator took for each click.
+    """
+
+    name: str
+    pixels: int
+    clicks: tuple[tuple[int, int, bool], ...]
+    ious: tuple[float, ...]
+    boundary_ious: tuple[float, ...]
+    predict_seconds: tuple[float, ...]
+    simulate_seconds: tuple[float, ...]
+
+
+OnClick = Callable[[SimulatedClick, Mask], None]
+"""Called after every click with the click and the mask (H, W) bool that followed."""
+
+
+def click_through(
+    predictor: Predictor,
+    scene: Scene,
+    surface: Surface,
+    max_clicks: int,
+    stop_at: float | None = None,
+    on_click: OnClick | None = None,
+) -> ObjectResult:
+    """Click on an object until the limit, or until no error is left.
+
+    Args:
+        predictor: Has the scene's image set and no clicks. Its previous mask is empty.
+        scene: The scene.
+        surface: The object.
+        max_clicks: The limit.
+        stop_at: IoU at which to stop before; None to go on to the limit, so that curves are complete.
+        on_click: Called after every click.
+
+    Raises:
+        MaskError: The predictor's mask has another shape than the image.
+    """
+    annotator = Annotator(surface.mask, scene.void)
+    shape = (surface.mask.shape[0], surface.mask.shape[1])
+    mask: Mask = surface.mask & False
+    ious: list[float] = []
+    boundary_ious: list[float] = []
+    predicting: list[float] = []
+    simulating: list[float] = []
+    while len(ious) < max_clicks and not (stop_at is not None and ious and ious[-1] >= stop_at):
+        start = perf_counter()
+        click = annotator.click(mask)
+        chosen = perf_counter()
+        if click is None:
+            break
+        answer = predictor.click(click.x, click.y, click.positive)
+        predicting.append(round(perf_counter() - chosen, 6))
+        simulating.append(round(chosen - start, 6))
+        mask = mask_of(answer, shape)
+        ious.append(iou(mask, surface.mask, scene.void))
+        boundary_ious.append(boundary_iou(mask, surface.mask, scene.void))
+        if on_click is not None:
+            on_click(click, mask)
+    counted = surface.mask if scene.void is None else surface.mask & ~scene.void
+    return ObjectResult(
+        name=surface.name,
+        pixels=int(counted.sum()),
+        clicks=tuple((click.x, click.y, click.positive) for click in annotator.clicks),
+        ious=tuple(ious),
+        boundary_ious=tuple(boundary_ious),
+        predict_seconds=tuple(predicting),
+        simulate_seconds=tuple(simulating),
+    )

@@ -1,0 +1,197 @@
+"""Two predictors on the same objects: the difference in clicks, how sure it is, and how alike their masks are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.contract import Struct
+from mmms_deploy.errors import MeasureError
+from mmms_deploy.evaluation.measures import noc
+from mmms_deploy.evaluation.results import SceneResult
+from mmms_deploy.evaluation.settings import Settings
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+SEED = 0
+SHOWN = 10
+"""Objects listed as differing most."""
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """NoC@t of two predictors on the same objects.
+
+    Attributes:
+        target: t, a fraction.
+        noc: Mean NoC of the first.
+        other: Mean NoC of the other.
+        difference: ``noc - other``: above 0, the first one needs more clicks.
+        low: Lower end of the confidence interval of the difference.
+        high: Upper end.
+        better: Objects that took the first one fewer clicks.
+        worse: Objects that took it more.
+    """
+
+    target: float
+    noc: float
+    other: float
+    difference: float
+    low: float
+    high: float
+    better: int
+    worse: int
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+class DifferingObject(Struct, frozen=True, kw_only=True):
+    """An object on which the two predictors differ.
+
+    Attributes:
+        scene: Name of its scene.
+        name: Its name.
+        noc: The first one's NoC at the highest target.
+        other: The other's.
+        agreement: The smallest IoU of their masks after the same clicks.
+        click: The click after which it was the smallest, from 1.
+    """
+
+    scene: str
+    name: str
+    noc: int
+    other: int
+    agreement: float
+    click: int
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """Everything two predictors say about each other on one data set.
+
+    Attributes:
+        differences: One for each target.
+        agreement: Mean IoU of their masks after 1, 2, ... of the first one's clicks.
+        worst_agreement: The smallest IoU of any object after 1, 2, ... clicks.
+        identical: Objects whose masks were equal to the last pixel after every click.
+        objects: Number of objects.
+        most: The objects that differ most.
+        other_click_seconds: Mean wall time of the other's answers, in seconds.
+    """
+
+    differences: tuple[Difference, ...]
+    agreement: tuple[float, ...]
+    worst_agreement: tuple[float, ...]
+    identical: int
+    objects: int
+    most: tuple[DifferingObject, ...]
+    other_click_seconds: float
+
+
+def compare(scenes: Sequence[SceneResult], settings: Settings) -> Comparison:
+    """Compare two predictors that clicked through the same objects.
+
+    Args:
+        scenes: Results with both; at least one object.
+        settings: What was done.
+
+    Raises:
+        MeasureError: A scene has no results of the other predictor.
+    """
+    if any(len(scene.against) != len(scene.objects) for scene in scenes):
+        raise MeasureError(
+            "a comparison of results of one predictor alone", expected="results of both", fix="pass --against"
+        )
+    pairs = [(scene, a, b) for scene in scenes for a, b in zip(scene.objects, scene.against, strict=True)]
+    groups = np.array([scene.index for scene, _, _ in pairs])
+    differences = []
+    for target in settings.targets:
+        first = np.array([noc(a.ious, target, settings.max_clicks) for _, a, _ in pairs])
+        other = np.array([noc(b.result.ious, target, settings.max_clicks) for _, _, b in pairs])
+        low, high = paired_interval(first - other, groups)
+        differences.append(
+            Difference(
+                target=target,
+                noc=float(first.mean()),
+                other=float(other.mean()),
+                difference=float((first - other).mean()),
+                low=low,
+                high=high,
+                better=int((first < other).sum()),
+                worse=int((first > other).sum()),
+            )
+        )
+    # A list that ended early, because no error was left, has no entry for later clicks.
+    longest = max(len(b.agreement) for _, _, b in pairs)
+    columns = [[b.agreement[k] for _, _, b in pairs if len(b.agreement) > k] for k in range(longest)]
+    most = [_differing(scene.scene, a.name, a.ious, b.result.ious, b.agreement, settings) for scene, a, b in pairs]
+    most.sort(key=lambda one: (-abs(one.noc - one.other), one.agreement))
+    seconds = [value for _, _, b in pairs for value in b.result.predict_seconds]
+    return Comparison(
+        differences=tuple(differences),
+        agreement=tuple(sum(column) / len(column) for column in columns),
+        worst_agreement=tuple(min(column) for column in columns),
+        identical=sum(min(b.agreement) == 1.0 for _, _, b in pairs),
+        objects=len(pairs),
+        most=tuple(one for one in most[:SHOWN] if one.noc != one.other or one.agreement < 1.0),
+        other_click_seconds=sum(seconds) / len(seconds),
+    )
+
+
+def _differing(
+    scene: str,
+    name: str,
+    first: Sequence[float],
+    other: Sequence[float],
+    agreement: Sequence[float],
+    settings: Settings,
+) -> DifferingObject:
+    target = settings.targets[-1]
+    least = min(range(len(agreement)), key=lambda k: agreement[k])
+    return DifferingObject(
+        scene=scene,
+        name=name,
+        noc=noc(first, target, settings.max_clicks),
+        other=noc(other, target, settings.max_clicks),
+        agreement=agreement[least],
+        click=least + 1,
+    )
+
+
+def paired_interval(
+    differences: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> tuple[float, float]:
+    """Confidence interval of a mean difference, by a paired percentile bootstrap over groups.
+
+    Both predictors saw the same objects, so differences are resampled, not the two means. Objects of one image stay
+    together: they are not independent.
+
+    Args:
+        differences: (N,) one for each object.
+        groups: (N,) which image each object is in.
+        confidence: Share of the resampled means inside of the interval.
+        resamples: Number of resamples.
+        seed: Of the random generator; the interval is the same every time.
+
+    Returns:
+        Lower and upper end.
+    """
+    values = np.asarray(differences, np.float64)
+    _, places = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.bincount(places, values)
+    counts = np.bincount(places).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    block = max(1, 2_000_000 // len(sums))  # as many indices at a time as fit into little memory
+    for start in range(0, resamples, block):
+        drawn = rng.integers(0, len(sums), (min(block, resamples - start), len(sums)))
+        means[start : start + len(drawn)] = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

@@ -1,0 +1,116 @@
+"""What is evaluated: anything that takes an image and answers clicks with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmms_deploy.errors import PredictorError
+from mmms_deploy.evaluation.annotator import SimulatedClick, as_mask
+from mmms_deploy.evaluation.depth import Mask
+
+Image = NDArray[np.uint8]
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What is evaluated. A :class:`~mmms_deploy.session.Session` is one.
+
+    Two more methods are used where a predictor has them. ``reset()`` forgets the clicks and keeps the image; without
+    it, the image is set again for every object. ``resume(clicks, mask)`` goes back to an object: ``clicks`` are those
+    made on it so far (:class:`~mmms_deploy.evaluation.annotator.SimulatedClick`), ``mask`` (H, W) bool what is left of
+    its mask; without it, the clicks are made once more.
+    """
+
+    def set_image(self, image: Image, /, **modalities: Any) -> object:
+        """Take an image (H, W, 3) uint8 RGB and its modalities by name; forget all clicks."""
+        ...
+
+    def click(self, x: float, y: float, positive: bool, /) -> Any:
+        """Answer a click: a mask (H, W), or an object that has it as ``mask``."""
+        ...
+
+
+def mask_of(answer: Any, shape: tuple[int, int]) -> Mask:
+    """Return the mask of a predictor's answer.
+
+    Args:
+        answer: A mask (H, W) of bools or integers, or an object with such a ``mask``.
+        shape: (H, W) of the image.
+
+    Raises:
+        MaskError: The mask has another shape, or is no mask.
+    """
+    return as_mask("the predictor's mask", getattr(answer, "mask", answer), shape)
+
+
+class FunctionPredictor:
+    """Makes a predictor of a plain function.
+
+    Args:
+        function: Called with the image (H, W, 3) uint8, the clicks so far in order, and the previous mask (H, W) bool
+            (all false before the first click); returns the mask (H, W). With modalities, they are keyword arguments.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._image: Image | None = None
+        self._modalities: dict[str, Any] = {}
+        self._clicks: list[SimulatedClick] = []
+        self._mask: Mask | None = None
+
+    def set_image(self, image: Image, /, **modalities: Any) -> None:
+        """Take an image; forget the clicks."""
+        self._image, self._modalities = image, modalities
+        self.reset()
+
+    def click(self, x: float, y: float, positive: bool, /) -> Mask:
+        """Call the function with one more click."""
+        if self._image is None:
+            raise PredictorError("a click before an image", expected="an image", fix="call set_image first")
+        shape = self._image.shape[:2]
+        before = np.zeros(shape, np.bool_) if self._mask is None else self._mask
+        self._clicks.append(SimulatedClick(x=int(x), y=int(y), positive=positive))
+        answer = self._function(self._image, tuple(self._clicks), before, **self._modalities)
+        self._mask = mask_of(answer, (shape[0], shape[1])).copy()
+        return self._mask
+
+    def reset(self) -> None:
+        """Forget the clicks, keep the image."""
+        self._clicks, self._mask = [], None
+
+    def resume(self, clicks: Iterable[SimulatedClick], mask: Mask) -> None:
+        """Go back to an object: its clicks so far, and what is left of its mask."""
+        self._clicks, self._mask = list(clicks), mask.copy()
+
+
+def start_over(predictor: Predictor, image: Image, modalities: dict[str, Any]) -> None:
+    """Forget a predictor's clicks on its image."""
+    reset = getattr(predictor, "reset", None)
+    if reset is None:
+        predictor.set_image(image, **modalities)
+    else:
+        reset()
+
+
+def return_to(
+    predictor: Predictor, image: Image, modalities: dict[str, Any], clicks: Sequence[SimulatedClick], mask: Mask
+) -> None:
+    """Bring a predictor back to where it was on an object; see :class:`Predictor` for how."""
+    resume = getattr(predictor, "resume", None)
+    if resume is not None:
+        resume(clicks, mask)
+        return
+    start_over(predictor, image, modalities)
+    for click in clicks:
+        predictor.click(click.x, click.y, click.positive)
+
+
+def close(predictor: object) -> None:
+    """Close a predictor that can be closed."""
+    closing = getattr(predictor, "close", None)
+    if closing is not None:
+        closing()

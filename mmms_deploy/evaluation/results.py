@@ -1,0 +1,283 @@
+"""What an evaluation writes about every scene, and the file it is kept in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mmms_deploy.bundle import writing
+from mmms_deploy.contract import Struct
+from mmms_deploy.errors import EvaluationSettingsError
+from mmms_deploy.evaluation.clicking import ObjectResult
+from mmms_deploy.evaluation.settings import Settings
+from mmms_deploy.evaluation.surfaces import MultiInstanceResult, MultiSurfaceResult
+from mmms_deploy.reporting.files import write_text
+
+SCHEMA = 1
+SETTINGS_FILE = "settings.json"
+SCENES_FILE = "scenes.jsonl"
+
+
+class PairedResult(Struct, frozen=True, kw_only=True):
+    """The same object with the predictor that is compared with.
+
+    Attributes:
+        result: It, clicked through by itself.
+        agreement: IoU of the two predictors' masks after each click of the first one, both given the same clicks.
+    """
+
+    result: ObjectResult
+    agreement: tuple[float, ...]
+
+
+class SceneResult(Struct, frozen=True, kw_only=True):
+    """Everything about one scene.
+
+    Attributes:
+        dataset: Name of its data set.
+        index: Its place in the data set.
+        scene: Its name.
+        size: (H, W) of its image.
+        image_seconds: What setting the image took, wall time.
+        objects: In the scene's order.
+        against: The same objects with the other predictor; empty without one.
+        multi_surface: One for each (t, a) asked for.
+        multi_instance: One for each target asked for.
+        skipped: Names of surfaces that have no pixel outside of void, and are left out of everything.
+    """
+
+    dataset: str
+    index: int
+    scene: str
+    size: tuple[int, int]
+    image_seconds: float
+    objects: tuple[ObjectResult, ...]
+    against: tuple[PairedResult, ...] = ()
+    multi_surface: tuple[MultiSurfaceResult, ...] = ()
+    multi_instance: tuple[MultiInstanceResult, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+class DatasetFacts(Struct, frozen=True, kw_only=True):
+    """A data set as it was evaluated.
+
+    Attributes:
+        name: What its results are filed under.
+        argument: How it was asked for on the command line; empty from Python.
+        scenes: Number of its scenes.
+        names: SHA-256 of the names of its scenes where they are known without reading; else empty.
+        modalities: Those the predictor was shown.
+    """
+
+    name: str
+    argument: str
+    scenes: int
+    names: str
+    modalities: tuple[str, ...]
+
+
+class PredictorFacts(Struct, frozen=True, kw_only=True):
+    """What was evaluated.
+
+    Attributes:
+        name: Name for people.
+        source: How it was asked for: the path of a bundle, ``torch:`` and a checkpoint; empty from Python.
+        identity: Hash of what computes: a bundle's manifest, a checkpoint; empty where it is not known.
+        engine: What executed, e.g. ``ONNX Runtime 1.31.1 on cpu, fp32, 2 threads``.
+        options: What else decides its answers, e.g. ``flip``, ``threshold``, and how its engine was asked for.
+        trained: False for random weights, which mean nothing.
+    """
+
+    name: str
+    source: str = ""
+    identity: str = ""
+    engine: str = ""
+    options: dict[str, str | None] = msgspec.field(default_factory=dict)
+    trained: bool = True
+
+
+class RunFacts(Struct, frozen=True, kw_only=True):
+    """What an evaluation's results are results of; kept beside them.
+
+    Attributes:
+        schema: Version of this format.
+        settings: What is done with every scene.
+        datasets: On what.
+        predictor: With what.
+        against: What it is compared with; None for nothing.
+    """
+
+    schema: int
+    settings: Settings
+    datasets: tuple[DatasetFacts, ...]
+    predictor: PredictorFacts
+    against: PredictorFacts | None = None
+
+
+class ResultStore:
+    """A folder of results that grows scene by scene and can be continued.
+
+    Every finished scene is one line of ``scenes.jsonl``, appended and flushed; a line that was cut off by a crash is
+    dropped when the folder is opened again.
+
+    Args:
+        folder: The folder; made when it is not there.
+        facts: What the results are results of.
+
+    Raises:
+        EvaluationSettingsError: The folder holds results of something else, or something else than results.
+        OutputWriteError: It cannot be written.
+    """
+
+    def __init__(self, folder: Path, facts: RunFacts) -> None:
+        self.folder = folder
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        before = folder / SETTINGS_FILE
+        if before.exists():
+            check_same(read_facts(folder), facts, folder)
+        elif any(folder.iterdir()):
+            raise EvaluationSettingsError(
+                f"{folder} holds files that are no results of mmms-eval",
+                expected="a new or empty folder, or one to continue",
+                fix="name another folder with --out",
+            )
+        write_text(before, msgspec.json.format(msgspec.json.encode(facts), indent=1) + b"\n")
+        self._done = {(result.dataset, result.index) for result in self._recovered()}
+
+    @property
+    def done(self) -> frozenset[tuple[str, int]]:
+        """Data set and index of the scenes that are finished."""
+        return frozenset(self._done)
+
+    def append(self, result: SceneResult) -> None:
+        """Keep one more scene.
+
+        Raises:
+            OutputWriteError: It cannot be written.
+        """
+        with writing(self.folder), (self.folder / SCENES_FILE).open("ab") as stream:
+            stream.write(msgspec.json.encode(result) + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._done.add((result.dataset, result.index))
+
+    def __iter__(self) -> Iterator[SceneResult]:
+        """Read the results, in the order in which they were finished."""
+        return read_scenes(self.folder)
+
+    def _recovered(self) -> Iterator[SceneResult]:
+        """Read the results; a last line without its end is cut off the file."""
+        file = self.folder / SCENES_FILE
+        if file.exists():
+            content_end = _whole_lines(file)
+            if content_end < file.stat().st_size:
+                with writing(file):
+                    os.truncate(file, content_end)
+        yield from read_scenes(self.folder)
+
+
+def _whole_lines(file: Path) -> int:
+    """Bytes up to the end of the last whole line."""
+    end = position = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            if (newline := block.rfind(b"\n")) >= 0:
+                end = position + newline + 1
+            position += len(block)
+    return end
+
+
+def read_scenes(folder: Path) -> Iterator[SceneResult]:
+    """Read the results of a folder one by one, in the order in which they were finished.
+
+    Raises:
+        EvaluationSettingsError: A line is no result.
+    """
+    file = folder / SCENES_FILE
+    if not file.exists():
+        return
+    decoder = msgspec.json.Decoder(SceneResult)
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield decoder.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise EvaluationSettingsError(
+                    f"line {number} of {file} is no result: {error}",
+                    expected="results that this version of mmms-eval wrote",
+                    fix="evaluate anew into another folder with --out",
+                ) from error
+
+
+def read_facts(folder: Path) -> RunFacts:
+    """Read what a folder's results are results of.
+
+    Raises:
+        EvaluationSettingsError: It holds none, or those of another version.
+    """
+    file = folder / SETTINGS_FILE
+    fix = "name a folder that this version of mmms-eval wrote, or another one with --out"
+    try:
+        content = file.read_bytes()
+        schema = msgspec.json.decode(content)["schema"]
+        if schema != SCHEMA:
+            raise EvaluationSettingsError(f"{file} is of schema {schema}", expected=f"schema {SCHEMA}", fix=fix)
+        return msgspec.json.decode(content, type=RunFacts)
+    except OSError as error:
+        raise EvaluationSettingsError(
+            f"{file} cannot be read: {error.strerror or error}", expected="results of mmms-eval", fix=fix
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise EvaluationSettingsError(
+            f"{file} holds no settings: {error}", expected="results of mmms-eval", fix=fix
+        ) from error
+
+
+def check_same(old: RunFacts, new: RunFacts, folder: Path) -> None:
+    """Refuse to continue results with another bundle, data or setting.
+
+    Where a data set or a bundle lies does not matter, nor how many scenes or workers were asked for.
+
+    Raises:
+        EvaluationSettingsError: Something differs.
+    """
+    before, after = _flat(_identity(old)), _flat(_identity(new))
+    changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    if changed:
+        listed = "; ".join(f"{name} was {_shown(before.get(name))}, is {_shown(after.get(name))}" for name in changed)
+        raise EvaluationSettingsError(
+            f"{folder} holds results of another evaluation: {listed}",
+            expected="the same bundle, engine, data and settings, to go on where it stopped",
+            fix="name another folder with --out, or ask for the same",
+        )
+
+
+def _identity(facts: RunFacts) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(facts)
+    plain["datasets"] = {entry["name"]: entry for entry in plain["datasets"]}
+    for entry in plain["datasets"].values():
+        del entry["argument"]
+    for side in (plain["predictor"], plain["against"]):
+        if side is not None:
+            del side["source"], side["name"]
+    return plain
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name} ")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _shown(value: object) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,0 +1,381 @@
+"""Running an evaluation: every scene of the data sets, by one or several workers, in memory for one scene each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from time import perf_counter
+
+import msgspec
+
+from mmms_deploy.errors import EvaluationSettingsError
+from mmms_deploy.evaluation.annotator import SimulatedClick
+from mmms_deploy.evaluation.clicking import ObjectResult, click_through
+from mmms_deploy.evaluation.depth import Mask
+from mmms_deploy.evaluation.measures import iou
+from mmms_deploy.evaluation.predictor import Predictor, close, mask_of, start_over
+from mmms_deploy.evaluation.results import (
+    SCHEMA,
+    DatasetFacts,
+    PairedResult,
+    PredictorFacts,
+    ResultStore,
+    RunFacts,
+    SceneResult,
+)
+from mmms_deploy.evaluation.scene import Dataset, Scene, Surface
+from mmms_deploy.evaluation.settings import Settings
+from mmms_deploy.evaluation.surfaces import multi_instance, multi_surface
+
+OpenPredictor = Callable[[], Predictor]
+"""Opens a predictor; called once for every worker. What it opens is closed again where it can be."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set to evaluate on.
+
+    Attributes:
+        dataset: The data set.
+        modalities: Those that the predictor is shown; None for all.
+        against_modalities: Those that the other predictor is shown; None for all.
+        argument: How it was asked for on the command line.
+    """
+
+    dataset: Dataset
+    modalities: tuple[str, ...] | None = None
+    against_modalities: tuple[str, ...] | None = None
+    argument: str = ""
+
+    def facts(self) -> DatasetFacts:
+        """Describe it."""
+        names: Sequence[str] | None = getattr(self.dataset, "scene_names", None)
+        digest = "" if names is None else hashlib.sha256("\n".join(names).encode()).hexdigest()
+        shown = self.dataset.modalities if self.modalities is None else self.modalities
+        return DatasetFacts(
+            name=self.dataset.name,
+            argument=self.argument,
+            scenes=len(self.dataset),
+            names=digest,
+            modalities=tuple(shown),
+        )
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What is evaluated.
+
+    Attributes:
+        open: Opens a predictor.
+        facts: What it is.
+    """
+
+    open: OpenPredictor
+    facts: PredictorFacts
+
+
+def plan(entries: Sequence[Entry], limit: int | None = None, every: int = 1) -> list[tuple[Entry, int]]:
+    """Return the scenes to evaluate: of each data set every n-th, at most ``limit``.
+
+    Raises:
+        EvaluationSettingsError: Two data sets have the same name, one is empty, or a number is below 1.
+    """
+    names = [entry.dataset.name for entry in entries]
+    if len(set(names)) < len(names) or not names:
+        raise EvaluationSettingsError(
+            f"data sets named {', '.join(names) or 'nothing'}",
+            expected="one or more, each with a name of its own",
+            fix="name them with KIND=PATH:name=NAME",
+        )
+    empty = [entry.dataset.name for entry in entries if len(entry.dataset) == 0]
+    if empty or (limit is not None and limit < 1) or every < 1:
+        raise EvaluationSettingsError(
+            f"the data set {empty[0]!r} has no scenes" if empty else f"limit {limit}, every {every}",
+            expected="one scene or more",
+            fix="check the data set's folder" if empty else "pass 1 or more",
+        )
+    return [(entry, index) for entry in entries for index in list(range(0, len(entry.dataset), every))[:limit]]
+
+
+def evaluate_scene(
+    scene: Scene,
+    predictor: Predictor,
+    settings: Settings,
+    *,
+    dataset: str = "",
+    index: int = 0,
+    against: Predictor | None = None,
+    against_scene: Scene | None = None,
+) -> SceneResult:
+    """Click through every object of a scene, and through all of them together where the settings ask for it.
+
+    Args:
+        scene: The scene, with the modalities that the predictor is shown.
+        predictor: What is evaluated.
+        settings: What to do.
+        dataset: Name of the data set, for the result.
+        index: The scene's place in it, for the result.
+        against: What it is compared with; None for nothing.
+        against_scene: The scene with the modalities that this one is shown; None for the same.
+    """
+    surfaces, skipped = _countable(scene)
+    scene = replace(scene, surfaces=surfaces)
+    start = perf_counter()
+    predictor.set_image(scene.image, **scene.modalities)
+    image_seconds = perf_counter() - start
+    other = None if against is None else _Other(against, scene if against_scene is None else against_scene)
+    objects, paired = [], []
+    for number, surface in enumerate(scene.surfaces):
+        if number:
+            start_over(predictor, scene.image, dict(scene.modalities))
+        follow = None if other is None else other.follow()
+        result = click_through(predictor, scene, surface, settings.max_clicks, settings.stop_at, follow)
+        objects.append(result)
+        if other is not None and follow is not None:
+            # With equal masks after every click, the other one by itself would have been given the same clicks.
+            own = (
+                msgspec.structs.replace(result, predict_seconds=tuple(follow.seconds))
+                if follow.identical
+                else other.alone(surface, settings)
+            )
+            paired.append(PairedResult(result=own, agreement=tuple(follow.agreement)))
+    joint = [(t, a) for t, a in settings.multi_surface if scene.surfaces]
+    instances = settings.multi_instance if scene.surfaces else ()
+    return SceneResult(
+        dataset=dataset,
+        index=index,
+        scene=scene.name,
+        size=(scene.image.shape[0], scene.image.shape[1]),
+        image_seconds=round(image_seconds, 6),
+        objects=tuple(objects),
+        against=tuple(paired),
+        multi_surface=tuple(multi_surface(predictor, scene, t, a, settings.max_clicks) for t, a in joint),
+        multi_instance=tuple(multi_instance(predictor, scene, t, settings.instance_clicks) for t in instances),
+        skipped=skipped,
+    )
+
+
+def _countable(scene: Scene) -> tuple[tuple[Surface, ...], tuple[str, ...]]:
+    """The surfaces that have a pixel outside of void, and the names of the others."""
+    counted = [(s, bool((s.mask if scene.void is None else s.mask & ~scene.void).any())) for s in scene.surfaces]
+    return tuple(s for s, there in counted if there), tuple(s.name for s, there in counted if not there)
+
+
+class _Follow:
+    """The other predictor, given the first one's clicks on one object."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self.agreement: list[float] = []
+        self.seconds: list[float] = []
+        self.identical = True
+
+    def __call__(self, click: SimulatedClick, mask: Mask) -> None:
+        start = perf_counter()
+        answer = self._predictor.click(click.x, click.y, click.positive)
+        self.seconds.append(round(perf_counter() - start, 6))
+        answer = mask_of(answer, (mask.shape[0], mask.shape[1]))
+        self.agreement.append(iou(answer, mask))
+        self.identical = self.identical and bool((answer == mask).all())
+
+
+class _Other:
+    """The other predictor on a scene."""
+
+    def __init__(self, predictor: Predictor, scene: Scene) -> None:
+        self._predictor, self._scene = predictor, scene
+        predictor.set_image(scene.image, **scene.modalities)
+
+    def follow(self) -> _Follow:
+        """Start on an object beside the first predictor."""
+        start_over(self._predictor, self._scene.image, dict(self._scene.modalities))
+        return _Follow(self._predictor)
+
+    def alone(self, surface: Surface, settings: Settings) -> ObjectResult:
+        """Click through an object by itself."""
+        start_over(self._predictor, self._scene.image, dict(self._scene.modalities))
+        return click_through(self._predictor, self._scene, surface, settings.max_clicks, settings.stop_at)
+
+
+class _Worker:
+    """One predictor, and the one it is compared with."""
+
+    def __init__(self, predictor: Predictor, against: Predictor | None) -> None:
+        self.predictor, self.against = predictor, against
+
+    def run(self, entry: Entry, index: int, settings: Settings) -> SceneResult:
+        scene = entry.dataset[index]
+        return evaluate_scene(
+            shown(scene, entry.modalities),
+            self.predictor,
+            settings,
+            dataset=entry.dataset.name,
+            index=index,
+            against=self.against,
+            against_scene=shown(scene, entry.against_modalities),
+        )
+
+
+def shown(scene: Scene, modalities: tuple[str, ...] | None) -> Scene:
+    """Return a scene with these modalities alone; None for all."""
+    if modalities is None:
+        return scene
+    kept = {name: scene.modalities[name] for name in modalities if name in scene.modalities}
+    return replace(scene, modalities=kept)
+
+
+def run_scenes(
+    tasks: Iterable[tuple[Entry, int]],
+    contestant: Contestant,
+    settings: Settings,
+    *,
+    against: Contestant | None = None,
+    workers: int = 1,
+) -> Iterator[SceneResult]:
+    """Evaluate scenes; yields each as soon as it is finished, in no particular order with several workers.
+
+    The predictors' answers, and so all results but times, do not depend on the number of workers.
+
+    Args:
+        tasks: Data sets and places in them.
+        contestant: What is evaluated.
+        settings: What to do.
+        against: What it is compared with; None for nothing.
+        workers: How many scenes are in work at a time, each in a thread with predictors of its own.
+    """
+    waiting = list(tasks)
+    with ExitStack() as stack:
+        idle: SimpleQueue[_Worker] = SimpleQueue()
+
+        def opened(one: Contestant) -> Predictor:
+            predictor = one.open()
+            stack.callback(close, predictor)
+            return predictor
+
+        for _ in range(max(1, min(workers, len(waiting)))):
+            idle.put(_Worker(opened(contestant), None if against is None else opened(against)))
+        if workers == 1:
+            worker = idle.get()
+            for entry, index in waiting:
+                yield worker.run(entry, index, settings)
+            return
+
+        def work(entry: Entry, index: int) -> SceneResult:
+            worker = idle.get()
+            try:
+                return worker.run(entry, index, settings)
+            finally:
+                idle.put(worker)
+
+        pool = stack.enter_context(ThreadPoolExecutor(workers, "mmms-eval"))
+        running: set[Future[SceneResult]] = set()
+        try:
+            waiting.reverse()
+            while waiting or running:
+                while waiting and len(running) < 2 * workers:
+                    running.add(pool.submit(work, *waiting.pop()))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                # What is finished is handed on before an error beside it ends the run.
+                for future in sorted(done, key=lambda finished: finished.exception() is not None):
+                    yield future.result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
+class Evaluation:
+    """The results of an evaluation: iterate over them by scene, as often as you like.
+
+    Attributes:
+        facts: What they are results of.
+        folder: Where they are kept; None for in memory.
+    """
+
+    def __init__(self, facts: RunFacts, results: Iterable[SceneResult], wanted: frozenset[tuple[str, int]]) -> None:
+        self.facts = facts
+        self.folder: Path | None = results.folder if isinstance(results, ResultStore) else None
+        self._results, self._wanted = results, wanted
+
+    def __iter__(self) -> Iterator[SceneResult]:
+        """Yield the scenes that were asked for, in the order in which they were finished."""
+        return (result for result in self._results if (result.dataset, result.index) in self._wanted)
+
+
+def evaluate(
+    entries: Sequence[Entry | Dataset] | Dataset,
+    contestant: Contestant | OpenPredictor,
+    settings: Settings | None = None,
+    *,
+    against: Contestant | OpenPredictor | None = None,
+    out: Path | str | None = None,
+    workers: int = 1,
+    limit: int | None = None,
+    every: int = 1,
+    on_scene: Callable[[SceneResult, int, int], None] | None = None,
+) -> Evaluation:
+    """Evaluate a predictor on data sets.
+
+    Args:
+        entries: A data set, or several.
+        contestant: What opens a predictor, called once for every worker; ``lambda: Session("bundles/demo")`` is one.
+        settings: What to do; None for NoC at the papers' targets with complete curves.
+        against: What opens the predictor that it is compared with; None for nothing.
+        out: A folder to keep the results in, continued when it holds some; None keeps them in memory.
+        workers: How many scenes are in work at a time.
+        limit: Scenes of each data set; None for all.
+        every: Take every n-th scene of each data set.
+        on_scene: Called for every scene, also those finished before, with its result, how many are done, and of how
+            many.
+
+    Returns:
+        The results.
+
+    Raises:
+        EvaluationSettingsError: ``out`` holds results of something else, or a number is below 1.
+        DatasetError: A scene cannot be read.
+        MaskError: A mask of the predictor has another shape than the image.
+    """
+    settings = settings or Settings()
+    if workers < 1:
+        raise EvaluationSettingsError(f"{workers} workers", expected="1 or more", fix="pass workers=1")
+    given = [entries] if not isinstance(entries, Sequence) else list(entries)
+    sets = [entry if isinstance(entry, Entry) else Entry(entry) for entry in given]
+    tasks = plan(sets, limit, every)
+    first = contestant if isinstance(contestant, Contestant) else _unnamed(contestant)
+    second = against if against is None or isinstance(against, Contestant) else _unnamed(against)
+    facts = RunFacts(
+        schema=SCHEMA,
+        settings=settings,
+        datasets=tuple(entry.facts() for entry in sets),
+        predictor=first.facts,
+        against=None if second is None else second.facts,
+    )
+    wanted = frozenset((entry.dataset.name, index) for entry, index in tasks)
+    store = None if out is None else ResultStore(Path(out), facts)
+    memory: list[SceneResult] = []
+    evaluation = Evaluation(facts, memory if store is None else store, wanted)
+    finished = frozenset() if store is None else store.done
+    count = 0
+    if on_scene is not None:
+        for count, result in enumerate(evaluation, start=1):
+            on_scene(result, count, len(tasks))
+    missing = [task for task in tasks if (task[0].dataset.name, task[1]) not in finished]
+    if missing:
+        for result in run_scenes(missing, first, settings, against=second, workers=workers):
+            if store is None:
+                memory.append(result)
+            else:
+                store.append(result)
+            count += 1
+            if on_scene is not None:
+                on_scene(result, count, len(tasks))
+    return evaluation
+
+
+def _unnamed(open_predictor: OpenPredictor) -> Contestant:
+    return Contestant(open_predictor, PredictorFacts(name=getattr(open_predictor, "__name__", "predictor")))

@@ -1,0 +1,65 @@
+"""What an evaluation does, and what must stay the same for it to be continued."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from mmms_deploy.contract import Struct
+from mmms_deploy.errors import EvaluationSettingsError
+from mmms_deploy.evaluation.measures import MAX_CLICKS
+
+TARGETS = (0.80, 0.85, 0.90)
+"""The t of NoC@t that papers report."""
+
+
+class Protocol(StrEnum):
+    """When to stop clicking on an object; NoC and failures are the same in both."""
+
+    CURVE = "curve"
+    """At the limit, or when no error is left: curves, AuC and boundary IoU are complete."""
+    NOC = "noc"
+    """As soon as the highest target is reached: faster, NoC only."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What is done with every scene.
+
+    Attributes:
+        protocol: When to stop clicking on an object.
+        max_clicks: The limit.
+        targets: The t of NoC@t, as fractions, ascending.
+        multi_surface: The (t, a) of NoCMS and FRMS, as fractions.
+        multi_instance: The targets of the multi-instance task, as fractions.
+        instance_clicks: Its clicks per object.
+    """
+
+    protocol: Protocol = Protocol.CURVE
+    max_clicks: int = MAX_CLICKS
+    targets: tuple[float, ...] = TARGETS
+    multi_surface: tuple[tuple[float, float], ...] = ()
+    multi_instance: tuple[float, ...] = ()
+    instance_clicks: int = 10
+
+    def __post_init__(self) -> None:
+        fractions = (*self.targets, *self.multi_instance, *(value for pair in self.multi_surface for value in pair))
+        rising = all(first < second for first, second in zip(self.targets, self.targets[1:], strict=False))
+        sensible = all(a <= t for t, a in self.multi_surface)
+        if (
+            not self.targets
+            or not rising
+            or not sensible
+            or not all(0 < value <= 1 for value in fractions)
+            or self.max_clicks < 1
+            or self.instance_clicks < 1
+        ):
+            raise EvaluationSettingsError(
+                f"targets {self.targets}, multi-surface {self.multi_surface}, multi-instance {self.multi_instance}, "
+                f"{self.max_clicks} clicks",
+                expected="fractions above 0 and at most 1, targets ascending, a at most t, one click or more",
+                fix="divide percent by 100",
+            )
+
+    @property
+    def stop_at(self) -> float | None:
+        """IoU at which clicking stops; None to go on to the limit."""
+        return self.targets[-1] if self.protocol is Protocol.NOC else None
