@@ -122,7 +122,7 @@ class TestDescription:
         config = official_config(tiny_skipclick())
         del config["params"]["norm_radius"]
         torch.save({"state_dict": state, "config": config}, tmp_path / "s.pth")
-        with pytest.raises(DescriptionError, match="has no norm_radius, but .*use_disks"):
+        with pytest.raises(DescriptionError, match=r"has no norm_radius, but .*use_disks"):
             opened(tmp_path / "s.pth")
 
     def test_dinov3(self, tmp_path) -> None:
@@ -280,7 +280,7 @@ class TestNothingIsExecuted:
             b"\x80\x02cisegm.a\nb\n0cos\nsystem\nX\x04\x00\x00\x00true\x85R.",
             b"\x80\x04\x8c\x07isegm.a\x8c\x01b\x93.",  # STACK_GLOBAL
             b"\x80\x02(X\x04\x00\x00\x00trueiposix\nsystem\n.",  # INST
-            b"\x80\x02cisegm.a\nb\n)\x81}X\x01\x00\x00\x00aK\x01sX\x01\x00\x00\x00bK\x02s.",  # an item for what is no dict
+            b"\x80\x02cisegm.a\nb\n)\x81}X\x01\x00\x00\x00aK\x01sX\x01\x00\x00\x00bK\x02s.",  # an item
         ],
     )
     def test_pickles_by_hand(self, tmp_path, pickled) -> None:
