@@ -119,6 +119,28 @@ class EngineConflictError(EngineError):
     """Two installed packages exclude each other (onnxruntime and onnxruntime-gpu)."""
 
 
+class CudaError(EngineError):
+    """A call of the CUDA runtime failed.
+
+    Attributes:
+        call: The call, e.g. ``cudaMalloc``.
+        code: Its return code.
+        name: Name of that code, e.g. ``cudaErrorMemoryAllocation``.
+    """
+
+    def __init__(
+        self, given: str, *, call: str, code: int, name: str, expected: str | None = None, fix: str | None = None
+    ) -> None:
+        self.call = call
+        self.code = code
+        self.name = name
+        super().__init__(given, expected=expected, fix=fix)
+
+
+class ResidentBudgetError(EngineError):
+    """No more images can be resident on the GPU: the number of sessions or the memory they may hold is used up."""
+
+
 # --- sessions -------------------------------------------------------------------------------------------------------
 
 

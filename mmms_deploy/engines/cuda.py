@@ -1,0 +1,205 @@
+"""The CUDA runtime, call by call: every return code is checked, and a failure is a named error.
+
+The calls are those of ``cuda.bindings.runtime`` (NVIDIA's cuda-python), which imports and answers on machines without a
+driver too. Addresses, streams and graphs are plain numbers or the library's own handles.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmms_deploy.errors import CudaError, EngineUnavailableError
+
+OUT_OF_MEMORY = 2
+_LOST = frozenset({700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721})
+"""Codes after which nothing works any more on this GPU in this process."""
+_FIXES = {
+    OUT_OF_MEMORY: "close sessions, or other programs on the GPU (nvidia-smi lists them)",
+    35: "install or update the NVIDIA driver; mmms-doctor says which one is there",
+    100: "check nvidia-smi and CUDA_VISIBLE_DEVICES",
+}
+
+
+def import_cuda() -> Any:
+    """Import ``cuda.bindings.runtime``, lazily.
+
+    Raises:
+        EngineUnavailableError: cuda-python is not installed or cannot be loaded.
+    """
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "cuda"
+        raise EngineUnavailableError(
+            "cuda-python is not installed" if missing else f"cuda-python cannot be imported: {error}",
+            expected="the package cuda-python beside the base install",
+            fix='pip install "mmms-deploy[cuda]"',
+        ) from error
+    return runtime
+
+
+class Cuda:
+    """The CUDA runtime on one GPU.
+
+    Args:
+        library: The module ``cuda.bindings.runtime``.
+        ordinal: Number of the GPU among those that CUDA_VISIBLE_DEVICES leaves.
+    """
+
+    def __init__(self, library: Any, ordinal: int = 0) -> None:
+        self._library = library
+        self.ordinal = ordinal
+        self._here = threading.local()
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call the runtime and return what it returns beside its code.
+
+        Raises:
+            CudaError: The code is not success.
+        """
+        code, *values = getattr(self._library, name)(*arguments)
+        if int(code) != 0:
+            raise self._failure(name, code)
+        return values[0] if len(values) == 1 else tuple(values)
+
+    def _failure(self, call: str, code: Any) -> CudaError:
+        name = _text(self._library.cudaGetErrorName(code)[1]) or f"error {int(code)}"
+        meaning = _text(self._library.cudaGetErrorString(code)[1])
+        # Forgotten, so that the next library that asks for the last error does not take it for its own.
+        self._library.cudaGetLastError()
+        number = int(code)
+        fix = _FIXES.get(number, "run mmms-doctor, and report the call and the code with what it prints")
+        if number in _LOST:
+            fix = "start the process again: what this process has on the GPU is lost"
+        return CudaError(
+            f"{call} failed with {name} ({number})" + (f": {meaning}" if meaning else ""),
+            call=call,
+            code=number,
+            name=name,
+            expected="a GPU that answers",
+            fix=fix,
+        )
+
+    def activate(self) -> None:
+        """Make this GPU the calling thread's; a new thread, or another library, may have chosen another."""
+        self._call("cudaSetDevice", self.ordinal)
+
+    def memory(self) -> tuple[int, int]:
+        """Return the free bytes and all bytes of the GPU's memory."""
+        free, total = self._call("cudaMemGetInfo")
+        return int(free), int(total)
+
+    # --- memory -----------------------------------------------------------------------------------------------------
+
+    def allocate(self, nbytes: int) -> int:
+        """Return the address of new memory on the GPU, a multiple of 256."""
+        return int(self._call("cudaMalloc", nbytes))
+
+    def free(self, address: int) -> None:
+        """Give memory back; waits until the GPU is done with everything."""
+        self._call("cudaFree", address)
+
+    def allocate_host(self, nbytes: int) -> int:
+        """Return the address of new pinned memory on the host, which the GPU copies from and to by itself."""
+        return int(self._call("cudaHostAlloc", nbytes, self._library.cudaHostAllocDefault))
+
+    def free_host(self, address: int) -> None:
+        """Give pinned memory back."""
+        self._call("cudaFreeHost", address)
+
+    def upload(self, target: int, source: int, nbytes: int, stream: Any) -> None:
+        """Copy from the host to the GPU, in stream order."""
+        self._copy(target, source, nbytes, self._library.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
+
+    def download(self, target: int, source: int, nbytes: int, stream: Any) -> None:
+        """Copy from the GPU to the host, in stream order."""
+        self._copy(target, source, nbytes, self._library.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)
+
+    def copy(self, target: int, source: int, nbytes: int, stream: Any) -> None:
+        """Copy on the GPU, in stream order."""
+        self._copy(target, source, nbytes, self._library.cudaMemcpyKind.cudaMemcpyDeviceToDevice, stream)
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: Any, stream: Any) -> None:
+        self._call("cudaMemcpyAsync", target, source, nbytes, kind, stream)
+
+    def clear(self, address: int, nbytes: int, stream: Any) -> None:
+        """Write zeros, in stream order."""
+        self._call("cudaMemsetAsync", address, 0, nbytes, stream)
+
+    # --- streams ----------------------------------------------------------------------------------------------------
+
+    def create_stream(self) -> Any:
+        """Return a new stream that does not wait for the default one."""
+        return self._call("cudaStreamCreateWithFlags", self._library.cudaStreamNonBlocking)
+
+    def destroy_stream(self, stream: Any) -> None:
+        """Give a stream back."""
+        self._call("cudaStreamDestroy", stream)
+
+    def synchronize(self, stream: Any) -> None:
+        """Wait until everything on a stream is done; an error of what was asked for before may show here."""
+        self._call("cudaStreamSynchronize", stream)
+
+    # --- graphs -----------------------------------------------------------------------------------------------------
+
+    @property
+    def capturing(self) -> bool:
+        """Whether this thread is capturing, so that it must not allocate, free or wait."""
+        return getattr(self._here, "capturing", False)
+
+    @contextmanager
+    def recorded(self, stream: Any) -> Iterator[list[Any]]:
+        """Record what the block asks of a stream, instead of doing it.
+
+        Thread-local, because in the global mode any other thread's call that is not allowed meanwhile fails with error
+        906, its own mistake or not (https://github.com/roboflow/inference/pull/2866).
+
+        Yields:
+            A list that holds the graph after the block, to be destroyed by the caller; empty when the block failed.
+        """
+        mode = self._library.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", stream, mode)
+        self._here.capturing = True
+        recorded: list[Any] = []
+        try:
+            yield recorded
+        except BaseException:
+            self._here.capturing = False
+            self._abandon_capture(stream)
+            raise
+        self._here.capturing = False
+        recorded.append(self._call("cudaStreamEndCapture", stream))
+
+    def _abandon_capture(self, stream: Any) -> None:
+        """Leave the capturing state, whatever it says; the error that led here is the one to tell."""
+        code, graph = self._library.cudaStreamEndCapture(stream)
+        self._library.cudaGetLastError()
+        if int(code) == 0 and graph is not None:
+            self._library.cudaGraphDestroy(graph)
+
+    def instantiate(self, graph: Any) -> Any:
+        """Return an executable graph."""
+        return self._call("cudaGraphInstantiate", graph, 0)
+
+    def prepare(self, executable: Any, stream: Any) -> None:
+        """Bring an executable graph to the GPU, so that its first launch takes no longer than the others."""
+        self._call("cudaGraphUpload", executable, stream)
+
+    def launch(self, executable: Any, stream: Any) -> None:
+        """Do what was recorded, in stream order."""
+        self._call("cudaGraphLaunch", executable, stream)
+
+    def destroy_graph(self, graph: Any) -> None:
+        """Give a recorded graph back."""
+        self._call("cudaGraphDestroy", graph)
+
+    def destroy_executable(self, executable: Any) -> None:
+        """Give an executable graph back."""
+        self._call("cudaGraphExecDestroy", executable)
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
