@@ -20,6 +20,12 @@ from mmms_deploy.reporting.files import write_text
 SCHEMA = 1
 SETTINGS_FILE = "settings.json"
 SCENES_FILE = "scenes.jsonl"
+SUMMARY_FILE = "summary.json"
+PAGE_FILE = "report.html"
+TABLE_FILE = "objects.csv"
+PARQUET_FILE = "objects.parquet"
+REPLAY_FOLDER = "replay"
+_FILES = (SETTINGS_FILE, SCENES_FILE, SUMMARY_FILE, PAGE_FILE, TABLE_FILE, PARQUET_FILE)
 
 
 class PairedResult(Struct, frozen=True, kw_only=True):
@@ -140,7 +146,7 @@ class ResultStore:
         before = folder / SETTINGS_FILE
         if before.exists():
             check_same(read_facts(folder), facts, folder)
-        elif any(folder.iterdir()):
+        elif any(entry.name not in (*_FILES, REPLAY_FOLDER) for entry in folder.iterdir()):
             raise EvaluationSettingsError(
                 f"{folder} holds files that are no results of mmms-eval",
                 expected="a new or empty folder, or one to continue",
@@ -179,6 +185,18 @@ class ResultStore:
                 with writing(file):
                     os.truncate(file, content_end)
         yield from read_scenes(self.folder)
+
+
+def forget(folder: Path) -> None:
+    """Remove the results in a folder, and nothing else; a folder that holds none stays as it is.
+
+    Raises:
+        OutputWriteError: They cannot be removed.
+    """
+    if (folder / SETTINGS_FILE).exists():
+        with writing(folder):
+            for name in reversed(_FILES):  # the settings, which say that these are results, last
+                (folder / name).unlink(missing_ok=True)
 
 
 def _whole_lines(file: Path) -> int:

@@ -53,6 +53,6 @@ def _compared(name: str, comparison: Comparison) -> RenderableType:
         Text(
             f"masks: {comparison.identical:,} of {comparison.objects:,} objects the same to the last pixel; after the"
             f" same clicks their IoU is {100 * sum(comparison.agreement) / len(comparison.agreement):.3f} % on average,"
-            f" {100 * worst:.2f} % at worst"
+            f" {100 * worst:.3f} % at worst"
         ),
     )

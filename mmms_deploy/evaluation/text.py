@@ -49,7 +49,8 @@ def measure_rows(summary: DatasetSummary) -> list[tuple[str, str, str]]:
         )
     if summary.curve is not None:
         for k in clicks_shown(summary.max_clicks):
-            rows.append((f"IoU@{k}", f"{100 * summary.curve.iou[k - 1]:.2f} %", "mean after 1 click" if k == 1 else f"mean after {k} clicks"))
+            clicks = "1 click" if k == 1 else f"{k} clicks"
+            rows.append((f"IoU@{k}", f"{100 * summary.curve.iou[k - 1]:.2f} %", f"mean after {clicks}"))
         for k in clicks_shown(summary.max_clicks):
             shown = f"{100 * summary.curve.boundary_iou[k - 1]:.2f} %"
             rows.append((f"boundary IoU@{k}", shown, "in a band of 2 % of the diagonal"))
@@ -85,10 +86,14 @@ def difference_row(difference: Difference) -> tuple[str, str, str, str, str, str
         f"NoC@{percent(difference.target)}",
         f"{difference.noc:.3f}",
         f"{difference.other:.3f}",
-        f"{difference.difference:+.3f}",
-        f"{difference.low:+.3f} to {difference.high:+.3f}",
+        _signed(difference.difference),
+        f"{_signed(difference.low)} to {_signed(difference.high)}",
         f"{difference.better} fewer, {difference.worse} more",
     )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}" if value else "0"
 
 
 def difference_heads(first: str = "this", other: str = "other") -> Sequence[str]:

@@ -1,0 +1,128 @@
+"""``mmms-eval``: opening what is evaluated and what it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmms_deploy.commands.common import err_console, warn
+
+if TYPE_CHECKING:
+    from mmms_deploy.evaluation.run import Contestant, Entry
+
+TORCH = "torch:"
+"""What stands before a checkpoint that is compared with."""
+
+
+class Sides:
+    """What is evaluated, and what it is compared with."""
+
+    def __init__(self, first: Contestant, second: Contestant | None, bundles: Sequence[Any]) -> None:
+        self.first, self.second = first, second
+        self._bundles = bundles
+        self.notes: list[str] = []
+
+    def entry(self, argument: str, dataset: Any, without: tuple[str, ...]) -> Entry:
+        """Decide what of a data set each side is shown; what is ignored is said aloud."""
+        from mmms_deploy.evaluation.modalities import choose_modalities
+        from mmms_deploy.evaluation.run import Entry
+
+        choices = [choose_modalities(specs, name, dataset, without) for name, specs in self._bundles]
+        ignored = [name for name in choices[0].ignored if name not in without]
+        if ignored:
+            note = f"{', '.join(ignored)} of {dataset.name} is ignored: {self.first.facts.name} does not take it"
+            warn(note)
+            self.notes.append(note)
+        second = choices[1].used if len(choices) > 1 else None
+        return Entry(dataset, choices[0].used, second, argument)
+
+
+def open_sides(
+    stack: ExitStack,
+    bundle: Path,
+    against: str | None,
+    engine: Mapping[str, Any],
+    against_engine: Mapping[str, Any],
+    flip: bool,
+    threshold: float | None,
+    without: tuple[str, ...],
+) -> Sides:
+    """Open both sides; what needs closing is closed with the stack.
+
+    Args:
+        stack: Closes the engines.
+        bundle: Path of the bundle that is evaluated.
+        against: What it is compared with; None for nothing.
+        engine: Engine options of the first.
+        against_engine: Engine options of the other.
+        flip: Whether bundles see the mirrored image, too.
+        threshold: Of masks; None for the bundles' own.
+        without: Modalities that are left out.
+    """
+    with err_console.status("opening"):
+        first, specs = open_contestant(stack, str(bundle), engine, flip, threshold, without)
+        if not first.facts.trained:
+            warn("the weights of this bundle are random: its measures mean nothing")
+        if against is None:
+            return Sides(first, None, [(first.facts.source, specs)])
+        second, other_specs = open_contestant(stack, against, against_engine, flip, threshold, without)
+    return Sides(first, second, [(first.facts.source, specs), (second.facts.source, other_specs)])
+
+
+def open_contestant(
+    stack: ExitStack,
+    source: str,
+    engine: Mapping[str, Any],
+    flip: bool,
+    threshold: float | None,
+    without: tuple[str, ...],
+) -> tuple[Contestant, Any]:
+    """Open a bundle, or a checkpoint in PyTorch; returns it with the modalities it takes."""
+    options = {"flip": "" if flip else None, "threshold": None if threshold is None else f"{threshold:g}"}
+    options["without"] = ", ".join(without) or None
+    if source.startswith(TORCH):
+        return _open_torch(source, options)
+    from mmms_deploy.bundle import Bundle
+    from mmms_deploy.evaluation.bundles import BundleSource
+    from mmms_deploy.evaluation.results import PredictorFacts
+    from mmms_deploy.evaluation.run import Contestant
+
+    opened = BundleSource(Bundle(source), engine, flip=flip, threshold=threshold)
+    stack.callback(opened.close)
+    manifest, info = opened.bundle.manifest, opened.info
+    facts = PredictorFacts(
+        name=manifest.name,
+        source=str(opened.bundle.path.resolve()),
+        identity=manifest.digest,
+        engine=str(info),
+        options={
+            **options,
+            "engine": info.name,
+            "device": info.device,
+            "precision": str(info.precision),
+            "threads": None if info.threads is None else str(info.threads),
+        },
+        trained=manifest.trained,
+    )
+    return Contestant(opened.open, facts), manifest.modalities
+
+
+def _open_torch(source: str, options: Mapping[str, str | None]) -> tuple[Contestant, Any]:
+    """Open a checkpoint in PyTorch; the evaluation itself knows nothing of the half that exports."""
+    if any(value is not None for name, value in options.items() if name != "without"):
+        raise click.UsageError("--flip and --threshold are for bundles; leave them out with --against torch:...")
+    try:
+        from mmms_deploy.export.predictor import open_torch
+    except ImportError as error:
+        from mmms_deploy.errors import ExportError
+
+        raise ExportError(
+            f"comparing with PyTorch needs a package that is not installed: {error.name or error}",
+            expected="the [export] extra",
+            fix='pip install "mmms-deploy[export,cpu]"',
+        ) from error
+    return open_torch(source.removeprefix(TORCH), {"without": options["without"]})

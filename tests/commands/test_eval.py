@@ -1,0 +1,349 @@
+"""mmms-eval on toy bundles: options, files, going on, comparing, replaying."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmms_deploy import Bundle
+from mmms_deploy.commands.eval import main
+from mmms_deploy.contract import ModalitySpec
+from tests.commands.invoke import invoke
+from tests.evaluation.scenes import scene
+from tests.toy import write_toy
+
+
+def evaluate(*arguments: object):
+    return invoke(main, *arguments, "--engine", "onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Four images with two objects each, depth beside them."""
+    root = tmp_path_factory.mktemp("data")
+    for name in ("images", "masks", "depth"):
+        (root / name).mkdir()
+    for index in range(4):
+        one = scene(index)
+        labels = np.zeros(one.image.shape[:2], np.uint8)
+        for value, surface in enumerate(one.surfaces, start=1):
+            labels[surface.mask] = value
+        Image.fromarray(one.image).save(root / "images" / f"{index}.png")
+        Image.fromarray(labels).save(root / "masks" / f"{index}.png")
+        Image.fromarray(np.full(labels.shape, 40, np.uint8)).save(root / "depth" / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def base(paint: Bundle, data: Path, tmp_path: Path) -> list[object]:
+    return [
+        paint.path,
+        "--dataset",
+        f"folder={data}:name=ellipses:modalities=none",
+        "--out",
+        tmp_path / "out",
+        "--max-clicks",
+        5,
+    ]
+
+
+def test_the_files_and_the_table(base, tmp_path: Path) -> None:
+    result = evaluate(*base, "--target", 60, "--target", "0.8", "--parquet", "--multi-surface", "80,70")
+    assert result.exit_code == 0, result.output
+    for text in ("ONNX Runtime", "ellipses", "NoC@60", "NoC@80", "NoCMS@(80, 70)", "FRMS@(80, 70)", "report.html"):
+        assert text in result.stdout
+    out = tmp_path / "out"
+    assert {file.name for file in out.iterdir()} == {
+        "objects.csv",
+        "objects.parquet",
+        "report.html",
+        "scenes.jsonl",
+        "settings.json",
+        "summary.json",
+    }
+    scenes = [json.loads(line) for line in (out / "scenes.jsonl").read_text().splitlines()]
+    with (out / "objects.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 8
+    first = scenes[0]["objects"][0]
+    assert rows[0]["case"] == f"ellipses:{scenes[0]['scene']}:{first['name']}"
+    assert [float(rows[0][f"iou_{k:02}"]) for k in range(1, 6)] == first["ious"]
+    assert rows[0]["points"].split()[0] == "{},{},+".format(*first["clicks"][0])
+    (summary,) = json.loads((out / "summary.json").read_text())["datasets"]
+    assert summary["targets"][0]["noc"] == np.mean([int(row["noc_60"]) for row in rows])
+    assert summary["multi_surface"][0]["surfaces"] == 8
+    parquet = pytest.importorskip("pyarrow.parquet").read_table(out / "objects.parquet")
+    assert parquet.num_rows == 8
+    assert parquet.column("noc_60").to_pylist() == [int(row["noc_60"]) for row in rows]
+
+
+def test_the_report_stands_by_itself(base, tmp_path: Path) -> None:
+    assert evaluate(*base, "--worst", 2).exit_code == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    ElementTree.fromstring(page.partition("\n")[2])  # well-formed
+    for outside in ("http://", "https://", "<script", 'src="/', "@import", "url("):
+        assert outside not in page.replace("http://www.w3.org", "")
+    assert page.count("data:image/jpeg;base64,") == 2 * 3
+    assert "random" in page, "that its weights mean nothing stands in it"
+    assert page.count("mmms-eval --replay") == 2
+
+
+def test_a_run_goes_on_and_another_one_is_refused(base, tmp_path: Path) -> None:
+    assert evaluate(*base, "--limit", 2).exit_code == 0
+    scenes = tmp_path / "out" / "scenes.jsonl"
+    before = scenes.read_bytes()
+    assert evaluate(*base).exit_code == 0
+    assert scenes.read_bytes().startswith(before)
+    assert len(scenes.read_text().splitlines()) == 4
+    for changed, message in ((["--flip"], "flip"), (["--target", "75"], "targets"), (["--threshold", "0.6"], "0.6")):
+        result = evaluate(*base, *changed)
+        assert result.exit_code == 1
+        assert "another evaluation" in result.stderr
+        assert message in result.stderr
+    assert evaluate(*base, "--flip", "--fresh").exit_code == 0
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["predictor"]["options"]["flip"] == ""
+
+
+def test_another_bundle_is_refused(base, data: Path, tmp_path: Path) -> None:
+    assert evaluate(*base, "--limit", 1).exit_code == 0
+    other = write_toy(tmp_path / "other", radius=9)
+    result = evaluate(other.path, *base[1:])
+    assert result.exit_code == 1
+    assert "predictor identity was" in result.stderr
+
+
+def test_workers_change_nothing_but_times(base, tmp_path: Path) -> None:
+    def plain(folder: Path) -> list:
+        scenes = [json.loads(line) for line in (folder / "scenes.jsonl").read_text().splitlines()]
+        for one in scenes:
+            one["image_seconds"] = 0
+            for found in one["objects"]:
+                found["predict_seconds"] = found["simulate_seconds"] = 0
+        return sorted(scenes, key=lambda one: one["index"])
+
+    assert evaluate(*base, "--flip").exit_code == 0
+    base[base.index("--out") + 1] = tmp_path / "three"
+    assert evaluate(*base, "--flip", "--workers", 3).exit_code == 0
+    assert plain(tmp_path / "three") == plain(tmp_path / "out")
+
+
+def test_against_the_same_bundle_finds_no_difference(base, tmp_path: Path) -> None:
+    result = evaluate(*base, "--against", base[0], "--against-engine", "onnxruntime")
+    assert result.exit_code == 0, result.output
+    assert "8 of 8 objects the same to the last pixel" in result.stdout
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "8 of 8 objects have the same masks" in page
+    with (tmp_path / "out" / "objects.csv").open(newline="") as stream:
+        row = next(csv.DictReader(stream))
+    assert row["other_noc_90"] == row["noc_90"]
+    assert row["agreement_01"] == "1.0"
+
+
+def test_against_another_bundle_lists_what_differs(base, tmp_path: Path) -> None:
+    other = write_toy(tmp_path / "larger", radius=9)
+    result = evaluate(*base, "--against", other.path, "--target", 40)
+    assert result.exit_code == 0, result.output
+    assert "NoC@40" in result.stdout
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Objects that differ most" in page
+    ElementTree.fromstring(page.partition("\n")[2])
+
+
+def test_several_data_sets_are_shown_side_by_side(base, data: Path) -> None:
+    result = evaluate(*base, "--dataset", f"folder={data}:name=again:modalities=none", "--limit", 1)
+    assert result.exit_code == 0, result.output
+    assert "ellipses" in result.stdout
+    assert "again" in result.stdout
+    result = evaluate(*base, "--dataset", f"folder={data}:name=ellipses:modalities=none", "--fresh")
+    assert result.exit_code == 1
+    assert "a name of its own" in result.stderr
+
+
+def test_the_multi_instance_task(base) -> None:
+    result = evaluate(*base, "--multi-instance", 85, "--instance-clicks", 2, "--limit", 2)
+    assert result.exit_code == 0, result.output
+    for text in ("NCI@85", "NFO@85", "NFI@85"):
+        assert text in result.stdout
+
+
+# --- modalities -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_depth(tmp_path_factory) -> Bundle:
+    return write_toy(tmp_path_factory.mktemp("bundle") / "with-depth", modalities=(ModalitySpec(name="depth"),))
+
+
+def test_modalities_that_a_bundle_does_not_take_are_ignored_aloud(base, data: Path, tmp_path: Path) -> None:
+    base[2] = f"folder={data}:name=ellipses:modalities=depth"
+    result = evaluate(*base, "--limit", 1)
+    assert result.exit_code == 0, result.output
+    assert "warning: depth of ellipses is ignored" in result.stderr
+    assert "depth of ellipses is ignored" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_modality_that_is_missing_is_said_before_anything_runs(base, with_depth: Bundle, tmp_path: Path) -> None:
+    result = evaluate(with_depth.path, *base[1:])
+    assert result.exit_code == 1
+    assert "needs depth, which the data set 'ellipses' has not" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_is_shown_its_modalities(base, with_depth: Bundle, data: Path, tmp_path: Path) -> None:
+    base[2] = f"folder={data}:name=ellipses:modalities=depth"
+    result = evaluate(with_depth.path, *base[1:], "--limit", 1)
+    assert result.exit_code == 0, result.output
+    (dataset,) = json.loads((tmp_path / "out" / "settings.json").read_text())["datasets"]
+    assert dataset["modalities"] == ["depth"]
+    for without, message in (("depth", "cannot answer without it"), ("lidar", "takes no such modality")):
+        result = evaluate(with_depth.path, *base[1:], "--without", without, "--fresh")
+        assert result.exit_code == 1
+        assert message in result.stderr
+
+
+# --- replaying --------------------------------------------------------------------------------------------------------
+
+
+def test_a_case_is_replayed(base, tmp_path: Path) -> None:
+    assert evaluate(*base, "--flip", "--threshold", "0.4").exit_code == 0
+    out = tmp_path / "out"
+    one = json.loads((out / "scenes.jsonl").read_text().splitlines()[2])
+    result = invoke(main, "--replay", out, f"ellipses:{one['scene']}:{one['objects'][1]['name']}")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("click ") == 5
+    assert "was" not in result.stdout, "every IoU is what it was"
+    (pictures,) = (out / "replay").iterdir()
+    assert sorted(p.name for p in pictures.iterdir()) == ["00-object.png", *(f"0{k}.png" for k in range(1, 6))]
+    assert Image.open(pictures / "05.png").size == (60, 40)
+
+
+def test_cases_that_are_not_there_or_not_alone(base, tmp_path: Path) -> None:
+    assert evaluate(*base, "--limit", 1).exit_code == 0
+    for name, message in (("nothing", "0 cases have 'nothing'"), ("ellipses", "2 cases have 'ellipses'")):
+        result = invoke(main, "--replay", tmp_path / "out", name)
+        assert result.exit_code == 1
+        assert message in result.stderr
+    result = invoke(main, "--replay", tmp_path / "nowhere", "x")
+    assert result.exit_code == 1
+    assert "results of mmms-eval" in result.stderr
+
+
+def test_replaying_with_another_bundle_says_so(base, tmp_path: Path) -> None:
+    assert evaluate(*base, "--limit", 1).exit_code == 0
+    other = write_toy(tmp_path / "other", radius=9)
+    name = json.loads((tmp_path / "out" / "scenes.jsonl").read_text())["objects"][0]["name"]
+    result = invoke(main, other.path, "--replay", tmp_path / "out", f":{name}")
+    assert result.exit_code == 0, result.output
+    assert "another bundle" in result.stderr
+
+
+# --- usage ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Give BUNDLE and --dataset"),
+        (["BUNDLE"], "Give BUNDLE and --dataset"),
+        (["BUNDLE", "--dataset", "folder=x", "--target", "0"], "above 0"),
+        (["BUNDLE", "--dataset", "folder=x", "--target", "x"], "no number"),
+        (["BUNDLE", "--dataset", "folder=x", "--multi-surface", "80"], "not T,A"),
+        (["BUNDLE", "--dataset", "folder=x", "--multi-surface", "70,80"], "above that of every surface"),
+        (["BUNDLE", "--dataset", "folder=x", "--threshold", "1"], "range"),
+        (["BUNDLE", "--dataset", "folder=x", "--workers", "0"], "range"),
+        (["BUNDLE", "--dataset", "folder=x", "--against-engine", "openvino"], "need --against"),
+        (["BUNDLE", "--dataset", "folder=x", "--protocol", "other"], "'other' is not one of"),
+    ],
+)
+def test_usage_errors(paint: Bundle, arguments: list[str], message: str) -> None:
+    result = evaluate(*(str(paint.path) if argument == "BUNDLE" else argument for argument in arguments))
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+
+
+def test_user_errors(paint: Bundle, data: Path, tmp_path: Path) -> None:
+    good = f"folder={data}:modalities=none"
+    cases = {
+        "no bundle at": (tmp_path / "nothing", "--dataset", good),
+        "there is no kind of data set": (paint.path, "--dataset", "nonsense=x"),
+        "nothing at this path": (paint.path, "--dataset", "folder=/nowhere"),
+        "no engine": (paint.path, "--dataset", good, "--device", "cuda"),
+        "no checkpoint at": (paint.path, "--dataset", good, "--against", f"torch:{tmp_path / 'no.pth'}"),
+    }
+    for message, arguments in cases.items():
+        result = evaluate(*arguments, "--out", tmp_path / "out")
+        assert result.exit_code == 1, (message, result.output)
+        assert message in result.stderr, result.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_other_files_in_the_folder_are_left_alone(base, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    for arguments in ([], ["--fresh"]):
+        result = evaluate(*base, *arguments)
+        assert result.exit_code == 1
+        assert "no results of mmms-eval" in result.stderr
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_against_pytorch_with_flips_is_refused(base) -> None:
+    result = evaluate(*base, "--flip", "--against", "torch:demo")
+    assert result.exit_code == 2
+    assert "--flip and --threshold are for bundles" in result.stderr
+
+
+def test_help() -> None:
+    result = invoke(main, "--help")
+    assert result.exit_code == 0
+    for text in ("--multi-surface T,A", "--against BUNDLE|torch:CKPT", "--replay OUT CASE", "goes on where it was"):
+        assert text in " ".join(result.stdout.split())
+
+
+def test_help_needs_no_numpy() -> None:
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom mmms_deploy.commands import eval as command\n"
+        "assert CliRunner().invoke(command.main, ['--help']).exit_code == 0\n"
+        "print(sorted({'numpy', 'cv2', 'PIL', 'onnxruntime', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_an_interrupt_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
+    bundle = write_toy(tmp_path / "large", size=(800, 800), radius=40)
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "mmms_deploy.commands.eval",
+        str(bundle.path),
+        "--dataset",
+        f"folder={data}:modalities=none",
+    ]
+    command += ["--out", str(out), "--max-clicks", "400", "--engine", "onnxruntime"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "scenes.jsonl").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "goes on from there" in errors
+    assert "Traceback" not in errors
+    for line in (out / "scenes.jsonl").read_bytes().splitlines():
+        msgspec.json.decode(line)
