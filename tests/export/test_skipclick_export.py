@@ -39,13 +39,12 @@ def official(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["official", "one modality", "one level"])
+@pytest.fixture(scope="module", params=["official", "one modality"])
 def exported(request, official, tmp_path_factory) -> tuple[Source, Bundle]:
     folder = tmp_path_factory.mktemp("out")
     source = Source(checkpoint=official, overrides={"backbone": BACKBONE})
     if request.param != "official":
-        config = tiny_skipclick(DEPTH) if request.param == "one modality" else tiny_skipclick(levels=(1,), skips=False)
-        save_checkpoint(folder / "net.safetensors", random_network(config, 0))
+        save_checkpoint(folder / "net.safetensors", random_network(tiny_skipclick(DEPTH), 0))
         source = Source(checkpoint=folder / "net.safetensors")
     return source, export_bundle(source, folder / "bundle").bundle
 
@@ -82,14 +81,28 @@ def test_it_answers_as_the_checkpoint_on_every_engine(exported, cpu_engine) -> N
             assert difference.max() < (0.2 if coarse else 1e-4)
 
 
-def whole(config: SkipClickConfig, *skip: str, cuts=()) -> tuple[RecurrentNetwork, ir.Model]:
-    network = RecurrentNetwork(deploy_form(random_network(config, 0), skip)[0], cuts)
+def whole(config: SkipClickConfig, *skip: str) -> tuple[RecurrentNetwork, ir.Model]:
+    network = RecurrentNetwork(deploy_form(random_network(config, 0), skip)[0])
     return network, export_whole(network)
 
 
-@pytest.mark.parametrize("skip", [(), (EVERY,)], ids=["rewritten", "paper"])
-def test_the_boundary_is_found(skip) -> None:
-    network, graph = whole(tiny_skipclick(), *skip)
+def test_what_crosses_the_boundary(exported) -> None:
+    """With the neck split at the skips: what its first layers make of them."""
+    _, bundle = exported
+    image, click = bundle.manifest.stages
+    assert (image.rate, click.rate) == (Rate.IMAGE, Rate.CLICK)
+    shapes = {spec.name: spec.shape[1:] for spec in image.graphs[Precision.FP32].outputs if spec.role is Role.FEATURE}
+    assert tuple(shapes) == FEATURES
+    size, patch = bundle.manifest.size, 8 if bundle.manifest.modalities else 14
+    height, width = size[0] // patch, size[1] // patch
+    assert shapes["f_fuse"] == (height * width, 24)
+    assert shapes["f_skip_1"] == shapes["f_skip_2"] == (24, 2 * height, 2 * width)
+    assert shapes["f_skip_3"] == (16, height, width)
+    assert shapes["f_skip_4"] == (96, height // 2, width // 2)
+
+
+def test_the_paper_s_boundary_is_found_in_the_paper_s_graph() -> None:
+    network, graph = whole(tiny_skipclick(), EVERY)
     image, click = cut(graph, network.rates())
     assert (image.rate, image.outputs) == (Rate.IMAGE, FEATURES)
     assert click.inputs == (*FEATURES, "maps", "prev", "click")
@@ -100,7 +113,7 @@ def test_the_boundary_is_found(skip) -> None:
     assert not {"Attention", "Loop", "ScatterND", "ScatterElements", "Tile"} & kinds
     # Position tables are constants: what is resized is bilinear.
     modes = {a.s for node in proto.graph.node if node.op_type == "Resize" for a in node.attribute if a.name == "mode"}
-    assert modes <= {b"linear"}
+    assert modes == {b"linear"}
 
 
 def test_dead_blocks_are_not_exported() -> None:
@@ -112,38 +125,25 @@ def test_dead_blocks_are_not_exported() -> None:
     assert cut(graph, network.rates())[0].outputs == ("f_fuse",)
 
 
-@pytest.mark.parametrize("skip", [(), (EVERY,)], ids=["rewritten", "paper"])
-def test_a_late_modality_and_a_backbone_elsewhere(tmp_path, skip) -> None:
-    late = export_bundle(
-        Source(random_seed=0, overrides=described(tiny_skipclick(DEPTH))),
-        tmp_path / "late",
-        cuts=[Cut.LATE],
-        no_rewrite=skip,
-    ).bundle.manifest
-    assert [stage.rate for stage in late.stages] == list(Rate)
-    away = export_bundle(
-        Source(random_seed=0, overrides=described(tiny_skipclick())),
-        tmp_path / "away",
-        cuts=[Cut.BLACK_BOX],
-        no_rewrite=skip,
-    ).bundle.manifest
-    assert away.stages[0].graphs[Precision.FP32].inputs[0].name == "backbone_1"
+def test_a_backbone_elsewhere(tmp_path) -> None:
+    """In the paper's form its four maps are features as they are given."""
+    source = Source(random_seed=0, overrides=to_builtins(tiny_skipclick()))
+    bundle = export_bundle(source, tmp_path / "away", cuts=[Cut.BLACK_BOX], no_rewrite=[EVERY]).bundle
+    given = [spec.name for spec in bundle.manifest.stages[0].graphs[Precision.FP32].inputs]
+    assert given == ["backbone_1", "backbone_2", "backbone_3", "backbone_4"]
 
 
 def test_an_optional_modality(tmp_path) -> None:
     optional = ModalitySpec(name="depth", optional=True)
-    source = Source(random_seed=0, overrides=described(tiny_skipclick(optional)))
+    source = Source(random_seed=0, overrides=to_builtins(tiny_skipclick(optional)))
     bundle = export_bundle(source, tmp_path / "optional").bundle
+    assert [stage.rate for stage in bundle.manifest.stages] == list(Rate)
     sample = sample_images((optional,))[0]
     with Session(bundle.path) as session:
         session.set_image(sample.image)
         without = session.click(100, 100).probability
         session.set_image(sample.image, **sample.modalities)
         assert np.abs(session.click(100, 100).probability - without).max() > 1e-3
-
-
-def described(config: SkipClickConfig) -> dict:
-    return to_builtins(config)
 
 
 class TestFullSize:
