@@ -10,6 +10,7 @@ from mmms_deploy.contract import ModalitySpec
 from mmms_deploy.engines import backends
 from mmms_deploy.engines.cache import VARIABLE
 from mmms_deploy.engines.verdicts import Verdict
+from tests.engines import fake_engine
 from tests.toy import write_toy
 
 CPU_ENGINES = [
@@ -20,6 +21,9 @@ CPU_ENGINES = [
     if source is Precision.FP32
 ]
 """Every engine on the CPU in every precision that it computes from float32 graphs."""
+
+CUDA_ENGINES = [pytest.param((backend.name, Precision.FP32), id=backend.name) for backend in fake_engine.BACKENDS]
+"""What runs on CUDA, as TensorRT and as ONNX Runtime use it, on a fake CUDA runtime."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,12 +51,17 @@ def cpu_engine(request: pytest.FixtureRequest) -> tuple[str, Precision]:
     return name, precision
 
 
-@pytest.fixture
-def every_engine(cpu_engine: tuple[str, Precision], monkeypatch: pytest.MonkeyPatch) -> tuple[str, Precision]:
-    """Makes every engine on the CPU, in turn, the one that auto takes: as if it were the fastest that passed here."""
+@pytest.fixture(params=[*CPU_ENGINES, *CUDA_ENGINES])
+def every_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Precision]:
+    """Makes every engine, in turn, the one that auto takes: as if it were the fastest that passed here.
+
+    The engines on the CPU, and what runs on CUDA, on a fake CUDA runtime.
+    """
+    skip_without(*request.param)
+    monkeypatch.setattr(backends, "BACKENDS", (*backends.BACKENDS, *fake_engine.BACKENDS))
 
     def read_verdict(bundle: Bundle, engine: str, version: str, precision: Precision) -> Verdict | None:
-        if (engine, precision) != cpu_engine:
+        if (engine, precision) != request.param:
             return None
         return Verdict(
             engine=engine,
@@ -66,7 +75,8 @@ def every_engine(cpu_engine: tuple[str, Precision], monkeypatch: pytest.MonkeyPa
         )
 
     monkeypatch.setattr(backends, "read_verdict", read_verdict)
-    return cpu_engine
+    name, precision = request.param
+    return name, precision
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,39 @@
+"""Settings of the CUDA engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmms_deploy.errors import EngineError
+
+
+@dataclass(frozen=True)
+class CudaOptions:
+    """How a CUDA engine works.
+
+    Attributes:
+        graph: Whether a click is one CUDA graph. Without, its operations are asked for one by one, which costs the
+            processor some microseconds each.
+        strict: Whether to refuse a session whose click cannot be made a CUDA graph, instead of warning.
+        resident_images: How many sessions may be open at once; None for as many as there is memory for.
+        memory_limit: The most bytes that the engine and its sessions may hold on the GPU, weights included; None for
+            no limit.
+        history_block: Clicks for whose history a session allocates at once: when it is opened, and again when that is
+            used up.
+        ordinal: Number of the GPU among those that CUDA_VISIBLE_DEVICES leaves.
+    """
+
+    graph: bool = True
+    strict: bool = False
+    resident_images: int | None = None
+    memory_limit: int | None = None
+    history_block: int = 16
+    ordinal: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("resident_images", "memory_limit", "history_block"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise EngineError(f"CudaOptions({name}={value})", expected="1 or more", fix=f"leave {name} out")
+        if self.ordinal < 0:
+            raise EngineError(f"CudaOptions(ordinal={self.ordinal})", expected="0 or more", fix="leave ordinal out")
