@@ -141,6 +141,18 @@ class ResidentBudgetError(EngineError):
     """No more images can be resident on the GPU: the number of sessions or the memory they may hold is used up."""
 
 
+class PlanError(EngineError):
+    """A compiled plan cannot be used: damaged, cut off, not written by this user, or for something else."""
+
+
+class PlanBuildError(EngineError):
+    """A stage cannot be compiled into a plan."""
+
+
+class PlanPrecisionError(PlanBuildError):
+    """A compiled plan does not compute in the precision that was asked for."""
+
+
 # --- sessions -------------------------------------------------------------------------------------------------------
 
 
