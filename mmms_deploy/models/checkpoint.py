@@ -12,7 +12,6 @@ import json
 import os
 import pickle
 import tempfile
-import tomllib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +31,23 @@ from mmms_deploy.errors import (
     DescriptionError,
 )
 from mmms_deploy.models.config import NetworkConfig
-from mmms_deploy.models.families import FAMILIES, build_network
+from mmms_deploy.models.description import parse_description, read_description
+from mmms_deploy.models.families import build_network
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.release_layout import describe_layout
 from mmms_deploy.models.skipclick_checkpoint import describe_official, inert_globals, is_official, native_names
+
+__all__ = [
+    "BACKBONE_PREFIX",
+    "CheckpointFile",
+    "load_weights",
+    "parse_description",
+    "random_network",
+    "read_checkpoint_file",
+    "read_description",
+    "release_state",
+    "save_checkpoint",
+]
 
 DESCRIPTION_KEY = "mmms_deploy.description"
 BACKBONE_PREFIX = "backbone."
@@ -64,60 +76,6 @@ class CheckpointFile:
     state: State
     description: dict[str, Any] | None
     problem: DescriptionError | None = None
-
-
-# --- descriptions -----------------------------------------------------------------------------------------------------
-
-
-def parse_description(raw: object, source: str) -> NetworkConfig:
-    """Turn a decoded JSON or TOML description into a configuration.
-
-    Args:
-        raw: The decoded object.
-        source: Where it comes from, for messages.
-
-    Returns:
-        The configuration, of its family's class.
-
-    Raises:
-        DescriptionError: A field is unknown, missing or has an impossible value.
-    """
-    name = raw.get("family", next(iter(FAMILIES))) if isinstance(raw, dict) else next(iter(FAMILIES))
-    family = FAMILIES.get(name) if isinstance(name, str) else None
-    if family is None:
-        raise DescriptionError(
-            f"{source}: network family {name!r}",
-            expected=f"one of {', '.join(FAMILIES)}",
-            fix="use a version that knows this family",
-        )
-    try:
-        return msgspec.convert(raw, family.config)
-    except msgspec.ValidationError as error:
-        raise DescriptionError(
-            f"{source}: {error}",
-            expected=f"fields {', '.join(family.config.__struct_fields__)} as in docs/checkpoints.md",
-            fix="correct the description",
-        ) from error
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """Read a description from a ``.toml`` or ``.json`` file.
-
-    Raises:
-        DescriptionError: The file is missing or cannot be decoded.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
-        raise DescriptionError(
-            f"description {path} cannot be read: {error}",
-            expected="a TOML (.toml) or JSON file that describes the network",
-            fix="see docs/checkpoints.md for its fields",
-        ) from error
-    if not isinstance(raw, dict):
-        raise DescriptionError(f"description {path} holds a {type(raw).__name__}", expected="a table of fields")
-    return raw
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
