@@ -51,7 +51,7 @@ def test_installs_name_extras_that_exist() -> None:
             assert set(named.split(",")) <= extras
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/session.md", "docs/engines.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/session.md", "docs/engines.md", "docs/evaluation.md"])
 def test_python_examples_run(name, paint: Bundle, tmp_path) -> None:
     examples = blocks(ROOT / name, "python")
     assert examples

@@ -161,7 +161,8 @@ def window_of(surface: Surface, clicks: Sequence[Click]) -> tuple[int, int, int,
     box = []
     for axis, length, places in ((0, width, [c.x for c in clicks]), (1, height, [c.y for c in clicks])):
         inside = np.flatnonzero(surface.mask.any(axis=axis))
-        low, high = min(int(inside[0]), *map(int, places)), max(int(inside[-1]), *map(int, places))
+        along = [int(inside[0]), int(inside[-1]), *map(int, places)]
+        low, high = min(along), max(along)
         half = max((high - low) * 0.7, _WINDOW * length / 2)
         middle = min(max((low + high) / 2, half), length - half) if 2 * half < length else length / 2
         box.append((max(0, int(middle - half)), min(length, int(middle + half) + 1)))

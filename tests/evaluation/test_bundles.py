@@ -1,0 +1,135 @@
+"""Bundles as what is evaluated: flips, thresholds, shared engines; and which modalities a network is shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmms_deploy import Bundle, Session
+from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.errors import EvaluationModalityError
+from mmms_deploy.evaluation.bundles import BundlePredictor, BundleSource, mean_by_logits
+from mmms_deploy.evaluation.modalities import choose_modalities
+from tests.evaluation.scenes import Scenes
+
+ENGINE = {"engine": "onnxruntime"}
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 40, (50, 71, 3), dtype=np.uint8)
+    picture[:, :20] += 60  # bright on the left, so that left and right matter
+    return picture
+
+
+def test_the_mean_of_logits_by_hand() -> None:
+    a, b = np.array([[0.9, 0.5, 0.0, 1.0]], np.float32), np.array([[0.5, 0.5, 1.0, 1.0]], np.float32)
+    mean = mean_by_logits(a, b)
+    # logit 0.9 = ln 9; its half is ln 3, which is 3 / 4. Certain ones that contradict each other give a half.
+    np.testing.assert_allclose(mean, [[0.75, 0.5, 0.5, 1.0]], atol=1e-5)
+    assert mean.dtype == np.float32
+
+
+def test_a_predictor_answers_as_its_session(paint: Bundle, image: np.ndarray) -> None:
+    source = BundleSource(paint, ENGINE)
+    with Session(paint, **ENGINE) as session:
+        predictor = source.open()
+        for one in (session, predictor):
+            one.set_image(image)
+        for x, y, positive in ((30, 20, True), (35, 22, False), (60, 40, True)):
+            np.testing.assert_array_equal(predictor.click(x, y, positive), session.click(x, y, positive).mask)
+        predictor.reset()
+        session.reset()
+        np.testing.assert_array_equal(predictor.click(3, 4, True), session.click(3, 4, True).mask)
+    predictor.close()
+    source.close()
+
+
+def test_a_flip_is_the_mean_with_the_mirror_image(paint: Bundle, image: np.ndarray) -> None:
+    source = BundleSource(paint, ENGINE, flip=True)
+    predictor = source.open()
+    predictor.set_image(image)
+    mirrored = source.open()
+    mirrored.set_image(np.ascontiguousarray(image[:, ::-1]))
+    for x, y, positive in ((30, 20, True), (33, 21, False), (0, 0, True), (70, 49, True)):
+        here, there = predictor.click(x, y, positive), mirrored.click(70 - x, y, positive)
+        np.testing.assert_array_equal(here, there[:, ::-1])
+        if positive:
+            assert here[y, x]
+    predictor.close()
+    mirrored.close()
+    source.close()
+
+
+def test_a_flip_mirrors_modalities_too(modal: Bundle, image: np.ndarray) -> None:
+    depth = np.zeros((50, 71))
+    depth[:, :10] = 300
+    event = np.zeros((50, 71, 3))
+    source = BundleSource(modal, ENGINE, flip=True)
+    predictor = source.open()
+    predictor.set_image(image, depth=depth, event=event)
+    flipped = source.open()
+    flipped.set_image(image[:, ::-1].copy(), depth=depth[:, ::-1].copy(), event=event)
+    np.testing.assert_array_equal(predictor.click(30, 20, True), flipped.click(40, 20, True)[:, ::-1])
+    predictor.close()
+    flipped.close()
+    source.close()
+
+
+def test_a_threshold_replaces_the_bundles(paint: Bundle, image: np.ndarray) -> None:
+    with Session(paint, **ENGINE) as session:
+        session.set_image(image)
+        probability = session.click(30, 20).probability
+    for threshold in (0.2, 0.5, 0.9):
+        predictor = BundlePredictor(Session(paint, **ENGINE), threshold=threshold)
+        predictor.set_image(image)
+        found = predictor.click(30, 20, True)
+        sure = np.abs(probability - threshold) > 1e-6
+        np.testing.assert_array_equal(found[sure], (probability > threshold)[sure])
+        predictor.close()
+
+
+# --- modalities -------------------------------------------------------------------------------------------------------
+
+SPECS = (ModalitySpec(name="depth"), ModalitySpec(name="thermal", optional=True))
+
+
+def test_modalities_are_chosen_by_what_the_network_takes() -> None:
+    data = Scenes(modalities=("thermal", "depth", "event"))
+    assert choose_modalities(SPECS, "net", data).used == ("depth", "thermal")
+    assert choose_modalities(SPECS, "net", data).ignored == ("event",)
+    assert choose_modalities(SPECS, "net", data, ("thermal",)).used == ("depth",)
+    assert choose_modalities(SPECS, "net", data, ("thermal",)).ignored == ("thermal", "event")
+    assert choose_modalities(SPECS, "net", Scenes(modalities=("depth",))).used == ("depth",), "optional"
+    assert choose_modalities((), "net", data).used == ()
+
+
+@pytest.mark.parametrize(
+    ("modalities", "without", "message"),
+    [
+        (("thermal",), (), "net needs depth, which the data set 'ellipses' has not"),
+        (("depth",), ("depth",), "depth was to be left out, but net cannot answer without it"),
+        (("depth",), ("lidar",), "net takes no such modality"),
+    ],
+)
+def test_what_does_not_fit_is_refused(modalities, without, message) -> None:
+    with pytest.raises(EvaluationModalityError, match=message):
+        choose_modalities(SPECS, "net", Scenes(modalities=modalities), without)
+
+
+def test_an_optional_modality_can_be_left_out_of_a_run() -> None:
+    from mmms_deploy.evaluation import Entry, FunctionPredictor, Settings, evaluate
+    from tests.evaluation.scenes import disks
+
+    seen = set()
+
+    def answer(image, clicks, previous, **modalities):
+        seen.add(tuple(sorted(modalities)))
+        return disks(4)(image, clicks, previous)
+
+    data = Scenes(1, modalities=("depth", "thermal"))
+    for without in ((), ("thermal",)):
+        entry = Entry(data, choose_modalities(SPECS, "net", data, without).used)
+        evaluate(entry, lambda: FunctionPredictor(answer), Settings(max_clicks=1))
+    assert seen == {("depth", "thermal"), ("depth",)}
