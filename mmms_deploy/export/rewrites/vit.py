@@ -41,6 +41,10 @@ class PlainViTAttention(nn.Module):
         return out
 
 
+SCORES = 2**27
+"""Bytes of float32 scores that SAM's attention keeps at a time for one image or window."""
+
+
 class PlainSAMAttention(nn.Module):
     """SAM's attention, folded like :class:`PlainViTAttention`, with its relative positions as constants.
 
@@ -49,6 +53,9 @@ class PlainSAMAttention(nn.Module):
     here, (H, c, H) and (W, c, W), and each of the two terms is one matrix product per row or column of queries:
     1 / H + 1 / W of the multiplications of the scores. The queries here already have the scores' factor, which the
     relative positions do without, so the constants are divided by it (a power of two where heads are 64 wide).
+
+    Every query is answered on its own, so they are taken in groups. All 4096 of them at once make 805 MB of scores,
+    and engines hold several tensors of that size at a time.
 
     What the folding does stays exact where a window is padded. Padding comes after the norm, so a padded token is zero
     and its key and value are the biases: the keys' shifts all scores of a query alike, as every other key's, and the
@@ -64,6 +71,11 @@ class PlainSAMAttention(nn.Module):
         self.qkv, self.proj = _folded_linears(attention)
         self.register_buffer("rows", _gathered(attention.rel_pos_h) / attention.scale)
         self.register_buffer("columns", _gathered(attention.rel_pos_w) / attention.scale)
+        height, width = len(self.get_buffer("rows")), len(self.get_buffer("columns"))
+        scores = 4 * self.heads * (height * width) ** 2
+        self.groups: int = next(
+            n for n in range(1, height + 1) if height % n == 0 and (scores <= n * SCORES or n == height)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C); B counts windows where there are some."""
@@ -72,9 +84,13 @@ class PlainSAMAttention(nn.Module):
         grid = q.unflatten(2, (height, width))
         by_row = (grid @ self.get_buffer("rows")).flatten(2, 3)
         by_column = (grid.transpose(2, 3) @ self.get_buffer("columns")).transpose(2, 3).flatten(2, 3)
-        positions = (by_row.unsqueeze(4) + by_column.unsqueeze(3)).flatten(3)
-        mixed = torch.softmax(q @ k.transpose(2, 3) + positions, dim=3) @ v
-        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2)).unflatten(1, (height, width))
+        keys = k.transpose(2, 3)
+        groups = zip(*(y.chunk(self.groups, dim=2) for y in (q, by_row, by_column)), strict=True)
+        mixed = [
+            torch.softmax(queries @ keys + (up.unsqueeze(4) + across.unsqueeze(3)).flatten(3), dim=3) @ v
+            for queries, up, across in groups
+        ]
+        out: Tensor = self.proj(torch.cat(mixed, dim=2).transpose(1, 2).flatten(2)).unflatten(1, (height, width))
         return out
 
 

@@ -10,6 +10,7 @@ import torch
 from timm.models.vision_transformer_sam import Attention, Block
 from torch import nn
 
+from mmms_deploy.export.rewrites import vit
 from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.rewrites.vit import PlainSAMAttention
 from mmms_deploy.models import MMMS, BackboneConfig
@@ -44,6 +45,21 @@ class TestSAMAttention:
         attention.use_rel_pos = False
         assert (attention(x) - expected).abs().max() > 0.1  # the positions are heard
 
+    @pytest.mark.parametrize(("limit", "groups"), [(10**9, 1), (3 * 4 * 30**2 // 2, 2), (1, 6)])
+    def test_queries_in_groups(self, limit, groups, monkeypatch) -> None:
+        monkeypatch.setattr(vit, "SCORES", limit)
+        attention = shaken(Attention(24, num_heads=3, use_rel_pos=True, input_size=(6, 5)))
+        x = torch.randn(2, 6, 5, 24, dtype=torch.float64)
+        plain = PlainSAMAttention(attention)
+        assert plain.groups == groups
+        torch.testing.assert_close(plain(x), attention(x), rtol=0, atol=1e-12)
+
+    def test_groups_at_full_size(self) -> None:
+        with torch.device("meta"):
+            whole = PlainSAMAttention(Attention(768, 12, use_rel_pos=True, input_size=(64, 64)))
+            window = PlainSAMAttention(Attention(768, 12, use_rel_pos=True, input_size=(14, 14)))
+        assert (whole.groups, window.groups) == (8, 1)
+
     def test_in_windows_that_are_padded(self) -> None:
         """Padded tokens have keys and values all the same: their biases."""
         block = shaken(Block(24, 3, use_rel_pos=True, window_size=3, input_size=(8, 8)))
@@ -63,11 +79,11 @@ class TestSAMAttention:
 def released(name: str, size: tuple[int, int]) -> MMMS:
     """A network whose backbone has the weights of an emulated release file."""
     network = random_network(tiny_config(backbone=TINY[name].config(name), size=size), 0)
-    names, vit = network.backbone.names, network.backbone.vit
+    names, model = network.backbone.names, network.backbone.vit
     file = release_file(name, TINY[name])
     state = {"mae_b16": lambda: file["model"], "ijepa_h16": lambda: file["target_encoder"]}.get(name, lambda: file)()
     state = names.clean({key.removeprefix("module."): value for key, value in state.items()})
-    vit.load_state_dict(names.to_timm(state, vit), strict=False)
+    model.load_state_dict(names.to_timm(state, model), strict=False)
     return network
 
 
