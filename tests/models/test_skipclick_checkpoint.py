@@ -273,6 +273,7 @@ class TestNothingIsExecuted:
         assert not trace.exists()
         assert not [name for name in sys.modules if name.split(".")[0] == "isegm"]
 
+    @pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
     @pytest.mark.parametrize(
         "pickled",
         [

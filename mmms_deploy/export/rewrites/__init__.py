@@ -55,7 +55,7 @@ REWRITES = (
     Rewrite(
         "split_fusion", "SkipClick: the head's fusing convolution before enlarging, level by level", None, _SKIPCLICK
     ),
-    Rewrite("shuffled_convolutions", "SkipClick: transposed convolutions as 1x1 ones, then moved", None, _SKIPCLICK),
+    Rewrite("pixel_shuffle", "SkipClick: transposed convolutions as 1x1 ones, then moved", None, _SKIPCLICK),
     Rewrite("fold_mix_attention", "SkipClick: the mixing blocks' attention factor and biases", None, _SKIPCLICK),
     Rewrite("fold_vit_attention", "the backbone's attention factor and biases in its weights"),
     Rewrite("fold_layer_scale", "the backbone's LayerScale in the weights before it"),

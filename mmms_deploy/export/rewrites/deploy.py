@@ -17,7 +17,7 @@ from mmms_deploy.export.rewrites.head import fold_head, matrix_resize
 from mmms_deploy.export.rewrites.skipclick import (
     DeployedSkipClick,
     fold_mix_attention,
-    shuffled_convolutions,
+    pixel_shuffle,
     split_fusion,
     split_skips,
 )
@@ -40,7 +40,7 @@ FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
             small_convolutions,
             split_skips,
             split_fusion,
-            shuffled_convolutions,
+            pixel_shuffle,
             fold_mix_attention,
             fold_vit_attention,
             fold_layer_scale,

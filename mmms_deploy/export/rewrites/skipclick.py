@@ -175,7 +175,7 @@ class ShuffledConv(nn.Module):
         return F.pixel_shuffle(self.conv(x), 2)
 
 
-def shuffled_convolutions(network: DeployedSkipClick) -> bool:
+def pixel_shuffle(network: DeployedSkipClick) -> bool:
     """Run transposed convolutions as 1x1 convolutions; see :class:`ShuffledConv`."""
 
     def make(conv: nn.ConvTranspose2d) -> nn.Module | None:
