@@ -28,6 +28,7 @@ from mmms_deploy.reporting.html import document
 
 _STYLE = """
 .heads { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.6rem, 1fr)); }
+.head { padding: .6rem .7rem; font-size: .92rem; } .head b { font-size: 1.4rem; white-space: nowrap; }
 .case { border-top: 1px solid var(--rule); padding: .9rem 0 1rem; }
 .case h3 { font-size: 1rem; margin: 0 0 .1rem; font-weight: 600; overflow-wrap: anywhere; }
 .case .line { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; align-items: center; }
@@ -172,7 +173,7 @@ def _compared(summary: DatasetSummary, comparison: Comparison, named: bool) -> I
         f" {milliseconds(summary.time.click)}.</p>"
     )
     least = min(comparison.worst_agreement)
-    floor = 0.9 if least > 0.92 else 0.5 if least > 0.55 else 0.0
+    floor = next((edge for edge in (0.99, 0.9, 0.5) if least > edge + 0.05 * (1 - edge)), 0.0)
     drawn = by_clicks(
         [
             Series("mean object", comparison.agreement, "a"),
@@ -191,7 +192,7 @@ def _compared(summary: DatasetSummary, comparison: Comparison, named: bool) -> I
         t = percent(comparison.differences[-1].target)
         body = "".join(
             f"<tr><td>{escape(one.scene)}: {escape(one.name)}</td><td>{one.noc}</td><td>{one.other}</td>"
-            f"<td>{100 * one.agreement:.2f} %</td><td>{one.click}</td></tr>"
+            f"<td>{100 * one.agreement:.3f} %</td><td>{one.click}</td></tr>"
             for one in comparison.most
         )
         yield (

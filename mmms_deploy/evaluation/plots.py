@@ -59,7 +59,7 @@ def by_clicks(series: Sequence[Series], marks: Sequence[float], title: str, floo
         return x, _TOP + (height - _TOP - _BOTTOM) * (1 - share)
 
     parts = []
-    for tick in ticks(1 - floor):
+    for tick in ticks(1 - floor + 1e-9):
         y = place(0, floor + tick)[1]
         parts.append(draw_line(_LEFT, y, WIDTH - _RIGHT, y))
         parts.append(draw_text(_LEFT - 8, y + 4, f"{100 * (floor + tick):.4g}", anchor="end", faint=True))

@@ -71,7 +71,7 @@ def surface_rows(summary: DatasetSummary) -> list[tuple[str, str, str]]:
         share = f"{joint.failed} of {joint.surfaces} surfaces"
         rows.append((f"NoCMS@{pair}", f"{joint.nocms:.2f}", "clicks per surface, all surfaces in one joint mask"))
         rows.append((f"FRMS@{pair}", f"{100 * joint.frms:.1f} %", f"{share} not segmented within the limit"))
-        rows.append(("mean IoU", f"{100 * joint.mean_iou:.2f} %", "over surfaces, then images, in the end"))
+        rows.append((f"mean IoU, {pair}", f"{100 * joint.mean_iou:.2f} %", "over surfaces, then images, in the end"))
     for task in summary.multi_instance:
         t = percent(task.target)
         rows.append((f"NCI@{t}", f"{task.nci:.2f}", "clicks on an image over its objects, mean over images"))

@@ -364,3 +364,16 @@ def test_names_are_loaded_when_they_are_used() -> None:
     code = "import sys, mmms_deploy.evaluation; print(sorted({'numpy', 'cv2', 'msgspec'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_evaluation_knows_nothing_of_torch_and_of_the_export() -> None:
+    code = (
+        "import sys, pkgutil, importlib, mmms_deploy.evaluation as room\n"
+        "for module in pkgutil.iter_modules(room.__path__):\n"
+        "    importlib.import_module(f'{room.__name__}.{module.name}')\n"
+        "import mmms_deploy.commands.eval\n"
+        "heavy = {'torch', 'timm', 'onnx', 'cv2', 'pyarrow', 'mmms_deploy.export', 'mmms_deploy.models'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
