@@ -80,7 +80,7 @@ def inert_globals(path: Path) -> list[tuple[type, str]]:
         return []  # what is wrong with it, loading will say
     if not any(name.startswith(_PACKAGE) for name in names):
         return []
-    # Before torch 2.9 sets were not among what weights_only takes; they are mere data.
+    # Older torch does not count sets, which are mere data, among what weights_only takes.
     return [(set, "builtins.set"), *((Inert, name) for name in names if name.startswith(_INERT_MODULES))]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -218,6 +220,13 @@ class TestDescription:
     def test_what_makes_no_sense(self, change, message) -> None:
         with pytest.raises(DescriptionError, match=message):
             parse_description({"family": "skipclick"} | change, "test")
+
+    def test_the_documents_example_is_the_published_network(self) -> None:
+        text = (Path(__file__).parents[2] / "docs" / "skipclick.md").read_text()
+        example = tomllib.loads(text.partition("```toml\n")[2].partition("```")[0])
+        published = SkipClickConfig()
+        clicks = msgspec.structs.replace(published.clicks, threshold=0.49)
+        assert parse_description(example, "docs") == msgspec.structs.replace(published, clicks=clicks)
 
     def test_a_backbone_without_registers_is_fine(self) -> None:
         backbone = BackboneConfig(
