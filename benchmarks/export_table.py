@@ -177,7 +177,7 @@ def export_here(network: Network, out: Path, on_step: Callable[[str], None]) -> 
             StageFacts(
                 name=stage.name,
                 rate=stage.rate.name.lower(),
-                nodes=report.nodes[stage.name],
+                nodes=report.nodes[graph.file],
                 gflop=gflop,
                 megabytes=sum(manifest.files[name].size for name in (graph.file, graph.data) if name) / 1e6,
                 features=sum(spec.nbytes for spec in graph.outputs if spec.role is Role.FEATURE) / 1e6,

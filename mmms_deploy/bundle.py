@@ -185,6 +185,22 @@ class GateCheck(Struct, frozen=True, kw_only=True):
     samples: int
 
 
+class BlockPeak(Struct, frozen=True, kw_only=True):
+    """The largest absolute activations of one block of the backbone, in float32, on the gate's pictures.
+
+    Attributes:
+        block: One-based number of the block.
+        output: In what the block gives, the residual stream.
+        inside: In what any of its layers gives.
+        layer: Which layer that is, by its name in the block.
+    """
+
+    block: int
+    output: float
+    inside: float
+    layer: str
+
+
 class FileEntry(Struct, frozen=True, kw_only=True):
     """Size in bytes and SHA-256 of one file of the bundle."""
 
@@ -206,6 +222,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         state: How the click stage feeds itself.
         provenance: Where the bundle comes from.
         gate: What the export gate measured.
+        activations: The largest activations of the backbone's blocks; empty when somebody else runs it.
         files: Every file beside the manifest.
         digest: SHA-256 over the manifest without this field.
     """
@@ -220,6 +237,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     state: tuple[StateLink, ...]
     provenance: Provenance
     gate: tuple[GateCheck, ...]
+    activations: tuple[BlockPeak, ...] = ()
     files: dict[str, FileEntry] = msgspec.field(default_factory=dict)
     digest: str = ""
 

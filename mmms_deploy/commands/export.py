@@ -13,14 +13,18 @@ from rich import box
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mmms_deploy.bundle import Role
-from mmms_deploy.commands.common import console, err_console, user_errors
+from mmms_deploy.bundle import Precision, Role
+from mmms_deploy.commands.common import console, err_console, user_errors, warn
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cuts import Cut
+from mmms_deploy.export.precision import FP16_LARGEST, near_fp16
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mmms_deploy.bundle import Manifest
+    from mmms_deploy.evaluation.scene import Dataset
     from mmms_deploy.export.exporter import ExportReport
 
 _SAMPLES = 3
@@ -56,6 +60,22 @@ class ModalityType(click.ParamType[tuple[str, int]]):
         return match[1], int(match[2] or 1)
 
 
+class PrecisionsType(click.ParamType[tuple[Precision, ...]]):
+    """``fp32,fp16``: one precision or more, with commas."""
+
+    name = "NAME[,NAME...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Precision, ...]:
+        """Return them as they were asked for."""
+        if isinstance(value, tuple):
+            return value
+        names = [name.strip() for name in str(value).split(",")]
+        unknown = [name for name in names if name not in list(Precision)]
+        if unknown:
+            self.fail(f"{', '.join(map(repr, unknown))} in {value!r} is none of {', '.join(Precision)}", param, ctx)
+        return tuple(Precision(name) for name in names)
+
+
 _REWRITE_LINES = "\n".join(f"  {rewrite.name:<19} {rewrite.description}" for rewrite in REWRITES)
 
 
@@ -67,6 +87,7 @@ Exact rewrites, for --no-rewrite:
 \b
 Examples:
   mmms-export --ckpt demo
+  mmms-export --ckpt demo --precision fp32,fp16 --out bundles/half
   mmms-export --ckpt mmms.safetensors --backbone-ckpt dinov2_vitb14_reg4_pretrain.pth --out bundles/mmms
   mmms-export --ckpt mmms-rgbd.safetensors --cut late --cut black-box --out bundles/provider
   mmms-export --random-weights 0 --modality depth:3 --size 448 --out bundles/latency"""
@@ -119,12 +140,39 @@ Examples:
     "its four feature maps, and the checkpoint need not hold its weights. May be given twice, for both.",
 )
 @click.option(
+    "--precision",
+    "precisions",
+    type=PrecisionsType(),
+    default="fp32",
+    show_default=True,
+    help="Precisions to write the graphs in, such as fp32,fp16 or fp32,fp16,bf16. fp32 is always written; the others "
+    "have to give its masks.",
+)
+@click.option(
     "--no-rewrite",
     type=click.Choice([*NAMES, EVERY]),
     metavar="NAME",
     multiple=True,
     help="For debugging: leave out one of the exact rewrites listed below, and those that build on it. May be given "
     "several times; 'all' exports the network as the paper draws it.",
+)
+@click.option(
+    "--gate",
+    "gates",
+    type=click.Choice(["noc"]),
+    multiple=True,
+    help="A further gate. noc: the bundle must need as many simulated clicks on --gate-data as the checkpoint does in "
+    "PyTorch.",
+)
+@click.option(
+    "--gate-data", multiple=True, metavar="KIND=PATH", help="A data set for --gate noc, as mmms-eval takes it."
+)
+@click.option(
+    "--gate-images",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Images of each --gate-data, spread evenly over it.",
 )
 @click.version_option(package_name="mmms-deploy")
 @user_errors
@@ -139,7 +187,11 @@ def main(
     size: tuple[int, int] | None,
     modalities: tuple[tuple[str, int], ...],
     cuts: tuple[str, ...],
+    precisions: tuple[Precision, ...],
     no_rewrite: tuple[str, ...],
+    gates: tuple[str, ...],
+    gate_data: tuple[str, ...],
+    gate_images: int,
 ) -> None:
     """Turn a checkpoint into a bundle.
 
@@ -150,7 +202,12 @@ def main(
     start = time.perf_counter()
     if (ckpt is None) == (random_weights is None):
         raise click.UsageError("give one of --ckpt FILE and --random-weights SEED")
+    if bool(gates) != bool(gate_data):
+        raise click.UsageError("--gate noc and --gate-data KIND=PATH go together")
+    if gates and Cut.BLACK_BOX in cuts:
+        raise click.UsageError("--gate noc needs a bundle that takes images; leave --cut black-box out")
     exporter = _load_export_room()
+    datasets = _open_datasets(gate_data)
     overrides: dict[str, Any] = {}
     if size is not None:
         overrides["size"] = size
@@ -168,7 +225,7 @@ def main(
     target = out or Path("bundles") / source.name
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err_console, transient=True) as progress:
-        task = progress.add_task("starting", total=exporter.count_steps(_SAMPLES))
+        task = progress.add_task("starting", total=len(datasets) + exporter.count_steps(_SAMPLES, precisions))
 
         def on_step(name: str) -> None:
             progress.update(task, description=name)
@@ -180,6 +237,8 @@ def main(
             overwrite=overwrite,
             cuts=[Cut(cut) for cut in cuts],
             no_rewrite=no_rewrite,
+            precisions=precisions,
+            proofs=[_noc_gate(datasets, gate_images, on_step)] if datasets else (),
             on_step=on_step,
         )
     _summarise(report, time.perf_counter() - start)
@@ -198,6 +257,19 @@ def _load_export_room() -> Any:
     return exporter
 
 
+def _open_datasets(arguments: tuple[str, ...]) -> list[Dataset]:
+    """Open the data sets of the gate by clicks, before minutes are spent."""
+    from mmms_deploy.evaluation.datasets import parse_dataset_argument
+
+    return [parse_dataset_argument(argument).open() for argument in arguments]
+
+
+def _noc_gate(datasets: list[Dataset], images: int, on_step: Callable[[str], None]) -> Callable[..., Any]:
+    from mmms_deploy.export.noc_gate import noc_gate
+
+    return lambda bundle, network: noc_gate(bundle, network, datasets, scenes=images, on_step=on_step)
+
+
 def _summarise(report: ExportReport, seconds: float) -> None:
     manifest: Manifest = report.bundle.manifest
     graphs = Table("stage", "runs", "file", box=box.SIMPLE)
@@ -211,7 +283,7 @@ def _summarise(report: ExportReport, seconds: float) -> None:
                 stage.name,
                 f"every {stage.rate.name.lower()}",
                 graph.file,
-                str(report.nodes[stage.name]),
+                str(report.nodes[graph.file]),
                 f"{size / 1e6:.1f}",
                 f"{features / 1e6:.1f}",
             )
@@ -222,6 +294,7 @@ def _summarise(report: ExportReport, seconds: float) -> None:
         gate.add_row(check.name, check.measure, f"{check.worst:.2g}", f"{check.limit:g}", str(check.samples))
     console.print(graphs)
     console.print(gate)
+    _warn_of_peaks(manifest)
     rewrites = ", ".join(manifest.provenance.rewrites) or "none, the network is as the paper draws it"
     console.print(f"Exact rewrites applied: {rewrites}.")
     if not manifest.trained:
@@ -232,6 +305,18 @@ def _summarise(report: ExportReport, seconds: float) -> None:
         f"{_peak_memory()}."
     )
     click.echo(f"Try it: mmms-segment {report.bundle.path} PHOTO --pos X,Y --overlay picture.png")
+
+
+def _warn_of_peaks(manifest: Manifest) -> None:
+    """Say how near to the end of float16's range the backbone's activations are, where that matters."""
+    if Precision.FP16 not in manifest.precisions or not manifest.activations:
+        return
+    largest = max(max(peak.output, peak.inside) for peak in manifest.activations)
+    near = near_fp16(manifest.activations)
+    for line in near:
+        warn(f"near the end of float16's range, {FP16_LARGEST:.0f}: {line}")
+    advice = "; another picture may exceed it, bf16 has float32's range" if near else ""
+    console.print(f"Largest activation of the backbone: {largest:.3g}; float16 ends at {FP16_LARGEST:.0f}{advice}.")
 
 
 def _peak_memory() -> str:

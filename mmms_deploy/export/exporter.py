@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
-import onnx
 import onnx_ir as ir
 
 from mmms_deploy.bundle import (
@@ -25,29 +25,35 @@ from mmms_deploy.bundle import (
     Provenance,
     Rate,
     Stage,
-    StageGraph,
-    TensorSpec,
     writing,
 )
 from mmms_deploy.contract import to_builtins
 from mmms_deploy.engines.wheels import require_onnxruntime
 from mmms_deploy.errors import ExportError
+from mmms_deploy.export.absmax import Peaks
 from mmms_deploy.export.cut import StageModel, cut
 from mmms_deploy.export.cuts import Cut, choose_cuts
 from mmms_deploy.export.forms import compare_forms
 from mmms_deploy.export.gate import compare_graphs, compare_session, record_golden
+from mmms_deploy.export.graphs import save_graph, write_stages
+from mmms_deploy.export.half_export import HALF_STEPS, Float32, add_half
+from mmms_deploy.export.half_gate import FeatureRecorder
 from mmms_deploy.export.network import OPSET, STATE, RecurrentNetwork, export_whole
+from mmms_deploy.export.precision import reduced_precisions
 from mmms_deploy.export.rewrites import BACKBONE, remaining
 from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.samples import Sample, sample_images
 from mmms_deploy.export.source import DEMOS, Source, SourcedNetwork, demo_checkpoint, open_source
 from mmms_deploy.golden import save_golden
+from mmms_deploy.models.network import InteractiveNetwork
 
 __all__ = ["DEMOS", "Cut", "ExportReport", "Source", "count_steps", "demo_checkpoint", "export_bundle"]
 
-EXTERNAL_DATA_ABOVE = 1_900_000_000
-"""Bytes of weights above which a graph keeps them in a file of their own; one protobuf message ends at 2 GB."""
 _PACKAGES = ("mmms-deploy", "torch", "timm", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+Proof: TypeAlias = Callable[[Bundle, InteractiveNetwork], Sequence[GateCheck]]
+"""A further gate: given the finished bundle in its temporary folder and the network in the paper's form."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +62,16 @@ class ExportReport:
 
     Attributes:
         bundle: The bundle at its final place.
-        nodes: ONNX nodes of each stage.
+        nodes: ONNX nodes of each graph, by the name of its file.
     """
 
     bundle: Bundle
     nodes: dict[str, int]
 
 
-def count_steps(samples: int) -> int:
+def count_steps(samples: int, precisions: Collection[Precision] = ()) -> int:
     """Return how many steps :func:`export_bundle` reports for a number of samples."""
-    return 10 + samples
+    return 10 + samples + sum(HALF_STEPS[precision] for precision in reduced_precisions(precisions))
 
 
 def export_bundle(
@@ -75,6 +81,8 @@ def export_bundle(
     overwrite: bool = False,
     cuts: Collection[Cut] = (),
     no_rewrite: Collection[str] = (),
+    precisions: Collection[Precision] = (Precision.FP32,),
+    proofs: Sequence[Proof] = (),
     on_step: Callable[[str], None] = lambda name: None,
 ) -> ExportReport:
     """Export a network as a bundle, or leave nothing behind.
@@ -85,6 +93,8 @@ def export_bundle(
         overwrite: Whether an existing bundle is replaced, once the new one is complete.
         cuts: Where to cut beside the clicks; ``late`` is added where a modality is optional.
         no_rewrite: Names of exact rewrites to leave out (``mmms_deploy.export.rewrites.NAMES``), or ``all``.
+        precisions: Precisions to write the graphs in; float32 is always written.
+        proofs: Further gates, each after the others; their checks are kept in the manifest.
         on_step: Called with the name of each step as it starts; :func:`count_steps` tells how many there are.
 
     Returns:
@@ -117,38 +127,38 @@ def export_bundle(
         on_step("cutting it into stages")
         stages = cut(whole, network.rates())
         on_step("writing the graphs")
-        manifest_stages, files = _write_stages(writer, network, stages)
+        graphs = write_stages(writer, network, stages, Precision.FP32)
+        manifest_stages = tuple(
+            Stage(
+                name=stage.rate.name.lower(),
+                rate=stage.rate,
+                graphs={Precision.FP32: graph},
+                bypass=_bypass(stage, network),
+            )
+            for stage, graph in zip(stages, graphs, strict=True)
+        )
+        files = [writer.path(graph.file) for graph in graphs]
         gate += _compare(writer, network, whole, list(zip(stages, files, strict=True)), samples[0], on_step)
-        golden = record_golden(sourced.network, samples, on_step, black_box=black_box)
+        nodes = {file.name: stage.model.graph.num_nodes() for file, stage in zip(files, stages, strict=True)}
+        peaks = Peaks(sourced.network, applied)
+        with peaks.watching():
+            golden = record_golden(sourced.network, samples, on_step, black_box=black_box)
         with writing(out):
             save_golden(writer.path(GOLDEN_NAME), golden.cases)
         manifest = _manifest(out.name, source, sourced, network, applied, manifest_stages, gate)
+        manifest = msgspec.structs.replace(manifest, activations=() if black_box else peaks.found())
         on_step("gate: replaying the clicks through a session")
-        gate += compare_session(writer.seal(manifest), golden)
+        with FeatureRecorder(writer.seal(manifest), network.feature_outputs()) as recorder:
+            gate += compare_session(recorder.bundle, golden, recorder)
+        original = Float32(sourced.network, deployed, stages, golden, recorder.features)
+        for precision in reduced_precisions(precisions):
+            added = add_half(writer, manifest, original, precision, cuts, on_step)
+            manifest, gate, nodes = added.manifest, gate + added.gate, nodes | added.nodes
+        for prove in proofs:
+            gate += prove(writer.seal(manifest), sourced.network)
         on_step("moving the bundle into place")
         bundle = writer.commit(msgspec.structs.replace(manifest, gate=tuple(gate)))
-    return ExportReport(bundle, {stage.rate.name.lower(): stage.model.graph.num_nodes() for stage in stages})
-
-
-def _write_stages(
-    writer: BundleWriter, network: RecurrentNetwork, stages: Sequence[StageModel]
-) -> tuple[tuple[Stage, ...], list[Path]]:
-    described, files = [], []
-    for stage in stages:
-        name = stage.rate.name.lower()
-        file = writer.path(f"{name}.{Precision.FP32}.onnx")
-        data = _save(stage.model, file, writer.out)
-        graph = StageGraph(
-            file=file.name,
-            data=data,
-            inputs=tuple(_spec(value, network) for value in stage.model.graph.inputs),
-            outputs=tuple(_spec(value, network) for value in stage.model.graph.outputs),
-        )
-        described.append(
-            Stage(name=name, rate=stage.rate, graphs={Precision.FP32: graph}, bypass=_bypass(stage, network))
-        )
-        files.append(file)
-    return tuple(described), files
+    return ExportReport(bundle, nodes)
 
 
 def _bypass(stage: StageModel, network: RecurrentNetwork) -> dict[str, str]:
@@ -166,34 +176,6 @@ def _bypass(stage: StageModel, network: RecurrentNetwork) -> dict[str, str]:
     return {name: detour[name] for name in stage.outputs}
 
 
-def _save(model: ir.Model, file: Path, out: Path) -> str | None:
-    """Write a graph, with its weights beside it when they do not fit in one message, and check what was written."""
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    data = f"{file.name}.data" if weights > EXTERNAL_DATA_ABOVE else None
-    with writing(out):
-        ir.save(model, file, external_data=data)
-    try:
-        onnx.checker.check_model(str(file), full_check=data is None)
-    except onnx.checker.ValidationError as error:
-        raise ExportError(
-            f"the exported graph {file.name} is no valid ONNX: {error}",
-            expected="a graph that onnx.checker accepts",
-            fix="please report the network and the versions of torch and onnxscript",
-        ) from error
-    return data
-
-
-def _spec(value: ir.Value, network: RecurrentNetwork) -> TensorSpec:
-    name = str(value.name)
-    if value.dtype is None or value.shape is None or not all(isinstance(n, int) for n in value.shape):
-        raise ExportError(
-            f"tensor {name} at the border of a stage has no static type", expected="dtype and static shape"
-        )
-    shape = tuple(int(str(n)) for n in value.shape)
-    role = network.role(name)
-    return TensorSpec(name=name, role=role, dtype=value.dtype.numpy().name, shape=shape)
-
-
 def _compare(
     writer: BundleWriter,
     network: RecurrentNetwork,
@@ -205,7 +187,7 @@ def _compare(
     """Write the whole graph beside the bundle for as long as it is compared."""
     with writing(writer.out), tempfile.TemporaryDirectory(prefix=".whole.", dir=writer.out.parent) as folder:
         file = Path(folder) / "whole.onnx"
-        _save(whole, file, writer.out)
+        save_graph(whole, file, writer.out)
         return compare_graphs(network, file, stages, sample, on_step)
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from mmms_deploy.bundle import Bundle, GateCheck, Precision
+from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.network import BACKBONE, CLICK, MAPS, MAPS_NEXT, MASK, PREV, PROB, RGB, RecurrentNetwork
@@ -48,6 +49,10 @@ class Worst:
     name: str
     measure: str
     limit: float
+    fix: str = (
+        "this export would not compute what the checkpoint computes, so nothing was written; please report the network"
+        " and the versions of torch, onnxscript and onnxruntime"
+    )
     value: float = 0.0
     where: str = "-"
     samples: int = 0
@@ -66,8 +71,7 @@ class Worst:
             raise GateError(
                 f"{self.name}: {self.measure} is {value:.3g} at {where}",
                 expected=f"at most {self.limit:g}",
-                fix="this export would not compute what the checkpoint computes, so nothing was written; please report "
-                "the network and the versions of torch, onnxscript and onnxruntime",
+                fix=self.fix,
             )
 
     def check(self) -> GateCheck:
@@ -252,12 +256,13 @@ def _named_features(reference: TorchReference) -> dict[str, npt.NDArray[np.float
     return {name: value.numpy() for name, value in zip(BACKBONE, reference.backbone_maps, strict=True)}
 
 
-def compare_session(bundle: Bundle, golden: Golden) -> list[GateCheck]:
+def compare_session(bundle: Bundle, golden: Golden, engine: Engine) -> list[GateCheck]:
     """Click through a bundle as a user would, its own answers fed back, and compare with the torch reference.
 
     Args:
         bundle: The bundle, golden replay included.
         golden: What the reference answered.
+        engine: What executes the bundle in float32.
 
     Returns:
         What was measured.
@@ -278,5 +283,5 @@ def compare_session(bundle: Bundle, golden: Golden) -> list[GateCheck]:
             probabilities.see(float(differences.mean(dtype=np.float64)), where)
         masks.see(1.0 - check.iou, f"{where} ({check.certain:.1%} of its pixels certain)")
 
-    replay(bundle, engine="onnxruntime", precision=Precision.FP32, on_result=compare)
+    replay(bundle, engine=engine, precision=Precision.FP32, on_result=compare)
     return [masks.check(), probabilities.check()]

@@ -47,12 +47,16 @@ class RecurrentNetwork(nn.Module):
     Args:
         network: The network, in evaluation mode.
         cuts: Where it is cut beside the clicks.
+        state: Element type of ``maps``, ``prev`` and ``prob``.
     """
 
-    def __init__(self, network: InteractiveNetwork, cuts: Collection[Cut] = ()) -> None:
+    def __init__(
+        self, network: InteractiveNetwork, cuts: Collection[Cut] = (), state: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.network = network
         self.cuts = frozenset(cuts)
+        self.state = state
         modalities = network.config.modalities
         self.names = tuple(modality.name for modality in modalities)
         self.optional = frozenset(modality.name for modality in modalities if modality.optional)
@@ -94,14 +98,15 @@ class RecurrentNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Answer one click: ``(features, maps, prev, click) -> (maps', prob, mask)``."""
         maps = self.add_disk(maps, click)
-        prob = torch.sigmoid(self.network.respond(features, self.interaction(maps, prev)))
-        return maps, prob, (prob > self.network.config.clicks.threshold).to(torch.uint8)
+        prob = torch.sigmoid(self.network.respond(features, self.interaction(maps, prev))).to(prev.dtype)
+        # What is compared with a threshold is float32 in every precision, and the number that the session gets.
+        return maps, prob, (prob.float() > self.network.config.clicks.threshold).to(torch.uint8)
 
     def interaction(self, maps: Tensor, prev: Tensor) -> Tensor:
         """Return the interaction tensor (1, 3, H, W) as the checkpoint wants it, of disk maps and a probability."""
         contract = self.network.config.clicks
         if contract.previous is PreviousMask.MASK:
-            prev = (prev > contract.threshold).to(prev.dtype)
+            prev = (prev.float() > contract.threshold).to(prev.dtype)
         channels = {ClickChannel.POSITIVE: maps[:, :1], ClickChannel.NEGATIVE: maps[:, 1:], ClickChannel.PREVIOUS: prev}
         return torch.cat([channels[name] for name in contract.channels], dim=1)
 
@@ -128,6 +133,10 @@ class RecurrentNetwork(nn.Module):
     def output_names(self) -> list[str]:
         """Names of the graph's outputs, in order."""
         return [*self.network.feature_names, *self.bypass().values(), MAPS_NEXT, PROB, MASK]
+
+    def feature_outputs(self) -> frozenset[str]:
+        """Names of those of the graph's outputs that are features."""
+        return frozenset((*self.network.feature_names, *self.bypass().values()))
 
     def bypass(self) -> dict[str, str]:
         """For each feature the name of the one without modalities, where all of these are optional."""
@@ -159,14 +168,16 @@ class RecurrentNetwork(nn.Module):
         }
         shapes |= {MAPS: (1, 2, height, width), PREV: (1, 1, height, width)}
         shapes |= {modality.name: (1, modality.channels, height, width) for modality in self.network.config.modalities}
-        return tuple(torch.zeros(shapes[name]) for name in self.input_names())
+        types = {MAPS: self.state, PREV: self.state}
+        return tuple(torch.zeros(shapes[name], dtype=types.get(name)) for name in self.input_names())
 
 
-def export_whole(network: RecurrentNetwork) -> ir.Model:
+def export_whole(network: RecurrentNetwork, opset: int = OPSET) -> ir.Model:
     """Export the whole network as one ONNX graph of static shapes.
 
     Args:
         network: The network; its weights are referenced, not copied.
+        opset: ONNX opset of the graph.
 
     Returns:
         The graph, without traces of the machine that made it.
@@ -180,7 +191,7 @@ def export_whole(network: RecurrentNetwork) -> ir.Model:
                 network.eval(),
                 network.example_inputs(),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=network.input_names(),
                 output_names=network.output_names(),
                 verbose=False,

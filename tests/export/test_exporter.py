@@ -21,7 +21,7 @@ from mmms_deploy.bundle import Precision, Rate, Role
 from mmms_deploy.commands.export import main
 from mmms_deploy.contract import ClickContract, ImageSpec, PreviousMask
 from mmms_deploy.errors import GateError, OutputExistsError, OutputWriteError
-from mmms_deploy.export import exporter, gate
+from mmms_deploy.export import exporter, gate, graphs
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.rewrites import EVERY, REWRITES, deploy, names_for
@@ -272,7 +272,7 @@ def test_an_unwritable_place(checkpoint, tmp_path) -> None:
 
 def test_weights_above_the_limit_go_beside_the_graph(checkpoint, tmp_path, monkeypatch) -> None:
     """The path of graphs over 2 GB, taken here by a lower limit."""
-    monkeypatch.setattr(exporter, "EXTERNAL_DATA_ABOVE", 100_000)
+    monkeypatch.setattr(graphs, "EXTERNAL_DATA_ABOVE", 100_000)
     made = export_bundle(Source(checkpoint=checkpoint), tmp_path / "out").bundle
     graph = made.manifest.stage("image").graphs[Precision.FP32]
     assert graph.data == "image.fp32.onnx.data"
