@@ -307,7 +307,7 @@ class Evaluation:
 
 
 def evaluate(
-    entries: Sequence[Entry | Dataset] | Dataset,
+    entries: Sequence[Entry | Dataset] | Entry | Dataset,
     contestant: Contestant | OpenPredictor,
     settings: Settings | None = None,
     *,

@@ -74,7 +74,7 @@ def noc_gate(
             on_step(f"gate: clicks on {dataset.name}, beside PyTorch")
             every = 1 if scenes is None else max(1, len(dataset) // scenes)
             entry = Entry(dataset, modalities, modalities)
-            run = evaluate(entry, ours, settings, against=reference, limit=scenes, every=every)
+            run = evaluate([entry], ours, settings, against=reference, limit=scenes, every=every)
             (summary,) = summarise_run(run.facts, run)
             checks += _checked(summary, noc_limit, agreement_limit)
     finally:

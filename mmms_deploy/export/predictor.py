@@ -30,7 +30,9 @@ class TorchPredictor:
 
     def set_image(self, image: npt.NDArray[np.uint8], /, **modalities: npt.NDArray[Any]) -> None:
         """Take an image (H0, W0, 3) uint8 RGB and its modalities as stored."""
-        self._reference.set_image(image, modalities)
+        # PyTorch warns of arrays that it could not write to; decoded images are such.
+        writable = image if image.flags.writeable else image.copy()
+        self._reference.set_image(writable, modalities)
 
     def click(self, x: float, y: float, positive: bool, /) -> Answer:
         """Answer a click at image pixel (x, y)."""

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmms_deploy import Bundle
+from mmms_deploy.commands.export import main
 from mmms_deploy.contract import ClickContract, PreviousMask
 from mmms_deploy.errors import CheckpointNotFoundError, EvaluationModalityError, GateError
 from mmms_deploy.evaluation import Settings, evaluate, summarise_run
@@ -17,6 +19,7 @@ from mmms_deploy.export.noc_gate import noc_gate
 from mmms_deploy.export.predictor import TorchPredictor, open_torch
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
+from tests.commands.invoke import invoke
 from tests.evaluation.scenes import Scenes, scene
 from tests.tiny import DEPTH, tiny_config
 
@@ -80,3 +83,59 @@ def test_a_reset_keeps_the_image_and_forgets_the_clicks(checkpoint) -> None:
     predictor.click(5, 5, False)
     predictor.reset()
     np.testing.assert_array_equal(predictor.click(30, 20, True).probability, first.probability)
+
+
+# --- mmms-export --gate noc -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path) -> str:
+    for name in ("images", "masks", "depth"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for index in range(2):
+        one = scene(index, surfaces=1)
+        Image.fromarray(one.image).save(tmp_path / "data" / "images" / f"{index}.png")
+        Image.fromarray(one.surfaces[0].mask).save(tmp_path / "data" / "masks" / f"{index}.png")
+        np.save(tmp_path / "data" / "depth" / f"{index}.npy", np.ones(one.image.shape[:2], np.float32))
+    return f"folder={tmp_path / 'data'}:name=some"
+
+
+def test_the_command_keeps_what_the_gate_measured(checkpoint, data, tmp_path) -> None:
+    out = tmp_path / "gated"
+    result = invoke(main, "--ckpt", checkpoint, "--out", out, "--gate", "noc", "--gate-data", data, "--gate-images", 1)
+    assert result.exit_code == 0, result.output
+    *_, clicks, masks = Bundle(out).manifest.gate
+    assert (clicks.name, masks.name) == ("clicks on some against torch", "masks on some against torch")
+    assert clicks.samples == 1
+
+
+def test_an_export_that_a_proof_refuses_leaves_nothing(checkpoint, tmp_path) -> None:
+    def refuse(bundle, network):
+        assert Bundle(bundle.path).manifest.name == "refused"
+        raise GateError("no")
+
+    with pytest.raises(GateError):
+        export_bundle(Source(checkpoint=checkpoint), tmp_path / "refused", proofs=[refuse])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gate", "noc"], "go together"),
+        (["--gate-data", "folder=x"], "go together"),
+        (["--gate", "noc", "--gate-data", "folder=x", "--cut", "black-box"], "takes images"),
+    ],
+)
+def test_the_gate_by_clicks_needs_data_and_images(checkpoint, arguments, message) -> None:
+    result = invoke(main, "--ckpt", checkpoint, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_data_that_cannot_be_opened_are_said_before_the_export(checkpoint, tmp_path) -> None:
+    arguments = ["--gate", "noc", "--gate-data", f"folder={tmp_path / 'nowhere'}", "--out", tmp_path / "out"]
+    result = invoke(main, "--ckpt", checkpoint, *arguments)
+    assert result.exit_code == 1
+    assert "nothing at this path" in result.stderr
+    assert not (tmp_path / "out").exists()
