@@ -22,6 +22,8 @@ from training.predictor import Predictor, load_network
 from training.thermal import THERMAL
 
 GAP, HEADER, TEXT = 8, 28, 15
+COLOURS = 200
+"""A palette keeps a page of noise small."""
 TITLES = ("RGB", "thermal", "RGB alone", "RGB + thermal")
 
 
@@ -87,14 +89,15 @@ def sheet(predictor: Predictor, items: list[Item], clicks: int) -> Image.Image:
 @cli.option("--weights", type=cli.Path(exists=True, path_type=Path), required=True, help="A safetensors file.")
 @cli.option("--out", type=cli.Path(path_type=Path), required=True, help="The PNG to write.")
 @cli.option("--scene", "scenes", multiple=True, required=True, help="A held-out scene, e.g. night/3; several allowed.")
-@cli.option("--clicks", default=3, show_default=True, help="Clicks on each object.")
+@cli.option("--clicks", default=2, show_default=True, help="Clicks on each object.")
 def main(weights: Path, out: Path, scenes: tuple[str, ...], clicks: int) -> None:
     """Draw held-out scenes with and without the thermal image."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     most = max(int(scene.partition("/")[2]) for scene in scenes) + 1
     items = {item.name: item for item in drawn_items(most)}
-    sheet(Predictor(load_network(weights)), [items[scene] for scene in scenes], clicks).save(out, optimize=True)
+    page = sheet(Predictor(load_network(weights)), [items[scene] for scene in scenes], clicks)
+    page.quantize(COLOURS).save(out, optimize=True)
 
 
 if __name__ == "__main__":
