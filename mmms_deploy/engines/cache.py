@@ -5,6 +5,7 @@ Nothing here is needed to work: a cache that is off, full, read-only or damaged 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -70,9 +71,13 @@ def store(file: Path, chunks: Iterable[bytes | memoryview]) -> bool:
         with os.fdopen(handle, "wb") as stream:
             stream.writelines(chunks)
         partial.replace(file)
+        partial = None
     except OSError as error:
         _LOG.warning("%s cannot be kept: %s; set %s to another folder, or to 'off'", file, error, VARIABLE)
-        if partial is not None:
-            partial.unlink(missing_ok=True)
         return False
+    finally:
+        # Not there any more when it was renamed; left by an error or an interrupt otherwise.
+        if partial is not None:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
     return True

@@ -1,0 +1,267 @@
+"""``mmms-build``: compile a bundle's stages into TensorRT plans, and prove what they compute in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich import box
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mmms_deploy.commands.common import console, err_console, user_errors, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mmms_deploy.bundle import Bundle, Precision
+    from mmms_deploy.engines.tensorrt_build import BuildOptions, Phase
+    from mmms_deploy.engines.tensorrt_plans import StagePlan
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_MOST_NAMES = 8
+
+
+class BytesType(click.ParamType[int]):
+    """``512M`` or ``2G``."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes."""
+        match = re.fullmatch(r"(\d+)([KMG]?)", str(value).upper())
+        if match is None:
+            self.fail(f"{value!r} is no size such as 512M or 2G", param, ctx)
+        return int(match[1]) * _UNITS[match[2]]
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  mmms-build bundles/demo
+  mmms-build bundles/mmms --precision fp16 --opt-level 5
+  mmms-build bundles/mmms --precision fp16 --ahead-of-time --target 8.9 --target 12.0""",
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    multiple=True,
+    help="Which of the bundle's graphs to compile; may be given several times.  [default: all]",
+)
+@click.option("--stage", "stages", metavar="NAME", multiple=True, help="Compile this stage only; may be repeated.")
+@click.option("--ordinal", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the GPU.")
+@click.option(
+    "--library",
+    type=click.Choice(["tensorrt", "tensorrt_rtx"]),
+    help="What to compile with.  [default: what is there]",
+)
+@click.option(
+    "--ahead-of-time",
+    is_flag=True,
+    help="Compile without a GPU, to try it out; only tensorrt_rtx can.",
+)
+@click.option(
+    "--target",
+    "targets",
+    metavar="CAPABILITY",
+    multiple=True,
+    help="With --ahead-of-time: compute capability to compile for, such as 8.9; may be given several times.",
+)
+@click.option("--opt-level", type=click.IntRange(0, 5), help="How long to search for fast kernels.  [default: 3]")
+@click.option("--workspace", type=BytesType(), help="Most GPU memory that one operation may use as scratch, e.g. 2G.")
+@click.option("--tf32", is_flag=True, help="Let float32 products be rounded to TF32 on the way: faster, not float32.")
+@click.option(
+    "--timing-cache/--no-timing-cache", default=True, show_default=True, help="Use what earlier builds measured."
+)
+@click.option("--rebuild", is_flag=True, help="Compile even what was compiled before.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write what the plans are here, too.")
+@click.version_option(package_name="mmms-deploy")
+@user_errors
+def main(
+    bundle: Path,
+    precisions: tuple[str, ...],
+    stages: tuple[str, ...],
+    ordinal: int,
+    library: str | None,
+    ahead_of_time: bool,
+    targets: tuple[str, ...],
+    opt_level: int | None,
+    workspace: int | None,
+    tf32: bool,
+    timing_cache: bool,
+    rebuild: bool,
+    json_file: Path | None,
+) -> None:
+    """Compile the stages of BUNDLE with TensorRT, for the GPU of this machine.
+
+    Plans are kept in the cache (MMMS_DEPLOY_CACHE, see docs/gpu-host.md) and found again by whatever opens the bundle
+    on this GPU with this driver and library. Each is proven: the command fails when a convolution or matrix product is
+    not computed in the precision of its graph.
+    """
+    from mmms_deploy.bundle import Bundle, Precision
+    from mmms_deploy.engines.tensorrt_build import BuildOptions
+
+    if targets and not ahead_of_time:
+        raise click.UsageError("--target goes with --ahead-of-time; without, this machine's GPU is the target.")
+    options = BuildOptions(
+        opt_level=opt_level, workspace=workspace, tf32=tf32, timing_cache=timing_cache, targets=targets
+    )
+    opened = Bundle(bundle)
+    known = [stage.name for stage in opened.manifest.stages]
+    unknown = [name for name in stages if name not in known]
+    if unknown:
+        raise click.UsageError(f"{bundle} has no stage {', '.join(unknown)}; it has {', '.join(known)}.")
+    wanted = [Precision(name) for name in dict.fromkeys(precisions)] or list(opened.manifest.precisions)
+    made = build(
+        opened,
+        wanted,
+        device=None if ahead_of_time else ordinal,
+        options=options,
+        library=library,
+        stages=stages or None,
+        rebuild=rebuild,
+    )
+    if json_file is not None:
+        _write_json(json_file, opened, made)
+
+
+def build(
+    bundle: Bundle,
+    precisions: Sequence[Precision],
+    *,
+    device: int | None = 0,
+    options: BuildOptions | None = None,
+    library: str | None = None,
+    stages: Sequence[str] | None = None,
+    rebuild: bool = False,
+) -> dict[Precision, dict[str, StagePlan]]:
+    """Compile plans with a progress bar, and print what they are; arguments are those of ``tensorrt_plans.plans``."""
+    from mmms_deploy.engines.tensorrt_plans import plans
+    from mmms_deploy.engines.tensorrt_plans_cache import plans_folder
+
+    made: dict[Precision, dict[str, StagePlan]] = {}
+    with _progress() as (on_phase, on_build):
+        for precision in precisions:
+            made[precision] = plans(
+                bundle,
+                precision,
+                device=device,
+                options=options,
+                library=library,
+                stages=stages,
+                rebuild=rebuild,
+                on_phase=on_phase,
+                on_build=on_build,
+            )
+    console.print(_table(bundle, made))
+    for precision, found in made.items():
+        for stage in found.values():
+            _print_details(precision, stage)
+    if any(stage.file is None for found in made.values() for stage in found.values()):
+        warn("plans could not be kept, so that they are compiled again at the next use (MMMS_DEPLOY_CACHE)")
+    else:
+        console.print(f"Kept in {escape(str(plans_folder()))}.", soft_wrap=True)
+    return made
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[[Phase], None], Callable[[str, str], None]]]:
+    """Show the phases of a build as the library nests them."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err_console, transient=True) as progress:
+        tasks: dict[tuple[str, str], Any] = {}
+
+        def on_phase(phase: Phase) -> None:
+            key = phase.stage, phase.name
+            if phase.finished:
+                if key in tasks:
+                    progress.remove_task(tasks.pop(key))
+                return
+            if key not in tasks:
+                tasks[key] = progress.add_task(f"{'  ' * phase.depth}{phase.stage}: {escape(phase.name)}")
+            progress.update(tasks[key], completed=phase.done, total=max(1, phase.total))
+
+        def on_build(stage: str, why: str) -> None:
+            progress.console.print(f"compiling {escape(stage)}: {escape(why)}", soft_wrap=True)
+
+        yield on_phase, on_build
+
+
+def _table(bundle: Bundle, made: dict[Precision, dict[str, StagePlan]]) -> Table:
+    table = Table(title=escape(f"TensorRT plans of {bundle.path}"), title_justify="left", box=box.SIMPLE)
+    for heading in ("stage", "precision"):
+        table.add_column(heading)
+    for heading in ("matrix operations", "attentions fused", "kernels", "scratch MB", "weights MB", "plan MB", "s"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for precision, stages in made.items():
+        for plan in stages.values():
+            report = plan.report
+            table.add_row(
+                plan.stage,
+                precision,
+                f"{report.matrices.get(precision, 0)} of {sum(report.matrices.values())}",
+                f"{report.fused} of {report.attentions}" if report.listed else "?",
+                str(report.kernels) if report.listed else "?",
+                _megabytes(report.activation_bytes),
+                _megabytes(report.weight_bytes),
+                _megabytes(len(plan.plan)),
+                f"{plan.seconds:.1f}",
+                "compiled" if plan.built else "from the cache",
+            )
+    return table
+
+
+def _print_details(precision: Precision, plan: StagePlan) -> None:
+    report = plan.report
+    types = ", ".join(f"{count} {dtype or 'without output'}" for dtype, count in sorted(report.types.items()))
+    source = {"inspector": "read from the compiled plan", "build": "listed while it was compiled"}.get(report.listed)
+    console.print(f"{plan.stage} in {precision}: {report.evidence(precision)}", soft_wrap=True)
+    if source:
+        console.print(f"  [dim]kernels by what they write: {types} ({source})[/]", soft_wrap=True)
+    if report.wide and precision != "fp32":
+        more = f" and {len(report.wide) - _MOST_NAMES} more" if len(report.wide) > _MOST_NAMES else ""
+        console.print(f"  [yellow]in float32: {', '.join(report.wide[:_MOST_NAMES])}{more}[/]", soft_wrap=True)
+
+
+def _megabytes(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e6:.1f}"
+
+
+def _write_json(file: Path, bundle: Bundle, made: dict[Precision, dict[str, StagePlan]]) -> None:
+    import msgspec
+
+    from mmms_deploy.bundle import writing
+
+    rows: Iterable[dict[str, object]] = [
+        {
+            "stage": plan.stage,
+            "precision": precision,
+            "plan_bytes": len(plan.plan),
+            "seconds": plan.seconds,
+            "built": plan.built,
+            **msgspec.to_builtins(plan.report),
+        }
+        for precision, stages in made.items()
+        for plan in stages.values()
+    ]
+    content = {"bundle": bundle.manifest.name, "digest": bundle.manifest.digest, "plans": rows}
+    with writing(file):
+        partial = file.with_name(f".{file.name}.partial")
+        try:
+            partial.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
