@@ -71,8 +71,8 @@ def test_a_thermal_image_saves_clicks_on_held_out_scenes(demo: Bundle, items: li
             for name, thermal in seen.items():
                 clicks[name].append(noc(curve(session, item, thermal), THRESHOLD, CLICKS))
     mean = {name: np.mean(values) for name, values in clicks.items()}
-    assert mean["with"] < mean["without"] - 0.75, mean
-    assert mean["with"] < mean["of another scene"] - 0.75, mean  # it is the heat that helps, not any second picture
+    assert mean["with"] < mean["without"] - 1.5, mean
+    assert mean["with"] < mean["of another scene"] - 1.5, mean  # it is the heat that helps, not any second picture
 
 
 def test_without_a_thermal_image_it_segments_as_the_rgb_demo_does(demo: Bundle, items: list[Item]) -> None:
