@@ -7,8 +7,8 @@ small enough to be installed as it is.
     python tools/tensorrt_api_lists.py
 
 installs the packages below into temporary folders, from the package index that pip is set up for, writes one JSON file
-each to ``mmms_deploy/engines/tensorrt_surface/``, and needs ``gcc``. The tests compare every name that the code uses with
-these files.
+each to ``mmms_deploy/engines/tensorrt_surface/``, and needs ``gcc``. The tests compare every name that the code uses
+with these files.
 """
 
 from __future__ import annotations

@@ -196,10 +196,10 @@ def _progress() -> Iterator[tuple[Callable[[Phase], None], Callable[[str, str], 
 
 
 def _table(bundle: Bundle, made: dict[Precision, dict[str, StagePlan]]) -> Table:
-    table = Table(title=escape(f"TensorRT plans of {bundle.path}"), title_justify="left", box=box.SIMPLE)
+    table = Table(title=escape(f"TensorRT plans of {bundle.path}, sizes in MB"), title_justify="left", box=box.SIMPLE)
     for heading in ("stage", "precision"):
         table.add_column(heading)
-    for heading in ("matrix operations", "attentions fused", "kernels", "scratch MB", "weights MB", "plan MB", "s"):
+    for heading in ("matrix", "fused", "kernels", "scratch", "weights", "plan", "s"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for precision, stages in made.items():
@@ -208,14 +208,14 @@ def _table(bundle: Bundle, made: dict[Precision, dict[str, StagePlan]]) -> Table
             table.add_row(
                 plan.stage,
                 precision,
-                f"{report.matrices.get(precision, 0)} of {sum(report.matrices.values())}",
-                f"{report.fused} of {report.attentions}" if report.listed else "?",
+                f"{report.matrices.get(precision, 0)}/{sum(report.matrices.values())}",
+                f"{report.fused}/{report.attentions}" if report.listed else "?",
                 str(report.kernels) if report.listed else "?",
                 _megabytes(report.activation_bytes),
                 _megabytes(report.weight_bytes),
                 _megabytes(len(plan.plan)),
                 f"{plan.seconds:.1f}",
-                "compiled" if plan.built else "from the cache",
+                "new" if plan.built else "kept",
             )
     return table
 

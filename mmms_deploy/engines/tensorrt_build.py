@@ -210,9 +210,9 @@ def _parse(trt: Any, network: Any, file: Path, stage: str) -> None:
         return
     faults = []
     for i in range(parser.num_errors):
-        error = parser.get_error(i)
-        node = f"node {error.node_name()} ({error.node_operator()}): " if error.node_name() else ""
-        faults.append(f"{node}{' '.join(error.desc().split())} [{error.code().name}]")
+        fault = parser.get_error(i)
+        node = f"node {fault.node_name()} ({fault.node_operator()}): " if fault.node_name() else ""
+        faults.append(f"{node}{' '.join(fault.desc().split())} [{fault.code().name}]")
     raise PlanBuildError(
         f"{describe(trt)} cannot read stage {stage!r}, {file}: {'; '.join(faults[:3]) or 'it does not say why'}",
         expected="an ONNX graph with operations that it knows",

@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 
 from mmms_deploy.bundle import Bundle, Precision, Rate, Stage, StageGraph, sha256_of
+from mmms_deploy.engines.cuda import Cuda, import_cuda
+from mmms_deploy.engines.devices import Gpu, driver_release, require_gpu
 from mmms_deploy.engines.tensorrt_api import Library, describe, load_tensorrt
 from mmms_deploy.engines.tensorrt_build import BuildOptions, OnPhase, Phase, build_plan
-from mmms_deploy.engines.tensorrt_gpu import Gpu, see_gpu
 from mmms_deploy.engines.tensorrt_inspect import PlanReport
 from mmms_deploy.engines.tensorrt_plans_cache import (
     Facts,
@@ -105,7 +106,7 @@ def plans(
         PlanBuildError: A graph cannot be compiled, or is not computed in its precision.
         BundleCorruptError: A graph is not the one that the manifest describes.
     """
-    gpu = None if device is None else see_gpu(device)
+    gpu = None if device is None else require_gpu(device)
     trt = load_tensorrt(library)
     about = describe(trt)
     _check(trt, about, gpu, bundle, precision)
@@ -131,8 +132,7 @@ def _check(trt: Any, library: Library, gpu: Gpu | None, bundle: Bundle, precisio
             fix="build on the GPU host; tensorrt-rtx compiles without a GPU",
         )
     if gpu is not None and library.ahead_of_time:
-        architecture = f"SM{gpu.compute_capability.replace('.', '')}"
-        if not hasattr(trt.ComputeCapability, architecture):
+        if not hasattr(trt.ComputeCapability, "SM{}{}".format(*gpu.capability)):
             raise EngineUnavailableError(
                 f"{library} does not run on {gpu}", expected="a GPU that it knows", fix="pip install tensorrt"
             )
@@ -184,8 +184,8 @@ class _Maker:
             precision=precision,
             library=str(self.library),
             gpu="" if self.gpu is None else self.gpu.name,
-            compute_capability="" if self.gpu is None else self.gpu.compute_capability,
-            driver="" if self.gpu is None else self.gpu.driver,
+            compute_capability="" if self.gpu is None else "{}.{}".format(*self.gpu.capability),
+            driver="" if self.gpu is None else driver_release() or f"for CUDA {self.gpu.cuda}",
             every_click=stage.rate is Rate.CLICK,
             # As they come back from a file.
             options=msgspec.json.decode(msgspec.json.encode(self.options.key())),
@@ -226,7 +226,7 @@ class _Maker:
             precision=precision,
             every_click=stage.rate is Rate.CLICK,
             options=self.options,
-            activate=None if self.gpu is None else self.gpu.activate,
+            activate=None if self.gpu is None else Cuda(import_cuda(), self.gpu.ordinal).activate,
             timing_cache=read_timing(timing) if measures and timing is not None else None,
             on_phase=self.on_phase,
         )
