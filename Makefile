@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 
-.PHONY: demo test test-slow test-wheel bench lint format train clean
+.PHONY: demo test test-slow test-wheel bench lint format train train-thermal clean
 
 ## Export the demo checkpoint, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -43,6 +43,10 @@ format: $(VENV)/.dev
 DATA ?= ../shared/data/davis
 train: $(VENV)/.dev
 	$(BIN)/python -m training.train --data $(DATA) --out training/runs/demo
+
+## Train the demo checkpoint that takes a thermal image, from the RGB one (half an hour on two CPU cores).
+train-thermal: $(VENV)/.dev
+	$(BIN)/python -m training.train --demo thermal --data $(DATA) --out training/runs/thermal
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
