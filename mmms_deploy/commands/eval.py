@@ -187,13 +187,15 @@ def main(
         raise click.UsageError("--against-engine, --against-precision and --against-device need --against.")
 
     from mmms_deploy.evaluation.datasets import parse_dataset_argument
+    from mmms_deploy.evaluation.depth import opencv
     from mmms_deploy.evaluation.results import forget
     from mmms_deploy.evaluation.run import evaluate, plan
     from mmms_deploy.evaluation.settings import TARGETS, Protocol, Settings
     from mmms_deploy.evaluation.tables import parquet_library
 
+    opencv()  # what is not installed is told before minutes are spent
     if parquet:
-        parquet_library()  # told before minutes are spent
+        parquet_library()
     settings = Settings(
         protocol=Protocol(protocol),
         max_clicks=max_clicks,
