@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -91,72 +93,109 @@ class Comparison(Struct, frozen=True, kw_only=True):
     other_click_seconds: float
 
 
-def compare(scenes: Sequence[SceneResult], settings: Settings) -> Comparison:
+def compare(scenes: Iterable[SceneResult], settings: Settings) -> Comparison:
     """Compare two predictors that clicked through the same objects.
 
     Args:
-        scenes: Results with both; at least one object.
+        scenes: Results with both, of one data set; at least one object.
         settings: What was done.
 
     Raises:
-        MeasureError: A scene has no results of the other predictor.
+        MeasureError: A scene has no results of the other predictor, or there is no object.
     """
-    if any(len(scene.against) != len(scene.objects) for scene in scenes):
-        raise MeasureError(
-            "a comparison of results of one predictor alone", expected="results of both", fix="pass --against"
-        )
-    pairs = [(scene, a, b) for scene in scenes for a, b in zip(scene.objects, scene.against, strict=True)]
-    groups = np.array([scene.index for scene, _, _ in pairs])
-    differences = []
-    for target in settings.targets:
-        first = np.array([noc(a.ious, target, settings.max_clicks) for _, a, _ in pairs])
-        other = np.array([noc(b.result.ious, target, settings.max_clicks) for _, _, b in pairs])
-        low, high = paired_interval(first - other, groups)
-        differences.append(
-            Difference(
-                target=target,
-                noc=float(first.mean()),
-                other=float(other.mean()),
-                difference=float((first - other).mean()),
-                low=low,
-                high=high,
-                better=int((first < other).sum()),
-                worse=int((first > other).sum()),
+    pairs = Pairs()
+    for scene in scenes:
+        pairs.add(scene)
+    return pairs.comparison(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One object: its scene, its name, both IoU curves, and the agreement after each click."""
+
+    index: int
+    scene: str
+    name: str
+    first: array[float]
+    other: array[float]
+    agreement: array[float]
+
+
+class Pairs:
+    """The numbers that a comparison needs, gathered scene by scene."""
+
+    def __init__(self) -> None:
+        self._pairs: list[_Pair] = []
+        self._seconds = 0.0
+        self._clicks = 0
+
+    def add(self, scene: SceneResult) -> None:
+        """Take note of one scene.
+
+        Raises:
+            MeasureError: It has no results of the other predictor.
+        """
+        if len(scene.against) != len(scene.objects):
+            raise MeasureError(
+                "a comparison of results of one predictor alone", expected="results of both", fix="pass --against"
             )
+        for one, pair in zip(scene.objects, scene.against, strict=True):
+            curves = (array("d", values) for values in (one.ious, pair.result.ious, pair.agreement))
+            self._pairs.append(_Pair(scene.index, scene.scene, one.name, *curves))
+            self._seconds += sum(pair.result.predict_seconds)
+            self._clicks += len(pair.result.predict_seconds)
+
+    def comparison(self, settings: Settings) -> Comparison:
+        """Compare what was gathered.
+
+        Raises:
+            MeasureError: There is no object.
+        """
+        pairs = self._pairs
+        if not pairs:
+            raise MeasureError("a comparison on no objects", expected="one or more", fix="check the data set's folder")
+        # A list that ended early, because no error was left, has no entry for later clicks.
+        longest = max(len(pair.agreement) for pair in pairs)
+        columns = [[pair.agreement[k] for pair in pairs if len(pair.agreement) > k] for k in range(longest)]
+        most = sorted(
+            (_differing(pair, settings) for pair in pairs), key=lambda one: (-abs(one.noc - one.other), one.agreement)
         )
-    # A list that ended early, because no error was left, has no entry for later clicks.
-    longest = max(len(b.agreement) for _, _, b in pairs)
-    columns = [[b.agreement[k] for _, _, b in pairs if len(b.agreement) > k] for k in range(longest)]
-    most = [_differing(scene.scene, a.name, a.ious, b.result.ious, b.agreement, settings) for scene, a, b in pairs]
-    most.sort(key=lambda one: (-abs(one.noc - one.other), one.agreement))
-    seconds = [value for _, _, b in pairs for value in b.result.predict_seconds]
-    return Comparison(
-        differences=tuple(differences),
-        agreement=tuple(sum(column) / len(column) for column in columns),
-        worst_agreement=tuple(min(column) for column in columns),
-        identical=sum(min(b.agreement) == 1.0 for _, _, b in pairs),
-        objects=len(pairs),
-        most=tuple(one for one in most[:SHOWN] if one.noc != one.other or one.agreement < 1.0),
-        other_click_seconds=sum(seconds) / len(seconds),
+        return Comparison(
+            differences=tuple(_difference(pairs, target, settings.max_clicks) for target in settings.targets),
+            agreement=tuple(sum(column) / len(column) for column in columns),
+            worst_agreement=tuple(min(column) for column in columns),
+            identical=sum(min(pair.agreement) == 1.0 for pair in pairs),
+            objects=len(pairs),
+            most=tuple(one for one in most[:SHOWN] if one.noc != one.other or one.agreement < 1.0),
+            other_click_seconds=self._seconds / self._clicks,
+        )
+
+
+def _difference(pairs: Sequence[_Pair], target: float, max_clicks: int) -> Difference:
+    first = np.array([noc(pair.first, target, max_clicks) for pair in pairs])
+    other = np.array([noc(pair.other, target, max_clicks) for pair in pairs])
+    low, high = paired_interval(first - other, [pair.index for pair in pairs])
+    return Difference(
+        target=target,
+        noc=float(first.mean()),
+        other=float(other.mean()),
+        difference=float((first - other).mean()),
+        low=low,
+        high=high,
+        better=int((first < other).sum()),
+        worse=int((first > other).sum()),
     )
 
 
-def _differing(
-    scene: str,
-    name: str,
-    first: Sequence[float],
-    other: Sequence[float],
-    agreement: Sequence[float],
-    settings: Settings,
-) -> DifferingObject:
+def _differing(pair: _Pair, settings: Settings) -> DifferingObject:
     target = settings.targets[-1]
-    least = min(range(len(agreement)), key=lambda k: agreement[k])
+    least = min(range(len(pair.agreement)), key=lambda k: pair.agreement[k])
     return DifferingObject(
-        scene=scene,
-        name=name,
-        noc=noc(first, target, settings.max_clicks),
-        other=noc(other, target, settings.max_clicks),
-        agreement=agreement[least],
+        scene=pair.scene,
+        name=pair.name,
+        noc=noc(pair.first, target, settings.max_clicks),
+        other=noc(pair.other, target, settings.max_clicks),
+        agreement=pair.agreement[least],
         click=least + 1,
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,8 @@ from mmms_deploy.evaluation.clicking import ObjectResult
 from mmms_deploy.evaluation.settings import Settings
 from mmms_deploy.evaluation.surfaces import MultiInstanceResult, MultiSurfaceResult
 from mmms_deploy.reporting.files import write_text
+
+T = TypeVar("T")
 
 SCHEMA = 1
 SETTINGS_FILE = "settings.json"
@@ -153,7 +155,9 @@ class ResultStore:
                 fix="name another folder with --out",
             )
         write_text(before, msgspec.json.format(msgspec.json.encode(facts), indent=1) + b"\n")
-        self._done = {(result.dataset, result.index) for result in self._recovered()}
+        self._names = tuple(dataset.name for dataset in facts.datasets)
+        self._recover()
+        self._done = {(place.dataset, place.index) for _, place in _places(folder)}
 
     @property
     def done(self) -> frozenset[tuple[str, int]]:
@@ -173,18 +177,17 @@ class ResultStore:
         self._done.add((result.dataset, result.index))
 
     def __iter__(self) -> Iterator[SceneResult]:
-        """Read the results, in the order in which they were finished."""
-        return read_scenes(self.folder)
+        """Read the results one by one, in the order of the data sets and their scenes."""
+        return read_scenes(self.folder, self._names)
 
-    def _recovered(self) -> Iterator[SceneResult]:
-        """Read the results; a last line without its end is cut off the file."""
+    def _recover(self) -> None:
+        """Cut a last line without its end off the file."""
         file = self.folder / SCENES_FILE
         if file.exists():
             content_end = _whole_lines(file)
             if content_end < file.stat().st_size:
                 with writing(file):
                     os.truncate(file, content_end)
-        yield from read_scenes(self.folder)
 
 
 def forget(folder: Path) -> None:
@@ -210,26 +213,63 @@ def _whole_lines(file: Path) -> int:
     return end
 
 
-def read_scenes(folder: Path) -> Iterator[SceneResult]:
-    """Read the results of a folder one by one, in the order in which they were finished.
+class _Place(msgspec.Struct, frozen=True):
+    """Which scene a line is about; the rest of the line is skipped."""
+
+    dataset: str
+    index: int
+
+
+def _places(folder: Path) -> Iterator[tuple[int, _Place]]:
+    """Yield where in the file each line starts, and what it is about."""
+    file = folder / SCENES_FILE
+    if not file.exists():
+        return
+    decoder = msgspec.json.Decoder(_Place)
+    start = 0
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            yield start, _decoded(decoder, line, file, number)
+            start += len(line)
+
+
+def read_scenes(folder: Path, datasets: Sequence[str] = ()) -> Iterator[SceneResult]:
+    """Read the results of a folder one by one.
+
+    They are kept in the order in which they were finished, which several workers do not repeat; they are read in the
+    order of the data sets and of their scenes, so that sums and tables come out the same every time.
+
+    Args:
+        folder: The folder.
+        datasets: Names of the data sets in the order wanted; others follow by name.
 
     Raises:
         EvaluationSettingsError: A line is no result.
     """
-    file = folder / SCENES_FILE
-    if not file.exists():
+    rank = {name: number for number, name in enumerate(datasets)}
+    ordered = sorted(
+        ((rank.get(place.dataset, len(rank)), place.dataset, place.index, start) for start, place in _places(folder))
+    )
+    if not ordered:
         return
     decoder = msgspec.json.Decoder(SceneResult)
+    file = folder / SCENES_FILE
     with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise EvaluationSettingsError(
-                    f"line {number} of {file} is no result: {error}",
-                    expected="results that this version of mmms-eval wrote",
-                    fix="evaluate anew into another folder with --out",
-                ) from error
+        for *_, start in ordered:
+            stream.seek(start)
+            yield _decoded(decoder, stream.readline(), file, None)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], line: bytes, file: Path, number: int | None) -> T:
+    try:
+        return decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        where = "a line" if number is None else f"line {number}"
+        raise EvaluationSettingsError(
+            f"{where} of {file} is no result: {error}",
+            expected="results that this version of mmms-eval wrote",
+            fix="evaluate anew into another folder with --out",
+        ) from error
 
 
 def read_facts(folder: Path) -> RunFacts:

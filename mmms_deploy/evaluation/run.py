@@ -302,7 +302,7 @@ class Evaluation:
         self._results, self._wanted = results, wanted
 
     def __iter__(self) -> Iterator[SceneResult]:
-        """Yield the scenes that were asked for, in the order in which they were finished."""
+        """Yield the scenes that were asked for, in the order of the data sets and their scenes."""
         return (result for result in self._results if (result.dataset, result.index) in self._wanted)
 
 
@@ -374,6 +374,8 @@ def evaluate(
             count += 1
             if on_scene is not None:
                 on_scene(result, count, len(tasks))
+    order = {entry.dataset.name: number for number, entry in enumerate(sets)}
+    memory.sort(key=lambda result: (order[result.dataset], result.index))
     return evaluation
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 
 from mmms_deploy.contract import Struct
-from mmms_deploy.evaluation.comparison import Comparison, compare
+from mmms_deploy.evaluation.comparison import Comparison, Pairs
 from mmms_deploy.evaluation.measures import area_under_curve, iou_after, summarise
 from mmms_deploy.evaluation.results import RunFacts, SceneResult
 from mmms_deploy.evaluation.settings import Protocol
 from mmms_deploy.evaluation.surfaces import (
+    MultiInstanceResult,
     MultiInstanceSummary,
+    MultiSurfaceResult,
     MultiSurfaceSummary,
     summarise_instances,
     summarise_surfaces,
@@ -115,72 +118,90 @@ def summarise_run(facts: RunFacts, results: Iterable[SceneResult]) -> tuple[Data
 
     Args:
         facts: What they are results of.
-        results: The scenes, in any order.
+        results: The scenes of each data set in their order; read once, and not kept.
     """
-    by_dataset: dict[str, list[SceneResult]] = {dataset.name: [] for dataset in facts.datasets}
+    gathered = {dataset.name: _Gathered(dataset.name, facts) for dataset in facts.datasets}
     for result in results:
-        by_dataset[result.dataset].append(result)
-    summaries = []
-    for name, scenes in by_dataset.items():
-        if any(scene.objects for scene in scenes):
-            summaries.append(_summarise(name, sorted(scenes, key=lambda scene: scene.index), facts))
-    return tuple(summaries)
+        gathered[result.dataset].add(result)
+    return tuple(one.summary() for one in gathered.values() if one.ious)
 
 
-def _summarise(name: str, scenes: list[SceneResult], facts: RunFacts) -> DatasetSummary:
-    settings = facts.settings
-    objects = [one for scene in scenes for one in scene.objects]
-    curves = [one.ious for one in objects]
-    found = summarise(curves, (), settings.targets, settings.max_clicks)
-    targets = tuple(
-        TargetSummary(
-            target=t,
-            noc=found.noc[t],
-            failed=found.failed[t],
-            failure_rate=found.failures[t],
-            at_limit=found.at_limit[t],
-            clicks=found.clicks[t],
+class _Gathered:
+    """The numbers that a summary needs of a data set, half a kilobyte an object."""
+
+    def __init__(self, name: str, facts: RunFacts) -> None:
+        self._name, self._settings = name, facts.settings
+        self.ious: list[array[float]] = []
+        self._boundary_ious: list[array[float]] = []
+        self._seconds = array("d")
+        self._simulated = 0.0
+        self._image_seconds = array("d")
+        self._skipped = 0
+        self._surfaces: list[list[MultiSurfaceResult]] = [[] for _ in self._settings.multi_surface]
+        self._instances: list[list[MultiInstanceResult]] = [[] for _ in self._settings.multi_instance]
+        self._pairs = None if facts.against is None else Pairs()
+
+    def add(self, scene: SceneResult) -> None:
+        """Take note of one scene."""
+        for one in scene.objects:
+            self.ious.append(array("d", one.ious))
+            self._boundary_ious.append(array("d", one.boundary_ious))
+            self._seconds.extend(one.predict_seconds)
+            self._simulated += sum(one.simulate_seconds)
+        self._image_seconds.append(scene.image_seconds)
+        self._skipped += len(scene.skipped)
+        for kept, found in zip(self._surfaces, scene.multi_surface, strict=False):  # a scene without objects has none
+            kept.append(found)
+        for several, task in zip(self._instances, scene.multi_instance, strict=False):
+            several.append(task)
+        if self._pairs is not None:
+            self._pairs.add(scene)
+
+    def summary(self) -> DatasetSummary:
+        """Summarise what was gathered; at least one object."""
+        settings = self._settings
+        found = summarise(self.ious, (), settings.targets, settings.max_clicks)
+        targets = tuple(
+            TargetSummary(
+                target=t,
+                noc=found.noc[t],
+                failed=found.failed[t],
+                failure_rate=found.failures[t],
+                at_limit=found.at_limit[t],
+                clicks=found.clicks[t],
+            )
+            for t in settings.targets
         )
-        for t in settings.targets
-    )
-    seconds = sorted(value for one in objects for value in one.predict_seconds)
-    simulated = sum(value for one in objects for value in one.simulate_seconds)
-    return DatasetSummary(
-        name=name,
-        scenes=len(scenes),
-        objects=len(objects),
-        skipped=sum(len(scene.skipped) for scene in scenes),
-        max_clicks=settings.max_clicks,
-        targets=targets,
-        curve=_curve(scenes, settings.max_clicks) if settings.protocol is Protocol.CURVE else None,
-        time=TimeSummary(
-            image=sum(scene.image_seconds for scene in scenes) / len(scenes),
-            click=sum(seconds) / len(seconds),
-            click_with_simulation=(sum(seconds) + simulated) / len(seconds),
-            click_median=seconds[len(seconds) // 2],
-            clicks=len(seconds),
-        ),
-        multi_surface=tuple(
-            summarise_surfaces([scene.multi_surface[k] for scene in scenes if scene.multi_surface], settings.max_clicks)
-            for k in range(len(settings.multi_surface))
-        ),
-        multi_instance=tuple(
-            summarise_instances([scene.multi_instance[k] for scene in scenes if scene.multi_instance])
-            for k in range(len(settings.multi_instance))
-        ),
-        comparison=None if facts.against is None else compare(scenes, settings),
-    )
+        clicks = len(self._seconds)
+        return DatasetSummary(
+            name=self._name,
+            scenes=len(self._image_seconds),
+            objects=len(self.ious),
+            skipped=self._skipped,
+            max_clicks=settings.max_clicks,
+            targets=targets,
+            curve=self._curve() if settings.protocol is Protocol.CURVE else None,
+            time=TimeSummary(
+                image=sum(self._image_seconds) / len(self._image_seconds),
+                click=sum(self._seconds) / clicks,
+                click_with_simulation=(sum(self._seconds) + self._simulated) / clicks,
+                click_median=sorted(self._seconds)[clicks // 2],
+                clicks=clicks,
+            ),
+            multi_surface=tuple(summarise_surfaces(results, settings.max_clicks) for results in self._surfaces),
+            multi_instance=tuple(summarise_instances(results) for results in self._instances),
+            comparison=None if self._pairs is None else self._pairs.comparison(settings),
+        )
 
-
-def _curve(scenes: list[SceneResult], max_clicks: int) -> CurveSummary:
-    objects = [one for scene in scenes for one in scene.objects]
-    count, steps = len(objects), range(1, max_clicks + 1)
-    columns = [sorted(iou_after(one.ious, k) for one in objects) for k in steps]
-    return CurveSummary(
-        iou=tuple(sum(column) / count for column in columns),
-        low=tuple(column[count // 4] for column in columns),
-        high=tuple(column[(3 * count) // 4] for column in columns),
-        boundary_iou=tuple(sum(iou_after(one.boundary_ious, k) for one in objects) / count for k in steps),
-        auc=sum(area_under_curve(one.ious, max_clicks) for one in objects) / count,
-        boundary_auc=sum(area_under_curve(one.boundary_ious, max_clicks) for one in objects) / count,
-    )
+    def _curve(self) -> CurveSummary:
+        count, limit = len(self.ious), self._settings.max_clicks
+        steps = range(1, limit + 1)
+        columns = [sorted(iou_after(curve, k) for curve in self.ious) for k in steps]
+        return CurveSummary(
+            iou=tuple(sum(column) / count for column in columns),
+            low=tuple(column[count // 4] for column in columns),
+            high=tuple(column[(3 * count) // 4] for column in columns),
+            boundary_iou=tuple(sum(iou_after(curve, k) for curve in self._boundary_ious) / count for k in steps),
+            auc=sum(area_under_curve(curve, limit) for curve in self.ious) / count,
+            boundary_auc=sum(area_under_curve(curve, limit) for curve in self._boundary_ious) / count,
+        )

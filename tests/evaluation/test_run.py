@@ -308,6 +308,25 @@ def test_a_spoiled_line_is_named(tmp_path: Path) -> None:
         evaluate(Scenes(2), opened(), SHORT, out=tmp_path)
 
 
+def test_results_are_read_in_the_order_of_the_scenes_however_they_were_finished(tmp_path: Path) -> None:
+    sets = [Scenes(3, "second"), Scenes(3, "first")]
+    evaluation = evaluate(sets, opened(), SHORT, out=tmp_path)
+    before = list(evaluation)
+    assert [(r.dataset, r.index) for r in before] == [(n, k) for n in ("second", "first") for k in range(3)]
+    file = tmp_path / SCENES_FILE
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[k] for k in (4, 0, 5, 2, 1, 3)))
+    assert list(evaluation) == before
+    assert [(r.dataset, r.index) for r in evaluate(sets, opened(), SHORT, workers=3)] == [
+        (r.dataset, r.index) for r in before
+    ]
+
+
+def test_a_summary_reads_its_results_once() -> None:
+    evaluation = evaluate(Scenes(3), opened(), SHORT, against=opened(7))
+    assert summarise_run(evaluation.facts, iter(list(evaluation))) == summarise_run(evaluation.facts, evaluation)
+
+
 def test_results_are_readable_by_others(tmp_path: Path) -> None:
     evaluate(Scenes(1), opened(), SHORT, out=tmp_path)
     (line,) = (tmp_path / SCENES_FILE).read_text().splitlines()
