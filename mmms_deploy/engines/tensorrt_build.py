@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.opt_level is not None and self.opt_level not in _LEVELS:
             raise PlanBuildError(
-                f"optimisation level {self.opt_level} was asked for", expected="0 to 5", fix="name one"
+                f"opt_level={self.opt_level} was asked for", expected="0 to 5", fix="name one"
             )
         for name, least in (("workspace", 1 << 20), ("aux_streams", 0)):
             value = getattr(self, name)
@@ -304,7 +303,7 @@ class _Watch:
     def __init__(self, trt: Any, stage: str, on_phase: OnPhase) -> None:
         self.cancelled = threading.Event()
         self.failure: BaseException | None = None
-        self._stage = stage
+        self.stage = stage
         self._on_phase = on_phase
         self._open: dict[str, tuple[int, int]] = {}
         self.monitor = self._make_monitor(trt)
@@ -331,15 +330,15 @@ class _Watch:
     def start(self, name: str, parent: str | None, total: int) -> None:
         depth = self._open[parent][0] + 1 if parent in self._open else 0
         self._open[name] = depth, total
-        self._tell(Phase(self._stage, name, depth, 0, total))
+        self._tell(Phase(self.stage, name, depth, 0, total))
 
     def step(self, name: str, done: int) -> None:
         depth, total = self._open.get(name, (0, done))
-        self._tell(Phase(self._stage, name, depth, done, total))
+        self._tell(Phase(self.stage, name, depth, done, total))
 
     def finish(self, name: str) -> None:
         depth, total = self._open.pop(name, (0, 0))
-        self._tell(Phase(self._stage, name, depth, total, total, finished=True))
+        self._tell(Phase(self.stage, name, depth, total, total, finished=True))
 
     def _tell(self, phase: Phase) -> None:
         try:
@@ -362,29 +361,26 @@ class _CancelledError(Exception):
 def _interruptible(work: Callable[[], Built], watch: _Watch) -> Built:
     """Do something in another thread, so that an interrupt reaches this one, and wait until the library has stopped."""
     results: list[Built | BaseException] = []
+    # Not Thread.join: interrupted, it takes a running thread for a finished one (Python 3.11).
+    over = threading.Event()
 
     def run() -> None:
         try:
             results.append(work())
         except BaseException as error:
             results.append(error)
+        finally:
+            over.set()
 
-    thread = threading.Thread(target=run, name=f"build {watch.monitor.__class__.__name__}", daemon=True)
-    thread.start()
-    with _stopping(watch, thread):
-        while thread.is_alive():
-            thread.join(0.1)
+    threading.Thread(target=run, name=f"build of {watch.stage}", daemon=True).start()
+    try:
+        while not over.wait(0.1):
+            pass
+    except BaseException:
+        watch.cancelled.set()
+        over.wait()
+        raise
     (result,) = results
     if isinstance(result, BaseException):
         raise result
     return result
-
-
-@contextmanager
-def _stopping(watch: _Watch, thread: threading.Thread) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        watch.cancelled.set()
-        thread.join()
-        raise

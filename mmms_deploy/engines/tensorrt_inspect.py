@@ -247,7 +247,7 @@ def summarise(
     """
     homes = {name: home for name in network.matrices if (home := _home(name, kernels)) is not None}
     # Some may have been computed once and for all at build time. Without most of them the list means nothing.
-    known = 2 * len(homes) >= len(network.matrices) > 0
+    known = bool(kernels) and 2 * len(homes) >= len(network.matrices)
     types = {name: home.operand for name, home in homes.items()} if known else network.matrices
     return PlanReport(
         kernels=len(kernels),

@@ -131,11 +131,12 @@ def _check(trt: Any, library: Library, gpu: Gpu | None, bundle: Bundle, precisio
             expected="the GPU that will run the plans",
             fix="build on the GPU host; tensorrt-rtx compiles without a GPU",
         )
-    if gpu is not None and library.ahead_of_time:
-        if not hasattr(trt.ComputeCapability, "SM{}{}".format(*gpu.capability)):
-            raise EngineUnavailableError(
-                f"{library} does not run on {gpu}", expected="a GPU that it knows", fix="pip install tensorrt"
-            )
+    if gpu is None or not library.ahead_of_time:
+        return
+    if not hasattr(trt.ComputeCapability, "SM{}{}".format(*gpu.capability)):
+        raise EngineUnavailableError(
+            f"{library} does not run on {gpu}", expected="a GPU that it knows", fix="pip install tensorrt"
+        )
 
 
 def _log_build(stage: str, why: str) -> None:
