@@ -1,6 +1,6 @@
 """What exporting full-size MMMS costs and gives, for each backbone and each number of modalities; random weights.
 
-    python benchmarks/export_table.py                          all of them (half an hour, 16 GB of memory)
+    python benchmarks/export_table.py                          all of them (half an hour on two cores, 8 GB of memory)
     python benchmarks/export_table.py --only dinov2 mae        some of them
     python benchmarks/export_table.py --keep bundles           keeps the bundles
 
@@ -258,7 +258,7 @@ def row_of(raw: dict[str, Any]) -> Row:
 
 
 def _shown(value: float | None, digits: int = 1) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
+    return "" if value is None else f"{value:,.{0 if value >= 1000 else digits}f}"
 
 
 HEADINGS = (
@@ -329,7 +329,8 @@ def markdown(rows: Sequence[Row], machine: Sequence[tuple[str, str]]) -> str:
 
 
 def _print(rows: Sequence[Row], console: Console) -> None:
-    table = Table("network", box=box.SIMPLE, padding=(0, 0, 0, 1))
+    table = Table(box=box.SIMPLE, padding=(0, 0, 0, 1))
+    table.add_column("network", no_wrap=True)
     for _, short in HEADINGS:
         table.add_column(short, justify="right", no_wrap=True)
     for row in rows:
