@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class Layout:
         clicks: Names of the stages that run at every click.
         activations: Bytes of scratch memory for the stages; they never run at the same time and share it.
         kept: Sizes in bytes of what a step of the history keeps, with how many of each.
+        spare: The same of what a click saves beside that, until its run is over.
     """
 
     tensors: Mapping[str, TensorSpec]
@@ -38,6 +40,7 @@ class Layout:
     clicks: frozenset[str]
     activations: int
     kept: Mapping[int, int]
+    spare: Mapping[int, int]
 
     def nbytes(self, use: Use) -> int:
         """Return the bytes that a session's tensors of a use take on the GPU."""
@@ -49,9 +52,13 @@ class Layout:
 
     def session_bytes(self, history_block: int) -> int:
         """Return the bytes that a session takes on the GPU when it is opened."""
-        history = sum(count * history_block * aligned(nbytes) for nbytes, count in self.kept.items())
+        slots = Counter(self.blocks(history_block)) + Counter(self.spare)
         tensors = sum(aligned(spec.nbytes) for spec in self.tensors.values())
-        return tensors + self.activations + history
+        return tensors + self.activations + sum(count * aligned(nbytes) for nbytes, count in slots.items())
+
+    def blocks(self, history_block: int) -> dict[int, int]:
+        """Return how many slots of a size a number of clicks takes, by size in bytes."""
+        return {nbytes: count * history_block for nbytes, count in self.kept.items()}
 
 
 def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[str, Program]) -> Layout:
@@ -82,9 +89,8 @@ def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[
     for source, target in links:
         check_same(bundle, "the state", tensors[target], tensors[source])
     clicks = frozenset(stage.name for stage in bundle.manifest.stages if stage.rate is Rate.CLICK)
-    kept: dict[int, int] = {}
-    for source in {source for source, _ in links}:
-        kept[tensors[source].nbytes] = kept.get(tensors[source].nbytes, 0) + 1
+    kept = {source for source, _ in links}
+    written = {spec.name for stage in clicks for spec in graphs[stage].outputs}
     return Layout(
         tensors=tensors,
         given=frozenset(tensors) - outputs - {target for _, target in links},
@@ -93,5 +99,6 @@ def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[
         graphs=graphs,
         clicks=clicks,
         activations=aligned(max(program.device_memory for program in programs.values())),
-        kept=kept,
+        kept=Counter(tensors[name].nbytes for name in kept),
+        spare=Counter(tensors[name].nbytes for name in written),
     )

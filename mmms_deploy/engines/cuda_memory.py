@@ -187,22 +187,26 @@ class SlotPool:
         account: Where the memory comes from.
         resources: What frees the memory in the end.
         block: How many slots of a size to allocate at once, by size in bytes; 1 for other sizes.
+        spare: How many slots of a size to allocate beside the first block.
     """
 
-    def __init__(self, account: Account, resources: ExitStack, block: Mapping[int, int]) -> None:
+    def __init__(
+        self, account: Account, resources: ExitStack, block: Mapping[int, int], spare: Mapping[int, int]
+    ) -> None:
         self._account = account
         self._resources = resources
         self._block = block
+        self._spare = spare
         self._free: dict[int, deque[Slot]] = {}
 
     def reserve(self) -> None:
-        """Allocate the first block of every size.
+        """Allocate what is needed from the first click on.
 
         Raises:
             ResidentBudgetError: There is no memory for it.
         """
-        for nbytes, count in self._block.items():
-            self._grow(nbytes, count)
+        for nbytes in sorted({*self._block, *self._spare}):
+            self._grow(nbytes, self._block.get(nbytes, 0) + self._spare.get(nbytes, 0))
 
     def take(self, nbytes: int) -> Slot:
         """Return a slot.

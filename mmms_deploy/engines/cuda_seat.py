@@ -58,7 +58,7 @@ class Seat:
                 self._resources.callback(cuda.destroy_stream, stream)
             self.stream = stream
             self.homes = self._settle()
-            self.slots = SlotPool(account, self._resources, _blocks(layout, options))
+            self.slots = SlotPool(account, self._resources, layout.blocks(options.history_block), layout.spare)
             self.slots.reserve()
             self.stages = self._stages(programs, options, record)
             # Pushed last, so that it comes first: nothing is freed that the GPU may still use.
@@ -223,9 +223,7 @@ class Seat:
             CudaError: Something could not be freed.
         """
         with self.guard:
-            self.cuda.activate()
-            self._resources.close()
-
-
-def _blocks(layout: Layout, options: CudaOptions) -> dict[int, int]:
-    return {nbytes: count * options.history_block for nbytes, count in layout.kept.items()}
+            try:
+                self.cuda.activate()
+            finally:
+                self._resources.close()

@@ -1,8 +1,8 @@
 """The CUDA runtime on host memory, as unkind as the real one may be.
 
-Nothing that is asked of a stream happens before somebody waits for it, memory is full of garbage when it is new and gone
-when it is freed, addresses are checked when an operation runs, and what a thread may not do while it captures fails and
-spoils the capture. Every call is counted, and any call can be made to fail.
+Nothing that is asked of a stream happens before somebody waits for it, memory is full of garbage when it is new and
+gone when it is freed, addresses are checked when an operation runs, and what a thread may not do while it captures
+fails and spoils the capture. Every call is counted, and any call can be made to fail.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Properties:
     name: bytes = b"Fake GPU"
     major: int = 9
     minor: int = 0
-    totalGlobalMem: int = 1 << 40  # noqa: N815
+    totalGlobalMem: int = 1 << 40
 
 
 class FakeCuda:
