@@ -319,12 +319,8 @@ def _by_disks(region: Bits, candidates: Bits, low: int, high: int) -> tuple[int,
     reach = math.isqrt(high)
     sums = {x * x + y * y for x in range(reach + 1) for y in range(reach + 1)}
     levels = sorted(level for level in sums if low <= level <= high)
-    runs = [region]  # runs[w]: pixels whose row is in the region from x - w to x + w
-    for width in range(1, reach + 1):
-        run = runs[-1] & across(region, width)
-        run &= across(region, -width)
-        runs.append(run)
-    alive, squared = candidates, 0
+    runs = _runs(region, reach)
+    alive, squared = np.pad(candidates, ((0, 0), (0, runs[0].shape[1] - region.shape[1]))), 0
     first, last = 0, len(levels)
     while first < last:
         middle = (first + last) // 2
@@ -334,6 +330,36 @@ def _by_disks(region: Bits, candidates: Bits, low: int, high: int) -> tuple[int,
         else:
             alive, squared, first = kept, levels[middle], middle + 1
     return squared, *_first(alive)
+
+
+def _runs(region: Bits, reach: int) -> list[Bits]:
+    """For w = 0, 1, ... reach the pixels whose row is in the region from x - w to x + w.
+
+    Rows get empty words at their ends, as many as pixels can be shifted across. So the words of all rows are shifted as
+    one line, which is several times as fast as row by row.
+    """
+    rows, words = region.shape
+    padded = np.zeros((rows, words + -(-reach // _WORD)), np.uint64)
+    padded[:, :words] = region
+    line, runs = padded.reshape(-1), [padded]
+    shifted, carried = np.empty_like(line), np.empty_like(line)
+    for width in range(1, reach + 1):
+        whole, rest = divmod(width, _WORD)
+        near, far, count = np.uint64(rest), np.uint64(_WORD - rest), line.size - whole
+        run = runs[-1].copy()
+        flat = run.reshape(-1)
+        np.right_shift(line[whole:], near, out=shifted[:count])
+        shifted[count:] = 0
+        if rest:
+            shifted[: count - 1] |= np.left_shift(line[whole + 1 :], far, out=carried[: count - 1])
+        flat &= shifted
+        np.left_shift(line[:count], near, out=shifted[whole:])
+        shifted[:whole] = 0
+        if rest:
+            shifted[whole + 1 :] |= np.right_shift(line[: count - 1], far, out=carried[: count - 1])
+        flat &= shifted
+        runs.append(run)
+    return runs
 
 
 def _eroded(alive: Bits, runs: list[Bits], squared: int) -> Bits | None:
