@@ -100,12 +100,13 @@ def probe(library: Any = None, driver_file: Path = DRIVER_FILE) -> Probe:
         except EngineUnavailableError as error:
             return Probe((), Problem.NO_BINDINGS, error.given, str(error.fix), driver)
     runs, made_for = _version(library.cudaDriverGetVersion()), _version(library.cudaRuntimeGetVersion())
-    facts = {"driver": driver, "cuda": runs, "runtime": made_for}
     code, count = library.cudaGetDeviceCount()
     if int(code) == 0 and count:
-        return Probe(tuple(_gpu(library, ordinal, runs or "?") for ordinal in range(count)), **facts)
+        return Probe(
+            tuple(_gpu(library, ordinal, runs or "?") for ordinal in range(count)), None, "", "", driver, runs, made_for
+        )
     problem, given, fix = _problem(library, code, runs, made_for or "?")
-    return Probe((), problem, given, fix, **facts)
+    return Probe((), problem, given, fix, driver, runs, made_for)
 
 
 def _problem(library: Any, code: Any, runs: str | None, made_for: str) -> tuple[Problem, str, str]:

@@ -26,6 +26,12 @@ FLAVOURS = (
 )
 """Distributions that ship the module ``onnxruntime``. Add-ons (onnxruntime-extensions, -genai, -ep-*) do not."""
 
+WITH_CUDA = ("onnxruntime-gpu", "ort-nightly-gpu")
+"""Those of them that ship the CUDA provider."""
+
+TENSORRT_FLAVOURS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx", "tensorrt-rtx-cu13")
+"""Distributions that ship the module ``tensorrt`` or ``tensorrt_rtx``, or stand for it."""
+
 OPENVINO_FLAVOURS = ("openvino", "openvino-nightly")
 """Distributions that ship the module ``openvino``."""
 
@@ -46,6 +52,44 @@ def require_openvino() -> tuple[str, str]:
         expected="the package openvino beside the base install",
         fix='pip install "mmms-deploy[cpu]"',
     )
+
+
+def require_tensorrt() -> tuple[str, str]:
+    """Return name and version of the installed distribution of TensorRT, without importing it.
+
+    Raises:
+        EngineUnavailableError: It is not installed.
+    """
+    for name in TENSORRT_FLAVOURS:
+        try:
+            return name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise EngineUnavailableError(
+        "TensorRT is not installed",
+        expected="the package tensorrt beside the base install",
+        fix='pip install "mmms-deploy[cuda]"',
+    )
+
+
+def require_onnxruntime_cuda(installed: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """Return name and version of the one installed distribution of ONNX Runtime, which has to be one with CUDA.
+
+    Args:
+        installed: Versions by distribution; None asks the running environment.
+
+    Raises:
+        EngineUnavailableError: None is installed, or one without CUDA.
+        EngineConflictError: More than one is installed.
+    """
+    name, version = require_onnxruntime("cuda", installed=installed)
+    if name not in WITH_CUDA:
+        raise EngineUnavailableError(
+            f"{name} {version} is a wheel without CUDA",
+            expected="the package onnxruntime-gpu in its place",
+            fix=f'pip uninstall -y {name}, then pip install "mmms-deploy[cuda]"',
+        )
+    return name, version
 
 
 def installed_flavours() -> dict[str, str]:
