@@ -184,6 +184,10 @@ class FeatureError(SessionError):
     """Backbone features that were computed elsewhere do not fit the bundle."""
 
 
+class MaskInputError(SessionError):
+    """A mask that was put into a session has the wrong type, shape or values."""
+
+
 class ClickError(SessionError):
     """A click is outside of the image or not a number."""
 

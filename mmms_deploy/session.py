@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -22,29 +21,21 @@ import numpy.typing as npt
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.cell import find_cell
 from mmms_deploy.chain import Chain
-from mmms_deploy.engines.protocol import Engine, EngineInfo, Value
+from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.select import check_shared, open_engine
-from mmms_deploy.errors import NoImageError, SessionClosedError
+from mmms_deploy.errors import NoImageError, SessionClosedError, SessionError
 from mmms_deploy.geometry import to_network
 from mmms_deploy.history import History
 from mmms_deploy.image_io import ImageLike, load_rgb
 from mmms_deploy.inputs import LATER, ImageInputs, ModalityLike
 from mmms_deploy.resize import BoolArray, FloatArray, resize_above
 from mmms_deploy.result import Click, ClickResult, ImageTimings, Timings, checked_click
+from mmms_deploy.steps import MaskInput, Snapshot, Step, checked_mask
 
 __all__ = ["LATER", "Click", "ClickResult", "ImageTimings", "Session", "Timings"]
 
 HISTORY_LIMIT = 100
 """Clicks that can be undone unless a session says otherwise: more than an object takes, and 240 MB at 448 x 448."""
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """The clicks so far, what the click stage wants to see at the next one, and its last answer (all on the device)."""
-
-    clicks: tuple[Click, ...]
-    state: Mapping[str, Value]
-    probability: Value | None
 
 
 class Session:
@@ -89,7 +80,7 @@ class Session:
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
         self._limit = history_limit
-        self._history: History[_Snapshot] = History(_Snapshot((), {}, None), history_limit)
+        self._history: History[Snapshot] = History(Snapshot((), {}, None), history_limit)
         self._result: ClickResult | None = None
         if engine is None or isinstance(engine, str):
             self._engine = open_engine(
@@ -230,13 +221,13 @@ class Session:
         self._chain.ensure(Rate.IMAGE if self._inputs.awaited else Rate.MODALITY)
         self._runner.synchronize()
 
-    def _replayed(self) -> History[_Snapshot]:
+    def _replayed(self) -> History[Snapshot]:
         """Answer all clicks anew, undone ones included."""
         current, newest = self._history.current, self._history.newest
         history = History(self._blank(), self._limit)
-        for click in newest.clicks:
-            history.push(self._answered(history.current, click))
-        for _ in range(len(newest.clicks) - len(current.clicks)):
+        for step in newest.steps:
+            history.push(self._after(history.current, step))
+        for _ in range(len(newest.steps) - len(current.steps)):
             history.undo()
         return history
 
@@ -275,13 +266,52 @@ class Session:
             click = checked_click(x, y, positive, size)
             start = perf_counter()
             self._inputs.check_complete()
-            snapshot = self._answered(self._history.current, click)
-            result = self._answer(snapshot, start)
-            self._history.push(snapshot)
-            self._result = result
-            return result
+            return self._take(click, start)
 
-    def _answered(self, current: _Snapshot, click: Click) -> _Snapshot:
+    def set_mask(self, mask: npt.NDArray[Any]) -> ClickResult:
+        """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.
+
+        The network sees it as its previous mask at the next click; the clicks so far stay. It is a step like a click,
+        which :meth:`undo` takes back. The network does not run.
+
+        Args:
+            mask: (H0, W0) bool, or probabilities in [0, 1] in a float dtype, at the image's own size.
+
+        Returns:
+            The mask as given, and the probability as the network will see it.
+
+        Raises:
+            NoImageError: No image was set.
+            MaskInputError: The mask has another size or type, or values that are no probabilities.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            return self._take(checked_mask(mask, size, self._manifest.size, self._manifest.clicks), start)
+
+    def _take(self, step: Step, start: float) -> ClickResult:
+        snapshot = self._after(self._history.current, step)
+        result = self._answer(snapshot, start)
+        self._history.push(snapshot)
+        self._result = result
+        return result
+
+    def _after(self, current: Snapshot, step: Step) -> Snapshot:
+        """Return what one more step leads to."""
+        return self._with_mask(current, step) if isinstance(step, MaskInput) else self._answered(current, step)
+
+    def _with_mask(self, current: Snapshot, step: MaskInput) -> Snapshot:
+        for link in self._manifest.state:
+            if link.output == self._probability_output:
+                previous = self._runner.upload(self._chain.given[link.input], step.previous)
+                return Snapshot((*current.steps, step), {**current.state, link.input: previous}, previous)
+        raise SessionError(
+            f"{self._manifest.name} feeds no previous mask back",
+            expected="a network that sees its previous mask",
+            fix="use clicks alone with this bundle",
+        )
+
+    def _answered(self, current: Snapshot, click: Click) -> Snapshot:
         """Run the click stage on a click after those before it."""
         column, row = to_network(
             click.x,
@@ -295,14 +325,14 @@ class Session:
         encoded = np.array([[column, row, float(click.positive), 1.0]], dtype=np.float32)
         self._chain.set(self._click_input, encoded)
         self._chain.ensure()
-        return _Snapshot(
-            clicks=(*current.clicks, click),
+        return Snapshot(
+            steps=(*current.steps, click),
             state={link.input: self._chain.value(link.output) for link in self._manifest.state},
             probability=self._chain.value(self._probability_output),
         )
 
     def undo(self) -> ClickResult:
-        """Take back the newest click; the network does not run.
+        """Take back the newest click or mask; the network does not run.
 
         Returns:
             The answer to the clicks that remain; an empty mask when none does.
@@ -411,7 +441,7 @@ class Session:
             if self._closed:
                 return
             self._closed = True
-            self._history = History(_Snapshot((), {}, None))
+            self._history = History(Snapshot((), {}, None))
             self._runner.close()
             if self._owns_engine:
                 self._engine.close()
@@ -443,11 +473,11 @@ class Session:
             )
         return self._inputs.image_size
 
-    def _blank(self) -> _Snapshot:
+    def _blank(self) -> Snapshot:
         given = self._chain.given
-        return _Snapshot((), {link.input: self._runner.zeros(given[link.input]) for link in self._manifest.state}, None)
+        return Snapshot((), {link.input: self._runner.zeros(given[link.input]) for link in self._manifest.state}, None)
 
-    def _move(self, step: Callable[[], _Snapshot]) -> ClickResult:
+    def _move(self, step: Callable[[], Snapshot]) -> ClickResult:
         start = perf_counter()
         snapshot = step()
         # Forgotten first: should fetching the answer fail, the old one must not pass for the current one.
@@ -455,17 +485,22 @@ class Session:
         self._result = self._answer(snapshot, start)
         return self._result
 
-    def _answer(self, snapshot: _Snapshot, start: float) -> ClickResult:
+    def _answer(self, snapshot: Snapshot, start: float) -> ClickResult:
         """Fetch a snapshot's answer and bring its mask to the image's size."""
         rule = self._manifest.clicks
         size = self._size()
+        newest = snapshot.newest
         probability: FloatArray
-        if snapshot.probability is None:
+        if isinstance(newest, MaskInput):
+            probability = newest.previous[0, 0]
+        elif snapshot.probability is None:
             probability = np.zeros(self._manifest.size, dtype=np.float32)
         else:
             probability = self._runner.download(snapshot.probability)[0, 0].astype(np.float32, copy=False)
         fetched = perf_counter()
-        if snapshot.probability is None:
+        if isinstance(newest, MaskInput):
+            mask = newest.mask
+        elif snapshot.probability is None:
             mask = np.zeros(size, dtype=np.bool_)
         else:
             mask = resize_above(probability, size, rule.mask_resize, rule.threshold)

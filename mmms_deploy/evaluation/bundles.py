@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.contract import ClickContract
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.predictor import Image
-from mmms_deploy.resize import FloatArray, resize_above
+from mmms_deploy.resize import FloatArray, resize, resize_above
 from mmms_deploy.session import Session
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class BundlePredictor:
     Args:
         session: The session; closed with this.
         flipped: A second session of the same engine for the mirrored image; None for no flip. The answer is then the
-            mean of both: of their logits at the network's resolution, mirrored back, as RITM's evaluation takes it.
-            Each session feeds back its own previous mask.
+            mean of both: of their logits at the network's resolution, mirrored back, and both see the mean as their
+            previous mask, as in RITM's evaluation.
         threshold: A pixel belongs to the mask when its probability is greater; None takes the bundle's.
     """
 
@@ -51,13 +52,21 @@ class BundlePredictor:
         answer = self._session.click(x, y, positive)
         if self._flipped is None and self._threshold is None:
             return answer.mask
-        probability = answer.network_probability
-        if self._flipped is not None:
-            width = answer.mask.shape[1]
-            mirrored = self._flipped.click(width - 1 - x, y, positive).network_probability
-            probability = mean_by_logits(probability, mirrored[:, ::-1])
+        size = self._session.image_size
         threshold = self._rule.threshold if self._threshold is None else self._threshold
-        return resize_above(probability, self._session.image_size, self._rule.mask_resize, threshold)
+        if self._flipped is None:
+            return resize_above(answer.network_probability, size, self._rule.mask_resize, threshold)
+        mirrored = self._flipped.click(size[1] - 1 - x, y, positive).network_probability
+        mean = mean_by_logits(answer.network_probability, mirrored[:, ::-1])
+        probability = np.clip(resize(mean, size, self._rule.mask_resize), 0.0, 1.0)
+        self.set_mask(probability)
+        return probability > threshold
+
+    def set_mask(self, mask: npt.NDArray[Any]) -> None:
+        """Let the next click go on from a mask or a probability (H, W)."""
+        self._session.set_mask(mask)
+        if self._flipped is not None:
+            self._flipped.set_mask(mask[:, ::-1])
 
     def reset(self) -> None:
         """Forget the clicks, keep the image."""

@@ -19,10 +19,11 @@ Image = NDArray[np.uint8]
 class Predictor(Protocol):
     """What is evaluated. A :class:`~mmms_deploy.session.Session` is one.
 
-    Two more methods are used where a predictor has them. ``reset()`` forgets the clicks and keeps the image; without
+    More methods are used where a predictor has them. ``reset()`` forgets the clicks and keeps the image; without
     it, the image is set again for every object. ``resume(clicks, mask)`` goes back to an object: ``clicks`` are those
     made on it so far (:class:`~mmms_deploy.evaluation.annotator.SimulatedClick`), ``mask`` (H, W) bool what is left of
-    its mask; without it, the clicks are made once more.
+    its mask; without it, the clicks are made once more, and ``set_mask(mask)`` puts what is left in place of
+    the answer.
     """
 
     def set_image(self, image: Image, /, **modalities: Any) -> object:
@@ -107,6 +108,9 @@ def return_to(
     start_over(predictor, image, modalities)
     for click in clicks:
         predictor.click(click.x, click.y, click.positive)
+    set_mask = getattr(predictor, "set_mask", None)
+    if set_mask is not None:
+        set_mask(mask)
 
 
 def close(predictor: object) -> None:

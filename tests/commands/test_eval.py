@@ -278,7 +278,7 @@ def test_user_errors(paint: Bundle, data: Path, tmp_path: Path) -> None:
         "no bundle at": (tmp_path / "nothing", "--dataset", good),
         "there is no kind of data set": (paint.path, "--dataset", "nonsense=x"),
         "nothing at this path": (paint.path, "--dataset", "folder=/nowhere"),
-        "no engine": (paint.path, "--dataset", good, "--device", "cuda"),
+        "cuda'": (paint.path, "--dataset", good, "--device", "cuda"),
         "no checkpoint at": (paint.path, "--dataset", good, "--against", f"torch:{tmp_path / 'no.pth'}"),
     }
     for message, arguments in cases.items():

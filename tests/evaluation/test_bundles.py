@@ -8,8 +8,11 @@ import pytest
 from mmms_deploy import Bundle, Session
 from mmms_deploy.contract import ModalitySpec
 from mmms_deploy.errors import EvaluationModalityError
+from mmms_deploy.evaluation.annotator import SimulatedClick
 from mmms_deploy.evaluation.bundles import BundlePredictor, BundleSource, mean_by_logits
 from mmms_deploy.evaluation.modalities import choose_modalities
+from mmms_deploy.evaluation.predictor import return_to
+from mmms_deploy.resize import resize
 from tests.evaluation.scenes import Scenes
 
 ENGINE = {"engine": "onnxruntime"}
@@ -59,6 +62,46 @@ def test_a_flip_is_the_mean_with_the_mirror_image(paint: Bundle, image: np.ndarr
             assert here[y, x]
     predictor.close()
     mirrored.close()
+    source.close()
+
+
+def test_the_mean_of_both_is_what_both_see_next(paint: Bundle, image: np.ndarray) -> None:
+    """RITM's evaluation: one previous mask for the image and its mirror image."""
+    source = BundleSource(paint, ENGINE, flip=True)
+    predictor = source.open()
+    predictor.set_image(image)
+    predictor.click(30, 20, True)
+    with Session(paint, engine="onnxruntime") as plain, Session(paint, engine="onnxruntime") as mirror:
+        plain.set_image(image)
+        mirror.set_image(np.ascontiguousarray(image[:, ::-1]))
+        for click, put in (((30, 20), True), ((60, 40), False)):
+            here = plain.click(*click).network_probability
+            there = mirror.click(70 - click[0], click[1]).network_probability[:, ::-1]
+            rule = paint.manifest.clicks.mask_resize
+            probability = np.clip(resize(mean_by_logits(here, there), (50, 71), rule), 0, 1)
+            if put:
+                plain.set_mask(probability)
+                mirror.set_mask(probability[:, ::-1])
+    np.testing.assert_array_equal(predictor.click(60, 40, True), probability > 0.5)
+    predictor.close()
+    source.close()
+
+
+def test_a_surface_taken_up_again_goes_on_from_what_is_left_of_it(paint: Bundle, image: np.ndarray) -> None:
+    left = np.zeros((50, 71), dtype=np.bool_)
+    left[30:45, 40:60] = True
+    clicks = [SimulatedClick(30, 20, True), SimulatedClick(5, 5, False)]
+    source = BundleSource(paint, ENGINE)
+    predictor = source.open()
+    predictor.set_image(image)
+    return_to(predictor, image, {}, clicks, left)
+    with Session(paint, engine="onnxruntime") as session:
+        session.set_image(image)
+        session.click(30, 20)
+        session.click(5, 5, False)
+        session.set_mask(left)
+        np.testing.assert_array_equal(predictor.click(60, 40, True), session.click(60, 40).mask)
+    predictor.close()
     source.close()
 
 
