@@ -127,7 +127,8 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--engine",
                 default=None,
-                help="openvino or onnxruntime.  [default: the fastest that passed mmms-verify --all-engines]",
+                help="tensorrt, onnxruntime-cuda, openvino or onnxruntime."
+                "  [default: the fastest that passed mmms-verify --all-engines]",
             ),
             click.option(
                 "--precision",

@@ -9,10 +9,16 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines.devices import DRIVER_FILE, require_gpu
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.verdicts import Verdict, read_verdict
-from mmms_deploy.engines.wheels import require_onnxruntime, require_openvino
-from mmms_deploy.errors import EngineUnavailableError
+from mmms_deploy.engines.wheels import (
+    require_onnxruntime,
+    require_onnxruntime_cuda,
+    require_openvino,
+    require_tensorrt,
+)
+from mmms_deploy.errors import EngineError, EngineUnavailableError
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -31,7 +37,7 @@ class Backend:
         name: What ``engine=`` takes.
         device: The device it computes on.
         computes: What it can compute in, best first, and which of a bundle's graphs it loads for that.
-        installed: Returns name and version of the distribution that it needs, or raises.
+        installed: Returns name and version of the distribution that it needs, or raises; imports nothing of it.
         module: Where it is; imported when it is chosen.
         factory: Name of the class in that module.
     """
@@ -48,8 +54,41 @@ class Backend:
         factory = cast(_EngineClass, getattr(import_module(self.module), self.factory))
         return factory(bundle, precision, threads, reason)
 
+    def usable(self) -> tuple[str, str]:
+        """Return name and version of its distribution, and for a GPU also which one, or raise.
+
+        Raises:
+            EngineUnavailableError: It is not installed, or there is no usable GPU.
+            EngineConflictError: Two installed packages exclude each other.
+        """
+        name, version = self.installed()
+        # What was measured on one GPU and driver says nothing of another.
+        return name, f"{version} on {require_gpu()}" if self.device == "cuda" else version
+
 
 BACKENDS: tuple[Backend, ...] = (
+    Backend(
+        name="tensorrt",
+        device="cuda",
+        computes=MappingProxyType(
+            {
+                Precision.FP32: Precision.FP32,
+                Precision.FP16: Precision.FP16,
+                Precision.BF16: Precision.BF16,
+            }
+        ),
+        installed=require_tensorrt,
+        module="mmms_deploy.engines.tensorrt_cuda",
+        factory="TensorRtCuda",
+    ),
+    Backend(
+        name="onnxruntime-cuda",
+        device="cuda",
+        computes=MappingProxyType({Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}),
+        installed=require_onnxruntime_cuda,
+        module="mmms_deploy.engines.onnxruntime_cuda",
+        factory="OnnxRuntimeCuda",
+    ),
     Backend(
         name="openvino",
         device="cpu",
@@ -67,7 +106,7 @@ BACKENDS: tuple[Backend, ...] = (
         factory="OnnxRuntimeCpu",
     ),
 )
-"""Every engine of this version, in the order in which they are fast in float32 (see docs/engines.md)."""
+"""Every engine of this version, in the order in which they are taken when nothing was measured (docs/engines.md)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +116,7 @@ class Candidate:
     Attributes:
         backend: The engine.
         precision: What it would compute in.
-        version: Version of its distribution.
+        version: Version of its distribution, and for a GPU also which one.
         verdict: How it did in the bundle's golden replay on this machine; None when nobody tried.
     """
 
@@ -143,11 +182,13 @@ def candidates(bundle: Bundle, device: str = "auto", engine: str | None = None) 
         EngineConflictError: Two installed packages exclude each other.
     """
     named = backends(device, engine)
+    if all(backend.device == "cuda" for backend in named):
+        require_gpu()  # without one, no wheel helps
     here: list[tuple[Backend, str]] = []
     missing: list[EngineUnavailableError] = []
     for backend in named:
         try:
-            here.append((backend, backend.installed()[1]))
+            here.append((backend, backend.usable()[1]))
         except EngineUnavailableError as error:
             missing.append(error)
     if not here and len(missing) == 1:
@@ -156,7 +197,8 @@ def candidates(bundle: Bundle, device: str = "auto", engine: str | None = None) 
         raise EngineUnavailableError(
             f"no engine is installed: {', '.join(error.given for error in missing)}",
             expected="one engine beside the base install",
-            fix=missing[0].fix,
+            # That of the CPU, when both are possible: it works on every machine.
+            fix=missing[-1].fix,
         )
     held = bundle.manifest.precisions
     found = [
@@ -175,3 +217,25 @@ def candidates(bundle: Bundle, device: str = "auto", engine: str | None = None) 
         )
     found.sort(key=lambda candidate: not candidate.exact)
     return [replace(c, verdict=read_verdict(bundle, c.backend.name, c.version, c.precision)) for c in found]
+
+
+def why_not_cuda() -> str | None:
+    """Return why no engine can use a GPU here, when somebody prepared this machine for one; None otherwise.
+
+    A machine without an NVIDIA driver and without any package for CUDA was not meant to use a GPU.
+    """
+    reasons: dict[str, str] = {}
+    for backend in BACKENDS:
+        if backend.device != "cuda":
+            continue
+        try:
+            backend.installed()
+        except EngineError as error:
+            reasons[backend.name] = error.given
+            continue
+        try:
+            require_gpu()
+        except EngineUnavailableError as error:
+            return error.given
+        return None
+    return "; ".join(reasons.values()) if DRIVER_FILE.exists() else None

@@ -19,7 +19,14 @@ from mmms_deploy.engines.cuda_options import CudaOptions
 from mmms_deploy.engines.cuda_runner import CudaRunner
 from mmms_deploy.engines.cuda_seat import Seat
 from mmms_deploy.engines.protocol import EngineInfo
-from mmms_deploy.errors import CudaError, EngineError, EngineUnavailableError, ResidentBudgetError
+from mmms_deploy.errors import (
+    CudaError,
+    EngineError,
+    EngineUnavailableError,
+    PlanBuildError,
+    PlanError,
+    ResidentBudgetError,
+)
 
 _HEADROOM = 64 << 20
 """Free bytes that opening a session leaves to the libraries, which allocate for themselves too."""
@@ -231,11 +238,11 @@ def _free_all(idle: list[Seat], abandoned: deque[Seat]) -> None:
 
 @contextmanager
 def unavailable() -> Iterator[None]:
-    """Turn a failure of the GPU while an engine is opened into :class:`EngineUnavailableError`.
+    """Turn a failure of the GPU or of a plan while an engine is opened into :class:`EngineUnavailableError`.
 
     Another engine may then be taken in its place, aloud.
     """
     try:
         yield
-    except CudaError as error:
+    except (CudaError, PlanBuildError, PlanError) as error:
         raise EngineUnavailableError(error.given, expected=error.expected, fix=error.fix) from error

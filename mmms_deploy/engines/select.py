@@ -8,10 +8,11 @@ float32; a reduced precision is never chosen unless it passed here.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines.backends import BACKENDS, DEVICES, Backend, Candidate, backends, candidates
+from mmms_deploy.engines.backends import BACKENDS, DEVICES, Backend, Candidate, backends, candidates, why_not_cuda
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError, MMMSDeployWarning
 
@@ -58,11 +59,12 @@ def choose(
     if precision is None:
         open_to = [c for c in possible if c.exact or (c.passed and not strict)]
         if exact:
-            return Choice(_by_time(open_to), _reason(_by_time(open_to), bundle))
+            return Choice(_by_time(open_to), _reason(_by_time(open_to), bundle) + _no_gpu(device, engine, open_to))
     wanted = Precision.FP32 if precision is None else Precision(precision)
     fitting = _by_time([c for c in possible if c.precision is wanted])
     if fitting:
         asked = f"{wanted} was asked for" + ("" if len(fitting) == 1 else f"; {_reason(fitting, bundle)}")
+        asked += _no_gpu(device, engine, fitting)
         return Choice(fitting if strict else (*fitting, *(c for c in exact if c not in fitting)), asked)
     why, fix = _why_not(bundle, wanted, possible, backends(device, engine))
     if strict:
@@ -76,7 +78,15 @@ def choose(
     return Choice(order, f"{wanted} is not possible: {why}", f"{order[0].precision} instead of {wanted}: {why} ({fix})")
 
 
-def _by_time(found: list[Candidate]) -> tuple[Candidate, ...]:
+def _no_gpu(device: str, engine: str | None, found: Sequence[Candidate]) -> str:
+    """Say why nothing on a GPU was considered, where somebody may have expected it."""
+    if device != "auto" or engine is not None or any(candidate.backend.device == "cuda" for candidate in found):
+        return ""
+    why = why_not_cuda()
+    return "" if why is None else f"; on the CPU, because {why}"
+
+
+def _by_time(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Sort: what passed on this machine by its time, then what was not tried, then what failed."""
 
     def rank(candidate: Candidate) -> tuple[int, float]:
@@ -107,6 +117,7 @@ def _reason(order: tuple[Candidate, ...], bundle: Bundle) -> str:
 def _why_not(bundle: Bundle, wanted: Precision, possible: list[Candidate], named: list[Backend]) -> tuple[str, str]:
     """Return why no engine computes in a precision here, and what to do about it."""
     able = [backend for backend in named if wanted in backend.computes]
+    able.sort(key=lambda backend: backend.device != possible[0].backend.device)  # what this machine has comes first
     if not able:
         names = " and ".join(dict.fromkeys(candidate.backend.name for candidate in possible))
         return f"{names} on {possible[0].backend.device} does not run it", "another engine"
@@ -183,7 +194,8 @@ def _spoken(
     if candidate.verdict is not None and not candidate.passed:
         notes.append(f"{candidate} failed the golden replay of {bundle.path} on this machine")
     if threads is not None and opened.info.threads != threads:
-        notes.append(f"{candidate.backend.name} computes with {opened.info.threads} threads instead of {threads}")
+        having = "no CPU threads" if opened.info.threads is None else f"{opened.info.threads} threads"
+        notes.append(f"{candidate.backend.name} computes with {having} instead of {threads}")
     if notes and strict:
         opened.close()
         raise EngineUnavailableError(

@@ -42,11 +42,9 @@ class TensorRtCuda(CudaEngine):
         on_progress: Told of every step of a build, from another thread.
 
     Raises:
-        EngineUnavailableError: There is no usable GPU, TensorRT is not installed or does not run on it, or the bundle
-            has no graphs in the precision.
-        PlanBuildError: A stage cannot be compiled.
+        EngineUnavailableError: There is no usable GPU, TensorRT is not installed or does not run on it, the bundle has
+            no graphs in the precision, or a stage cannot be compiled or loaded.
         BundleCorruptError: A graph is not what the manifest says.
-        EngineError: A plan cannot be loaded.
     """
 
     def __init__(
@@ -66,8 +64,8 @@ class TensorRtCuda(CudaEngine):
         trt = load_tensorrt()
         about = describe(trt)
         cuda = Cuda(import_cuda(), options.ordinal)
-        made = plans(bundle, precision, device=options.ordinal, options=build, on_phase=on_progress)
         with unavailable():
+            made = plans(bundle, precision, device=options.ordinal, options=build, on_phase=on_progress)
             cuda.activate()
             # One for all plans, which share what it loads.
             runtime = trt.Runtime(logger(trt))

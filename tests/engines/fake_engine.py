@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -89,3 +90,13 @@ BACKENDS = tuple(
     for name, factory in (("fake", "FakeGpu"), ("fake-shared", "shared"))
 )
 """For the engines' registry, to run what runs on every engine."""
+
+
+def on_gpu(*args: Any, **kwargs: Any) -> FakeGpu:
+    engine = FakeGpu(*args, **kwargs)
+    engine._info = replace(engine.info, device="cuda", threads=None)
+    return engine
+
+
+GPU_BACKENDS = (replace(BACKENDS[0], device="cuda", factory="on_gpu"),)
+"""The same as what it stands for."""

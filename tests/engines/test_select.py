@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -8,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines import backends, openvino_cpu
+from mmms_deploy.engines import backends, devices, openvino_cpu
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.select import BACKENDS, choose, open_engine
 from mmms_deploy.engines.verdicts import Verdict
@@ -19,6 +20,8 @@ from mmms_deploy.errors import (
     MMMSDeployError,
     MMMSDeployWarning,
 )
+from tests.engines import fake_engine
+from tests.engines.fake_cuda import Error, FakeCuda
 from tests.toy import write_toy
 
 
@@ -61,17 +64,64 @@ def test_fewer_threads_than_asked_for(paint: Bundle) -> None:
         open_engine(paint, threads=1000, engine="openvino", strict=True)
 
 
-def test_cuda_is_refused_and_not_replaced(paint: Bundle) -> None:
-    with pytest.raises(EngineUnavailableError, match="no engine for it") as caught:
+@pytest.mark.parametrize("asked", [{"device": "cuda"}, {"engine": "tensorrt"}, {"engine": "onnxruntime-cuda"}])
+def test_cuda_is_refused_and_not_replaced(
+    paint: Bundle, asked: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_gpu(monkeypatch)
+    with pytest.raises(EngineUnavailableError, match="CUDA was asked for, but there is no NVIDIA driver") as caught:
+        open_engine(paint, **asked)
+    assert "install the NVIDIA driver" in str(caught.value.fix)
+    assert 'pass device="cpu"' in str(caught.value.fix)
+
+
+def test_cuda_without_its_wheels_names_them(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch)
+    lacking("tensorrt", monkeypatch)
+    with pytest.raises(
+        EngineUnavailableError, match="TensorRT is not installed, onnxruntime .* without CUDA"
+    ) as caught:
         open_engine(paint, device="cuda")
-    assert "onnxruntime (cpu)" in str(caught.value.expected)
+    assert 'pip install "mmms-deploy[cuda]"' in str(caught.value.fix)
+
+
+def test_the_gpu_comes_first_where_there_is_one(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch)
+    having(monkeypatch, tensorrt="11.4.0")
+    order = choose(paint).order
+    assert [candidate.backend.name for candidate in order] == ["tensorrt", "openvino", "onnxruntime"]
+    assert order[0].version == "11.4.0 on Fake GPU (SM 9.0), driver for CUDA 13.0"
+    assert choose(paint, device="cuda").order[0] == order[0]
+    assert "the first engine in fp32" in choose(paint).reason
+
+
+def test_auto_says_why_it_takes_the_cpu_on_a_machine_prepared_for_cuda(
+    paint: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without_gpu(monkeypatch)
+    assert "on the CPU, because" not in choose(paint).reason, "nobody prepared this machine for CUDA"
+    (tmp_path / "version").write_text("a driver")
+    monkeypatch.setattr(backends, "DRIVER_FILE", tmp_path / "version")
+    assert "on the CPU, because TensorRT is not installed; onnxruntime" in choose(paint).reason
+    having(monkeypatch, tensorrt="11.4.0")
+    with closing(open_engine(paint)) as engine:
+        assert engine.info.device == "cpu"
+        assert engine.info.reason.endswith("; on the CPU, because CUDA was asked for, but there is no NVIDIA driver")
+    assert "because" not in choose(paint, device="cpu").reason
+
+
+def test_threads_mean_nothing_on_a_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "BACKENDS", fake_engine.GPU_BACKENDS)
+    with_gpu(monkeypatch)
+    with pytest.warns(MMMSDeployWarning, match="fake computes with no CPU threads instead of 3"):
+        open_engine(paint, threads=3).close()
 
 
 def test_unknown_names(paint: Bundle) -> None:
     with pytest.raises(EngineUnavailableError, match="device 'tpu'"):
         open_engine(paint, device="tpu")
-    with pytest.raises(EngineUnavailableError, match="engine 'tensorrt'") as caught:
-        open_engine(paint, engine="tensorrt")
+    with pytest.raises(EngineUnavailableError, match="engine 'torch'") as caught:
+        open_engine(paint, engine="torch")
     assert "onnxruntime (cpu)" in str(caught.value.expected)
     with pytest.raises(EngineUnavailableError, match="precision 'int4'"):
         open_engine(paint, precision="int4")
@@ -201,6 +251,23 @@ def test_an_engine_that_failed_comes_last_and_is_warned_of(
 
 
 # --- what cannot be opened --------------------------------------------------------------------------------------------
+
+
+def having(monkeypatch: pytest.MonkeyPatch, **installed: str) -> None:
+    """Make distributions look as if they were installed."""
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: installed.get(name) or real(name))
+
+
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda()
+    fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 0
+    monkeypatch.setattr(devices, "import_cuda", lambda: fake)
+
+
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda()
+    monkeypatch.setattr(devices, "import_cuda", lambda: fake)
 
 
 def lacking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
