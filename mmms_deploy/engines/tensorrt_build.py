@@ -58,9 +58,7 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         if self.opt_level is not None and self.opt_level not in _LEVELS:
-            raise PlanBuildError(
-                f"opt_level={self.opt_level} was asked for", expected="0 to 5", fix="name one"
-            )
+            raise PlanBuildError(f"opt_level={self.opt_level} was asked for", expected="0 to 5", fix="name one")
         for name, least in (("workspace", 1 << 20), ("aux_streams", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -372,13 +370,15 @@ def _interruptible(work: Callable[[], Built], watch: _Watch) -> Built:
         finally:
             over.set()
 
-    threading.Thread(target=run, name=f"build of {watch.stage}", daemon=True).start()
+    thread = threading.Thread(target=run, name=f"build of {watch.stage}", daemon=True)
     try:
+        thread.start()  # waits too, and may be interrupted when the build has begun
         while not over.wait(0.1):
             pass
-    except BaseException:
+    except BaseException as error:
         watch.cancelled.set()
-        over.wait()
+        if not isinstance(error, RuntimeError):  # raised when the system has no thread left
+            over.wait()
         raise
     (result,) = results
     if isinstance(result, BaseException):

@@ -330,6 +330,13 @@ def test_progress_and_a_listener_that_fails(trt: FakeTensorRT, bundle: Bundle) -
         plans(bundle, Precision.FP16, rebuild=True, on_phase=fails)
 
 
+def nothing_runs() -> bool:
+    builds = [thread for thread in threading.enumerate() if thread.name.startswith("build of")]
+    for thread in builds:
+        thread.join(1)
+    return not any(thread.is_alive() for thread in builds)
+
+
 def test_an_interrupt_stops_the_library(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
     """Ctrl-C reaches the waiting thread; the library is told at its next step, and nothing is left."""
     trt.steps = 10_000
@@ -343,10 +350,26 @@ def test_an_interrupt_stops_the_library(trt: FakeTensorRT, bundle: Bundle, tmp_p
     with pytest.raises(KeyboardInterrupt):
         plans(bundle, Precision.FP16, on_phase=slow)
     assert time.monotonic() - start < 30
-    assert not any(thread.name.startswith("build") for thread in threading.enumerate())
+    assert nothing_runs()
     assert [file.name for file in (tmp_path / "cache" / "tensorrt").iterdir()] == [".lock"]
     trt.steps = 3
     assert built(bundle)[1] == "it was never compiled here"
+
+
+def test_an_interrupt_while_the_build_starts(
+    trt: FakeTensorRT, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt.steps = 1000
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        plans(bundle, Precision.FP16, on_phase=lambda phase: time.sleep(0.01))
+    assert nothing_runs()
 
 
 def _hold(folder: Path, ready: Any, release: Any) -> None:

@@ -27,10 +27,8 @@ OBJECTS = {
     "fault": "ParserError",
     "runtime": "Runtime",
     "inspector": "EngineInspector",
-    "trt_engine": "ICudaEngine",
-    "cuda_engine": "ICudaEngine",
-    "trt_context": "IExecutionContext",
-    "execution_context": "IExecutionContext",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
     "timing": "ITimingCache",
     "layer": "ILayer",
     "tensor": "ITensor",
@@ -103,6 +101,7 @@ def test_the_build_uses_the_library() -> None:
         ("ParserError", "node_name"),
         ("LayerInformationFormat", "JSON"),
         ("ILayer", "metadata"),
+        ("ICudaEngine", "create_engine_inspector"),
     ):
         assert use in found
 
@@ -113,7 +112,7 @@ def test_the_build_uses_the_library() -> None:
         ("trt.BuilderFlag.FP16", "BuilderFlag.FP16 is not in tensorrt-11.4, tensorrt-rtx-1.7"),
         ("config.set_calibration_profile()", "tensorrt-11.4"),
         ("self._trt.ComputeCapability", "ComputeCapability. is not in tensorrt-10.12, tensorrt-10.16, tensorrt-11.4"),
-        ("def f(cuda_engine): cuda_engine.device_memory_size", "ICudaEngine.device_memory_size is not in"),
+        ("def f(engine): engine.device_memory_size", "ICudaEngine.device_memory_size is not in"),
         ("def f():\n if hasattr(trt, 'X'): trt.NoSuchThing", "NoSuchThing"),
     ],
 )
