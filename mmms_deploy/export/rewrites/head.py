@@ -46,10 +46,17 @@ class FoldedHead(nn.Module):
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
         """Four maps (B, C_i, H/i, W/i) -> logits (B, 1, H/4, W/4)."""
-        x = self.scale_4(maps[0])
-        for conv, small in zip(self.coarse, maps[1:], strict=True):
-            x = x + F.interpolate(conv(small), size=x.shape[2:], mode="bilinear", align_corners=False)
-        logits: Tensor = self.linear_pred(F.relu(x))
+        size = maps[0].shape[2:]
+        enlarged = (
+            F.interpolate(conv(small), size=size, mode="bilinear", align_corners=False)
+            for conv, small in zip(self.coarse, maps[1:], strict=True)
+        )
+        # The scale that is not enlarged comes last: compilers then add each enlarged one as it is made, instead of
+        # keeping three of them for one sum (27 instead of 37 MB at 448 x 448 in TensorRT-RTX 1.7, FP16).
+        coarse = next(enlarged)
+        for other in enlarged:
+            coarse = coarse + other
+        logits: Tensor = self.linear_pred(F.relu(self.scale_4(maps[0]) + coarse))
         return logits
 
 
