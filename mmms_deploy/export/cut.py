@@ -190,6 +190,7 @@ def _extract(model: ir.Model, plan: _Plan) -> StageModel:
     graph = ir.convenience.extract(model.graph, plan.inputs, plan.outputs)
     graph.name = plan.rate.name.lower()
     graph.opset_imports.update(model.graph.opset_imports)
+    _order_initializers(graph)
     stage = ir.Model(graph, ir_version=model.ir_version, producer_name="mmms-deploy")
     return StageModel(
         plan.rate,
@@ -198,3 +199,11 @@ def _extract(model: ir.Model, plan: _Plan) -> StageModel:
         tuple(str(value.name) for value in plan.outputs),
         tuple(str(value.name) for value in plan.features),
     )
+
+
+def _order_initializers(graph: ir.Graph) -> None:
+    """List weights as nodes read them, so that the same export gives the same file; the extraction lists a set."""
+    weights = dict(graph.initializers)
+    names = dict.fromkeys(str(value.name) for node in graph for value in _reads(node) if value.name in weights)
+    graph.initializers.clear()
+    graph.initializers.update({name: weights[name] for name in (*names, *sorted(weights.keys() - names.keys()))})
