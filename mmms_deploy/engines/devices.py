@@ -154,7 +154,7 @@ def _version(answer: tuple[Any, int]) -> str | None:
 def driver_release(driver_file: Path = DRIVER_FILE) -> str | None:
     """Return the release of the NVIDIA driver that is loaded, e.g. ``580.65.06``."""
     try:
-        found = re.search(r"Module\D*?\s(\d+\.[\d.]+)", driver_file.read_text(errors="replace"))
+        found = re.search(r"Module.*?\s(\d{3,}\.[\d.]*\d)\s", driver_file.read_text(errors="replace"))
     except OSError:
         return None
     return found[1] if found else None

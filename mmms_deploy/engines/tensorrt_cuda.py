@@ -226,7 +226,7 @@ class TensorRtExecutor:
 
     def _refused(self, what: str, said: Messages) -> EngineError:
         return EngineError(
-            f"{self._trt.__name__} failed in stage {self._stage!r}: {what}{_because(said)}",
+            f"{describe(self._trt).title} failed in stage {self._stage!r}: {what}{_because(said)}",
             expected="a stage that runs",
             fix="check the GPU's free memory; mmms-verify tells whether the bundle is intact",
         )

@@ -79,7 +79,7 @@ def test_cuda_without_its_wheels_names_them(paint: Bundle, monkeypatch: pytest.M
     with_gpu(monkeypatch)
     lacking("tensorrt", monkeypatch)
     with pytest.raises(
-        EngineUnavailableError, match="TensorRT is not installed, onnxruntime .* without CUDA"
+        EngineUnavailableError, match=r"TensorRT is not installed, onnxruntime .* without CUDA"
     ) as caught:
         open_engine(paint, device="cuda")
     assert 'pip install "mmms-deploy[cuda]"' in str(caught.value.fix)

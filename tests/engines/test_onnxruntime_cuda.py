@@ -1,0 +1,307 @@
+"""ONNX Runtime's IO bindings, graphs' numbers and proofs, on the CPU provider and the fake CUDA runtime."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines import devices, onnxruntime_cuda
+from mmms_deploy.engines.cuda import Cuda
+from mmms_deploy.engines.cuda_options import CudaOptions
+from mmms_deploy.engines.onnxruntime_binding import CUDA, OnnxRuntimeExecutor, Place
+from mmms_deploy.engines.onnxruntime_cuda import OnnxRuntimeCuda, OnnxRuntimeOnStream, preload
+from mmms_deploy.engines.wheels import require_onnxruntime_cuda
+from mmms_deploy.errors import (
+    BundleCorruptError,
+    EngineConflictError,
+    EngineError,
+    EngineUnavailableError,
+    MMMSDeployWarning,
+)
+from mmms_deploy.session import Session
+from mmms_deploy.verify import verify
+from tests.engines.fake_cuda import Error, FakeCuda
+from tests.engines.test_cuda_session import annotated
+from tests.toy import write_toy
+
+CPU = Place("CPUExecutionProvider", "cpu", graphs=False)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """Runs are asked of a stream, and so happen when it is waited for, as on a GPU."""
+    fake = FakeCuda()
+    enqueue = OnnxRuntimeExecutor.enqueue
+
+    def later(self: OnnxRuntimeExecutor, stream: int) -> None:
+        fake.submit(stream, lambda: enqueue(self, stream))
+
+    monkeypatch.setattr(OnnxRuntimeExecutor, "enqueue", later)
+    return fake
+
+
+def opened(bundle: Bundle, fake: FakeCuda, place: Place = CPU, ort: Any = onnxruntime, **options: Any) -> Any:
+    return OnnxRuntimeOnStream(ort, place, Cuda(fake), bundle, Precision.FP32, "tested", CudaOptions(**options))
+
+
+@pytest.fixture
+def engine(paint: Bundle, fake: FakeCuda) -> Iterator[OnnxRuntimeOnStream]:
+    engine = opened(paint, fake)
+    yield engine
+    engine.close()
+    assert not fake.leaked
+
+
+def test_sessions_answer_as_on_the_cpu(engine: OnnxRuntimeOnStream, paint: Bundle) -> None:
+    with Session(paint, engine="onnxruntime", threads=1) as other:
+        expected = annotated(other)
+    for _ in range(2):  # a seat that is used again
+        with Session(paint, engine=engine) as session, Session(paint, engine=engine) as second:
+            np.testing.assert_array_equal(annotated(session), expected)
+            np.testing.assert_array_equal(annotated(second), expected)
+    assert verify(paint, engine=engine).checks
+
+
+def test_a_click_waits_once_and_allocates_nothing(engine: OnnxRuntimeOnStream, fake: FakeCuda) -> None:
+    with Session(engine.bundle, engine=engine) as session:
+        session.set_image(np.zeros((50, 70, 3), dtype=np.uint8))
+        session.click(1, 1)
+        fake.reset()
+        session.click(2, 2)
+        count = fake.count()
+        assert (count["cudaStreamSynchronize"], count["cudaMalloc"], count["cudaHostAlloc"]) == (1, 0, 0)
+
+
+def test_what_proves_it(engine: OnnxRuntimeOnStream) -> None:
+    assert engine.info.providers == ("CPUExecutionProvider",)
+    assert engine.info.evidence == "graphs in fp32, 29 of 29 nodes on CPUExecutionProvider"
+    assert (engine.info.name, engine.info.device, engine.info.threads) == ("onnxruntime-cuda", "cuda", None)
+
+
+def test_every_run_is_made_in_one_thread(
+    engine: OnnxRuntimeOnStream, paint: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    program = engine._programs["click"]
+    run = program.run
+
+    def watched(call: Any) -> None:
+        run(lambda: (seen.append(threading.current_thread().name), call()))
+
+    monkeypatch.setattr(program, "run", watched)
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: annotated(Session(paint, engine=engine)))
+        thread.start()
+        thread.join()
+    assert set(seen) == {"onnxruntime-cuda_0"}
+
+
+class Recorder:
+    """ONNX Runtime as it is asked to load graphs for a GPU; loads them on the CPU."""
+
+    __version__ = "1.31.1"
+    SessionOptions = onnxruntime.SessionOptions
+
+    def __init__(self, refuse: str = "", providers: tuple[str, ...] = ("CUDAExecutionProvider",)) -> None:
+        self.asked: list[tuple[dict[str, str], dict[str, str]]] = []
+        self.runs: list[dict[str, str]] = []
+        self.refuse = refuse
+        self.providers = providers
+        self.nodes = {"CUDAExecutionProvider": 3}
+        recorder = self
+
+        class RunOptions(onnxruntime.RunOptions):
+            def __init__(self) -> None:
+                super().__init__()
+                recorder.runs.append({})
+
+            def add_run_config_entry(self, key: str, value: str) -> None:
+                recorder.runs[-1][key] = value
+
+        self.RunOptions = RunOptions
+
+    def InferenceSession(self, file: Path, sess_options: Any, providers: list[tuple[str, dict[str, str]]]) -> Any:
+        ((provider, settings),) = providers
+        entries = {
+            key: sess_options.get_session_config_entry(key)
+            for key in ("session.disable_cpu_ep_fallback", "session.record_ep_graph_assignment_info")
+        }
+        self.asked.append((settings, entries))
+        assert provider == "CUDAExecutionProvider"
+        if self.refuse and (self.refuse != "graph" or settings["enable_cuda_graph"] == "1"):
+            raise RuntimeError(self.refuse)
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        parts = [SimpleNamespace(ep_name=n, get_nodes=lambda c=c: [None] * c) for n, c in self.nodes.items()]
+        return SimpleNamespace(
+            get_providers=lambda: list(self.providers),
+            get_provider_graph_assignment_info=lambda: parts,
+            get_inputs=session.get_inputs,
+            get_outputs=session.get_outputs,
+            io_binding=session.io_binding,
+            run_with_iobinding=session.run_with_iobinding,
+        )
+
+
+ON_GPU = Place("CUDAExecutionProvider", "cpu", graphs=True)
+"""CUDA as far as settings go; what is bound is host memory."""
+
+
+def test_what_is_asked_of_a_gpu(paint: Bundle, fake: FakeCuda) -> None:
+    ort = Recorder()
+    engine = opened(paint, fake, ON_GPU, ort)
+    with Session(paint, engine=engine) as first, Session(paint, engine=engine) as second:
+        for session in (first, second):
+            session.set_image(np.zeros((50, 70, 3), dtype=np.uint8))
+            session.click(1, 1)
+    with Session(paint, engine=engine):
+        pass
+    assert engine.memory().resident == 2, "seats are used again, because graphs keep their addresses"
+    engine.close()
+    assert not fake.leaked
+    image, click = ort.asked
+    for settings, entries in ort.asked:
+        assert settings["use_tf32"] == "0"
+        assert settings["user_compute_stream"] == "1"
+        assert entries["session.disable_cpu_ep_fallback"] == "1"
+    assert (image[0]["enable_cuda_graph"], click[0]["enable_cuda_graph"]) == ("0", "1")
+    assert [run["gpu_graph_id"] for run in ort.runs] == ["-1", "1", "-1", "2"], "a graph for every session"
+    assert all(run["disable_synchronize_execution_providers"] == "1" for run in ort.runs)
+    assert engine.info.evidence == "graphs in fp32, without TF32, 6 of 6 nodes on CUDAExecutionProvider"
+
+
+def test_without_graphs(paint: Bundle, fake: FakeCuda) -> None:
+    ort = Recorder()
+    opened(paint, fake, ON_GPU, ort, graph=False).close()
+    assert [settings["enable_cuda_graph"] for settings, _ in ort.asked] == ["0", "0"]
+
+
+def test_a_graph_that_cannot_be_recorded_is_said_aloud(paint: Bundle, fake: FakeCuda) -> None:
+    with pytest.warns(MMMSDeployWarning, match="stage 'click' runs as a sequence of operations"):
+        opened(paint, fake, ON_GPU, Recorder(refuse="graph")).close()
+    with pytest.raises(BundleCorruptError, match="cannot be loaded on CUDAExecutionProvider: graph"):
+        opened(paint, fake, ON_GPU, Recorder(refuse="graph"), strict=True)
+    assert not fake.leaked
+
+
+def test_the_cpu_is_refused(paint: Bundle, fake: FakeCuda) -> None:
+    refusal = "nodes that are assigned to the default CPU EP, but fallback to CPU EP has been explicitly disabled"
+    with pytest.raises(EngineUnavailableError, match="fallback to CPU EP has been explicitly disabled") as caught:
+        opened(paint, fake, ON_GPU, Recorder(refuse=refusal))
+    assert "onnxruntime-gpu[cuda,cudnn]" in str(caught.value.fix)
+    with pytest.raises(EngineUnavailableError, match="on something else: 3 nodes on CUDAExecutionProvider"):
+        opened(paint, fake, ON_GPU, Recorder(providers=("CPUExecutionProvider",)))
+    ort = Recorder()
+    ort.nodes = {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 1}
+    with pytest.raises(EngineUnavailableError, match="1 nodes on CPUExecutionProvider"):
+        opened(paint, fake, ON_GPU, ort)
+    assert not fake.leaked
+
+
+def test_the_real_library_refuses_what_it_cannot_do(paint: Bundle, fake: FakeCuda) -> None:
+    """Without CUDA, the settings that are asked for make ONNX Runtime fail, instead of taking the CPU."""
+    if CUDA.provider in onnxruntime.get_available_providers():
+        pytest.skip("there is a wheel with CUDA here")
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(EngineUnavailableError, match="fallback to CPU EP has been explicitly disabled"),
+    ):
+        opened(paint, fake, CUDA)
+    assert not fake.leaked
+
+
+def test_a_graph_that_is_none(copy: Path, fake: FakeCuda) -> None:
+    bundle = Bundle(copy)
+    bundle.file("click.fp32.onnx").write_bytes(b"nonsense")
+    with pytest.raises(BundleCorruptError, match=r"stage 'click' .* cannot be loaded"):
+        opened(bundle, fake)
+    assert not fake.leaked
+
+
+def test_a_full_gpu_is_no_engine(paint: Bundle) -> None:
+    fake = FakeCuda()
+    fake.fail_always["cudaStreamCreateWithFlags"] = Error.cudaErrorMemoryAllocation
+    with pytest.raises(EngineUnavailableError, match="cudaStreamCreateWithFlags failed"):
+        opened(paint, fake)
+
+
+def test_another_stream(engine: OnnxRuntimeOnStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    executor = engine._programs["click"].executor()
+    with pytest.raises(ValueError, match="its session was made for"):
+        executor.enqueue(7)
+    engine.close()
+
+
+def test_a_failing_run_is_named(paint: Bundle) -> None:
+    fake = FakeCuda()
+    engine = opened(paint, fake)
+    executor = engine._programs["image"].executor()
+    with pytest.raises(EngineError, match="ONNX Runtime failed in stage 'image'"):
+        executor.enqueue(1)  # nothing is bound
+    engine.close()
+    with pytest.raises(EngineError, match="engine is closed"):
+        engine.open()
+
+
+# --- what has to be there ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_gpu_it_names_the_reason(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda()
+    fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 0
+    monkeypatch.setattr(devices, "import_cuda", lambda: fake)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # not even looked at
+    with pytest.raises(EngineUnavailableError, match="there is no NVIDIA driver"):
+        OnnxRuntimeCuda(paint, Precision.FP32)
+
+
+def test_a_wheel_without_cuda(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "import_cuda", FakeCuda)
+    with pytest.raises(EngineUnavailableError, match=r"onnxruntime .* is a wheel without CUDA") as caught:
+        OnnxRuntimeCuda(paint, Precision.FP32)
+    assert 'pip uninstall -y onnxruntime, then pip install "mmms-deploy[cuda]"' in str(caught.value.fix)
+    monkeypatch.setattr(onnxruntime_cuda, "require_onnxruntime_cuda", lambda: ("onnxruntime-gpu", "1"))
+    with pytest.raises(EngineUnavailableError, match="has no CUDAExecutionProvider"):
+        OnnxRuntimeCuda(paint, Precision.FP32)
+
+
+def test_the_wheels() -> None:
+    assert require_onnxruntime_cuda({"onnxruntime-gpu": "1.31.1"}) == ("onnxruntime-gpu", "1.31.1")
+    with pytest.raises(EngineConflictError, match="are installed together"):
+        require_onnxruntime_cuda({"onnxruntime-gpu": "1.31.1", "onnxruntime": "1.31.1"})
+    with pytest.raises(EngineUnavailableError, match="not installed") as caught:
+        require_onnxruntime_cuda({})
+    assert "mmms-deploy[cuda]" in str(caught.value.fix)
+
+
+def test_missing_libraries_are_told(paint: Bundle, fake: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
+    def preload_dlls(**kwargs: object) -> None:
+        print("Failed to load libcudnn.so.9: no such file")
+        print("Please follow the instructions")
+
+    missing = preload(SimpleNamespace(preload_dlls=preload_dlls))
+    assert missing == "Failed to load libcudnn.so.9: no such file"
+    assert capsys.readouterr().out == ""
+    assert preload(SimpleNamespace()) == ""
+    with pytest.raises(EngineUnavailableError, match=r"no luck \(Failed to load libcudnn"):
+        OnnxRuntimeOnStream(
+            Recorder(refuse="no luck"), ON_GPU, Cuda(fake), paint, Precision.FP32, "", CudaOptions(), missing
+        )
+
+
+def test_half_graphs_and_a_bundle_of_three_stages(tmp_path: Path, fake: FakeCuda) -> None:
+    bundle = write_toy(tmp_path / "three", three_stages=True, precisions=(Precision.FP16,))
+    engine = OnnxRuntimeOnStream(onnxruntime, CPU, Cuda(fake), bundle, Precision.FP16, "", CudaOptions())
+    with Session(bundle, engine=engine) as session:
+        assert len(annotated(session)) == 10
+    engine.close()
+    assert not fake.leaked
