@@ -1,0 +1,243 @@
+"""What of this machine the engines can use: the facts behind ``mmms-doctor``. Imports no torch and opens no bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+from mmms_deploy.bench.machine import describe_machine
+from mmms_deploy.bench.report import MachineFacts
+from mmms_deploy.bundle import Precision
+from mmms_deploy.contract import Struct
+from mmms_deploy.engines.backends import BACKENDS, Backend
+from mmms_deploy.engines.cache import cache_folder
+from mmms_deploy.engines.devices import Gpu, Probe, probe
+from mmms_deploy.engines.wheels import FLAVOURS, OPENVINO_FLAVOURS, TENSORRT_FLAVOURS, installed_flavours
+from mmms_deploy.errors import EngineError, EngineUnavailableError
+
+PACKAGES = (
+    "mmms-deploy",
+    "numpy",
+    "pillow",
+    *FLAVOURS,
+    *OPENVINO_FLAVOURS,
+    *TENSORRT_FLAVOURS,
+    "tensorrt-cu13-bindings",
+    "tensorrt-cu13-libs",
+    "cuda-python",
+    "cuda-bindings",
+    "nvidia-cudnn-cu13",
+    "nvidia-cudnn-cu12",
+    "onnx",
+    "torch",
+    "timm",
+)
+"""Packages that matter to an engine or to exporting."""
+
+
+class EngineHealth(Struct, frozen=True, kw_only=True):
+    """Whether an engine works on this machine.
+
+    Attributes:
+        name: What ``engine=`` takes.
+        device: The device it computes on.
+        works: Whether it can be opened.
+        library: Its library and version, and for a GPU also which one; empty when it does not work.
+        precisions: What it can compute in here, best first.
+        why: Why it does not work, or in which precisions it cannot compute; empty when there is nothing to say.
+        fix: What mends that.
+    """
+
+    name: str
+    device: str
+    works: bool
+    library: str = ""
+    precisions: tuple[str, ...] = ()
+    why: str = ""
+    fix: str = ""
+
+
+class GpuHealth(Struct, frozen=True, kw_only=True):
+    """What CUDA says.
+
+    Attributes:
+        gpus: The GPUs that can be used, as text.
+        problem: Why there are none; empty when there are.
+        fix: What mends that.
+        driver: Release of the NVIDIA driver; None when none is loaded, or the system does not say.
+        cuda: The newest CUDA version that the driver runs.
+        runtime: The CUDA version that cuda-python was made for.
+    """
+
+    gpus: tuple[str, ...] = ()
+    problem: str = ""
+    fix: str = ""
+    driver: str | None = None
+    cuda: str | None = None
+    runtime: str | None = None
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """The whole picture.
+
+    Attributes:
+        machine: System, processor and memory.
+        gpu: GPUs and their driver.
+        packages: Versions of the installed packages that matter, by name.
+        engines: Every engine of this version.
+        conflicts: Packages that exclude each other, as text with what mends it.
+        cache: Where compiled graphs and verdicts are kept; None when caching is off.
+    """
+
+    machine: MachineFacts
+    gpu: GpuHealth
+    packages: dict[str, str]
+    engines: tuple[EngineHealth, ...]
+    conflicts: tuple[str, ...] = ()
+    cache: str | None = None
+
+    @property
+    def works(self) -> bool:
+        """Whether at least one engine works."""
+        return any(engine.works for engine in self.engines)
+
+
+def examine() -> Health:
+    """Look at this machine; a library is imported, but nothing is allocated on a GPU."""
+    found = probe()
+    packages = _packages()
+    conflicts = []
+    flavours = installed_flavours()
+    if len(flavours) > 1:
+        listed = " and ".join(f"{name} {version}" for name, version in flavours.items())
+        extra = "cuda" if found.gpus else "cpu"
+        conflicts.append(
+            f"{listed} are installed together and overwrite each other's files: pip uninstall -y"
+            f' {" ".join(flavours)}, then pip install "mmms-deploy[{extra}]"'
+        )
+    folder = cache_folder()
+    return Health(
+        machine=describe_machine(),
+        gpu=_gpu_health(found),
+        packages=packages,
+        engines=tuple(_engine_health(backend, found) for backend in BACKENDS),
+        conflicts=tuple(conflicts),
+        cache=None if folder is None else str(folder),
+    )
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _gpu_health(found: Probe) -> GpuHealth:
+    return GpuHealth(
+        gpus=tuple(f"{gpu}, {gpu.memory / 2**30:.0f} GiB" for gpu in found.gpus),
+        problem=found.given,
+        fix=found.fix,
+        driver=found.driver,
+        cuda=found.cuda,
+        runtime=found.runtime,
+    )
+
+
+def _engine_health(backend: Backend, found: Probe) -> EngineHealth:
+    can: tuple[Precision, ...] = tuple(backend.computes)
+    gpu = found.gpus[0] if found.gpus else None
+    try:
+        if backend.device == "cuda" and gpu is None:
+            # Which wheels to install comes after it.
+            raise EngineUnavailableError(found.given, fix=found.fix)
+        backend.installed()
+        library, can, why, fix = _CHECKS[backend.name](can, gpu)
+    except EngineError as error:
+        return EngineHealth(
+            name=backend.name, device=backend.device, works=False, why=error.given, fix=str(error.fix or "")
+        )
+    return EngineHealth(
+        name=backend.name,
+        device=backend.device,
+        works=True,
+        library=library,
+        precisions=tuple(str(precision) for precision in can),
+        why=why,
+        fix=fix,
+    )
+
+
+_Found = tuple[str, tuple[Precision, ...], str, str]
+"""Library, precisions, what cannot be done, and what mends that."""
+
+
+def _openvino(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
+    from mmms_deploy.engines.openvino_cpu import bf16_capable, import_openvino
+
+    version = str(import_openvino().__version__).partition("-")[0]
+    if not bf16_capable():
+        can = tuple(precision for precision in can if precision is not Precision.BF16)
+        return f"OpenVINO {version}", can, "no bf16: this CPU has neither AVX512_BF16 nor AMX", ""
+    return f"OpenVINO {version}", can, "", ""
+
+
+def _onnxruntime(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
+    from mmms_deploy.engines.onnxruntime_cpu import PROVIDER, import_onnxruntime
+
+    ort = import_onnxruntime()
+    _require_provider(ort, PROVIDER)
+    return f"ONNX Runtime {ort.__version__}", can, "", ""
+
+
+def _onnxruntime_cuda(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
+    from mmms_deploy.engines.onnxruntime_binding import CUDA
+    from mmms_deploy.engines.onnxruntime_cpu import import_onnxruntime
+    from mmms_deploy.engines.onnxruntime_cuda import preload
+
+    ort = import_onnxruntime()
+    missing = preload(ort)
+    _require_provider(ort, CUDA.provider)
+    if missing:
+        raise EngineUnavailableError(
+            f"libraries of CUDA are missing: {missing}",
+            expected="CUDA and cuDNN as onnxruntime-gpu was built for",
+            fix='pip install "onnxruntime-gpu[cuda,cudnn]"',
+        )
+    return f"ONNX Runtime {ort.__version__} on {gpu}", can, "", ""
+
+
+def _require_provider(ort: Any, provider: str) -> None:
+    available = list(ort.get_available_providers())
+    if provider not in available:
+        raise EngineUnavailableError(
+            f"ONNX Runtime {ort.__version__} has no {provider}, but {', '.join(available)}",
+            expected=provider,
+            fix="pip install --force-reinstall the package of ONNX Runtime that is installed",
+        )
+
+
+def _tensorrt(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
+    from mmms_deploy.engines.tensorrt_api import describe, load_tensorrt
+
+    trt = load_tensorrt()
+    about = describe(trt)
+    if gpu is not None and about.ahead_of_time:
+        architecture = f"SM{gpu.capability[0]}{gpu.capability[1]}"
+        if not hasattr(trt.ComputeCapability, architecture):
+            raise EngineUnavailableError(
+                f"{about} does not run on {gpu}", expected="a GPU that it knows", fix="pip install tensorrt"
+            )
+    return f"{about} on {gpu}", can, "", ""
+
+
+_CHECKS: Mapping[str, Callable[[tuple[Precision, ...], Gpu | None], _Found]] = {
+    "openvino": _openvino,
+    "onnxruntime": _onnxruntime,
+    "onnxruntime-cuda": _onnxruntime_cuda,
+    "tensorrt": _tensorrt,
+}

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mmms_deploy.commands import health
+from mmms_deploy.commands.doctor import main
+from mmms_deploy.commands.health import examine
+from mmms_deploy.engines import devices, openvino_cpu, tensorrt_api
+from mmms_deploy.engines.backends import BACKENDS
+from tests.commands.invoke import invoke
+from tests.engines.fake_cuda import Error, FakeCuda
+from tests.test_environment import BLOCKER, ROOT
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Make distributions look as if they were installed (a version) or were not (None)."""
+    changed: dict[str, str | None] = {}
+    real = metadata.version
+
+    def version(name: str) -> str:
+        found = changed[name] if name in changed else real(name)
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(metadata, "version", version)
+
+    def change(**installed: str | None) -> None:
+        changed.update({name.replace("_", "-"): found for name, found in installed.items()})
+
+    return change
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    fake = FakeCuda()
+    fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 0
+    monkeypatch.setattr(devices, "import_cuda", lambda: fake)
+    monkeypatch.setenv("COLUMNS", "140")
+    return fake
+
+
+@pytest.fixture
+def gpu(no_gpu: FakeCuda) -> FakeCuda:
+    no_gpu.unusable, no_gpu.driver = Error.cudaSuccess, 13000
+    return no_gpu
+
+
+def engine(name: str) -> health.EngineHealth:
+    return next(engine for engine in examine().engines if engine.name == name)
+
+
+def test_a_machine_without_a_gpu(install: Install) -> None:
+    install(openvino="2026.4.1")
+    result = invoke(main)
+    assert result.exit_code == 0, result.output
+    for text in ("This machine", "Engines", "processor", "memory", "numpy", "openvino"):
+        assert text in result.stdout
+    assert "none: there is no NVIDIA driver" in result.stdout
+    assert "to use tensorrt and onnxruntime-cuda: install the NVIDIA driver" in result.stdout
+    assert "ready: openvino and onnxruntime" in result.stdout
+
+
+def test_json() -> None:
+    result = invoke(main, "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["works"] is True
+    assert facts["machine"]["cores"] >= 1
+    assert facts["packages"]["numpy"]
+    assert facts["gpu"]["problem"] == "there is no NVIDIA driver"
+    assert [e["name"] for e in facts["engines"]] == [backend.name for backend in BACKENDS]
+    assert {e["name"] for e in facts["engines"] if e["works"]} == {"openvino", "onnxruntime"}
+    assert result.stderr == ""
+
+
+def test_every_engine_is_looked_at() -> None:
+    assert set(health._CHECKS) == {backend.name for backend in BACKENDS}
+
+
+def test_no_engine_at_all(install: Install) -> None:
+    install(openvino=None, onnxruntime=None)
+    result = invoke(main)
+    assert result.exit_code == 1
+    assert "no engine works" in result.stdout
+    assert 'to use openvino and onnxruntime: pip install "mmms-deploy[cpu]"' in result.stdout
+    assert json.loads(invoke(main, "--json").stdout)["works"] is False
+
+
+def test_both_wheels_of_onnxruntime(install: Install) -> None:
+    install(onnxruntime_gpu="1.31.1")
+    result = invoke(main)
+    assert result.exit_code == 0, "OpenVINO works"
+    assert "conflict onnxruntime" in result.stdout
+    assert 'pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "mmms-deploy[cpu]"' in result.stdout
+    found = engine("onnxruntime")
+    assert not found.works
+    assert "are installed together" in found.why
+    install(openvino=None)
+    assert invoke(main).exit_code == 1
+
+
+def test_a_gpu_without_its_wheels(gpu: FakeCuda, install: Install) -> None:
+    install(tensorrt=None, tensorrt_rtx=None)
+    result = invoke(main)
+    assert "Fake GPU (SM 9.0), driver for CUDA 13.0, 1024 GiB" in result.stdout
+    assert 'to use tensorrt: pip install "mmms-deploy[cuda]"' in result.stdout
+    assert "is a wheel without CUDA" in engine("onnxruntime-cuda").why
+    assert "pip uninstall -y onnxruntime" in engine("onnxruntime-cuda").fix
+    install(onnxruntime_gpu="1.31.1")
+    assert 'then pip install "mmms-deploy[cuda]"' in invoke(main).stdout, "with a GPU, the other one is kept"
+
+
+def test_a_gpu_with_everything(gpu: FakeCuda, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tensorrt="11.4.0", onnxruntime=None, onnxruntime_gpu="1.31.1")
+    ort = SimpleNamespace(
+        __version__="1.31.1", get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", ort)
+    monkeypatch.setattr(tensorrt_api, "load_tensorrt", lambda: SimpleNamespace(__version__="11.4.0"))
+    assert all(engine.works for engine in examine().engines)
+    assert engine("tensorrt").library == "TensorRT 11.4.0 on Fake GPU (SM 9.0), driver for CUDA 13.0"
+    assert engine("tensorrt").precisions == ("fp32", "fp16", "bf16")
+
+    def preload_dlls(**asked: object) -> None:
+        print("Failed to load libcudnn.so.9: no such file")
+
+    ort.preload_dlls = preload_dlls
+    found = engine("onnxruntime-cuda")
+    assert not found.works
+    assert "libcudnn.so.9" in found.why
+    assert found.fix == 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+    ort.get_available_providers = lambda: ["CPUExecutionProvider"]
+    assert "has no CUDAExecutionProvider" in engine("onnxruntime-cuda").why
+
+
+def test_tensorrt_for_rtx_on_a_gpu_that_it_does_not_know(
+    gpu: FakeCuda, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tensorrt_rtx="1.7.1")
+    rtx = SimpleNamespace(__version__="1.7.1", ComputeCapability=SimpleNamespace(SM89=89))
+    monkeypatch.setattr(tensorrt_api, "load_tensorrt", lambda: rtx)
+    found = engine("tensorrt")
+    assert not found.works
+    assert "TensorRT-RTX 1.7.1 does not run on Fake GPU" in found.why
+    rtx.ComputeCapability.SM90 = 90
+    assert engine("tensorrt").works
+
+
+def test_tensorrt_is_not_touched_without_a_gpu(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tensorrt="11.4.0")
+    monkeypatch.setattr(tensorrt_api, "load_tensorrt", lambda: pytest.fail("it would end the process"))
+    assert not engine("tensorrt").works
+
+
+def test_a_library_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = engine("onnxruntime")
+    assert "cannot be imported" in found.why
+    assert "--force-reinstall" in found.fix
+
+
+def test_a_cpu_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_cpu, "bf16_capable", lambda: False)
+    found = engine("openvino")
+    assert (found.works, found.precisions) == (True, ("fp32",))
+    assert "no bf16" in found.why
+    assert "no bf16" in invoke(main).stdout
+
+
+def test_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
+    assert "off (MMMS_DEPLOY_CACHE)" in invoke(main).stdout
+
+
+def test_without_torch_and_onnx() -> None:
+    script = BLOCKER + (
+        "from mmms_deploy.commands.doctor import main\n"
+        "main([], standalone_mode=False)\n"
+        "print('imported:', sorted(BLOCKED & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "imported: []" in done.stdout
+
+
+def test_help_imports_nothing() -> None:
+    script = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from mmms_deploy.commands.doctor import main\n"
+        "result = CliRunner().invoke(main, ['--help'])\n"
+        "assert 'mmms-doctor --json' in result.output and result.exit_code == 0\n"
+        "print(sorted({'numpy', 'onnxruntime', 'openvino', 'msgspec'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_it_is_a_command() -> None:
+    import tomllib
+
+    scripts: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts["mmms-doctor"] == "mmms_deploy.commands.doctor:main"
