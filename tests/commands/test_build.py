@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from mmms_deploy.commands.build import main
+from mmms_deploy.engines import tensorrt_api, tensorrt_plans
+from mmms_deploy.engines.devices import Gpu
+from tests.commands.invoke import invoke
+from tests.engines.attention import write_attention
+from tests.engines.fake_tensorrt import FakeTensorRT
+
+GPU = Gpu(ordinal=0, name="NVIDIA H200", capability=(9, 0), memory=1 << 37, cuda="13.0")
+
+
+def build(*args: object) -> Result:
+    return invoke(main, *args)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    return write_attention(tmp_path / "attention").path
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    """A GPU, and a library of which only the API is real."""
+
+    class NoCuda:
+        def __init__(self, *arguments: object) -> None:
+            pass
+
+        def activate(self) -> None:
+            pass
+
+    library = FakeTensorRT()
+    monkeypatch.setattr(tensorrt_api, "_EARS", {})
+    monkeypatch.setattr(tensorrt_plans, "load_tensorrt", lambda name=None: library)
+    monkeypatch.setattr(tensorrt_plans, "require_gpu", lambda ordinal: GPU)
+    monkeypatch.setattr(tensorrt_plans, "driver_release", lambda: "580.65.06")
+    monkeypatch.setattr(tensorrt_plans, "Cuda", NoCuda)
+    monkeypatch.setattr(tensorrt_plans, "import_cuda", lambda: None)
+    return library
+
+
+def test_a_plan_and_what_it_is(bundle: Path, trt: FakeTensorRT, tmp_path: Path) -> None:
+    result = build(bundle, "--opt-level", 5, "--workspace", "2G", "--json", tmp_path / "plans.json")
+    assert result.exit_code == 0, result.output
+    assert "click in fp16: 6 of 6 matrix operations in fp16" in result.stdout
+    assert "compiling click: it was never compiled here" in result.stderr
+    assert str(tmp_path / "cache" / "tensorrt") in result.stdout.replace("\n", "")
+    assert f"WORKSPACE {2 << 30}" in trt.calls
+    assert "aux streams 0, level 5" in trt.calls
+    (row,) = json.loads((tmp_path / "plans.json").read_text())["plans"]
+    assert (row["stage"], row["precision"], row["matrices"]) == ("click", "fp16", {"fp16": 6})
+    again = build(bundle, "--opt-level", 5, "--workspace", "2G")
+    assert "kept" in again.stdout
+    assert "compiling" not in again.stderr
+    assert "opt_level was 5, is None" in build(bundle, "--workspace", "2G").stderr
+
+
+def test_a_plan_that_is_not_what_it_should_be(bundle: Path, trt: FakeTensorRT) -> None:
+    trt.compiles_in = "Float"
+    result = build(bundle)
+    assert result.exit_code == 1
+    assert "6 in fp32 of 6 matrix operations" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_without_a_cache_it_says_so(bundle: Path, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
+    result = build(bundle)
+    assert result.exit_code == 0
+    assert "warning: plans could not be kept" in result.stderr
+
+
+def test_without_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    result = build(bundle)
+    assert result.exit_code == 1
+    assert "error: " in result.stderr
+    assert "to fix:" in result.stderr
+
+
+def test_wrong_usage(bundle: Path, trt: FakeTensorRT) -> None:
+    for arguments, message in (
+        (("--target", "8.9"), "--target goes with --ahead-of-time"),
+        (("--stage", "none"), "has no stage none; it has click"),
+        (("--workspace", "much"), "is no size such as 512M or 2G"),
+        (("--opt-level", "6"), "6 is not in the range"),
+    ):
+        result = build(bundle, *arguments)
+        assert result.exit_code == 2
+        assert message in result.stderr
+    result = build(bundle, "--precision", "fp32")
+    assert result.exit_code == 1
+    assert "has no graphs in fp32" in result.stderr
+    assert build(bundle, "--ahead-of-time").exit_code == 1
+
+
+def test_ahead_of_time_for_real(bundle: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    result = build(bundle, "--ahead-of-time", "--library", "tensorrt_rtx", "--target", "8.9")
+    assert result.exit_code == 0, result.output
+    assert "6 of 6 matrix operations in fp16, 1 of 1 attentions fused" in result.stdout
+
+
+def test_help() -> None:
+    result = build("--help")
+    assert result.exit_code == 0
+    assert "mmms-build bundles/demo" in result.stdout
