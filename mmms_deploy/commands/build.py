@@ -172,6 +172,19 @@ def build(
     return made
 
 
+def check_gpu() -> None:
+    """Fail early, before minutes are spent, when no plan could be compiled here.
+
+    Raises:
+        EngineUnavailableError: There is no usable GPU, or TensorRT is not installed.
+    """
+    from mmms_deploy.engines.devices import require_gpu
+    from mmms_deploy.engines.tensorrt_api import load_tensorrt
+
+    require_gpu()
+    load_tensorrt()
+
+
 @contextmanager
 def _progress() -> Iterator[tuple[Callable[[Phase], None], Callable[[str, str], None]]]:
     """Show the phases of a build as the library nests them."""

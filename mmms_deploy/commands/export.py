@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from mmms_deploy.bundle import Precision, Role
+from mmms_deploy.commands.build import build, check_gpu
 from mmms_deploy.commands.common import console, err_console, user_errors, warn
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cuts import Cut
@@ -157,6 +158,13 @@ Examples:
     "several times; 'all' exports the network as the paper draws it.",
 )
 @click.option(
+    "--build",
+    "builds",
+    type=click.Choice(["tensorrt"]),
+    multiple=True,
+    help="Then compile plans for this machine's GPU, in every precision of the bundle; mmms-build has options.",
+)
+@click.option(
     "--gate",
     "gates",
     type=click.Choice(["noc"]),
@@ -189,6 +197,7 @@ def main(
     cuts: tuple[str, ...],
     precisions: tuple[Precision, ...],
     no_rewrite: tuple[str, ...],
+    builds: tuple[str, ...],
     gates: tuple[str, ...],
     gate_data: tuple[str, ...],
     gate_images: int,
@@ -208,6 +217,8 @@ def main(
         raise click.UsageError("--gate noc needs a bundle that takes images; leave --cut black-box out")
     exporter = _load_export_room()
     datasets = _open_datasets(gate_data)
+    if builds:
+        check_gpu()
     overrides: dict[str, Any] = {}
     if size is not None:
         overrides["size"] = size
@@ -242,6 +253,8 @@ def main(
             on_step=on_step,
         )
     _summarise(report, time.perf_counter() - start)
+    if builds:
+        build(report.bundle, report.bundle.manifest.precisions)
 
 
 def _load_export_room() -> Any:

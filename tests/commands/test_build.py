@@ -110,6 +110,30 @@ def test_ahead_of_time_for_real(bundle: Path) -> None:
     assert "6 of 6 matrix operations in fp16, 1 of 1 attentions fused" in result.stdout
 
 
+def test_an_export_that_shall_build_fails_before_it_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmms_deploy.commands.export import main as export
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    result = invoke(export, "--ckpt", "demo", "--build", "tensorrt", "--out", tmp_path / "demo")
+    assert result.exit_code == 1
+    assert "CUDA was asked for" in result.stderr
+    assert not (tmp_path / "demo").exists()
+
+
+def test_an_export_that_builds(bundle: Path, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export itself is tested elsewhere; here it gives a bundle that is there already."""
+    from mmms_deploy.bundle import Bundle
+    from mmms_deploy.commands import export
+    from mmms_deploy.export import exporter
+
+    report = exporter.ExportReport(Bundle(bundle), {"click.fp16.onnx": 1})
+    monkeypatch.setattr(exporter, "export_bundle", lambda *args, **options: report)
+    monkeypatch.setattr(export, "check_gpu", lambda: None)
+    result = invoke(export.main, "--ckpt", "demo", "--build", "tensorrt")
+    assert result.exit_code == 0, result.output
+    assert "click in fp16: 6 of 6 matrix operations in fp16" in result.stdout
+
+
 def test_help() -> None:
     result = build("--help")
     assert result.exit_code == 0
