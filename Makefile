@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 
-.PHONY: demo test test-slow test-wheel bench lint format train train-thermal clean
+.PHONY: demo test test-slow test-wheel test-rtx gpu-check bench lint format train train-thermal clean
 
 ## Export the demo checkpoint, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -25,6 +25,17 @@ test-slow: $(VENV)/.slow
 ## The run-time half from a wheel, in an environment without torch, timm and onnx.
 test-wheel: $(VENV)/.dev
 	$(BIN)/python -m pytest -m wheel
+
+## TensorRT's compiler on our graphs, without a GPU: fusions, kernels, memory, precision (installs 230 MB).
+test-rtx: $(VENV)/.rtx
+	$(BIN)/python -m pytest tests/engines/test_tensorrt_surface.py tests/engines/test_tensorrt_rtx.py \
+	    tests/engines/test_tensorrt_full_size.py tests/commands/test_build.py
+
+## On a GPU host: all that needs a GPU, and benchmarks/results/gpu-check.html of it. Installs nothing, needs no network.
+## BUNDLES: what to compile, replay and measure.
+BUNDLES ?= $(wildcard bundles/*)
+gpu-check:
+	$(BIN)/python benchmarks/gpu_check.py $(BUNDLES)
 
 ## The CPU comparison of benchmarks/results, on this machine. Exports four full-size networks first.
 bench: $(VENV)/.export
@@ -61,6 +72,10 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.slow: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu,dev,slow]'
+	touch $@ $(VENV)/.dev $(VENV)/.export
+
+$(VENV)/.rtx: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu,dev,rtx]'
 	touch $@ $(VENV)/.dev $(VENV)/.export
 
 clean:
