@@ -119,7 +119,7 @@ class CudaRunner:
         return outputs
 
     def download(self, value: Value) -> Array:
-        """Wait for a value and return a copy; the answer to a click is on the host by then."""
+        """Wait for a value and return a copy, bfloat16 as float32; the answer to a click is on the host by then."""
         seat = self._open_seat()
         if not isinstance(value, Tensor):
             raise EngineError(
@@ -130,17 +130,27 @@ class CudaRunner:
             return self._array(seat, value)
 
     def _array(self, seat: Seat, tensor: Tensor) -> Array:
-        spec = tensor.spec
         if tensor.host is not None:
             return tensor.host.copy()
-        array = np.zeros(spec.shape, dtype=np.dtype(spec.dtype))
-        if tensor.zero:
+        if tensor.spec.dtype != "bfloat16":
+            array = np.zeros(tensor.spec.shape, dtype=np.dtype(tensor.spec.dtype))
+            self._fill(seat, tensor, array)
             return array
+        # NumPy has no such type: the upper half of a float32.
+        upper = np.zeros(tensor.spec.shape, dtype=np.uint16)
+        self._fill(seat, tensor, upper)
+        return (upper.astype(np.uint32) << 16).view(np.float32)
+
+    def _fill(self, seat: Seat, tensor: Tensor, array: Array) -> None:
+        """Write a value to an array of zeros."""
+        spec = tensor.spec
+        if tensor.zero:
+            return
         home = seat.homes.get(spec.name)
         if home is None or home.pinned is None:
             seat.cuda.download(array.ctypes.data, seat.whereabouts(tensor), spec.nbytes, seat.stream)
             seat.wait()
-            return array
+            return
         fetched = self._fetched.get(spec.name)
         if fetched is None or fetched() is not tensor:
             if home.pinned.busy:
@@ -152,7 +162,6 @@ class CudaRunner:
         if home.pinned.busy:
             self._wait_for(seat, spec.name)
         array.reshape(-1).view(np.uint8)[:] = home.pinned.array
-        return array
 
     def _wait_for(self, seat: Seat, name: str) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from mmms_deploy.bundle import Bundle, Precision, StateLink
+from mmms_deploy.bundle import Bundle, Precision, Role, StateLink, TensorSpec
 from mmms_deploy.contract import ModalitySpec
 from mmms_deploy.engines.cuda_memory import DeviceMemory, aligned
 from mmms_deploy.engines.cuda_options import CudaOptions
+from mmms_deploy.engines.cuda_values import Tensor
 from mmms_deploy.engines.onnxruntime_cpu import OnnxRuntimeCpu
 from mmms_deploy.errors import (
     BundleCorruptError,
@@ -670,6 +672,22 @@ def test_a_state_that_no_stage_has_is_the_sessions_to_refuse(paint: Bundle) -> N
         Session(bundle, engine=engine)
     engine.close()
     assert not engine.fake.leaked
+
+
+def test_bfloat16_is_widened(graphs: FakeGpu) -> None:
+    runner = graphs.open()
+    numbers = np.array([1.0, -2.5, 1e38, 0.0], dtype=np.float32)
+    slot = runner._seat.slots.take(8)  # type: ignore[union-attr]
+    tensor = Tensor(TensorSpec(name="f", role=Role.FEATURE, dtype="bfloat16", shape=(1, 4)))
+    tensor.slot = slot
+    bits = (numbers.view(np.uint32) >> 16).astype(np.uint16)
+    ctypes.memmove(slot.address, bits.ctypes.data, 8)
+    expected = (bits.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(runner.download(tensor), expected[None])
+    zeros = runner.zeros(tensor.spec)
+    assert runner.download(zeros).dtype == np.float32
+    del tensor
+    runner.close()
 
 
 def test_values_of_another_engine(graphs: FakeGpu, paint: Bundle) -> None:
