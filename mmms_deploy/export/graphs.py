@@ -72,7 +72,7 @@ def save_graph(model: ir.Model, file: Path, out: Path) -> str | None:
         ir.save(model, file, external_data=data)
     try:
         onnx.checker.check_model(str(file), full_check=data is None)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(
             f"the exported graph {file.name} is no valid ONNX: {error}",
             expected="a graph that onnx.checker accepts",

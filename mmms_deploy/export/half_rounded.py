@@ -47,7 +47,7 @@ def rounded(model: ir.Model) -> ir.Model:
     kinds = {value: value.dtype for node in graph for value in node.outputs if value.dtype in HALF}
     for value in (*graph.inputs, *graph.initializers.values()):
         if value.dtype in HALF:
-            value.dtype = ir.DataType.FLOAT
+            value.type = _wide()
             if value.const_value is not None:
                 wide = value.const_value.numpy().astype(np.float32)
                 value.const_value = ir.tensor(wide, name=value.name)
@@ -59,20 +59,30 @@ def rounded(model: ir.Model) -> ir.Model:
 _NESTED = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
+def _wide() -> ir.TensorType:
+    """Return a type of its own: values, also those of a graph and its clone, may share the one they have."""
+    return ir.TensorType(ir.DataType.FLOAT)
+
+
+def _widen(value: ir.Value) -> None:
+    """Make a value float32, by a type of its own: values may share the object that says their type."""
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+
+
 def _round(graph: ir.Graph, value: ir.Value, kind: ir.DataType | None) -> None:
     """Let those that read a value read it rounded, as float32."""
     node = value.producer()
     if node is None or kind is None:
         raise ValueError(f"{value.name} is computed by no node")
     if node.op_type in _EXACT:
-        value.dtype = ir.DataType.FLOAT
+        value.type = _wide()
         return
     name, uses = str(value.name), list(value.uses())
     wide = ir.val(f"{name}.wide", dtype=ir.DataType.FLOAT, shape=value.shape)
     if node.op_type == "Cast":
         last, narrow = node, value
     else:
-        value.dtype = ir.DataType.FLOAT
+        value.type = _wide()
         narrow = ir.val(f"{name}.narrow", dtype=kind, shape=value.shape)
         last = ir.node("Cast", [value], {"to": kind.value}, outputs=[narrow])
         graph.insert_after(node, last)
