@@ -175,7 +175,7 @@ def test_what_overflows_becomes_infinite() -> None:
     )  # fmt: skip
     x = np.full((2, 4), 50.0, dtype=np.float32)
     assert np.isinf(run(rounded(model), x)).all()
-    np.testing.assert_array_equal(run(rounded(model), x / 4), 3000 * 12.5 / 1024 + 0 * x)
+    np.testing.assert_array_equal(run(rounded(model), x / 5), 3000 * 10 / 1024 + 0 * x)
 
 
 def test_graphs_in_graphs_are_refused() -> None:
@@ -212,7 +212,7 @@ def test_blocks_are_watched_while_it_lasts() -> None:
     found = every.found()
     assert [peak.block for peak in found] == list(range(1, len(network.backbone.vit.blocks) + 1))
     assert (found[1].layer, round(found[1].inside, -2)) == ("mlp.fc2", 10000)
-    assert folded.found()[1].layer in ("mlp.fc1", "mlp.act")  # there is no such number in the graph
+    assert folded.found()[1].layer in ("mlp.fc1", "mlp.act", "mlp.norm")  # not fc2
     assert 300 < folded.found()[1].inside < 350
     assert found[1].output == folded.found()[1].output < 100
     block.mlp.fc1.bias[0] = 1e6
