@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from pathlib import Path
@@ -98,3 +99,14 @@ def test_many_errors_are_cut_short() -> None:
         for i in range(1000):
             logger(library).log(Severity.ERROR, f"error {i}")
     assert said.text() == "error 0; error 1; error 2 (and 397 more)"
+
+
+def test_the_messages_of_the_document_are_those_of_the_code() -> None:
+    root = Path(tensorrt_api.__file__).parents[2]
+    rows = re.findall(r"^\| `([^`]+)` \|", (root / "docs" / "gpu-host.md").read_text(), re.MULTILINE)
+    code = "".join(file.read_text() for file in (root / "mmms_deploy").rglob("*.py"))
+    messages = [row for row in rows if not row.startswith("tensorrt-")]
+    assert len(messages) > 10
+    for message in messages:
+        for part in re.split(r"\b(?:12\.4|fp16|TensorRT)\b", message):
+            assert part.strip() in code, message
