@@ -58,7 +58,8 @@ def every_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     The engines on the CPU, and what runs on CUDA, on a fake CUDA runtime.
     """
     skip_without(*request.param)
-    monkeypatch.setattr(backends, "BACKENDS", (*backends.BACKENDS, *fake_engine.BACKENDS))
+    fakes = [backend for backend in fake_engine.BACKENDS if backend.name == request.param[0]]
+    monkeypatch.setattr(backends, "BACKENDS", (*backends.BACKENDS, *fakes))
 
     def read_verdict(bundle: Bundle, engine: str, version: str, precision: Precision) -> Verdict | None:
         if (engine, precision) != request.param:

@@ -172,10 +172,11 @@ def test_an_engine_that_cannot_be_opened_is_an_outcome(
 
     monkeypatch.setattr("mmms_deploy.engines.openvino_cpu.OpenVinoCpu", broken)
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
-    first, second, third = replay_engines(write_toy(tmp_path / "broken", golden=[case]))
+    outcomes = replay_engines(write_toy(tmp_path / "broken", golden=[case]))
+    first, second, third = (outcome for outcome in outcomes if not outcome.engine.startswith("fake"))
     assert str(first.error) == str(third.error) == "its libraries are broken"
     assert second.passed
-    assert not any(outcome.kept for outcome in (first, second, third))
+    assert not any(outcome.kept for outcome in outcomes)
 
 
 def test_iou() -> None:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines.cuda_options import CudaOptions
 from mmms_deploy.engines.devices import DRIVER_FILE, require_gpu
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.verdicts import Verdict, read_verdict
@@ -25,7 +26,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 class _EngineClass(Protocol):
     def __call__(
-        self, bundle: Bundle, precision: Precision, threads: int | None = None, reason: str = ""
+        self, bundle: Bundle, precision: Precision, threads: int | None = None, reason: str = "", **options: CudaOptions
     ) -> Engine: ...
 
 
@@ -49,9 +50,13 @@ class Backend:
     module: str
     factory: str
 
-    def open(self, bundle: Bundle, precision: Precision, threads: int | None, reason: str = "") -> Engine:
-        """Open the engine."""
+    def open(
+        self, bundle: Bundle, precision: Precision, threads: int | None, reason: str = "", strict: bool = False
+    ) -> Engine:
+        """Open the engine; on a GPU, ``strict`` refuses clicks that cannot be one CUDA graph instead of warning."""
         factory = cast(_EngineClass, getattr(import_module(self.module), self.factory))
+        if self.device == "cuda" and strict:
+            return factory(bundle, precision, threads, reason, options=CudaOptions(strict=True))
         return factory(bundle, precision, threads, reason)
 
     def usable(self) -> tuple[str, str]:

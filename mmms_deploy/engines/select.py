@@ -167,7 +167,7 @@ def open_engine(
     for candidate in choice.order:
         reason = f"{refused[0][0]} is not possible: {refused[0][1].given}" if refused else choice.reason
         try:
-            opened = candidate.backend.open(bundle, candidate.precision, threads, reason)
+            opened = candidate.backend.open(bundle, candidate.precision, threads, reason, strict)
         except (BundleCorruptError, EngineUnavailableError) as error:
             if strict:
                 raise

@@ -183,7 +183,7 @@ class TensorRtProgram:
                 expected="room for it on the GPU",
                 fix="close sessions, or other programs on the GPU (nvidia-smi lists them)",
             )
-        return TensorRtExecutor(self._trt, self._stage, context, self._scratch)
+        return TensorRtExecutor(self._trt, self._stage, context, self._scratch, (self._engine, self._runtime))
 
     def close(self) -> None:
         """Let go of the plan; contexts keep it as long as they live."""
@@ -199,13 +199,15 @@ class TensorRtExecutor:
         stage: Name of the stage, for messages.
         context: The context.
         scratch: Bytes of scratch memory that it has to be lent.
+        origin: What has to outlive it.
     """
 
-    def __init__(self, trt: Any, stage: str, context: Any, scratch: int) -> None:
+    def __init__(self, trt: Any, stage: str, context: Any, scratch: int, origin: tuple[Any, ...]) -> None:
         self._trt = trt
         self._stage = stage
         self._context = context
         self._scratch = scratch
+        self._origin = origin
 
     def lend(self, address: int) -> None:
         """Give it scratch memory."""
@@ -220,9 +222,10 @@ class TensorRtExecutor:
 
     def enqueue(self, stream: Any) -> None:
         """Ask for one run; on the session's own stream, because TensorRT waits on the default one."""
-        # Without listening: it would cost every click a lock, and says nothing that the library does not log anyway.
-        if not self._context.execute_async_v3(int(stream)):
-            raise self._refused("cannot run", Messages())
+        with listening(self._trt) as said:
+            done = self._context.execute_async_v3(int(stream))
+        if not done:
+            raise self._refused("cannot run", said)
 
     def _refused(self, what: str, said: Messages) -> EngineError:
         return EngineError(
@@ -234,6 +237,7 @@ class TensorRtExecutor:
     def close(self) -> None:
         """Let go of the context."""
         self._context = None
+        self._origin = ()
 
 
 def _because(said: Messages) -> str:

@@ -110,6 +110,16 @@ def test_auto_says_why_it_takes_the_cpu_on_a_machine_prepared_for_cuda(
     assert "because" not in choose(paint, device="cpu").reason
 
 
+def test_strict_refuses_a_click_that_is_no_graph(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "BACKENDS", fake_engine.GPU_BACKENDS)
+    with_gpu(monkeypatch)
+    for strict in (True, False):
+        engine = open_engine(paint, strict=strict)
+        assert isinstance(engine, fake_engine.FakeGpu)
+        assert engine.options.strict is strict
+        engine.close()
+
+
 def test_threads_mean_nothing_on_a_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "BACKENDS", fake_engine.GPU_BACKENDS)
     with_gpu(monkeypatch)
