@@ -1,0 +1,186 @@
+"""How many clicks the demo checkpoints need, on every engine and in every precision: ``python benchmarks/clicks.py``.
+
+Exports both checkpoints, runs ``mmms-eval`` once for each engine, precision and data set, each against a second
+predictor on the same objects (float32 against PyTorch, all others against ONNX Runtime in float32), and writes
+``results/clicks.md`` and ``clicks.json``. What was evaluated before in ``--work`` is not evaluated again. Needs the
+``[export,cpu,eval]`` extras and real pictures (``--data``), which are not part of the project.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from mmms_deploy.bench.machine import describe_machine
+from mmms_deploy.bench.text import machine_lines
+from mmms_deploy.bundle import Bundle
+from mmms_deploy.engines.backends import candidates
+from mmms_deploy.reporting.files import write_text
+
+HERE = Path(__file__).parent
+REFERENCE = ("onnxruntime", "fp32")
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set and what is run on it.
+
+    Attributes:
+        title: What the table calls it.
+        key: Short name, for files.
+        argument: ``--dataset``, with the folder of data for ``{data}``.
+        ckpt: The checkpoint.
+        every: Every n-th image only.
+    """
+
+    title: str
+    key: str
+    argument: str
+    ckpt: str
+    every: int = 1
+
+
+DATA = (
+    Data("VOC objects", "voc", "berkeley={data}/voc-objects:name=voc", "demo"),
+    Data("DAVIS, every 4th frame", "davis", "davis={data}/davis", "demo", 4),
+    Data("MFNet, every 4th scene", "mfnet", "mfnet={data}/mfnet", "demo-thermal", 4),
+)
+SURFACES = "mfnet={data}/mfnet"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of ``mmms-eval``.
+
+    Attributes:
+        data: The data set.
+        engine: Its engine.
+        precision: Its precision.
+    """
+
+    data: Data
+    engine: str
+    precision: str
+
+    @property
+    def key(self) -> str:
+        """Name of its folder."""
+        return f"{self.data.key}-{self.engine}-{self.precision}"
+
+    def arguments(self, bundle: Path) -> list[str]:
+        """What is compared with what."""
+        if (self.engine, self.precision) == REFERENCE:
+            return ["--against", f"torch:{self.data.ckpt}"]
+        return ["--against", str(bundle), "--against-engine", REFERENCE[0], "--against-precision", REFERENCE[1]]
+
+
+def command(name: str, *arguments: object) -> None:
+    """Run one of this package's commands; its progress goes to the terminal."""
+    call = [sys.executable, "-m", f"mmms_deploy.commands.{name}", *map(str, arguments)]
+    subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
+
+
+def runs(bundles: dict[str, Path]) -> Iterator[Run]:
+    """Every engine and precision that executes the bundles here."""
+    for data in DATA:
+        for found in candidates(Bundle(bundles[data.ckpt], verify=False), "cpu"):
+            yield Run(data, found.backend.name, found.precision.value)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """The one data set's measures."""
+    content: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return {"engine": content["run"]["predictor"]["engine"], **content["datasets"][0]}
+
+
+def _row(run: Run, found: dict[str, Any]) -> str:
+    noc = {round(100 * target["target"]): target for target in found["targets"]}
+    curve, comparison, spent = found["curve"]["iou"], found["comparison"], found["time"]
+    cells = [f"{100 * curve[k - 1]:.1f}" for k in (1, 3, 5, 10)]
+    cells += [f"{noc[t]['noc']:.2f} ({100 * noc[t]['failure_rate']:.0f} %)" for t in (80, 85, 90)]
+    at = next(d for d in comparison["differences"] if round(100 * d["target"]) == 90)
+    cells.append(f"{at['difference']:+.3f} ({at['low']:+.3f} to {at['high']:+.3f})")
+    cells.append(f"{100 * min(comparison['worst_agreement']):.2f}")
+    infer, simulate = spent["click"], spent["click_with_simulation"] - spent["click"]
+    cells.append(f"{1e3 * spent['image']:.0f} / {1e3 * infer:.1f} / {1e3 * simulate:.1f}")
+    return f"| {found['engine'].replace(' on cpu', '')} | {' | '.join(cells)} |"
+
+
+def markdown(found: Sequence[tuple[Run, dict[str, Any]]], surfaces: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """All tables as a page."""
+    lines = [
+        "# Clicks",
+        "",
+        "Both demo checkpoints, clicked by the simulated annotator (RITM's protocol, 20 clicks at most), in "
+        "every engine and precision of this machine. *difference*: of NoC@90 to the reference on the same "
+        "objects, with a paired 95 % bootstrap interval; the reference of ONNX Runtime in fp32 is PyTorch, "
+        "that of all others is ONNX Runtime in fp32. *masks*: least IoU, in percent, of two masks after the "
+        "same clicks. *ms*: an image / a click / its simulation, on a shared machine. fp16 on ONNX Runtime's "
+        "CPU computes most operators in float32 (docs/precision.md).",
+    ]
+    heads = ("engine", "IoU@1", "@3", "@5", "@10", "NoC@80 (failed)", "NoC@85", "NoC@90", "difference", "masks", "ms")
+    for data in DATA:
+        own = [(run, result) for run, result in found if run.data == data]
+        if own:
+            lines += ["", f"## {data.title}: `{data.ckpt}`, {own[0][1]['objects']} objects", ""]
+            lines += [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+            lines += [_row(run, result) for run, result in own]
+    if surfaces:
+        lines += ["", "## MFNet: several surfaces in one joint mask, `demo-thermal`", ""]
+        lines += ["| sees | images | surfaces | NoC@80 | NoCMS@(80, 70) | FRMS@(80, 70) |", "|---|" + "---:|" * 5]
+        for what, result in surfaces:
+            one, noc = result["multi_surface"][0], result["targets"][0]
+            cells = (what, result["scenes"], one["surfaces"], f"{noc['noc']:.2f} ({100 * noc['failure_rate']:.0f} %)")
+            cells += (f"{one['nocms']:.2f}", f"{100 * one['frms']:.1f} %")
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines += ["", "## Machine", "", "| | |", "|---|---|"]
+    lines += [f"| {what} | {text} |" for what, text in machine_lines(describe_machine())]
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, exists=True), default=HERE.parents[1] / "shared" / "data")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("evaluations"), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=HERE / "results", help="Folder of the tables.")
+def main(data: Path, work: Path, out: Path) -> None:
+    """Count clicks on every engine of this machine."""
+    console = Console(stderr=True)
+    bundles = {name: work / "bundles" / name for name in ("demo", "demo-thermal")}
+    for name, bundle in bundles.items():
+        if not bundle.exists():
+            console.print(f"exporting {name}")
+            command("export", "--ckpt", name, "--precision", "fp32,fp16", "--out", bundle)
+    found = []
+    for run in runs(bundles):
+        console.print(run.key)
+        bundle = bundles[run.data.ckpt]
+        choice = ["--engine", run.engine, "--precision", run.precision, "--every", run.data.every]
+        where = ["--dataset", run.data.argument.format(data=data), "--out", work / run.key]
+        command("eval", bundle, *choice, *where, *run.arguments(bundle))
+        found.append((run, summary(work / run.key)))
+    surfaces = []
+    for what, more in (("RGB + thermal", ()), ("RGB alone", ("--without", "thermal"))):
+        folder = work / ("surfaces" + "-".join(("", *more[1:])))
+        console.print(folder.name)
+        where = ["--dataset", SURFACES.format(data=data), "--out", folder, "--multi-surface", "80,70", *more]
+        command("eval", bundles["demo-thermal"], "--engine", "openvino", "--precision", "fp32", *where)
+        surfaces.append((what, summary(folder)))
+    kept = {
+        "runs": {run.key: result for run, result in found},
+        "surfaces": dict(surfaces),
+    }
+    write_text(out / "clicks.json", (json.dumps(kept, indent=1) + "\n").encode())
+    write_text(out / "clicks.md", markdown(found, surfaces).encode())
+    console.print(f"{out / 'clicks.md'}")
+
+
+if __name__ == "__main__":
+    main()
