@@ -59,14 +59,9 @@ class FeatureRecorder(OnnxRuntimeCpu):
         if stage == self._first:
             self.features.append({})
         if stage not in self._clicks:
-            kept = {name: (stage, np.array(self._numbers(outputs[name]))) for name in outputs if name in self._names}
+            kept = {name: (stage, _copied(value)) for name, value in outputs.items() if name in self._names}
             self.features[-1].update(kept)
         return outputs
-
-    @staticmethod
-    def _numbers(value: Any) -> Array:
-        array: Array = value.numpy()
-        return array
 
     def __enter__(self) -> FeatureRecorder:
         return self
@@ -75,6 +70,10 @@ class FeatureRecorder(OnnxRuntimeCpu):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _copied(value: Any) -> Array:
+    return np.array(value.numpy(), copy=True)
 
 
 def compare_rounded(
