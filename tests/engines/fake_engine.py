@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -72,6 +74,15 @@ class FakeGpu(CudaEngine):
             keep_seats=shared,
             record=not shared,
         )
+
+
+@contextmanager
+def tidy(bundle: Bundle, *, shared: bool = False) -> Iterator[FakeGpu]:
+    """An engine that has to leave nothing behind."""
+    engine = FakeGpu(bundle, shared=shared)
+    yield engine
+    engine.close()
+    assert not engine.fake.leaked
 
 
 def shared(*args: Any, **kwargs: Any) -> FakeGpu:
