@@ -276,6 +276,27 @@ def test_late_modalities_and_bypass(tmp_path: Path) -> None:
     assert not engine.fake.leaked
 
 
+def test_a_value_that_is_left_in_another_home_is_saved_when_that_is_needed(tmp_path: Path) -> None:
+    """As with a bypassed stage: what reads the feature in its place holds the last copy."""
+    bundle = write_toy(tmp_path / "late", modalities=(ModalitySpec(name="depth", optional=True),))
+    engine = FakeGpu(bundle)
+    runner = engine.open()
+    click = {spec.name: spec for spec in engine.graphs["click"].inputs}
+    (rgb,) = engine.graphs["image"].inputs
+    kept = []
+    for brightness in (0.25, 0.5, 0.75):
+        feature = runner.run("image", {"rgb": runner.upload(rgb, np.full(rgb.shape, brightness))})["f1"]
+        given = {name: runner.zeros(click[name]) for name in ("maps", "prev", "click")}
+        runner.run("click", {**given, "fused": feature})
+        kept.append((feature, brightness))
+    for feature, brightness in kept:
+        np.testing.assert_allclose(runner.download(feature), brightness, atol=1e-6)
+    del kept, feature
+    runner.close()
+    engine.close()
+    assert not engine.fake.leaked
+
+
 # --- the graph --------------------------------------------------------------------------------------------------------
 
 
