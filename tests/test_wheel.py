@@ -60,9 +60,10 @@ def photo(tmp_path_factory) -> Path:
 def test_the_wheel_holds_what_it_promises(wheel) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "mmms_deploy/py.typed" in names
-    assert "mmms_deploy/demo/demo.safetensors" in names
+    assert {f"mmms_deploy/demo/{name}.safetensors" for name in ("demo", "demo-thermal")} <= set(names)
+    assert "mmms_deploy/engines/tensorrt_surface/" in {name.rpartition("/")[0] + "/" for name in names}
     assert not [n for n in names if n.startswith(("tests/", "training/", "benchmarks/", "export/", "engines/"))]
-    assert wheel.stat().st_size < 12e6
+    assert wheel.stat().st_size < 22e6
 
 
 def test_run_time_half(wheel, tmp_path, paint: Bundle, photo) -> None:
@@ -71,6 +72,7 @@ def test_run_time_half(wheel, tmp_path, paint: Bundle, photo) -> None:
     assert not [name for name in ("torch", "timm", "onnx ", "polygraphy") if f"\n{name}" in listed]
     assert "(40, 60)" in run(python, "-c", CLICK, paint.path, photo)
     assert "passed" in run(python.parent / "mmms-verify", paint.path).lower()
+    assert "works" in run(python.parent / "mmms-doctor")
     mask = tmp_path / "mask.png"
     run(python.parent / "mmms-segment", paint.path, photo, "--pos", "10,10", "--out", mask)
     assert Image.open(mask).size == (60, 40)
