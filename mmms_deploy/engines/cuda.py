@@ -143,6 +143,25 @@ class Cuda:
         """Wait until everything on a stream is done; an error of what was asked for before may show here."""
         self._call("cudaStreamSynchronize", stream)
 
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def create_event(self) -> Any:
+        """Return a new event, which takes the GPU's time."""
+        return self._call("cudaEventCreate")
+
+    def destroy_event(self, event: Any) -> None:
+        """Give an event back."""
+        self._call("cudaEventDestroy", event)
+
+    def record_event(self, event: Any, stream: Any) -> None:
+        """Take the time on the GPU, in stream order."""
+        self._call("cudaEventRecord", event, stream)
+
+    def elapsed(self, start: Any, end: Any) -> float:
+        """Wait for an event and return the milliseconds on the GPU since another."""
+        self._call("cudaEventSynchronize", end)
+        return float(self._call("cudaEventElapsedTime", start, end))
+
     # --- graphs -----------------------------------------------------------------------------------------------------
 
     @property

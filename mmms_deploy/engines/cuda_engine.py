@@ -91,6 +91,11 @@ class CudaEngine(EngineBase):
         """How it works."""
         return self._options
 
+    @property
+    def cuda(self) -> Cuda:
+        """The GPU that it works on."""
+        return self._cuda
+
     def open(self) -> CudaRunner:
         """Return a new runner, for one session, ready to answer without delay.
 

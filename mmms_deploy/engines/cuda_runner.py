@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 
 from mmms_deploy.bundle import TensorSpec
-from mmms_deploy.engines.cuda_seat import Seat
+from mmms_deploy.engines.cuda_seat import Moved, Seat
 from mmms_deploy.engines.cuda_values import Home, Tensor
 from mmms_deploy.engines.protocol import Array, Value, checked_array
 from mmms_deploy.errors import EngineError
+
+
+def _unwatched(stage: str, stream: Any) -> AbstractContextManager[object]:
+    return nullcontext()
 
 
 class CudaRunner:
@@ -39,6 +45,8 @@ class CudaRunner:
         self._library = library
         self._check = check
         self._retire = retire
+        # For measurements: what is entered while a stage is asked for, given its name and the session's stream.
+        self.watch: Callable[[str, Any], AbstractContextManager[object]] = _unwatched
         # The answer that lies in pinned memory, by the name of its home.
         self._fetched: dict[str, weakref.ref[Tensor]] = {}
         # A session that nobody closed must not keep its memory on the GPU.
@@ -86,7 +94,10 @@ class CudaRunner:
                 self._fetched.pop(home.spec.name, None)
                 if home.pinned is not None:
                     home.pinned.busy = True
-            plan.run()
+            with self.watch(stage, seat.stream):
+                plan.run()
+            seat.moved.up += sum(home.spec.nbytes for home in plan.fed)
+            seat.moved.down += sum(home.spec.nbytes for home in plan.fetched)
         return self._outputs(seat, stage)
 
     def _fitting(self, stage: str, home: Home, value: Value) -> Tensor:
@@ -148,6 +159,7 @@ class CudaRunner:
             return
         home = seat.homes.get(spec.name)
         if home is None or home.pinned is None:
+            seat.moved.down += spec.nbytes
             seat.cuda.download(array.ctypes.data, seat.whereabouts(tensor), spec.nbytes, seat.stream)
             seat.wait()
             return
@@ -157,6 +169,7 @@ class CudaRunner:
                 seat.wait()
             self._fetched.pop(spec.name, None)
             home.pinned.busy = True
+            seat.moved.down += spec.nbytes
             seat.cuda.download(home.pinned.address, seat.whereabouts(tensor), spec.nbytes, seat.stream)
             self._fetched[spec.name] = weakref.ref(tensor)
         if home.pinned.busy:
@@ -170,6 +183,17 @@ class CudaRunner:
             # What arrived is not to be trusted.
             self._fetched.pop(name, None)
             raise
+
+    def take_moved(self) -> Moved:
+        """Return what was moved between the host and the GPU since the last call."""
+        seat = self._open_seat()
+        moved, seat.moved = seat.moved, Moved()
+        return moved
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether a click is one CUDA graph."""
+        return all(stage.is_graph for stage in self._open_seat().stages.values() if stage.fed)
 
     def synchronize(self) -> None:
         """Wait until everything that was asked for is done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from mmms_deploy.bundle import Role
@@ -15,6 +16,19 @@ from mmms_deploy.engines.cuda_options import CudaOptions
 from mmms_deploy.engines.cuda_stage import CudaStage
 from mmms_deploy.engines.cuda_values import Home, Tensor
 from mmms_deploy.errors import CudaError, EngineError
+
+
+@dataclass
+class Moved:
+    """Bytes that a session's runner moved between the host and the GPU since it was asked last.
+
+    Attributes:
+        up: To the GPU.
+        down: From it.
+    """
+
+    up: int = 0
+    down: int = 0
 
 
 class Seat:
@@ -48,6 +62,7 @@ class Seat:
     ) -> None:
         self.cuda = cuda
         self.guard: AbstractContextManager[Any] = nullcontext() if guard is None else guard
+        self.moved = Moved()
         self._account = account
         self._layout = layout
         self._resources = ExitStack()
@@ -168,6 +183,7 @@ class Seat:
         home.forget()
         nbytes = home.spec.nbytes
         if tensor.host is not None:
+            self.moved.up += nbytes
             if home.pinned is None:
                 self.cuda.upload(home.address, tensor.host.ctypes.data, nbytes, self.stream)
                 self.wait()  # its memory may be gone afterwards

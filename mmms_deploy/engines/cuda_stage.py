@@ -69,8 +69,8 @@ class CudaStage:
 
     @property
     def is_graph(self) -> bool:
-        """Whether it runs as a CUDA graph."""
-        return self._graph is not None
+        """Whether it runs as a CUDA graph, of ours or of the library's own."""
+        return self._graph is not None or getattr(self._executor, "is_graph", False)
 
     def run(self) -> None:
         """Ask for one run.

@@ -104,6 +104,11 @@ class OnnxRuntimeExecutor:
         self._options = options
         self._binding = session.io_binding()
 
+    @property
+    def is_graph(self) -> bool:
+        """Whether ONNX Runtime records its runs."""
+        return self._program.record
+
     def lend(self, address: int) -> None:
         """Do nothing: ONNX Runtime has an arena of its own."""
 
