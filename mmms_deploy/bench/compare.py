@@ -123,6 +123,7 @@ def _differences(new: Report, old: Report) -> tuple[str, ...]:
     pairs = (
         ("processor", old.machine.cpu, new.machine.cpu),
         ("cores", old.machine.cores, new.machine.cores),
+        ("GPU", _gpu(old), _gpu(new)),
         ("network", f"{old.bundle.name} ({old.bundle.network[:8]})", f"{new.bundle.name} ({new.bundle.network[:8]})"),
         ("device", old.engine.device, new.engine.device),
         ("threads", old.engine.threads, new.engine.threads),
@@ -142,9 +143,20 @@ def _changes(new: Report, old: Report) -> tuple[str, ...]:
         ("precision", old.engine.precision, new.engine.precision),
         ("export", old.bundle.digest[:8], new.bundle.digest[:8]),
         ("rewrites", ", ".join(old.bundle.rewrites) or "none", ", ".join(new.bundle.rewrites) or "none"),
+        ("GPU driver", _driver(old), _driver(new)),
         ("system", old.machine.system, new.machine.system),
         ("Python", old.machine.python, new.machine.python),
     ]
     packages = sorted({*old.machine.packages, *new.machine.packages})
     pairs += [(p, old.machine.packages.get(p, "none"), new.machine.packages.get(p, "none")) for p in packages]
     return tuple(f"{name}: {before} then, {after} now" for name, before, after in pairs if before != after)
+
+
+def _gpu(report: Report) -> str:
+    gpu = report.machine.gpu
+    return f"{gpu.name}, compute capability {gpu.capability}, {gpu.memory_gib:.0f} GiB" if gpu else "none"
+
+
+def _driver(report: Report) -> str:
+    gpu = report.machine.gpu
+    return f"{gpu.driver or 'unknown'} for CUDA {gpu.cuda}" if gpu else "none"

@@ -1,7 +1,10 @@
-"""The same network in eager PyTorch, used as its authors' code uses it; the only file of this room that needs torch."""
+"""The same network in PyTorch, eager as its authors use it, or compiled; the only file here that needs torch."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,13 +12,44 @@ import numpy.typing as npt
 
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.workload import Picture
-from mmms_deploy.bundle import Manifest, sha256_of
+from mmms_deploy.bundle import Manifest, Precision, sha256_of
 from mmms_deploy.contract import ClickChannel, PreviousMask
+from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.geometry import to_network
 from mmms_deploy.preprocess import load_modalities, prepare
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way of using PyTorch.
+
+    Attributes:
+        precision: What it computes in; less than float32 by ``torch.autocast``.
+        compiled: Whether by ``torch.compile``, with its default settings.
+    """
+
+    precision: Precision = Precision.FP32
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        reduced = "" if self.precision is Precision.FP32 else f" {self.precision}"
+        return f"{'compiled' if self.compiled else 'eager'}{reduced}"
+
+    @property
+    def key(self) -> str:
+        """What the keys of its metrics start with."""
+        return "eager" if self == Form() else f"eager.{str(self).replace(' ', '_')}"
+
+
+def forms(info: EngineInfo) -> list[Form]:
+    """Return the ways of using PyTorch that stand beside an engine: all that fit it on a GPU, the plainest on a CPU."""
+    if info.device == "cpu":
+        return [Form()]
+    precisions = dict.fromkeys((Precision.FP32, info.precision))
+    return [Form(precision, compiled) for precision in precisions for compiled in (False, True)]
 
 
 class EagerMMMS:
@@ -24,12 +58,14 @@ class EagerMMMS:
     Args:
         manifest: A bundle's manifest; the network is built anew from its description.
         threads: Threads PyTorch computes with, in this whole process.
+        device: ``cpu`` or ``cuda``.
 
     Raises:
-        NotMeasuredError: torch or timm is not installed, or the bundle does not describe its network.
+        NotMeasuredError: torch or timm is not installed, or has no such device, or the bundle does not describe its
+            network.
     """
 
-    def __init__(self, manifest: Manifest, threads: int) -> None:
+    def __init__(self, manifest: Manifest, threads: int, device: str = "cpu") -> None:
         try:
             import torch
 
@@ -39,18 +75,35 @@ class EagerMMMS:
         description = manifest.provenance.description
         if not description:
             raise NotMeasuredError("the bundle does not describe its network")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise NotMeasuredError(
+                f"PyTorch {torch.__version__} cannot use the GPU (built for CUDA {torch.version.cuda})"
+            )
         self._torch = torch
+        self._device = device
+        self.form = Form()
         torch.set_num_threads(threads)
         config = parse_description(description, manifest.name)
         self.weights = "random weights"
         self._network = random_network(config, manifest.provenance.random_seed or 0)
         if manifest.trained and _load_demo(self._network, manifest):
             self.weights = "the checkpoint's weights"
+        self._network.to(device)
+        self._image_part, self._click_part = self._network.features, self._network.respond
         # Sizes and preparation are the network's own: a deployed graph may have taken the normalisation in.
         self._config = config
         height, width = config.size
-        self._columns = torch.arange(width, dtype=torch.float32)[None, :]
-        self._rows = torch.arange(height, dtype=torch.float32)[:, None]
+        self._columns = torch.arange(width, dtype=torch.float32, device=device)[None, :]
+        self._rows = torch.arange(height, dtype=torch.float32, device=device)[:, None]
+
+    def variant(self, form: Form) -> EagerMMMS:
+        """Return the same network, weights shared, used in another way; it is compiled when it is used first."""
+        other = copy(self)
+        other.form = form
+        if form.compiled:
+            other._image_part = self._torch.compile(self._network.features)
+            other._click_part = self._torch.compile(self._network.respond)
+        return other
 
     @property
     def version(self) -> str:
@@ -60,22 +113,24 @@ class EagerMMMS:
     @property
     def probability(self) -> npt.NDArray[np.float32]:
         """(H, W) float32: the newest answer at the network's own resolution."""
-        return np.asarray(self._previous.numpy(), dtype=np.float32)
+        return np.asarray(self._previous.cpu().numpy(), dtype=np.float32)
 
     def set_image(self, picture: Picture) -> None:
-        """Prepare an image and compute its features."""
+        """Prepare an image and compute its features, and wait for them."""
         torch = self._torch
-        with torch.inference_mode():
+        with torch.inference_mode(), self._cast():
             rgb = self._tensor(prepare(picture.rgb, self._config.image, self._config.size))
             loaded = load_modalities(picture.modalities, self._config.modalities, picture.rgb.shape[:2])
             modalities = {
                 spec.name: self._tensor(prepare(loaded[spec.name], spec, self._config.size))
                 for spec in self._config.modalities
             }
-            self._features = self._network.features(rgb, modalities)
+            self._features = self._image_part(rgb, modalities)
+        if self._device == "cuda":
+            torch.cuda.synchronize()
         self._size = (picture.rgb.shape[0], picture.rgb.shape[1])
-        self._disks = {True: torch.zeros(self._config.size), False: torch.zeros(self._config.size)}
-        self._previous = torch.zeros(self._config.size)
+        self._disks = {kind: torch.zeros(self._config.size, device=self._device) for kind in (True, False)}
+        self._previous = torch.zeros(self._config.size, device=self._device)
 
     def click(self, x: float, y: float, positive: bool) -> npt.NDArray[np.bool_]:
         """Answer a click at image pixel (x, y).
@@ -98,7 +153,9 @@ class EagerMMMS:
                 ClickChannel.PREVIOUS: previous,
             }
             interaction = torch.stack([channels[name] for name in rule.channels])[None]
-            probability = torch.sigmoid(self._network.respond(self._features, interaction))
+            with self._cast():
+                logits = self._click_part(self._features, interaction)
+            probability = torch.sigmoid(logits.float())
             self._previous = probability[0, 0]
             mask = torch.nn.functional.interpolate(
                 probability,
@@ -106,11 +163,25 @@ class EagerMMMS:
                 mode=rule.mask_resize.interpolation.value,
                 align_corners=rule.mask_resize.align_corners,
             )
-            answer: npt.NDArray[np.bool_] = (mask[0, 0] > rule.threshold).numpy()
+            answer: npt.NDArray[np.bool_] = (mask[0, 0] > rule.threshold).cpu().numpy()
             return answer
 
     def _tensor(self, array: npt.NDArray[np.float32]) -> Tensor:
-        return self._torch.from_numpy(array)
+        return self._torch.from_numpy(array).to(self._device)
+
+    def _cast(self) -> AbstractContextManager[object]:
+        """Compute in the form's precision where PyTorch finds that safe, which is how one uses it."""
+        if self.form.precision is Precision.FP32:
+            return nullcontext()
+        dtype = {Precision.FP16: self._torch.float16, Precision.BF16: self._torch.bfloat16}[self.form.precision]
+        context: AbstractContextManager[object] = self._torch.autocast(self._device, dtype=dtype)
+        return context
+
+    def close(self) -> None:
+        """Give the network's memory back."""
+        del self._network, self._image_part, self._click_part
+        if self._device == "cuda":
+            self._torch.cuda.empty_cache()
 
 
 def _load_demo(network: Any, manifest: Manifest) -> bool:

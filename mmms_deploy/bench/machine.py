@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from mmms_deploy.bench.report import MachineFacts
+from mmms_deploy.bench.report import GpuFacts, MachineFacts
 from mmms_deploy.engines.cores import available_cores
+from mmms_deploy.engines.devices import Gpu, driver_release
 
 FLAGS = (
     "avx2",
@@ -50,13 +52,19 @@ PACKAGES = (
     "timm",
 )
 
+GPU_PACKAGES = ("cuda-python", "cuda-bindings", "tensorrt-rtx")
+"""The same, where a GPU is measured."""
 
-def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo"), meminfo: Path = Path("/proc/meminfo")) -> MachineFacts:
+
+def describe_machine(
+    cpuinfo: Path = Path("/proc/cpuinfo"), meminfo: Path = Path("/proc/meminfo"), gpu: Gpu | None = None
+) -> MachineFacts:
     """Return what matters of this machine; what other programs do is left to :class:`OtherPrograms`.
 
     Args:
         cpuinfo: Where Linux describes its processors.
         meminfo: Where Linux describes its memory.
+        gpu: The GPU that is measured; None when it is a CPU.
     """
     entries = _first_cpu(cpuinfo)
     known = set((entries.get("flags") or entries.get("Features") or "").split())
@@ -69,9 +77,20 @@ def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo"), meminfo: Path = Path
         memory_gib=round(_memory(meminfo) / 2**30, 1),
         system=_system(),
         python=platform.python_version(),
-        packages=_packages(),
+        packages=_packages(PACKAGES if gpu is None else (*PACKAGES, *GPU_PACKAGES)),
         blas=_blas(),
         others=None,
+        gpu=msgspec.UNSET if gpu is None else _gpu(gpu),
+    )
+
+
+def _gpu(gpu: Gpu) -> GpuFacts:
+    return GpuFacts(
+        name=gpu.name,
+        capability="{}.{}".format(*gpu.capability),
+        memory_gib=round(gpu.memory / 2**30, 1),
+        driver=driver_release() or "",
+        cuda=gpu.cuda,
     )
 
 
@@ -141,9 +160,9 @@ def _system() -> str:
     return f"{system}, {platform.machine()}"
 
 
-def _packages() -> dict[str, str]:
+def _packages(names: Sequence[str]) -> dict[str, str]:
     found = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

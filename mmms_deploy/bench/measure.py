@@ -24,8 +24,14 @@ Tell = Callable[[], None]
 """Called after every image and click."""
 
 
-def image_metrics(samples: Sequence[ImageSample]) -> list[Metric]:
-    """Return the metrics of images."""
+def image_metrics(samples: Sequence[ImageSample], *, on_gpu: bool = False) -> list[Metric]:
+    """Return the metrics of images.
+
+    Args:
+        samples: The images.
+        on_gpu: Whether stages were timed on a GPU.
+    """
+    clock = "GPU's own time" if on_gpu else "engine"
     metrics = [
         Metric(
             key="image.total",
@@ -45,7 +51,7 @@ def image_metrics(samples: Sequence[ImageSample]) -> list[Metric]:
         metrics.append(
             Metric(
                 key=f"image.stage.{name}",
-                title=f"  stage {name}, engine",
+                title=f"  stage {name}, {clock}",
                 unit="ms",
                 samples=tuple(s.stages[name] for s in samples),
             )
@@ -53,13 +59,18 @@ def image_metrics(samples: Sequence[ImageSample]) -> list[Metric]:
     return metrics
 
 
-def click_metrics(images: Sequence[ImageSample], clicks: Sequence[Sequence[ClickSample]]) -> list[Metric]:
+def click_metrics(
+    images: Sequence[ImageSample], clicks: Sequence[Sequence[ClickSample]], *, on_gpu: bool = False
+) -> list[Metric]:
     """Return the metrics of clicks.
 
     Args:
         images: The images.
         clicks: The clicks on each of them, at least one.
+        on_gpu: Whether stages were timed on a GPU.
     """
+    engine = "  click stage, GPU's own time" if on_gpu else "  engine, click stage"
+    transfer = "    asking, waiting, answer out" if on_gpu else "    click in, answer out"
     flat = [sample for row in clicks for sample in row]
     count = len(clicks[0])
 
@@ -69,9 +80,9 @@ def click_metrics(images: Sequence[ImageSample], clicks: Sequence[Sequence[Click
 
     return [
         part("total", "click, whole Session.click", lambda s: s.total, gated=True),
-        part("engine", "  engine, click stage", lambda s: s.engine, gated=True),
+        part("engine", engine, lambda s: s.engine, gated=True),
         part("host", "  host, all the rest", lambda s: s.host),
-        part("transfer", "    click in, answer out", lambda s: s.transfer),
+        part("transfer", transfer, lambda s: s.transfer),
         part("mask", "    mask to the image's size", lambda s: s.mask),
         part("rest", "    checks, state, history", lambda s: s.rest),
         Metric(
@@ -92,6 +103,19 @@ def click_metrics(images: Sequence[ImageSample], clicks: Sequence[Sequence[Click
             headline=Headline.MEAN,
             gated=True,
         ),
+    ]
+
+
+def moved_metrics(images: Sequence[ImageSample], clicks: Sequence[Sequence[ClickSample]]) -> list[Metric]:
+    """Return what images and clicks moved between the host and the GPU, as the runner accounts for it."""
+    flat = [sample for row in clicks for sample in row]
+    return [
+        Metric(key=f"moved.{key}", title=title, unit="B", samples=tuple(map(float, samples)))
+        for key, title, samples in (
+            ("click_up", "a click, to the GPU", [s.up for s in flat]),
+            ("click_down", "a click, from the GPU", [s.down for s in flat]),
+            ("image_up", "an image, to the GPU", [s.up for s in images]),
+        )
     ]
 
 
@@ -169,7 +193,7 @@ def _rate(probes: Sequence[Probe], pictures: Sequence[Picture], clicks: int) -> 
 def eager_metrics(
     eager: EagerMMMS, engine: Engine, pictures: Sequence[Picture], clicks: int, tell: Tell
 ) -> list[Metric]:
-    """Measure the engine and eager PyTorch in turns, so that both meet the same moods of the machine.
+    """Measure the engine and PyTorch in turns, so that both meet the same moods of the machine.
 
     Args:
         eager: The network in PyTorch.
@@ -205,20 +229,20 @@ def eager_metrics(
         pairs = list(zip(ours[kind], theirs[kind], strict=True))
         metrics += [
             Metric(
-                key=f"eager.{kind}",
-                title=f"{kind}, PyTorch {eager.version} eager",
+                key=f"{eager.form.key}.{kind}",
+                title=f"{kind}, PyTorch {eager.version} {eager.form}",
                 unit="ms",
                 samples=tuple(theirs[kind]),
             ),
             Metric(
-                key=f"eager.{kind}_ours",
+                key=f"{eager.form.key}.{kind}_ours",
                 title=f"{kind}, this engine in the same turns",
                 unit="ms",
                 samples=tuple(ours[kind]),
             ),
             Metric(
-                key=f"eager.{kind}_ratio",
-                title=f"{kind}, this engine / eager PyTorch",
+                key=f"{eager.form.key}.{kind}_ratio",
+                title=f"{kind}, this engine / {eager.form} PyTorch",
                 unit="ratio",
                 samples=tuple(our / their for our, their in pairs),
                 gated=True,

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from html import escape
 
 from mmms_deploy.bench.compare import Comparison
-from mmms_deploy.bench.papers import FIGURES, papers_heading
+from mmms_deploy.bench.papers import FIGURES, VRAM_TITLE, papers_heading
 from mmms_deploy.bench.report import Headline, Metric, Report
 from mmms_deploy.bench.text import (
     GROUPS,
     bundle_line,
     engine_line,
     machine_lines,
+    memory_rows,
     missing,
     number,
     with_unit,
@@ -40,7 +41,7 @@ def render_page(report: Report, comparison: Comparison | None = None) -> str:
     ]
     if comparison is not None:
         parts.append(_compared(comparison))
-    parts += [*_tables(report), _papers(report), _machine(report)]
+    parts += [*_tables(report), _papers(report), *_papers_memory(report), _machine(report)]
     return document(f"{report.bundle.name}: mmms-bench", parts)
 
 
@@ -51,6 +52,8 @@ def _heads(report: Report) -> str:
         ("image.total", "an image, p50"),
         ("click.host", "of a click beside the engine"),
         ("eager.click_ratio", "of eager PyTorch's click"),
+        ("graph.click_ratio", "of a click without a CUDA graph"),
+        ("vram.taken", "on the GPU, engine and one session"),
         (f"work.fraction.{report.stages[-1]}", "of this machine's matrix peak, click stage"),
     )
     boxes = []
@@ -79,11 +82,15 @@ def _plots(report: Report) -> Iterator[str]:
             if (value := report.value(key)) is not None
         ]
         yield _figure("Where a click's time goes", stack(shown, "Parts of a click"))
-    for group, heading in (("throughput", "Clicks a second, several sessions on one engine"), ("memory", "Memory")):
+    for group, heading in (
+        ("throughput", "Clicks a second, several sessions on one engine"),
+        ("memory", "Memory"),
+        ("vram", "Memory on the GPU"),
+    ):
         rows = [
             Bar(metric.title, metric.value, with_unit(metric.value, metric.unit))
             for metric in report.group(group)
-            if metric.value is not None
+            if metric.value is not None and metric.value >= 0
         ]
         if rows:
             yield _figure(heading, bars(rows, heading))
@@ -102,6 +109,7 @@ def _beside(report: Report) -> list[Bar]:
         ("click.mean", "this engine, a click", "a"),
         ("click.amortised", "this engine, image spread over clicks", "a"),
         ("eager.click", "PyTorch eager, this machine", "b"),
+        ("eager.compiled.click", "PyTorch compiled, this machine", "b"),
     ):
         value = report.value(key)
         if value is not None:
@@ -159,6 +167,19 @@ def _papers(report: Report) -> str:
         '<div class="scroll"><table><thead><tr><th>network</th><th class="text">on</th><th>ms</th>'
         f'<th>here, ms</th><th class="text">what</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
+
+
+def _papers_memory(report: Report) -> Iterator[str]:
+    """The paper's memory, beside that of a run on a GPU."""
+    rows = "".join(
+        f"<tr><td>{escape(inputs)}</td><td>{there}</td><td>{here}</td></tr>"
+        for inputs, there, here in memory_rows(report)
+    )
+    if rows:
+        yield (
+            f'<h2>{escape(VRAM_TITLE)}</h2><div class="scroll"><table><thead><tr><th>MMMS on a V100</th>'
+            f"<th>there, MiB</th><th>here, MiB</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        )
 
 
 def _machine(report: Report) -> str:

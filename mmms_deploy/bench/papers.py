@@ -60,6 +60,31 @@ FIGURES = (
 )
 """MMMS's own figures, and those of the click networks that it compares itself with."""
 
+
+@dataclass(frozen=True)
+class PaperMemory:
+    """One published figure of memory on the GPU.
+
+    Attributes:
+        inputs: What the network sees.
+        modalities: How many modalities that is beside RGB.
+        mebibytes: Memory in MiB.
+    """
+
+    inputs: str
+    modalities: int
+    mebibytes: float
+
+
+VRAM = tuple(
+    PaperMemory(" + ".join(("RGB", "depth", "lidar", "event")[: 1 + count]), count, mebibytes)
+    for count, mebibytes in enumerate((1474, 1582, 1686, 1772))
+)
+"""MMMS with DINOv2-B14 on a V100 (table VI). The paper does not say how it measured."""
+VRAM_METRIC = "vram.taken"
+"""Our metric beside it: what the engine and one session took of the free memory, without the CUDA context."""
+VRAM_TITLE = "Memory on the GPU beside the paper's (its table VI), without the CUDA context here"
+
 _MMMS_PARAMETERS = (125.2, 175.3)
 """Millions, from RGB alone to RGB with three modalities (MMMS, table VI)."""
 

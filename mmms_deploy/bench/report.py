@@ -38,7 +38,7 @@ class Metric(Struct, frozen=True, kw_only=True):
     Attributes:
         key: Unique name; what stands before the first dot is its group.
         title: What it is, for people.
-        unit: ``ms``, ``MiB``, ``1/s``, ``GFLOP``, ``GFLOP/s``, ``M`` or ``ratio``.
+        unit: ``ms``, ``MiB``, ``B``, ``1/s``, ``GFLOP``, ``GFLOP/s``, ``M`` or ``ratio``.
         samples: Every measurement, in the order in which it was made; empty when there is none.
         headline: The statistic that speaks for it.
         better: Which direction is an improvement.
@@ -76,6 +76,28 @@ class Metric(Struct, frozen=True, kw_only=True):
         return None if summary is None else float(getattr(summary, self.headline.value))
 
 
+class GpuFacts(Struct, frozen=True, kw_only=True):
+    """The GPU that was measured.
+
+    Attributes:
+        name: Its name.
+        capability: Its compute capability, e.g. ``9.0``.
+        memory_gib: Its memory in GiB.
+        driver: Release of its driver; empty where the system does not say.
+        cuda: The newest CUDA version that the driver runs.
+    """
+
+    name: str
+    capability: str
+    memory_gib: float
+    driver: str
+    cuda: str
+
+    def __str__(self) -> str:
+        driver = f"driver {self.driver or 'unknown'} for CUDA {self.cuda}"
+        return f"{self.name}, compute capability {self.capability}, {self.memory_gib:.1f} GiB, {driver}"
+
+
 class MachineFacts(Struct, frozen=True, kw_only=True):
     """The machine, without names of hosts, users or folders.
 
@@ -90,6 +112,7 @@ class MachineFacts(Struct, frozen=True, kw_only=True):
         packages: Versions of the libraries of interest that are installed.
         blas: Name and version of NumPy's BLAS.
         others: CPUs that other programs kept busy during the run, on average; None where the system does not say.
+        gpu: The GPU; left out when a CPU was measured.
     """
 
     cpu: str
@@ -102,6 +125,7 @@ class MachineFacts(Struct, frozen=True, kw_only=True):
     packages: dict[str, str]
     blas: str
     others: float | None
+    gpu: GpuFacts | msgspec.UnsetType = msgspec.UNSET
 
 
 class BundleFacts(Struct, frozen=True, kw_only=True):

@@ -14,14 +14,16 @@ from time import perf_counter
 
 import msgspec
 
-from mmms_deploy.bench.eager import EagerMMMS
+from mmms_deploy.bench.eager import EagerMMMS, Form, forms
 from mmms_deploy.bench.errors import NotMeasuredError
+from mmms_deploy.bench.graphs import graph_metrics, graph_steps
 from mmms_deploy.bench.machine import OtherPrograms, describe_machine
 from mmms_deploy.bench.measure import (
     click_metrics,
     eager_metrics,
     eager_steps,
     image_metrics,
+    moved_metrics,
     session_metrics,
     session_rounds,
     sweep_metrics,
@@ -39,12 +41,16 @@ from mmms_deploy.bench.report import (
     Report,
     WorkloadFacts,
 )
+from mmms_deploy.bench.vram import Vram
 from mmms_deploy.bench.work import fraction_metrics, peak_metrics, size_metrics
 from mmms_deploy.bench.workload import Picture, make_pictures
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.cores import available_cores
+from mmms_deploy.engines.cuda_engine import CudaEngine
+from mmms_deploy.engines.devices import require_gpu
 from mmms_deploy.engines.protocol import Engine, EngineInfo
-from mmms_deploy.engines.select import open_engine
+from mmms_deploy.engines.select import choose, open_engine
+from mmms_deploy.errors import EngineError, MMMSDeployError
 
 _WARM_UP = 5
 _EVERY_COUNT = 8
@@ -116,26 +122,33 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
         start = perf_counter()
         bundle = Bundle(path)
         opened = 1e3 * (perf_counter() - start)
+    vram = _vram(bundle, settings)
     pictures = make_pictures(bundle.manifest, settings.images + 1, settings.clicks, settings.image_size)
     on_progress("loading the engine", 1, 3)
     with memory.phase("engine", "loading the engine"):
         start = perf_counter()
         engine = settings.open(bundle)
         loaded = 1e3 * (perf_counter() - start)
+    if vram is not None:
+        vram.loaded()
     try:
         metrics = [
             _once("start.open", "opening the bundle, comparing hashes", opened),
             _once("start.load", "loading the engine", loaded),
-            *_session(engine, pictures, settings, memory, on_progress),
+            *_session(engine, pictures, settings, memory, vram, on_progress),
             *memory.metrics,
         ]
         metrics += _beside(bundle, engine, pictures, settings, metrics, on_progress)
         info = engine.info
+        gpu = require_gpu(engine.options.ordinal) if isinstance(engine, CudaEngine) else None
     finally:
         engine.close()
-    if settings.sweep:
+    if settings.sweep and info.threads is None:
+        why = f"{info.library} computes on no CPU threads here"
+        metrics.append(Metric(key="sweep.threads", title="click by number of threads", unit="ms", why=why))
+    elif settings.sweep:
         metrics += _sweep(bundle, pictures[1:], settings, on_progress)
-    machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
+    machine = msgspec.structs.replace(describe_machine(gpu=gpu), others=others.cpus())
     return Report(
         schema=SCHEMA,
         kind=KIND,
@@ -152,13 +165,36 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
     )
 
 
+def _vram(bundle: Bundle, settings: Settings) -> Vram | None:
+    """Look at the GPU's memory before anything is on it, when a GPU is what will be taken."""
+    choice = choose(
+        bundle,
+        device=settings.device,
+        engine=settings.engine,
+        precision=settings.precision,
+        strict=settings.strict,
+    )
+    if choice.order[0].backend.device != "cuda":
+        return None
+    try:
+        return Vram()
+    except EngineError:
+        return None  # opening the engine tells
+
+
 def _session(
-    engine: Engine, pictures: list[Picture], settings: Settings, memory: MemoryPhases, on_progress: OnProgress
+    engine: Engine,
+    pictures: list[Picture],
+    settings: Settings,
+    memory: MemoryPhases,
+    vram: Vram | None,
+    on_progress: OnProgress,
 ) -> list[Metric]:
     """Measure the session: the first image and click, then the warm ones, then several sessions at once."""
     first, *rest = pictures
     total = settings.images * (1 + settings.clicks)
-    with Probe(engine) as probe:
+    on_device: list[Metric] = []
+    with Probe(engine, watched=True) as probe:
         on_progress("first image", 2, 3)
         with memory.phase("image", "first image"):
             first_image = probe.set_image(first)
@@ -177,6 +213,11 @@ def _session(
                     on_progress("images and clicks", done, total)
                 clicks.append(row)
                 done += 1
+        on_gpu = probe.on_gpu
+        if vram is not None and isinstance(engine, CudaEngine):
+            on_device = vram.metrics(engine)
+    if on_gpu:
+        on_device += moved_metrics(images, clicks)
     rounds = iter(range(1, 1 + session_rounds()))
     on_progress("several sessions at once", 0, session_rounds())
     with memory.phase("sessions", "several sessions at once"):
@@ -189,8 +230,9 @@ def _session(
     return [
         _once("start.first_image", "first image", first_image.total),
         _once("start.first_click", "first click", first_click.total),
-        *image_metrics(images),
-        *click_metrics(images, clicks),
+        *image_metrics(images, on_gpu=on_gpu),
+        *click_metrics(images, clicks, on_gpu=on_gpu),
+        *on_device,
         *throughput,
     ]
 
@@ -206,6 +248,8 @@ def _beside(
     """Measure what stands beside the session: operations, the machine's peak, eager PyTorch."""
     on_progress("counting operations", 0, 3)
     metrics = size_metrics(bundle, engine)
+    if isinstance(engine, CudaEngine):
+        metrics += _graphs(engine, pictures[-1], settings, on_progress)
     eager, against = _eager(bundle, engine, pictures, settings, on_progress)
     on_progress("multiplying matrices", 2, 3)
     metrics += peak_metrics(engine, with_torch=eager, size=settings.matrix)
@@ -221,27 +265,56 @@ def _eager(
     bundle: Bundle, engine: Engine, pictures: list[Picture], settings: Settings, on_progress: OnProgress
 ) -> tuple[bool, list[Metric]]:
     """Return whether PyTorch is there, and what it measured."""
-    what = "eager PyTorch, in turns with the engine"
+    every = forms(engine.info)
     steps = eager_steps(settings.clicks)
-    on_progress(what, 0, steps)
+    on_progress(_beside_what(every[0]), 0, steps)
     try:
         if not settings.eager:
             raise NotMeasuredError("switched off with --no-eager")
-        if engine.info.device != "cpu":
-            raise NotMeasuredError(f"only CPUs are compared, and this engine computes on {engine.info.device}")
-        eager = EagerMMMS(bundle.manifest, engine.info.threads or available_cores())
+        eager = EagerMMMS(bundle.manifest, engine.info.threads or available_cores(), engine.info.device)
     except NotMeasuredError as error:
-        missing = [
-            Metric(
-                key=f"eager.{kind}_ratio", title=f"{kind}, this engine / eager PyTorch", unit="ratio", why=error.given
+        return False, [metric for form in every for metric in _no_eager(form, error.given)]
+    metrics = []
+    for form in every:
+        what, numbers = _beside_what(form), iter(range(1, 1 + steps))
+        on_progress(what, 0, steps)
+        try:
+            metrics += eager_metrics(
+                eager if form == eager.form else eager.variant(form),
+                engine,
+                pictures[1:],
+                settings.clicks,
+                lambda what=what, numbers=numbers: on_progress(what, next(numbers), steps),  # type: ignore[misc]
             )
-            for kind in ("click", "image")
-        ]
-        return False, missing
+        except MMMSDeployError:
+            raise
+        except Exception as error:
+            # PyTorch's compilers raise types of their own, and what they need (Triton, a C compiler) may be missing.
+            if form == eager.form:
+                raise
+            metrics += _no_eager(
+                form, f"PyTorch failed: {type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
+            )
+    eager.close()
+    return True, metrics
+
+
+def _beside_what(form: Form) -> str:
+    return f"{form} PyTorch, in turns with the engine"
+
+
+def _no_eager(form: Form, why: str) -> list[Metric]:
+    return [
+        Metric(key=f"{form.key}.{kind}_ratio", title=f"{kind}, this engine / {form} PyTorch", unit="ratio", why=why)
+        for kind in ("click", "image")
+    ]
+
+
+def _graphs(engine: CudaEngine, picture: Picture, settings: Settings, on_progress: OnProgress) -> list[Metric]:
+    what, steps = "clicks with and without a CUDA graph, in turns", graph_steps(settings.clicks)
     numbers = iter(range(1, 1 + steps))
-    return True, eager_metrics(
-        eager, engine, pictures[1:], settings.clicks, lambda: on_progress(what, next(numbers), steps)
-    )
+    on_progress(what, 0, steps)
+    return graph_metrics(engine, picture, lambda: on_progress(what, next(numbers), steps))
 
 
 def _sweep(bundle: Bundle, pictures: list[Picture], settings: Settings, on_progress: OnProgress) -> list[Metric]:

@@ -11,13 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mmms_deploy.bench.compare import Comparison, Verdict
-from mmms_deploy.bench.papers import FIGURES, papers_heading
+from mmms_deploy.bench.papers import FIGURES, VRAM_TITLE, papers_heading
 from mmms_deploy.bench.report import Headline, Metric, Report
 from mmms_deploy.bench.text import (
     GROUPS,
     bundle_line,
     engine_line,
     machine_lines,
+    memory_rows,
     missing,
     number,
     with_unit,
@@ -39,7 +40,7 @@ _COLOURS = {
 
 def render(report: Report) -> RenderableType:
     """Return a report for the terminal."""
-    parts: list[RenderableType] = [_header(report), *_groups(report), _papers(report)]
+    parts: list[RenderableType] = [_header(report), *_groups(report), _papers(report), *_papers_memory(report)]
     parts += [Text(f"\n{note}", style="yellow") for note in report.notes]
     return Group(*parts)
 
@@ -110,6 +111,19 @@ def _papers(report: Report) -> Table:
             figure.short,
         )
     return table
+
+
+def _papers_memory(report: Report) -> Iterator[Table]:
+    """The paper's memory, beside that of a run on a GPU."""
+    rows = memory_rows(report)
+    if rows:
+        table = Table(box=None, pad_edge=False, padding=(0, 1), title_justify="left", title_style="bold")
+        table.title = f"\n{VRAM_TITLE}"
+        for heading in ("MMMS on a V100", "there, MiB", "here, MiB"):
+            table.add_column(heading, header_style="dim", justify="left" if "V100" in heading else "right")
+        for row in rows:
+            table.add_row(*row)
+        yield table
 
 
 def render_comparison(comparison: Comparison) -> RenderableType:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from mmms_deploy.bench.report import BundleFacts, EngineFacts, MachineFacts, Metric, WorkloadFacts
+from mmms_deploy.bench.papers import VRAM, VRAM_METRIC
+from mmms_deploy.bench.report import BundleFacts, EngineFacts, MachineFacts, Metric, Report, WorkloadFacts
 
 GROUPS = {
     "start": "Start",
     "image": "Once an image",
     "click": "Every click",
+    "graph": "A click as one CUDA graph, in the same run, in turns",
+    "moved": "Between host and GPU",
     "throughput": "Several sessions on one engine",
     "memory": "Most memory held (RAM) while",
+    "vram": "Memory on the GPU",
     "work": "Work",
     "eager": "Beside eager PyTorch, in the same run, in turns",
     "sweep": "Threads",
@@ -21,6 +25,8 @@ def number(value: float, unit: str) -> str:
     """Return a value with three significant digits or more, and no more than its unit bears."""
     if unit == "ratio":
         return f"{value:.3f}"
+    if unit == "B":
+        return f"{value:,.0f}"
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 or size == 0 else 3
     return f"{value:,.{digits}f}"
@@ -48,9 +54,24 @@ def machine_lines(machine: MachineFacts) -> list[tuple[str, str]]:
         ("system", machine.system),
         ("software", f"Python {machine.python}, {packages}; NumPy's BLAS is {machine.blas}"),
     ]
+    if machine.gpu:
+        pairs.insert(4, ("GPU", str(machine.gpu)))
     if machine.others is not None:
         pairs.append(("beside it", f"other programs kept {machine.others:.2f} CPUs busy during the run, on average"))
     return pairs
+
+
+def memory_rows(report: Report) -> list[tuple[str, str, str]]:
+    """Return the paper's memory beside ours: inputs, MiB there, MiB here. Empty for a run on a CPU."""
+    if report.metric(VRAM_METRIC) is None:
+        return []
+    ours = report.value(VRAM_METRIC)
+    rows = []
+    for figure in VRAM:
+        fits = figure.modalities == len(report.bundle.modalities) and ours is not None
+        here = number(ours or 0.0, "MiB") if fits else "-"
+        rows.append((figure.inputs, number(figure.mebibytes, "MiB"), here))
+    return rows
 
 
 def bundle_line(bundle: BundleFacts) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 
+from mmms_deploy.bench.gauge import Gauge, gauge_of
 from mmms_deploy.bundle import Bundle, StageGraph, TensorSpec
 from mmms_deploy.engines.protocol import Array, Engine, EngineInfo, Runner, Value
 
@@ -88,11 +89,14 @@ class TimedEngine:
 
     Args:
         engine: The engine that does the work; the caller closes it.
+        watched: Whether its runners are watched on the GPU too, where there is one.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, watched: bool = False) -> None:
         self._engine = engine
+        self._watched = watched
         self.ledgers: list[Ledger] = []
+        self.gauges: list[Gauge | None] = []
 
     @property
     def info(self) -> EngineInfo:
@@ -110,9 +114,10 @@ class TimedEngine:
         return self._engine.graphs
 
     def open(self) -> TimedRunner:
-        """Return a new runner; its ledger is the last one in ``ledgers``."""
+        """Return a new runner; its ledger is the last one in ``ledgers``, and so is its gauge."""
         runner = self._engine.open()
         self.ledgers.append(Ledger())
+        self.gauges.append(gauge_of(self._engine, runner) if self._watched else None)
         return TimedRunner(runner, self.ledgers[-1])
 
     def close(self) -> None:

@@ -1,0 +1,324 @@
+"""``mmms-bench --device cuda`` on the fake CUDA runtime, whose clock is scripted."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mmms_deploy.bench import run
+from mmms_deploy.bench.compare import compare
+from mmms_deploy.bench.eager import EagerMMMS, Form, forms
+from mmms_deploy.bench.errors import IncomparableError, NotMeasuredError
+from mmms_deploy.bench.graphs import graph_metrics
+from mmms_deploy.bench.page import render_page
+from mmms_deploy.bench.papers import VRAM
+from mmms_deploy.bench.probe import Probe
+from mmms_deploy.bench.report import GpuFacts, Report, encode, read_report
+from mmms_deploy.bench.run import Settings, run_bench
+from mmms_deploy.bench.workload import make_pictures
+from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.commands.bench import main
+from mmms_deploy.engines.cuda_options import CudaOptions
+from mmms_deploy.engines.select import open_engine
+from mmms_deploy.errors import CudaError, EngineUnavailableError, MMMSDeployWarning
+from mmms_deploy.session import Session
+from tests.bench.fake_gpu import LIBRARIES, ClockedCuda, install
+from tests.bench.reports import MACHINE, report
+from tests.bench.test_run import described
+from tests.engines.fake_cuda import Error, Kind
+
+SMALL = Settings(device="cuda", clicks=4, images=2, image_size=(40, 60), matrix=32)
+PLANE = 4 * 64 * 96
+MIB = 2**20
+FACTS = GpuFacts(name="Fake GPU", capability="9.0", memory_gib=1024.0, driver="580.1", cuda="13.0")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ClockedCuda:
+    return install(monkeypatch)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["own-stream", "shared-stream"])
+def measured(request: pytest.FixtureRequest, paint: Bundle):
+    with pytest.MonkeyPatch.context() as patch:
+        fake = install(patch, shared=request.param)
+        seen: list[tuple[str, int, int]] = []
+        done = run_bench(paint.path, SMALL, lambda *step: seen.append(step))
+    return done, fake, request.param, seen
+
+
+def samples(of: Report, key: str) -> tuple[float, ...]:
+    metric = of.metric(key)
+    assert metric is not None, key
+    return metric.samples
+
+
+def test_stages_are_timed_on_the_gpu(measured) -> None:
+    result, _, _, _ = measured
+    assert samples(result, "image.stage.image") == (20.0, 20.0)
+    assert samples(result, "click.engine") == (2.0,) * 8
+    assert "GPU's own time" in result.metric("click.engine").title
+    parts = [samples(result, f"click.{name}") for name in ("engine", "transfer", "mask", "rest")]
+    assert np.allclose(np.sum(parts, axis=0), samples(result, "click.total"))
+    assert np.allclose(np.sum(parts[1:], axis=0), samples(result, "click.host"))
+    assert all(total < 2 for total in samples(result, "click.rest"))
+
+
+def test_moved_bytes(measured) -> None:
+    result, _, _, _ = measured
+    assert samples(result, "moved.click_up") == (16.0,) * 8
+    assert samples(result, "moved.click_down") == (PLANE,) * 8
+    assert samples(result, "moved.image_up") == (3 * PLANE,) * 2
+    assert {metric.unit for metric in result.group("moved")} == {"B"}
+
+
+def test_memory_of_every_part(measured) -> None:
+    result, _, shared, _ = measured
+    value = result.value
+    assert value("vram.before") == 100
+    assert value("vram.weights") == 2 * 1000 / MIB
+    assert value("vram.features") > 0
+    assert value("vram.state") > 0
+    assert value("vram.history") > 0
+    assert value("vram.inputs") == 3 * PLANE / MIB
+    if shared:
+        assert "keeps its scratch memory itself" in result.metric("vram.activations").why
+    else:
+        assert value("vram.activations") == 4096 / MIB
+    parts = ("weights", "activations", "inputs", "features", "state", "history", "rest")
+    assert sum(value(f"vram.{part}") or 0 for part in parts) == pytest.approx(value("vram.taken"))
+    # The fake's weights are on no account of CUDA.
+    assert value("vram.rest") == pytest.approx((LIBRARIES - 2000) / MIB)
+    assert value("vram.session") == pytest.approx(value("vram.taken") - LIBRARIES / MIB)
+
+
+def test_with_and_without_a_graph(measured) -> None:
+    result, _, shared, _ = measured
+    if shared:
+        assert "not one CUDA graph on this engine" in result.metric("graph.click_ratio").why
+        assert "not one CUDA graph on this engine" in result.metric("graph.device_ratio").why
+        return
+    assert samples(result, "graph.device") == (2.0,) * 4
+    assert samples(result, "graph.device_off") == (5.0,) * 4
+    assert samples(result, "graph.device_ratio") == (0.4,) * 4
+    expected = np.divide(samples(result, "graph.click"), samples(result, "graph.click_off"))
+    assert np.allclose(samples(result, "graph.click_ratio"), expected)
+
+
+def test_the_machine_and_what_is_not_measured(measured) -> None:
+    result, _, _, seen = measured
+    gpu = result.machine.gpu
+    assert (gpu.name, gpu.capability, gpu.memory_gib, gpu.cuda) == ("Fake GPU", "9.0", 1024.0, "13.0")
+    reasons = {metric.key: metric.why for metric in result.metrics if metric.why}
+    for key in ("eager.click_ratio", "eager.image_ratio", "eager.compiled.click_ratio", "eager.compiled.image_ratio"):
+        assert "PyTorch" in reasons[key] or "describe" in reasons[key]
+    assert "only CPUs are measured" in reasons["work.peak.fp32"]
+    assert len({metric.key for metric in result.metrics}) == len(result.metrics)
+    assert all(0 <= done <= total for _, done, total in seen)
+
+
+def test_nothing_stays_on_the_gpu(measured) -> None:
+    _, fake, _, _ = measured
+    assert not fake.leaked
+    assert not fake.events
+    assert fake.taken == 100 << 20
+
+
+def test_shown_everywhere_and_read_back(tmp_path: Path, paint: Bundle, gpu: ClockedCuda) -> None:
+    new, page = tmp_path / "new.json", tmp_path / "new.html"
+    options = ["--device", "cuda", "--clicks", "2", "--images", "1", "--image-size", "20x30", "--sweep", "threads"]
+    files = ["--json", str(new), "--html", str(page)]
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(main, [str(paint.path), *options, *files])
+    assert result.exit_code == 0, result.output
+    loaded = read_report(new)
+    assert encode(loaded) == new.read_bytes()
+    assert json.loads(new.read_bytes())["machine"]["gpu"]["capability"] == "9.0"
+    text = " ".join(ElementTree.fromstring(page.read_text().partition("\n")[2]).itertext())
+    for shown in (" ".join(result.stdout.split()), " ".join(text.split())):
+        for expected in (
+            "Fake GPU, compute capability 9.0, 1024.0 GiB",
+            "click stage, GPU's own time",
+            "GPU, one graph / one by one",
+            "a click, to the GPU",
+            "activations",
+            "in no account: libraries, contexts",
+            "its table VI",
+            "RGB + depth + lidar + event",
+            "not measured: Fake computes on no CPU threads here",
+            "V100",
+        ):
+            assert expected in shown, expected
+
+
+def test_the_bytes_are_those_that_were_moved(paint: Bundle, gpu: ClockedCuda) -> None:
+    """The account against what the fake runtime really copied, undo included."""
+    engine = open_engine(paint, device="cuda")
+    (picture,) = make_pictures(paint.manifest, 1, 5, (40, 60))
+    with Probe(engine, watched=True) as probe:
+        gpu.reset()
+        up = probe.set_image(picture).up
+        down = 0
+        for point in picture.clicks:
+            sample = probe.click(point)
+            up, down = up + sample.up, down + sample.down
+        assert (up, down) == (gpu.copied[Kind.cudaMemcpyHostToDevice], gpu.copied[Kind.cudaMemcpyDeviceToHost])
+    engine.close()
+    assert not gpu.events
+
+
+def test_a_session_that_is_not_watched_records_no_events(paint: Bundle, gpu: ClockedCuda) -> None:
+    engine = open_engine(paint, device="cuda")
+    (picture,) = make_pictures(paint.manifest, 1, 1, (40, 60))
+    for make in (lambda: Session(paint, engine=engine), lambda: Probe(engine)):
+        gpu.reset()
+        with make() as one:
+            one.set_image(picture) if isinstance(one, Probe) else one.set_image(picture.rgb)
+        assert "cudaEventRecord" not in gpu.count()
+    engine.close()
+
+
+def test_a_stage_that_fails_while_it_is_watched(paint: Bundle, gpu: ClockedCuda) -> None:
+    engine = open_engine(paint, device="cuda")
+    (picture,) = make_pictures(paint.manifest, 1, 2, (40, 60))
+    with Probe(engine, watched=True) as probe:
+        probe.set_image(picture)
+        gpu.fail_always["cudaGraphLaunch"] = Error.cudaErrorInvalidValue
+        with pytest.raises(CudaError):
+            probe.click(picture.clicks[0])
+        gpu.fail_always.clear()
+        assert probe.click(picture.clicks[1]).engine == 2.0
+    engine.close()
+    assert not gpu.events
+    assert not gpu.leaked
+
+
+def test_a_click_that_is_no_graph_has_no_ratio(paint: Bundle, gpu: ClockedCuda) -> None:
+    gpu.fail_always["cudaGraphInstantiate"] = Error.cudaErrorUnknown
+    with pytest.warns(MMMSDeployWarning, match="not as one CUDA graph"):
+        result = run_bench(paint.path, SMALL)
+    assert "a warning said why" in result.metric("graph.click_ratio").why
+    assert samples(result, "click.engine") == (2.0,) * 8
+
+
+def test_no_room_for_the_other_engine(paint: Bundle, gpu: ClockedCuda) -> None:
+    engine = open_engine(paint, device="cuda")
+    (picture,) = make_pictures(paint.manifest, 1, 2, (40, 60))
+    engine._options = CudaOptions(memory_limit=engine.memory().held + 1)
+    reasons = {metric.why for metric in graph_metrics(engine, picture, lambda: None)}
+    assert len(reasons) == 1
+    assert "this engine holds" in reasons.pop()
+    engine.close()
+    assert not gpu.leaked
+
+
+def test_without_a_gpu_it_is_the_error_of_a_session(paint: Bundle, gpu: ClockedCuda) -> None:
+    gpu.unusable = Error.cudaErrorNoDevice
+    with pytest.raises(EngineUnavailableError) as of_session:
+        Session(paint, device="cuda")
+    with pytest.raises(EngineUnavailableError) as of_bench:
+        run_bench(paint.path, SMALL)
+    assert str(of_bench.value) == str(of_session.value)
+    result = CliRunner().invoke(main, [str(paint.path), "--device", "cuda"])
+    assert result.exit_code == 1
+    assert of_session.value.given in " ".join(result.stderr.split())
+
+
+# --- PyTorch ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_stands_beside_an_engine(paint: Bundle, gpu: ClockedCuda) -> None:
+    with Session(paint, device="cuda") as session:
+        info = session.engine
+    assert [str(form) for form in forms(info)] == ["eager", "compiled"]
+    assert [form.key for form in forms(replace(info, precision=Precision.FP16))] == [
+        "eager",
+        "eager.compiled",
+        "eager.eager_fp16",
+        "eager.compiled_fp16",
+    ]
+    assert forms(replace(info, device="cpu")) == [Form()]
+
+
+def test_pytorch_without_a_gpu(paint: Bundle) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this one has one")
+    with pytest.raises(NotMeasuredError, match="cannot use the GPU"):
+        EagerMMMS(described(paint), 1, "cuda")
+
+
+def test_other_forms_answer_as_the_eager_one(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    compiled: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    manifest = described(paint)
+    (picture,) = make_pictures(manifest, 1, 3, (50, 70))
+    plain = EagerMMMS(manifest, 1)
+    others = [plain.variant(Form(compiled=True)), plain.variant(Form(Precision.BF16))]
+    for one in (plain, *others):
+        one.set_image(picture)
+        for point in picture.clicks:
+            one.click(*point)
+    assert len(compiled) == 2
+    np.testing.assert_array_equal(others[0].probability, plain.probability)
+    assert 0 < np.abs(others[1].probability - plain.probability).max() < 0.05
+    plain.close()
+
+
+def test_a_form_that_pytorch_cannot_do_says_why(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+
+    def refuse(*given: object) -> None:
+        raise RuntimeError("Triton is missing\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda function: refuse)
+    monkeypatch.setattr(run, "forms", lambda info: [Form(), Form(compiled=True)])
+    settings = replace(SMALL, device="cpu", clicks=2, images=1)
+    pictures = make_pictures(paint.manifest, 2, 2, (40, 60))
+    monkeypatch.setattr(paint, "manifest", described(paint))
+    with closing(open_engine(paint, device="cpu", engine="onnxruntime", threads=1)) as engine:
+        told, metrics = run._eager(paint, engine, pictures, settings, lambda what, done, total: None)
+    by_key = {metric.key: metric for metric in metrics}
+    assert told
+    assert len(by_key["eager.click_ratio"].samples) == 2
+    assert by_key["eager.compiled.click_ratio"].why == "PyTorch failed: RuntimeError: Triton is missing"
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def on(**changes: object) -> Report:
+    return report(machine=msgspec.structs.replace(MACHINE, gpu=msgspec.structs.replace(FACTS, **changes)))
+
+
+def test_other_gpus_are_not_compared() -> None:
+    assert compare(on(), on()).differences == ()
+    for changes in ({"name": "Other GPU"}, {"capability": "8.0"}, {"memory_gib": 40.0}):
+        with pytest.raises(IncomparableError, match="GPU"):
+            compare(on(**changes), on()).raise_for_differences()
+    with pytest.raises(IncomparableError, match="GPU: none then, Fake GPU"):
+        compare(on(), report()).raise_for_differences()
+    newer = compare(on(driver="590.2"), on())
+    assert newer.differences == ()
+    assert "GPU driver: 580.1 for CUDA 13.0 then, 590.2 for CUDA 13.0 now" in newer.changes
+
+
+def test_reports_of_a_cpu_are_as_they_were() -> None:
+    text = encode(report()).decode()
+    assert '"gpu"' not in text
+    page = render_page(report())
+    for absent in ("table VI", "GPU's own time", "compute capability"):
+        assert absent not in page
+
+
+def test_the_papers_memory() -> None:
+    assert [(figure.inputs, figure.mebibytes) for figure in VRAM][1] == ("RGB + depth", 1582)
+    assert [figure.mebibytes for figure in VRAM] == [1474, 1582, 1686, 1772]
