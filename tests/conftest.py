@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from mmms_deploy.engines.cache import VARIABLE
 from mmms_deploy.engines.verdicts import Verdict
 from tests.engines import fake_engine
 from tests.toy import write_toy
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts its background jobs so, and every process that a test interrupts would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CPU_ENGINES = [
     pytest.param((backend.name, precision), id=f"{backend.name}-{precision}")
