@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from mmms_deploy.bench.compare import Comparison
-from mmms_deploy.bench.papers import FIGURES, VRAM_TITLE, papers_heading
+from mmms_deploy.bench.papers import FIGURES, VRAM_HERE, VRAM_TITLE, papers_heading
 from mmms_deploy.bench.report import Headline, Metric, Report
 from mmms_deploy.bench.text import (
     GROUPS,
@@ -177,8 +177,8 @@ def _papers_memory(report: Report) -> Iterator[str]:
     )
     if rows:
         yield (
-            f'<h2>{escape(VRAM_TITLE)}</h2><div class="scroll"><table><thead><tr><th>MMMS on a V100</th>'
-            f"<th>there, MiB</th><th>here, MiB</th></tr></thead><tbody>{rows}</tbody></table></div>"
+            f'<h2>{escape(VRAM_TITLE)}</h2><div class="scroll"><table><thead><tr><th>published</th>'
+            f"<th>there</th><th>{VRAM_HERE}</th></tr></thead><tbody>{rows}</tbody></table></div>"
         )
 
 

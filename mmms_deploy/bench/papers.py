@@ -83,7 +83,8 @@ VRAM = tuple(
 """MMMS with DINOv2-B14 on a V100 (table VI). The paper does not say how it measured."""
 VRAM_METRIC = "vram.taken"
 """Our metric beside it: what the engine and one session took of the free memory, without the CUDA context."""
-VRAM_TITLE = "Memory on the GPU beside the paper's (its table VI), without the CUDA context here"
+VRAM_TITLE = "The paper's memory on a V100 (table VI), in MiB"
+VRAM_HERE = "here, without the CUDA context"
 
 _MMMS_PARAMETERS = (125.2, 175.3)
 """Millions, from RGB alone to RGB with three modalities (MMMS, table VI)."""

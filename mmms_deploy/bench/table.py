@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmms_deploy.bench.compare import Comparison, Verdict
-from mmms_deploy.bench.papers import FIGURES, VRAM_TITLE, papers_heading
+from mmms_deploy.bench.papers import FIGURES, VRAM_HERE, VRAM_TITLE, papers_heading
 from mmms_deploy.bench.report import Headline, Metric, Report
 from mmms_deploy.bench.text import (
     GROUPS,
@@ -119,8 +119,9 @@ def _papers_memory(report: Report) -> Iterator[Table]:
     if rows:
         table = Table(box=None, pad_edge=False, padding=(0, 1), title_justify="left", title_style="bold")
         table.title = f"\n{VRAM_TITLE}"
-        for heading in ("MMMS on a V100", "there, MiB", "here, MiB"):
-            table.add_column(heading, header_style="dim", justify="left" if "V100" in heading else "right")
+        table.add_column("published", header_style="dim")
+        for heading in ("there", VRAM_HERE):
+            table.add_column(heading, header_style="dim", justify="right")
         for row in rows:
             table.add_row(*row)
         yield table

@@ -150,7 +150,7 @@ def test_shown_everywhere_and_read_back(tmp_path: Path, paint: Bundle, gpu: Cloc
             "a click, to the GPU",
             "activations",
             "in no account: libraries, contexts",
-            "its table VI",
+            "(table VI)",
             "RGB + depth + lidar + event",
             "not measured: Fake computes on no CPU threads here",
             "V100",
