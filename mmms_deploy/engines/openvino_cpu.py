@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
+from mmms_deploy.bundle import Bundle, Precision, TensorSpec
 from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.openvino_compile import Compiled, compile_stage

@@ -36,40 +36,36 @@ OPENVINO_FLAVOURS = ("openvino", "openvino-nightly")
 """Distributions that ship the module ``openvino``."""
 
 
+def _require(library: str, flavours: tuple[str, ...], extra: str) -> tuple[str, str]:
+    """Return name and version of the first distribution that is installed, without importing it."""
+    for name in flavours:
+        try:
+            return name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise EngineUnavailableError(
+        f"{library} is not installed",
+        expected=f"the package {flavours[0]} beside the base install",
+        fix=f'pip install "mmms-deploy[{extra}]"',
+    )
+
+
 def require_openvino() -> tuple[str, str]:
     """Return name and version of the installed distribution of OpenVINO.
 
     Raises:
         EngineUnavailableError: It is not installed.
     """
-    for name in OPENVINO_FLAVOURS:
-        try:
-            return name, metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    raise EngineUnavailableError(
-        "OpenVINO is not installed",
-        expected="the package openvino beside the base install",
-        fix='pip install "mmms-deploy[cpu]"',
-    )
+    return _require("OpenVINO", OPENVINO_FLAVOURS, "cpu")
 
 
 def require_tensorrt() -> tuple[str, str]:
-    """Return name and version of the installed distribution of TensorRT, without importing it.
+    """Return name and version of the installed distribution of TensorRT.
 
     Raises:
         EngineUnavailableError: It is not installed.
     """
-    for name in TENSORRT_FLAVOURS:
-        try:
-            return name, metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    raise EngineUnavailableError(
-        "TensorRT is not installed",
-        expected="the package tensorrt beside the base install",
-        fix='pip install "mmms-deploy[cuda]"',
-    )
+    return _require("TensorRT", TENSORRT_FLAVOURS, "cuda")
 
 
 def require_onnxruntime_cuda(installed: Mapping[str, str] | None = None) -> tuple[str, str]:

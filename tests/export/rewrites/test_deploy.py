@@ -15,6 +15,7 @@ from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES, names_for, remai
 from mmms_deploy.export.rewrites.deploy import FUNCTIONS, deploy_form
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 from mmms_deploy.models.checkpoint import random_network
+from tests.prepared import logits, pixels
 from tests.tiny import DEPTH, EVENT, tiny_config
 
 MINE = names_for("mmms")
@@ -42,23 +43,6 @@ def eventful(config: MMMSConfig, seed: int = 0) -> MMMS:
             if hasattr(module, "gamma"):
                 module.gamma.copy_(uniform(module.gamma, 0.2, 2))
     return network
-
-
-def pixels(config: MMMSConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-    """An image of 0..255, modalities, and an interaction tensor."""
-    generator = torch.Generator().manual_seed(1)
-    rgb = 255 * torch.rand(1, 3, *config.size, generator=generator)
-    modalities = {m.name: torch.randn(1, m.channels, *config.size, generator=generator) for m in config.modalities}
-    return rgb, modalities, (torch.rand(1, 3, *config.size, generator=generator) > 0.9).float()
-
-
-@torch.no_grad()
-def logits(network: MMMS, inputs) -> torch.Tensor:
-    """Run a network on an image that is prepared as the network itself says."""
-    rgb, modalities, interaction = inputs
-    image: ImageSpec = network.config.image
-    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (image.mean, image.std))
-    return network.respond(network.features((rgb * image.scale - mean) / std, modalities), interaction)
 
 
 def only(name: str) -> set[str]:

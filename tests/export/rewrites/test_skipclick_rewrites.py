@@ -14,6 +14,7 @@ from mmms_deploy.export.rewrites.skipclick import ShuffledConv
 from mmms_deploy.models import SkipClickConfig
 from mmms_deploy.models.checkpoint import random_network
 from mmms_deploy.models.network import InteractiveNetwork
+from tests.prepared import logits, pixels
 from tests.skipclick import tiny_skipclick
 from tests.tiny import DEPTH, EVENT
 
@@ -45,22 +46,6 @@ def eventful(config: SkipClickConfig) -> InteractiveNetwork:
     return network
 
 
-def pixels(config: SkipClickConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    rgb = 255 * torch.rand(2, 3, *config.size, generator=generator)
-    modalities = {m.name: torch.randn(2, m.channels, *config.size, generator=generator) for m in config.modalities}
-    return rgb, modalities, (torch.rand(2, 3, *config.size, generator=generator) > 0.9).float()
-
-
-@torch.no_grad()
-def logits(network: InteractiveNetwork, inputs) -> torch.Tensor:
-    """Run a network on images that are prepared as the network itself says."""
-    rgb, modalities, interaction = inputs
-    image = network.config.image
-    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (image.mean, image.std))
-    return network.respond(network.features((rgb * image.scale - mean) / std, modalities), interaction)
-
-
 def only(*names: str) -> set[str]:
     """Everything to skip so that these are left, with what they need."""
     needs = {rewrite.name: rewrite.needs for rewrite in REWRITES}
@@ -70,7 +55,7 @@ def only(*names: str) -> set[str]:
 @pytest.fixture(scope="module", params=list(CONFIGS))
 def case(request):
     network = eventful(CONFIGS[request.param])
-    inputs = pixels(network.config)
+    inputs = pixels(network.config, batch=2)
     expected = logits(network, inputs)
     assert expected.std() > 0.1
     return request.param, network, inputs, expected
@@ -130,12 +115,12 @@ class TestWhatEachDoes:
         network = random_network(tiny_skipclick(), 0)
         conv = network.neck.down_4[3]
         network.neck.down_4[3] = nn.ConvTranspose2d(conv.in_channels, conv.out_channels, 4, 2, padding=1)
-        expected = logits(network, pixels(network.config))
+        expected = logits(network, pixels(network.config, batch=2))
         deployed, _ = deploy_form(network)
         assert (
             sum(isinstance(m, ShuffledConv) for m in deployed.modules()) == 4
         )  # down_4 and down_8, of clicks and skips
-        torch.testing.assert_close(logits(deployed, pixels(network.config)), expected, rtol=0, atol=LIMIT)
+        torch.testing.assert_close(logits(deployed, pixels(network.config, batch=2)), expected, rtol=0, atol=LIMIT)
 
     def test_weights_that_no_rewrite_changes_are_shared(self) -> None:
         network = random_network(tiny_skipclick(), 0)
@@ -148,7 +133,7 @@ class TestWhatEachDoes:
 def test_full_size() -> None:
     """As published, at 448 x 448."""
     network = eventful(SkipClickConfig())
-    inputs = pixels(network.config)
+    inputs = pixels(network.config, batch=2)
     inputs = (inputs[0][:1], {}, inputs[2][:1])
     expected = logits(network, inputs)
     for skip in ((), *(only(name) for name in MINE if name not in IDLE["plain"])):
