@@ -69,7 +69,7 @@ def _both(engine: CudaEngine, stack: ExitStack) -> tuple[Probe, Probe]:
     on = stack.enter_context(Probe(engine, watched=True))
     if not on.is_graph:
         raise NotMeasuredError("a click is not one CUDA graph on this engine; a warning said why when it was opened")
-    # All engines of this package are opened with these arguments; its compiled plans come from the cache.
+    # All engines of this package are opened with these arguments. Compiled plans come from the cache, if there is one.
     factory: Any = type(engine)
     options = replace(engine.options, graph=False)
     other: CudaEngine = factory(engine.bundle, engine.info.precision, None, "without a CUDA graph", options=options)
