@@ -69,7 +69,6 @@ def test_stages_are_timed_on_the_gpu(measured) -> None:
     parts = [samples(result, f"click.{name}") for name in ("engine", "transfer", "mask", "rest")]
     assert np.allclose(np.sum(parts, axis=0), samples(result, "click.total"))
     assert np.allclose(np.sum(parts[1:], axis=0), samples(result, "click.host"))
-    assert all(total < 2 for total in samples(result, "click.rest"))
 
 
 def test_moved_bytes(measured) -> None:
