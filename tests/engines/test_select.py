@@ -75,6 +75,13 @@ def test_cuda_is_refused_and_not_replaced(
     assert 'pass device="cpu"' in str(caught.value.fix)
 
 
+@pytest.fixture(autouse=True)
+def no_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What make test-rtx installs is no part of these machines."""
+    for name in ("tensorrt-rtx", "tensorrt-rtx-cu13"):
+        lacking(name, monkeypatch)
+
+
 def test_cuda_without_its_wheels_names_them(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpu(monkeypatch)
     lacking("tensorrt", monkeypatch)
