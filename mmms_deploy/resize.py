@@ -6,25 +6,25 @@ mask shifted by half a pixel is the most common fault of a deployed model. So th
 
 A separable resize is two multiplications with sparse, banded matrices. Each band is cut into blocks small enough to be
 dense, so that all work is matrix products on blocks that stay in the cache, each too small for the BLAS library to
-spread over threads: its threads and the engine's, on the same cores, can stall each other for a time slice.
+spread over threads: its threads and the engine's, on the same cores, can stall each other for a time slice. What only
+grows, such as a mask, is made in tiles (:mod:`mmms_deploy.tiles`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.contract import ResizeRule
+from mmms_deploy.taps import taps
+from mmms_deploy.tiles import BoolArray, FloatArray, enlarge, enlarge_above
 
-FloatArray: TypeAlias = npt.NDArray[np.float32]
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
+__all__ = ["BoolArray", "FloatArray", "resize", "resize_above", "resize_image"]
 
-# Floats of an intermediate row block; a quarter of a megabyte stays in the L2 cache of a core.
-_BLOCK_FLOATS = 1 << 16
 # Rows of an image that are resized to a new width at a time: enough to hide what a call costs.
 _GROUP_ROWS = 64
 # Multiplications of one matrix product. OpenBLAS takes a second thread from twice this number (SMP_THRESHOLD_MIN times
@@ -58,8 +58,13 @@ def resize(array: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule) -> 
     planes = array.reshape(-1, height, width)
     out = np.empty((len(planes), *size), dtype=np.float32)
     for plane, target in zip(planes, out, strict=True):
-        for start, stop, block in _row_blocks(plane, size, rule):
-            target[start:stop] = block
+        if (height, width) == size:
+            target[:] = plane
+        elif _enlarges(plane, size):
+            enlarge(plane.astype(np.float32, copy=False), size, rule, target)
+        else:
+            for start, stop, block in _row_blocks(plane, size, rule):
+                target[start:stop] = block
     return out.reshape(*array.shape[:-2], *size)
 
 
@@ -78,9 +83,9 @@ def resize_image(image: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRul
     _check(height, width, size)
     out = np.empty((channels, *size), dtype=np.float32)
     rows = image.reshape(height, width * channels)
-    columns = _bands(width, size[1], rule.align_corners, rule.antialias)
+    columns = _bands(width, size[1], rule)
     # Rows first, on all channels of a block of rows: a photograph is read once, in order, and shrinks at once.
-    for bands in _groups(_bands(height, size[0], rule.align_corners, rule.antialias)):
+    for bands in _groups(_bands(height, size[0], rule)):
         start, stop = bands[0].start, bands[-1].stop
         block = np.empty((stop - start, width * channels), dtype=np.float32)
         for band in bands:
@@ -104,8 +109,12 @@ def resize_above(array: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRul
     """
     height, width = array.shape
     _check(height, width, size)
-    out = np.empty(size, dtype=np.bool_)
     limit = np.float32(threshold)
+    if (height, width) == size:
+        return array.astype(np.float32, copy=False) > limit
+    if _enlarges(array, size):
+        return enlarge_above(array.astype(np.float32, copy=False), size, rule, threshold)
+    out = np.empty(size, dtype=np.bool_)
     for start, stop, block in _row_blocks(array, size, rule):
         np.greater(block, limit, out=out[start:stop])
     return out
@@ -116,29 +125,19 @@ def _check(height: int, width: int, size: tuple[int, int]) -> None:
         raise ValueError(f"cannot resize ({height}, {width}) to {size}: every side must be at least 1")
 
 
+def _enlarges(plane: npt.NDArray[Any], size: tuple[int, int]) -> bool:
+    height, width = plane.shape
+    return height <= size[0] and width <= size[1]
+
+
 def _row_blocks(
     plane: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule
 ) -> Iterator[tuple[int, int, FloatArray]]:
     """Yield (start, stop, resized rows [start, stop)) of one (H, W) plane, from top to bottom."""
-    height, width = plane.shape
-    if (height, width) == size:
-        yield 0, height, plane.astype(np.float32, copy=False)
-        return
-    rows = _bands(height, size[0], rule.align_corners, rule.antialias)
-    columns = _bands(width, size[1], rule.align_corners, rule.antialias)
-    if height * size[1] <= size[0] * width:
-        # Columns first is cheaper, as when a probability is enlarged.
-        wide = _apply_columns(plane.astype(np.float32, copy=False), columns, size[1])
-        step = max(1, _BLOCK_FLOATS // size[1])
-        for band in rows:
-            source = wide[band.first : band.last]
-            for start in range(band.start, band.stop, step):
-                stop = min(start + step, band.stop)
-                yield start, stop, _apply_rows(band.weights[start - band.start : stop - band.start], source)
-    else:
-        for band in rows:
-            block = _apply_rows(band.weights, plane[band.first : band.last])
-            yield band.start, band.stop, _apply_columns(block, columns, size[1])
+    columns = _bands(plane.shape[1], size[1], rule)
+    for band in _bands(plane.shape[0], size[0], rule):
+        block = _apply_rows(band.weights, plane[band.first : band.last])
+        yield band.start, band.stop, _apply_columns(block, columns, size[1])
 
 
 def _groups(bands: tuple[_Band, ...]) -> Iterator[tuple[_Band, ...]]:
@@ -174,10 +173,10 @@ def _apply_columns(rows: FloatArray, bands: tuple[_Band, ...], width: int) -> Fl
 
 
 @lru_cache(maxsize=64)
-def _bands(size_in: int, size_out: int, align_corners: bool, antialias: bool) -> tuple[_Band, ...]:
+def _bands(size_in: int, size_out: int, rule: ResizeRule) -> tuple[_Band, ...]:
     """Return the interpolation along one axis as dense blocks of its banded matrix."""
-    first, taps = _antialias_taps(size_in, size_out) if antialias else _taps(size_in, size_out, align_corners)
-    count = taps.shape[1]
+    first, weight = taps(size_in, size_out, rule)
+    count = weight.shape[1]
     # Longer blocks multiply more zeros, the more so the wider the kernel is; shorter ones have more overhead.
     scale = size_out / size_in
     step = int(np.clip(48 * scale * min(scale, 1.0), 8, 96))
@@ -188,33 +187,8 @@ def _bands(size_in: int, size_out: int, align_corners: bool, antialias: bool) ->
         last = min(int(first[stop - 1]) + count, size_in)
         weights = np.zeros((stop - start, last - low + count), dtype=np.float64)
         index = first[start:stop, None] - low + np.arange(count)
-        np.put_along_axis(weights, index, taps[start:stop], axis=1)
+        np.put_along_axis(weights, index, weight[start:stop], axis=1)
         dense = np.ascontiguousarray(weights[:, : last - low], dtype=np.float32)
         dense.setflags(write=False)
         bands.append(_Band(start, stop, low, last, dense))
     return tuple(bands)
-
-
-def _taps(size_in: int, size_out: int, align_corners: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return (first input pixel (N,), weights (N, 2)) of the two-tap rule."""
-    index = np.arange(size_out, dtype=np.float64)
-    if align_corners:
-        source = index * ((size_in - 1) / (size_out - 1)) if size_out > 1 else index
-    else:
-        source = np.maximum((index + 0.5) * (size_in / size_out) - 0.5, 0.0)
-    first = np.minimum(source.astype(np.int64), size_in - 1)
-    second = np.where(first < size_in - 1, source - first, 0.0)
-    return first, np.stack([1.0 - second, second], axis=1)
-
-
-def _antialias_taps(size_in: int, size_out: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return (first input pixel (N,), weights (N, K)) of the triangle kernel, widened when shrinking."""
-    scale = size_in / size_out
-    support = max(scale, 1.0)
-    centre = scale * (np.arange(size_out, dtype=np.float64) + 0.5)
-    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
-    last = np.minimum((centre + support + 0.5).astype(np.int64), size_in)
-    pixel = first[:, None] + np.arange(int((last - first).max()))
-    weights = np.maximum(1.0 - np.abs(pixel + 0.5 - centre[:, None]) / support, 0.0)
-    weights[pixel >= last[:, None]] = 0.0
-    return first, weights / weights.sum(axis=1, keepdims=True)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import itertools
-import time
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmms_deploy import tiles
 from mmms_deploy.contract import ResizeRule
 from mmms_deploy.resize import _bands, resize, resize_above, resize_image
 
@@ -103,23 +106,64 @@ def test_sides_of_zero_are_refused() -> None:
 
 
 def test_weights_are_read_only_and_cached() -> None:
-    first = _bands(448, 1080, False, False)
-    assert first is _bands(448, 1080, False, False)
+    first = _bands(1080, 448, ResizeRule())
+    assert first is _bands(1080, 448, ResizeRule())
     assert not any(band.weights.flags.writeable for band in first)
 
 
-def test_fast_enough_for_a_click() -> None:
-    """Two milliseconds on one core; the bound is loose for busy machines, and catches full-size temporaries."""
-    probability = np.random.default_rng(0).random((448, 448), dtype=np.float32)
-    photo = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+@st.composite
+def planes(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, int]]:
+    """A map with flat parts, edges and noise, and a size that is not smaller."""
+    height, width = draw(st.tuples(st.integers(1, 70), st.integers(1, 140)))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    blocks = rng.choice([-2.0, -0.5, 0.0, 0.5, 0.5000001, 1.0], (height // 16 + 1, width // 16 + 1))
+    plane = blocks.repeat(16, axis=0).repeat(16, axis=1)[:height, :width].astype(np.float32)
+    plane[:, : width // 3] += draw(st.sampled_from([0.0, 1e-7, 0.1])) * rng.standard_normal((height, width // 3))
+    return plane, (height + draw(st.integers(0, 200)), width + draw(st.integers(0, 300)))
 
-    def best(function: object, *args: object) -> float:
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            function(*args)  # type: ignore[operator]
-            times.append(time.perf_counter() - start)
-        return min(times)
 
-    assert best(resize_above, probability, (1080, 1920), ResizeRule(), 0.5) < 0.02
-    assert best(resize_image, photo, (448, 448), ResizeRule(antialias=True)) < 0.5
+@given(planes(), st.sampled_from(RULES), st.sampled_from([-1.0, -0.5, 0.0, 0.5, 0.7]))
+@settings(max_examples=150, deadline=None)
+def test_deciding_tiles_without_computing_them_changes_nothing(
+    given: tuple[np.ndarray, tuple[int, int]], rule: ResizeRule, threshold: float
+) -> None:
+    plane, size = given
+    above = resize_above(plane, size, rule, threshold)
+    assert above.shape == size
+    assert above.flags.c_contiguous
+    np.testing.assert_array_equal(above, resize(plane, size, rule) > np.float32(threshold))
+
+
+def test_only_the_outline_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = 0
+    whole = tiles._computed
+
+    def counted(*arguments: Any) -> Iterator[Any]:
+        nonlocal computed
+        for row, column, made in whole(*arguments):
+            computed += len(row)
+            yield row, column, made
+
+    monkeypatch.setattr(tiles, "_computed", counted)
+    rows, columns = np.mgrid[:448, :448]
+    disk = (np.hypot(rows - 200, columns - 230) < 120).astype(np.float32)
+    size = (1080, 1920)
+    mask = resize_above(disk, size, ResizeRule(), 0.5)
+    assert 0.09 < mask.mean() < 0.5
+    every = -(-size[0] // tiles.ROWS) * -(-size[1] // tiles.COLUMNS)
+    assert 0 < computed < every / 6
+    computed = 0
+    assert resize_above(np.ones((448, 448)), size, ResizeRule(), 0.5).all()
+    assert not resize_above(np.zeros((448, 448)), size, ResizeRule(), 0.5).any()
+    assert computed == 0
+
+
+def test_a_mask_at_the_images_size_takes_no_floats_of_that_size() -> None:
+    plane = np.random.default_rng(0).random((448, 448), dtype=np.float32)
+    size = (2160, 3840)
+    resize_above(plane, size, ResizeRule(), 0.5)  # the weights are kept
+    tracemalloc.start()
+    resize_above(plane, size, ResizeRule(), 0.5)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1.5 * size[0] * size[1]
