@@ -127,7 +127,7 @@ def _check(height: int, width: int, size: tuple[int, int]) -> None:
 
 def _enlarges(plane: npt.NDArray[Any], size: tuple[int, int]) -> bool:
     height, width = plane.shape
-    return height <= size[0] and width <= size[1]
+    return bool(height <= size[0] and width <= size[1])
 
 
 def _row_blocks(
