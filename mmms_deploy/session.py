@@ -24,6 +24,7 @@ from mmms_deploy.chain import Chain
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.select import check_shared, open_engine
 from mmms_deploy.errors import NoImageError, SessionClosedError, SessionError
+from mmms_deploy.floats import as_float32
 from mmms_deploy.geometry import to_network
 from mmms_deploy.history import History
 from mmms_deploy.image_io import ImageLike, load_rgb
@@ -496,7 +497,7 @@ class Session:
         elif snapshot.probability is None:
             probability = np.zeros(self._manifest.size, dtype=np.float32)
         else:
-            probability = self._runner.download(snapshot.probability)[0, 0].astype(np.float32, copy=False)
+            probability = as_float32(self._runner.download(snapshot.probability)[0, 0])
         fetched = perf_counter()
         if isinstance(newest, MaskInput):
             mask = newest.mask
