@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from time import perf_counter
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from mmms_deploy.inputs import LATER, ImageInputs, ModalityLike
 from mmms_deploy.resize import BoolArray, FloatArray, resize_above
 from mmms_deploy.result import Click, ClickResult, ImageTimings, Timings, checked_click
 from mmms_deploy.steps import MaskInput, Snapshot, Step, checked_mask
+
+if TYPE_CHECKING:
+    from mmms_deploy.engines.tensorrt_build import Phase
 
 __all__ = ["LATER", "Click", "ClickResult", "ImageTimings", "Session", "Timings"]
 
@@ -59,6 +62,8 @@ class Session:
             and to take ``fp32`` when no precision was asked for.
         history_limit: How many clicks can be undone; None for all of them, however many. A step keeps the click
             stage's state: three float32 maps of the network's size with the cell of this package (2.4 MB at 448 x 448).
+        on_progress: Told of every step (:class:`~mmms_deploy.engines.tensorrt_build.Phase`), from another thread, when
+            opening the session has TensorRT compile, which takes minutes (docs/engines.md says when).
 
     Raises:
         BundleError: There is no usable bundle.
@@ -75,6 +80,7 @@ class Session:
         threads: int | None = None,
         strict: bool = False,
         history_limit: int | None = HISTORY_LIMIT,
+        on_progress: Callable[[Phase], None] | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._closed = False
@@ -85,7 +91,13 @@ class Session:
         self._result: ClickResult | None = None
         if engine is None or isinstance(engine, str):
             self._engine = open_engine(
-                self._bundle, device=device, engine=engine, precision=precision, threads=threads, strict=strict
+                self._bundle,
+                device=device,
+                engine=engine,
+                precision=precision,
+                threads=threads,
+                strict=strict,
+                on_progress=on_progress,
             )
             self._owns_engine = True
         else:
@@ -507,11 +519,12 @@ class Session:
             mask = resize_above(probability, size, rule.mask_resize, rule.threshold)
         probability.setflags(write=False)
         mask.setflags(write=False)
+        clicks = snapshot.clicks
         end = perf_counter()
         return ClickResult(
             mask=mask,
-            click=snapshot.clicks[-1] if snapshot.clicks else None,
-            index=len(snapshot.clicks),
+            click=clicks[-1] if clicks else None,
+            index=len(clicks),
             timings=Timings(engine=1e3 * (fetched - start), mask=1e3 * (end - fetched), total=1e3 * (end - start)),
             network_probability=probability,
             _resize=rule.mask_resize,
