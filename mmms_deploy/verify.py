@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from types import MappingProxyType
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
 from mmms_deploy.bundle import GOLDEN_NAME, Bundle, GateCheck, Precision
-from mmms_deploy.engines.backends import candidates
+from mmms_deploy.engines.backends import Candidate, candidates
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.verdicts import Verdict, write_verdict
 from mmms_deploy.errors import (
     BundleCorruptError,
     EngineError,
-    EngineUnavailableError,
     MMMSDeployError,
     SessionError,
     VerificationError,
@@ -28,6 +28,9 @@ from mmms_deploy.evaluation.measures import iou
 from mmms_deploy.golden import GoldenCase, load_golden
 from mmms_deploy.result import ClickResult
 from mmms_deploy.session import Session
+
+if TYPE_CHECKING:
+    from mmms_deploy.engines.tensorrt_build import OnPhase
 
 LIMITS: Mapping[Precision, float] = MappingProxyType({Precision.FP32: 0.99, Precision.FP16: 0.97, Precision.BF16: 0.95})
 """Smallest intersection over union with the reference mask, on the certain pixels, by precision.
@@ -142,6 +145,7 @@ def replay(
     limit: float | None = None,
     on_progress: OnProgress | None = None,
     on_result: OnResult | None = None,
+    on_phase: OnPhase | None = None,
     **options: Unpack[EngineOptions],
 ) -> VerificationReport:
     """Replay the golden clicks of a bundle, closed loop, and compare every mask with the checkpoint's own.
@@ -151,6 +155,7 @@ def replay(
         limit: The smallest intersection over union that passes; None takes that of the precision in ``LIMITS``.
         on_progress: Called after every click.
         on_result: Called after every click.
+        on_phase: Told of every step while TensorRT compiles, as a ``Session`` tells its ``on_progress``.
         **options: ``device``, ``engine``, ``precision``, ``threads`` and ``strict``, as a ``Session`` takes them.
 
     Returns:
@@ -165,7 +170,7 @@ def replay(
     total = sum(len(case.clicks) for case in cases)
     start = perf_counter()
     checks: list[ClickCheck] = []
-    with Session(bundle, history_limit=0, **options) as session:
+    with Session(bundle, history_limit=0, on_progress=on_phase, **options) as session:
         for index, case in enumerate(cases):
             for check, result in _checks(session, index, case):
                 checks.append(check)
@@ -237,16 +242,19 @@ def replay_engines(
     device: str = "auto",
     threads: int | None = None,
     on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    on_phase: OnPhase | None = None,
 ) -> tuple[EngineOutcome, ...]:
     """Replay the golden clicks with every installed engine in every precision, and keep the verdicts.
 
+    One engine is open at a time, and one that fails does not end the others. TensorRT compiles what was not compiled.
     From then on ``device="auto"`` takes the fastest that passed, on this machine and with these versions.
 
     Args:
         bundle: A bundle, or the path of one; its files are compared with their hashes when a path is given.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
-        on_progress: Called with (engine and precision, clicks done, clicks in all).
+        on_progress: Called with (engine and precision, clicks done, clicks in all), first before it is opened.
+        on_phase: Told of every step while TensorRT compiles, from another thread.
 
     Returns:
         What was found, good or bad.
@@ -256,35 +264,42 @@ def replay_engines(
         EngineUnavailableError: There is no engine for the device.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-    load_golden(bundle.file(GOLDEN_NAME))  # a bad replay is no engine's fault
+    cases = load_golden(bundle.file(GOLDEN_NAME))  # a bad replay is no engine's fault
+    total = sum(len(case.clicks) for case in cases)
     outcomes = []
     for candidate in candidates(bundle, device):
-        name, precision = candidate.backend.name, candidate.precision
-        try:
-            engine = candidate.backend.open(bundle, precision, threads, "replayed with every other engine")
-        except (BundleCorruptError, EngineUnavailableError) as error:
-            outcomes.append(EngineOutcome(name, precision, None, error, kept=False))
-            continue
-        try:
-            report = replay(bundle, engine=engine, on_progress=partial(on_progress, str(candidate)))
-        except EngineError as error:
-            outcomes.append(EngineOutcome(name, precision, None, error, kept=False))
-            continue
-        finally:
-            engine.close()
-        outcome = EngineOutcome(name, precision, report, None, kept=False)
-        verdict = Verdict(
-            engine=name,
-            version=candidate.version,
-            precision=precision,
-            passed=outcome.passed,
-            iou=report.worst.iou,
-            limit=report.limit,
-            milliseconds=report.milliseconds,
-            threads=report.engine.threads,
-        )
-        outcomes.append(replace(outcome, kept=write_verdict(bundle, verdict)))
+        on_progress(str(candidate), 0, total)
+        outcomes.append(_outcome(bundle, candidate, threads, partial(on_progress, str(candidate)), on_phase))
     return tuple(outcomes)
+
+
+def _outcome(
+    bundle: Bundle, candidate: Candidate, threads: int | None, on_progress: OnProgress, on_phase: OnPhase | None
+) -> EngineOutcome:
+    """Replay with one engine, and keep the verdict."""
+    name, precision = candidate.backend.name, candidate.precision
+    reason = "replayed with every other engine"
+    try:
+        engine = candidate.backend.open(bundle, precision, threads, reason, on_progress=on_phase)
+    except (BundleCorruptError, EngineError) as error:
+        return EngineOutcome(name, precision, None, error, kept=False)
+    try:
+        with closing(engine):
+            report = replay(bundle, engine=engine, on_progress=on_progress)
+    except EngineError as error:
+        return EngineOutcome(name, precision, None, error, kept=False)
+    outcome = EngineOutcome(name, precision, report, None, kept=False)
+    verdict = Verdict(
+        engine=name,
+        version=candidate.version,
+        precision=precision,
+        passed=outcome.passed,
+        iou=report.worst.iou,
+        limit=report.limit,
+        milliseconds=report.milliseconds,
+        threads=report.engine.threads,
+    )
+    return replace(outcome, kept=write_verdict(bundle, verdict))
 
 
 def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[ClickCheck, ClickResult]]:

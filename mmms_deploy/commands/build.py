@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mmms_deploy.commands.common import console, err_console, user_errors, warn
+from mmms_deploy.commands.common import console, err_console, opening, user_errors, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mmms_deploy.bundle import Bundle, Precision
-    from mmms_deploy.engines.tensorrt_build import BuildOptions, Phase
+    from mmms_deploy.engines.tensorrt_build import BuildOptions
     from mmms_deploy.engines.tensorrt_plans import StagePlan
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -148,7 +144,7 @@ def build(
     from mmms_deploy.engines.tensorrt_plans_cache import plans_folder
 
     made: dict[Precision, dict[str, StagePlan]] = {}
-    with _progress() as (on_phase, on_build):
+    with opening("fetching plans") as on_phase:
         for precision in precisions:
             made[precision] = plans(
                 bundle,
@@ -159,7 +155,7 @@ def build(
                 stages=stages,
                 rebuild=rebuild,
                 on_phase=on_phase,
-                on_build=on_build,
+                on_build=_say_why,
             )
     console.print(_table(bundle, made))
     for precision, found in made.items():
@@ -185,27 +181,8 @@ def check_gpu() -> None:
     load_tensorrt()
 
 
-@contextmanager
-def _progress() -> Iterator[tuple[Callable[[Phase], None], Callable[[str, str], None]]]:
-    """Show the phases of a build as the library nests them."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err_console, transient=True) as progress:
-        tasks: dict[tuple[str, str], Any] = {}
-
-        def on_phase(phase: Phase) -> None:
-            key = phase.stage, phase.name
-            if phase.finished:
-                if key in tasks:
-                    progress.remove_task(tasks.pop(key))
-                return
-            if key not in tasks:
-                tasks[key] = progress.add_task(f"{'  ' * phase.depth}{phase.stage}: {escape(phase.name)}")
-            progress.update(tasks[key], completed=phase.done, total=max(1, phase.total))
-
-        def on_build(stage: str, why: str) -> None:
-            progress.console.print(f"compiling {escape(stage)}: {escape(why)}", soft_wrap=True)
-
-        yield on_phase, on_build
+def _say_why(stage: str, why: str) -> None:
+    err_console.print(f"compiling {escape(stage)}: {escape(why)}", soft_wrap=True)
 
 
 def _table(bundle: Bundle, made: dict[Precision, dict[str, StagePlan]]) -> Table:

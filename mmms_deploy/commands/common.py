@@ -22,7 +22,10 @@ from rich.markup import escape
 from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from mmms_deploy.engines.protocol import EngineInfo
+    from mmms_deploy.engines.tensorrt_build import OnPhase, Phase
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,6 +97,41 @@ def print_engine(info: EngineInfo) -> None:
     console.print(f"engine   {info}", soft_wrap=True)
     if info.reason:
         console.print(f"         [dim]{escape(info.reason)}[/]", soft_wrap=True)
+
+
+@contextmanager
+def opening(what: str) -> Iterator[OnPhase]:
+    """Show that something is opened, and the phases of what is compiled for it.
+
+    Args:
+        what: What is done, such as ``opening the bundle``.
+
+    Yields:
+        What ``on_progress`` of a ``Session`` takes.
+    """
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err_console, transient=True) as progress:
+        progress.add_task(what, total=None)
+        yield show_phases(progress)
+
+
+def show_phases(progress: Progress) -> OnPhase:
+    """Return what shows the phases of a build as bars of a display, nested as the library nests them."""
+    tasks: dict[tuple[str, str], Any] = {}
+
+    def show(phase: Phase) -> None:
+        key = phase.stage, phase.name
+        if phase.finished:
+            if key in tasks:
+                progress.remove_task(tasks.pop(key))
+            return
+        if key not in tasks:
+            tasks[key] = progress.add_task(f"{'  ' * phase.depth}{escape(phase.stage)}: {escape(phase.name)}")
+        progress.update(tasks[key], completed=phase.done, total=max(1, phase.total))
+
+    return show
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.markup import escape
 
-from mmms_deploy.commands.common import err_console, warn
+from mmms_deploy.commands.common import opening, warn
 
 if TYPE_CHECKING:
     from mmms_deploy.evaluation.run import Contestant, Entry
@@ -63,13 +64,12 @@ def open_sides(
         threshold: Of masks; None for the bundles' own.
         without: Modalities that are left out.
     """
-    with err_console.status("opening"):
-        first, specs = open_contestant(stack, str(bundle), engine, flip, threshold, without)
-        if not first.facts.trained:
-            warn("the weights of this bundle are random: its measures mean nothing")
-        if against is None:
-            return Sides(first, None, [(first.facts.source, specs)])
-        second, other_specs = open_contestant(stack, against, against_engine, flip, threshold, without)
+    first, specs = open_contestant(stack, str(bundle), engine, flip, threshold, without)
+    if not first.facts.trained:
+        warn("the weights of this bundle are random: its measures mean nothing")
+    if against is None:
+        return Sides(first, None, [(first.facts.source, specs)])
+    second, other_specs = open_contestant(stack, against, against_engine, flip, threshold, without)
     return Sides(first, second, [(first.facts.source, specs), (second.facts.source, other_specs)])
 
 
@@ -81,7 +81,19 @@ def open_contestant(
     threshold: float | None,
     without: tuple[str, ...],
 ) -> tuple[Contestant, Any]:
-    """Open a bundle, or a checkpoint in PyTorch; returns it with the modalities it takes."""
+    """Open a bundle, or a checkpoint in PyTorch, with a progress bar; returns it with the modalities it takes."""
+    with opening(f"opening {escape(source)}") as on_progress:
+        return _open(stack, source, {**engine, "on_progress": on_progress}, flip, threshold, without)
+
+
+def _open(
+    stack: ExitStack,
+    source: str,
+    engine: Mapping[str, Any],
+    flip: bool,
+    threshold: float | None,
+    without: tuple[str, ...],
+) -> tuple[Contestant, Any]:
     options = {"flip": "" if flip else None, "threshold": None if threshold is None else f"{threshold:g}"}
     options["without"] = ", ".join(without) or None
     if source.startswith(TORCH):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from mmms_deploy.commands.common import console, engine_options, err_console, print_engine, user_errors, warn
+from mmms_deploy.commands.common import console, engine_options, err_console, opening, print_engine, user_errors, warn
 from mmms_deploy.commands.output import check_output, write_atomically
 
 if TYPE_CHECKING:
@@ -118,10 +118,17 @@ def main(
     from mmms_deploy.image_io import load_rgb
     from mmms_deploy.session import Session
 
-    with err_console.status("opening the bundle"):
+    with opening("opening the bundle") as on_progress:
         pixels = load_rgb(image)
         session = Session(
-            bundle, device=device, engine=engine, precision=precision, threads=threads, strict=strict, history_limit=0
+            bundle,
+            device=device,
+            engine=engine,
+            precision=precision,
+            threads=threads,
+            strict=strict,
+            history_limit=0,
+            on_progress=on_progress,
         )
     with session:
         if not session.bundle.manifest.trained:

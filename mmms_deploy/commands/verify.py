@@ -11,7 +11,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from mmms_deploy.commands.common import console, engine_options, err_console, print_engine, user_errors, warn
+from mmms_deploy.commands.common import (
+    console,
+    engine_options,
+    err_console,
+    print_engine,
+    show_phases,
+    user_errors,
+    warn,
+)
 
 if TYPE_CHECKING:
     from mmms_deploy.verify import EngineOutcome, VerificationReport
@@ -79,6 +87,7 @@ def main(
             on_progress=lambda done, total: progress.update(
                 task, description="replaying golden clicks", completed=done, total=total
             ),
+            on_phase=show_phases(progress),
         )
     console.print(_table(report))
     print_engine(report.engine)
@@ -107,6 +116,7 @@ def _verify_all(path: Path, device: str, threads: int | None) -> None:
             on_progress=lambda name, done, total: progress.update(
                 task, description=f"replaying golden clicks, {name}", completed=done, total=total
             ),
+            on_phase=show_phases(progress),
         )
     console.print(_engines_table(path, outcomes))
     for outcome in outcomes:

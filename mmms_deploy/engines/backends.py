@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from types import MappingProxyType
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.cuda_options import CudaOptions
@@ -21,12 +21,15 @@ from mmms_deploy.engines.wheels import (
 )
 from mmms_deploy.errors import EngineError, EngineUnavailableError
 
+if TYPE_CHECKING:
+    from mmms_deploy.engines.tensorrt_build import OnPhase
+
 DEVICES = ("auto", "cpu", "cuda")
 
 
 class _EngineClass(Protocol):
     def __call__(
-        self, bundle: Bundle, precision: Precision, threads: int | None = None, reason: str = "", **options: CudaOptions
+        self, bundle: Bundle, precision: Precision, threads: int | None = None, reason: str = "", **options: Any
     ) -> Engine: ...
 
 
@@ -41,6 +44,8 @@ class Backend:
         installed: Returns name and version of the distribution that it needs, or raises; imports nothing of it.
         module: Where it is; imported when it is chosen.
         factory: Name of the class in that module.
+        not_compiled: Returns why opening it would compile a bundle first, for minutes; None when that is done. None
+            itself for engines that open at once.
     """
 
     name: str
@@ -49,15 +54,41 @@ class Backend:
     installed: Callable[[], tuple[str, str]]
     module: str
     factory: str
+    not_compiled: Callable[[Bundle, Precision], str | None] | None = None
 
     def open(
-        self, bundle: Bundle, precision: Precision, threads: int | None, reason: str = "", strict: bool = False
+        self,
+        bundle: Bundle,
+        precision: Precision,
+        threads: int | None,
+        reason: str = "",
+        strict: bool = False,
+        *,
+        may_build: bool = True,
+        on_progress: OnPhase | None = None,
     ) -> Engine:
-        """Open the engine; on a GPU, ``strict`` refuses clicks that cannot be one CUDA graph instead of warning."""
+        """Open the engine.
+
+        Args:
+            bundle: What to execute.
+            precision: What to compute in.
+            threads: CPU threads a stage computes with; None for the physical cores.
+            reason: Why it was chosen, for its ``info``.
+            strict: On a GPU, whether to refuse clicks that cannot be one CUDA graph instead of warning.
+            may_build: Whether it may compile for minutes first.
+            on_progress: Told of every step while it compiles, from another thread; None for nobody.
+
+        Raises:
+            EngineUnavailableError: It cannot be used here, or would have to compile and may not.
+            BundleCorruptError: A graph is not what the manifest says.
+        """
         factory = cast(_EngineClass, getattr(import_module(self.module), self.factory))
+        options: dict[str, Any] = {}
         if self.device == "cuda" and strict:
-            return factory(bundle, precision, threads, reason, options=CudaOptions(strict=True))
-        return factory(bundle, precision, threads, reason)
+            options["options"] = CudaOptions(strict=True)
+        if self.not_compiled is not None:
+            options |= {"may_build": may_build, "on_progress": on_progress}
+        return factory(bundle, precision, threads, reason, **options)
 
     def usable(self) -> tuple[str, str]:
         """Return name and version of its distribution, and for a GPU also which one, or raise.
@@ -69,6 +100,12 @@ class Backend:
         name, version = self.installed()
         # What was measured on one GPU and driver says nothing of another.
         return name, f"{version} on {require_gpu()}" if self.device == "cuda" else version
+
+
+def _plans_missing(bundle: Bundle, precision: Precision) -> str | None:
+    from mmms_deploy.engines.tensorrt_plans import why_not_ready
+
+    return why_not_ready(bundle, precision)
 
 
 BACKENDS: tuple[Backend, ...] = (
@@ -85,6 +122,7 @@ BACKENDS: tuple[Backend, ...] = (
         installed=require_tensorrt,
         module="mmms_deploy.engines.tensorrt_cuda",
         factory="TensorRtCuda",
+        not_compiled=_plans_missing,
     ),
     Backend(
         name="onnxruntime-cuda",
@@ -123,12 +161,16 @@ class Candidate:
         precision: What it would compute in.
         version: Version of its distribution, and for a GPU also which one.
         verdict: How it did in the bundle's golden replay on this machine; None when nobody tried.
+        not_compiled: Why opening it would compile for minutes first; None when it opens at once, or nobody asked.
+        may_build: Whether it may do so.
     """
 
     backend: Backend
     precision: Precision
     version: str
     verdict: Verdict | None = None
+    not_compiled: str | None = None
+    may_build: bool = True
 
     @property
     def exact(self) -> bool:
@@ -139,6 +181,17 @@ class Candidate:
     def passed(self) -> bool:
         """Whether it passed the golden replay on this machine."""
         return self.verdict is not None and self.verdict.passed
+
+    @property
+    def failed(self) -> bool:
+        """Whether it failed the golden replay on this machine."""
+        return self.verdict is not None and not self.verdict.passed
+
+    def asked(self, bundle: Bundle) -> Candidate:
+        """Return the same, knowing whether it opens at once."""
+        if self.backend.not_compiled is None:
+            return self
+        return replace(self, not_compiled=self.backend.not_compiled(bundle, self.precision))
 
     def __str__(self) -> str:
         return f"{self.backend.name} in {self.precision}"

@@ -2,19 +2,24 @@
 
 What a caller leaves open is chosen by what was measured on this machine: ``mmms-verify BUNDLE --all-engines`` replays
 the golden clicks with every engine and precision and keeps the verdicts. Without them the choice is the first engine in
-float32; a reduced precision is never chosen unless it passed here.
+float32; a reduced precision is never chosen unless it passed here. Nor does anybody wait for minutes who asked for no
+engine: TensorRT comes first only when its plans are compiled, or when nothing else computes on the GPU.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.backends import BACKENDS, DEVICES, Backend, Candidate, backends, candidates, why_not_cuda
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError, MMMSDeployWarning
+
+if TYPE_CHECKING:
+    from mmms_deploy.engines.tensorrt_build import OnPhase
 
 __all__ = ["BACKENDS", "DEVICES", "Backend", "Choice", "check_shared", "choose", "open_engine"]
 
@@ -59,23 +64,26 @@ def choose(
     if precision is None:
         open_to = [c for c in possible if c.exact or (c.passed and not strict)]
         if exact:
-            return Choice(_by_time(open_to), _reason(_by_time(open_to), bundle) + _no_gpu(device, engine, open_to))
+            order, waiting = _quick_first(_by_time(open_to), bundle, engine)
+            return Choice(order, _reason(order, bundle) + waiting + _no_gpu(device, engine, order))
     wanted = Precision.FP32 if precision is None else Precision(precision)
-    fitting = _by_time([c for c in possible if c.precision is wanted])
+    fitting, waiting = _quick_first(_by_time([c for c in possible if c.precision is wanted]), bundle, engine)
     if fitting:
         asked = f"{wanted} was asked for" + ("" if len(fitting) == 1 else f"; {_reason(fitting, bundle)}")
-        asked += _no_gpu(device, engine, fitting)
-        return Choice(fitting if strict else (*fitting, *(c for c in exact if c not in fitting)), asked)
+        asked += waiting + _no_gpu(device, engine, fitting)
+        others = () if strict or wanted is Precision.FP32 else _quick_first(exact, bundle, engine)[0]
+        return Choice((*fitting, *others), asked)
     why, fix = _why_not(bundle, wanted, possible, backends(device, engine))
     if strict:
-        others = dict.fromkeys(str(c.precision) for c in possible)
+        able = dict.fromkeys(str(c.precision) for c in possible)
         raise EngineUnavailableError(
             f"precision {wanted} is not possible: {why}",
-            expected=f"one of {', '.join(others)}",
-            fix=f"pass precision={next(iter(others))!r}, or {fix}",
+            expected=f"one of {', '.join(able)}",
+            fix=f"pass precision={next(iter(able))!r}, or {fix}",
         )
-    order = exact or _by_time(possible)
-    return Choice(order, f"{wanted} is not possible: {why}", f"{order[0].precision} instead of {wanted}: {why} ({fix})")
+    order, waiting = _quick_first(exact or _by_time(possible), bundle, engine)
+    given = f"{wanted} is not possible: {why}{waiting}"
+    return Choice(order, given, f"{order[0].precision} instead of {wanted}: {why} ({fix})")
 
 
 def _no_gpu(device: str, engine: str | None, found: Sequence[Candidate]) -> str:
@@ -97,12 +105,44 @@ def _by_time(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
     return tuple(sorted(found, key=rank))
 
 
+def _quick_first(found: tuple[Candidate, ...], bundle: Bundle, engine: str | None) -> tuple[tuple[Candidate, ...], str]:
+    """Put what opens at once before what would compile for minutes, on the GPU, unless an engine was asked for by name.
+
+    The CPU does not come before the GPU for that: where nothing else computes on it, minutes are spent.
+
+    Returns:
+        The order, and what to say about it in a reason.
+    """
+    if engine is not None:
+        return found, ""
+    known = [candidate.asked(bundle) for candidate in found]
+    slow = next((i for i, candidate in enumerate(known) if candidate.not_compiled is not None), len(known))
+    overtaking = [candidate for candidate in known[slow:] if _quick(candidate)]
+    order = [*known[:slow], *overtaking, *(candidate for candidate in known[slow:] if not _quick(candidate))]
+    # Should plans turn out to be damaged, the next engine is taken, not compiled for minutes after all.
+    order = [replace(one, may_build=not any(map(_quick, order[i + 1 :]))) for i, one in enumerate(order)]
+    if not overtaking:
+        return tuple(order), ""
+    late = known[slow]
+    speed = f", {late.verdict.milliseconds:.1f} ms a click when it passed here," if late.verdict is not None else ""
+    return tuple(order), f"; {late}{speed} would first be compiled for minutes: {late.not_compiled}"
+
+
+def _quick(candidate: Candidate) -> bool:
+    """Return whether a candidate on the GPU opens at once, and nothing speaks against it."""
+    return candidate.backend.device == "cuda" and candidate.not_compiled is None and not candidate.failed
+
+
 def _reason(order: tuple[Candidate, ...], bundle: Bundle) -> str:
     first = order[0]
-    measured = sum(candidate.passed for candidate in order)
+    measured = sum(candidate.passed and candidate.not_compiled is None for candidate in order)
     if first.verdict is None:
+        ready = " that opens at once" if any(candidate.not_compiled is not None for candidate in order[1:]) else ""
+        known = (
+            "nothing was measured" if all(candidate.verdict is None for candidate in order) else "it was not measured"
+        )
         return (
-            f"the first engine in {first.precision}; nothing was measured here yet, mmms-verify {bundle.path}"
+            f"the first engine in {first.precision}{ready}; {known} here yet, mmms-verify {bundle.path}"
             " --all-engines does"
         )
     if not first.passed:
@@ -136,8 +176,12 @@ def open_engine(
     precision: str | None = None,
     threads: int | None = None,
     strict: bool = False,
+    on_progress: OnPhase | None = None,
 ) -> Engine:
     """Open the engine that fits, and prove that it is what was asked for.
+
+    Opening takes seconds, unless TensorRT has to compile first, which takes minutes: when it is asked for by name, or
+    is the only engine that works on the GPU, and its plans are not in the cache. It says so aloud then.
 
     Args:
         bundle: What to execute.
@@ -147,6 +191,8 @@ def open_engine(
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
         strict: Whether to refuse another engine, precision or number of threads than asked for instead of warning,
             and to take ``fp32`` when no precision was asked for.
+        on_progress: Told of every step (:class:`~mmms_deploy.engines.tensorrt_build.Phase`) while TensorRT compiles,
+            from another thread.
 
     Returns:
         The engine, open; its ``info`` says why it was chosen. The caller closes it.
@@ -167,7 +213,15 @@ def open_engine(
     for candidate in choice.order:
         reason = f"{refused[0][0]} is not possible: {refused[0][1].given}" if refused else choice.reason
         try:
-            opened = candidate.backend.open(bundle, candidate.precision, threads, reason, strict)
+            opened = candidate.backend.open(
+                bundle,
+                candidate.precision,
+                threads,
+                reason,
+                strict,
+                may_build=candidate.may_build,
+                on_progress=on_progress,
+            )
         except (BundleCorruptError, EngineUnavailableError) as error:
             if strict:
                 raise
@@ -191,7 +245,7 @@ def _spoken(
     notes = [f"{candidate} is taken instead of {other}: {error.given}" for other, error in refused]
     if choice.compromise is not None and not refused:
         notes.append(f"{candidate.backend.name} runs {bundle.path} in {choice.compromise}")
-    if candidate.verdict is not None and not candidate.passed:
+    if candidate.failed:
         notes.append(f"{candidate} failed the golden replay of {bundle.path} on this machine")
     if threads is not None and opened.info.threads != threads:
         having = "no CPU threads" if opened.info.threads is None else f"{opened.info.threads} threads"

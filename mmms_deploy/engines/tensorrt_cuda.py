@@ -16,7 +16,7 @@ from mmms_deploy.engines.tensorrt_api import Messages, describe, listening, load
 from mmms_deploy.engines.tensorrt_build import BuildOptions, OnPhase
 from mmms_deploy.engines.tensorrt_inspect import PlanReport
 from mmms_deploy.engines.tensorrt_plans import StagePlan, plans
-from mmms_deploy.errors import EngineError, PlanError
+from mmms_deploy.errors import EngineError, EngineUnavailableError, PlanError
 
 NAME = "tensorrt"
 SOURCES: Mapping[Precision, Precision] = {
@@ -39,11 +39,12 @@ class TensorRtCuda(CudaEngine):
         reason: Why this engine was chosen, for its ``info``.
         options: How to work on the GPU; None for the defaults.
         build: How to compile plans that are not in the cache; None for the defaults.
-        on_progress: Told of every step of a build, from another thread.
+        may_build: Whether to compile plans that are not in the cache, which takes minutes.
+        on_progress: Told of every step of a build, from another thread; None for nobody.
 
     Raises:
         EngineUnavailableError: There is no usable GPU, TensorRT is not installed or does not run on it, the bundle has
-            no graphs in the precision, or a stage cannot be compiled or loaded.
+            no graphs in the precision, or a stage cannot be compiled or loaded, or may not be compiled.
         BundleCorruptError: A graph is not what the manifest says.
     """
 
@@ -56,7 +57,8 @@ class TensorRtCuda(CudaEngine):
         *,
         options: CudaOptions | None = None,
         build: BuildOptions | None = None,
-        on_progress: OnPhase = lambda phase: None,
+        may_build: bool = True,
+        on_progress: OnPhase | None = None,
     ) -> None:
         options = CudaOptions() if options is None else options
         # Before anything of TensorRT: without a GPU it hands out hollow objects that end the process.
@@ -65,12 +67,21 @@ class TensorRtCuda(CudaEngine):
         about = describe(trt)
         cuda = Cuda(import_cuda(), options.ordinal)
         with unavailable():
-            made = plans(bundle, precision, device=options.ordinal, options=build, on_phase=on_progress)
+            made = plans(
+                bundle,
+                precision,
+                device=options.ordinal,
+                options=build,
+                may_build=may_build,
+                on_phase=on_progress or (lambda phase: None),
+            )
             cuda.activate()
             # One for all plans, which share what it loads.
             runtime = trt.Runtime(logger(trt))
             if runtime is None:
-                raise EngineError(f"{about} cannot be started", expected="its runtime", fix="run mmms-doctor")
+                raise EngineUnavailableError(
+                    f"{about} cannot be started", expected="its runtime", fix="run mmms-doctor"
+                )
             programs = {name: TensorRtProgram(trt, runtime, name, plan) for name, plan in made.items()}
             super().__init__(
                 bundle=bundle,

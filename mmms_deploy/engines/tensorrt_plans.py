@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from mmms_deploy.bundle import Bundle, Precision, Rate, Stage, StageGraph, sha256_of
+from mmms_deploy.bundle import Bundle, Precision, Rate, Stage, sha256_of
 from mmms_deploy.engines.cuda import Cuda, import_cuda
 from mmms_deploy.engines.devices import Gpu, driver_release, require_gpu
 from mmms_deploy.engines.tensorrt_api import Library, describe, load_tensorrt
@@ -23,6 +23,8 @@ from mmms_deploy.engines.tensorrt_inspect import PlanReport
 from mmms_deploy.engines.tensorrt_plans_cache import (
     Facts,
     Identity,
+    check_plan,
+    has_relatives,
     keep_plan,
     keep_timing,
     one_at_a_time,
@@ -30,12 +32,17 @@ from mmms_deploy.engines.tensorrt_plans_cache import (
     plans_folder,
     read_plan,
     read_timing,
+    searched_otherwise,
     timing_file,
     why_none,
 )
 from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError, PlanError
 
+OnBuild = Callable[[str, str], None]
+"""Told the stage and why, when a build starts."""
+
 _LOG = logging.getLogger(__name__)
+_NOT_KEPT = "plans are not kept (MMMS_DEPLOY_CACHE is off)"
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,9 @@ def plans(
     library: str | None = None,
     stages: Collection[str] | None = None,
     rebuild: bool = False,
+    may_build: bool = True,
     on_phase: OnPhase = lambda phase: None,
-    on_build: Callable[[str, str], None] | None = None,
+    on_build: OnBuild | None = None,
 ) -> dict[str, StagePlan]:
     """Fetch or compile the plans of a bundle, and prove their precision.
 
@@ -90,19 +98,22 @@ def plans(
         bundle: The bundle.
         precision: Which of its graphs; they say themselves what is computed in which type.
         device: Number of the GPU; None compiles ahead of time, without one, which only TensorRT-RTX can do.
-        options: How to compile; None for the defaults.
+        options: How to compile. None compiles with the defaults, and takes plans from the cache too that were searched
+            for longer or shorter (``opt_level``, ``workspace``).
         library: ``tensorrt`` or ``tensorrt_rtx``; None takes the one that is installed.
         stages: Names of the stages; None for all.
         rebuild: Whether to compile even what is in the cache.
+        may_build: Whether to compile what is not in the cache, which takes minutes.
         on_phase: Told of every step of a build, from another thread.
-        on_build: Told the stage and why, when a build starts; None logs it as a warning, because it takes minutes.
+        on_build: Told the stage and why, when a build starts; None logs the first as a warning, because it takes
+            minutes.
 
     Returns:
         The plans by stage.
 
     Raises:
-        EngineUnavailableError: There is no such GPU, the library is not installed or does not compile for it, or the
-            bundle has no graphs in the precision.
+        EngineUnavailableError: There is no such GPU, the library is not installed or does not compile for it, the
+            bundle has no graphs in the precision, or a plan is not in the cache and ``may_build`` is false.
         PlanBuildError: A graph cannot be compiled, or is not computed in its precision.
         BundleCorruptError: A graph is not the one that the manifest describes.
     """
@@ -110,7 +121,17 @@ def plans(
     trt = load_tensorrt(library)
     about = describe(trt)
     _check(trt, about, gpu, bundle, precision)
-    maker = _Maker(trt, about, gpu, options or BuildOptions(), rebuild, on_phase, on_build or _log_build)
+    maker = _Maker(
+        trt=trt,
+        library=about,
+        gpu=gpu,
+        options=options or BuildOptions(),
+        exact=options is not None,
+        rebuild=rebuild,
+        may_build=may_build,
+        on_phase=on_phase,
+        on_build=on_build or _logged(bundle, precision, about),
+    )
     return {
         stage.name: maker.make(bundle, stage, precision)
         for stage in bundle.manifest.stages
@@ -139,8 +160,105 @@ def _check(trt: Any, library: Library, gpu: Gpu | None, bundle: Bundle, precisio
         )
 
 
-def _log_build(stage: str, why: str) -> None:
-    _LOG.warning("stage %r is compiled for this GPU, which can take minutes: %s", stage, why)
+def _logged(bundle: Bundle, precision: Precision, library: Library) -> OnBuild:
+    """Return what says aloud, once for all stages, that somebody has to wait now."""
+    said: list[str] = []
+
+    def on_build(stage: str, why: str) -> None:
+        level = logging.INFO if said else logging.WARNING
+        _LOG.log(
+            level,
+            "%s compiles stage %r of %s in %s for this GPU, which can take minutes: %s"
+            " (mmms-build %s does it before somebody waits)",
+            library,
+            stage,
+            bundle.path,
+            precision,
+            why,
+            bundle.path,
+        )
+        said.append(stage)
+
+    return on_build
+
+
+def why_not_ready(bundle: Bundle, precision: Precision, device: int = 0) -> str | None:
+    """Return why a bundle would be compiled when it is opened, and the command; None when all its plans are there.
+
+    Cheap: no builder or runtime is made, of every plan only the end is read, and the library is imported only when
+    there are plans of every stage. That a plan is damaged shows when it is loaded.
+
+    Args:
+        bundle: The bundle.
+        precision: Which of its graphs.
+        device: Number of the GPU.
+
+    Raises:
+        EngineUnavailableError: There is no such GPU.
+    """
+    folder = plans_folder()
+    if folder is None:
+        return _NOT_KEPT
+    graphs = {stage.name: _hashes(bundle, stage, precision) for stage in bundle.manifest.stages}
+    if not all(graph and has_relatives(folder, graph, precision) for graph in graphs.values()):
+        return _with_command("its plans were never compiled here", bundle)
+    gpu = require_gpu(device)
+    try:
+        library = describe(load_tensorrt())
+    except EngineUnavailableError:
+        return None  # it is not for want of plans; opening it says aloud what is wrong
+    for stage in bundle.manifest.stages:
+        identity = _identity(bundle, stage, precision, library, gpu, BuildOptions())
+        if identity is not None and (why := _why_no_plan(folder, identity)):
+            return _with_command(why, bundle)
+    return None
+
+
+def _with_command(why: str, bundle: Bundle) -> str:
+    return f"{why}; mmms-build {bundle.path} compiles it"
+
+
+def _why_no_plan(folder: Path, identity: Identity) -> str:
+    try:
+        check_plan(*_place(folder, identity))
+    except FileNotFoundError:
+        return why_none(folder, identity)
+    except PlanError as error:
+        return error.given
+    return ""
+
+
+def _place(folder: Path, identity: Identity, exact: bool = False) -> tuple[Path, Identity]:
+    """Return where a plan is, or will be, and what it is for: with these options, or else searched for otherwise."""
+    file = plan_file(folder, identity)
+    other = None if exact or file.exists() else searched_otherwise(folder, identity)
+    return other or (file, identity)
+
+
+def _hashes(bundle: Bundle, stage: Stage, precision: Precision) -> str:
+    """Return the SHA-256 of a stage's graph, and of its weights where they are in a file of their own."""
+    files, graph = bundle.manifest.files, stage.graphs[precision]
+    return " ".join(files[name].sha256 for name in (graph.file, graph.data) if name is not None and name in files)
+
+
+def _identity(
+    bundle: Bundle, stage: Stage, precision: Precision, library: Library, gpu: Gpu | None, options: BuildOptions
+) -> Identity | None:
+    """Return what a plan is found by; None for a bundle without hashes, whose plans are not kept."""
+    graph = _hashes(bundle, stage, precision)
+    if not graph:
+        return None
+    return Identity(
+        graph=graph,
+        precision=precision,
+        library=str(library),
+        gpu="" if gpu is None else gpu.name,
+        compute_capability="" if gpu is None else "{}.{}".format(*gpu.capability),
+        driver="" if gpu is None else driver_release() or f"for CUDA {gpu.cuda}",
+        every_click=stage.rate is Rate.CLICK,
+        # As they come back from a file.
+        options=msgspec.json.decode(msgspec.json.encode(options.key())),
+    )
 
 
 @dataclass(frozen=True)
@@ -151,55 +269,48 @@ class _Maker:
     library: Library
     gpu: Gpu | None
     options: BuildOptions
+    exact: bool
     rebuild: bool
+    may_build: bool
     on_phase: OnPhase
-    on_build: Callable[[str, str], None]
+    on_build: OnBuild
 
     def make(self, bundle: Bundle, stage: Stage, precision: Precision) -> StagePlan:
-        graph = stage.graphs[precision]
-        identity = self._identity(bundle, stage, graph, precision)
+        identity = _identity(bundle, stage, precision, self.library, self.gpu, self.options)
         folder = plans_folder()
         if identity is None or folder is None:
-            return self._build(bundle, stage, precision, None, None, "plans are not kept (MMMS_DEPLOY_CACHE is off)")
-        file = plan_file(folder, identity)
-        found, why = self._fetch(stage, file, identity)
+            return self._build(bundle, stage, precision, None, None, _NOT_KEPT)
+        found, why = self._fetch(stage, folder, identity)
         if found is not None:
             return found
+        self._check_may_build(bundle, stage, why)  # before waiting for others
 
         def on_wait() -> None:
             self.on_phase(Phase(stage.name, "another process compiles plans; waiting for it", 0, 0, 1))
 
         with one_at_a_time(folder, on_wait):
-            found, why = self._fetch(stage, file, identity)
+            found, why = self._fetch(stage, folder, identity)
             if found is not None:
                 return found
-            return self._build(bundle, stage, precision, file, identity, why)
+            return self._build(bundle, stage, precision, plan_file(folder, identity), identity, why)
 
-    def _identity(self, bundle: Bundle, stage: Stage, graph: StageGraph, precision: Precision) -> Identity | None:
-        files = bundle.manifest.files
-        hashes = [files[name].sha256 for name in (graph.file, graph.data) if name is not None and name in files]
-        if not hashes:
-            return None
-        return Identity(
-            graph=" ".join(hashes),
-            precision=precision,
-            library=str(self.library),
-            gpu="" if self.gpu is None else self.gpu.name,
-            compute_capability="" if self.gpu is None else "{}.{}".format(*self.gpu.capability),
-            driver="" if self.gpu is None else driver_release() or f"for CUDA {self.gpu.cuda}",
-            every_click=stage.rate is Rate.CLICK,
-            # As they come back from a file.
-            options=msgspec.json.decode(msgspec.json.encode(self.options.key())),
-        )
+    def _check_may_build(self, bundle: Bundle, stage: Stage, why: str) -> None:
+        if not self.may_build:
+            raise EngineUnavailableError(
+                f"the plan of stage {stage.name!r} would have to be compiled: {why}",
+                expected="plans for this GPU, driver and version of TensorRT",
+                fix=f"mmms-build {bundle.path}",
+            )
 
-    def _fetch(self, stage: Stage, file: Path, identity: Identity) -> tuple[StagePlan | None, str]:
+    def _fetch(self, stage: Stage, folder: Path, identity: Identity) -> tuple[StagePlan | None, str]:
         """Return a plan from the cache, or why there is none."""
         if self.rebuild:
             return None, "it was asked for"
+        file, fitting = _place(folder, identity, self.exact)
         try:
-            plan, facts = read_plan(file, identity)
+            plan, facts = read_plan(file, fitting)
         except FileNotFoundError:
-            return None, why_none(file.parent, identity)
+            return None, why_none(folder, identity)
         except PlanError as error:
             return None, error.given
         return StagePlan(stage.name, plan, facts.report, facts.seconds, "", file), ""
@@ -207,6 +318,7 @@ class _Maker:
     def _build(
         self, bundle: Bundle, stage: Stage, precision: Precision, file: Path | None, identity: Identity | None, why: str
     ) -> StagePlan:
+        self._check_may_build(bundle, stage, why)
         self.on_build(stage.name, why)
         graph = stage.graphs[precision]
         # The bundle may have been opened without comparing hashes, and the plan will be found by this one.

@@ -31,6 +31,8 @@ _MOST_FACTS = 16 << 20
 _POLL_SECONDS = 0.2
 _LOG = logging.getLogger(__name__)
 _FIX = "delete the file; it is made again"
+_SEARCH = ("opt_level", "workspace")
+"""Options of how a plan was searched for; they change how fast it is, not what it computes."""
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -69,6 +71,11 @@ class Identity(Struct, frozen=True, kw_only=True):
                 found.append(f"{name.replace('_', ' ')} was {old or 'none'}, is {new or 'none'}")
         return found
 
+    def same_but_search(self, other: Identity) -> bool:
+        """Return whether another plan computes the same on the same, and was only searched for otherwise."""
+        options = {**other.options, **{name: self.options.get(name) for name in _SEARCH}}
+        return msgspec.structs.replace(other, options=options) == self
+
 
 class Facts(Struct, frozen=True, kw_only=True):
     """What is kept with a plan: what it was made of, what it is, and how long it took to make."""
@@ -87,11 +94,11 @@ def plans_folder() -> Path | None:
 def plan_file(folder: Path, identity: Identity) -> Path:
     """Return where a plan is kept."""
     key = cache_key(**msgspec.to_builtins(identity))
-    return folder / f"{_prefix(identity)}-{key}.plan"
+    return folder / f"{_prefix(identity.graph, identity.precision)}-{key}.plan"
 
 
-def _prefix(identity: Identity) -> str:
-    return hashlib.sha256(f"{identity.graph} {identity.precision}".encode()).hexdigest()[:16]
+def _prefix(graph: str, precision: Precision) -> str:
+    return hashlib.sha256(f"{graph} {precision}".encode()).hexdigest()[:16]
 
 
 def keep_plan(file: Path, facts: Facts, plan: bytes) -> bool:
@@ -126,15 +133,31 @@ def read_plan(file: Path, identity: Identity) -> tuple[bytes, Facts]:
         if len(plan) != size or hashed.digest() != digest:
             raise PlanError(f"{file} is damaged: its checksum does not fit", expected="an unchanged plan", fix=_FIX)
     facts = _facts(file, encoded)
+    _check_identity(file, facts, identity)
+    with contextlib.suppress(OSError):
+        file.touch()
+    return plan, facts
+
+
+def check_plan(file: Path, identity: Identity) -> None:
+    """Check that a plan is there, as far as its end tells: cheap, whatever its size, and its checksum is not compared.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        PlanError: It is cut off, was not written by this user, or was made of or for something else.
+    """
+    with _opened(file) as stream:
+        encoded = _tail(file, stream)[2]
+    _check_identity(file, _facts(file, encoded), identity)
+
+
+def _check_identity(file: Path, facts: Facts, identity: Identity) -> None:
     if facts.identity != identity:
         raise PlanError(
             f"{file} was made for something else: {'; '.join(identity.difference(facts.identity))}",
             expected="the plan that its name says",
             fix=_FIX,
         )
-    with contextlib.suppress(OSError):
-        file.touch()
-    return plan, facts
 
 
 @contextmanager
@@ -189,15 +212,32 @@ def _facts(file: Path, encoded: bytes) -> Facts:
 
 def why_none(folder: Path, identity: Identity) -> str:
     """Say why there is no plan: what differs from the most similar one of the same graph and precision."""
-    differences = []
+    differences = (identity.difference(other) for _, other in _relatives(folder, identity))
+    closest = min(filter(None, differences), key=len, default=None)
+    return "it was never compiled here" if closest is None else "; ".join(closest)
+
+
+def searched_otherwise(folder: Path, identity: Identity) -> tuple[Path, Identity] | None:
+    """Return the newest plan that differs in nothing but how it was searched for, and its identity; None for none."""
+    fitting = [(file, other) for file, other in _relatives(folder, identity) if identity.same_but_search(other)]
+    return fitting[-1] if fitting else None
+
+
+def has_relatives(folder: Path, graph: str, precision: Precision) -> bool:
+    """Return whether there are plans of a graph in a precision, for whatever GPU, library or options."""
+    return any(folder.glob(f"{_prefix(graph, precision)}-*.plan"))
+
+
+def _relatives(folder: Path, identity: Identity) -> list[tuple[Path, Identity]]:
+    """Return the plans of the same graph and precision that can be read, and what they are for; the newest last."""
+    found = []
     with contextlib.suppress(OSError):
-        for file in sorted(folder.glob(f"{_prefix(identity)}-*.plan")):
+        for file in folder.glob(f"{_prefix(identity.graph, identity.precision)}-*.plan"):
             with contextlib.suppress(PlanError, OSError):
                 with _opened(file) as stream:
                     encoded = _tail(file, stream)[2]
-                differences.append(identity.difference(_facts(file, encoded).identity))
-    closest = min(filter(None, differences), key=len, default=None)
-    return "it was never compiled here" if closest is None else "; ".join(closest)
+                found.append((file.stat().st_mtime_ns, file, _facts(file, encoded).identity))
+    return [(file, identity) for _, file, identity in sorted(found, key=lambda one: one[:2])]
 
 
 # --- what a GPU was measured to be fast at ----------------------------------------------------------------------------
