@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,53 +21,16 @@ LIBRARIES = 3 << 20
 """Bytes that the library takes in nobody's account."""
 
 
-@dataclass(eq=False)
-class Event:
-    at: float | None = None
-
-
 class ClockedCuda(FakeCuda):
     def __init__(self) -> None:
         super().__init__(room=1 << 30)
         self.now = 0.0
-        self.events: set[Event] = set()
+        self.clock = lambda: self.now
         self.taken = 0
 
     def cudaMemGetInfo(self) -> tuple[Error, int | None, int | None]:
         error, free, total = super().cudaMemGetInfo()
         return error, None if free is None else free - self.taken, total
-
-    def cudaEventCreate(self) -> tuple[Error, Event | None]:
-        error = self._enter("cudaEventCreate") or self._unsafe()
-        event = Event()
-        self.events.add(event)
-        return error, event
-
-    def cudaEventDestroy(self, event: Event) -> tuple[Error]:
-        self.events.remove(event)
-        return (self._enter("cudaEventDestroy"),)
-
-    def cudaEventRecord(self, event: Event, stream: int) -> tuple[Error]:
-        error = self._enter("cudaEventRecord")
-        assert event in self.events
-        event.at = None
-
-        def record() -> None:
-            event.at = self.now
-
-        return (error or self.submit(stream, record),)
-
-    def cudaEventSynchronize(self, event: Event) -> tuple[Error]:
-        error = self._enter("cudaEventSynchronize")
-        for stream in list(self._streams.values()):
-            self._work(stream)
-        return (error,)
-
-    def cudaEventElapsedTime(self, start: Event, end: Event) -> tuple[Error, float | None]:
-        error = self._enter("cudaEventElapsedTime")
-        assert start.at is not None
-        assert end.at is not None
-        return error, end.at - start.at
 
 
 class Clocked:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class Error(IntEnum):
     cudaErrorMemoryAllocation = 2
     cudaErrorInsufficientDriver = 35
     cudaErrorNoDevice = 100
+    cudaErrorInvalidResourceHandle = 400
     cudaErrorIllegalAddress = 700
     cudaErrorLaunchFailure = 719
     cudaErrorStreamCaptureUnsupported = 900
@@ -71,6 +73,17 @@ class Properties:
     totalGlobalMem: int = 1 << 40
 
 
+@dataclass(eq=False)
+class Event:
+    """A moment on the GPU.
+
+    Attributes:
+        at: When it was, in milliseconds; None before its stream came to it.
+    """
+
+    at: float | None = None
+
+
 class FakeCuda:
     """Stands for the module ``cuda.bindings.runtime``."""
 
@@ -93,6 +106,8 @@ class FakeCuda:
         self.streams: set[int] = set()
         self.graphs: set[Graph] = set()
         self.executables: set[Graph] = set()
+        self.events: set[Event] = set()
+        self.clock: Callable[[], float] = lambda: 1e3 * time.perf_counter()
         self.copied: Counter[Kind] = Counter()
         self._streams: dict[int, Stream] = {}
         self._lock = threading.RLock()
@@ -131,6 +146,7 @@ class FakeCuda:
             "streams": len(self.streams),
             "graphs": len(self.graphs),
             "executables": len(self.executables),
+            "events": len(self.events),
         }
         return {kind: number for kind, number in left.items() if number}
 
@@ -296,6 +312,42 @@ class FakeCuda:
         self._work(state)
         failed, state.failed = state.failed, Error.cudaSuccess
         return (failed,)
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def cudaEventCreate(self) -> tuple[Error, Event | None]:
+        error = self._enter("cudaEventCreate") or self._unsafe()
+        if error:
+            return error, None
+        event = Event()
+        self.events.add(event)
+        return error, event
+
+    def cudaEventDestroy(self, event: Event) -> tuple[Error]:
+        self.events.remove(event)
+        return (self._enter("cudaEventDestroy"),)
+
+    def cudaEventRecord(self, event: Event, stream: int) -> tuple[Error]:
+        error = self._enter("cudaEventRecord")
+        assert event in self.events
+        event.at = None
+
+        def record() -> None:
+            event.at = self.clock()
+
+        return (error or self.submit(stream, record),)
+
+    def cudaEventSynchronize(self, event: Event) -> tuple[Error]:
+        error = self._enter("cudaEventSynchronize")
+        for stream in list(self._streams.values()):
+            self._work(stream)
+        return (error,)
+
+    def cudaEventElapsedTime(self, start: Event, end: Event) -> tuple[Error, float | None]:
+        error = self._enter("cudaEventElapsedTime")
+        if start.at is None or end.at is None:
+            return Error.cudaErrorInvalidResourceHandle, None
+        return error, end.at - start.at
 
     # --- graphs -----------------------------------------------------------------------------------------------------
 

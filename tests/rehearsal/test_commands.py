@@ -1,0 +1,111 @@
+"""The commands and ``tests/gpu`` on a rehearsed GPU host, from end to end, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmms_deploy.bench.report import read_report
+from mmms_deploy.bundle import Bundle, Precision
+from tests.rehearsal import TENSORRT, TORCH, environment, run
+from tests.toy import write_toy
+
+COMMANDS = "mmms_deploy.commands"
+PLANE = 4 * 64 * 96
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Graphs in float32 and float16."""
+    return write_toy(tmp_path_factory.mktemp("bundles") / "both", precisions=(Precision.FP32, Precision.FP16))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def command(name: str, *arguments: object, cache: Path, **variables: str) -> str:
+    done = run("-m", f"{COMMANDS}.{name}", *arguments, env=environment(cache, **variables))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_doctor(cache: Path) -> None:
+    facts = json.loads(command("doctor", "--json", cache=cache))
+    works = {engine["name"]: engine["works"] for engine in facts["engines"] if engine["device"] == "cuda"}
+    assert works == {"tensorrt": True, "onnxruntime-cuda": True}
+    without = json.loads(command("doctor", "--json", cache=cache, **{TENSORRT: "off"}))
+    works = {engine["name"]: engine["works"] for engine in without["engines"] if engine["device"] == "cuda"}
+    assert works == {"tensorrt": False, "onnxruntime-cuda": True}
+
+
+@pytest.mark.parametrize("version", ["10.16.1.11", "11.4.0.106"])
+def test_plans_are_built_proven_and_used(both: Bundle, cache: Path, tmp_path: Path, version: str) -> None:
+    told = command("build", both.path, "--json", tmp_path / "plans.json", cache=cache, **{TENSORRT: version})
+    plans = json.loads((tmp_path / "plans.json").read_text())["plans"]
+    assert [(plan["stage"], plan["precision"], plan["listed"]) for plan in plans] == [
+        (stage, precision, "inspector") for precision in ("fp32", "fp16") for stage in ("image", "click")
+    ]
+    assert told.count("it was never compiled here") == 4
+    assert "never compiled" not in command("build", both.path, cache=cache, **{TENSORRT: version})
+    told = command("verify", both.path, "--device", "cuda", "--strict", cache=cache, **{TENSORRT: version})
+    assert f"TensorRT {version} on cuda, fp32" in told
+    assert "passed" in told
+
+
+def test_every_engine_in_every_precision(both: Bundle, cache: Path) -> None:
+    told = command("verify", both.path, "--device", "cuda", "--all-engines", cache=cache)
+    assert sum("passed" in line or "proves nothing" in line for line in told.splitlines()) >= 4
+    assert "cannot run" not in told
+    assert "differs" not in told
+
+
+def test_a_mask_from_the_command_line(both: Bundle, cache: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (70, 50), "grey").save(tmp_path / "grey.png")
+    masks = []
+    for device, engine in (("cuda", "tensorrt"), ("cuda", "onnxruntime-cuda"), ("cpu", "onnxruntime")):
+        masks.append(tmp_path / f"{engine}.png")
+        wanted = ["--device", device, "--engine", engine, "--strict", "--out", masks[-1]]
+        command("segment", both.path, tmp_path / "grey.png", "--pos", "20,20", *wanted, cache=cache)
+    assert len({mask.read_bytes() for mask in masks}) == 1
+
+
+@pytest.mark.parametrize("engine", ["tensorrt", "onnxruntime-cuda"])
+def test_the_benchmark(both: Bundle, cache: Path, tmp_path: Path, engine: str) -> None:
+    wanted = [
+        "--engine",
+        engine,
+        "--precision",
+        "fp16",
+        "--strict",
+        "--clicks",
+        3,
+        "--images",
+        1,
+        "--image-size",
+        "50x70",
+    ]
+    files = ["--json", tmp_path / "new.json", "--html", tmp_path / "new.html"]
+    command("bench", both.path, "--device", "cuda", *wanted, *files, cache=cache)
+    report = read_report(tmp_path / "new.json")
+    assert (report.engine.name, report.engine.device, report.engine.precision) == (engine, "cuda", "fp16")
+    assert report.value("moved.click_up") == 16
+    assert report.value("moved.click_down") == PLANE
+    assert 0 < report.value("click.engine") < report.value("click.total")
+    assert report.value("vram.before") == 520
+    assert report.value("graph.click_ratio") is not None
+    assert "<svg" in (tmp_path / "new.html").read_text()
+
+
+@pytest.mark.slow
+def test_everything_that_is_marked_gpu(tmp_path: Path) -> None:
+    """What the tests on a GPU ask for holds on the stand-ins, so that a failure on a real GPU is the GPU's."""
+    options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "pytest"]
+    done = run("-m", "pytest", *options, "tests/gpu", env=environment(tmp_path / "cache", **{TORCH: "on"}), timeout=900)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert " skipped" not in done.stdout.splitlines()[-1]
+    assert " passed" in done.stdout.splitlines()[-1]

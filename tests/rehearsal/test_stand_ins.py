@@ -1,0 +1,107 @@
+"""The stand-ins take what the real libraries take: their names, arguments and refusals."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.attention import write_attention
+from tests.engines.fake_cuda import Error, Kind, Mode
+from tests.rehearsal.gpu import DEFAULT_STREAM, Gpu
+from tests.rehearsal.trt import SURFACES, Library, classes
+
+CALLS = sorted(name for name in dir(Gpu) if name.startswith("cuda") and inspect.isfunction(getattr(Gpu, name)))
+VERSIONS = {"10.16.1.11": "tensorrt-10.16.json", "11.4.0.106": "tensorrt-11.4.json"}
+
+
+@pytest.fixture(scope="module")
+def bindings() -> Any:
+    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
+        pytest.skip("cuda-python is not installed")
+    from cuda.bindings import runtime
+
+    return runtime
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_have_the_arguments_of_cuda_python(bindings: Any, name: str) -> None:
+    ours = list(inspect.signature(getattr(Gpu, name)).parameters)[1:]
+    assert ours == list(inspect.signature(getattr(bindings, name)).parameters)
+
+
+@pytest.mark.parametrize("ours", [Error, Kind, Mode], ids=lambda ours: ours.__name__)
+def test_numbers_are_those_of_cuda_python(bindings: Any, ours: Any) -> None:
+    theirs = {Error: bindings.cudaError_t, Kind: bindings.cudaMemcpyKind, Mode: bindings.cudaStreamCaptureMode}[ours]
+    assert {member.name: int(member) for member in ours} == {
+        member.name: int(getattr(theirs, member.name)) for member in ours
+    }
+
+
+def test_what_cuda_python_refuses() -> None:
+    gpu = Gpu()
+    _, stream = gpu.cudaStreamCreateWithFlags(1)
+    _, address = gpu.cudaMalloc(256)
+    for wrong in (
+        lambda: gpu.cudaMalloc(256.0),
+        lambda: gpu.cudaStreamSynchronize("1"),
+        lambda: gpu.cudaMemcpyAsync(address, address, 256, 3, stream),
+        lambda: gpu.cudaStreamBeginCapture(stream, 1),
+        lambda: gpu.cudaGetErrorName(2),
+        lambda: gpu.cudaGraphLaunch(stream, stream),
+    ):
+        with pytest.raises(TypeError):
+            wrong()
+    assert gpu.cudaMemsetAsync(address, 0, 256, DEFAULT_STREAM) == (Error.cudaSuccess,)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tensorrt_has_only_what_the_release_has(version: str) -> None:
+    names = json.loads((SURFACES / VERSIONS[version]).read_text())["names"]
+    for name, kind in classes(Library(version)).items():
+        given = {member for member in vars(kind) if not member.startswith("_")}
+        assert given <= set(names[name]) | {"device_memory_size_v2"}, name
+
+
+def test_tensorrts_enumerations_are_no_integers() -> None:
+    trt: Any = Library("10.16.1.11")
+    flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    assert int(flag) == 1
+    assert flag != 1
+    with pytest.raises(TypeError):
+        1 << flag
+    with pytest.raises(AttributeError):
+        _ = trt.BuilderFlag.REQUIRE_USER_ALLOCATION
+
+
+def test_plans_are_those_of_one_release(tmp_path: Path) -> None:
+    bundle = write_attention(tmp_path / "attention")
+    (graph,) = bundle.manifest.stages[0].graphs.values()
+    said: list[str] = []
+
+    def built(version: str) -> tuple[Any, Any]:
+        trt: Any = Library(version)
+
+        class Logger(trt.ILogger):  # type: ignore[misc]
+            def log(self, severity: Any, message: str) -> None:
+                said.append(message)
+
+        return trt, Logger()
+
+    trt, logger = built("11.4.0.106")
+    network = trt.Builder(logger).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert trt.OnnxParser(network, logger).parse_from_file(str(bundle.file(graph.file)))
+    config = trt.Builder(logger).create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    plan = bytes(trt.Builder(logger).build_serialized_network(network, config))
+    assert trt.Runtime(logger).deserialize_cuda_engine(plan).num_io_tensors == 2
+    assert trt.Runtime(logger).deserialize_cuda_engine(plan[:-100]) is None
+    other, logger = built("10.16.1.11")
+    assert other.Runtime(logger).deserialize_cuda_engine(plan) is None
+    assert said
+    with pytest.raises(TypeError):
+        other.Runtime(None)
