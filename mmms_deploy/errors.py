@@ -188,6 +188,10 @@ class MaskInputError(SessionError):
     """A mask that was put into a session has the wrong type, shape or values."""
 
 
+class SurfaceError(SessionError):
+    """A surface has no proper name, or there is none of that name."""
+
+
 class ClickError(SessionError):
     """A click is outside of the image or not a number."""
 

@@ -32,6 +32,7 @@ from mmms_deploy.inputs import LATER, ImageInputs, ModalityLike
 from mmms_deploy.resize import BoolArray, FloatArray, resize_above
 from mmms_deploy.result import Click, ClickResult, ImageTimings, Timings, checked_click
 from mmms_deploy.steps import MaskInput, Snapshot, Step, checked_mask
+from mmms_deploy.surfaces import Labels, Surface, Surfaces, checked_name, joined
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.tensorrt_build import Phase
@@ -43,11 +44,11 @@ HISTORY_LIMIT = 100
 
 
 class Session:
-    """Segments one object in one image by clicks.
+    """Segments the objects in one image by clicks.
 
-    Call :meth:`set_image` once an image, then :meth:`click` for every click. A session serves one annotator: it is not
-    made for concurrent use, but calls from several threads wait for each other, so that answers are never mixed up.
-    Sessions that share an engine work independently of each other.
+    Call :meth:`set_image` once an image, then :meth:`click` for every click, and :meth:`select` before the next object.
+    A session serves one annotator: it is not made for concurrent use, but calls from several threads wait for each
+    other, so that answers are never mixed up. Sessions that share an engine work independently of each other.
 
     Args:
         bundle: A bundle, or the path of one; its files are compared with their hashes (about a second per GB) when a
@@ -87,8 +88,8 @@ class Session:
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
         self._limit = history_limit
-        self._history: History[Snapshot] = History(Snapshot((), {}, None), history_limit)
-        self._result: ClickResult | None = None
+        self._surfaces = Surfaces(Snapshot((), {}, None), history_limit)
+        self._joined: Labels | None = None
         if engine is None or isinstance(engine, str):
             self._engine = open_engine(
                 self._bundle,
@@ -203,11 +204,12 @@ class Session:
                 self._inputs.change(modalities)
                 prepared = perf_counter()
                 self._run_image()
-                history = self._replayed()
+                blank = self._blank()
+                surfaces = self._surfaces.rebuilt(blank, lambda history: self._replayed(history, blank))
             except BaseException:
                 self._inputs.restore(before)
                 raise
-            self._history, self._result = history, None
+            self._surfaces, self._joined = surfaces, None
             return _image_timings(start, prepared)
 
     def _begin(
@@ -226,21 +228,20 @@ class Session:
         except BaseException:
             self._inputs.restore(before)
             raise
-        self._history = History(blank, self._limit)
-        self._result = None
+        self._surfaces = Surfaces(blank, self._limit)
+        self._joined = None
         return _image_timings(start, prepared)
 
     def _run_image(self) -> None:
         self._chain.ensure(Rate.IMAGE if self._inputs.awaited else Rate.MODALITY)
         self._runner.synchronize()
 
-    def _replayed(self) -> History[Snapshot]:
-        """Answer all clicks anew, undone ones included."""
-        current, newest = self._history.current, self._history.newest
-        history = History(self._blank(), self._limit)
-        for step in newest.steps:
+    def _replayed(self, old: History[Snapshot], blank: Snapshot) -> History[Snapshot]:
+        """Answer all clicks on a surface anew, undone ones included."""
+        history = History(blank, self._limit)
+        for step in old.newest.steps:
             history.push(self._after(history.current, step))
-        for _ in range(len(newest.steps) - len(current.steps)):
+        for _ in range(len(old.newest.steps) - len(old.current.steps)):
             history.undo()
         return history
 
@@ -303,15 +304,20 @@ class Session:
             return self._take(checked_mask(mask, size, self._manifest.size, self._manifest.clicks), start)
 
     def _take(self, step: Step, start: float) -> ClickResult:
-        snapshot = self._after(self._history.current, step)
+        history = self._surfaces.current.history
+        snapshot = self._after(history.current, step)
         result = self._answer(snapshot, start)
-        self._history.push(snapshot)
-        self._result = result
+        history.push(snapshot)
+        self._changed(result)
         return result
 
     def _after(self, current: Snapshot, step: Step) -> Snapshot:
         """Return what one more step leads to."""
         return self._with_mask(current, step) if isinstance(step, MaskInput) else self._answered(current, step)
+
+    @property
+    def _feeds_back(self) -> bool:
+        return any(link.output == self._probability_output for link in self._manifest.state)
 
     def _with_mask(self, current: Snapshot, step: MaskInput) -> Snapshot:
         for link in self._manifest.state:
@@ -356,7 +362,7 @@ class Session:
         """
         with self._lock:
             self._size()
-            return self._move(self._history.undo)
+            return self._move(self._surfaces.current.history.undo)
 
     def redo(self) -> ClickResult:
         """Bring back the click that was undone last; the network does not run.
@@ -370,36 +376,36 @@ class Session:
         """
         with self._lock:
             self._size()
-            return self._move(self._history.redo)
+            return self._move(self._surfaces.current.history.redo)
 
     def reset(self) -> None:
-        """Forget all clicks and undone clicks on this image; the image stays, and the network does not run.
+        """Forget all clicks and undone clicks on the current surface; the image stays, and the network does not run.
 
         Raises:
             NoImageError: No image was set.
         """
         with self._lock:
             self._size()
-            self._history = History(self._blank(), self._limit)
-            self._result = None
+            self._surfaces.reset()
+            self._joined = None
 
     @property
     def clicks(self) -> tuple[Click, ...]:
         """The clicks so far, oldest first."""
         with self._lock:
-            return self._history.current.clicks
+            return self._surfaces.current.history.current.clicks
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a click to undo."""
         with self._lock:
-            return self._history.can_undo
+            return self._surfaces.current.history.can_undo
 
     @property
     def can_redo(self) -> bool:
         """Whether there is an undone click to bring back."""
         with self._lock:
-            return self._history.can_redo
+            return self._surfaces.current.history.can_redo
 
     @property
     def result(self) -> ClickResult:
@@ -410,9 +416,7 @@ class Session:
         """
         with self._lock:
             self._size()
-            if self._result is None:
-                self._result = self._answer(self._history.current, perf_counter())
-            return self._result
+            return self._result_of(self._surfaces.current)
 
     @property
     def mask(self) -> BoolArray:
@@ -422,6 +426,82 @@ class Session:
             NoImageError: No image was set.
         """
         return self.result.mask
+
+    # --- several objects --------------------------------------------------------------------------------------------
+
+    def select(self, surface: str) -> ClickResult:
+        """Work on another object of the image: on a new one, or again on one that has clicks already.
+
+        Every surface has its own clicks, history and answer; :meth:`click`, :meth:`undo`, :attr:`mask` and the others
+        are about the current one. An image begins with the surface ``"1"``. Nothing runs.
+
+        A surface that lost pixels to others since it was worked on goes on from what is left of its mask, as in the
+        paper's protocol (its mask is read back from the joint mask). That is a step like :meth:`set_mask`, which
+        :meth:`undo` takes back.
+
+        Args:
+            surface: Its name.
+
+        Returns:
+            The answer to its clicks so far.
+
+        Raises:
+            NoImageError: No image was set.
+            SurfaceError: The name is no text, or empty.
+            EngineError: What is left of its mask could not be handed over; the surface before stays the current one.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            name = checked_name(surface)
+            known = self._surfaces.all.get(name)
+            if known is not None and known is not self._surfaces.current and self._feeds_back:
+                left = self._whose() == known.label
+                if not left[self._result_of(known).mask].all():
+                    step = checked_mask(left, size, self._manifest.size, self._manifest.clicks)
+                    snapshot = self._with_mask(known.history.current, step)
+                    known.result = self._answer(snapshot, start)
+                    known.history.push(snapshot)
+            self._surfaces.select(name)
+            return self._result_of(self._surfaces.current)
+
+    def remove(self, surface: str) -> None:
+        """Forget an object and its clicks; the one that changed last becomes the current one if it was that.
+
+        Args:
+            surface: Its name.
+
+        Raises:
+            NoImageError: No image was set.
+            SurfaceError: There is none of that name.
+        """
+        with self._lock:
+            self._size()
+            self._surfaces.remove(surface)
+            self._joined = None
+
+    @property
+    def surface(self) -> str:
+        """Name of the surface that is worked on."""
+        with self._lock:
+            return self._surfaces.name
+
+    @property
+    def surfaces(self) -> Mapping[str, int]:
+        """The label of every surface by name, oldest first; no label is given twice on an image."""
+        with self._lock:
+            return {name: surface.label for name, surface in self._surfaces.all.items()}
+
+    @property
+    def labels(self) -> Labels:
+        """(H0, W0) int32, read-only: whose a pixel is, 0 for no surface's; where they overlap, that which changed last.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            self._size()
+            return self._whose()
 
     # --- the session itself -----------------------------------------------------------------------------------------
 
@@ -454,7 +534,7 @@ class Session:
             if self._closed:
                 return
             self._closed = True
-            self._history = History(Snapshot((), {}, None))
+            self._surfaces = Surfaces(Snapshot((), {}, None), self._limit)
             self._runner.close()
             if self._owns_engine:
                 self._engine.close()
@@ -494,9 +574,26 @@ class Session:
         start = perf_counter()
         snapshot = step()
         # Forgotten first: should fetching the answer fail, the old one must not pass for the current one.
-        self._result = None
-        self._result = self._answer(snapshot, start)
-        return self._result
+        self._changed(None)
+        result = self._answer(snapshot, start)
+        self._changed(result)
+        return result
+
+    def _changed(self, result: ClickResult | None) -> None:
+        self._surfaces.changed(result)
+        self._joined = None
+
+    def _result_of(self, surface: Surface) -> ClickResult:
+        if surface.result is None:
+            surface.result = self._answer(surface.history.current, perf_counter())
+        return surface.result
+
+    def _whose(self) -> Labels:
+        """Return the map of labels, made anew when a surface changed."""
+        if self._joined is None:
+            surfaces = sorted(self._surfaces.all.values(), key=lambda surface: surface.changed)
+            self._joined = joined([(s.label, self._result_of(s).mask) for s in surfaces if s.changed], self._size())
+        return self._joined
 
     def _answer(self, snapshot: Snapshot, start: float) -> ClickResult:
         """Fetch a snapshot's answer and bring its mask to the image's size."""

@@ -77,6 +77,25 @@ def test_a_changed_modality_answers_the_clicks_anew(session: Session, modal: Bun
     check(session.click(40, 30), reference(modal, CLICKS[:2], feature=0.5))
 
 
+def test_a_changed_modality_answers_every_surface_anew(session: Session, modal: Bundle) -> None:
+    session.set_image(GREY, depth=np.zeros(SIZE), event=EVENT)
+    answer(session, CLICKS[:1])
+    session.select("other")
+    answer(session, CLICKS[1:])
+    session.set_modalities(depth=DEPTH)
+    assert (session.surface, dict(session.surfaces)) == ("other", {"1": 1, "other": 2})
+    check(session.result, reference(modal, CLICKS[1:], feature=0.5))
+    owned = session.labels == 2
+    np.testing.assert_array_equal(owned, session.mask)
+    check(session.undo(), reference(modal, CLICKS[1:2], feature=0.5))
+    session.redo()
+    expected = reference(modal, CLICKS[:1], feature=0.5)
+    session.select("1")
+    if (owned & (expected > modal.manifest.clicks.threshold)).any():
+        session.undo()  # it went on from what is left of its mask
+    check(session.result, expected)
+
+
 def test_undo_stays_limited_after_a_change(modal: Bundle) -> None:
     with Session(modal, history_limit=1) as session:
         session.set_image(GREY, depth=DEPTH, event=EVENT)
