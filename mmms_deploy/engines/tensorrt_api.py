@@ -108,6 +108,17 @@ def describe(trt: Any) -> Library:
     return Library(_TITLES[RTX if rtx else TENSORRT], str(trt.__version__), ahead_of_time=rtx)
 
 
+def create(kind: Any, *arguments: Any) -> Any:
+    """Return a new object of a class of the library; None when the library has none to give, as its functions do.
+
+    Its constructors raise ``TypeError`` then ("factory function returned nullptr").
+    """
+    try:
+        return kind(*arguments)
+    except TypeError:
+        return None
+
+
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 

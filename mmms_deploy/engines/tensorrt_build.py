@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmms_deploy.bundle import Precision
-from mmms_deploy.engines.tensorrt_api import Messages, describe, listening, logger
+from mmms_deploy.engines.tensorrt_api import Messages, create, describe, listening, logger
 from mmms_deploy.engines.tensorrt_inspect import (
     Kernel,
     PlanReport,
@@ -171,10 +171,10 @@ def _build(
 ) -> Built:
     start = time.perf_counter()
     with listening(trt) as messages:
-        builder = _made(trt.Builder(logger(trt)), trt, stage, messages)
+        builder = _made(create(trt.Builder, logger(trt)), trt, stage, messages)
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(flags)
-        _parse(trt, network, file, stage)
+        _parse(trt, network, file, stage, messages)
         facts = read_network(trt, network)
         config = builder.create_builder_config()
         _configure(trt, config, every_click, options)
@@ -201,8 +201,8 @@ def _build(
     return Built(plan, report, seconds, kept)
 
 
-def _parse(trt: Any, network: Any, file: Path, stage: str) -> None:
-    parser = trt.OnnxParser(network, logger(trt))
+def _parse(trt: Any, network: Any, file: Path, stage: str, messages: Messages) -> None:
+    parser = _made(create(trt.OnnxParser, network, logger(trt)), trt, stage, messages)
     if parser.parse_from_file(str(file)):
         return
     faults = []
@@ -272,7 +272,7 @@ def _timing_cache(trt: Any, config: Any, kept: bytes | None, stage: str) -> Any:
 
 def _inspect(trt: Any, plan: bytes, stage: str, messages: Messages) -> tuple[tuple[Kernel, ...], int | None]:
     """Load a plan that was just built, and ask it what it consists of and how much scratch memory it wants."""
-    runtime = _made(trt.Runtime(logger(trt)), trt, stage, messages)
+    runtime = _made(create(trt.Runtime, logger(trt)), trt, stage, messages)
     engine = _made(runtime.deserialize_cuda_engine(plan), trt, stage, messages)
     inspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)

@@ -12,7 +12,7 @@ from mmms_deploy.engines.cuda_executor import TensorIO
 from mmms_deploy.engines.cuda_options import CudaOptions
 from mmms_deploy.engines.devices import require_gpu
 from mmms_deploy.engines.protocol import EngineInfo
-from mmms_deploy.engines.tensorrt_api import Messages, describe, listening, load_tensorrt, logger
+from mmms_deploy.engines.tensorrt_api import Messages, create, describe, listening, load_tensorrt, logger
 from mmms_deploy.engines.tensorrt_build import BuildOptions, OnPhase
 from mmms_deploy.engines.tensorrt_inspect import PlanReport
 from mmms_deploy.engines.tensorrt_plans import StagePlan, plans
@@ -77,7 +77,7 @@ class TensorRtCuda(CudaEngine):
             )
             cuda.activate()
             # One for all plans, which share what it loads.
-            runtime = trt.Runtime(logger(trt))
+            runtime = create(trt.Runtime, logger(trt))
             if runtime is None:
                 raise EngineUnavailableError(
                     f"{about} cannot be started", expected="its runtime", fix="run mmms-doctor"

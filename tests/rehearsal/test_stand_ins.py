@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from mmms_deploy.bundle import Precision
+from mmms_deploy.engines.tensorrt_build import BuildOptions, build_plan
+from mmms_deploy.errors import PlanBuildError
 from tests.engines.attention import write_attention
 from tests.engines.fake_cuda import Error, Kind, Mode
 from tests.rehearsal.gpu import DEFAULT_STREAM, Gpu
@@ -105,3 +108,29 @@ def test_plans_are_those_of_one_release(tmp_path: Path) -> None:
     assert said
     with pytest.raises(TypeError):
         other.Runtime(None)
+
+
+@pytest.mark.parametrize("name", ["Builder", "OnnxParser", "Runtime"])
+def test_a_constructor_that_gives_nothing_is_a_named_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The real ones raise TypeError where everything else returns None."""
+    trt: Any = Library("11.4.0.106")
+    trt.__name__ = f"tensorrt without {name}"
+    bundle = write_attention(tmp_path / "attention")
+    (graph,) = bundle.manifest.stages[0].graphs.values()
+
+    def nothing(*arguments: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(trt, name, nothing)
+    with pytest.raises(PlanBuildError, match=r"TensorRT 11\.4\.0\.106 cannot compile stage 'click'"):
+        build_plan(
+            trt,
+            bundle.file(graph.file),
+            stage="click",
+            precision=Precision.FP16,
+            every_click=True,
+            options=BuildOptions(),
+            activate=lambda: None,
+        )
