@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import io
 import warnings
 
 import click
 import pytest
 from click.testing import Result
+from rich.console import Console
 
-from mmms_deploy.commands.common import EXIT_ERROR, EXIT_INTERRUPTED, user_errors
+from mmms_deploy.commands import common
+from mmms_deploy.commands.common import EXIT_ERROR, EXIT_INTERRUPTED, opening, user_errors
+from mmms_deploy.engines.tensorrt_build import Phase
 from mmms_deploy.errors import ClickError, MMMSDeployWarning
 from tests.commands.invoke import invoke
 
@@ -62,3 +66,22 @@ def test_usage_errors_are_clicks() -> None:
 
 def test_faults_of_the_package_keep_their_traceback() -> None:
     assert isinstance(run(RuntimeError("a bug")).exception, RuntimeError)
+
+
+def test_what_is_compiled_while_something_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(common, "err_console", Console(file=terminal, force_terminal=True, width=80))
+    with opening("opening the bundle") as on_progress:
+        for done in range(3):
+            on_progress(Phase("image", "Building [engine]", 0, done, 3))
+            on_progress(Phase("image", "Timing", 1, done, 4))
+        on_progress(Phase("image", "Timing", 1, 4, 4, finished=True))
+        shown = terminal.getvalue()
+        on_progress(Phase("image", "Building [engine]", 0, 3, 3, finished=True))
+        on_progress(Phase("image", "never heard of", 0, 1, 1, finished=True))
+        terminal.truncate(0)
+        on_progress(Phase("click", "Building [engine]", 0, 0, 3))
+    for line in ("opening the bundle", "image: Building [engine]", "  image: Timing"):
+        assert line in shown
+    assert "click: Building" in terminal.getvalue()
+    assert "image: " not in terminal.getvalue(), "what is over is not shown any more"
