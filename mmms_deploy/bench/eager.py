@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from copy import copy
-from dataclasses import dataclass
+from copy import copy, deepcopy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,16 +27,18 @@ class Form:
     """A way of using PyTorch.
 
     Attributes:
-        precision: What it computes in; less than float32 by ``torch.autocast``.
+        precision: What it computes in; less than float32 by ``torch.autocast``, unless ``weights`` says otherwise.
         compiled: Whether by ``torch.compile``, with its default settings.
+        weights: Whether weights and inputs are converted once instead, which spares every call the casts.
     """
 
     precision: Precision = Precision.FP32
     compiled: bool = False
+    weights: bool = False
 
     def __str__(self) -> str:
         reduced = "" if self.precision is Precision.FP32 else f" {self.precision}"
-        return f"{'compiled' if self.compiled else 'eager'}{reduced}"
+        return f"{'compiled' if self.compiled else 'eager'}{reduced}{' weights' if self.weights else ''}"
 
     @property
     def key(self) -> str:
@@ -44,12 +46,22 @@ class Form:
         return "eager" if self == Form() else f"eager.{str(self).replace(' ', '_')}"
 
 
-def forms(info: EngineInfo) -> list[Form]:
-    """Return the ways of using PyTorch that stand beside an engine: all that fit it on a GPU, the plainest on a CPU."""
+def forms(info: EngineInfo, *, compiled: bool = True) -> list[Form]:
+    """Return the ways of using PyTorch that stand beside an engine, the plainest first.
+
+    Args:
+        info: The engine. On a CPU it is the plainest alone; on a GPU also float16 and the engine's own precision.
+        compiled: Whether those by ``torch.compile``, which takes minutes, are among them.
+    """
     if info.device == "cpu":
         return [Form()]
-    precisions = dict.fromkeys((Precision.FP32, info.precision))
-    return [Form(precision, compiled) for precision in precisions for compiled in (False, True)]
+    found = [Form()]
+    for precision in dict.fromkeys((Precision.FP16, info.precision)):
+        if precision is not Precision.FP32:
+            found += [Form(precision), Form(precision, weights=True)]
+    if compiled:
+        found += [replace(form, compiled=True) for form in (found[0], found[-1]) if form.precision is info.precision]
+    return found
 
 
 class EagerMMMS:
@@ -81,6 +93,7 @@ class EagerMMMS:
             )
         self._torch = torch
         self._device = device
+        self._dtype = torch.float32
         self.form = Form()
         torch.set_num_threads(threads)
         config = parse_description(description, manifest.name)
@@ -88,7 +101,11 @@ class EagerMMMS:
         self._network = random_network(config, manifest.provenance.random_seed or 0)
         if manifest.trained and _load_demo(self._network, manifest):
             self.weights = "the checkpoint's weights"
-        self._network.to(device)
+        try:
+            self._network.to(device)
+        except RuntimeError as error:
+            first = str(error).strip().partition("\n")[0]
+            raise NotMeasuredError(f"PyTorch {torch.__version__} cannot use {device}: {first}") from error
         self._image_part, self._click_part = self._network.features, self._network.respond
         # Sizes and preparation are the network's own: a deployed graph may have taken the normalisation in.
         self._config = config
@@ -97,13 +114,20 @@ class EagerMMMS:
         self._rows = torch.arange(height, dtype=torch.float32, device=device)[:, None]
 
     def variant(self, form: Form) -> EagerMMMS:
-        """Return the same network, weights shared, used in another way; it is compiled when it is used first."""
+        """Return the same network used in another way; it is compiled when it is used first."""
         other = copy(self)
         other.form = form
+        if form.weights:
+            other._dtype = self._reduced(form.precision)
+            other._network = deepcopy(self._network).to(other._dtype)
+        other._image_part, other._click_part = other._network.features, other._network.respond
         if form.compiled:
-            other._image_part = self._torch.compile(self._network.features)
-            other._click_part = self._torch.compile(self._network.respond)
+            other._image_part = self._torch.compile(other._image_part)
+            other._click_part = self._torch.compile(other._click_part)
         return other
+
+    def _reduced(self, precision: Precision) -> Any:
+        return {Precision.FP16: self._torch.float16, Precision.BF16: self._torch.bfloat16}[precision]
 
     @property
     def version(self) -> str:
@@ -154,7 +178,7 @@ class EagerMMMS:
             }
             interaction = torch.stack([channels[name] for name in rule.channels])[None]
             with self._cast():
-                logits = self._click_part(self._features, interaction)
+                logits = self._click_part(self._features, interaction.to(self._dtype))
             probability = torch.sigmoid(logits.float())
             self._previous = probability[0, 0]
             mask = torch.nn.functional.interpolate(
@@ -167,13 +191,13 @@ class EagerMMMS:
             return answer
 
     def _tensor(self, array: npt.NDArray[np.float32]) -> Tensor:
-        return self._torch.from_numpy(array).to(self._device)
+        return self._torch.from_numpy(array).to(self._device, self._dtype)
 
     def _cast(self) -> AbstractContextManager[object]:
-        """Compute in the form's precision where PyTorch finds that safe, which is how one uses it."""
-        if self.form.precision is Precision.FP32:
+        """Compute in the form's precision where PyTorch finds that safe, which is how one uses it first."""
+        if self.form.precision is Precision.FP32 or self.form.weights:
             return nullcontext()
-        dtype = {Precision.FP16: self._torch.float16, Precision.BF16: self._torch.bfloat16}[self.form.precision]
+        dtype = self._reduced(self.form.precision)
         context: AbstractContextManager[object] = self._torch.autocast(self._device, dtype=dtype)
         return context
 

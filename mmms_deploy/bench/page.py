@@ -109,7 +109,10 @@ def _beside(report: Report) -> list[Bar]:
         ("click.mean", "this engine, a click", "a"),
         ("click.amortised", "this engine, image spread over clicks", "a"),
         ("eager.click", "PyTorch eager, this machine", "b"),
+        ("eager.eager_fp16.click", "PyTorch eager fp16, this machine", "b"),
+        ("eager.eager_fp16_weights.click", "PyTorch eager fp16 weights", "b"),
         ("eager.compiled.click", "PyTorch compiled, this machine", "b"),
+        ("eager.compiled_fp16_weights.click", "PyTorch compiled fp16 weights", "b"),
     ):
         value = report.value(key)
         if value is not None:

@@ -50,6 +50,7 @@ from mmms_deploy.engines.cuda_engine import CudaEngine
 from mmms_deploy.engines.devices import require_gpu
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.select import choose, open_engine
+from mmms_deploy.engines.tensorrt_build import OnPhase, Phase
 from mmms_deploy.errors import EngineError, MMMSDeployError
 
 _WARM_UP = 5
@@ -74,7 +75,8 @@ class Settings:
         clicks: Clicks on an image; the papers average over 30.
         images: Images.
         image_size: (H0, W0) of the images in pixels.
-        eager: Whether eager PyTorch is measured beside it, where it is installed.
+        eager: Whether PyTorch is measured beside it, where it is installed.
+        compiled: Whether ``torch.compile`` is measured too, on a GPU; it takes minutes.
         sweep: Whether clicks are measured on every number of threads, too.
         matrix: Rows and columns of the matrices whose product is the machine's peak.
     """
@@ -88,11 +90,12 @@ class Settings:
     images: int = 3
     image_size: tuple[int, int] = (1080, 1920)
     eager: bool = True
+    compiled: bool = True
     sweep: bool = False
     matrix: int = SIZE
 
-    def open(self, bundle: Bundle, threads: int | None = None) -> Engine:
-        """Open the engine that is asked for."""
+    def open(self, bundle: Bundle, threads: int | None = None, on_progress: OnPhase | None = None) -> Engine:
+        """Open the engine that is asked for; ``on_progress`` is told of every step of compiling it."""
         return open_engine(
             bundle,
             device=self.device,
@@ -100,6 +103,7 @@ class Settings:
             precision=self.precision,
             threads=threads or self.threads,
             strict=self.strict,
+            on_progress=on_progress,
         )
 
 
@@ -125,9 +129,15 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
     vram = _vram(bundle, settings)
     pictures = make_pictures(bundle.manifest, settings.images + 1, settings.clicks, settings.image_size)
     on_progress("loading the engine", 1, 3)
+    compiling: list[str] = []
+
+    def on_phase(phase: Phase) -> None:
+        compiling.append(phase.stage)
+        on_progress(f"compiling {phase.stage}: {phase.name}", phase.done, max(1, phase.total))
+
     with memory.phase("engine", "loading the engine"):
         start = perf_counter()
-        engine = settings.open(bundle)
+        engine = settings.open(bundle, on_progress=on_phase)
         loaded = 1e3 * (perf_counter() - start)
     if vram is not None:
         vram.loaded()
@@ -161,7 +171,7 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
         ),
         stages=tuple(stage.name for stage in bundle.manifest.stages),
         metrics=tuple(metrics),
-        notes=_notes(bundle, machine),
+        notes=_notes(bundle, machine, tuple(dict.fromkeys(compiling))),
     )
 
 
@@ -266,6 +276,7 @@ def _eager(
 ) -> tuple[bool, list[Metric]]:
     """Return whether PyTorch is there, and what it measured."""
     every = forms(engine.info)
+    wanted = forms(engine.info, compiled=settings.compiled)
     steps = eager_steps(settings.clicks)
     on_progress(_beside_what(every[0]), 0, steps)
     try:
@@ -276,6 +287,9 @@ def _eager(
         return False, [metric for form in every for metric in _no_eager(form, error.given)]
     metrics = []
     for form in every:
+        if form not in wanted:
+            metrics += _no_eager(form, "switched off with --no-compiled")
+            continue
         what, numbers = _beside_what(form), iter(range(1, 1 + steps))
         on_progress(what, 0, steps)
         try:
@@ -289,14 +303,15 @@ def _eager(
         except MMMSDeployError:
             raise
         except Exception as error:
-            # PyTorch's compilers raise types of their own, and what they need (Triton, a C compiler) may be missing.
-            if form == eager.form:
-                raise
-            metrics += _no_eager(
-                form, f"PyTorch failed: {type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
-            )
+            # PyTorch's compilers raise types of their own, and what they need (Triton, a C compiler) may be missing; so
+            # may kernels for this GPU. What else was measured is not lost for that.
+            metrics += _no_eager(form, f"PyTorch failed: {_first_line(error)}")
     eager.close()
     return True, metrics
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
 
 
 def _beside_what(form: Form) -> str:
@@ -371,8 +386,13 @@ def _engine_facts(info: EngineInfo) -> EngineFacts:
     )
 
 
-def _notes(bundle: Bundle, machine: MachineFacts) -> tuple[str, ...]:
+def _notes(bundle: Bundle, machine: MachineFacts, compiled: tuple[str, ...]) -> tuple[str, ...]:
     notes = []
+    if compiled:
+        notes.append(
+            f"Compiled in this run: {', '.join(compiled)}. Loading took longer than it will the next time, and more of"
+            " the GPU's memory may be held; mmms-build compiles beforehand."
+        )
     if not bundle.manifest.trained:
         notes.append("The weights are random: the times are those of a trained network, the masks mean nothing.")
     if machine.others is not None and machine.others > _BUSY:

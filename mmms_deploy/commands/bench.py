@@ -53,6 +53,9 @@ Examples:
     help="Size of the images in pixels, height first.",
 )
 @click.option("--eager/--no-eager", default=True, help="Measure eager PyTorch beside it, where it is installed.")
+@click.option(
+    "--compiled/--no-compiled", default=True, help="Measure torch.compile too, on a GPU; compiling takes minutes."
+)
 @click.option("--sweep", type=click.Choice(["threads"]), help="Also measure clicks on 1 thread up to all cores.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results here, with all samples.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write a page with plots here.")
@@ -87,6 +90,7 @@ def main(
     images: int,
     image_size: tuple[int, int],
     eager: bool,
+    compiled: bool,
     sweep: str | None,
     json_file: Path | None,
     html_file: Path | None,
@@ -125,6 +129,7 @@ def main(
         images=images,
         image_size=image_size,
         eager=eager,
+        compiled=compiled,
         sweep=sweep is not None,
     )
     old = None if old_file is None else read_report(old_file)

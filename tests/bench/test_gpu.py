@@ -236,13 +236,21 @@ def test_without_a_gpu_it_is_the_error_of_a_session(paint: Bundle, gpu: ClockedC
 def test_what_stands_beside_an_engine(paint: Bundle, gpu: ClockedCuda) -> None:
     with Session(paint, device="cuda") as session:
         info = session.engine
-    assert [str(form) for form in forms(info)] == ["eager", "compiled"]
-    assert [form.key for form in forms(replace(info, precision=Precision.FP16))] == [
+    assert [form.key for form in forms(info)] == [
         "eager",
-        "eager.compiled",
         "eager.eager_fp16",
-        "eager.compiled_fp16",
+        "eager.eager_fp16_weights",
+        "eager.compiled",
     ]
+    half = replace(info, precision=Precision.FP16)
+    assert [str(form) for form in forms(half)] == [
+        "eager",
+        "eager fp16",
+        "eager fp16 weights",
+        "compiled fp16 weights",
+    ]
+    assert len(forms(half, compiled=False)) == 3
+    assert len(forms(replace(info, precision=Precision.BF16))) == 6
     assert forms(replace(info, device="cpu")) == [Form()]
 
 
@@ -261,7 +269,8 @@ def test_other_forms_answer_as_the_eager_one(paint: Bundle, monkeypatch: pytest.
     manifest = described(paint)
     (picture,) = make_pictures(manifest, 1, 3, (50, 70))
     plain = EagerMMMS(manifest, 1)
-    others = [plain.variant(Form(compiled=True)), plain.variant(Form(Precision.BF16))]
+    half = plain.variant(Form(Precision.FP16, weights=True))
+    others = [plain.variant(Form(compiled=True)), plain.variant(Form(Precision.BF16)), half]
     for one in (plain, *others):
         one.set_image(picture)
         for point in picture.clicks:
@@ -269,6 +278,7 @@ def test_other_forms_answer_as_the_eager_one(paint: Bundle, monkeypatch: pytest.
     assert len(compiled) == 2
     np.testing.assert_array_equal(others[0].probability, plain.probability)
     assert 0 < np.abs(others[1].probability - plain.probability).max() < 0.05
+    assert 0 < np.abs(half.probability - plain.probability).max() < 0.05
     plain.close()
 
 
@@ -279,7 +289,7 @@ def test_a_form_that_pytorch_cannot_do_says_why(paint: Bundle, monkeypatch: pyte
         raise RuntimeError("Triton is missing\nand more")
 
     monkeypatch.setattr(torch, "compile", lambda function: refuse)
-    monkeypatch.setattr(run, "forms", lambda info: [Form(), Form(compiled=True)])
+    monkeypatch.setattr(run, "forms", lambda info, compiled=True: [Form(), Form(compiled=True)][: 1 + compiled])
     settings = replace(SMALL, device="cpu", clicks=2, images=1)
     pictures = make_pictures(paint.manifest, 2, 2, (40, 60))
     monkeypatch.setattr(paint, "manifest", described(paint))
@@ -289,6 +299,28 @@ def test_a_form_that_pytorch_cannot_do_says_why(paint: Bundle, monkeypatch: pyte
     assert told
     assert len(by_key["eager.click_ratio"].samples) == 2
     assert by_key["eager.compiled.click_ratio"].why == "PyTorch failed: RuntimeError: Triton is missing"
+
+
+def test_a_gpu_that_pytorch_cannot_use_loses_nothing_else(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyTorch fails that has no kernels for this GPU."""
+    torch = pytest.importorskip("torch")
+
+    def refuse(*given: object, **asked: object) -> None:
+        raise RuntimeError("no kernel image is available\nfor execution on the device")
+
+    manifest = described(paint)
+    monkeypatch.setattr(paint, "manifest", manifest)
+    pictures = make_pictures(manifest, 2, 2, (40, 60))
+    settings = replace(SMALL, device="cpu", clicks=2, images=1)
+    for target, name, why in (
+        (torch, "inference_mode", "PyTorch failed: RuntimeError: no kernel image is available"),
+        (torch.nn.Module, "to", f"PyTorch {torch.__version__} cannot use cpu: no kernel image is available"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, refuse)
+            with closing(open_engine(paint, device="cpu", engine="onnxruntime", threads=1)) as engine:
+                _, metrics = run._eager(paint, engine, pictures, settings, lambda what, done, total: None)
+        assert {metric.why for metric in metrics} == {why}
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------

@@ -78,10 +78,13 @@ def answers(eager: EagerMMMS, bundle: Bundle) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
-def test_pytorch_answers_as_on_the_cpu(on_gpu: EagerMMMS, cell448: Bundle, precision: Precision) -> None:
+FORMS = (Form(), Form(Precision.FP16), Form(Precision.FP16, weights=True))
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_pytorch_answers_as_on_the_cpu(on_gpu: EagerMMMS, cell448: Bundle, form: Form) -> None:
     expected = answers(EagerMMMS(cell448.manifest, 1), cell448)
-    for ours, theirs in zip(answers(on_gpu.variant(Form(precision)), cell448), expected, strict=True):
+    for ours, theirs in zip(answers(on_gpu.variant(form), cell448), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=5e-2)
         assert np.mean(np.abs(ours - theirs)) < 5e-3
     on_gpu.close()

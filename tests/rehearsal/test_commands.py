@@ -93,6 +93,8 @@ def test_the_benchmark(both: Bundle, cache: Path, tmp_path: Path, engine: str) -
     command("bench", both.path, "--device", "cuda", *wanted, *files, cache=cache)
     report = read_report(tmp_path / "new.json")
     assert (report.engine.name, report.engine.device, report.engine.precision) == (engine, "cuda", "fp16")
+    compiled = [note for note in report.notes if note.startswith("Compiled in this run: image, click.")]
+    assert len(compiled) == (engine == "tensorrt")
     assert report.value("moved.click_up") == 16
     assert report.value("moved.click_down") == PLANE
     assert 0 < report.value("click.engine") < report.value("click.total")
