@@ -40,7 +40,7 @@ def main(as_json: bool) -> None:
     """Say what of this machine mmms-deploy can use: processor, GPUs, driver, libraries, engines.
 
     For every engine that does not work, says why and which command mends it. Needs no bundle, downloads nothing, and
-    allocates nothing on a GPU. Exits with 1 when no engine works.
+    leaves nothing on a GPU. Exits with 1 when no engine works.
     """
     import msgspec
 

@@ -104,7 +104,7 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 def examine() -> Health:
-    """Look at this machine; a library is imported, but nothing is allocated on a GPU."""
+    """Look at this machine; libraries are imported, and nothing stays on a GPU."""
     found = probe()
     packages = _packages()
     conflicts = []
@@ -197,18 +197,38 @@ def _onnxruntime(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
 def _onnxruntime_cuda(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
     from mmms_deploy.engines.onnxruntime_binding import CUDA
     from mmms_deploy.engines.onnxruntime_cpu import import_onnxruntime
-    from mmms_deploy.engines.onnxruntime_cuda import preload
+    from mmms_deploy.engines.onnxruntime_libraries import preload, try_provider
 
     ort = import_onnxruntime()
     missing = preload(ort)
     _require_provider(ort, CUDA.provider)
+    fix = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+    made_for, runs = getattr(ort, "cuda_version", "") or "", "" if gpu is None else gpu.cuda
+    if made_for and runs and _major(made_for) > _major(runs):
+        raise EngineUnavailableError(
+            f"ONNX Runtime {ort.__version__} is for CUDA {made_for}, and the driver runs CUDA {runs} at most",
+            expected="a driver for that CUDA",
+            fix=f"update the NVIDIA driver to one for CUDA {made_for}",
+        )
     if missing:
         raise EngineUnavailableError(
             f"libraries of CUDA are missing: {missing}",
             expected="CUDA and cuDNN as onnxruntime-gpu was built for",
-            fix='pip install "onnxruntime-gpu[cuda,cudnn]"',
+            fix=fix,
+        )
+    # Whatever the packages say: the provider is loaded only now, and says why not on standard error.
+    ort.set_default_logger_severity(4)
+    refused = try_provider(ort, CUDA.provider, 0 if gpu is None else gpu.ordinal)
+    if refused:
+        raise EngineUnavailableError(
+            f"ONNX Runtime {ort.__version__} cannot use the GPU: {refused}", expected="its CUDA provider", fix=fix
         )
     return f"ONNX Runtime {ort.__version__} on {gpu}", can, "", ""
+
+
+def _major(version: str) -> int:
+    number = version.partition(".")[0]
+    return int(number) if number.isdigit() else 0
 
 
 def _require_provider(ort: Any, provider: str) -> None:

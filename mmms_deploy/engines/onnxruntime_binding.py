@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from warnings import warn
 
 from mmms_deploy.engines.cuda_executor import TensorIO
-from mmms_deploy.errors import EngineError
+from mmms_deploy.errors import EngineError, MMMSDeployWarning
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 
@@ -30,6 +31,8 @@ class Place:
 
 
 CUDA = Place("CUDAExecutionProvider", "cuda", graphs=True)
+_NO_GRAPH = "-1"
+"""The number of a run that is not recorded."""
 
 
 class OnnxRuntimeProgram:
@@ -46,6 +49,7 @@ class OnnxRuntimeProgram:
         weights: Bytes of its weights.
         placed: How many nodes lie on which provider.
         ordinal: Number of the GPU.
+        strict: Whether a run that cannot be recorded is an error.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class OnnxRuntimeProgram:
         weights: int,
         placed: Counter[str],
         ordinal: int = 0,
+        strict: bool = False,
     ) -> None:
         self.stage = stage
         self.place = place
@@ -71,6 +76,7 @@ class OnnxRuntimeProgram:
         self.placed = placed
         self.run = run
         self.ordinal = ordinal
+        self.strict = strict
         self._ort = ort
         self._session: Any = session
         self._numbers = itertools.count(1)
@@ -84,11 +90,16 @@ class OnnxRuntimeProgram:
         """Return a new IO binding, with a CUDA graph of its own when there are any."""
         if self._session is None:
             raise EngineError("this engine is closed", expected="an open engine", fix="open the bundle again")
+        return OnnxRuntimeExecutor(self, self._session, str(next(self._numbers)) if self.record else _NO_GRAPH)
+
+    def run_options(self, number: str) -> Any:
+        """Return the options of a run, given the number of its CUDA graph."""
         options = self._ort.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)) if self.record else "-1")
-        # The session waits when it fetches the answer.
+        options.add_run_config_entry("gpu_graph_id", number)
+        # The session waits when it fetches the answer. ONNX Runtime up to 1.26 waits for a replayed graph all the same
+        # (https://github.com/microsoft/onnxruntime/pull/28686).
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        return OnnxRuntimeExecutor(self, self._session, options)
+        return options
 
     def close(self) -> None:
         """Let go of the session."""
@@ -96,18 +107,20 @@ class OnnxRuntimeProgram:
 
 
 class OnnxRuntimeExecutor:
-    """An IO binding to fixed addresses."""
+    """An IO binding to fixed addresses, and the CUDA graph with a number of its own."""
 
-    def __init__(self, program: OnnxRuntimeProgram, session: Any, options: Any) -> None:
+    def __init__(self, program: OnnxRuntimeProgram, session: Any, number: str) -> None:
         self._program = program
         self._session = session
-        self._options = options
+        self._options = program.run_options(number)
         self._binding = session.io_binding()
+        self._records = program.record
+        self._ran = False
 
     @property
     def is_graph(self) -> bool:
         """Whether ONNX Runtime records its runs."""
-        return self._program.record
+        return self._records
 
     def lend(self, address: int) -> None:
         """Do nothing: ONNX Runtime has an arena of its own."""
@@ -120,18 +133,45 @@ class OnnxRuntimeExecutor:
         bind(name, program.place.device, program.ordinal, io.dtype, list(io.shape), address)
 
     def enqueue(self, stream: Any) -> None:
-        """Ask for one run, on the one stream that the session was made for."""
+        """Ask for one run, on the one stream that the session was made for.
+
+        Warns:
+            MMMSDeployWarning: The first run cannot be recorded, and this and the others are sequences.
+        """
         program = self._program
         if int(stream) != program.stream:
             raise ValueError("ONNX Runtime executes on the stream that its session was made for")
         try:
-            program.run(lambda: self._session.run_with_iobinding(self._binding, self._options))
+            self._run()
         except Exception as error:  # ONNX Runtime's own types have no common base class
-            raise EngineError(
-                f"ONNX Runtime failed in stage {program.stage!r}: {error}",
-                expected="a stage that runs",
-                fix="check the GPU's free memory; mmms-verify tells whether the bundle is intact",
-            ) from error
+            if not self._records or self._ran or program.strict:
+                raise self._failed(error) from error
+            self._run_unrecorded(error)
+        self._ran = True
+
+    def _run(self) -> None:
+        self._program.run(lambda: self._session.run_with_iobinding(self._binding, self._options))
+
+    def _run_unrecorded(self, refusal: Exception) -> None:
+        """Run after a recording that failed, which ONNX Runtime ends by itself."""
+        self._records = False
+        self._options = self._program.run_options(_NO_GRAPH)
+        try:
+            self._run()
+        except Exception as error:
+            raise self._failed(error) from refusal
+        warn(
+            f"stage {self._program.stage!r} runs as a sequence of operations, not as one CUDA graph: {refusal}",
+            MMMSDeployWarning,
+            stacklevel=2,
+        )
+
+    def _failed(self, error: Exception) -> EngineError:
+        return EngineError(
+            f"ONNX Runtime failed in stage {self._program.stage!r}: {error}",
+            expected="a stage that runs",
+            fix="check the GPU's free memory; mmms-verify tells whether the bundle is intact",
+        )
 
     def close(self) -> None:
         """Let go of the binding."""

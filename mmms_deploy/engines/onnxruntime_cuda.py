@@ -1,24 +1,24 @@
 """ONNX Runtime on CUDA: IO bindings to fixed addresses, and its own CUDA graph of the click stage.
 
 ONNX Runtime takes the CPU without a word when something of CUDA is missing, even with its fallback disabled
-(https://github.com/microsoft/onnxruntime/issues/23647). So it is refused the CPU, asked for its providers afterwards,
-and asked on which of them every node lies.
+(https://github.com/microsoft/onnxruntime/issues/23647). So it is asked for its providers afterwards, and on which of
+them every node lies. A function that it expands (GroupNormalization) leaves arithmetic of shapes on the CPU, so the CPU
+cannot be forbidden altogether; but a session that may record CUDA graphs is refused by ONNX Runtime itself when
+anything is copied to the CPU and back, and so every stage asks for that, recorded or not.
 
 With CUDA graphs, ``Run`` must not be called from several threads, and what was recorded belongs to the thread that
 recorded it (https://github.com/microsoft/onnxruntime/pull/9978). So all runs of an engine are made by one thread, on
 one stream. A recorded graph keeps its addresses as long as the session lives, so that seats are kept and used again.
+While it records (when a session is opened), no other thread may allocate on the GPU: it records in CUDA's global mode.
 """
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
-from warnings import warn
 
 from mmms_deploy.bundle import Bundle, Precision, Rate, StageGraph
 from mmms_deploy.engines.cuda import Cuda, import_cuda
@@ -26,14 +26,19 @@ from mmms_deploy.engines.cuda_engine import CudaEngine, unavailable
 from mmms_deploy.engines.cuda_options import CudaOptions
 from mmms_deploy.engines.devices import require_gpu
 from mmms_deploy.engines.onnxruntime_binding import CUDA, OnnxRuntimeProgram, Place
+from mmms_deploy.engines.onnxruntime_cpu import PROVIDER as CPU_PROVIDER
 from mmms_deploy.engines.onnxruntime_cpu import import_onnxruntime
+from mmms_deploy.engines.onnxruntime_libraries import preload, why_not_loaded
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.engines.wheels import require_onnxruntime_cuda
-from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError, MMMSDeployWarning
+from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError
 
 NAME = "onnxruntime-cuda"
 SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
 """What this engine computes in, and which of a bundle's graphs it loads for that."""
+_BROKEN = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
+"""ONNX Runtime's exceptions that are the graph's fault."""
+_FIX = 'pip install --upgrade "onnxruntime-gpu[cuda,cudnn]"; mmms-doctor lists what is there'
 
 
 class OnnxRuntimeOnStream(CudaEngine):
@@ -148,27 +153,14 @@ class OnnxRuntimeCuda(OnnxRuntimeOnStream):
         super().__init__(ort, CUDA, cuda, bundle, precision, reason, options, missing)
 
 
-def preload(ort: Any) -> str:
-    """Load CUDA's and cuDNN's libraries from NVIDIA's wheels, where ONNX Runtime does not look by itself.
-
-    Returns:
-        What it prints about those that it does not find; empty when all are there.
-    """
-    said = io.StringIO()
-    if hasattr(ort, "preload_dlls"):
-        with redirect_stdout(said):
-            ort.preload_dlls(msvc=False, directory="")
-    return "; ".join(line.strip() for line in said.getvalue().splitlines() if "Failed" in line)
-
-
 def _evidence(precision: Precision, place: Place, programs: Mapping[str, OnnxRuntimeProgram]) -> str:
     placed: Counter[str] = Counter()
     for program in programs.values():
         placed.update(program.placed)
     rounding = ", without TF32" if precision is Precision.FP32 and place.graphs else ""
-    if not placed:
-        return f"graphs in {precision}{rounding}, the CPU refused"
-    return f"graphs in {precision}{rounding}, {placed[place.provider]} of {placed.total()} nodes on {place.provider}"
+    done, total = placed[place.provider], placed.total()
+    rest = f" (the other {total - done} compute shapes; nothing is copied)" if done < total else ""
+    return f"graphs in {precision}{rounding}, {done} of {total} nodes on {place.provider}{rest}"
 
 
 @dataclass(frozen=True)
@@ -184,24 +176,12 @@ class _Loader:
     missing: str
 
     def load(self, stage: str, graph: StageGraph, click: bool) -> OnnxRuntimeProgram:
-        """Load a stage; as a CUDA graph when it is the click stage and that is possible."""
-        record = click and self.options.graph and self.place.graphs
+        """Load a stage; as a CUDA graph when it is the click stage and that is asked for."""
         try:
-            session = self._session(graph, record)
+            session = self._session(graph)
         # ONNX Runtime raises its own exception types, which derive from RuntimeError or straight from Exception.
         except Exception as error:
-            if not record or self.options.strict:
-                raise self._refused(stage, error) from error
-            try:
-                session = self._session(graph, record=False)
-            except Exception as again:
-                raise self._refused(stage, again) from again
-            warn(
-                f"stage {stage!r} runs as a sequence of operations, not as one CUDA graph: {error}",
-                MMMSDeployWarning,
-                stacklevel=2,
-            )
-            record = False
+            raise self._refused(stage, error) from error
         placed = self._placed(stage, session)
         file = self.bundle.file(graph.file)
         weights = file.stat().st_size + (self.bundle.file(graph.data).stat().st_size if graph.data else 0)
@@ -212,59 +192,64 @@ class _Loader:
             place=self.place,
             run=self._run,
             stream=self.stream,
-            record=record,
+            record=click and self.options.graph and self.place.graphs,
             weights=weights,
             placed=placed,
             ordinal=self.options.ordinal,
+            strict=self.options.strict,
         )
 
-    def _session(self, graph: StageGraph, record: bool) -> Any:
+    def _session(self, graph: StageGraph) -> Any:
         options = self.ort.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = 1  # nothing is computed on the CPU
+        options.intra_op_num_threads = 1  # nothing but shapes is computed on the CPU
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         settings: dict[str, str] = {}
         if self.place.graphs:
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
             settings = {
                 "device_id": str(self.options.ordinal),
                 "user_compute_stream": str(self.stream),
-                "enable_cuda_graph": "1" if record else "0",
+                # Proof that every stage stays on the GPU; which run is recorded, its options say.
+                "enable_cuda_graph": "1",
                 "use_tf32": "0",
                 # Memory that one image needed is enough for the next.
                 "arena_extend_strategy": "kSameAsRequested",
             }
         return self.ort.InferenceSession(
-            self.bundle.file(graph.file), sess_options=options, providers=[(self.place.provider, settings)]
+            self.bundle.file(graph.file),
+            sess_options=options,
+            providers=[(self.place.provider, settings)],
+            # Else it prints the reason, tries the CPU, and raises what comes of that.
+            enable_fallback=0,
         )
 
     def _refused(self, stage: str, error: Exception) -> EngineUnavailableError | BundleCorruptError:
         text = f"stage {stage!r} of {self.bundle.path} cannot be loaded on {self.place.provider}: {error}"
-        if "fallback to CPU" in str(error) or self.missing:
-            return EngineUnavailableError(
-                text + (f" ({self.missing})" if self.missing else ""),
-                expected="CUDA and cuDNN as onnxruntime-gpu was built for, and kernels for every node",
-                fix='pip install "onnxruntime-gpu[cuda,cudnn]"; mmms-doctor lists what is there',
+        if type(error).__name__ in _BROKEN:
+            return BundleCorruptError(
+                text,
+                expected=f"an ONNX graph that ONNX Runtime {self.ort.__version__} can run",
+                fix="upgrade onnxruntime-gpu, or export the checkpoint again",
             )
-        return BundleCorruptError(
-            text,
-            expected=f"an ONNX graph that ONNX Runtime {self.ort.__version__} can run",
-            fix="upgrade onnxruntime-gpu, or export the checkpoint again",
+        return EngineUnavailableError(
+            text + (f" ({self.missing})" if self.missing else ""),
+            expected="CUDA and cuDNN as onnxruntime-gpu was built for, and kernels for every node",
+            fix=_FIX,
         )
 
     def _placed(self, stage: str, session: Any) -> Counter[str]:
         """Return how many nodes lie on which provider, after checking that it is the right one."""
         providers = list(session.get_providers())
         placed: Counter[str] = Counter()
-        if hasattr(session, "get_provider_graph_assignment_info"):
-            for part in session.get_provider_graph_assignment_info():
-                placed[part.ep_name] += len(part.get_nodes())
-        if providers[:1] != [self.place.provider] or set(placed) - {self.place.provider}:
+        for part in session.get_provider_graph_assignment_info():
+            placed[part.ep_name] += len(part.get_nodes())
+        if providers[:1] != [self.place.provider] or set(placed) - {self.place.provider, CPU_PROVIDER}:
             listed = ", ".join(f"{count} nodes on {name}" for name, count in placed.items()) or ", ".join(providers)
+            missing = self.missing or (why_not_loaded(self.ort) if self.place.graphs else "")
             raise EngineUnavailableError(
-                f"ONNX Runtime runs stage {stage!r} on something else: {listed}",
+                f"ONNX Runtime runs stage {stage!r} on something else: {listed}" + (f" ({missing})" if missing else ""),
                 expected=f"every node on {self.place.provider}",
-                fix='pip install "onnxruntime-gpu[cuda,cudnn]"; mmms-doctor lists what is there',
+                fix=_FIX,
             )
         return placed
 

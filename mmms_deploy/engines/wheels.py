@@ -6,6 +6,7 @@ conflict: the wheel installed last wins, and which provider then exists is chanc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import metadata
 
@@ -28,6 +29,10 @@ FLAVOURS = (
 
 WITH_CUDA = ("onnxruntime-gpu", "ort-nightly-gpu")
 """Those of them that ship the CUDA provider."""
+
+OLDEST_CUDA = (1, 25)
+"""The first release whose CUDA provider has kernels for all our nodes: before, Reshape and Transpose of opset 21 (until
+1.23) and Resize of opset 19 (until 1.24) are computed on the CPU."""
 
 TENSORRT_FLAVOURS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx", "tensorrt-rtx-cu13")
 """Distributions that ship the module ``tensorrt`` or ``tensorrt_rtx``, or stand for it."""
@@ -75,7 +80,7 @@ def require_onnxruntime_cuda(installed: Mapping[str, str] | None = None) -> tupl
         installed: Versions by distribution; None asks the running environment.
 
     Raises:
-        EngineUnavailableError: None is installed, or one without CUDA.
+        EngineUnavailableError: None is installed, or one without CUDA, or one that is too old.
         EngineConflictError: More than one is installed.
     """
     name, version = require_onnxruntime("cuda", installed=installed)
@@ -84,6 +89,12 @@ def require_onnxruntime_cuda(installed: Mapping[str, str] | None = None) -> tupl
             f"{name} {version} is a wheel without CUDA",
             expected="the package onnxruntime-gpu in its place",
             fix=f'pip uninstall -y {name}, then pip install "mmms-deploy[cuda]"',
+        )
+    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST_CUDA:
+        raise EngineUnavailableError(
+            f"{name} {version} computes parts of our graphs on the CPU",
+            expected=f"{'.'.join(map(str, OLDEST_CUDA))} or newer",
+            fix='pip install --upgrade "onnxruntime-gpu[cuda,cudnn]"',
         )
     return name, version
 

@@ -126,14 +126,27 @@ def test_a_gpu_without_its_wheels(gpu: FakeCuda, install: Install) -> None:
 
 def test_a_gpu_with_everything(gpu: FakeCuda, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tensorrt="11.4.0", onnxruntime=None, onnxruntime_gpu="1.31.1")
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    opened = SimpleNamespace(get_providers=lambda: providers)
     ort = SimpleNamespace(
-        __version__="1.31.1", get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        __version__="1.31.1",
+        cuda_version="13.0",
+        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        set_default_logger_severity=lambda severity: None,
+        SessionOptions=SimpleNamespace,
+        InferenceSession=lambda *arguments, **options: opened,
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", ort)
     monkeypatch.setattr(tensorrt_api, "load_tensorrt", lambda: SimpleNamespace(__version__="11.4.0"))
     assert all(engine.works for engine in examine().engines)
     assert engine("tensorrt").library == "TensorRT 11.4.0 on Fake GPU (SM 9.0), driver for CUDA 13.0"
     assert engine("tensorrt").precisions == ("fp32", "fp16", "bf16")
+
+    ort.cuda_version = "14.1"
+    assert "is for CUDA 14.1, and the driver runs CUDA 13.0 at most" in engine("onnxruntime-cuda").why
+    ort.cuda_version = "12.8"
+    providers.remove("CUDAExecutionProvider")
+    assert "cannot use the GPU: it takes CPUExecutionProvider" in engine("onnxruntime-cuda").why
 
     def preload_dlls(**asked: object) -> None:
         print("Failed to load libcudnn.so.9: no such file")

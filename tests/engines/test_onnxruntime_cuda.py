@@ -14,11 +14,12 @@ import onnxruntime
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines import devices, onnxruntime_cuda
+from mmms_deploy.engines import devices, onnxruntime_cuda, onnxruntime_libraries
 from mmms_deploy.engines.cuda import Cuda
 from mmms_deploy.engines.cuda_options import CudaOptions
 from mmms_deploy.engines.onnxruntime_binding import CUDA, OnnxRuntimeExecutor, Place
-from mmms_deploy.engines.onnxruntime_cuda import OnnxRuntimeCuda, OnnxRuntimeOnStream, preload
+from mmms_deploy.engines.onnxruntime_cuda import OnnxRuntimeCuda, OnnxRuntimeOnStream
+from mmms_deploy.engines.onnxruntime_libraries import preload, try_provider, why_not_loaded
 from mmms_deploy.engines.wheels import require_onnxruntime_cuda
 from mmms_deploy.errors import (
     BundleCorruptError,
@@ -106,15 +107,24 @@ def test_every_run_is_made_in_one_thread(
 
 
 class Recorder:
-    """ONNX Runtime as it is asked to load graphs for a GPU; loads them on the CPU."""
+    """ONNX Runtime as it is asked to load graphs for a GPU; loads them on the CPU.
+
+    Attributes:
+        asked: Options of the provider, for every session.
+        runs: Options of every executor's runs.
+        refuse: Why no session can be made; empty when it can.
+        records: Whether a run can be recorded.
+        nodes: How many nodes of a session lie where.
+    """
 
     __version__ = "1.31.1"
     SessionOptions = onnxruntime.SessionOptions
 
     def __init__(self, refuse: str = "", providers: tuple[str, ...] = ("CUDAExecutionProvider",)) -> None:
-        self.asked: list[tuple[dict[str, str], dict[str, str]]] = []
+        self.asked: list[dict[str, str]] = []
         self.runs: list[dict[str, str]] = []
         self.refuse = refuse
+        self.records = True
         self.providers = providers
         self.nodes = {"CUDAExecutionProvider": 3}
         recorder = self
@@ -122,32 +132,39 @@ class Recorder:
         class RunOptions(onnxruntime.RunOptions):
             def __init__(self) -> None:
                 super().__init__()
-                recorder.runs.append({})
+                self.entries: dict[str, str] = {}
+                recorder.runs.append(self.entries)
 
             def add_run_config_entry(self, key: str, value: str) -> None:
-                recorder.runs[-1][key] = value
+                self.entries[key] = value
 
         self.RunOptions = RunOptions
 
-    def InferenceSession(self, file: Path, sess_options: Any, providers: list[tuple[str, dict[str, str]]]) -> Any:
+    def InferenceSession(
+        self, file: Path, sess_options: Any, providers: list[tuple[str, dict[str, str]]], enable_fallback: int
+    ) -> Any:
         ((provider, settings),) = providers
-        entries = {
-            key: sess_options.get_session_config_entry(key)
-            for key in ("session.disable_cpu_ep_fallback", "session.record_ep_graph_assignment_info")
-        }
-        self.asked.append((settings, entries))
+        self.asked.append(settings)
         assert provider == "CUDAExecutionProvider"
-        if self.refuse and (self.refuse != "graph" or settings["enable_cuda_graph"] == "1"):
+        assert enable_fallback == 0, "it would print, take the CPU, and hide the reason"
+        assert sess_options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+        if self.refuse:
             raise RuntimeError(self.refuse)
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         parts = [SimpleNamespace(ep_name=n, get_nodes=lambda c=c: [None] * c) for n, c in self.nodes.items()]
+
+        def run(binding: Any, options: Any) -> None:
+            if options.entries["gpu_graph_id"] != "-1" and not self.records:
+                raise RuntimeError("operation not permitted when stream is capturing")
+            session.run_with_iobinding(binding)
+
         return SimpleNamespace(
             get_providers=lambda: list(self.providers),
             get_provider_graph_assignment_info=lambda: parts,
             get_inputs=session.get_inputs,
             get_outputs=session.get_outputs,
             io_binding=session.io_binding,
-            run_with_iobinding=session.run_with_iobinding,
+            run_with_iobinding=run,
         )
 
 
@@ -167,12 +184,12 @@ def test_what_is_asked_of_a_gpu(paint: Bundle, fake: FakeCuda) -> None:
     assert engine.memory().resident == 2, "seats are used again, because graphs keep their addresses"
     engine.close()
     assert not fake.leaked
-    image, click = ort.asked
-    for settings, entries in ort.asked:
+    for settings in ort.asked:
         assert settings["use_tf32"] == "0"
         assert settings["user_compute_stream"] == "1"
-        assert entries["session.disable_cpu_ep_fallback"] == "1"
-    assert (image[0]["enable_cuda_graph"], click[0]["enable_cuda_graph"]) == ("0", "1")
+        assert settings["enable_cuda_graph"] == "1", (
+            "which makes ONNX Runtime refuse what is copied to the CPU and back"
+        )
     assert [run["gpu_graph_id"] for run in ort.runs] == ["-1", "1", "-1", "2"], "a graph for every session"
     assert all(run["disable_synchronize_execution_providers"] == "1" for run in ort.runs)
     assert engine.info.evidence == "graphs in fp32, without TF32, 6 of 6 nodes on CUDAExecutionProvider"
@@ -180,39 +197,71 @@ def test_what_is_asked_of_a_gpu(paint: Bundle, fake: FakeCuda) -> None:
 
 def test_without_graphs(paint: Bundle, fake: FakeCuda) -> None:
     ort = Recorder()
-    opened(paint, fake, ON_GPU, ort, graph=False).close()
-    assert [settings["enable_cuda_graph"] for settings, _ in ort.asked] == ["0", "0"]
+    ort.records = False
+    with Session(paint, engine=opened(paint, fake, ON_GPU, ort, graph=False)):
+        pass
+    assert [run["gpu_graph_id"] for run in ort.runs] == ["-1", "-1"]
 
 
-def test_a_graph_that_cannot_be_recorded_is_said_aloud(paint: Bundle, fake: FakeCuda) -> None:
-    with pytest.warns(MMMSDeployWarning, match="stage 'click' runs as a sequence of operations"):
-        opened(paint, fake, ON_GPU, Recorder(refuse="graph")).close()
-    with pytest.raises(BundleCorruptError, match="cannot be loaded on CUDAExecutionProvider: graph"):
-        opened(paint, fake, ON_GPU, Recorder(refuse="graph"), strict=True)
+def test_a_run_that_cannot_be_recorded_is_said_aloud(paint: Bundle) -> None:
+    fake, ort = FakeCuda(), Recorder()
+    ort.records = False
+    engine = opened(paint, fake, ON_GPU, ort)
+    with pytest.warns(MMMSDeployWarning, match="stage 'click' runs as a sequence of operations.* when stream is cap"):
+        runner = engine.open()
+    assert not runner.is_graph
+    runner.close()
+    engine.close()
+    engine = opened(paint, fake, ON_GPU, ort, strict=True)
+    with pytest.raises(EngineError, match="failed in stage 'click': operation not permitted"):
+        engine.open()
+    engine.close()
     assert not fake.leaked
 
 
-def test_the_cpu_is_refused(paint: Bundle, fake: FakeCuda) -> None:
-    refusal = "nodes that are assigned to the default CPU EP, but fallback to CPU EP has been explicitly disabled"
-    with pytest.raises(EngineUnavailableError, match="fallback to CPU EP has been explicitly disabled") as caught:
+def test_a_recorded_run_that_fails_is_not_tried_otherwise(paint: Bundle) -> None:
+    fake, ort = FakeCuda(), Recorder()
+    engine = opened(paint, fake, ON_GPU, ort)
+    runner = engine.open()
+    ort.records = False
+    with pytest.raises(EngineError, match="failed in stage 'click'"):
+        runner._seat.stages["click"]._executor.enqueue(1)
+    assert runner.is_graph
+    runner.close()
+    engine.close()
+
+
+def test_what_is_not_on_the_gpu_is_refused(paint: Bundle, fake: FakeCuda) -> None:
+    refusal = "This session cannot use the graph capture feature as requested by the user"
+    with pytest.raises(EngineUnavailableError, match="cannot use the graph capture feature") as caught:
         opened(paint, fake, ON_GPU, Recorder(refuse=refusal))
     assert "onnxruntime-gpu[cuda,cudnn]" in str(caught.value.fix)
     with pytest.raises(EngineUnavailableError, match="on something else: 3 nodes on CUDAExecutionProvider"):
         opened(paint, fake, ON_GPU, Recorder(providers=("CPUExecutionProvider",)))
     ort = Recorder()
-    ort.nodes = {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 1}
-    with pytest.raises(EngineUnavailableError, match="1 nodes on CPUExecutionProvider"):
+    ort.nodes = {"CUDAExecutionProvider": 2, "TensorrtExecutionProvider": 1}
+    with pytest.raises(EngineUnavailableError, match="1 nodes on TensorrtExecutionProvider"):
         opened(paint, fake, ON_GPU, ort)
     assert not fake.leaked
 
 
-def test_the_real_library_refuses_what_it_cannot_do(paint: Bundle, fake: FakeCuda) -> None:
-    """Without CUDA, the settings that are asked for make ONNX Runtime fail, instead of taking the CPU."""
+def test_shapes_may_be_computed_on_the_cpu(paint: Bundle, fake: FakeCuda) -> None:
+    """As GroupNormalization's are, which ONNX Runtime expands: nothing of the GPU is read for them."""
+    ort = Recorder()
+    ort.nodes = {"CUDAExecutionProvider": 9, "CPUExecutionProvider": 2}
+    engine = opened(paint, fake, ON_GPU, ort)
+    assert engine.info.evidence.endswith(
+        "18 of 22 nodes on CUDAExecutionProvider (the other 4 compute shapes; nothing is copied)"
+    )
+    engine.close()
+
+
+def test_the_real_library_takes_the_cpu_and_is_refused(paint: Bundle, fake: FakeCuda) -> None:
     if CUDA.provider in onnxruntime.get_available_providers():
         pytest.skip("there is a wheel with CUDA here")
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
-        pytest.raises(EngineUnavailableError, match="fallback to CPU EP has been explicitly disabled"),
+        pytest.raises(EngineUnavailableError, match="on something else: 2 nodes on CPUExecutionProvider"),
     ):
         opened(paint, fake, CUDA)
     assert not fake.leaked
@@ -269,7 +318,7 @@ def test_a_wheel_without_cuda(paint: Bundle, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(EngineUnavailableError, match=r"onnxruntime .* is a wheel without CUDA") as caught:
         OnnxRuntimeCuda(paint, Precision.FP32)
     assert 'pip uninstall -y onnxruntime, then pip install "mmms-deploy[cuda]"' in str(caught.value.fix)
-    monkeypatch.setattr(onnxruntime_cuda, "require_onnxruntime_cuda", lambda: ("onnxruntime-gpu", "1"))
+    monkeypatch.setattr(onnxruntime_cuda, "require_onnxruntime_cuda", lambda: ("onnxruntime-gpu", "1.31.1"))
     with pytest.raises(EngineUnavailableError, match="has no CUDAExecutionProvider"):
         OnnxRuntimeCuda(paint, Precision.FP32)
 
@@ -278,6 +327,9 @@ def test_the_wheels() -> None:
     assert require_onnxruntime_cuda({"onnxruntime-gpu": "1.31.1"}) == ("onnxruntime-gpu", "1.31.1")
     with pytest.raises(EngineConflictError, match="are installed together"):
         require_onnxruntime_cuda({"onnxruntime-gpu": "1.31.1", "onnxruntime": "1.31.1"})
+    with pytest.raises(EngineUnavailableError, match=r"1\.24\.4 computes parts of our graphs on the CPU") as caught:
+        require_onnxruntime_cuda({"onnxruntime-gpu": "1.24.4"})
+    assert "--upgrade" in str(caught.value.fix)
     with pytest.raises(EngineUnavailableError, match="not installed") as caught:
         require_onnxruntime_cuda({})
     assert "mmms-deploy[cuda]" in str(caught.value.fix)
@@ -296,6 +348,29 @@ def test_missing_libraries_are_told(paint: Bundle, fake: FakeCuda, capsys: pytes
         OnnxRuntimeOnStream(
             Recorder(refuse="no luck"), ON_GPU, Cuda(fake), paint, Precision.FP32, "", CudaOptions(), missing
         )
+
+
+def test_a_library_that_the_provider_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime_libraries, "CUDNN", "libcudnn-none.so.9")
+    (tmp_path / "capi").mkdir()
+    ort = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    assert (preload(ort), why_not_loaded(ort)) == ("", ""), "a wheel without CUDA lacks nothing"
+    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(b"nonsense")
+    assert "libonnxruntime_providers_cuda.so" in why_not_loaded(ort)
+    assert "libcudnn-none.so.9" in preload(ort)
+
+
+def test_a_provider_is_tried() -> None:
+    assert try_provider(onnxruntime, CPU.provider, 0) == ""
+    if CUDA.provider not in onnxruntime.get_available_providers():
+        with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+            assert try_provider(onnxruntime, CUDA.provider, 0) == "it takes CPUExecutionProvider"
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise RuntimeError("CUDA failure 35: driver\n version is insufficient")
+
+    ort = SimpleNamespace(SessionOptions=onnxruntime.SessionOptions, InferenceSession=refuse)
+    assert try_provider(ort, CUDA.provider, 0) == "CUDA failure 35: driver version is insufficient"
 
 
 def test_half_graphs_and_a_bundle_of_three_stages(tmp_path: Path, fake: FakeCuda) -> None:
