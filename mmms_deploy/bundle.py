@@ -144,7 +144,8 @@ class Provenance(Struct, frozen=True, kw_only=True):
         random_seed: Seed of the random weights; None when the weights are trained.
         description: The network's description, as read from the checkpoint.
         parameters: Number of parameters of the network.
-        opset: ONNX opset of the graphs.
+        opset: ONNX opset of the float32 graphs.
+        half_opsets: ONNX opset of the graphs in each reduced precision.
         rewrites: Names of the exact rewrites that were applied before the export, in order.
         cuts: How the network was cut beside the default cut (``late``, ``black-box``).
         packages: Versions of the packages that made the bundle.
@@ -159,6 +160,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     description: dict[str, object]
     parameters: int
     opset: int
+    half_opsets: dict[Precision, int] = msgspec.field(default_factory=dict)
     rewrites: tuple[str, ...] = ()
     cuts: tuple[str, ...] = ()
     packages: dict[str, str]

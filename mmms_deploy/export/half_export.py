@@ -108,8 +108,10 @@ def add_half(
     on_step(f"{precision}: writing the graphs")
     graphs = write_stages(writer, network, stages, precision)
     nodes = {graph.file: stage.model.graph.num_nodes() for graph, stage in zip(graphs, stages, strict=True)}
+    half_opsets = {**manifest.provenance.half_opsets, precision: OPSETS[precision]}
     added = msgspec.structs.replace(
         manifest,
+        provenance=msgspec.structs.replace(manifest.provenance, half_opsets=half_opsets),
         stages=tuple(
             msgspec.structs.replace(stage, graphs={**stage.graphs, precision: graph})
             for stage, graph in zip(manifest.stages, graphs, strict=True)

@@ -199,7 +199,7 @@ def export_whole(network: RecurrentNetwork, opset: int = OPSET) -> ir.Model:
         except torch.onnx.errors.OnnxExporterError as error:
             raise ExportError(
                 f"the network cannot be exported to ONNX: {error}",
-                expected="a network of operators that ONNX opset 21 has",
+                expected=f"a network of operators that ONNX opset {opset} has",
                 fix="choose another backbone, or report the operator that the message names",
             ) from error
     if program is None:

@@ -84,6 +84,16 @@ def test_the_manifest_names_every_precision(bundle: Bundle) -> None:
         assert stage.graphs[Precision.FP16].file == f"{stage.name}.fp16.onnx"
 
 
+def test_the_manifest_says_the_opset_of_every_graph(bundle: Bundle) -> None:
+    provenance = bundle.manifest.provenance
+    said = {Precision.FP32: provenance.opset, **provenance.half_opsets}
+    for stage in bundle.manifest.stages:
+        for precision, graph in stage.graphs.items():
+            imports = onnx.load(bundle.file(graph.file)).opset_import
+            assert [entry.version for entry in imports if not entry.domain] == [said[precision]]
+    assert said.keys() == set(Precision)
+
+
 def test_steps_are_announced(steps: list[str], bundle: Bundle) -> None:
     assert len(steps) == exporter.count_steps(3, list(Precision)) == exporter.count_steps(3) + 7
     assert len(set(steps)) == len(steps)
