@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -378,9 +379,16 @@ def _interruptible(work: Callable[[], Built], watch: _Watch) -> Built:
     except BaseException as error:
         watch.cancelled.set()
         if not isinstance(error, RuntimeError):  # raised when the system has no thread left
-            over.wait()
+            _outlast_interrupts(over)
         raise
     (result,) = results
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def _outlast_interrupts(over: threading.Event) -> None:
+    """Wait for a library that was told to stop: a process that ends while it still compiles crashes in it."""
+    while not over.is_set():
+        with suppress(KeyboardInterrupt, SystemExit):
+            over.wait()

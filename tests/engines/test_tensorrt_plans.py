@@ -356,6 +356,22 @@ def test_an_interrupt_stops_the_library(trt: FakeTensorRT, bundle: Bundle, tmp_p
     assert built(bundle)[1] == "it was never compiled here"
 
 
+def test_an_impatient_second_interrupt_waits_for_the_library_too(trt: FakeTensorRT, bundle: Bundle) -> None:
+    """A process that ends while TensorRT still compiles ends in a crash."""
+    trt.steps = 10_000
+
+    def slow(phase: Phase) -> None:
+        if phase.done == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+
+    with pytest.raises(KeyboardInterrupt):
+        plans(bundle, Precision.FP16, on_phase=slow)
+    assert not any(thread.name.startswith("build of") for thread in threading.enumerate())
+
+
 def test_an_interrupt_while_the_build_starts(
     trt: FakeTensorRT, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
