@@ -135,6 +135,108 @@ def test_a_list_without_origins_proves_nothing_by_itself() -> None:
     assert "as its typed graph says" in report.evidence(Precision.FP16)
 
 
+# --- as TensorRT 10 writes it: after https://github.com/NVIDIA/TensorRT/issues/4397, 4020 and 3583 --------------------
+
+BERT = """Layers:
+Name: /l0/key/MatMul+/l0/query/MatMul+/l0/value/MatMul_myl0_9, LayerType: gemm, Inputs: [ { Name: __mye56070_13, \
+Dimensions: [1,40,256], Format/Datatype: Half }], Outputs: [ { Name: __mye56071_14, Dimensions: [3,40,256], \
+Format/Datatype: Half }], TacticName: sm80_xmma_gemm_f16f16_f16f16_f16_nn_n_tilesize32x32x64_stage6_warpsize2x2x1_\
+tensor16x8x16, StreamId: 0, Metadata: [ONNX Layer: query][ONNX Layer: key][ONNX Layer: value]
+Name: _gemm_mha_v2_myl0_10, LayerType: kgen, Inputs: [ { Name: __mye56071_14, Dimensions: [4,40,64], Format/Datatype: \
+Half }, { Name: mask, Dimensions: [4,40,40], Format/Datatype: Float }], Outputs: [ { Name: __mye56080_15, Dimensions: \
+[4,40,64], Format/Datatype: Half }], TacticName: _gemm_mha_v2_0xbcebb264ff01c4c4, StreamId: 0, Metadata: [ONNX Layer: \
+softmax][ONNX Layer: av][ONNX Layer: qk]
+Name: signal^1_myl0_11, LayerType: signal, Inputs: [], Outputs: [], TacticName: , StreamId: 1, Metadata:\x20
+Name: __myl_Fc_myl0_12, LayerType: fusion, Inputs: [ { Name: __mye56080_15, Dimensions: [1,40,256], Format/Datatype: \
+Half }], Outputs: [ { Name: out, Dimensions: [1,40,1024], Format/Datatype: Half }], TacticName: \
+sm80_xmma_gemm_f16f16_f16f16_f16_nn_n_tilesize32x32x64_stage6_by_fusion_tactic, StreamId: 0, Metadata: [ONNX Layer: \
+dense][ONNX Layer: erf]
+Name: patch + relu, LayerType: CaskGemmConvolution, Inputs: [ { Name: image, Location: Device, Dimensions: [6,256,120,\
+184], Format/Datatype: Channel major FP16 format where channel % 8 == 0 }], Outputs: [ { Name: relu, Location: Device, \
+Dimensions: [6,128,120,184], Format/Datatype: Channel major FP16 format where channel % 8 == 0 }], ParameterType: \
+Convolution, Kernel: [1,1], Weights: {"Type": "Half", "Count": 32768}, Bias: {"Type": "Float", "Count": 128}, HasBias: \
+1, TacticName: ampere_h16816gemm_128x64, TacticValue: 0x0000000000020764, StreamId: 0, Metadata: [ONNX Layer: patch]
+"""
+
+
+def test_a_verbose_log_of_tensorrt_10() -> None:
+    kernels = kernels_of_messages([BERT])
+    assert [kernel.kind for kernel in kernels] == ["gemm", "kgen", "signal", "fusion", "CaskGemmConvolution"]
+    matrices = dict.fromkeys(("query", "key", "value", "qk", "av", "dense", "patch"), "fp16")
+    report = summarise(Network(matrices=matrices, attentions=("softmax",)), kernels, listed="build")
+    assert report.matrices == {"fp16": 7}
+    assert report.kernels == 4, "a signal launches nothing"
+    assert report.types == {"fp16": 4}
+    assert (report.fused, report.unproven) == (1, 2), "the mask beside the factors is float32, and the tactic is silent"
+
+
+@pytest.mark.parametrize(
+    ("tactic", "dtype"),
+    [
+        ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize64x64x64", "bf16"),
+        ("sm80_xmma_fprop_implicit_gemm_f32f32_tf32f32_f32_nhwckrsc_nhwc", "fp32"),
+        ("sm80_xmma_gemm_f16f16_f16f32_f32_nn_n", "fp16"),
+        ("cutlass3x_sm90_tensorop_s64x128x16gemm_f16_f16_f32_f16_f16_128x128x64", "fp16"),
+        ("__myelin_CASK_STUB", "fp32"),
+    ],
+)
+def test_a_tactic_says_what_it_multiplies(tactic: str, dtype: str) -> None:
+    """And what is added to the product, here a float32 tensor as large as any, is no factor."""
+    residual = Tensor(dtype="fp32", elements=10**6, rank=3)
+    asked = Kernel(
+        name="a", kind="gemm", origins=("a",), inputs=(residual,), constants=(), outputs=(residual,), tactic=tactic
+    )
+    assert asked.operand == dtype
+
+
+def test_a_kernel_with_operands_of_two_types_proves_nothing() -> None:
+    network = Network(matrices={"a": "fp16", "b": "fp16"}, attentions=())
+    half, wide = Tensor(dtype="fp16", elements=100, rank=2), Tensor(dtype="fp32", elements=900, rank=2)
+    mixed = Kernel(name="a", kind="gemm", origins=("a",), inputs=(half, wide), constants=(), outputs=(wide,))
+    report = summarise(network, (mixed, kernel("b", "gemm", ("b",), "fp16")), listed="inspector")
+    assert (report.matrices, report.unproven) == ({"fp16": 2}, 1)
+    assert report.evidence(Precision.FP16) == (
+        "2 of 2 matrix operations in fp16, 1 of them as its typed graph says (their kernels do not show it)"
+    )
+    prove_precision(report, Precision.FP16, "click", "TensorRT 10.16")
+
+
+def test_a_cast_that_carries_the_name_of_a_product_does_not_widen_it() -> None:
+    network = Network(matrices={"a": "fp16", "b": "fp16"}, attentions=())
+    kernels = (kernel("__myl_CastMove_myl0_0", "kgen", ("a",), "fp32"), kernel("b", "gemm", ("b",), "fp16"))
+    report = summarise(network, kernels, listed="inspector")
+    assert (report.matrices, report.unproven) == ({"fp16": 2}, 1)
+
+
+def test_a_region_listed_as_one_layer_says_nothing_of_its_kernels() -> None:
+    """TensorRT 8 lists Myelin's regions so, and 10 without details; their inputs may be of any type."""
+    image = {"Name": "image", "Dimensions": [1, 3, 448, 448], "Format/Datatype": "Row major linear FP32"}
+    region = {
+        "Name": "{ForeignNode[qk...av]}",
+        "LayerType": "Myelin",
+        "Inputs": [image],
+        "Outputs": [image],
+        "Metadata": "[ONNX Layer: qk]\x1e[ONNX Layer: softmax]\x1e[ONNX Layer: av]",
+    }
+    others = [
+        {"Name": name, "LayerType": "CaskConvolution", "Weights": {"Type": "Half", "Count": 9}, "Metadata": origin}
+        for name, origin in (("c", "[ONNX Layer: c]"), ("d", "[ONNX Layer: d]"))
+    ]
+    text = json.dumps({"Layers": [region, *others]}).replace("\\u001e", "\x1e")
+    network = Network(matrices=dict.fromkeys(("qk", "av", "c", "d"), "fp16"), attentions=("softmax",))
+    report = summarise(network, kernels_of_inspector(text), listed="inspector")
+    assert (report.matrices, report.fused, report.kernels, report.regions) == ({"fp16": 4}, 0, 2, 1)
+    assert "2 of them as its typed graph says (their kernels do not show it, 1 parts" in report.evidence(Precision.FP16)
+    alone = summarise(network, kernels_of_inspector(json.dumps({"Layers": [region]})), listed="inspector")
+    assert (alone.listed, alone.matrices, alone.kernels) == ("", {"fp16": 4}, 0)
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"Layers": null}', '{"Layers": "x"}', '{"Layers": [{}, 3]}'])
+def test_what_is_no_list_ends_nothing(text: str) -> None:
+    network = Network(matrices={"a": "fp16"}, attentions=())
+    assert summarise(network, kernels_of_inspector(text), listed="inspector").listed == ""
+
+
 def test_memory() -> None:
     said = ["Total Activation Memory: 27283968 bytes", "Total Weights Memory: 32340736 bytes", "Total Host Memory: 1"]
     assert memory_of_messages(said) == (27283968, 32340736)
