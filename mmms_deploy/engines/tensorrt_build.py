@@ -186,17 +186,19 @@ def _build(
         plan = bytes(_made(plan, trt, stage, messages))
         seconds = time.perf_counter() - start
         kernels, activations = _inspect(trt, plan, stage, messages) if not describe(trt).ahead_of_time else ((), None)
-    listed = "inspector"
-    if not kernels:
-        kernels, listed = kernels_of_messages(messages.details), "build"
     said, weights = memory_of_messages(messages.details)
-    report = summarise(
-        facts,
-        kernels,
-        listed=listed,
-        activation_bytes=said if activations is None else activations,
-        weight_bytes=weights,
-    )
+    reports = [
+        summarise(
+            facts,
+            listing,
+            listed=listed,
+            activation_bytes=said if activations is None else activations,
+            weight_bytes=weights,
+        )
+        for listed, listing in (("inspector", kernels), ("build", kernels_of_messages(messages.details)))
+    ]
+    # What shows more is taken; the compiled plan's own word where both show the same.
+    report = min(reports, key=lambda report: (not report.listed, report.unproven))
     prove_precision(report, precision, stage, str(describe(trt)))
     kept = None if timing is None else bytes(timing.serialize())
     return Built(plan, report, seconds, kept)
@@ -276,7 +278,7 @@ def _inspect(trt: Any, plan: bytes, stage: str, messages: Messages) -> tuple[tup
     runtime = _made(create(trt.Runtime, logger(trt)), trt, stage, messages)
     engine = _made(runtime.deserialize_cuda_engine(plan), trt, stage, messages)
     inspector = engine.create_engine_inspector()
-    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    text = "" if inspector is None else inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     return kernels_of_inspector(text), int(engine.device_memory_size_v2)
 
 

@@ -118,6 +118,8 @@ def _evidence(made: Mapping[str, StagePlan], precision: Precision) -> str:
         attentions=sum(report.attentions for report in reports),
         fused=sum(report.fused for report in reports),
         listed="plans" if all(report.listed for report in reports) else "",
+        unproven=sum(report.unproven for report in reports),
+        regions=sum(report.regions for report in reports),
     ).evidence(precision)
 
 
