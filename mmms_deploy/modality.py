@@ -38,12 +38,13 @@ def measure(stored: npt.NDArray[Any], spec: ModalitySpec) -> FloatArray:
             fix="convert it to one of these, in the unit that the bundle's description gives for it",
         )
     invalid = _invalid(stored, spec)
-    _check_finite(stored, invalid, what)
+    values: FloatArray
     if factor == 1.0 and stored.dtype == np.float32 and spec.clip is None and invalid is None:
-        return stored
-    with np.errstate(over="ignore", invalid="ignore"):  # what is declared invalid may overflow
-        values: FloatArray = stored.astype(np.float32)
-        values *= np.float32(factor)
+        values = stored
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is declared invalid may overflow
+            values = np.multiply(stored, np.float32(factor), dtype=np.float32)
+    _check_finite(values, stored, invalid, what)
     if spec.clip is not None:
         np.clip(values, *map(np.float32, spec.clip), out=values)
     if invalid is not None:
@@ -89,18 +90,17 @@ def _invalid(stored: npt.NDArray[Any], spec: ModalitySpec) -> BoolArray | None:
     return found if found is not None and found.any() else None
 
 
-def _check_finite(stored: npt.NDArray[Any], invalid: BoolArray | None, what: str) -> None:
+def _check_finite(values: FloatArray, stored: npt.NDArray[Any], invalid: BoolArray | None, what: str) -> None:
+    """Check what was scaled, so that what float32 cannot hold counts as not finite."""
     if stored.dtype.kind != "f":
         return
-    with np.errstate(over="ignore"):
-        # What float32 cannot hold becomes infinite in the network's input, so it counts as not finite.
-        bad = ~np.isfinite(stored.astype(np.float32, copy=False))
+    bad = ~np.isfinite(values)
     if invalid is not None:
         bad &= ~invalid
     if bad.any():
         row, column, channel = (int(i) for i in np.argwhere(bad)[0])
         raise ModalityError(
-            f"{what} has {int(bad.sum())} of {bad.size} values that are not finite in float32, the first"
+            f"{what} has {int(bad.sum())} of {bad.size} values that are not finite in float32 when scaled, the first"
             f" ({stored[row, column, channel]}) at x={column}, y={row}, channel {channel}",
             expected="finite numbers, or values that the checkpoint's description declares invalid",
             fix="fill the holes the way the network was trained, e.g. np.nan_to_num(array, nan=0.0), or declare them"

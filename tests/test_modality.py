@@ -62,6 +62,8 @@ def test_not_finite_says_how_many_and_where() -> None:
         measure(depth, spec)
     with pytest.raises(ModalityError, match="1 of 1 values"):
         measure(np.array([[[1e300]]]), spec)
+    with pytest.raises(ModalityError, match=r"1 of 2 values .* when scaled, the first \(3\.0.*e\+38\) at x=1"):
+        measure(one(1, 3e38, dtype="float32"), ModalitySpec(name="depth", scale=10.0))
 
 
 def test_a_grey_picture_in_colour_is_one_channel() -> None:
