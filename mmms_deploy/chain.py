@@ -124,6 +124,20 @@ class Chain:
         self._values[name] = value
         self._mark({name})
 
+    def clear(self, name: str) -> None:
+        """Forget a given input, if it is set: what reads it cannot run before it is set again."""
+        self._values.pop(name, None)
+        self._mark({name})
+
+    def reads(self, name: str) -> bool:
+        """Whether a stage that is not bypassed reads an input of this name."""
+        return any(
+            spec.name == name
+            for stage, graph in self._graphs.items()
+            if stage not in self._bypassed
+            for spec in graph.inputs
+        )
+
     def bypass(self, active: bool) -> None:
         """Leave out the stages that can be bypassed, from the next :meth:`ensure` on, or run them again.
 

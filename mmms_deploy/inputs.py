@@ -170,16 +170,18 @@ class ImageInputs:
         return {name: prepare(array, specs[name], self._manifest.size) for name, array in loaded.items()}
 
     def _feed(self, prepared: Mapping[str, FloatArray], there: frozenset[str]) -> None:
+        self.there = there
+        self._chain.bypass(not there)
         for name in self._names:
             if name in prepared:
                 self._chain.set(name, prepared[name])
-            elif name not in there and name in self._chain.given:
+            elif name not in there and self._chain.reads(name) and name not in self.awaited:
                 self._chain.set_zeros(name)
-        self.there = there
-        if PRESENT in self._chain.given:
+            elif name not in there:
+                self._chain.clear(name)  # nobody reads it now, and the next one must not find that of another image
+        if self._chain.reads(PRESENT):
             flags = np.array([[float(name in there) for name in self._names]], dtype=np.float32)
             self._chain.set(PRESENT, flags)
-        self._chain.bypass(not there)
 
     def _check_names(self, given: Mapping[str, object]) -> None:
         surplus = [name for name in given if name not in self._names]

@@ -164,6 +164,20 @@ def test_stages_must_fit_each_other(manifest: Manifest) -> None:
         chain_of({**THREE, "click": twice}, manifest)
 
 
+def test_a_cleared_input_is_missed(manifest: Manifest) -> None:
+    chain = chain_of(THREE, manifest)
+    feed(chain, rgb=1, depth=10, prev=0, click=0)
+    chain.ensure()
+    chain.clear("depth")
+    assert chain.stale == {"modality", "click"}
+    with pytest.raises(SessionError, match="stage 'modality' cannot run without depth"):
+        chain.ensure()
+    chain.clear("depth")
+    feed(chain, depth=20)
+    chain.ensure()
+    assert number(chain, "fused") == 21
+
+
 # --- bypass -----------------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +191,10 @@ def bypassable(manifest: Manifest, **detour: str) -> Chain:
 def test_a_bypassed_stage_does_not_run(manifest: Manifest) -> None:
     chain = bypassable(manifest, fused="f")
     feed(chain, rgb=1, prev=0, click=0)
+    assert chain.reads("depth")
     chain.bypass(True)
+    assert not chain.reads("depth")
+    assert chain.reads("extra")
     chain.ensure()
     assert number(chain, "fused") == number(chain, "f") == 1
     assert chain.runs == {"image": 1, "modality": 0, "click": 1}

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from mmms_deploy import LATER, Bundle, Click, Session
+from mmms_deploy.chain import Chain
 from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.engines.protocol import Value
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineError, ModalityError, NoImageError
 from tests.test_session import GREY, SIZE, Flaky, check, reference
@@ -170,6 +172,32 @@ def test_without_any_modality_the_fuser_is_bypassed(optional: Bundle) -> None:
         assert session.runs == {"image": 1, "modality": 0, "click": 0}
         check(session.click(10, 10), reference(optional, CLICKS[:1], feature=0.2))
         assert session.runs == {"image": 1, "modality": 0, "click": 1}
+
+
+def test_what_no_stage_reads_is_not_uploaded(optional: Bundle, modal: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[str] = []
+    put = Chain.put
+
+    def recorded(chain: Chain, name: str, value: Value) -> None:
+        fed.append(name)
+        put(chain, name, value)
+
+    monkeypatch.setattr(Chain, "put", recorded)
+    with Session(optional) as session:
+        for change, expected in (
+            (lambda: session.set_image(GREY), ["rgb"]),
+            (lambda: session.set_modalities(depth=DEPTH), ["depth", "event", "present"]),
+            (lambda: session.set_modalities(depth=None), []),
+            (lambda: session.set_image(GREY, depth=LATER), ["rgb"]),
+        ):
+            fed.clear()
+            change()
+            assert fed == expected
+    with Session(modal) as session:
+        session.set_image(GREY, depth=DEPTH, event=EVENT)
+        fed.clear()
+        session.set_image(GREY, depth=LATER, event=EVENT)
+        assert fed == ["rgb", "event"]
 
 
 def test_modalities_come_and_go(optional: Bundle) -> None:

@@ -53,7 +53,7 @@ class FoldedHead(nn.Module):
         )
         # The scale that is not enlarged comes last: compilers then add each enlarged one as it is made, instead of
         # keeping three of them for one sum (a click at 448 x 448 in TensorRT-RTX 1.7: 27 instead of 37 MB in FP16, 43
-        # instead of 64 in float32). ONNX Runtime's CPU provider is as fast either way (0.997 of the other order's time).
+        # instead of 64 in float32). ONNX Runtime's CPU provider is as fast either way (0.997 of the time).
         coarse = next(enlarged)
         for other in enlarged:
             coarse = coarse + other
