@@ -32,10 +32,11 @@ test-rtx: $(VENV)/.rtx
 	    tests/engines/test_tensorrt_full_size.py tests/commands/test_build.py
 
 ## On a GPU host: all that needs a GPU, and benchmarks/results/gpu-check.html of it. Installs nothing, needs no network.
-## BUNDLES: what to compile, replay and measure.
+## BUNDLES: what to compile, replay and measure beside the full-size network. GPU_CHECK: more options, such as --resume.
 BUNDLES ?= $(wildcard bundles/*)
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 gpu-check:
-	$(BIN)/python benchmarks/gpu_check.py $(BUNDLES)
+	$(GPU_PYTHON) benchmarks/gpu_check.py --full-size $(GPU_CHECK) $(BUNDLES)
 
 ## The CPU comparison of benchmarks/results, on this machine. Exports four full-size networks first.
 bench: $(VENV)/.export

@@ -1,4 +1,4 @@
-"""``make gpu-check``: its steps, its report, and what it says without a GPU."""
+"""``make gpu-check``: its steps, its verdicts, its report, and what it says where something is missing."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
-from mmms_deploy.engines.devices import Gpu, Probe
+from mmms_deploy.bench.report import BundleFacts, EngineFacts, Metric, Report
+from mmms_deploy.bundle import Bundle
+from mmms_deploy.errors import MMMSDeployError
+from tests.bench.reports import report
 
 ROOT = Path(__file__).parents[2]
-GPU = Gpu(ordinal=0, name="NVIDIA H200", capability=(9, 0), memory=1 << 37, cuda="13.0")
+SCRIPT = ROOT / "benchmarks" / "gpu_check.py"
+MACHINE = {"gpus": ["NVIDIA H200 (SM 9.0)"], "driver": "580.65.06", "cuda": "13.0"}
+MASK = 4 * 448 * 448
+CAST, HALF = "eager.eager_fp16", "eager.eager_fp16_weights"
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +31,11 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
+# --- where something is missing ---------------------------------------------------------------------------------------
+
+
 def test_without_a_gpu(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "out")]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 2, done.stderr
@@ -31,49 +43,226 @@ def test_without_a_gpu(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_in_an_environment_with_nothing_installed(tmp_path: Path) -> None:
+    command = [sys.executable, "-S", str(SCRIPT), "--out", str(tmp_path / "out")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "lacks click, msgspec, numpy, pillow, rich: pip install click msgspec numpy pillow rich" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_an_export_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_check
+
+    there = {"timm", "skimage"}
+    monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: None if name in there else name)
+    said = gpu_check._lacks(gpu_check.EXPORTING)
+    assert said.startswith("lacks scikit-image, timm: pip install scikit-image timm; or")
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+def step(code: str, name: str = "one", **fields: Any) -> Any:
+    from gpu_check import Step
+
+    return Step(name, name, ("-c", code), **fields)
+
+
+def ended(process: int) -> bool:
+    """Whether a process is no more, or waits to be buried."""
+    file = Path(f"/proc/{process}/stat")
+    for _ in range(100):
+        try:
+            if file.read_text().rpartition(")")[2].split()[0] in "ZX":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_steps_that_pass_fail_and_hang(tmp_path: Path) -> None:
     from gpu_check import run
 
-    file = tmp_path / "facts.json"
-    wrote = run("writes", [sys.executable, "-c", f"open({str(file)!r}, 'w').write('[1]'); print('said')"], 60, file)
-    assert (wrote.passed, wrote.results, wrote.output) == (True, [1], "said\n")
-    failed = run("fails", [sys.executable, "-c", "import os; os.abort()"], 60, tmp_path / "none.json")
-    assert (failed.passed, failed.results) == (False, None)
-    hung = run("hangs", [sys.executable, "-c", "import time; time.sleep(60)"], 0.5)
-    assert not hung.passed
+    wrote = run(step("import sys; open('{written}', 'w').write('[1]'); print('said')", written="facts.json"), 60)
+    assert (wrote.state, wrote.results, wrote.output) == ("passed", [1], "said\n")
+    failed = run(step("import os; os.abort()", written="none.json"), 60)
+    assert (failed.state, failed.results) == ("failed", None)
+    child = "import subprocess as s, sys; p = s.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    hung = run(step(f"{child}; print(p.pid, flush=True); p.wait()"), 5)
+    assert hung.state == "stopped"
     assert "stopped after" in hung.output
+    assert ended(int(hung.output.split()[0])), "what a step started ends with it"
+    skipped = run(step("print(1)", bundle=str(tmp_path)), 60)
+    assert (skipped.state, skipped.output) == ("skipped", "")
+    assert "there is no bundle at" in skipped.missing
 
 
-def test_no_test_at_all_is_no_success(tmp_path: Path) -> None:
-    from gpu_check import run
+def test_no_test_at_all_is_no_success() -> None:
+    from gpu_check import Step, run
 
-    junit = tmp_path / "tests.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", f"--junitxml={junit}", "tests/test_geometry.py"]
-    step = run("tests", command, 120, junit)
-    assert not step.passed
-    assert step.results == {"passed": 0, "failed": [], "skipped": 0}
+    command = ("-m", "pytest", "-q", "-m", "gpu", "--junitxml={written}", "tests/test_geometry.py")
+    done = run(Step("tests", "tests", command, "tests.xml"), 120)
+    assert done.state == "failed"
+    assert done.results == {"passed": 0, "failed": [], "skipped": 0, "reasons": []}
 
 
-def test_the_page(tmp_path: Path) -> None:
-    from gpu_check import Step, describe, page
+def test_the_steps_of_a_bundle(paint: Bundle) -> None:
+    from gpu_check import plan, target
+
+    names = [one.name for one in plan([target(paint.path)], full_size=True)]
+    assert names[0] == "doctor"
+    assert names[-1] == "tests"
+    assert names[-2] == "compiled:mmms-rgb"
+    for name in ("build:mmms-rgb", "bench:mmms-rgb:tensorrt:fp16", "replay:paint:onnxruntime-cuda:fp32"):
+        assert name in names
+    assert "bench:paint:tensorrt:fp16" not in names, "it has no graphs in fp16"
+    assert len(set(names)) == len(names)
+    with pytest.raises(MMMSDeployError):
+        target(ROOT / "docs")
+
+
+def test_earlier_calls_are_kept_for_the_same_machine_alone(tmp_path: Path) -> None:
+    from gpu_check import State, _chosen, _with_older, run, save
+
+    passes, fails, new = (step(code, name) for code, name in (("", "a"), ("1/0", "b"), ("", "c")))
+    save(tmp_path, MACHINE, [run(passes, 60), run(fails, 60)])
+    steps = _with_older([passes, fails, new], tmp_path / "gpu-check.json", MACHINE)
+    assert [one.state for one in steps] == [State.PASSED, State.FAILED, State.NOT_RUN]
+    assert [one.name for one in steps if _chosen(one, None, True)] == ["b", "c"]
+    assert [one.name for one in steps if _chosen(one, ["[ab]"], False)] == ["a", "b"]
+    assert _with_older([new], tmp_path / "none.json", MACHINE) == [new]
+    with pytest.raises(MMMSDeployError, match="no report of this machine"):
+        _with_older([new], tmp_path / "gpu-check.json", {**MACHINE, "driver": "590.1"})
+    (tmp_path / "gpu-check.json").write_text("{}")
+    with pytest.raises(MMMSDeployError, match="no report of this machine"):
+        _with_older([new], tmp_path / "gpu-check.json", MACHINE)
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+def measured(engine: str = "tensorrt", precision: str = "fp16", **values: float) -> Report:
+    """What a run on the full-size network measured; keywords, keys of metrics, replace values, 0 takes them away."""
+    found = {
+        "click.total": 0.7,
+        "image.stage.image": 3.0,
+        "moved.click_up": 16.0,
+        "moved.click_down": float(MASK),
+        "vram.taken": 440.0,
+        "work.parameters": 125.2,
+        "eager.eager_fp16.click": 8.4,
+        f"{CAST}.click_ratio": 1 / 12,
+        f"{HALF}.click_ratio": 1 / 9,
+        **values,
+    }
+    facts = {field: getattr(report().bundle, field) for field in BundleFacts.__struct_fields__}
+    return report(
+        metrics=tuple(
+            Metric(key=key, title=key, unit="ms", samples=(value,) if value else (), why="" if value else "<gone>")
+            for key, value in found.items()
+        ),
+        bundle=BundleFacts(**{**facts, "modalities": (), "name": "mmms-rgb"}),
+        engine=EngineFacts(
+            name=engine,
+            device="cuda",
+            precision=precision,
+            library={"tensorrt": "TensorRT", "onnxruntime-cuda": "ONNX Runtime"}[engine],
+            version="1",
+            threads=None,
+            providers=(),
+            evidence="",
+        ),
+    )
+
+
+def verdicts(run: Report) -> list[str]:
+    from gpu_targets import targets
+
+    return [target.verdict for target in targets(run)]
+
+
+def test_goals_that_are_met_missed_and_unknown() -> None:
+    assert verdicts(measured()) == ["met"] * 6
+    assert verdicts(measured(**{"click.total": 0.81}))[0] == "missed"
+    assert verdicts(measured("onnxruntime-cuda", **{"click.total": 2.4}))[0] == "met"
+    assert verdicts(measured("onnxruntime-cuda", **{"click.total": 2.6}))[0] == "missed"
+    assert verdicts(measured(**{"image.stage.image": 4.1}))[1] == "missed"
+    assert verdicts(measured(**{"moved.click_up": 32.0}))[3] == "missed"
+    assert verdicts(measured(**{"moved.click_down": MASK + 1.0}))[4] == "missed"
+    assert verdicts(measured(**{"moved.click_down": MASK / 2}))[4] == "met"
+    assert verdicts(measured(**{"vram.taken": 451.0}))[5] == "missed"
+    assert verdicts(measured(**{"vram.taken": 0}))[5] == "not measured: <gone>"
+
+
+def test_pytorch_is_taken_in_its_fastest_form() -> None:
+    assert verdicts(measured(**{f"{CAST}.click_ratio": 1 / 7}))[2] == "missed"
+    assert verdicts(measured(**{f"{HALF}.click_ratio": 1 / 7}))[2] == "missed"
+    assert verdicts(measured(**{f"{HALF}.click_ratio": 0}))[2] == "met"
+    without = measured(**{f"{CAST}.click_ratio": 0, f"{HALF}.click_ratio": 0})
+    assert verdicts(without)[2] == "not measured: <gone>"
+
+
+def test_goals_are_for_the_full_size_network_alone() -> None:
+    from gpu_targets import is_full_size, lines
+
+    small = measured(**{"work.parameters": 3.0})
+    assert is_full_size(measured())
+    assert not is_full_size(small)
+    assert not is_full_size(report())
+    assert lines({"bench:small": small}) == []
+    assert len(lines({"bench:a": measured(), "bench:b": measured("onnxruntime-cuda")})) == 12
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page() -> None:
+    from gpu_check import State, Step, describe
+    from gpu_page import page
 
     plan = {"stage": "click", "precision": "fp16", "matrices": {"fp16": 82}, "fused": 8, "attentions": 8}
     plans = {"plans": [{**plan, "kernels": 129, "plan_bytes": 39_000_000, "seconds": 60.0}]}
-    steps = [
-        Step(
-            "tests",
-            "pytest -m gpu",
-            False,
-            3.0,
-            "\x1b[31mE   1 < 0\x1b[0m",
-            {"passed": 2, "failed": ["a::b"], "skipped": 1},
-        ),
-        Step("plans of <demo>", "mmms-build", True, 60.0, "", plans),
+    tests = {"passed": 2, "failed": ["a::b"], "skipped": 1, "reasons": ["no <TensorRT>"]}
+    runs = [
+        measured(),
+        measured("onnxruntime-cuda", **{"click.total": 3.0}),
+        measured(precision="fp32", **{"vram.taken": 0}),
     ]
-    report = describe(Probe((GPU,), driver="580.65.06", cuda="13.0", runtime="13.5"), steps)
-    assert report["passed"] is False
-    assert json.loads(json.dumps(report))["steps"][1]["results"] == plans
-    html = page(report)
+    steps = [
+        Step("tests", "tests", ("-m", "pytest"), state=State.FAILED, output="\x1b[31mE   1 < 0\x1b[0m", results=tests),
+        Step("build:demo", "plans of <demo>", (str(ROOT / "bundles"),), state=State.PASSED, results=plans),
+        Step("replay:demo:tensorrt:fp16", "replay", missing="TensorRT & co are not installed", state=State.SKIPPED),
+        Step("compiled:demo", "beside torch.compile"),
+        *(
+            Step(f"bench:{n}", "time", state=State.PASSED, results=msgspec.to_builtins(run))
+            for n, run in enumerate(runs)
+        ),
+    ]
+    described = describe(MACHINE, steps)
+    assert described["passed"] is False
+    assert described["steps"][1]["command"] == "python bundles"
+    html = page(json.loads(json.dumps(described)))
     ElementTree.fromstring(html.replace("<!DOCTYPE html>", ""))
-    for text in ("NVIDIA H200", "a::b", "2 passed, 1 failed, 1 skipped", "8 of 8", "82 fp16", "plans of &lt;demo&gt;"):
-        assert text in html
+    for text in (
+        "NVIDIA H200",
+        "a::b",
+        "2 passed, 1 failed, 1 skipped",
+        "no &lt;TensorRT&gt;",
+        "8 of 8",
+        "82 fp16",
+        "plans of &lt;demo&gt;",
+        "Not done: replay:demo:tensorrt:fp16: TensorRT &amp; co are not installed",
+        "Not run yet: compiled:demo",
+        '<b>3.00 ms</b><span class="missed">missed</span><small>at most 2.5 ms</small>',
+        '<b>0.70 ms</b><span class="met">met</span><small>at most 0.8 ms</small>',
+        "not measured: &lt;gone&gt;",
+        "1,474",
+    ):
+        assert text in html, text
+    assert str(ROOT) not in html
+    assert "give --full-size" not in html
+    assert "give --full-size" in page(describe(MACHINE, steps[:4]))

@@ -8,8 +8,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-import onnxruntime
-
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.backends import Backend
 from mmms_deploy.engines.cuda import Cuda
@@ -20,6 +18,8 @@ from tests.engines.fake_cuda import FakeCuda, FakeProgram
 
 
 def _session(bundle: Bundle, file: str) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(bundle.file(file), sess_options=options, providers=["CPUExecutionProvider"])

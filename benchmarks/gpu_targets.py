@@ -1,0 +1,181 @@
+"""The goals of a click on a data-centre GPU, and how near the runs of ``mmms-bench`` in a GPU check come to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mmms_deploy.bench.report import Report
+
+PAPER_MIB = 1474
+"""What the paper says MMMS takes on a V100, RGB (table VI)."""
+CLICK_MS = {"tensorrt": 0.8, "onnxruntime-cuda": 2.5}
+_CLICK_BYTES = 16
+_PARAMETERS = (119.0, 132.0)
+"""Millions: MMMS on DINOv2-B14 without modalities, give or take 5 %."""
+_EAGER = ("eager.eager_fp16", "eager.eager_fp16_weights")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One goal, and what a run reached.
+
+    Attributes:
+        what: The goal.
+        goal: Its bound, as text.
+        shown: What was reached, as text; empty when it was not measured.
+        met: Whether it is reached; None when it was not measured.
+        why: Why it was not.
+    """
+
+    what: str
+    goal: str
+    shown: str
+    met: bool | None
+    why: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """``met``, ``missed``, or why neither."""
+        return self.why if self.met is None else "met" if self.met else "missed"
+
+
+class _MissingError(Exception):
+    """A number that the run does not have; the message says why."""
+
+
+def is_full_size(report: Report) -> bool:
+    """Return whether a run measured the network that the goals are for: full size, RGB alone."""
+    low, high = _PARAMETERS
+    found = report.value("work.parameters")
+    fits = found is not None and low <= found <= high
+    return fits and report.bundle.size == (448, 448) and not report.bundle.modalities
+
+
+def targets(report: Report) -> list[Target]:
+    """Return every goal for one run.
+
+    Args:
+        report: What ``mmms-bench`` measured of the full-size network.
+    """
+    height, width = report.bundle.size
+    click = CLICK_MS.get(report.engine.name, max(CLICK_MS.values()))
+    mask = 4 * height * width
+    return [
+        _judge(
+            report, "Session.click, host wall time, p50", f"at most {click:g} ms", _ms(_click), lambda v: v <= click
+        ),
+        _judge(report, "image part, GPU's own time, p50", "at most 4 ms", _ms(_image), lambda v: v <= 4),
+        _judge(
+            report,
+            "faster than PyTorch eager FP16, same run",
+            "at least 8 times",
+            (_times_faster, lambda v: f"{v:.1f} times"),
+            lambda v: v >= 8,
+        ),
+        _judge(
+            report,
+            "bytes up per click",
+            f"{_CLICK_BYTES}",
+            (lambda r: _largest(r, "moved.click_up"), lambda v: f"{v:,.0f}"),
+            lambda v: v == _CLICK_BYTES,
+        ),
+        _judge(
+            report,
+            "bytes down per click",
+            f"one mask, {mask:,}",
+            (lambda r: _largest(r, "moved.click_down"), lambda v: f"{v:,.0f}"),
+            lambda v: v <= mask,
+        ),
+        _judge(
+            report,
+            "VRAM beyond the CUDA context",
+            f"at most 450 MiB (paper: {PAPER_MIB:,})",
+            (lambda r: _value(r, "vram.taken"), lambda v: f"{v:.0f} MiB"),
+            lambda v: v <= 450,
+        ),
+    ]
+
+
+_Measure = tuple[Callable[[Report], float], Callable[[float], str]]
+
+
+def _judge(report: Report, what: str, goal: str, measure: _Measure, met: Callable[[float], bool]) -> Target:
+    of, written = measure
+    try:
+        value = of(report)
+    except _MissingError as error:
+        return Target(what, goal, "", None, f"not measured: {error}")
+    return Target(what, goal, written(value), met(value))
+
+
+def _ms(of: Callable[[Report], float]) -> _Measure:
+    return of, lambda value: f"{value:.2f} ms"
+
+
+def _value(report: Report, key: str) -> float:
+    metric = report.metric(key)
+    if metric is None or metric.value is None:
+        raise _MissingError(metric.why if metric else f"the run has no {key}")
+    return metric.value
+
+
+def _largest(report: Report, key: str) -> float:
+    _value(report, key)
+    metric = report.metric(key)
+    return max(metric.samples) if metric else 0.0
+
+
+def _click(report: Report) -> float:
+    return _value(report, "click.total")
+
+
+def _image(report: Report) -> float:
+    return sum(_value(report, f"image.stage.{name}") for name in report.stages[:-1])
+
+
+def _times_faster(report: Report) -> float:
+    """Against the faster of PyTorch's two ways to compute in float16."""
+    ratios, reasons = [], []
+    for key in _EAGER:
+        try:
+            ratios.append(_value(report, f"{key}.click_ratio"))
+        except _MissingError as error:
+            reasons.append(str(error))
+    if not ratios:
+        raise _MissingError(reasons[0])
+    return 1 / max(ratios)
+
+
+def column(report: Report) -> str:
+    """Return what stands over a run in a table, e.g. ``TensorRT fp16``."""
+    return f"{report.engine.library} {report.engine.precision}"
+
+
+def by_bundle(reports: Mapping[str, Report]) -> dict[str, list[Report]]:
+    """Return the runs of each bundle, full size first, float16 before float32.
+
+    Args:
+        reports: The runs, by the name of their step.
+    """
+    found: dict[str, list[Report]] = {}
+    for report in sorted(reports.values(), key=lambda r: (not is_full_size(r), r.bundle.name)):
+        found.setdefault(report.bundle.name, []).append(report)
+    return {name: sorted(runs, key=_order) for name, runs in found.items()}
+
+
+def _order(report: Report) -> tuple[int, int]:
+    engines, precisions = list(CLICK_MS), ["fp16", "bf16", "fp32"]
+    return precisions.index(report.engine.precision), engines.index(report.engine.name)
+
+
+def lines(reports: Mapping[str, Report]) -> Sequence[str]:
+    """Return the verdicts as lines of text, one for each goal, engine and precision of the full-size network."""
+    return [
+        f"{target.verdict if target.met is not None else 'unknown':<8} {name}, {column(run)}: {target.what}:"
+        f" {target.shown or target.why} ({target.goal})"
+        for name, runs in by_bundle(reports).items()
+        for run in runs
+        if is_full_size(run)
+        for target in targets(run)
+    ]
