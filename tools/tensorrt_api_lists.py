@@ -91,7 +91,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             listed = _list(release, Path(folder))
         file = FOLDER / f"{release.name}.json"
-        file.write_text(_formatted({"source": list(release.requirements), **listed}))
+        file.write_text(formatted({"source": list(release.requirements), **listed}))
         print(f"{file.relative_to(FOLDER.parents[2])}: {listed['version']}, {len(listed['names'])} names")
 
 
@@ -112,7 +112,7 @@ def _list(release: Release, folder: Path) -> dict[str, object]:
     return listed
 
 
-def _formatted(content: dict[str, object]) -> str:
+def formatted(content: dict[str, object]) -> str:
     """Return JSON with one line for each name of the API, so that the next release shows as a readable difference."""
     text = json.dumps(content, indent=1)
     return re.sub(r"\[\s+([^\[\]]*?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"

@@ -1,7 +1,7 @@
 """The CUDA runtime, call by call: every return code is checked, and a failure is a named error.
 
-The calls are those of ``cuda.bindings.runtime`` (NVIDIA's cuda-python), which imports and answers on machines without a
-driver too. Addresses, streams and graphs are plain numbers or the library's own handles.
+The calls are those of ``cuda.bindings.runtime`` (NVIDIA's cuda-python), which imports on machines without a driver too,
+and since 12.9 answers there. Addresses, streams and graphs are plain numbers or the library's own handles.
 """
 
 from __future__ import annotations

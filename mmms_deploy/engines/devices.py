@@ -1,7 +1,7 @@
 """Which GPUs can be used, and if none, why not: asked before any library that would need one is touched.
 
 TensorRT returns hollow objects on machines without a GPU and crashes when they are used, and ONNX Runtime takes the CPU
-without a word. So CUDA itself is asked first; ``cuda.bindings.runtime`` answers without a driver too.
+without a word. So CUDA itself is asked first; ``cuda.bindings.runtime`` imports without a driver too.
 """
 
 from __future__ import annotations
@@ -99,14 +99,24 @@ def probe(library: Any = None, driver_file: Path = DRIVER_FILE) -> Probe:
             library = import_cuda()
         except EngineUnavailableError as error:
             return Probe((), Problem.NO_BINDINGS, error.given, str(error.fix), driver)
-    runs, made_for = _version(library.cudaDriverGetVersion()), _version(library.cudaRuntimeGetVersion())
-    code, count = library.cudaGetDeviceCount()
+    try:
+        runs, made_for = _version(library.cudaDriverGetVersion()), _version(library.cudaRuntimeGetVersion())
+        code, count = library.cudaGetDeviceCount()
+    # Without a driver, cuda-python before 12.9 raises "Failed to dlopen libcuda.so.1" where later ones return a code.
+    except RuntimeError as error:
+        return Probe((), *_unanswered(error), driver)
     if int(code) == 0 and count:
         return Probe(
             tuple(_gpu(library, ordinal, runs or "?") for ordinal in range(count)), None, "", "", driver, runs, made_for
         )
     problem, given, fix = _problem(library, code, runs, made_for or "?")
     return Probe((), problem, given, fix, driver, runs, made_for)
+
+
+def _unanswered(error: RuntimeError) -> tuple[Problem, str, str]:
+    if "libcuda.so" in str(error) or "nvcuda.dll" in str(error):
+        return Problem.NO_DRIVER, "there is no NVIDIA driver", "install the NVIDIA driver"
+    return Problem.FAILED, f"CUDA cannot be used: {error}", "check nvidia-smi"
 
 
 def _problem(library: Any, code: Any, runs: str | None, made_for: str) -> tuple[Problem, str, str]:

@@ -44,6 +44,26 @@ def test_no_driver(fake: FakeCuda) -> None:
     assert 'device="cpu"' in str(caught.value.fix)
 
 
+@pytest.mark.parametrize(
+    ("message", "problem"),
+    [("Failed to dlopen libcuda.so.1", Problem.NO_DRIVER), ("Failed to initialise", Problem.FAILED)],
+)
+def test_bindings_that_raise_without_a_driver(
+    fake: FakeCuda, monkeypatch: pytest.MonkeyPatch, message: str, problem: Problem
+) -> None:
+    """As cuda-python does before 12.9."""
+
+    def refuse() -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(fake, "cudaDriverGetVersion", refuse)
+    found = probe(fake, NOWHERE)
+    assert found.problem is problem
+    assert found.fix
+    with pytest.raises(EngineUnavailableError, match="CUDA was asked for"):
+        require_gpu(library=fake)
+
+
 def test_an_old_driver(fake: FakeCuda) -> None:
     fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 12040
     found = probe(fake, NOWHERE)
