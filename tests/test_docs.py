@@ -47,7 +47,7 @@ def test_commands_exist(path) -> None:
 def test_installs_name_extras_that_exist() -> None:
     extras = set(PROJECT["optional-dependencies"])
     for path in DOCUMENTS:
-        for named in re.findall(r"mmms-deploy\[([a-z,]+)\]", path.read_text()):
+        for named in re.findall(r"mmms-deploy\[([a-z0-9,]+)\]", path.read_text()):
             assert set(named.split(",")) <= extras
 
 
