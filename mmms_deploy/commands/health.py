@@ -208,7 +208,7 @@ def _onnxruntime_cuda(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
         raise EngineUnavailableError(
             f"ONNX Runtime {ort.__version__} is for CUDA {made_for}, and the driver runs CUDA {runs} at most",
             expected="a driver for that CUDA",
-            fix=f"update the NVIDIA driver to one for CUDA {made_for}",
+            fix=f"update the NVIDIA driver to one for CUDA {made_for}, or install packages for the older CUDA",
         )
     if missing:
         raise EngineUnavailableError(

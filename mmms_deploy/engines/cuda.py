@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mmms_deploy.engines.wheels import install_command
 from mmms_deploy.errors import CudaError, EngineUnavailableError
 
 OUT_OF_MEMORY = 2
@@ -36,7 +37,7 @@ def import_cuda() -> Any:
         raise EngineUnavailableError(
             "cuda-python is not installed" if missing else f"cuda-python cannot be imported: {error}",
             expected="the package cuda-python beside the base install",
-            fix='pip install "mmms-deploy[cuda]"',
+            fix=install_command("cuda"),
         ) from error
     return runtime
 

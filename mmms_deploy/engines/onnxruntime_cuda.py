@@ -38,7 +38,7 @@ SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precis
 """What this engine computes in, and which of a bundle's graphs it loads for that."""
 _BROKEN = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
 """ONNX Runtime's exceptions that are the graph's fault."""
-_FIX = 'pip install --upgrade "onnxruntime-gpu[cuda,cudnn]"; mmms-doctor lists what is there'
+_FIX = 'pip install "onnxruntime-gpu[cuda,cudnn]"; mmms-doctor lists what is there'
 
 
 class OnnxRuntimeOnStream(CudaEngine):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from mmms_deploy.engines.wheels import install_command
 from mmms_deploy.errors import EngineUnavailableError
 
 TENSORRT = "tensorrt"
@@ -24,10 +25,6 @@ LIBRARIES = (TENSORRT, RTX)
 
 _TITLES = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
 _OLDEST = {TENSORRT: (10, 12), RTX: (1, 7)}
-_INSTALL = {
-    TENSORRT: 'pip install "mmms-deploy[cuda]"; docs/gpu-host.md says how without a network',
-    RTX: "pip install tensorrt-rtx",
-}
 _KEPT = 400
 """Messages kept of each severity; the kernel list of a build is one message of severity VERBOSE."""
 
@@ -79,7 +76,7 @@ def load_tensorrt(library: str | None = None) -> Any:
             raise EngineUnavailableError(
                 f"{_TITLES[name]} is installed but cannot be imported: {error}",
                 expected="its bindings and its libraries in the same version",
-                fix=f"install both again: {_INSTALL[name]}",
+                fix=f"install both again: {_install(name)}",
             ) from error
         _check_version(name, module)
         return module
@@ -87,8 +84,14 @@ def load_tensorrt(library: str | None = None) -> Any:
     raise EngineUnavailableError(
         f"{_TITLES[missing]} is not installed",
         expected=f"the package {missing.replace('_', '-')} beside the base install",
-        fix=_INSTALL[missing],
+        fix=_install(missing),
     )
+
+
+def _install(name: str) -> str:
+    if name == RTX:
+        return "pip install tensorrt-rtx"
+    return f"{install_command('cuda')}; docs/gpu-host.md says how without a network"
 
 
 def _check_version(name: str, module: Any) -> None:

@@ -41,7 +41,18 @@ OPENVINO_FLAVOURS = ("openvino", "openvino-nightly")
 """Distributions that ship the module ``openvino``."""
 
 
-def _require(library: str, flavours: tuple[str, ...], extra: str) -> tuple[str, str]:
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra, after the one that removes what excludes it.
+
+    Args:
+        extra: ``cpu`` or ``cuda``.
+    """
+    wrong = [name for name in installed_flavours() if (name in WITH_CUDA) != (extra == "cuda")]
+    remove = f"pip uninstall -y {' '.join(wrong)}, then " if wrong else ""
+    return f'{remove}pip install "mmms-deploy[{extra}]"'
+
+
+def _require(library: str, flavours: tuple[str, ...], fix: str) -> tuple[str, str]:
     """Return name and version of the first distribution that is installed, without importing it."""
     for name in flavours:
         try:
@@ -51,7 +62,7 @@ def _require(library: str, flavours: tuple[str, ...], extra: str) -> tuple[str, 
     raise EngineUnavailableError(
         f"{library} is not installed",
         expected=f"the package {flavours[0]} beside the base install",
-        fix=f'pip install "mmms-deploy[{extra}]"',
+        fix=fix,
     )
 
 
@@ -61,7 +72,9 @@ def require_openvino() -> tuple[str, str]:
     Raises:
         EngineUnavailableError: It is not installed.
     """
-    return _require("OpenVINO", OPENVINO_FLAVOURS, "cpu")
+    # Beside a wheel with CUDA, [cpu] would bring the other ONNX Runtime.
+    alone = any(name in WITH_CUDA for name in installed_flavours())
+    return _require("OpenVINO", OPENVINO_FLAVOURS, "pip install openvino" if alone else install_command("cpu"))
 
 
 def require_tensorrt() -> tuple[str, str]:
@@ -70,7 +83,7 @@ def require_tensorrt() -> tuple[str, str]:
     Raises:
         EngineUnavailableError: It is not installed.
     """
-    return _require("TensorRT", TENSORRT_FLAVOURS, "cuda")
+    return _require("TensorRT", TENSORRT_FLAVOURS, install_command("cuda"))
 
 
 def require_onnxruntime_cuda(installed: Mapping[str, str] | None = None) -> tuple[str, str]:
@@ -94,7 +107,7 @@ def require_onnxruntime_cuda(installed: Mapping[str, str] | None = None) -> tupl
         raise EngineUnavailableError(
             f"{name} {version} computes parts of our graphs on the CPU",
             expected=f"{'.'.join(map(str, OLDEST_CUDA))} or newer",
-            fix='pip install --upgrade "onnxruntime-gpu[cuda,cudnn]"',
+            fix=f'pip install "{name}[cuda,cudnn]>={".".join(map(str, OLDEST_CUDA))}"',
         )
     return name, version
 

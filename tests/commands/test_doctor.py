@@ -117,7 +117,10 @@ def test_a_gpu_without_its_wheels(gpu: FakeCuda, install: Install) -> None:
     install(tensorrt=None, tensorrt_rtx=None)
     result = invoke(main)
     assert "Fake GPU (SM 9.0), driver for CUDA 13.0, 1024 GiB" in result.stdout
-    assert 'to use tensorrt: pip install "mmms-deploy[cuda]"' in result.stdout
+    command = 'pip uninstall -y onnxruntime, then pip install "mmms-deploy[cuda]"'
+    assert f"to use tensorrt and onnxruntime-cuda: {command}" in result.stdout, (
+        "as it stands it would add a second wheel"
+    )
     assert "is a wheel without CUDA" in engine("onnxruntime-cuda").why
     assert "pip uninstall -y onnxruntime" in engine("onnxruntime-cuda").fix
     install(onnxruntime_gpu="1.31.1")

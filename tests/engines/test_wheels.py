@@ -7,7 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from mmms_deploy.engines import onnxruntime_cpu, wheels
-from mmms_deploy.engines.wheels import installed_flavours, require_onnxruntime
+from mmms_deploy.engines.cuda import import_cuda
+from mmms_deploy.engines.wheels import (
+    install_command,
+    installed_flavours,
+    require_onnxruntime,
+    require_openvino,
+    require_tensorrt,
+)
 from mmms_deploy.errors import EngineConflictError, EngineUnavailableError
 
 
@@ -41,6 +48,28 @@ def test_none_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineUnavailableError) as caught:
         require_onnxruntime("cuda")
     assert caught.value.fix == 'pip install "mmms-deploy[cuda]"'
+
+
+def test_no_command_brings_a_second_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, onnxruntime="1.31.1")
+    for require in (require_tensorrt, import_missing_cuda):
+        with pytest.raises(EngineUnavailableError) as caught:
+            require()
+        assert caught.value.fix == 'pip uninstall -y onnxruntime, then pip install "mmms-deploy[cuda]"'
+    with pytest.raises(EngineUnavailableError) as caught:
+        require_openvino()
+    assert caught.value.fix == 'pip install "mmms-deploy[cpu]"'
+    pretend(monkeypatch, onnxruntime_gpu="1.31.1")
+    with pytest.raises(EngineUnavailableError) as caught:
+        require_openvino()
+    assert caught.value.fix == "pip install openvino"
+    assert install_command("cuda") == 'pip install "mmms-deploy[cuda]"'
+
+
+def import_missing_cuda() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cuda.bindings", None)
+        import_cuda()
 
 
 @pytest.mark.parametrize("other", ["onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "ort-nightly"])
