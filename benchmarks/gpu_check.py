@@ -258,8 +258,11 @@ def plan(targets: Sequence[Target], *, full_size: bool = False) -> Iterator[Step
             str(first.path),
             "" if working else next(iter(engines.values())),
         )
-    tests = ("-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider", "--junitxml={written}", "tests/gpu")
-    yield Step("tests", "tests that need a GPU", tests, "tests.xml", missing=_lacks(TESTING))
+    for file in sorted((ROOT / "tests" / "gpu").glob("test_*.py")):
+        name = file.stem.removeprefix("test_gpu_")
+        options = ("-m", "gpu", "-v", "-rs", "-p", "no:cacheprovider", "--junitxml={written}", f"tests/gpu/{file.name}")
+        command = ("-m", "pytest", *options)
+        yield Step(f"tests:{name}", f"tests that need a GPU: {name}", command, "tests.xml", missing=_lacks(TESTING))
 
 
 def _measured(one: Target, engine: str, precision: str, why: str) -> Iterator[Step]:

@@ -16,8 +16,9 @@ from mmms_deploy.reporting.svg import Bar, bars, stack
 _STYLE = """
 .met { color: var(--c); font-weight: 600; } .missed, .failed, .stopped { color: #d43c3c; font-weight: 600; }
 .unknown { color: var(--faint); } .passed { color: var(--c); } .skipped { color: var(--b); }
-.goals { table-layout: fixed; } .goals td, .goals th { text-align: left; } .goals b { font-variant-numeric: tabular-nums; display: block; }
-.goals small { color: var(--faint); display: block; } h3 { font-size: 1rem; margin: 1.4rem 0 .2rem; }
+.goals { table-layout: fixed; } .goals td, .goals th { text-align: left; }
+.goals b { font-variant-numeric: tabular-nums; display: block; } .goals small { color: var(--faint); display: block; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .2rem; }
 details { border-bottom: 1px solid var(--rule); padding: .25rem 0; } summary { cursor: pointer; }
 summary .secs { color: var(--faint); float: right; } pre { font-size: .8rem; overflow-x: auto; }
 """
@@ -235,7 +236,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "<h2>Steps</h2>"
     for step in steps:
         state = f'<span class="{step["state"].replace(" ", "")}">{escape(step["state"])}</span>'
-        tests = step["results"] if step["name"] == "tests" else None
+        tests = step["results"] if step["name"].startswith("tests:") else None
         said = f": {_tests(tests)}" if tests else ""
         body = [f'<p class="faint">{escape(step["command"])}</p>']
         if tests:

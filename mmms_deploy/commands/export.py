@@ -339,3 +339,7 @@ def _peak_memory() -> str:
         return ""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return f", peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
+
+
+if __name__ == "__main__":
+    main()

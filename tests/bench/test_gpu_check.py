@@ -115,14 +115,24 @@ def test_the_steps_of_a_bundle(paint: Bundle) -> None:
 
     names = [one.name for one in plan([target(paint.path)], full_size=True)]
     assert names[0] == "doctor"
-    assert names[-1] == "tests"
-    assert names[-2] == "compiled:mmms-rgb"
+    assert names[-4:] == ["compiled:mmms-rgb", "tests:bench", "tests:plans", "tests:sessions"]
     for name in ("build:mmms-rgb", "bench:mmms-rgb:tensorrt:fp16", "replay:paint:onnxruntime-cuda:fp32"):
         assert name in names
     assert "bench:paint:tensorrt:fp16" not in names, "it has no graphs in fp16"
     assert len(set(names)) == len(names)
     with pytest.raises(MMMSDeployError):
         target(ROOT / "docs")
+
+
+def test_every_command_of_a_step_is_one(paint: Bundle) -> None:
+    """Run as a module, a file without an entry does nothing and says that all went well."""
+    from gpu_check import plan, target
+
+    modules = {one.command[1] for one in plan([target(paint.path)], full_size=True) if one.command[0] == "-m"}
+    assert {"mmms_deploy.commands.export", "mmms_deploy.commands.bench", "pytest"} <= modules
+    for module in sorted(modules):
+        done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False)
+        assert "usage" in done.stdout.lower(), module
 
 
 def test_earlier_calls_are_kept_for_the_same_machine_alone(tmp_path: Path) -> None:
@@ -233,7 +243,14 @@ def test_the_page() -> None:
         measured(precision="fp32", **{"vram.taken": 0}),
     ]
     steps = [
-        Step("tests", "tests", ("-m", "pytest"), state=State.FAILED, output="\x1b[31mE   1 < 0\x1b[0m", results=tests),
+        Step(
+            "tests:plans",
+            "tests",
+            ("-m", "pytest"),
+            state=State.FAILED,
+            output="\x1b[31mE   1 < 0\x1b[0m",
+            results=tests,
+        ),
         Step("build:demo", "plans of <demo>", (str(ROOT / "bundles"),), state=State.PASSED, results=plans),
         Step("replay:demo:tensorrt:fp16", "replay", missing="TensorRT & co are not installed", state=State.SKIPPED),
         Step("compiled:demo", "beside torch.compile"),
