@@ -128,7 +128,8 @@ def _problem(library: Any, code: Any, runs: str | None, made_for: str) -> tuple[
         return (
             Problem.DRIVER_TOO_OLD,
             f"the NVIDIA driver runs CUDA {runs} at most, and cuda-python is for CUDA {made_for}",
-            f"update the NVIDIA driver to one for {wanted}, or install packages for the older CUDA",
+            f"update the NVIDIA driver to one for {wanted}, or install packages for the older CUDA"
+            ' (for 12: pip install "mmms-deploy[cuda12]")',
         )
     if number in (0, _NO_DEVICE):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
