@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -284,11 +284,16 @@ class _Maker:
         if found is not None:
             return found
         self._check_may_build(bundle, stage, why)  # before waiting for others
+        waiting: list[Phase] = []
 
         def on_wait() -> None:
-            self.on_phase(Phase(stage.name, "another process compiles plans; waiting for it", 0, 0, 1))
+            waiting.append(Phase(stage.name, "another process compiles plans; waiting for it", 0, 0, 1))
+            _LOG.warning("stage %r of %s: %s", stage.name, bundle.path, waiting[0].name)
+            self.on_phase(waiting[0])
 
         with one_at_a_time(folder, on_wait):
+            for phase in waiting:
+                self.on_phase(replace(phase, done=1, finished=True))
             found, why = self._fetch(stage, folder, identity)
             if found is not None:
                 return found

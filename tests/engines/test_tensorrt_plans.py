@@ -395,7 +395,7 @@ def _hold(folder: Path, ready: Any, release: Any) -> None:
 
 
 def test_a_second_process_waits_for_the_first_and_takes_its_plan(
-    trt: FakeTensorRT, bundle: Bundle, tmp_path: Path
+    trt: FakeTensorRT, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan, _ = built(bundle)
     file = kept(tmp_path)
@@ -409,8 +409,11 @@ def test_a_second_process_waits_for_the_first_and_takes_its_plan(
         assert ready.wait(60)
         trt.calls.clear()
 
+        finished: list[bool] = []
+
         def on_phase(phase: Phase) -> None:
             assert phase.name == "another process compiles plans; waiting for it"
+            finished.append(phase.finished)
             file.write_bytes(content)  # the other one is done
             file.chmod(0o600)
             release.set()
@@ -421,6 +424,8 @@ def test_a_second_process_waits_for_the_first_and_takes_its_plan(
         process.join(60)
     assert (found.plan, found.built) == (plan, "")
     assert trt.calls == []
+    assert finished == [False, True], "its bar goes"
+    assert "another process compiles plans" in caplog.text, "for those who show no bars"
 
 
 def test_a_graph_of_another_precision(trt: FakeTensorRT, tmp_path: Path) -> None:
