@@ -198,7 +198,8 @@ def _figure(heading: str, svg: str) -> str:
 def _plans(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows = "".join(
         f"<tr><td>{escape(step['name'].partition(':')[2])}, {escape(plan['stage'])}</td><td>{plan['precision']}</td>"
-        f"<td>{escape(', '.join(f'{count} {kind}' for kind, count in plan['matrices'].items()))}</td>"
+        f"<td>{escape(', '.join(f'{count} {kind}' for kind, count in plan['matrices'].items()))}"
+        f"{f' ({unproven} by the graph alone)' if (unproven := plan.get('unproven')) else ''}</td>"
         f"<td>{plan['fused']} of {plan['attentions']}</td><td>{plan['kernels']}</td>"
         f"<td>{plan['plan_bytes'] / 1e6:.1f}</td><td>{plan['seconds']:.1f}</td></tr>"
         for step in steps
