@@ -11,6 +11,7 @@ from mmms_deploy.bench.probe import ClickSample, ImageSample, Probe
 from mmms_deploy.bench.report import Better, Headline, Metric
 from mmms_deploy.bench.workload import Picture
 from mmms_deploy.engines.protocol import Engine
+from mmms_deploy.errors import ResidentBudgetError
 
 SETTLE = 0.02
 """Seconds between two libraries that take turns, so that the idle one's threads have stopped spinning."""
@@ -129,16 +130,23 @@ def session_metrics(engine: Engine, pictures: Sequence[Picture], clicks: int, te
         tell: Called after every round of a number of sessions.
     """
     clicks = min(clicks, _SESSION_CLICKS)
-    probes = [Probe(engine) for _ in range(max(SESSIONS))]
+    probes: list[Probe] = []
+    no_room = ""
     rates: dict[int, list[float]] = {count: [] for count in SESSIONS}
     try:
+        try:
+            for _ in range(max(SESSIONS)):
+                probes.append(Probe(engine))
+        except ResidentBudgetError as error:
+            no_room = error.given
         for index, probe in enumerate(probes):
             picture = pictures[index % len(pictures)]
             probe.set_image(picture)
             probe.click(picture.clicks[0])
         for _ in range(_ROUNDS):
             for count in SESSIONS:
-                rates[count].append(_rate(probes[:count], pictures, clicks))
+                if count <= len(probes):
+                    rates[count].append(_rate(probes[:count], pictures, clicks))
                 tell()
     finally:
         for probe in probes:
@@ -151,6 +159,7 @@ def session_metrics(engine: Engine, pictures: Sequence[Picture], clicks: int, te
             samples=tuple(rates[count]),
             better=Better.HIGHER,
             gated=True,
+            why="" if rates[count] else no_room,
         )
         for count in SESSIONS
     ]

@@ -121,7 +121,10 @@ class CudaEngine(EngineBase):
         needed = self._layout.session_bytes(self._options.history_block)
         free, total = self._cuda.memory()
         if free < needed + _HEADROOM:
-            raise self._no_room(f"it takes {mebibytes(needed)} and {mebibytes(free)} of {mebibytes(total)} are free")
+            raise self._no_room(
+                f"it takes {mebibytes(needed)}, {mebibytes(_HEADROOM)} have to stay free for the libraries, and"
+                f" {mebibytes(free)} of {mebibytes(total)} are free"
+            )
         try:
             with self._guard:
                 return Seat(

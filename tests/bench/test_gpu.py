@@ -18,6 +18,7 @@ from mmms_deploy.bench.compare import compare
 from mmms_deploy.bench.eager import EagerMMMS, Form, forms
 from mmms_deploy.bench.errors import IncomparableError, NotMeasuredError
 from mmms_deploy.bench.graphs import graph_metrics
+from mmms_deploy.bench.measure import session_metrics
 from mmms_deploy.bench.page import render_page
 from mmms_deploy.bench.papers import VRAM
 from mmms_deploy.bench.probe import Probe
@@ -214,6 +215,18 @@ def test_no_room_for_the_other_engine(paint: Bundle, gpu: ClockedCuda) -> None:
     reasons = {metric.why for metric in graph_metrics(engine, picture, lambda: None)}
     assert len(reasons) == 1
     assert "this engine holds" in reasons.pop()
+    engine.close()
+    assert not gpu.leaked
+
+
+def test_no_room_for_several_sessions(paint: Bundle, gpu: ClockedCuda) -> None:
+    """What does not fit is not measured, and what does is."""
+    engine = open_engine(paint, device="cuda")
+    pictures = make_pictures(paint.manifest, 1, 2, (40, 60))
+    engine._options = CudaOptions(resident_images=3)
+    one, two, four = session_metrics(engine, pictures, 2, lambda: None)
+    assert len(one.samples) == len(two.samples) > 0
+    assert "3 sessions are open on this engine" in four.why
     engine.close()
     assert not gpu.leaked
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from tests.engines.fake_cuda import Error, Event, FakeCuda, Graph, Kind, Mode, Properties, Stream
 
-MEMORY = 141 << 30
+MEMORY = int(os.environ.get("MMMS_REHEARSAL_MIB", 141 << 10)) << 20
 CONTEXT = 520 << 20
 """What the CUDA context of a process takes."""
 DEFAULT_STREAM = 0
