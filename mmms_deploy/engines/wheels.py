@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 from mmms_deploy.errors import EngineConflictError, EngineUnavailableError
 
@@ -113,14 +115,30 @@ def require_onnxruntime_cuda(installed: Mapping[str, str] | None = None) -> tupl
 
 
 def installed_flavours() -> dict[str, str]:
-    """Return the versions of the installed distributions that ship the module ``onnxruntime``, by name."""
+    """Return the versions of the installed distributions that ship the module ``onnxruntime``, by name.
+
+    Those in other folders than the one that is imported from (PYTHONPATH, ``pip install --target``) overwrite nothing
+    and are left out.
+    """
     found = {}
     for name in FLAVOURS:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    if len(found) < 2:
+        return found
+    spec = PathFinder.find_spec("onnxruntime")
+    imported = Path(spec.origin).parent.resolve() if spec is not None and spec.origin else None
+    return {name: version for name, version in found.items() if _folder(name) in (None, imported)} or found
+
+
+def _folder(name: str) -> Path | None:
+    """Return the folder of the module that a distribution installed; None when it does not say."""
+    try:
+        return Path(str(metadata.distribution(name).locate_file("onnxruntime"))).resolve()
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def require_onnxruntime(extra: str = "cpu", *, installed: Mapping[str, str] | None = None) -> tuple[str, str]:

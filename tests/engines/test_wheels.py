@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -95,3 +96,24 @@ def test_a_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineUnavailableError, match="cannot be imported") as caught:
         onnxruntime_cpu.import_onnxruntime()
     assert "--force-reinstall" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_wheel_in_another_folder_is_no_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    """As PYTHONPATH names a folder with onnxruntime-gpu beside a Python that has onnxruntime."""
+    folders = [tmp_path / "first", tmp_path / ("first" if together else "second")]
+    for folder, name in zip(folders, ("onnxruntime_gpu-1.31.1", "onnxruntime-1.30.0"), strict=True):
+        (folder / "onnxruntime").mkdir(parents=True, exist_ok=True)
+        (folder / "onnxruntime" / "__init__.py").touch()
+        (folder / f"{name}.dist-info").mkdir()
+        distribution, version = name.split("-")
+        metadata_file = folder / f"{name}.dist-info" / "METADATA"
+        metadata_file.write_text(f"Metadata-Version: 2.1\nName: {distribution.replace('_', '-')}\nVersion: {version}\n")
+    monkeypatch.setattr(sys, "path", [str(folder) for folder in dict.fromkeys(folders)])
+    if together:
+        with pytest.raises(EngineConflictError, match=r"onnxruntime 1\.30\.0 and onnxruntime-gpu 1\.31\.1"):
+            require_onnxruntime()
+    else:
+        assert require_onnxruntime() == ("onnxruntime-gpu", "1.31.1")
