@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 CUDNN = "libcudnn.so.9"
 """Of every release that can run our graphs; since 1.28 the provider loads without it, and fails at a convolution."""
+_LIBRARY = re.compile(r"\blib[\w+-]+\.so[.\d]*\d")
 TINY = bytes.fromhex(
     "080812003a320a0c0a0178120179220452656c7512005a0f0a0178120a0a08080112040a02080162"
     "0f0a0179120a0a08080112040a02080142040a00100e"
@@ -28,6 +30,13 @@ def preload(ort: Any) -> str:
     Returns:
         Which of them are not found, in the system's words; empty when all are there.
     """
+    missing = _missing(ort)
+    if missing and _load_from_other_folders(missing):
+        missing = _missing(ort)
+    return "; ".join(missing)
+
+
+def _missing(ort: Any) -> list[str]:
     said = io.StringIO()
     if hasattr(ort, "preload_dlls"):
         with redirect_stdout(said):
@@ -35,7 +44,18 @@ def preload(ort: Any) -> str:
     missing = [line.strip() for line in said.getvalue().splitlines() if "Failed" in line]
     if _provider_file(ort) is not None and not any(CUDNN in line for line in missing):
         missing += filter(None, [_why_not(CUDNN)])
-    return "; ".join(missing)
+    return missing
+
+
+def _load_from_other_folders(missing: list[str]) -> bool:
+    """Load libraries from NVIDIA's wheels in other folders of ``sys.path`` than ONNX Runtime's; False if none is there.
+
+    What is loaded is found by its name afterwards. PYTHONPATH may name a folder with onnxruntime-gpu alone.
+    """
+    names = dict.fromkeys(name for text in missing for name in _LIBRARY.findall(text))
+    files = [file for name in names for root in sys.path for file in sorted(Path(root).glob(f"nvidia/*/lib/{name}"))]
+    loaded = [file for file in files if not _why_not(str(file))]
+    return bool(loaded)
 
 
 def why_not_loaded(ort: Any) -> str:

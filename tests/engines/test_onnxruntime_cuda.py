@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -358,6 +362,27 @@ def test_a_library_that_the_provider_lacks_is_named(tmp_path: Path, monkeypatch:
     (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(b"nonsense")
     assert "libonnxruntime_providers_cuda.so" in why_not_loaded(ort)
     assert "libcudnn-none.so.9" in preload(ort)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="needs Linux and a C compiler")
+def test_libraries_in_another_folder_than_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYTHONPATH names a folder with onnxruntime-gpu, and NVIDIA's wheels are where PyTorch is."""
+    name = f"libmmms-{tmp_path.name.replace('_', '-')}.so.13"
+    file = tmp_path / "nvidia" / "cu13" / "lib" / name
+    file.parent.mkdir(parents=True)
+
+    def preload_dlls(**kwargs: object) -> None:
+        try:
+            ctypes.CDLL(name)
+        except OSError as error:
+            print(f"Failed to load {name}: {error}")
+
+    assert name in preload(SimpleNamespace(preload_dlls=preload_dlls))
+    source = ["gcc", "-shared", "-x", "c", os.devnull, f"-Wl,-soname,{name}", "-o", str(file)]
+    subprocess.run(source, check=True)
+    assert name in preload(SimpleNamespace(preload_dlls=preload_dlls))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert preload(SimpleNamespace(preload_dlls=preload_dlls)) == ""
 
 
 def test_a_provider_is_tried() -> None:
