@@ -140,8 +140,8 @@ def _verify_all(path: Path, device: str, threads: int | None) -> None:
 def _engines_table(path: Path, outcomes: tuple[EngineOutcome, ...]) -> Table:
     table = Table(title=escape(f"Golden replay of {path} on every engine"), title_justify="left")
     for heading in ("engine", "precision"):
-        table.add_column(heading)
-    for heading in ("threads", "smallest IoU", "limit", "ms a click"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("threads", "worst IoU", "limit", "ms a click"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for outcome in outcomes:

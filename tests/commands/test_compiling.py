@@ -111,22 +111,20 @@ def test_an_interrupt_while_it_compiles(host: GpuHost, bundle: Bundle, picture: 
     assert not (picture / "mask.png").exists()
 
 
-def test_every_engine(
-    host: GpuHost, tmp_path: Path, paint: Bundle, terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(common, "console", Console(width=200))
+def test_every_engine(host: GpuHost, tmp_path: Path, paint: Bundle, terminal: io.StringIO) -> None:
     both = write_toy(tmp_path / "both", precisions=(Precision.FP32, Precision.FP16), golden=[golden(paint)])
     result = invoke(verify.main, both.path, "--all-engines")
     assert result.exit_code == 0, result.output
-    for engine in ("tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"):
-        assert f"replaying golden clicks, {engine} in fp32" in terminal.getvalue()
+    rows = [line.replace("│", " ").split()[:2] for line in result.stdout.splitlines() if "passed" in line]
+    for engine in ("tensorrt", "onnxruntime-cuda", "onnxruntime"):
+        assert [engine, "fp32"] in rows
+        assert [engine, "fp16"] in rows
     assert "image: Building engine" in terminal.getvalue()
-    assert result.stdout.count("tensorrt ") >= 2
     assert host.trt.builds == 4
     assert choose(both).order[0].passed
     again = invoke(verify.main, both.path, "--all-engines")
     assert again.exit_code == 0, again.output
-    assert host.trt.builds == 4
+    assert host.trt.builds == 4, "what was compiled is kept"
 
 
 def test_every_engine_but_the_one_that_fails(host: GpuHost, bundle: Bundle) -> None:
