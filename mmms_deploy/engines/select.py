@@ -145,8 +145,10 @@ def _reason(order: tuple[Candidate, ...], bundle: Bundle) -> str:
             f"the first engine in {first.precision}{ready}; {known} here yet, mmms-verify {bundle.path}"
             " --all-engines does"
         )
-    if not first.passed:
+    if first.failed:
         return f"the only one left, and it failed the golden replay here: smallest IoU {first.verdict.iou:.4f}"
+    if not first.passed:
+        return "the only one left; its golden replay here proves nothing, because all golden masks are empty or full"
     fastest = "" if measured == 1 else f"the fastest of {measured} that "
     return (
         f"{fastest}passed the golden replay here: {first.verdict.milliseconds:.1f} ms a click, smallest IoU"

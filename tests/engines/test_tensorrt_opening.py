@@ -64,7 +64,7 @@ def passed(bundle: Bundle, engine: str, milliseconds: float, precision: Precisio
         version=candidate.version,
         precision=precision,
         passed=milliseconds > 0,
-        iou=1.0,
+        iou=1.0 if milliseconds > 0 else 0.5,
         limit=0.99,
         milliseconds=abs(milliseconds),
         threads=None,

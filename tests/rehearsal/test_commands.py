@@ -66,6 +66,10 @@ def test_every_engine_in_every_precision(both: Bundle, cache: Path) -> None:
     assert sum("passed" in line or "proves nothing" in line for line in told.splitlines()) >= 4
     assert "cannot run" not in told
     assert "differs" not in told
+    # Masks that are all empty let no reduced precision pass, and are no reason to refuse it where it is asked for.
+    assert told.count("proves nothing") == 2
+    wanted = ["--device", "cuda", "--engine", "tensorrt", "--precision", "fp16", "--strict"]
+    assert "passed: 1 clicks on TensorRT" in command("verify", both.path, *wanted, cache=cache)
 
 
 def test_a_mask_from_the_command_line(both: Bundle, cache: Path, tmp_path: Path) -> None:
