@@ -79,6 +79,8 @@ def _bundle(name: str, runs: Sequence[Report], compiled: Sequence[Report]) -> It
     first = runs[0]
     network = "full-size MMMS, RGB" if is_full_size(first) else f"{' + '.join(('RGB', *first.bundle.modalities))}"
     yield f"<h2>{escape(name)}: {escape(network)}</h2>"
+    for note in dict.fromkeys(note for run in runs for note in run.notes if not note.startswith("Other programs")):
+        yield f'<p class="faint">{escape(note)}</p>'
     yield _heads(runs)
     if is_full_size(first):
         yield _goals(runs)
@@ -160,6 +162,7 @@ _ROWS = (
     ("image.total", "image, whole set_image, ms"),
     ("click.total", "click, whole Session.click, ms"),
     ("click.engine", "click stage, GPU's own time, ms"),
+    ("click.mask", "mask to the image's size, ms"),
     ("graph.click_ratio", "click, as one CUDA graph / one by one"),
     ("graph.device_ratio", "the same in GPU's own time"),
     ("throughput.1", "clicks a second, 1 session"),

@@ -394,7 +394,10 @@ def _notes(bundle: Bundle, machine: MachineFacts, compiled: tuple[str, ...]) -> 
             " the GPU's memory may be held; mmms-build compiles beforehand."
         )
     if not bundle.manifest.trained:
-        notes.append("The weights are random: the times are those of a trained network, the masks mean nothing.")
+        notes.append(
+            "The weights are random: the times are those of a trained network, the masks mean nothing. Only enlarging a"
+            " mask takes longer, because its outline is everywhere."
+        )
     if machine.others is not None and machine.others > _BUSY:
         notes.append(
             f"Other programs kept {machine.others:.2f} of {machine.logical_cpus} CPUs busy during the run: these times"

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.engines.fake_cuda import Error, Event, FakeCuda, Graph, Kind, Mode, Properties, Stream
 
-MEMORY = int(os.environ.get("MMMS_REHEARSAL_MIB", 141 << 10)) << 20
+MEMORY = int(os.environ.get("MMMS_REHEARSAL_MIB", "144384")) << 20
 CONTEXT = 520 << 20
 """What the CUDA context of a process takes."""
 DEFAULT_STREAM = 0
