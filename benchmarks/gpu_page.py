@@ -53,7 +53,7 @@ def page(report: Mapping[str, Any]) -> str:
         "<h1>GPU check</h1>",
         f"<p>{escape(', '.join(machine['gpus']))}; driver {escape(str(machine['driver'] or 'of unknown release'))}</p>",
         f'<p class="faint">mmms-deploy {escape(report["mmms_deploy"])}; {escape(report["date"])}</p>',
-        *(f'<p class="note">{escape(text)}</p>' for text in _remarks(steps, bundles)),
+        *(f'<p class="note">{escape(text)}</p>' for text in (*_remarks(steps, bundles), *_uncompiled(compiled))),
     ]
     for name, runs in bundles.items():
         parts += [*_bundle(name, runs, list(compiled.values()))]
@@ -70,6 +70,13 @@ def _remarks(steps: Sequence[Mapping[str, Any]], bundles: Mapping[str, Sequence[
     waiting = [step["name"] for step in steps if step["state"] == "not run"]
     if waiting:
         yield f"Not run yet: {', '.join(waiting)}"
+
+
+def _uncompiled(compiled: Mapping[str, Report]) -> Iterator[str]:
+    for name, run in compiled.items():
+        for metric in run.metrics:
+            if metric.key.startswith("eager.compiled") and metric.key.endswith(".click_ratio") and metric.why:
+                yield f"{name.partition(':')[2]} beside torch.compile: not measured: {metric.why}"
 
 
 # --- a bundle ---------------------------------------------------------------------------------------------------------

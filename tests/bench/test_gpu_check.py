@@ -265,6 +265,8 @@ def test_the_page() -> None:
             for n, run in enumerate(runs)
         ),
     ]
+    alone = msgspec.to_builtins(measured(**{"eager.compiled_fp16_weights.click_ratio": 0}))
+    steps.append(Step("compiled:other", "beside", state=State.PASSED, results=alone))
     described = describe(MACHINE, steps)
     assert described["passed"] is False
     assert described["steps"][1]["command"] == "python bundles"
@@ -280,6 +282,7 @@ def test_the_page() -> None:
         "plans of &lt;demo&gt;",
         "Not done: replay:demo:tensorrt:fp16: TensorRT &amp; co are not installed",
         "Not run yet: compiled:demo",
+        "other beside torch.compile: not measured: &lt;gone&gt;",
         '<b>3.00 ms</b><span class="missed">missed</span><small>at most 2.5 ms</small>',
         '<b>0.70 ms</b><span class="met">met</span><small>at most 0.8 ms</small>',
         "not measured: &lt;gone&gt;",

@@ -31,7 +31,7 @@ def environment(cache: Path, **variables: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     return {
         **kept,
-        "PYTHONPATH": os.pathsep.join((str(SITE), str(ROOT))),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(SITE), str(ROOT), os.environ.get("PYTHONPATH")))),
         "MMMS_DEPLOY_CACHE": str(cache),
         "COLUMNS": "160",
         **variables,
