@@ -1,4 +1,4 @@
-"""ONNX Runtime on CUDA: IO bindings to fixed addresses, and its own CUDA graph of the click stage.
+"""ONNX Runtime on CUDA: IO bindings to fixed addresses, and its own CUDA graphs, one for each stage of a session.
 
 ONNX Runtime takes the CPU without a word when something of CUDA is missing, even with its fallback disabled
 (https://github.com/microsoft/onnxruntime/issues/23647). So it is asked for its providers afterwards, and on which of
@@ -9,7 +9,8 @@ anything is copied to the CPU and back, and so every stage asks for that, record
 With CUDA graphs, ``Run`` must not be called from several threads, and what was recorded belongs to the thread that
 recorded it (https://github.com/microsoft/onnxruntime/pull/9978). So all runs of an engine are made by one thread, on
 one stream. A recorded graph keeps its addresses as long as the session lives, so that seats are kept and used again.
-While it records (when a session is opened), no other thread may allocate on the GPU: it records in CUDA's global mode.
+While it records (at the first run of a stage), no other thread may allocate on the GPU: it does so in CUDA's global
+mode. The image stage is recorded too: in ONNX Runtime it is a thousand kernels, more than a processor asks for in time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
-from mmms_deploy.bundle import Bundle, Precision, Rate, StageGraph
+from mmms_deploy.bundle import Bundle, Precision, StageGraph
 from mmms_deploy.engines.cuda import Cuda, import_cuda
 from mmms_deploy.engines.cuda_engine import CudaEngine, unavailable
 from mmms_deploy.engines.cuda_options import CudaOptions
@@ -71,7 +72,6 @@ class OnnxRuntimeOnStream(CudaEngine):
         missing: str = "",
     ) -> None:
         graphs = {stage.name: stage.graphs[SOURCES[precision]] for stage in bundle.manifest.stages}
-        clicks = {stage.name for stage in bundle.manifest.stages if stage.rate is Rate.CLICK}
         with unavailable():
             cuda.activate()
             stream = cuda.create_stream()
@@ -79,7 +79,7 @@ class OnnxRuntimeOnStream(CudaEngine):
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=NAME)
         try:
             loader = _Loader(ort, place, bundle, options, int(stream), self._worker, missing)
-            programs = {name: loader.load(name, graph, name in clicks) for name, graph in graphs.items()}
+            programs = {name: loader.load(name, graph) for name, graph in graphs.items()}
             super().__init__(
                 bundle=bundle,
                 graphs=graphs,
@@ -175,8 +175,8 @@ class _Loader:
     worker: ThreadPoolExecutor
     missing: str
 
-    def load(self, stage: str, graph: StageGraph, click: bool) -> OnnxRuntimeProgram:
-        """Load a stage; as a CUDA graph when it is the click stage and that is asked for."""
+    def load(self, stage: str, graph: StageGraph) -> OnnxRuntimeProgram:
+        """Load a stage, to be recorded as a CUDA graph where that is asked for."""
         try:
             session = self._session(graph)
         # ONNX Runtime raises its own exception types, which derive from RuntimeError or straight from Exception.
@@ -192,7 +192,7 @@ class _Loader:
             place=self.place,
             run=self._run,
             stream=self.stream,
-            record=click and self.options.graph and self.place.graphs,
+            record=self.options.graph and self.place.graphs,
             weights=weights,
             placed=placed,
             ordinal=self.options.ordinal,
@@ -209,7 +209,7 @@ class _Loader:
             settings = {
                 "device_id": str(self.options.ordinal),
                 "user_compute_stream": str(self.stream),
-                # Proof that every stage stays on the GPU; which run is recorded, its options say.
+                # Proof that every stage stays on the GPU; whether a run is recorded, its own options say.
                 "enable_cuda_graph": "1",
                 "use_tf32": "0",
                 # Memory that one image needed is enough for the next.

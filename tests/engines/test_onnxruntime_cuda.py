@@ -194,7 +194,7 @@ def test_what_is_asked_of_a_gpu(paint: Bundle, fake: FakeCuda) -> None:
         assert settings["enable_cuda_graph"] == "1", (
             "which makes ONNX Runtime refuse what is copied to the CPU and back"
         )
-    assert [run["gpu_graph_id"] for run in ort.runs] == ["-1", "1", "-1", "2"], "a graph for every session"
+    assert [run["gpu_graph_id"] for run in ort.runs] == ["1", "1", "2", "2"], "two graphs for every session"
     assert all(run["disable_synchronize_execution_providers"] == "1" for run in ort.runs)
     assert engine.info.evidence == "graphs in fp32, without TF32, 6 of 6 nodes on CUDAExecutionProvider"
 
