@@ -49,11 +49,12 @@ def page(report: Mapping[str, Any]) -> str:
     measured, compiled = benchmarks(steps), benchmarks(steps, "compiled")
     bundles = by_bundle(measured)
     machine = report["machine"]
+    remarks = (*_remarks(steps, bundles), *_unmeasured(measured, compiled))
     parts = [
         "<h1>GPU check</h1>",
         f"<p>{escape(', '.join(machine['gpus']))}; driver {escape(str(machine['driver'] or 'of unknown release'))}</p>",
         f'<p class="faint">mmms-deploy {escape(report["mmms_deploy"])}; {escape(report["date"])}</p>',
-        *(f'<p class="note">{escape(text)}</p>' for text in (*_remarks(steps, bundles), *_uncompiled(compiled))),
+        *(f'<p class="note">{escape(text)}</p>' for text in remarks),
     ]
     for name, runs in bundles.items():
         parts += [*_bundle(name, runs, list(compiled.values()))]
@@ -72,11 +73,16 @@ def _remarks(steps: Sequence[Mapping[str, Any]], bundles: Mapping[str, Sequence[
         yield f"Not run yet: {', '.join(waiting)}"
 
 
-def _uncompiled(compiled: Mapping[str, Report]) -> Iterator[str]:
-    for name, run in compiled.items():
-        for metric in run.metrics:
-            if metric.key.startswith("eager.compiled") and metric.key.endswith(".click_ratio") and metric.why:
-                yield f"{name.partition(':')[2]} beside torch.compile: not measured: {metric.why}"
+def _unmeasured(measured: Mapping[str, Report], compiled: Mapping[str, Report]) -> Iterator[str]:
+    """Yield why clicks are no CUDA graph, and why nothing stands beside torch.compile."""
+    for reports, prefix, what in (
+        (measured, "graph.click_ratio", "a click as one CUDA graph"),
+        (compiled, "eager.compiled", "torch.compile"),
+    ):
+        for name, run in reports.items():
+            for metric in run.metrics:
+                if metric.why and metric.key.startswith(prefix) and metric.key.endswith(".click_ratio"):
+                    yield f"{name.partition(':')[2]}, {what}: not measured: {metric.why}"
 
 
 # --- a bundle ---------------------------------------------------------------------------------------------------------

@@ -104,6 +104,17 @@ def test_steps_that_pass_fail_and_hang(tmp_path: Path) -> None:
     assert "there is no bundle at" in skipped.missing
 
 
+def test_another_precision_than_asked_for_is_no_success() -> None:
+    from gpu_check import run
+
+    results = json.dumps({"engine": {"name": "tensorrt", "precision": "fp32"}})
+    code = f"open('{{written}}', 'w').write({results!r})"
+    done = run(step(code, "bench:demo:tensorrt:fp16", written="bench.json"), 60)
+    assert done.state == "failed"
+    assert "measured was tensorrt in fp32, not tensorrt in fp16" in done.output
+    assert run(step(code, "bench:demo:tensorrt:fp32", written="bench.json"), 60).state == "passed"
+
+
 def test_no_test_at_all_is_no_success() -> None:
     from gpu_check import Step, run
 
@@ -243,11 +254,8 @@ def test_the_page() -> None:
     plan = {"stage": "click", "precision": "fp16", "matrices": {"fp16": 82}, "fused": 8, "attentions": 8}
     plans = {"plans": [{**plan, "kernels": 129, "plan_bytes": 39_000_000, "seconds": 60.0}]}
     tests = {"passed": 2, "failed": ["a::b"], "skipped": 1, "reasons": ["no <TensorRT>"]}
-    runs = [
-        measured(),
-        measured("onnxruntime-cuda", **{"click.total": 3.0}),
-        measured(precision="fp32", **{"vram.taken": 0}),
-    ]
+    slow, blind = measured("onnxruntime-cuda", **{"click.total": 3.0}), measured(precision="fp32", **{"vram.taken": 0})
+    runs = [measured(**{"graph.click_ratio": 0}), slow, blind]
     steps = [
         Step(
             "tests:plans",
@@ -282,7 +290,8 @@ def test_the_page() -> None:
         "plans of &lt;demo&gt;",
         "Not done: replay:demo:tensorrt:fp16: TensorRT &amp; co are not installed",
         "Not run yet: compiled:demo",
-        "other beside torch.compile: not measured: &lt;gone&gt;",
+        "other, torch.compile: not measured: &lt;gone&gt;",
+        "0, a click as one CUDA graph: not measured: &lt;gone&gt;",
         '<b>3.00 ms</b><span class="missed">missed</span><small>at most 2.5 ms</small>',
         '<b>0.70 ms</b><span class="met">met</span><small>at most 0.8 ms</small>',
         "not measured: &lt;gone&gt;",
