@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 SITE = Path(__file__).parent / "site"
 TENSORRT = "MMMS_REHEARSAL_TENSORRT"
 """Environment variable: the version of TensorRT to be, of those whose API is listed; ``off`` for none."""
+FAILS = "MMMS_REHEARSAL_FAILS"
+"""Environment variable: what fails, with commas; ``tests.rehearsal.gpu`` lists it."""
 TORCH = "MMMS_REHEARSAL_TORCH"
 """Environment variable: ``on`` lets PyTorch take the CPU for a GPU."""
 

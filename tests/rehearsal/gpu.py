@@ -196,3 +196,6 @@ class Gpu(FakeCuda):
 
 GPU = Gpu()
 """The one of this process."""
+FAILS = frozenset(filter(None, os.environ.get("MMMS_REHEARSAL_FAILS", "").split(",")))
+"""What fails on this host: calls of the CUDA runtime, ``onnxruntime-graph``, ``tensorrt-build``."""
+GPU.fail_always |= {name: Error.cudaErrorUnknown for name in FAILS if name.startswith("cuda")}

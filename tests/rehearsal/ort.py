@@ -6,7 +6,7 @@ import threading
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from tests.rehearsal.gpu import GPU
+from tests.rehearsal.gpu import FAILS, GPU
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 OPTIONS = frozenset(
@@ -103,6 +103,8 @@ class CudaSession:
             raise ValueError("IOBinding must be used with the session that created it.")
         wait = options is None or _entry(options, "disable_synchronize_execution_providers") != "1"
         number = NO_GRAPH if options is None else _entry(options, "gpu_graph_id") or "0"
+        if self.records and number != NO_GRAPH and "onnxruntime-graph" in FAILS:
+            raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 900: operation not permitted")
         if self.records and number != NO_GRAPH:
             # What was recorded keeps its addresses and belongs to the thread that recorded it, whatever is bound now.
             here = threading.get_ident()

@@ -12,7 +12,7 @@ from PIL import Image
 from mmms_deploy.bench.report import read_report
 from mmms_deploy.bundle import Bundle, Precision
 from tests.evaluation.scenes import scene
-from tests.rehearsal import TENSORRT, TORCH, environment, run
+from tests.rehearsal import FAILS, TENSORRT, TORCH, environment, run
 from tests.toy import write_toy
 
 COMMANDS = "mmms_deploy.commands"
@@ -128,6 +128,48 @@ def test_the_benchmark(both: Bundle, cache: Path, tmp_path: Path, engine: str) -
     assert report.value("vram.before") == 520
     assert report.value("graph.click_ratio") is not None
     assert "<svg" in (tmp_path / "new.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("engine", "fails", "said"),
+    [
+        ("tensorrt", "cudaStreamEndCapture", "cudaStreamEndCapture failed with cudaErrorUnknown"),
+        ("onnxruntime-cuda", "onnxruntime-graph", "CUDA failure 900"),
+    ],
+)
+def test_a_click_that_is_no_graph_is_measured_aloud(
+    both: Bundle, cache: Path, tmp_path: Path, engine: str, fails: str, said: str
+) -> None:
+    wanted = ["--device", "cuda", "--engine", engine, "--precision", "fp32"]
+    files = ["--clicks", "2", "--images", "1", "--no-eager", "--json", tmp_path / "new.json"]
+    told = command("bench", both.path, *wanted, *files, cache=cache, **{FAILS: fails})
+    assert "runs as a sequence of operations, not as one CUDA graph" in told
+    assert said in told
+    report = read_report(tmp_path / "new.json")
+    metric = report.metric("graph.click_ratio")
+    assert metric is not None
+    assert "not one CUDA graph" in metric.why
+    assert report.value("click.total") is not None
+    done = run("-m", f"{COMMANDS}.verify", both.path, *wanted, "--strict", env=environment(cache, **{FAILS: fails}))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_what_fails_has_a_name(both: Bundle, cache: Path) -> None:
+    """Whatever call of CUDA or TensorRT fails, its user meets a message."""
+    for name, fails in (
+        ("build", "tensorrt-build"),
+        ("verify", "cudaHostAlloc"),
+        ("verify", "cudaMemcpyAsync"),
+        ("bench", "cudaMemGetInfo"),
+        ("bench", "cudaEventCreate"),
+    ):
+        wanted = [] if name == "build" else ["--device", "cuda", "--engine", "tensorrt"]
+        done = run("-m", f"{COMMANDS}.{name}", both.path, *wanted, env=environment(cache, **{FAILS: fails}))
+        assert done.returncode == 1, fails
+        assert "error: " in done.stderr
+        assert "to fix: " in done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
 
 
 @pytest.mark.slow
