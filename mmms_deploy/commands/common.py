@@ -136,6 +136,8 @@ def show_phases(progress: Progress) -> OnPhase:
 
 @contextmanager
 def _spoken_warnings() -> Iterator[None]:
+    """Print what is warned of, each message once: every session of a command may meet the same."""
+    said: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", MMMSDeployWarning)
         usual = warnings.showwarning
@@ -149,7 +151,9 @@ def _spoken_warnings() -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, MMMSDeployWarning):
-                say("warning", str(message))
+                if str(message) not in said:
+                    say("warning", str(message))
+                said.add(str(message))
             else:
                 usual(message, category, filename, lineno, file, line)
 

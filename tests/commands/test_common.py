@@ -15,11 +15,11 @@ from mmms_deploy.errors import ClickError, MMMSDeployWarning
 from tests.commands.invoke import invoke
 
 
-def run(error: BaseException | None = None, warning: Warning | None = None) -> Result:
+def run(error: BaseException | None = None, warning: Warning | None = None, times: int = 1) -> Result:
     @click.command()
     @user_errors
     def main() -> None:
-        if warning is not None:
+        for _ in range(times if warning is not None else 0):
             warnings.warn(warning, stacklevel=1)
         if error is not None:
             raise error
@@ -53,6 +53,10 @@ def test_interrupt() -> None:
 def test_warnings_are_lines() -> None:
     result = run(warning=MMMSDeployWarning("slower"))
     assert (result.exit_code, result.stdout, result.stderr) == (0, "done\n", "warning: slower\n")
+
+
+def test_the_same_warning_of_many_sessions_is_one_line() -> None:
+    assert run(warning=MMMSDeployWarning("slower"), times=3).stderr == "warning: slower\n"
 
 
 def test_other_warnings_are_left_alone() -> None:
