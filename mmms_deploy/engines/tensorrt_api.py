@@ -25,6 +25,8 @@ LIBRARIES = (TENSORRT, RTX)
 
 _TITLES = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
 _OLDEST = {TENSORRT: (10, 12), RTX: (1, 7)}
+_PLACE = re.compile(r"^\[\w+\.\w+::\w+::\d+\]\s*|\s*\(?\bIn [\w()]+ at \S+?:\d+\)?")
+"""Where in the library's source something was noticed."""
 _KEPT = 400
 """Messages kept of each severity; the kernel list of a build is one message of severity VERBOSE."""
 
@@ -141,7 +143,7 @@ class Messages:
 
     def text(self, most: int = 3) -> str:
         """Return the first errors as one line, without the places in the library's source where they were noticed."""
-        plain = [re.sub(r"\s*\(?\bIn \w+ at \S+:\d+\)?", "", " ".join(error.split())) for error in self.errors]
+        plain = [_PLACE.sub("", " ".join(error.split())) for error in self.errors]
         said = list(dict.fromkeys(plain))
         more = f" (and {len(said) - most} more)" if len(said) > most else ""
         return "; ".join(said[:most]) + more

@@ -30,7 +30,7 @@ _FIXES = (
     ("out of memory", "close other programs on the GPU (nvidia-smi lists them), or give less --workspace"),
     ("outofmemory", "close other programs on the GPU (nvidia-smi lists them), or give less --workspace"),
     ("insufficient memory", "close other programs on the GPU (nvidia-smi lists them), or give more --workspace"),
-    ("cudaerror 35", "install or update the NVIDIA driver"),
+    ("failure with error: 35", "install or update the NVIDIA driver"),
     ("cuda initialization", "check nvidia-smi and CUDA_VISIBLE_DEVICES"),
 )
 

@@ -93,6 +93,26 @@ def test_one_logger_for_a_process_and_many_listeners() -> None:
     assert inner.details == ["Total Activation Memory: 5 bytes"]
 
 
+def test_places_in_the_source_are_left_out() -> None:
+    """The words of TensorRT 10.15 without a driver."""
+    library = FakeTensorRT()
+    with listening(library) as said:
+        logger(library).log(
+            Severity.ERROR,
+            "createInferBuilder: Error Code 6: API Usage Error (CUDA initialization failure with error: 35. Check"
+            " In operator() at /_src/optimizer/api/builder.cpp:1399)",
+        )
+        logger(library).log(
+            Severity.ERROR,
+            "[checkMacros.cpp::catchCudaError::229] Error Code 1: Cuda Runtime (In catchCudaError at"
+            " /_src/common/dispatch/checkMacros.cpp:229)",
+        )
+    assert said.text() == (
+        "createInferBuilder: Error Code 6: API Usage Error (CUDA initialization failure with error: 35. Check;"
+        " Error Code 1: Cuda Runtime"
+    )
+
+
 def test_many_errors_are_cut_short() -> None:
     library = FakeTensorRT()
     with listening(library) as said:

@@ -286,7 +286,8 @@ def test_what_was_measured_is_used_again(trt: FakeTensorRT, bundle: Bundle, tmp_
     [
         ("Unable to load library: libnvinfer_builder_resource_sm90.so.11.4.0", "builder resource"),
         ("Error Code 2: OutOfMemory (Requested size was 1 bytes.)", "close other programs"),
-        ("CUDA initialization failure with error: 35", "nvidia-smi"),
+        ("CUDA initialization failure with error: 35", "NVIDIA driver"),
+        ("CUDA initialization failure with error: 100", "nvidia-smi"),
         ("Error Code 10: Internal Error (Could not find any implementation)", "another engine"),
     ],
 )
