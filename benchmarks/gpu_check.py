@@ -133,7 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))  # a checkout need not be installed
-    return _check(options)
+    try:
+        return _check(options)
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on", file=sys.stderr)
+        return 130
 
 
 def _lacks(modules: Sequence[str] | Mapping[str, str]) -> str:
@@ -197,9 +201,8 @@ def _chosen(step: Step, only: Sequence[str] | None, resume: bool) -> bool:
 
 
 def _print_step(step: Step) -> None:
-    print(
-        f"{step.state:<8} {step.name} ({step.seconds:.0f} s){f': {step.missing}' if step.missing else ''}", flush=True
-    )
+    why = f": {step.missing}" if step.missing else ""
+    print(f"{step.state:<8} {step.name} ({step.seconds:.0f} s){why}", flush=True)
     if step.state is State.FAILED:
         print(*(f"    {line}" for line in step.output.splitlines()[-15:]), sep="\n", flush=True)
 
