@@ -35,13 +35,13 @@ _FLOATS = frozenset(_TYPES.values())
 _TYPE = re.compile(r"\b(bfloat16|bf16|half|fp16|float|fp32|int8|uint8|int32|int64|bool|fp8)\b", re.IGNORECASE)
 _MEMORY = re.compile(r"^Total (Activation|Weights) Memory: (\d+) bytes", re.MULTILINE)
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-_MOVING = frozenset({"kgen", "reformat", "noop", "move", "shuffle", "constant"})
+_MOVING = frozenset({"kgen", "reformat", "noop", "move", "shuffle", "constant", "myelinreformat", "myelinshuffle"})
 """Kinds of kernels that compute no matrix product, unless their names say so: they prepare operands and move results,
 and carry the names of the operations for which they do."""
 _MULTIPLIES = re.compile(r"mha|gemm|conv|_Fc|MulSum", re.IGNORECASE)
-_IDLE = frozenset({"noop", "constant", "signal", "wait"})
+_IDLE = frozenset({"noop", "constant", "signal", "wait", "trainstation"})
 """Kinds of layers that are listed and launch nothing."""
-_OPAQUE = frozenset({"myelin", "foreignnode"})
+_OPAQUE = frozenset({"myelin", "safetymyelin", "foreignnode"})
 """Kinds of layers that stand for a whole region of the graph, whose kernels are not listed."""
 _SHORT = {"f16": Precision.FP16, "bf16": Precision.BF16, "f32": Precision.FP32, "tf32": Precision.FP32}
 _TACTIC = re.compile(r"_(bf16|f16|tf32|f32)\1_|gemm_(bf16|f16|tf32|f32)_\2_")
