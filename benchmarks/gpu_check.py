@@ -313,7 +313,7 @@ def run(step: Step, timeout: float) -> Step:
     from mmms_deploy.bundle import MANIFEST_NAME
 
     if step.bundle and not (Path(step.bundle) / MANIFEST_NAME).is_file():
-        step = replace(step, missing=step.missing or f"there is no bundle at {_shown(step.bundle)}")
+        step = replace(step, missing=step.missing or f"there is no bundle at {_shown(step.bundle, step.bundle)}")
     if step.missing:
         return replace(step, state=State.SKIPPED, date=_now())
     start = time.monotonic()
@@ -343,7 +343,7 @@ def run(step: Step, timeout: float) -> Step:
         state=state,
         seconds=time.monotonic() - start,
         date=_now(),
-        output=_shown(text)[-_TAIL:],
+        output="" if step.name == "doctor" and results else _shown(text, step.bundle)[-_TAIL:],
         results=results,
     )
 
@@ -380,11 +380,12 @@ def _read(file: Path) -> Any:
 
 
 def _printed(text: str) -> Any:
-    """Return the JSON that was printed; None when there is none."""
+    """Return the JSON that was printed, without the place of the cache; None when there is none."""
     try:
-        return json.loads(text[text.index("{") : text.rindex("}") + 1])
+        found = json.loads(text[text.index("{") : text.rindex("}") + 1])
     except ValueError:
         return None
+    return {key: value for key, value in found.items() if key != "cache"}
 
 
 def counts(junit: str) -> dict[str, Any]:
@@ -400,9 +401,14 @@ def counts(junit: str) -> dict[str, Any]:
     }
 
 
-def _shown(text: str) -> str:
-    """Return text without the places of this machine's folders."""
-    return text.replace(str(ROOT) + os.sep, "").replace(str(Path.home()), "~")
+def _shown(text: str, bundle: str = "") -> str:
+    """Return text without the places of this machine's folders, and of a bundle."""
+    text = text.replace(str(ROOT) + os.sep, "")
+    places = {str(Path(bundle).parent): "..." if bundle else "", str(Path.home()): "~"}
+    for place, name in places.items():
+        if len(place) > 1:
+            text = text.replace(place + os.sep, name + os.sep)
+    return text
 
 
 def _now() -> str:
@@ -462,10 +468,10 @@ def describe(machine: Mapping[str, Any], steps: Sequence[Step]) -> dict[str, Any
 
     import mmms_deploy
 
-    entries = [
-        {**asdict(step), "command": _shown(shlex.join(("python", *step.command))), "bundle": _shown(step.bundle)}
-        for step in steps
-    ]
+    entries = []
+    for step in steps:
+        command = _shown(shlex.join(("python", *step.command)), step.bundle)
+        entries.append({**asdict(step), "command": command, "bundle": _shown(step.bundle, step.bundle)})
     return {
         "kind": KIND,
         "schema": SCHEMA,
