@@ -22,7 +22,7 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.slow
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
-## The run-time half from a wheel, in an environment without torch, timm and onnx.
+## The run-time half from a wheel, in an environment without torch, timm and onnx; ONNX Runtime's wheels for CUDA (500 MB).
 test-wheel: $(VENV)/.dev
 	$(BIN)/python -m pytest -m wheel
 
