@@ -10,6 +10,7 @@ from typing import Any
 from warnings import warn
 
 from mmms_deploy.engines.cuda_executor import TensorIO
+from mmms_deploy.engines.onnxruntime_libraries import plain
 from mmms_deploy.errors import EngineError, MMMSDeployWarning
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
@@ -161,14 +162,14 @@ class OnnxRuntimeExecutor:
         except Exception as error:
             raise self._failed(error) from refusal
         warn(
-            f"stage {self._program.stage!r} runs as a sequence of operations, not as one CUDA graph: {refusal}",
+            f"stage {self._program.stage!r} runs as a sequence of operations, not as one CUDA graph: {plain(refusal)}",
             MMMSDeployWarning,
             stacklevel=2,
         )
 
     def _failed(self, error: Exception) -> EngineError:
         return EngineError(
-            f"ONNX Runtime failed in stage {self._program.stage!r}: {error}",
+            f"ONNX Runtime failed in stage {self._program.stage!r}: {plain(error)}",
             expected="a stage that runs",
             fix="check the GPU's free memory; mmms-verify tells whether the bundle is intact",
         )

@@ -29,7 +29,7 @@ from mmms_deploy.engines.devices import require_gpu
 from mmms_deploy.engines.onnxruntime_binding import CUDA, OnnxRuntimeProgram, Place
 from mmms_deploy.engines.onnxruntime_cpu import PROVIDER as CPU_PROVIDER
 from mmms_deploy.engines.onnxruntime_cpu import import_onnxruntime
-from mmms_deploy.engines.onnxruntime_libraries import preload, why_not_loaded
+from mmms_deploy.engines.onnxruntime_libraries import plain, preload, why_not_loaded
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.engines.wheels import require_onnxruntime_cuda
 from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError
@@ -224,7 +224,7 @@ class _Loader:
         )
 
     def _refused(self, stage: str, error: Exception) -> EngineUnavailableError | BundleCorruptError:
-        text = f"stage {stage!r} of {self.bundle.path} cannot be loaded on {self.place.provider}: {error}"
+        text = f"stage {stage!r} of {self.bundle.path} cannot be loaded on {self.place.provider}: {plain(error)}"
         if type(error).__name__ in _BROKEN:
             return BundleCorruptError(
                 text,

@@ -80,6 +80,13 @@ def _why_not(library: str) -> str:
     return ""
 
 
+def plain(error: Exception) -> str:
+    """Return what ONNX Runtime says, in one line, without places in its source and the machine's name."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    return re.sub(r"\s*; GPU=-?\d+ ; hostname=.*$", "", text)
+
+
 def try_provider(ort: Any, provider: str, ordinal: int) -> str:
     """Open a model of one node on a GPU and close it again.
 
@@ -94,7 +101,7 @@ def try_provider(ort: Any, provider: str, ordinal: int) -> str:
         )
     # ONNX Runtime raises its own exception types, which derive from RuntimeError or straight from Exception.
     except Exception as error:
-        return " ".join(str(error).split())
+        return plain(error)
     if list(session.get_providers())[:1] == [provider]:
         return ""
     return why_not_loaded(ort) or f"it takes {', '.join(session.get_providers())}"

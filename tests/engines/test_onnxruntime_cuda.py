@@ -23,7 +23,7 @@ from mmms_deploy.engines.cuda import Cuda
 from mmms_deploy.engines.cuda_options import CudaOptions
 from mmms_deploy.engines.onnxruntime_binding import CUDA, OnnxRuntimeExecutor, Place
 from mmms_deploy.engines.onnxruntime_cuda import OnnxRuntimeCuda, OnnxRuntimeOnStream
-from mmms_deploy.engines.onnxruntime_libraries import preload, try_provider, why_not_loaded
+from mmms_deploy.engines.onnxruntime_libraries import plain, preload, try_provider, why_not_loaded
 from mmms_deploy.engines.wheels import require_onnxruntime_cuda
 from mmms_deploy.errors import (
     BundleCorruptError,
@@ -383,6 +383,20 @@ def test_libraries_in_another_folder_than_onnx_runtime(tmp_path: Path, monkeypat
     assert name in preload(SimpleNamespace(preload_dlls=preload_dlls))
     monkeypatch.syspath_prepend(str(tmp_path))
     assert preload(SimpleNamespace(preload_dlls=preload_dlls)) == ""
+
+
+def test_messages_without_places_and_names_of_machines() -> None:
+    """The words of 1.31 with a driver that is too old."""
+    error = RuntimeError(
+        "/onnxruntime_src/x.cc:63 static T onnxruntime::F(const P&) [ONNXRuntimeError] : 1 : FAIL : options.h:187"
+        ' Parse Failed to parse provider option "device_id": CUDA failure 35: CUDA driver version is insufficient'
+        " for CUDA runtime version ; GPU=-1 ; hostname=vm ; file=/onnxruntime_src/x.cc ; line=70 ; expr=f(&n);\n"
+    )
+    assert plain(error) == (
+        'options.h:187 Parse Failed to parse provider option "device_id": CUDA failure 35: CUDA driver'
+        " version is insufficient for CUDA runtime version"
+    )
+    assert plain(ValueError("something\nelse")) == "something else"
 
 
 def test_a_provider_is_tried() -> None:
