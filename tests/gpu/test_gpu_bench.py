@@ -94,4 +94,6 @@ def test_pytorch_answers_as_on_the_cpu(on_gpu: EagerMMMS, cell448: Bundle, form:
 def test_compiled_pytorch_answers_as_eager(on_gpu: EagerMMMS, cell448: Bundle) -> None:
     expected = answers(on_gpu, cell448)
     compiled = answers(on_gpu.variant(Form(compiled=True)), cell448)
-    np.testing.assert_allclose(compiled, expected, atol=2e-2)
+    # TF32 in other kernels, and previous masks that differ where a pixel lies at the threshold.
+    np.testing.assert_allclose(compiled, expected, atol=5e-2)
+    assert np.mean(np.abs(np.subtract(compiled, expected))) < 5e-3

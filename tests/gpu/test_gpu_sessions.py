@@ -38,15 +38,27 @@ def free_bytes() -> int:
     return cuda.memory()[0]
 
 
+def assert_the_same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
+    """Answers to CLICKS agree, as far as other ways to compute in float32 allow.
+
+    A pixel at the threshold may fall on either side, and then the next click starts from another previous mask: two
+    engines on one CPU, 5e-6 apart, were found 8e-4 apart at 1 % of the pixels after one such pixel.
+    """
+    for number, (our, their) in enumerate(zip(ours, theirs, strict=True)):
+        limit = 1e-3 if number == 0 else 2e-2
+        difference = np.abs(our - their)
+        assert difference.max() <= limit, number
+        assert difference.mean() <= limit / 20, number
+        certain = np.abs(their - 0.5) > limit
+        np.testing.assert_array_equal((our > 0.5)[certain], (their > 0.5)[certain])
+
+
 # --- the answers ------------------------------------------------------------------------------------------------------
 
 
 def test_answers_are_those_of_the_cpu(opened: Open, cell448: Bundle) -> None:
     with Session(cell448, engine=opened(cell448)) as session, Session(cell448, engine="onnxruntime") as other:
-        for ours, theirs in zip(clicked(session), clicked(other), strict=True):
-            certain = np.abs(theirs - 0.5) > 1e-2
-            np.testing.assert_allclose(ours, theirs, atol=2e-3)
-            np.testing.assert_array_equal((ours > 0.5)[certain], (theirs > 0.5)[certain])
+        assert_the_same(clicked(session), clicked(other))
 
 
 def test_disks_are_exact(opened: Open, echo: Bundle) -> None:
@@ -80,11 +92,16 @@ def test_undone_and_redone_answers_are_the_same_bits(opened: Open, cell448: Bund
 # --- the graph --------------------------------------------------------------------------------------------------------
 
 
-def test_a_graph_answers_as_its_operations_one_by_one(opened: Open, cell448: Bundle) -> None:
+def test_a_graph_answers_as_its_operations_one_by_one(opened: Open, cell448: Bundle, backend: Backend) -> None:
     with Session(cell448, engine=opened(cell448)) as session:
         recorded = clicked(session)
     with Session(cell448, engine=opened(cell448, options=CudaOptions(graph=False))) as session:
-        np.testing.assert_array_equal(recorded, clicked(session))
+        sequence = clicked(session)
+    if backend.name == "tensorrt":
+        np.testing.assert_array_equal(recorded, sequence)
+    else:
+        # ONNX Runtime times the ways to convolve when it loads a graph, and may take another one this time.
+        assert_the_same(recorded, sequence)
 
 
 def test_a_graph_is_recorded_while_others_use_the_default_stream(opened: Open, cell448: Bundle) -> None:
