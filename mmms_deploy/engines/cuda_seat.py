@@ -78,8 +78,9 @@ class Seat:
             self.stages = self._stages(programs, options, record)
             # Pushed last, so that it comes first: nothing is freed that the GPU may still use.
             self._resources.callback(self._drain)
-            for name in layout.clicks:
-                self.stages[name].warm_up()
+            # The image's too: libraries load kernels and look for the fastest at the first run, which takes seconds.
+            for stage in self.stages.values():
+                stage.warm_up()
             self.wait()
             on_error.pop_all()
 

@@ -87,7 +87,7 @@ class CudaStage:
         self._record()
 
     def warm_up(self) -> None:
-        """Run once on whatever lies in the homes, wait, and record the graph: so that no click pays for it.
+        """Run once on whatever lies in the homes, wait, and record the graph: so that nobody's first click pays for it.
 
         Raises:
             EngineError: It was refused.

@@ -9,7 +9,7 @@ anything is copied to the CPU and back, and so every stage asks for that, record
 With CUDA graphs, ``Run`` must not be called from several threads, and what was recorded belongs to the thread that
 recorded it (https://github.com/microsoft/onnxruntime/pull/9978). So all runs of an engine are made by one thread, on
 one stream. A recorded graph keeps its addresses as long as the session lives, so that seats are kept and used again.
-While it records (at the first run of a stage), no other thread may allocate on the GPU: it does so in CUDA's global
+While it records (when a session is opened), no other thread may allocate on the GPU: it does so in CUDA's global
 mode. The image stage is recorded too: in ONNX Runtime it is a thousand kernels, more than a processor asks for in time.
 """
 

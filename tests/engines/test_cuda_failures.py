@@ -150,7 +150,11 @@ def test_a_library_that_refuses(engine: FakeGpu, paint: Bundle) -> None:
     with pytest.raises(EngineError, match="no execution context"):
         Session(paint, engine=engine)
     engine.programs["image"].fail = "enqueue"
+    with pytest.raises(EngineError, match="the library refuses"):
+        Session(paint, engine=engine)
+    engine.programs["image"].fail = None
     with Session(paint, engine=engine) as session:
+        engine.programs["image"].fail = "enqueue"
         with pytest.raises(EngineError, match="the library refuses"):
             session.set_image(GREY)
         engine.programs["image"].fail = None

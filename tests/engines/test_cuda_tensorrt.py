@@ -273,7 +273,7 @@ def test_what_an_engine_may_refuse(
     [
         ("context", "stage 'image' gets no execution context: out of memory"),
         ("address", "TensorRT failed in stage 'image': rgb cannot be bound: no such tensor: rgb"),
-        ("run", "TensorRT failed in stage 'click': cannot run"),
+        ("run", "TensorRT failed in stage 'image': cannot run"),
     ],
 )
 def test_what_a_session_may_be_refused(trt: FakeRuntimeTensorRt, paint: Bundle, refused: str, message: str) -> None:
