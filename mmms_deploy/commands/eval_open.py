@@ -82,28 +82,19 @@ def open_contestant(
     without: tuple[str, ...],
 ) -> tuple[Contestant, Any]:
     """Open a bundle, or a checkpoint in PyTorch, with a progress bar; returns it with the modalities it takes."""
-    with opening(f"opening {escape(source)}") as on_progress:
-        return _open(stack, source, {**engine, "on_progress": on_progress}, flip, threshold, without)
-
-
-def _open(
-    stack: ExitStack,
-    source: str,
-    engine: Mapping[str, Any],
-    flip: bool,
-    threshold: float | None,
-    without: tuple[str, ...],
-) -> tuple[Contestant, Any]:
     options = {"flip": "" if flip else None, "threshold": None if threshold is None else f"{threshold:g}"}
     options["without"] = ", ".join(without) or None
     if source.startswith(TORCH):
-        return _open_torch(source, options)
+        with opening(f"opening {escape(source)}"):
+            return _open_torch(source, options)
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.evaluation.bundles import BundleSource
     from mmms_deploy.evaluation.results import PredictorFacts
     from mmms_deploy.evaluation.run import Contestant
 
-    opened = BundleSource(Bundle(source), engine, flip=flip, threshold=threshold)
+    with opening(f"opening {escape(source)}") as on_progress:
+        told = {**engine, "on_progress": on_progress}
+        opened = BundleSource(Bundle(source), told, flip=flip, threshold=threshold)
     stack.callback(opened.close)
     manifest, info = opened.bundle.manifest, opened.info
     facts = PredictorFacts(
