@@ -61,7 +61,7 @@ class Session:
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
         strict: Whether to refuse another engine, precision or number of threads than asked for instead of warning,
             and to take ``fp32`` when no precision was asked for.
-        history_limit: How many clicks can be undone; None for all of them, however many. A step keeps the click
+        history_limit: How many clicks on a surface can be undone; None for all of them. A step keeps the click
             stage's state: three float32 maps of the network's size with the cell of this package (2.4 MB at 448 x 448).
         on_progress: Told of every step (:class:`~mmms_deploy.engines.tensorrt_build.Phase`), from another thread, when
             opening the session has TensorRT compile, which takes minutes (docs/engines.md says when).
