@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.cuda_options import CudaOptions
-from mmms_deploy.engines.devices import DRIVER_FILE, require_gpu
+from mmms_deploy.engines.devices import ASKED, DRIVER_FILE, require_gpu
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.verdicts import Verdict, read_verdict
 from mmms_deploy.engines.wheels import (
@@ -297,6 +297,6 @@ def why_not_cuda() -> str | None:
         try:
             require_gpu()
         except EngineUnavailableError as error:
-            return error.given
+            return error.given.removeprefix(ASKED)  # nobody asked
         return None
     return "; ".join(reasons.values()) if DRIVER_FILE.exists() else None

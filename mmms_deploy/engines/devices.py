@@ -16,6 +16,8 @@ from typing import Any
 from mmms_deploy.engines.cuda import import_cuda
 from mmms_deploy.errors import EngineUnavailableError
 
+ASKED = "CUDA was asked for, but "
+"""How the message begins that refuses a GPU; what follows is the reason."""
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 """Where Linux describes the NVIDIA driver that is loaded."""
 _DRIVERS = {11: 450, 12: 525, 13: 580}
@@ -184,7 +186,7 @@ def require_gpu(ordinal: int = 0, library: Any = None) -> Gpu:
     found = probe(library)
     if found.problem is not None:
         raise EngineUnavailableError(
-            f"CUDA was asked for, but {found.given}",
+            f"{ASKED}{found.given}",
             expected="an NVIDIA GPU, its driver, and cuda-python",
             fix=f'{found.fix}; or pass device="cpu"',
         )

@@ -113,7 +113,7 @@ def test_auto_says_why_it_takes_the_cpu_on_a_machine_prepared_for_cuda(
     having(monkeypatch, tensorrt="11.4.0")
     with closing(open_engine(paint)) as engine:
         assert engine.info.device == "cpu"
-        assert engine.info.reason.endswith("; on the CPU, because CUDA was asked for, but there is no NVIDIA driver")
+        assert engine.info.reason.endswith("; on the CPU, because there is no NVIDIA driver")
     assert "because" not in choose(paint, device="cpu").reason
 
 
