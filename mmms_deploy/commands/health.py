@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -16,6 +16,8 @@ from mmms_deploy.engines.devices import Gpu, Probe, probe
 from mmms_deploy.engines.wheels import FLAVOURS, OPENVINO_FLAVOURS, TENSORRT_FLAVOURS, installed_flavours
 from mmms_deploy.errors import EngineError, EngineUnavailableError
 
+CUDNN = ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
+"""Distributions of cuDNN, which write the same files."""
 PACKAGES = (
     "mmms-deploy",
     "numpy",
@@ -31,8 +33,7 @@ PACKAGES = (
     "cuda-bindings",
     "nvidia-cublas",
     "nvidia-cublas-cu12",
-    "nvidia-cudnn-cu13",
-    "nvidia-cudnn-cu12",
+    *CUDNN,
     "onnx",
     "torch",
     "timm",
@@ -111,24 +112,29 @@ def examine() -> Health:
     """Look at this machine; libraries are imported, and nothing stays on a GPU."""
     found = probe()
     packages = _packages()
-    conflicts = []
-    flavours = installed_flavours()
-    if len(flavours) > 1:
-        listed = " and ".join(f"{name} {version}" for name, version in flavours.items())
-        extra = "cuda" if found.gpus else "cpu"
-        conflicts.append(
-            f"{listed} are installed together and overwrite each other's files: pip uninstall -y"
-            f' {" ".join(flavours)}, then pip install "mmms-deploy[{extra}]"'
-        )
     folder = cache_folder()
     return Health(
         machine=describe_machine(),
         gpu=_gpu_health(found),
         packages=packages,
         engines=tuple(_engine_health(backend, found) for backend in BACKENDS),
-        conflicts=tuple(conflicts),
+        conflicts=tuple(_conflicts(found, packages)),
         cache=None if folder is None else str(folder),
     )
+
+
+def _conflicts(found: Probe, packages: Mapping[str, str]) -> Iterator[str]:
+    """Yield the packages that are installed together and write the same files, with what mends it."""
+    extra = "cpu" if not found.gpus else "cuda12" if (found.cuda or "").startswith("12.") else "cuda"
+    # Without a GPU nobody loads cuDNN.
+    cudnn = {name: packages[name] for name in CUDNN if name in packages and found.gpus}
+    for together in (installed_flavours(), cudnn):
+        if len(together) > 1:
+            listed = " and ".join(f"{name} {version}" for name, version in together.items())
+            yield (
+                f"{listed} are installed together and overwrite each other's files: pip uninstall -y"
+                f' {" ".join(together)}, then pip install "mmms-deploy[{extra}]"'
+            )
 
 
 def _packages() -> dict[str, str]:

@@ -113,6 +113,16 @@ def test_both_wheels_of_onnxruntime(install: Install) -> None:
     assert invoke(main).exit_code == 1
 
 
+def test_both_wheels_of_cudnn(gpu: FakeCuda, install: Install) -> None:
+    install(nvidia_cudnn_cu12="9.1.0", nvidia_cudnn_cu13="9.26.0")
+    printed = invoke(main).stdout
+    assert "conflict nvidia-cudnn-cu13 9.26.0 and nvidia-cudnn-cu12 9.1.0 are installed together" in printed
+    command = 'pip uninstall -y nvidia-cudnn-cu13 nvidia-cudnn-cu12, then pip install "mmms-deploy[cuda]"'
+    assert command in printed
+    install(nvidia_cudnn_cu12=None)
+    assert "conflict" not in invoke(main).stdout
+
+
 def test_a_gpu_without_its_wheels(gpu: FakeCuda, install: Install) -> None:
     install(tensorrt=None, tensorrt_rtx=None)
     result = invoke(main)
