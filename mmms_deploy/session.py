@@ -53,7 +53,7 @@ class Session:
     Args:
         bundle: A bundle, or the path of one; its files are compared with their hashes (about a second per GB) when a
             path is given.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
         engine: Name of an engine, or an open engine of this bundle that several sessions share; such an engine is not
             closed by the session, and ``device``, ``precision`` and ``threads`` must fit it or be left alone.
         precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed

@@ -251,7 +251,7 @@ def replay_engines(
 
     Args:
         bundle: A bundle, or the path of one; its files are compared with their hashes when a path is given.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
         on_progress: Called with (engine and precision, clicks done, clicks in all), first before it is opened.
         on_phase: Told of every step while TensorRT compiles, from another thread.
@@ -280,7 +280,9 @@ def _outcome(
     name, precision = candidate.backend.name, candidate.precision
     reason = "replayed with every other engine"
     try:
-        engine = candidate.backend.open(bundle, precision, threads, reason, on_progress=on_phase)
+        engine = candidate.backend.open(
+            bundle, precision, threads, reason, ordinal=candidate.ordinal, on_progress=on_phase
+        )
     except (BundleCorruptError, EngineError) as error:
         return EngineOutcome(name, precision, None, error, kept=False)
     try:

@@ -47,11 +47,11 @@ from mmms_deploy.bench.workload import Picture, make_pictures
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.cuda_engine import CudaEngine
-from mmms_deploy.engines.devices import require_gpu
+from mmms_deploy.engines.devices import require_gpu, split_device
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.select import choose, open_engine
 from mmms_deploy.engines.tensorrt_build import OnPhase, Phase
-from mmms_deploy.errors import EngineError, MMMSDeployError
+from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployError
 
 _WARM_UP = 5
 _EVERY_COUNT = 8
@@ -119,6 +119,12 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
         BundleError: The bundle cannot be used.
         EngineError: There is no usable engine, or a stage failed.
     """
+    if split_device(settings.device)[1]:
+        raise EngineUnavailableError(
+            f"device {settings.device!r} was asked for",
+            expected="the first GPU, on which everything in a run is measured",
+            fix='set CUDA_VISIBLE_DEVICES to the GPU, and pass device="cuda"',
+        )
     others = OtherPrograms()
     memory = MemoryPhases()
     on_progress("opening the bundle", 0, 3)

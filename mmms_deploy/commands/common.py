@@ -165,7 +165,9 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--device``, ``--engine``, ``--precision``, ``--threads`` and ``--strict``, as ``Session`` takes them."""
     for option in reversed(
         (
-            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            click.option(
+                "--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:1 for the second GPU."
+            ),
             click.option(
                 "--engine",
                 default=None,

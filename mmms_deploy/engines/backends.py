@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.cuda_options import CudaOptions
-from mmms_deploy.engines.devices import ASKED, DRIVER_FILE, require_gpu
+from mmms_deploy.engines.devices import ASKED, DRIVER_FILE, require_gpu, split_device
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.verdicts import Verdict, read_verdict
 from mmms_deploy.engines.wheels import (
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mmms_deploy.engines.tensorrt_build import OnPhase
 
 DEVICES = ("auto", "cpu", "cuda")
+"""What ``device=`` takes; ``cuda:1`` is the second GPU."""
 
 
 class _EngineClass(Protocol):
@@ -44,8 +45,8 @@ class Backend:
         installed: Returns name and version of the distribution that it needs, or raises; imports nothing of it.
         module: Where it is; imported when it is chosen.
         factory: Name of the class in that module.
-        not_compiled: Returns why opening it would compile a bundle first, for minutes; None when that is done. None
-            itself for engines that open at once.
+        not_compiled: Returns why opening it would compile a bundle first, for minutes, on the GPU of a number; None
+            when that is done. None itself for engines that open at once.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Backend:
     installed: Callable[[], tuple[str, str]]
     module: str
     factory: str
-    not_compiled: Callable[[Bundle, Precision], str | None] | None = None
+    not_compiled: Callable[[Bundle, Precision, int], str | None] | None = None
 
     def open(
         self,
@@ -64,6 +65,7 @@ class Backend:
         reason: str = "",
         strict: bool = False,
         *,
+        ordinal: int = 0,
         may_build: bool = True,
         on_progress: OnPhase | None = None,
     ) -> Engine:
@@ -75,6 +77,7 @@ class Backend:
             threads: CPU threads a stage computes with; None for the physical cores.
             reason: Why it was chosen, for its ``info``.
             strict: On a GPU, whether to refuse clicks that cannot be one CUDA graph instead of warning.
+            ordinal: Number of the GPU.
             may_build: Whether it may compile for minutes first.
             on_progress: Told of every step while it compiles, from another thread; None for nobody.
 
@@ -84,14 +87,17 @@ class Backend:
         """
         factory = cast(_EngineClass, getattr(import_module(self.module), self.factory))
         options: dict[str, Any] = {}
-        if self.device == "cuda" and strict:
-            options["options"] = CudaOptions(strict=True)
+        if self.device == "cuda" and (strict or ordinal):
+            options["options"] = CudaOptions(strict=strict, ordinal=ordinal)
         if self.not_compiled is not None:
             options |= {"may_build": may_build, "on_progress": on_progress}
         return factory(bundle, precision, threads, reason, **options)
 
-    def usable(self) -> tuple[str, str]:
+    def usable(self, ordinal: int = 0) -> tuple[str, str]:
         """Return name and version of its distribution, and for a GPU also which one, or raise.
+
+        Args:
+            ordinal: Number of the GPU.
 
         Raises:
             EngineUnavailableError: It is not installed, or there is no usable GPU.
@@ -99,13 +105,13 @@ class Backend:
         """
         name, version = self.installed()
         # What was measured on one GPU and driver says nothing of another.
-        return name, f"{version} on {require_gpu()}" if self.device == "cuda" else version
+        return name, f"{version} on {require_gpu(ordinal)}" if self.device == "cuda" else version
 
 
-def _plans_missing(bundle: Bundle, precision: Precision) -> str | None:
+def _plans_missing(bundle: Bundle, precision: Precision, ordinal: int) -> str | None:
     from mmms_deploy.engines.tensorrt_plans import why_not_ready
 
-    return why_not_ready(bundle, precision)
+    return why_not_ready(bundle, precision, ordinal)
 
 
 BACKENDS: tuple[Backend, ...] = (
@@ -163,6 +169,7 @@ class Candidate:
         verdict: How it did in the bundle's golden replay on this machine; None when nobody tried.
         not_compiled: Why opening it would compile for minutes first; None when it opens at once, or nobody asked.
         may_build: Whether it may do so.
+        ordinal: Number of the GPU.
     """
 
     backend: Backend
@@ -171,6 +178,7 @@ class Candidate:
     verdict: Verdict | None = None
     not_compiled: str | None = None
     may_build: bool = True
+    ordinal: int = 0
 
     @property
     def exact(self) -> bool:
@@ -194,7 +202,7 @@ class Candidate:
         """Return the same, knowing whether it opens at once."""
         if self.backend.not_compiled is None:
             return self
-        return replace(self, not_compiled=self.backend.not_compiled(bundle, self.precision))
+        return replace(self, not_compiled=self.backend.not_compiled(bundle, self.precision, self.ordinal))
 
     def __str__(self) -> str:
         return f"{self.backend.name} in {self.precision}"
@@ -207,11 +215,14 @@ def backends(device: str, engine: str | None) -> list[Backend]:
         EngineUnavailableError: There is none in this version.
     """
     listed = ", ".join(f"{b.name} ({b.device})" for b in BACKENDS)
-    if device not in DEVICES:
+    kind, _ = split_device(device)
+    if kind not in DEVICES:
         raise EngineUnavailableError(
-            f"device {device!r} was asked for", expected=f"one of {', '.join(DEVICES)}", fix='pass device="auto"'
+            f"device {device!r} was asked for",
+            expected=f"one of {', '.join(DEVICES)}, cuda:1, cuda:2, ...",
+            fix='pass device="auto"',
         )
-    fitting = [b for b in BACKENDS if device in ("auto", b.device)]
+    fitting = [b for b in BACKENDS if kind in ("auto", b.device)]
     if not fitting:
         raise EngineUnavailableError(
             f"device {device!r} was asked for, but this version of mmms-deploy has no engine for it",
@@ -235,21 +246,21 @@ def candidates(bundle: Bundle, device: str = "auto", engine: str | None = None) 
 
     Args:
         bundle: The bundle.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         engine: Name of an engine; None for all.
 
     Raises:
         EngineUnavailableError: There is none.
         EngineConflictError: Two installed packages exclude each other.
     """
-    named = backends(device, engine)
+    named, (_, ordinal) = backends(device, engine), split_device(device)
     if all(backend.device == "cuda" for backend in named):
-        require_gpu()  # without one, no wheel helps
+        require_gpu(ordinal)  # without one, no wheel helps
     here: list[tuple[Backend, str]] = []
     missing: list[EngineUnavailableError] = []
     for backend in named:
         try:
-            here.append((backend, backend.usable()[1]))
+            here.append((backend, backend.usable(ordinal)[1]))
         except EngineUnavailableError as error:
             missing.append(error)
     if not here and len(missing) == 1:
@@ -263,7 +274,7 @@ def candidates(bundle: Bundle, device: str = "auto", engine: str | None = None) 
         )
     held = bundle.manifest.precisions
     found = [
-        Candidate(backend, precision, version)
+        Candidate(backend, precision, version, ordinal=ordinal)
         for backend, version in here
         for precision, source in backend.computes.items()
         if source in held

@@ -173,6 +173,12 @@ def driver_release(driver_file: Path = DRIVER_FILE) -> str | None:
     return found[1] if found else None
 
 
+def split_device(device: str) -> tuple[str, int]:
+    """Return the kind of a device and the number of a GPU: ``cuda:1`` is ``cuda`` and 1, all others are as they are."""
+    kind, _, number = device.partition(":")
+    return (kind, int(number)) if kind == "cuda" and number.isascii() and number.isdigit() else (device, 0)
+
+
 def require_gpu(ordinal: int = 0, library: Any = None) -> Gpu:
     """Return a GPU that can be used.
 

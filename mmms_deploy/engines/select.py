@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.backends import BACKENDS, DEVICES, Backend, Candidate, backends, candidates, why_not_cuda
+from mmms_deploy.engines.cuda_options import CudaOptions
+from mmms_deploy.engines.devices import split_device
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError, MMMSDeployWarning
 
@@ -187,7 +189,7 @@ def open_engine(
 
     Args:
         bundle: What to execute.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
         engine: Name of an engine; None takes the fastest that passed on this machine, or else the first.
         precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed on this machine.
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
@@ -221,6 +223,7 @@ def open_engine(
                 threads,
                 reason,
                 strict,
+                ordinal=candidate.ordinal,
                 may_build=candidate.may_build,
                 on_progress=on_progress,
             )
@@ -262,6 +265,13 @@ def _spoken(
     return opened
 
 
+def _is_on(engine: Engine, device: str) -> bool:
+    kind, ordinal = split_device(device)
+    options = getattr(engine, "options", None)
+    here = options.ordinal if isinstance(options, CudaOptions) else 0
+    return kind == "auto" or (kind == engine.info.device and (kind == device or ordinal == here))
+
+
 def check_shared(engine: Engine, bundle: Bundle, device: str, precision: str | None, threads: int | None) -> None:
     """Check that an engine that is open already is what a session asks for.
 
@@ -288,11 +298,7 @@ def check_shared(engine: Engine, bundle: Bundle, device: str, precision: str | N
             expected="an engine of the same bundle",
             fix="open_engine(bundle), then Session(bundle, engine=...)",
         )
-    if (
-        device not in ("auto", info.device)
-        or precision not in (None, info.precision)
-        or threads not in (None, info.threads)
-    ):
+    if not _is_on(engine, device) or precision not in (None, info.precision) or threads not in (None, info.threads):
         raise EngineError(
             f"device={device!r}, precision={precision!r}, threads={threads!r} were asked of an open engine: {info}",
             expected="what the engine is",

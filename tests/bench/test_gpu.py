@@ -366,3 +366,10 @@ def test_reports_of_a_cpu_are_as_they_were() -> None:
 def test_the_papers_memory() -> None:
     assert [(figure.inputs, figure.mebibytes) for figure in VRAM][1] == ("RGB + depth", 1582)
     assert [figure.mebibytes for figure in VRAM] == [1474, 1582, 1686, 1772]
+
+
+def test_only_the_first_gpu_is_measured(paint: Bundle, gpu: ClockedCuda) -> None:
+    gpu.devices = 2
+    with pytest.raises(EngineUnavailableError, match="'cuda:1'") as caught:
+        run_bench(paint.path, replace(SMALL, device="cuda:1"))
+    assert "CUDA_VISIBLE_DEVICES" in str(caught.value.fix)

@@ -11,7 +11,8 @@ import pytest
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines import backends, devices, openvino_cpu
 from mmms_deploy.engines.cores import available_cores
-from mmms_deploy.engines.select import BACKENDS, choose, open_engine
+from mmms_deploy.engines.cuda_engine import CudaEngine
+from mmms_deploy.engines.select import BACKENDS, check_shared, choose, open_engine
 from mmms_deploy.engines.verdicts import Verdict
 from mmms_deploy.errors import (
     BundleCorruptError,
@@ -100,6 +101,33 @@ def test_the_gpu_comes_first_where_there_is_one(paint: Bundle, monkeypatch: pyte
     assert order[0].version == "11.4.0 on Fake GPU (SM 9.0), driver for CUDA 13.0"
     assert choose(paint, device="cuda").order[0] == order[0]
     assert "the first engine in fp32" in choose(paint).reason
+
+
+def test_another_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "BACKENDS", fake_engine.GPU_BACKENDS)
+    fake = FakeCuda()
+    monkeypatch.setattr(devices, "import_cuda", lambda: fake)
+    with pytest.raises(EngineUnavailableError, match="GPU 1 was asked for, and there are 1"):
+        open_engine(paint, device="cuda:1")
+    fake.devices = 2
+    with closing(open_engine(paint, device="cuda:1")) as engine:
+        assert isinstance(engine, CudaEngine)
+        assert (engine.info.device, engine.options.ordinal) == ("cuda", 1)
+        for device in ("auto", "cuda", "cuda:1"):
+            check_shared(engine, paint, device, None, None)
+        for device in ("cuda:0", "cpu"):
+            with pytest.raises(EngineError, match="were asked of an open engine"):
+                check_shared(engine, paint, device, None, None)
+    with closing(open_engine(paint, device="cuda:0")) as engine:
+        assert isinstance(engine, CudaEngine)
+        assert engine.options.ordinal == 0
+
+
+@pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cpu:0", "auto:1", "cuda1"])
+def test_devices_that_are_none(paint: Bundle, device: str) -> None:
+    with pytest.raises(EngineUnavailableError, match=f"device '{device}' was asked for") as caught:
+        open_engine(paint, device=device)
+    assert "cuda:1" in str(caught.value.expected)
 
 
 def test_auto_says_why_it_takes_the_cpu_on_a_machine_prepared_for_cuda(
