@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from mmms_deploy.steps import Snapshot
 FIRST = "1"
 """Name of the surface that an image begins with."""
 
-Labels = npt.NDArray[np.int32]
+Labels: TypeAlias = npt.NDArray[np.int32]
 
 
 @dataclass(eq=False)

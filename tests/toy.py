@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -256,3 +257,16 @@ class Reference:
         total = self.maps[0] - self.maps[1] + 0.25 * self.prob + 0.5 * self.feature
         self.prob = np.clip(total, 0, 1).astype(np.float32)
         return self.prob
+
+
+def misdescribed(bundle: Bundle, side: str, **changes: object) -> Bundle:
+    """The bundle, with one tensor of its click stage described wrongly."""
+    stages = list(bundle.manifest.stages)
+    graph = stages[-1].graphs[Precision.FP32]
+    tensors = list(getattr(graph, side))
+    tensors[0] = msgspec.structs.replace(tensors[0], **changes)
+    graph = msgspec.structs.replace(graph, **{side: tuple(tensors)})
+    stages[-1] = msgspec.structs.replace(stages[-1], graphs={Precision.FP32: graph})
+    copy = Bundle(bundle.path)
+    copy.manifest = msgspec.structs.replace(bundle.manifest, stages=tuple(stages))
+    return copy

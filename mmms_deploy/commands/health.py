@@ -207,12 +207,11 @@ def _onnxruntime(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
 def _onnxruntime_cuda(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
     from mmms_deploy.engines.onnxruntime_binding import CUDA
     from mmms_deploy.engines.onnxruntime_cpu import import_onnxruntime
-    from mmms_deploy.engines.onnxruntime_libraries import preload, try_provider
+    from mmms_deploy.engines.onnxruntime_libraries import INSTALL, preload, try_provider
 
     ort = import_onnxruntime()
     missing = preload(ort)
     _require_provider(ort, CUDA.provider)
-    fix = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
     made_for, runs = getattr(ort, "cuda_version", "") or "", "" if gpu is None else gpu.cuda
     if made_for and runs and _major(made_for) > _major(runs):
         raise EngineUnavailableError(
@@ -224,14 +223,14 @@ def _onnxruntime_cuda(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
         raise EngineUnavailableError(
             f"libraries of CUDA are missing: {missing}",
             expected="CUDA and cuDNN as onnxruntime-gpu was built for",
-            fix=fix,
+            fix=INSTALL,
         )
     # Whatever the packages say: the provider is loaded only now, and says why not on standard error.
     ort.set_default_logger_severity(4)
     refused = try_provider(ort, CUDA.provider, 0 if gpu is None else gpu.ordinal)
     if refused:
         raise EngineUnavailableError(
-            f"ONNX Runtime {ort.__version__} cannot use the GPU: {refused}", expected="its CUDA provider", fix=fix
+            f"ONNX Runtime {ort.__version__} cannot use the GPU: {refused}", expected="its CUDA provider", fix=INSTALL
         )
     return f"ONNX Runtime {ort.__version__} on {gpu}", can, "", ""
 

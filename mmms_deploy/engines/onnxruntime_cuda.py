@@ -29,7 +29,7 @@ from mmms_deploy.engines.devices import require_gpu
 from mmms_deploy.engines.onnxruntime_binding import CUDA, OnnxRuntimeProgram, Place
 from mmms_deploy.engines.onnxruntime_cpu import PROVIDER as CPU_PROVIDER
 from mmms_deploy.engines.onnxruntime_cpu import import_onnxruntime
-from mmms_deploy.engines.onnxruntime_libraries import plain, preload, why_not_loaded
+from mmms_deploy.engines.onnxruntime_libraries import INSTALL, plain, preload, why_not_loaded
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.engines.wheels import require_onnxruntime_cuda
 from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError
@@ -39,7 +39,7 @@ SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precis
 """What this engine computes in, and which of a bundle's graphs it loads for that."""
 _BROKEN = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
 """ONNX Runtime's exceptions that are the graph's fault."""
-_FIX = 'pip install "onnxruntime-gpu[cuda,cudnn]"; mmms-doctor lists what is there'
+_FIX = f"{INSTALL}; mmms-doctor lists what is there"
 
 
 class OnnxRuntimeOnStream(CudaEngine):

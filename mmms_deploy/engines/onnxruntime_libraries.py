@@ -16,6 +16,8 @@ from typing import Any
 
 CUDNN = "libcudnn.so.9"
 """Of every release that can run our graphs; since 1.28 the provider loads without it, and fails at a convolution."""
+INSTALL = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+"""The command that brings what it needs."""
 _LIBRARY = re.compile(r"\blib[\w+-]+\.so[.\d]*\d")
 TINY = bytes.fromhex(
     "080812003a320a0c0a0178120179220452656c7512005a0f0a0178120a0a08080112040a02080162"

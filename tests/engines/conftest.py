@@ -1,13 +1,30 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.contract import ClickContract, PreviousMask
+from tests.engines.fake_engine import FakeGpu, tidy
 
 SIDE = 448
 EXPORTING = ("onnx_ir", "onnxscript", "safetensors", "skimage", "timm", "torch")
 """What exporting needs, which a GPU host need not have."""
+
+
+@pytest.fixture(params=[False, True], ids=["own-stream", "shared-stream"])
+def engine(request: pytest.FixtureRequest, paint: Bundle) -> Iterator[FakeGpu]:
+    """What stands for TensorRT, and what stands for ONNX Runtime."""
+    with tidy(paint, shared=request.param) as engine:
+        yield engine
+
+
+@pytest.fixture
+def graphs(paint: Bundle) -> Iterator[FakeGpu]:
+    """What stands for TensorRT, where clicks are graphs of ours."""
+    with tidy(paint) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -20,7 +19,7 @@ from mmms_deploy.errors import BundleCorruptError, EngineError
 from mmms_deploy.session import Session
 from mmms_deploy.verify import LIMITS, verify
 from tests.conftest import CPU_ENGINES
-from tests.toy import write_toy
+from tests.toy import misdescribed, write_toy
 
 
 def opened(bundle: Bundle, cpu_engine: tuple[str, Precision]) -> Engine:
@@ -125,26 +124,13 @@ def test_closing(engine: Engine, runner: Runner) -> None:
         engine.open()
 
 
-def changed(bundle: Bundle, side: str, **changes: object) -> Bundle:
-    """The bundle, with one tensor of its click stage described wrongly."""
-    stages = list(bundle.manifest.stages)
-    graph = stages[-1].graphs[Precision.FP32]
-    tensors = list(getattr(graph, side))
-    tensors[0] = msgspec.structs.replace(tensors[0], **changes)
-    graph = msgspec.structs.replace(graph, **{side: tuple(tensors)})
-    stages[-1] = msgspec.structs.replace(stages[-1], graphs={Precision.FP32: graph})
-    copy = Bundle(bundle.path)
-    copy.manifest = msgspec.structs.replace(bundle.manifest, stages=tuple(stages))
-    return copy
-
-
 @pytest.mark.parametrize("side", ["inputs", "outputs"])
 @pytest.mark.parametrize("change", [{"name": "other"}, {"shape": (1, 9)}, {"dtype": "float16"}, {"dtype": "bfloat16"}])
 def test_graphs_must_be_what_the_manifest_says(
     paint: Bundle, cpu_engine: tuple[str, Precision], side: str, change: dict[str, object]
 ) -> None:
     with pytest.raises(BundleCorruptError, match=f"stage 'click' .* has the {side}"):
-        opened(changed(paint, side, **change), cpu_engine)
+        opened(misdescribed(paint, side, **change), cpu_engine)
 
 
 def test_a_graph_that_is_none(copy: Path, cpu_engine: tuple[str, Precision], monkeypatch: pytest.MonkeyPatch) -> None:

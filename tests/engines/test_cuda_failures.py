@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -16,23 +16,9 @@ from mmms_deploy.engines.onnxruntime_cpu import OnnxRuntimeCpu
 from mmms_deploy.errors import BundleCorruptError, CudaError, EngineError, ResidentBudgetError, SessionError
 from mmms_deploy.session import Session
 from tests.engines.fake_cuda import Error, FakeCuda
-from tests.engines.fake_engine import FakeGpu, tidy
+from tests.engines.fake_engine import FakeGpu
 from tests.engines.test_cuda_session import GREY, click_on
-
-
-@pytest.fixture(params=[False, True], ids=["own-stream", "shared-stream"])
-def engine(request: pytest.FixtureRequest, paint: Bundle) -> Iterator[FakeGpu]:
-    """What stands for TensorRT, and what stands for ONNX Runtime."""
-    with tidy(paint, shared=request.param) as engine:
-        yield engine
-
-
-@pytest.fixture
-def graphs(paint: Bundle) -> Iterator[FakeGpu]:
-    """What stands for TensorRT, where clicks are graphs of ours."""
-    with tidy(paint) as engine:
-        yield engine
-
+from tests.toy import misdescribed
 
 # --- failures ---------------------------------------------------------------------------------------------------------
 
@@ -165,23 +151,11 @@ def test_a_library_that_refuses(engine: FakeGpu, paint: Bundle) -> None:
 # --- bundles that do not fit ------------------------------------------------------------------------------------------
 
 
-def changed(bundle: Bundle, side: str, **changes: object) -> Bundle:
-    stages = list(bundle.manifest.stages)
-    graph = stages[-1].graphs[Precision.FP32]
-    tensors = list(getattr(graph, side))
-    tensors[0] = msgspec.structs.replace(tensors[0], **changes)
-    graph = msgspec.structs.replace(graph, **{side: tuple(tensors)})
-    stages[-1] = msgspec.structs.replace(stages[-1], graphs={Precision.FP32: graph})
-    copy = Bundle(bundle.path)
-    copy.manifest = msgspec.structs.replace(bundle.manifest, stages=tuple(stages))
-    return copy
-
-
 def test_tensors_that_cannot_share_a_place(paint: Bundle) -> None:
     with pytest.raises(BundleCorruptError, match="f1 is float32"):
-        FakeGpu(changed(paint, "inputs", shape=(1, 9)))
+        FakeGpu(misdescribed(paint, "inputs", shape=(1, 9)))
     with pytest.raises(BundleCorruptError, match=r"the state of .*: maps is float32"):
-        FakeGpu(changed(paint, "outputs", shape=(1, 3, 64, 96)))
+        FakeGpu(misdescribed(paint, "outputs", shape=(1, 3, 64, 96)))
 
 
 def test_a_state_that_no_stage_has_is_the_sessions_to_refuse(paint: Bundle) -> None:

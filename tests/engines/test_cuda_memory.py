@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,16 +12,8 @@ from mmms_deploy.engines.cuda_options import CudaOptions
 from mmms_deploy.errors import EngineError, ResidentBudgetError
 from mmms_deploy.session import Session
 from tests.engines.fake_cuda import FakeCuda
-from tests.engines.fake_engine import FakeGpu, tidy
+from tests.engines.fake_engine import FakeGpu
 from tests.engines.test_cuda_session import GREY, PLANE, SIZE, annotated, click_on
-
-
-@pytest.fixture(params=[False, True], ids=["own-stream", "shared-stream"])
-def engine(request: pytest.FixtureRequest, paint: Bundle) -> Iterator[FakeGpu]:
-    """What stands for TensorRT, and what stands for ONNX Runtime."""
-    with tidy(paint, shared=request.param) as engine:
-        yield engine
-
 
 # --- what it leaves ---------------------------------------------------------------------------------------------------
 

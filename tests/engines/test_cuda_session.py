@@ -16,7 +16,7 @@ from mmms_deploy.engines.cuda_options import CudaOptions
 from mmms_deploy.errors import CudaError, MMMSDeployWarning
 from mmms_deploy.session import LATER, Session
 from tests.engines.fake_cuda import Error, FakeCuda, Kind
-from tests.engines.fake_engine import FakeGpu, tidy
+from tests.engines.fake_engine import FakeGpu
 from tests.toy import write_toy
 
 SIZE = (50, 70)
@@ -24,20 +24,6 @@ GREY = np.full((*SIZE, 3), 51, dtype=np.uint8)
 NETWORK = (64, 96)
 PLANE = 4 * NETWORK[0] * NETWORK[1]
 """Bytes of a float32 map of the network's size."""
-
-
-@pytest.fixture(params=[False, True], ids=["own-stream", "shared-stream"])
-def engine(request: pytest.FixtureRequest, paint: Bundle) -> Iterator[FakeGpu]:
-    """What stands for TensorRT, and what stands for ONNX Runtime."""
-    with tidy(paint, shared=request.param) as engine:
-        yield engine
-
-
-@pytest.fixture
-def graphs(paint: Bundle) -> Iterator[FakeGpu]:
-    """What stands for TensorRT, where clicks are graphs of ours."""
-    with tidy(paint) as engine:
-        yield engine
 
 
 def click_on(session: Session, count: int) -> None:

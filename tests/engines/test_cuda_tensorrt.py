@@ -30,6 +30,7 @@ from mmms_deploy.errors import (
 )
 from mmms_deploy.session import Session
 from tests.engines.fake_cuda import Error, FakeCuda
+from tests.engines.fake_tensorrt import ILogger, Severity
 from tests.engines.test_cuda_session import annotated
 
 SCRATCH = 1000
@@ -39,17 +40,6 @@ class DataType(Enum):
     FLOAT = 0
     UINT8 = 1
     INT64 = 2
-
-
-class Severity(Enum):
-    INTERNAL_ERROR = 0
-    ERROR = 1
-    WARNING = 2
-    INFO = 3
-
-
-class ILogger:
-    Severity = Severity
 
 
 class TensorLocation(Enum):
