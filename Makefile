@@ -28,8 +28,8 @@ test-wheel: $(VENV)/.dev
 
 ## TensorRT's compiler on our graphs, without a GPU: fusions, kernels, memory, precision (installs 230 MB).
 test-rtx: $(VENV)/.rtx
-	$(BIN)/python -m pytest tests/engines/test_tensorrt_surface.py tests/engines/test_tensorrt_rtx.py \
-	    tests/engines/test_tensorrt_full_size.py tests/commands/test_build.py
+	$(BIN)/python -m pytest tests/engines/tensorrt/test_surface.py tests/engines/tensorrt/test_rtx.py \
+	    tests/engines/tensorrt/test_full_size.py tests/commands/test_build.py
 
 ## On a GPU host: all that needs a GPU, and benchmarks/results/gpu-check.html of it. Installs nothing, needs no network.
 ## BUNDLES: what to compile, replay and measure beside the full-size network. GPU_CHECK: more options, such as --resume.

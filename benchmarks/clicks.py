@@ -22,7 +22,7 @@ from rich.console import Console
 from mmms_deploy.bench.machine import describe_machine
 from mmms_deploy.bench.text import machine_lines
 from mmms_deploy.bundle import Bundle
-from mmms_deploy.engines.backends import candidates
+from mmms_deploy.engines.registry import candidates
 from mmms_deploy.reporting.files import write_text
 
 HERE = Path(__file__).parent

@@ -29,7 +29,7 @@ from mmms_deploy.bench.machine import OtherPrograms, describe_machine
 from mmms_deploy.bench.peak import Peak, measure_peak
 from mmms_deploy.bench.workload import Picture, make_pictures
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.contract import to_builtins
+from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.reporting.files import write_text
 

@@ -361,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from mmms_deploy.bench.machine import OtherPrograms, describe_machine
     from mmms_deploy.bench.text import machine_lines
-    from mmms_deploy.contract import to_builtins
+    from mmms_deploy.bundle.contract import to_builtins
     from mmms_deploy.export.exporter import count_steps
     from mmms_deploy.export.samples import sample_images
     from mmms_deploy.reporting.files import write_text

@@ -153,7 +153,7 @@ def _lacks(modules: Sequence[str] | Mapping[str, str]) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from mmms_deploy.engines.devices import probe
+    from mmms_deploy.engines.cuda.devices import probe
     from mmms_deploy.errors import MMMSDeployError
 
     found = probe()
@@ -231,7 +231,7 @@ def plan(targets: Sequence[Target], *, full_size: bool = False) -> Iterator[Step
         full_size: Whether the full-size network is checked too, before the others.
     """
     from mmms_deploy.bundle import MANIFEST_NAME
-    from mmms_deploy.engines.backends import BACKENDS
+    from mmms_deploy.engines.registry import BACKENDS
 
     yield Step("doctor", "what is here", _module("doctor", "--json"), "doctor.json")
     if full_size:

@@ -3,44 +3,51 @@
 The names below load on first use, so that ``import mmms_deploy`` costs next to nothing.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from mmms_deploy.lazy import lazy_names
+from mmms_deploy.version import __version__
 
 if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle
+    from mmms_deploy.engines import CudaOptions, Engine, EngineInfo, open_engine
     from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
-    from mmms_deploy.session import LATER, Click, ClickResult, Session
-
-__version__ = "0.1.0"
-
-_HOME = {
-    "LATER": "mmms_deploy.session",
-    "Bundle": "mmms_deploy.bundle",
-    "Click": "mmms_deploy.session",
-    "ClickResult": "mmms_deploy.session",
-    "MMMSDeployError": "mmms_deploy.errors",
-    "MMMSDeployWarning": "mmms_deploy.errors",
-    "Session": "mmms_deploy.session",
-}
+    from mmms_deploy.session import LATER, Click, ClickResult, ImageTimings, Session, Timings
 
 __all__ = [
     "LATER",
     "Bundle",
     "Click",
     "ClickResult",
+    "CudaOptions",
+    "Engine",
+    "EngineInfo",
+    "ImageTimings",
     "MMMSDeployError",
     "MMMSDeployWarning",
     "Session",
+    "Timings",
     "__version__",
+    "open_engine",
 ]
 
+_MODULES = {
+    "LATER": "session",
+    "Bundle": "bundle",
+    "Click": "session",
+    "ClickResult": "session",
+    "CudaOptions": "engines",
+    "Engine": "engines",
+    "EngineInfo": "engines",
+    "ImageTimings": "session",
+    "MMMSDeployError": "errors",
+    "MMMSDeployWarning": "errors",
+    "Session": "session",
+    "Timings": "session",
+    "open_engine": "engines",
+}
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'mmms_deploy' has no attribute {name!r}")
+__getattr__, _ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.contract import ModalitySpec
-from mmms_deploy.engines import backends
+from mmms_deploy.bundle.contract import ModalitySpec
+from mmms_deploy.engines import registry
 from mmms_deploy.engines.cache import VARIABLE
 from mmms_deploy.engines.verdicts import Verdict
-from tests.engines import fake_engine
-from tests.toy import write_toy
+from tests.support import fake_engine
+from tests.support.toy import write_toy
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts its background jobs so, and every process that a test interrupts would inherit it.
@@ -20,7 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 CPU_ENGINES = [
     pytest.param((backend.name, precision), id=f"{backend.name}-{precision}")
-    for backend in backends.BACKENDS
+    for backend in registry.BACKENDS
     if backend.device == "cpu"
     for precision, source in backend.computes.items()
     if source is Precision.FP32
@@ -42,7 +42,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def skip_without(name: str, precision: Precision) -> None:
     if name == "openvino" and precision is Precision.BF16:
-        from mmms_deploy.engines.openvino_cpu import bf16_capable
+        from mmms_deploy.engines.openvino.engine import bf16_capable
 
         if not bf16_capable():
             pytest.skip("this CPU has no instructions for bf16 (AVX512_BF16 or AMX)")
@@ -64,7 +64,7 @@ def every_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """
     skip_without(*request.param)
     fakes = [backend for backend in fake_engine.BACKENDS if backend.name == request.param[0]]
-    monkeypatch.setattr(backends, "BACKENDS", (*backends.BACKENDS, *fakes))
+    monkeypatch.setattr(registry, "BACKENDS", (*registry.BACKENDS, *fakes))
 
     def read_verdict(bundle: Bundle, engine: str, version: str, precision: Precision) -> Verdict | None:
         if (engine, precision) != request.param:
@@ -80,7 +80,7 @@ def every_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
             threads=1,
         )
 
-    monkeypatch.setattr(backends, "read_verdict", read_verdict)
+    monkeypatch.setattr(registry, "read_verdict", read_verdict)
     name, precision = request.param
     return name, precision
 

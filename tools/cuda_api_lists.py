@@ -3,7 +3,7 @@
     python tools/cuda_api_lists.py
 
 installs the packages below into temporary folders, from the package index that pip is set up for, and writes one JSON
-file each to ``tests/engines/cuda_surface/``. The tests compare every call of ours with these files.
+file each to ``tests/engines/cuda/surface/``. The tests compare every call of ours with these files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tensorrt_api_lists import formatted
 
-FOLDER = Path(__file__).parents[1] / "tests" / "engines" / "cuda_surface"
+FOLDER = Path(__file__).parents[1] / "tests" / "engines" / "cuda" / "surface"
 
 RELEASES = {
     "12.6": ("cuda-python==12.6.2.post1",),

@@ -7,7 +7,7 @@ small enough to be installed as it is.
     python tools/tensorrt_api_lists.py
 
 installs the packages below into temporary folders, from the package index that pip is set up for, writes one JSON file
-each to ``mmms_deploy/engines/tensorrt_surface/``, and needs ``gcc``. The tests compare every name that the code uses
+each to ``mmms_deploy/engines/tensorrt/surface/``, and needs ``gcc``. The tests compare every name that the code uses
 with these files.
 """
 
@@ -22,7 +22,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "mmms_deploy" / "engines" / "tensorrt_surface"
+FOLDER = Path(__file__).parents[1] / "mmms_deploy" / "engines" / "tensorrt" / "surface"
 
 FUNCTIONS = (
     "createInferBuilder_INTERNAL",

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick
 from mmms_deploy.evaluation.measures import iou
-from mmms_deploy.overlay import draw_overlay
-from mmms_deploy.result import Click
+from mmms_deploy.session.overlay import draw_overlay
+from mmms_deploy.session.result import Click
 from training.items import Item, drawn_items
 from training.predictor import Predictor, load_network
 from training.thermal import THERMAL

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmms_deploy.contract import ImageSpec, ModalitySpec
-from mmms_deploy.modality import measure
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
+from mmms_deploy.imaging.modality import measure
 from mmms_deploy.models import MMMS
 from mmms_deploy.models.checkpoint import load_weights, parse_description, read_checkpoint_file
 from training.clicks import draw_disk

@@ -11,7 +11,7 @@ import msgspec
 import torch
 from torch import nn
 
-from mmms_deploy.contract import ClickContract, PreviousMask
+from mmms_deploy.bundle.contract import ClickContract, PreviousMask
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 from mmms_deploy.models.segformer import EfficientAttention
 from training.thermal import THERMAL

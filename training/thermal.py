@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.bundle.contract import ModalitySpec
 from training.conditions import soft_noise
 from training.drawing import Pixels, Rng, fill, outline
 

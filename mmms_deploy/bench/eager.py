@@ -13,10 +13,10 @@ import numpy.typing as npt
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.workload import Picture
 from mmms_deploy.bundle import Manifest, Precision, sha256_of
-from mmms_deploy.contract import ClickChannel, PreviousMask
+from mmms_deploy.bundle.contract import ClickChannel, PreviousMask
 from mmms_deploy.engines.protocol import EngineInfo
-from mmms_deploy.geometry import to_network
-from mmms_deploy.preprocess import load_modalities, prepare
+from mmms_deploy.imaging.coordinates import to_network
+from mmms_deploy.imaging.preprocess import load_modalities, prepare
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mmms_deploy.engines.cuda import Cuda
-from mmms_deploy.engines.cuda_engine import CudaEngine
-from mmms_deploy.engines.cuda_runner import CudaRunner
+from mmms_deploy.engines.cuda.engine import CudaEngine
+from mmms_deploy.engines.cuda.runner import CudaRunner
+from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.engines.protocol import Engine, Runner
 from mmms_deploy.errors import CudaError
 

@@ -11,7 +11,7 @@ from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.probe import ClickSample, Probe
 from mmms_deploy.bench.report import Metric
 from mmms_deploy.bench.workload import Picture
-from mmms_deploy.engines.cuda_engine import CudaEngine
+from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.errors import MMMSDeployError
 
 _WARM_UP = 3

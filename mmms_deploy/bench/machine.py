@@ -17,7 +17,7 @@ import numpy as np
 
 from mmms_deploy.bench.report import GpuFacts, MachineFacts
 from mmms_deploy.engines.cores import available_cores
-from mmms_deploy.engines.devices import Gpu, driver_release
+from mmms_deploy.engines.cuda.devices import Gpu, driver_release
 
 FLAGS = (
     "avx2",

@@ -9,8 +9,8 @@ from mmms_deploy.bench.gauge import DeviceSpent
 from mmms_deploy.bench.timed import Ledger, TimedEngine
 from mmms_deploy.bench.workload import Picture, Point
 from mmms_deploy.engines.protocol import Engine
-from mmms_deploy.result import ClickResult
 from mmms_deploy.session import Session
+from mmms_deploy.session.result import ClickResult
 
 
 @dataclass(frozen=True)

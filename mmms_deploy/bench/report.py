@@ -10,7 +10,7 @@ import msgspec
 
 from mmms_deploy.bench.errors import ReportError
 from mmms_deploy.bench.summary import Summary, summarise
-from mmms_deploy.contract import Struct
+from mmms_deploy.bundle.contract import Struct
 
 SCHEMA = 1
 KIND = "mmms-bench"

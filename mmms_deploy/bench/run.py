@@ -46,11 +46,11 @@ from mmms_deploy.bench.work import fraction_metrics, peak_metrics, size_metrics
 from mmms_deploy.bench.workload import Picture, make_pictures
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.cores import available_cores
-from mmms_deploy.engines.cuda_engine import CudaEngine
-from mmms_deploy.engines.devices import require_gpu, split_device
+from mmms_deploy.engines.cuda.devices import require_gpu, split_device
+from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.select import choose, open_engine
-from mmms_deploy.engines.tensorrt_build import OnPhase, Phase
+from mmms_deploy.engines.tensorrt.build import OnPhase, Phase
 from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployError
 
 _WARM_UP = 5

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mmms_deploy.bench.report import Better, Metric
-from mmms_deploy.engines.cuda import Cuda, import_cuda
-from mmms_deploy.engines.cuda_engine import CudaEngine
-from mmms_deploy.engines.cuda_memory import Use
+from mmms_deploy.engines.cuda.engine import CudaEngine
+from mmms_deploy.engines.cuda.memory import Use
+from mmms_deploy.engines.cuda.runtime import Cuda, import_cuda
 
 _PARTS = {
     Use.WEIGHTS: "  weights, as the library tells",

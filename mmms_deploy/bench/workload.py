@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Manifest
-from mmms_deploy.modality import as_stored
+from mmms_deploy.imaging.modality import as_stored
 
 Point = tuple[float, float, bool]
 """x, y in image pixels, and whether it lies on the object."""

@@ -16,8 +16,8 @@ from mmms_deploy.commands.common import console, err_console, opening, user_erro
 
 if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle, Precision
-    from mmms_deploy.engines.tensorrt_build import BuildOptions
-    from mmms_deploy.engines.tensorrt_plans import StagePlan
+    from mmms_deploy.engines.tensorrt.build import BuildOptions
+    from mmms_deploy.engines.tensorrt.plans import StagePlan
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MOST_NAMES = 8
@@ -103,7 +103,7 @@ def main(
     not computed in the precision of its graph.
     """
     from mmms_deploy.bundle import Bundle, Precision
-    from mmms_deploy.engines.tensorrt_build import BuildOptions
+    from mmms_deploy.engines.tensorrt.build import BuildOptions
 
     if targets and not ahead_of_time:
         raise click.UsageError("--target goes with --ahead-of-time; without, this machine's GPU is the target.")
@@ -140,8 +140,8 @@ def build(
     rebuild: bool = False,
 ) -> dict[Precision, dict[str, StagePlan]]:
     """Compile plans with a progress bar, and print what they are; arguments are those of ``tensorrt_plans.plans``."""
-    from mmms_deploy.engines.tensorrt_plans import plans
-    from mmms_deploy.engines.tensorrt_plans_cache import plans_folder
+    from mmms_deploy.engines.tensorrt.plan_cache import plans_folder
+    from mmms_deploy.engines.tensorrt.plans import plans
 
     made: dict[Precision, dict[str, StagePlan]] = {}
     with opening("fetching plans") as on_phase:
@@ -174,8 +174,8 @@ def check_gpu() -> None:
     Raises:
         EngineUnavailableError: There is no usable GPU, or TensorRT is not installed.
     """
-    from mmms_deploy.engines.devices import require_gpu
-    from mmms_deploy.engines.tensorrt_api import load_tensorrt
+    from mmms_deploy.engines.cuda.devices import require_gpu
+    from mmms_deploy.engines.tensorrt.api import load_tensorrt
 
     require_gpu()
     load_tensorrt()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from mmms_deploy.engines.protocol import EngineInfo
-    from mmms_deploy.engines.tensorrt_build import OnPhase, Phase
+    from mmms_deploy.engines.tensorrt.build import OnPhase, Phase
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -188,10 +188,10 @@ def main(
 
     from mmms_deploy.evaluation.datasets import parse_dataset_argument
     from mmms_deploy.evaluation.depth import opencv
+    from mmms_deploy.evaluation.report.tables import parquet_library
     from mmms_deploy.evaluation.results import forget
     from mmms_deploy.evaluation.run import evaluate, plan
     from mmms_deploy.evaluation.settings import TARGETS, Protocol, Settings
-    from mmms_deploy.evaluation.tables import parquet_library
 
     opencv()  # what is not installed is told before minutes are spent
     if parquet:
@@ -243,7 +243,7 @@ def main(
 def _progress(settings: Settings, total: int) -> Iterator[Callable[[SceneResult, int, int], None]]:
     """A bar with the NoC so far, at the highest target."""
     from mmms_deploy.evaluation.measures import noc
-    from mmms_deploy.evaluation.text import percent
+    from mmms_deploy.evaluation.report.text import percent
 
     target = settings.targets[-1]
     columns = (

@@ -119,7 +119,7 @@ def _open_torch(source: str, options: Mapping[str, str | None]) -> tuple[Contest
     if any(value is not None for name, value in options.items() if name != "without"):
         raise click.UsageError("--flip and --threshold are for bundles; leave them out with --against torch:...")
     try:
-        from mmms_deploy.export.predictor import open_torch
+        from mmms_deploy.evaluation.checkpoint_predictor import open_torch
     except ImportError as error:
         from mmms_deploy.errors import ExportError
 

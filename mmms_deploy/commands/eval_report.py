@@ -35,13 +35,13 @@ def write_report(
 
     from mmms_deploy.bench.machine import describe_machine
     from mmms_deploy.bench.text import machine_lines
-    from mmms_deploy.evaluation.cases import draw_cases
-    from mmms_deploy.evaluation.page import render_page
     from mmms_deploy.evaluation.replay import worst_cases
+    from mmms_deploy.evaluation.report.cases import draw_cases
+    from mmms_deploy.evaluation.report.page import render_page
+    from mmms_deploy.evaluation.report.table import render
+    from mmms_deploy.evaluation.report.tables import rows_of, write_csv, write_parquet
     from mmms_deploy.evaluation.results import PAGE_FILE, PARQUET_FILE, SUMMARY_FILE, TABLE_FILE
     from mmms_deploy.evaluation.summary import summarise_run
-    from mmms_deploy.evaluation.table import render
-    from mmms_deploy.evaluation.tables import rows_of, write_csv, write_parquet
     from mmms_deploy.reporting.files import write_text
 
     facts = evaluation.facts

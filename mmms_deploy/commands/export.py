@@ -278,7 +278,7 @@ def _open_datasets(arguments: tuple[str, ...]) -> list[Dataset]:
 
 
 def _noc_gate(datasets: list[Dataset], images: int, on_step: Callable[[str], None]) -> Callable[..., Any]:
-    from mmms_deploy.export.noc_gate import noc_gate
+    from mmms_deploy.evaluation.noc_gate import noc_gate
 
     return lambda bundle, network: noc_gate(bundle, network, datasets, scenes=images, on_step=on_step)
 

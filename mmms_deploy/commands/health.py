@@ -9,10 +9,10 @@ from typing import Any
 from mmms_deploy.bench.machine import describe_machine
 from mmms_deploy.bench.report import MachineFacts
 from mmms_deploy.bundle import Precision
-from mmms_deploy.contract import Struct
-from mmms_deploy.engines.backends import BACKENDS, Backend
+from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.engines.cache import cache_folder
-from mmms_deploy.engines.devices import Gpu, Probe, probe
+from mmms_deploy.engines.cuda.devices import Gpu, Probe, probe
+from mmms_deploy.engines.registry import BACKENDS, Backend
 from mmms_deploy.engines.wheels import FLAVOURS, OPENVINO_FLAVOURS, TENSORRT_FLAVOURS, installed_flavours
 from mmms_deploy.errors import EngineError, EngineUnavailableError
 
@@ -187,7 +187,7 @@ _Found = tuple[str, tuple[Precision, ...], str, str]
 
 
 def _openvino(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
-    from mmms_deploy.engines.openvino_cpu import bf16_capable, import_openvino
+    from mmms_deploy.engines.openvino.engine import bf16_capable, import_openvino
 
     version = str(import_openvino().__version__).partition("-")[0]
     if not bf16_capable():
@@ -197,7 +197,7 @@ def _openvino(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
 
 
 def _onnxruntime(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
-    from mmms_deploy.engines.onnxruntime_cpu import PROVIDER, import_onnxruntime
+    from mmms_deploy.engines.onnxruntime.cpu import PROVIDER, import_onnxruntime
 
     ort = import_onnxruntime()
     _require_provider(ort, PROVIDER)
@@ -205,9 +205,9 @@ def _onnxruntime(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
 
 
 def _onnxruntime_cuda(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
-    from mmms_deploy.engines.onnxruntime_binding import CUDA
-    from mmms_deploy.engines.onnxruntime_cpu import import_onnxruntime
-    from mmms_deploy.engines.onnxruntime_libraries import INSTALL, preload, try_provider
+    from mmms_deploy.engines.onnxruntime.binding import CUDA
+    from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
+    from mmms_deploy.engines.onnxruntime.libraries import INSTALL, preload, try_provider
 
     ort = import_onnxruntime()
     missing = preload(ort)
@@ -251,7 +251,7 @@ def _require_provider(ort: Any, provider: str) -> None:
 
 
 def _tensorrt(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
-    from mmms_deploy.engines.tensorrt_api import describe, load_tensorrt
+    from mmms_deploy.engines.tensorrt.api import describe, load_tensorrt
 
     trt = load_tensorrt()
     about = describe(trt)

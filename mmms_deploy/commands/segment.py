@@ -12,8 +12,8 @@ from mmms_deploy.commands.common import console, engine_options, err_console, op
 from mmms_deploy.commands.output import check_output, write_atomically
 
 if TYPE_CHECKING:
-    from mmms_deploy.result import ClickResult, ImageTimings
     from mmms_deploy.session import Session
+    from mmms_deploy.session.result import ClickResult, ImageTimings
 
 Point = tuple[float, float]
 
@@ -115,7 +115,7 @@ def main(
         if path is not None:
             check_output(path, overwrite=overwrite)
 
-    from mmms_deploy.image_io import load_rgb
+    from mmms_deploy.imaging.io import load_rgb
     from mmms_deploy.session import Session
 
     with opening("opening the bundle") as on_progress:
@@ -149,7 +149,7 @@ def main(
         write_atomically(out, Image.fromarray(mask.astype("uint8") * 255), overwrite=overwrite)
         console.print(f"mask     {escape(str(out))}", soft_wrap=True)
     if overlay is not None:
-        from mmms_deploy.overlay import draw_overlay
+        from mmms_deploy.session.overlay import draw_overlay
 
         write_atomically(overlay, draw_overlay(pixels, mask, taken), overwrite=overwrite)
         console.print(f"overlay  {escape(str(overlay))}", soft_wrap=True)

@@ -22,7 +22,7 @@ from mmms_deploy.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from mmms_deploy.verify import EngineOutcome, VerificationReport
+    from mmms_deploy.replay.verify import EngineOutcome, VerificationReport
 
 
 @click.command(
@@ -71,7 +71,7 @@ def main(
             raise click.UsageError("--all-engines goes without --engine, --precision, --limit and --strict.")
         _verify_all(bundle, device, threads)
         return
-    from mmms_deploy.verify import replay
+    from mmms_deploy.replay.verify import replay
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=err_console, transient=True) as progress:
@@ -103,7 +103,7 @@ def _verify_all(path: Path, device: str, threads: int | None) -> None:
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.engines.select import choose
     from mmms_deploy.errors import VerificationError
-    from mmms_deploy.verify import replay_engines
+    from mmms_deploy.replay.verify import replay_engines
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=err_console, transient=True) as progress:

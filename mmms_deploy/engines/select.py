@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines.backends import BACKENDS, DEVICES, Backend, Candidate, backends, candidates, why_not_cuda
-from mmms_deploy.engines.cuda_options import CudaOptions
-from mmms_deploy.engines.devices import split_device
+from mmms_deploy.engines.cuda.devices import split_device
+from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.protocol import Engine
+from mmms_deploy.engines.registry import BACKENDS, DEVICES, Backend, Candidate, backends, candidates, why_not_cuda
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError, MMMSDeployWarning
 
 if TYPE_CHECKING:
-    from mmms_deploy.engines.tensorrt_build import OnPhase
+    from mmms_deploy.engines.tensorrt.build import OnPhase
 
 __all__ = ["BACKENDS", "DEVICES", "Backend", "Choice", "check_shared", "choose", "open_engine"]
 
@@ -195,7 +195,7 @@ def open_engine(
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
         strict: Whether to refuse another engine, precision or number of threads than asked for instead of warning,
             and to take ``fp32`` when no precision was asked for.
-        on_progress: Told of every step (:class:`~mmms_deploy.engines.tensorrt_build.Phase`) while TensorRT compiles,
+        on_progress: Told of every step (:class:`~mmms_deploy.engines.tensorrt.build.Phase`) while TensorRT compiles,
             from another thread.
 
     Returns:

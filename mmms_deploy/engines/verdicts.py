@@ -1,7 +1,7 @@
 """What was found out about an engine on this machine: whether it passed a bundle's golden replay, and how fast.
 
 A verdict holds for one bundle, engine, precision, version of everything involved, and CPU. It is written by a replay
-(:func:`mmms_deploy.verify.replay_engines`) and read when an engine is chosen.
+(:func:`mmms_deploy.replay.verify.replay_engines`) and read when an engine is chosen.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-import mmms_deploy
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.contract import Struct
+from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.engines.cache import cache_folder, cache_key, store
 from mmms_deploy.engines.cpu import cpu_identity
+from mmms_deploy.version import __version__
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ def _file(bundle: Bundle, engine: str, version: str, precision: Precision) -> Pa
         engine=engine,
         version=version,
         precision=precision,
-        package=mmms_deploy.__version__,
+        package=__version__,
         numpy=np.__version__,
         cpu=cpu_identity(),
     )

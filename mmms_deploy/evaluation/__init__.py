@@ -6,8 +6,9 @@ Any predictor can be evaluated: a ``Session``, an object with ``set_image`` and 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmms_deploy.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick, next_click
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
         noc,
         summarise,
     )
-    from mmms_deploy.evaluation.page import render_page
     from mmms_deploy.evaluation.predictor import FunctionPredictor, Predictor
+    from mmms_deploy.evaluation.report.page import render_page
     from mmms_deploy.evaluation.results import PredictorFacts, SceneResult
     from mmms_deploy.evaluation.run import Contestant, Entry, Evaluation, evaluate
     from mmms_deploy.evaluation.scene import Dataset, Scene, Surface
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from mmms_deploy.evaluation.summary import DatasetSummary, summarise_run
     from mmms_deploy.evaluation.surfaces import JointMask, multi_instance, multi_surface
 
-_HOME = {
+_MODULES = {
     "DATASETS": "datasets",
     "Annotator": "annotator",
     "BundlePredictor": "bundles",
@@ -74,7 +75,7 @@ _HOME = {
     "open_dataset": "datasets",
     "paired_interval": "comparison",
     "parse_dataset_argument": "datasets",
-    "render_page": "page",
+    "render_page": "report.page",
     "summarise": "measures",
     "summarise_run": "summary",
 }
@@ -123,13 +124,4 @@ __all__ = [
     "summarise_run",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its home."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle
-from mmms_deploy.contract import ClickContract
+from mmms_deploy.bundle.contract import ClickContract
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.predictor import Image
-from mmms_deploy.resize import FloatArray, resize, resize_above
+from mmms_deploy.imaging.resize import FloatArray, resize, resize_above
 from mmms_deploy.session import Session
 
 if TYPE_CHECKING:

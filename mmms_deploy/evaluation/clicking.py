@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
-from mmms_deploy.contract import Struct
+from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.measures import boundary_iou, iou

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.contract import Struct
+from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.errors import MeasureError
 from mmms_deploy.evaluation.measures import noc
 from mmms_deploy.evaluation.results import SceneResult

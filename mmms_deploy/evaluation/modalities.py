@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import EvaluationModalityError
 from mmms_deploy.evaluation.scene import Dataset
 

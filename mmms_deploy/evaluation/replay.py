@@ -15,8 +15,8 @@ from mmms_deploy.evaluation.measures import area_under_curve, iou
 from mmms_deploy.evaluation.predictor import Predictor, mask_of
 from mmms_deploy.evaluation.results import SceneResult
 from mmms_deploy.evaluation.scene import Scene, Surface
-from mmms_deploy.overlay import draw_overlay
-from mmms_deploy.result import Click
+from mmms_deploy.session.overlay import draw_overlay
+from mmms_deploy.session.result import Click
 
 _WINDOW = 0.4
 """Pictures of small objects show a part of the image, at least this share of its sides."""

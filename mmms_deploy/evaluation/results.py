@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mmms_deploy.bundle import writing
-from mmms_deploy.contract import Struct
+from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.errors import EvaluationSettingsError
 from mmms_deploy.evaluation.clicking import ObjectResult
 from mmms_deploy.evaluation.settings import Settings

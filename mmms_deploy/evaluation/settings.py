@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from mmms_deploy.contract import Struct
+from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.errors import EvaluationSettingsError
 from mmms_deploy.evaluation.measures import MAX_CLICKS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 
-from mmms_deploy.contract import Struct
+from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.evaluation.comparison import Comparison, Pairs
 from mmms_deploy.evaluation.measures import area_under_curve, iou_after, summarise
 from mmms_deploy.evaluation.results import RunFacts, SceneResult

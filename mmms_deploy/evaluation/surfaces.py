@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.contract import Struct
+from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.errors import MeasureError
 from mmms_deploy.evaluation.annotator import Annotator, as_mask
 from mmms_deploy.evaluation.depth import Mask

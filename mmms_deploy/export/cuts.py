@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import StrEnum
 
-from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import CutError
 
 

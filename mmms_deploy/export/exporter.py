@@ -27,7 +27,7 @@ from mmms_deploy.bundle import (
     Stage,
     writing,
 )
-from mmms_deploy.contract import to_builtins
+from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.wheels import require_onnxruntime
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.absmax import Peaks
@@ -36,16 +36,16 @@ from mmms_deploy.export.cuts import Cut, choose_cuts
 from mmms_deploy.export.forms import compare_forms
 from mmms_deploy.export.gate import compare_graphs, compare_session, record_golden
 from mmms_deploy.export.graphs import save_graph, write_stages
-from mmms_deploy.export.half_export import HALF_STEPS, Float32, add_half
-from mmms_deploy.export.half_gate import FeatureRecorder
+from mmms_deploy.export.half.export import HALF_STEPS, Float32, add_half
+from mmms_deploy.export.half.gate import FeatureRecorder
 from mmms_deploy.export.network import OPSET, STATE, RecurrentNetwork, export_whole
 from mmms_deploy.export.precision import reduced_precisions
 from mmms_deploy.export.rewrites import BACKBONE, remaining
 from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.samples import Sample, sample_images
 from mmms_deploy.export.source import DEMOS, Source, SourcedNetwork, demo_checkpoint, open_source
-from mmms_deploy.golden import save_golden
 from mmms_deploy.models.network import InteractiveNetwork
+from mmms_deploy.replay.golden import save_golden
 
 __all__ = ["DEMOS", "Cut", "ExportReport", "Source", "count_steps", "demo_checkpoint", "export_bundle"]
 

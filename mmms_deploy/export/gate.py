@@ -18,17 +18,17 @@ import numpy.typing as npt
 import torch
 
 from mmms_deploy.bundle import Bundle, GateCheck, Precision
+from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, PRESENT, PREV, PROB, RGB
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.cut import StageModel
-from mmms_deploy.export.network import BACKBONE, CLICK, MAPS, MAPS_NEXT, MASK, PREV, PROB, RGB, RecurrentNetwork
+from mmms_deploy.export.network import BACKBONE, RecurrentNetwork
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.samples import Sample
-from mmms_deploy.golden import GoldenCase
-from mmms_deploy.inputs import PRESENT
 from mmms_deploy.models import InteractiveNetwork
-from mmms_deploy.result import ClickResult
-from mmms_deploy.verify import LIMITS, ClickCheck, replay
+from mmms_deploy.replay.golden import GoldenCase
+from mmms_deploy.replay.verify import LIMITS, ClickCheck, replay
+from mmms_deploy.session.result import ClickResult
 
 Array = npt.NDArray[Any]
 

@@ -18,17 +18,15 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
 from mmms_deploy.bundle import Rate, Role, StateLink
-from mmms_deploy.contract import ClickChannel, PreviousMask
+from mmms_deploy.bundle.contract import ClickChannel, PreviousMask
+from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, PRESENT, PREV, PROB, RGB
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cuts import Cut
-from mmms_deploy.inputs import PRESENT
 from mmms_deploy.models import InteractiveNetwork
 
 OPSET = 21
 """Native GroupNormalization and Gelu; attention stays decomposed, so that TensorRT fuses it (opset 23 does not)."""
 
-RGB, MAPS, PREV, CLICK = "rgb", "maps", "prev", "click"
-MAPS_NEXT, PROB, MASK = "maps_next", "prob", "mask"
 BACKBONE = ("backbone_1", "backbone_2", "backbone_3", "backbone_4")
 """Names of F^(1..4) where they are inputs."""
 PLAIN = "plain_"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from mmms_deploy.bundle import BlockPeak, Precision
-from mmms_deploy.verify import LIMITS
+from mmms_deploy.replay.verify import LIMITS
 
 
 @dataclass(frozen=True)

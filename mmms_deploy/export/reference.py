@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmms_deploy.contract import ClickChannel, Coordinates, ModalitySpec, PreviousMask, ResizeRule
+from mmms_deploy.bundle.contract import ClickChannel, Coordinates, ModalitySpec, PreviousMask, ResizeRule
 from mmms_deploy.models.network import InteractiveNetwork
 
 HAIR = 1e-3

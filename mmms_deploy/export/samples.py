@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.contract import ModalitySpec
-from mmms_deploy.modality import as_stored
+from mmms_deploy.bundle.contract import ModalitySpec
+from mmms_deploy.imaging.modality import as_stored
 
 CLICKS_PER_IMAGE = 10
 _NAMES = ("astronaut", "coffee", "chelsea")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mmms_deploy.bundle import sha256_of
-from mmms_deploy.contract import to_builtins
+from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.errors import DescriptionError
 from mmms_deploy.models import InteractiveNetwork, NetworkConfig
 from mmms_deploy.models.checkpoint import (

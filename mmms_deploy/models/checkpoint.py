@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmms_deploy.contract import ClickChannel
+from mmms_deploy.bundle.contract import ClickChannel
 from mmms_deploy.errors import (
     CheckpointCorruptError,
     CheckpointKeysError,

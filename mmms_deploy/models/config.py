@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from mmms_deploy.contract import (
+from mmms_deploy.bundle.contract import (
     ClickChannel,
     ClickContract,
     Coordinates,

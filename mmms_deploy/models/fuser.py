@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.models.config import FuserConfig, Scales
 from mmms_deploy.models.fpn import SCALES
 from mmms_deploy.models.segformer import NORM_EPS, EfficientAttention, MixVisionTransformer, as_map, tokens

@@ -7,15 +7,13 @@ import subprocess
 import sys
 import tarfile
 from base64 import b64encode
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from tests.bench.reports import MACHINE
-
-ROOT = Path(__file__).parents[2]
+from tests.support.bench_reports import MACHINE
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 
 from mmms_deploy.bench.compare import Verdict, compare
 from mmms_deploy.bench.errors import BenchError, IncomparableError
-from tests.bench.reports import MACHINE, metrics, report
+from tests.support.bench_reports import MACHINE, metrics, report
 
 replace = msgspec.structs.replace
 

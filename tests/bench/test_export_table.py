@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from mmms_deploy.bundle import Bundle
-from mmms_deploy.contract import to_builtins
-from tests.models.releases import TINY
-from tests.tiny import DEPTH, tiny_config
-
-ROOT = Path(__file__).parents[2]
+from mmms_deploy.bundle.contract import to_builtins
+from tests.support.paths import ROOT
+from tests.support.releases import TINY
+from tests.support.tiny import DEPTH, tiny_config
 
 
 @pytest.fixture(scope="module")

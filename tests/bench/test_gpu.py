@@ -27,14 +27,14 @@ from mmms_deploy.bench.run import Settings, run_bench
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.commands.bench import main
-from mmms_deploy.engines.cuda_options import CudaOptions
+from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import CudaError, EngineUnavailableError, MMMSDeployWarning
 from mmms_deploy.session import Session
-from tests.bench.fake_gpu import LIBRARIES, ClockedCuda, install
-from tests.bench.reports import MACHINE, report
 from tests.bench.test_run import described
-from tests.engines.fake_cuda import Error, Kind
+from tests.standins.fake_cuda import Error, Kind
+from tests.support.bench_reports import MACHINE, report
+from tests.support.clocked_gpu import LIBRARIES, ClockedCuda, install
 
 SMALL = Settings(device="cuda", clicks=4, images=2, image_size=(40, 60), matrix=32)
 PLANE = 4 * 64 * 96

@@ -17,9 +17,9 @@ import pytest
 from mmms_deploy.bench.report import BundleFacts, EngineFacts, Metric, Report
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.errors import MMMSDeployError
-from tests.bench.reports import report
+from tests.support.bench_reports import report
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_check.py"
 MACHINE = {"gpus": ["NVIDIA H200 (SM 9.0)"], "driver": "580.65.06", "cuda": "13.0"}
 MASK = 4 * 448 * 448
@@ -118,7 +118,7 @@ def test_another_precision_than_asked_for_is_no_success() -> None:
 def test_no_test_at_all_is_no_success() -> None:
     from gpu_check import Step, run
 
-    command = ("-m", "pytest", "-q", "-m", "gpu", "--junitxml={written}", "tests/test_geometry.py")
+    command = ("-m", "pytest", "-q", "-m", "gpu", "--junitxml={written}", "tests/imaging/test_coordinates.py")
     done = run(Step("tests", "tests", command, "tests.xml"), 120)
     assert done.state == "failed"
     assert done.results == {"passed": 0, "failed": [], "skipped": 0, "reasons": []}

@@ -8,7 +8,7 @@ import pytest
 from mmms_deploy.bench.compare import compare
 from mmms_deploy.bench.page import render_page
 from mmms_deploy.reporting.svg import Bar, bars, curve, stack, standalone, strip, ticks
-from tests.bench.reports import metrics, report
+from tests.support.bench_reports import metrics, report
 
 
 def parsed(page: str) -> ElementTree.Element:

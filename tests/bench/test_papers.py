@@ -4,7 +4,7 @@ import pytest
 
 from mmms_deploy.bench.page import render_page
 from mmms_deploy.bench.papers import papers_heading
-from tests.bench.reports import metrics, report
+from tests.support.bench_reports import metrics, report
 
 
 @pytest.mark.parametrize("parameters", [None, 124.8, 125.2, 143.6, 174.8])

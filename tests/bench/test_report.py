@@ -9,7 +9,7 @@ from mmms_deploy.bench.errors import ReportError
 from mmms_deploy.bench.report import Metric, encode, read_report
 from mmms_deploy.errors import OutputWriteError
 from mmms_deploy.reporting.files import write_text
-from tests.bench.reports import metrics, report
+from tests.support.bench_reports import metrics, report
 
 
 def test_round_trip_keeps_every_sample(tmp_path) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -19,10 +18,11 @@ from mmms_deploy.bench.probe import Probe
 from mmms_deploy.bench.run import Settings, describe_bundle, run_bench, thread_counts
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Precision
-from mmms_deploy.contract import to_builtins
+from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineUnavailableError
-from tests.tiny import DEPTH, tiny_config
+from tests.support.paths import ROOT
+from tests.support.tiny import DEPTH, tiny_config
 
 SMALL = Settings(clicks=3, images=2, image_size=(40, 60), matrix=32, threads=1, engine="onnxruntime")
 
@@ -78,7 +78,7 @@ def test_nothing_names_this_machine(measured) -> None:
 
     report, _ = measured
     text = msgspec.json.encode(report).decode()
-    for name in (f'"{socket.gethostname()}"', str(Path(__file__).parents[2]), f'"{getpass.getuser()}"'):
+    for name in (f'"{socket.gethostname()}"', str(ROOT), f'"{getpass.getuser()}"'):
         assert name not in text
 
 

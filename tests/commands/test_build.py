@@ -7,11 +7,12 @@ import pytest
 from click.testing import Result
 
 from mmms_deploy.commands.build import main
-from mmms_deploy.engines import tensorrt_api, tensorrt_plans
-from mmms_deploy.engines.devices import Gpu
-from tests.commands.invoke import invoke
-from tests.engines.attention import write_attention
-from tests.engines.fake_tensorrt import FakeTensorRT
+from mmms_deploy.engines.cuda.devices import Gpu
+from mmms_deploy.engines.tensorrt import api as tensorrt_api
+from mmms_deploy.engines.tensorrt import plans as tensorrt_plans
+from tests.standins.fake_tensorrt import FakeTensorRT
+from tests.support.attention import write_attention
+from tests.support.invoke import invoke
 
 GPU = Gpu(ordinal=0, name="NVIDIA H200", capability=(9, 0), memory=1 << 37, cuda="13.0")
 

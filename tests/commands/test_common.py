@@ -10,9 +10,9 @@ from rich.console import Console
 
 from mmms_deploy.commands import common
 from mmms_deploy.commands.common import EXIT_ERROR, EXIT_INTERRUPTED, opening, user_errors
-from mmms_deploy.engines.tensorrt_build import Phase
+from mmms_deploy.engines.tensorrt.build import Phase
 from mmms_deploy.errors import ClickError, MMMSDeployWarning
-from tests.commands.invoke import invoke
+from tests.support.invoke import invoke
 
 
 def run(error: BaseException | None = None, warning: Warning | None = None, times: int = 1) -> Result:

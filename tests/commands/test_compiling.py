@@ -18,11 +18,11 @@ from mmms_deploy.commands import common, segment, verify
 from mmms_deploy.commands import eval as eval_command
 from mmms_deploy.engines.select import choose
 from mmms_deploy.errors import EngineUnavailableError
-from tests.commands.invoke import invoke
-from tests.engines import gpu_host
-from tests.engines.gpu_host import GpuHost
-from tests.test_verify import golden
-from tests.toy import write_toy
+from tests.replay.test_verify import golden
+from tests.support import gpu_host
+from tests.support.gpu_host import GpuHost
+from tests.support.invoke import invoke
+from tests.support.toy import write_toy
 
 
 @pytest.fixture

@@ -14,11 +14,13 @@ import pytest
 from mmms_deploy.commands import health
 from mmms_deploy.commands.doctor import main
 from mmms_deploy.commands.health import examine
-from mmms_deploy.engines import devices, openvino_cpu, tensorrt_api
-from mmms_deploy.engines.backends import BACKENDS
-from tests.commands.invoke import invoke
-from tests.engines.fake_cuda import Error, FakeCuda
-from tests.test_environment import BLOCKER, ROOT
+from mmms_deploy.engines.cuda import devices
+from mmms_deploy.engines.openvino import engine as openvino_engine
+from mmms_deploy.engines.registry import BACKENDS
+from mmms_deploy.engines.tensorrt import api as tensorrt_api
+from tests.project.test_environment import BLOCKER, ROOT
+from tests.standins.fake_cuda import Error, FakeCuda
+from tests.support.invoke import invoke
 
 Install = Callable[..., None]
 
@@ -200,7 +202,7 @@ def test_a_library_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cpu_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_cpu, "bf16_capable", lambda: False)
+    monkeypatch.setattr(openvino_engine, "bf16_capable", lambda: False)
     found = engine("openvino")
     assert (found.works, found.precisions) == (True, ("fp32",))
     assert "no bf16" in found.why

@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 
 from mmms_deploy import Bundle
+from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.commands.eval import main
-from mmms_deploy.contract import ModalitySpec
-from tests.commands.invoke import invoke
-from tests.evaluation.scenes import scene
-from tests.toy import write_toy
+from tests.support.invoke import invoke
+from tests.support.scenes import scene
+from tests.support.toy import write_toy
 
 
 def evaluate(*arguments: object):

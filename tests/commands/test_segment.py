@@ -16,9 +16,9 @@ from PIL import Image
 
 from mmms_deploy import Bundle, Session
 from mmms_deploy.commands.segment import main
-from mmms_deploy.features import save_features
-from tests.commands.invoke import invoke
-from tests.toy import write_toy
+from mmms_deploy.session.features import save_features
+from tests.support.invoke import invoke
+from tests.support.toy import write_toy
 
 
 @pytest.fixture

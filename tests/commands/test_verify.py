@@ -9,10 +9,10 @@ from click.testing import Result
 
 from mmms_deploy import Bundle
 from mmms_deploy.commands.verify import main
-from mmms_deploy.golden import GoldenCase
-from tests.commands.invoke import invoke
-from tests.test_verify import golden, spoiled
-from tests.toy import write_toy
+from mmms_deploy.replay.golden import GoldenCase
+from tests.replay.test_verify import golden, spoiled
+from tests.support.invoke import invoke
+from tests.support.toy import write_toy
 
 
 def verify(*args: object) -> Result:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from mmms_deploy.bundle import Bundle
-from mmms_deploy.contract import ClickContract, PreviousMask
-from tests.engines.fake_engine import FakeGpu, tidy
+from mmms_deploy.bundle.contract import ClickContract, PreviousMask
+from tests.support.fake_engine import FakeGpu, tidy
 
 SIDE = 448
 EXPORTING = ("onnx_ir", "onnxscript", "safetensors", "skimage", "timm", "torch")
@@ -39,7 +39,7 @@ def cell448(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from mmms_deploy.export.source import Source
     from mmms_deploy.models import BackboneConfig
     from mmms_deploy.models.checkpoint import random_network, save_checkpoint
-    from tests.tiny import tiny_config
+    from tests.support.tiny import tiny_config
 
     folder = tmp_path_factory.mktemp("cell448")
     checkpoint = folder / "narrow.safetensors"

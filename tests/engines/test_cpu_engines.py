@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
-from mmms_deploy.engines.backends import BACKENDS
-from mmms_deploy.engines.openvino_cpu import bf16_capable
+from mmms_deploy.engines.openvino.engine import bf16_capable
 from mmms_deploy.engines.protocol import Engine, Runner, Value
+from mmms_deploy.engines.registry import BACKENDS
 from mmms_deploy.errors import BundleCorruptError, EngineError
+from mmms_deploy.replay.verify import LIMITS, verify
 from mmms_deploy.session import Session
-from mmms_deploy.verify import LIMITS, verify
 from tests.conftest import CPU_ENGINES
-from tests.toy import misdescribed, write_toy
+from tests.support.toy import misdescribed, write_toy
 
 
 def opened(bundle: Bundle, cpu_engine: tuple[str, Precision]) -> Engine:

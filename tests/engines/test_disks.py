@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines.backends import BACKENDS
 from mmms_deploy.engines.protocol import Engine, Runner, Value
-from tests.toy import write_toy
+from mmms_deploy.engines.registry import BACKENDS
+from tests.support.toy import write_toy
 
 SIDE = 448
 RADIUS = 5.0

@@ -9,9 +9,11 @@ from typing import Any, NoReturn
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines import backends, devices, openvino_cpu
+from mmms_deploy.engines import registry
 from mmms_deploy.engines.cores import available_cores
-from mmms_deploy.engines.cuda_engine import CudaEngine
+from mmms_deploy.engines.cuda import devices
+from mmms_deploy.engines.cuda.engine import CudaEngine
+from mmms_deploy.engines.openvino import engine as openvino_engine
 from mmms_deploy.engines.select import BACKENDS, check_shared, choose, open_engine
 from mmms_deploy.engines.verdicts import Verdict
 from mmms_deploy.errors import (
@@ -21,9 +23,10 @@ from mmms_deploy.errors import (
     MMMSDeployError,
     MMMSDeployWarning,
 )
-from tests.engines import fake_engine
-from tests.engines.fake_cuda import Error, FakeCuda
-from tests.toy import write_toy
+from tests.standins.fake_cuda import Error, FakeCuda
+from tests.support import fake_engine
+from tests.support.paths import ROOT
+from tests.support.toy import write_toy
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +107,7 @@ def test_the_gpu_comes_first_where_there_is_one(paint: Bundle, monkeypatch: pyte
 
 
 def test_another_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "BACKENDS", fake_engine.GPU_BACKENDS)
+    monkeypatch.setattr(registry, "BACKENDS", fake_engine.GPU_BACKENDS)
     fake = FakeCuda()
     monkeypatch.setattr(devices, "import_cuda", lambda: fake)
     with pytest.raises(EngineUnavailableError, match="GPU 1 was asked for, and there are 1"):
@@ -136,7 +139,7 @@ def test_auto_says_why_it_takes_the_cpu_on_a_machine_prepared_for_cuda(
     without_gpu(monkeypatch)
     assert "on the CPU, because" not in choose(paint).reason, "nobody prepared this machine for CUDA"
     (tmp_path / "version").write_text("a driver")
-    monkeypatch.setattr(backends, "DRIVER_FILE", tmp_path / "version")
+    monkeypatch.setattr(registry, "DRIVER_FILE", tmp_path / "version")
     assert "on the CPU, because TensorRT is not installed; onnxruntime" in choose(paint).reason
     having(monkeypatch, tensorrt="11.4.0")
     with closing(open_engine(paint)) as engine:
@@ -146,7 +149,7 @@ def test_auto_says_why_it_takes_the_cpu_on_a_machine_prepared_for_cuda(
 
 
 def test_strict_refuses_a_click_that_is_no_graph(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "BACKENDS", fake_engine.GPU_BACKENDS)
+    monkeypatch.setattr(registry, "BACKENDS", fake_engine.GPU_BACKENDS)
     with_gpu(monkeypatch)
     for strict in (True, False):
         engine = open_engine(paint, strict=strict)
@@ -156,7 +159,7 @@ def test_strict_refuses_a_click_that_is_no_graph(paint: Bundle, monkeypatch: pyt
 
 
 def test_threads_mean_nothing_on_a_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "BACKENDS", fake_engine.GPU_BACKENDS)
+    monkeypatch.setattr(registry, "BACKENDS", fake_engine.GPU_BACKENDS)
     with_gpu(monkeypatch)
     with pytest.warns(MMMSDeployWarning, match="fake computes with no CPU threads instead of 3"):
         open_engine(paint, threads=3).close()
@@ -213,7 +216,7 @@ def test_a_precision_that_another_engine_computes(paint: Bundle) -> None:
 def test_backends_are_where_they_say(paint: Bundle) -> None:
     assert len({(backend.name, backend.device) for backend in BACKENDS}) == len(BACKENDS)
     for backend in BACKENDS:
-        assert (Path(__file__).parents[2] / (backend.module.replace(".", "/") + ".py")).is_file()
+        assert (ROOT / (backend.module.replace(".", "/") + ".py")).is_file()
 
 
 # --- what was measured on this machine --------------------------------------------------------------------------------
@@ -239,7 +242,7 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[boo
             threads=1,
         )
 
-    monkeypatch.setattr(backends, "read_verdict", read_verdict)
+    monkeypatch.setattr(registry, "read_verdict", read_verdict)
     return known
 
 
@@ -353,7 +356,7 @@ def test_an_engine_that_cannot_be_opened_is_replaced_aloud(
     def broken(*args: object, **kwargs: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(openvino_cpu, "OpenVinoCpu", broken)
+    monkeypatch.setattr(openvino_engine, "OpenVinoCpu", broken)
     with pytest.warns(MMMSDeployWarning, match="onnxruntime in fp32 is taken instead of openvino in fp32: "):
         engine = open_engine(paint)
     assert engine.info.name == "onnxruntime"

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmms_deploy.engines import onnxruntime_cpu, wheels
-from mmms_deploy.engines.cuda import import_cuda
+from mmms_deploy.engines import wheels
+from mmms_deploy.engines.cuda.runtime import import_cuda
+from mmms_deploy.engines.onnxruntime import cpu as onnxruntime_cpu
 from mmms_deploy.engines.wheels import (
     install_command,
     installed_flavours,

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from mmms_deploy import Bundle, Session
-from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import EvaluationModalityError
 from mmms_deploy.evaluation.annotator import SimulatedClick
 from mmms_deploy.evaluation.bundles import BundlePredictor, BundleSource, mean_by_logits
 from mmms_deploy.evaluation.modalities import choose_modalities
 from mmms_deploy.evaluation.predictor import return_to
-from mmms_deploy.resize import resize
-from tests.evaluation.scenes import Scenes
+from mmms_deploy.imaging.resize import resize
+from tests.support.scenes import Scenes
 
 ENGINE = {"engine": "onnxruntime"}
 
@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_refused(modalities, without, message) -> None:
 
 def test_an_optional_modality_can_be_left_out_of_a_run() -> None:
     from mmms_deploy.evaluation import Entry, FunctionPredictor, Settings, evaluate
-    from tests.evaluation.scenes import disks
+    from tests.support.scenes import disks
 
     seen = set()
 

@@ -7,7 +7,7 @@ import pytest
 
 from mmms_deploy.errors import MeasureError
 from mmms_deploy.evaluation import FunctionPredictor, Settings, SimulatedClick, compare, evaluate, noc, paired_interval
-from tests.evaluation.scenes import Scenes, disks
+from tests.support.scenes import Scenes, disks
 
 SETTINGS = Settings(max_clicks=8, targets=(0.6, 0.8))
 

@@ -32,7 +32,7 @@ from mmms_deploy.evaluation import (
 )
 from mmms_deploy.evaluation.results import SCENES_FILE, SETTINGS_FILE
 from mmms_deploy.evaluation.run import evaluate_scene
-from tests.evaluation.scenes import Scenes, disks, scene
+from tests.support.scenes import Scenes, disks, scene
 
 SHORT = Settings(max_clicks=6, targets=(0.7, 0.85))
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from mmms_deploy import LATER, Bundle, Session
 from mmms_deploy.bundle import Rate
+from mmms_deploy.bundle.contract import ClickContract, ImageSpec, ModalitySpec, PreviousMask
 from mmms_deploy.commands.export import main
-from mmms_deploy.contract import ClickContract, ImageSpec, ModalitySpec, PreviousMask
 from mmms_deploy.errors import CutError
 from mmms_deploy.export.cuts import Cut, choose_cuts
 from mmms_deploy.export.exporter import export_bundle
@@ -21,8 +21,8 @@ from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.samples import Sample, sample_images
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
-from mmms_deploy.verify import verify
-from tests.tiny import DEPTH, EVENT, tiny_config
+from mmms_deploy.replay.verify import verify
+from tests.support.tiny import DEPTH, EVENT, tiny_config
 
 CLICKS = ClickContract(previous=PreviousMask.PROBABILITY)
 EVERY = {"default": (), "late": (Cut.LATE,), "black_box": (Cut.BLACK_BOX,), "both": (Cut.LATE, Cut.BLACK_BOX)}

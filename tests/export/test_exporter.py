@@ -18,8 +18,8 @@ from click.testing import CliRunner
 import mmms_deploy.bundle as bundle_module
 from mmms_deploy import Bundle, Session
 from mmms_deploy.bundle import Precision, Rate, Role
+from mmms_deploy.bundle.contract import ClickContract, ImageSpec, PreviousMask
 from mmms_deploy.commands.export import main
-from mmms_deploy.contract import ClickContract, ImageSpec, PreviousMask
 from mmms_deploy.errors import GateError, OutputExistsError, OutputWriteError
 from mmms_deploy.export import exporter, gate, graphs
 from mmms_deploy.export.exporter import export_bundle
@@ -28,7 +28,7 @@ from mmms_deploy.export.rewrites import EVERY, REWRITES, deploy, names_for
 from mmms_deploy.export.samples import sample_images
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
-from tests.tiny import DEPTH, tiny_config
+from tests.support.tiny import DEPTH, tiny_config
 
 # A previous mask fed back as a probability: a binary one turns a difference of 1e-7 at the threshold into one of 1.
 CONFIG = tiny_config(DEPTH, clicks=ClickContract(previous=PreviousMask.PROBABILITY))

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from mmms_deploy.bundle import Rate
-from mmms_deploy.contract import ClickChannel, ClickContract, Coordinates, PreviousMask, ResizeRule
+from mmms_deploy.bundle.contract import ClickChannel, ClickContract, Coordinates, PreviousMask, ResizeRule
 from mmms_deploy.export.cut import cut
 from mmms_deploy.export.network import OPSET, RecurrentNetwork, export_whole
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.samples import sample_images
 from mmms_deploy.models import MMMS
 from mmms_deploy.models.checkpoint import random_network
-from tests.tiny import DEPTH, tiny_config
+from tests.support.tiny import DEPTH, tiny_config
 
 RITM = ClickContract(
     radius=3.5,

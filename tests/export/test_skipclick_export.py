@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from mmms_deploy import Bundle, Session
 from mmms_deploy.bundle import Precision, Rate, Role
+from mmms_deploy.bundle.contract import ClickChannel, Coordinates, ModalitySpec, PreviousMask, to_builtins
 from mmms_deploy.commands.export import main
-from mmms_deploy.contract import ClickChannel, Coordinates, ModalitySpec, PreviousMask, to_builtins
 from mmms_deploy.export.cut import cut
 from mmms_deploy.export.cuts import Cut
 from mmms_deploy.export.exporter import export_bundle
@@ -25,8 +25,8 @@ from mmms_deploy.export.samples import sample_images
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models import SkipClickConfig
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
-from tests.skipclick import NARROW, official_state, save_official, tiny_official, tiny_skipclick
-from tests.tiny import DEPTH
+from tests.support.skipclick import NARROW, official_state, save_official, tiny_official, tiny_skipclick
+from tests.support.tiny import DEPTH
 
 FEATURES = ("f_fuse", "f_skip_1", "f_skip_2", "f_skip_3", "f_skip_4")
 BACKBONE = {"name": "dinov2_b14_reg", "blocks": [3, 6, 9, 12], "overrides": NARROW}

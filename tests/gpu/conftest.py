@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines.backends import BACKENDS, Backend
-from mmms_deploy.engines.cuda_engine import CudaEngine
+from mmms_deploy.engines.cuda.engine import CudaEngine
+from mmms_deploy.engines.registry import BACKENDS, Backend
 from mmms_deploy.errors import EngineError
 from tests.engines.conftest import cell448
 

@@ -11,7 +11,7 @@ from mmms_deploy.bench.probe import Probe
 from mmms_deploy.bench.run import Settings, run_bench
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines.backends import Backend
+from mmms_deploy.engines.registry import Backend
 from tests.gpu.conftest import Open
 
 PLANE = 4 * 448 * 448

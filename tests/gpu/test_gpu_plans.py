@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from mmms_deploy.bundle import Precision
-from mmms_deploy.engines.devices import probe
-from mmms_deploy.engines.tensorrt_api import listening, load_tensorrt, logger
-from mmms_deploy.engines.tensorrt_plans import plans
+from mmms_deploy.engines.cuda.devices import probe
+from mmms_deploy.engines.tensorrt.api import listening, load_tensorrt, logger
+from mmms_deploy.engines.tensorrt.plans import plans
 from mmms_deploy.errors import EngineUnavailableError, PlanPrecisionError
-from tests.engines.attention import MATRICES, write_attention
+from tests.support.attention import MATRICES, write_attention
 
 
 @pytest.fixture(autouse=True)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines.backends import Backend
-from mmms_deploy.engines.cuda import Cuda, import_cuda
-from mmms_deploy.engines.cuda_options import CudaOptions
+from mmms_deploy.engines.cuda.options import CudaOptions
+from mmms_deploy.engines.cuda.runtime import Cuda, import_cuda
+from mmms_deploy.engines.registry import Backend
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineError, ResidentBudgetError
+from mmms_deploy.replay.verify import verify
 from mmms_deploy.session import Session
-from mmms_deploy.verify import verify
-from tests.engines.test_cuda_session import GREY, annotated
+from tests.engines.cuda.test_session import GREY, annotated
 from tests.gpu.conftest import Open
 
 CLICKS = ((30, 20, True), (50, 40, False), (10, 50, True), (31, 22, True), (60, 5, False))

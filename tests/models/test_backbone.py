@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mmms_deploy.errors import DescriptionError, SizeError
 from mmms_deploy.models import BackboneConfig
 from mmms_deploy.models.backbone import RELEASES, Backbone, check_size
-from tests.models.releases import TINY
+from tests.support.releases import TINY
 
 NAMES = list(TINY)
 SAM = TINY["sam_b16"].config("sam_b16")

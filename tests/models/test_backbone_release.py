@@ -21,9 +21,9 @@ from mmms_deploy.models.checkpoint import (
     save_checkpoint,
 )
 from mmms_deploy.models.release_layout import describe_layout
-from tests.models import releases
-from tests.models.releases import FULL, TINY, Size, larger, release_file, weights_of
-from tests.tiny import tiny_config
+from tests.support import releases
+from tests.support.releases import FULL, TINY, Size, larger, release_file, weights_of
+from tests.support.tiny import tiny_config
 
 NAMES = list(TINY)
 IMAGE = (64, 96)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmms_deploy.contract import to_builtins
+from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.errors import (
     CheckpointCorruptError,
     CheckpointKeysError,
@@ -27,7 +27,7 @@ from mmms_deploy.models.checkpoint import (
     release_state,
     save_checkpoint,
 )
-from tests.tiny import DEPTH, tiny_config
+from tests.support.tiny import DEPTH, tiny_config
 
 SMALL_DINOV2 = BackboneConfig(
     name="dinov2_b14_reg",

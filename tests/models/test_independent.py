@@ -19,9 +19,9 @@ from mmms_deploy.models import MMMS, EncoderConfig
 from mmms_deploy.models.backbone import Backbone
 from mmms_deploy.models.checkpoint import load_weights, read_checkpoint_file, release_state
 from mmms_deploy.models.segformer import MixVisionTransformer, SegFormerHead
-from tests.models.independent import renamed, split_qkv, transformers_maps
-from tests.models.releases import FULL, TINY, Size, Weights, release_file, weights_of
-from tests.tiny import tiny_config
+from tests.support.independent import renamed, split_qkv, transformers_maps
+from tests.support.releases import FULL, TINY, Size, Weights, release_file, weights_of
+from tests.support.tiny import tiny_config
 
 transformers = pytest.importorskip("transformers", minversion="5.23")
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import DescriptionError, SizeError
 from mmms_deploy.models import MMMS, BackboneConfig, FuserConfig
 from mmms_deploy.models.checkpoint import random_network
 from mmms_deploy.models.segformer import EfficientAttention
-from tests.tiny import DEPTH, ENCODER, EVENT, tiny_config
+from tests.support.tiny import DEPTH, ENCODER, EVENT, tiny_config
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmms_deploy.contract import ModalitySpec
+from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.models import MMMS, FuserConfig, MMMSConfig
 
 NAMES = ("depth", "lidar", "event")

@@ -27,11 +27,12 @@ from mmms_deploy.models.checkpoint import (
 )
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.inverse_fpn import InverseParallelFPN
-from tests.models.independent import transformers_maps
-from tests.models.releases import Size
-from tests.skipclick import NARROW, official_state, save_official, tiny_official, tiny_skipclick
-from tests.skipclick_reference import Official, dinov2
-from tests.tiny import DEPTH, EVENT
+from tests.support.independent import transformers_maps
+from tests.support.paths import ROOT
+from tests.support.releases import Size
+from tests.support.skipclick import NARROW, official_state, save_official, tiny_official, tiny_skipclick
+from tests.support.skipclick_reference import Official, dinov2
+from tests.support.tiny import DEPTH, EVENT
 
 LIMIT = 1e-5
 
@@ -222,7 +223,7 @@ class TestDescription:
             parse_description({"family": "skipclick"} | change, "test")
 
     def test_the_documents_example_is_the_published_network(self) -> None:
-        text = (Path(__file__).parents[2] / "docs" / "skipclick.md").read_text()
+        text = (ROOT / "docs" / "skipclick.md").read_text()
         example = tomllib.loads(text.partition("```toml\n")[2].partition("```")[0])
         published = SkipClickConfig()
         clicks = msgspec.structs.replace(published.clicks, threshold=0.49)

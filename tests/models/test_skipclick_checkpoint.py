@@ -20,7 +20,14 @@ from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models import SkipClick, SkipClickConfig
 from mmms_deploy.models.checkpoint import parse_description, read_checkpoint_file
 from mmms_deploy.models.skipclick_checkpoint import MODEL_CLASS, Inert
-from tests.skipclick import NARROW, official_config, official_state, save_official, tiny_official, tiny_skipclick
+from tests.support.skipclick import (
+    NARROW,
+    official_config,
+    official_state,
+    save_official,
+    tiny_official,
+    tiny_skipclick,
+)
 
 BACKBONE = {"name": "dinov2_b14_reg", "blocks": [3, 6, 9, 12], "overrides": NARROW}
 """An official config cannot say that the extractor is narrow."""

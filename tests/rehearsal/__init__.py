@@ -1,9 +1,9 @@
 """A GPU host made of stand-ins, on which the real commands and the real ``tests/gpu`` run from end to end.
 
 A process that is started with :func:`environment` finds, in ``site``, a ``cuda.bindings.runtime`` and a ``tensorrt`` of
-its own, and ONNX Runtime with a CUDA provider. Memory, streams and graphs are those of ``tests.engines.fake_cuda``, and
-ONNX Runtime computes on the CPU. They take no other arguments than the real ones do and fail as those do. What only a
-GPU can show (time, memory, speed) means nothing here.
+its own, and ONNX Runtime with a CUDA provider. Memory, streams and graphs are those of ``tests.standins.fake_cuda``,
+and ONNX Runtime computes on the CPU. They take no other arguments than the real ones do and fail as those do. What
+only a GPU can show (time, memory, speed) means nothing here.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-SITE = Path(__file__).parent / "site"
+from tests.support.paths import ROOT
+
+SITE = ROOT / "tests" / "standins" / "site"
 TENSORRT = "MMMS_REHEARSAL_TENSORRT"
 """Environment variable: the version of TensorRT to be, of those whose API is listed; ``off`` for none."""
 FAILS = "MMMS_REHEARSAL_FAILS"
-"""Environment variable: what fails, with commas; ``tests.rehearsal.gpu`` lists it."""
+"""Environment variable: what fails, with commas; ``tests.standins.gpu`` lists it."""
 TORCH = "MMMS_REHEARSAL_TORCH"
 """Environment variable: ``on`` lets PyTorch take the CPU for a GPU."""
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from mmms_deploy.bench.report import read_report
 from mmms_deploy.bundle import Bundle, Precision
-from tests.evaluation.scenes import scene
 from tests.rehearsal import FAILS, TENSORRT, TORCH, environment, run
-from tests.toy import write_toy
+from tests.support.scenes import scene
+from tests.support.toy import write_toy
 
 COMMANDS = "mmms_deploy.commands"
 PLANE = 4 * 64 * 96

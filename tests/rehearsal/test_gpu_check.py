@@ -8,7 +8,7 @@ from typing import Any
 
 from mmms_deploy.bundle import Precision
 from tests.rehearsal import ROOT, TENSORRT, environment, run
-from tests.toy import write_toy
+from tests.support.toy import write_toy
 
 
 def test_step_by_step(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from mmms_deploy.bundle import Precision
-from mmms_deploy.engines.tensorrt_build import BuildOptions, build_plan
+from mmms_deploy.engines.tensorrt.build import BuildOptions, build_plan
 from mmms_deploy.errors import PlanBuildError
-from tests.engines.attention import write_attention
-from tests.engines.fake_cuda import Error, Kind, Mode
-from tests.rehearsal.gpu import DEFAULT_STREAM, Gpu
-from tests.rehearsal.trt import SURFACES, Library, classes
+from tests.standins.fake_cuda import Error, Kind, Mode
+from tests.standins.gpu import DEFAULT_STREAM, Gpu
+from tests.standins.trt import SURFACES, Library, classes
+from tests.support.attention import write_attention
 
 CALLS = sorted(name for name in dir(Gpu) if name.startswith("cuda") and inspect.isfunction(getattr(Gpu, name)))
 VERSIONS = {"10.16.1.11": "tensorrt-10.16.json", "11.4.0.106": "tensorrt-11.4.json"}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mmms_deploy.errors import DatasetFileError, ImageError, MMMSDeployError, ModalityError
 from mmms_deploy.evaluation.datasets.kind import Layout
-from mmms_deploy.image_io import load_modality, load_rgb
+from mmms_deploy.imaging.io import load_modality, load_rgb
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Attention, Block, LayerScale, PatchEm
 from timm.models.vision_transformer_sam import Attention as SAMAttention
 from torch import Tensor, nn
 
-from mmms_deploy.contract import ImageSpec
+from mmms_deploy.bundle.contract import ImageSpec
 from mmms_deploy.export.rewrites.deployed import Deployed, linear_of, replace_modules
 
 

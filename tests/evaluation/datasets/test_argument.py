@@ -8,7 +8,7 @@ import pytest
 
 from mmms_deploy.errors import DatasetError, DatasetOptionError, EvaluationError
 from mmms_deploy.evaluation.datasets import DATASETS, open_dataset, parse_dataset_argument
-from tests.evaluation.datasets.trees import RGB, labels, save
+from tests.support.dataset_trees import RGB, labels, save
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mmms_deploy.evaluation.datasets import DATASETS, parse_dataset_argument
-from tests.evaluation.datasets.trees import RGB, ROOT, labels, save
+from tests.support.dataset_trees import RGB, labels, save
+from tests.support.paths import ROOT
 
 TEXT = (ROOT / "docs" / "datasets.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))

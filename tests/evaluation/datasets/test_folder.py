@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmms_deploy.errors import DatasetFileError, DatasetLayoutError, DatasetLibraryError, DatasetOptionError
 from mmms_deploy.evaluation.datasets import open_dataset
-from tests.evaluation.datasets.trees import DATA, RGB, SIZE, labels, needs, same, save, save_palette
+from tests.support.dataset_trees import DATA, RGB, SIZE, labels, needs, same, save, save_palette
 
 MAP = labels(nw=1, ne=3, se=255)
 

@@ -10,7 +10,7 @@ import pytest
 
 from mmms_deploy.errors import DatasetFileError, DatasetLayoutError, DatasetOptionError
 from mmms_deploy.evaluation.datasets import open_dataset
-from tests.evaluation.datasets.trees import DATA, RGB, SIZE, labels, needs, same, save
+from tests.support.dataset_trees import DATA, RGB, SIZE, labels, needs, same, save
 
 STREET = labels(nw=1, ne=10, sw=255)
 """Building, car, and no class at the bottom: 255 and 0."""

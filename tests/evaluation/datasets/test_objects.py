@@ -12,7 +12,7 @@ import pytest
 from mmms_deploy.errors import DatasetFileError, DatasetLayoutError, DatasetLibraryError
 from mmms_deploy.evaluation.datasets import open_dataset
 from mmms_deploy.evaluation.datasets.coco import draw_runs
-from tests.evaluation.datasets.trees import RGB, SIZE, labels, same, save, save_palette
+from tests.support.dataset_trees import RGB, SIZE, labels, same, save, save_palette
 
 OBJECTS = labels(nw=1, ne=2, sw=255)
 

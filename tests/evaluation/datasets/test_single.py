@@ -9,7 +9,7 @@ import pytest
 
 from mmms_deploy.errors import DatasetFileError, DatasetLayoutError, DatasetOptionError
 from mmms_deploy.evaluation.datasets import DATASETS, open_dataset
-from tests.evaluation.datasets.trees import DATA, RGB, labels, needs, same, save, save_palette
+from tests.support.dataset_trees import DATA, RGB, labels, needs, same, save, save_palette
 
 TRIMAP = labels(nw=255, ne=128, sw=64)
 """64 is background: RITM takes what is above 128."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from mmms_deploy.contract import ImageSpec, ModalitySpec
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES, names_for, remaining
 from mmms_deploy.export.rewrites.deploy import FUNCTIONS, deploy_form
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 from mmms_deploy.models.checkpoint import random_network
-from tests.prepared import logits, pixels
-from tests.tiny import DEPTH, EVENT, tiny_config
+from tests.support.paths import ROOT
+from tests.support.prepared import logits, pixels
+from tests.support.tiny import DEPTH, EVENT, tiny_config
 
 MINE = names_for("mmms")
 LIMIT = 2e-5
@@ -167,7 +167,7 @@ class TestNames:
         assert remaining({EVERY}) == ()
 
     def test_the_documentation_has_them_in_order(self) -> None:
-        text = (Path(__file__).parents[3] / "docs" / "export.md").read_text().partition("\n| rewrite |")[2]
+        text = (ROOT / "docs" / "export.md").read_text().partition("\n| rewrite |")[2]
         assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(NAMES)
 
     def test_an_unknown_one(self) -> None:

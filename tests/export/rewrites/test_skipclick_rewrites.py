@@ -14,9 +14,9 @@ from mmms_deploy.export.rewrites.skipclick import ShuffledConv
 from mmms_deploy.models import SkipClickConfig
 from mmms_deploy.models.checkpoint import random_network
 from mmms_deploy.models.network import InteractiveNetwork
-from tests.prepared import logits, pixels
-from tests.skipclick import tiny_skipclick
-from tests.tiny import DEPTH, EVENT
+from tests.support.prepared import logits, pixels
+from tests.support.skipclick import tiny_skipclick
+from tests.support.tiny import DEPTH, EVENT
 
 MINE = names_for("skipclick")
 LIMIT = 1e-5

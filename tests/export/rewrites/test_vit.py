@@ -15,8 +15,8 @@ from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.rewrites.vit import PlainSAMAttention
 from mmms_deploy.models import MMMS, BackboneConfig
 from mmms_deploy.models.checkpoint import random_network
-from tests.models.releases import TINY, Weights, release_file
-from tests.tiny import tiny_config
+from tests.support.releases import TINY, Weights, release_file
+from tests.support.tiny import tiny_config
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,233 @@
+"""What ``bundle.json`` says: the types of a bundle's manifest."""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+from mmms_deploy.bundle.contract import ClickContract, ImageSpec, ModalitySpec, Struct
+
+SCHEMA = 1
+"""Version of the manifest's format."""
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
+"""Element types that stages exchange, and their sizes."""
+
+
+class Precision(StrEnum):
+    """Number format of a stage's graph."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+class Rate(IntEnum):
+    """How often an input changes; a stage runs at the fastest rate among its inputs."""
+
+    IMAGE = 0
+    MODALITY = 1
+    CLICK = 2
+
+
+class Role(StrEnum):
+    """What a tensor at the border of a stage is."""
+
+    IMAGE = "image"
+    MODALITY = "modality"
+    CLICK = "click"
+    FEATURE = "feature"
+    STATE = "state"
+    PROBABILITY = "probability"
+    MASK = "mask"
+
+
+class TensorSpec(Struct, frozen=True, kw_only=True):
+    """A tensor at the border of a stage.
+
+    Attributes:
+        name: Its name in the graph.
+        role: What it is for.
+        dtype: NumPy name of its element type (``float32``, ``float16``, ``bfloat16``, ``uint8``).
+        shape: Static shape; images are (1, C, H, W).
+    """
+
+    name: str
+    role: Role
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ITEM_BYTES:
+            raise ValueError(f"tensor {self.name}: dtype {self.dtype!r} is none of {', '.join(ITEM_BYTES)}")
+
+
+class StageGraph(Struct, frozen=True, kw_only=True):
+    """One stage in one precision.
+
+    Attributes:
+        file: Name of the ONNX file in the bundle.
+        data: Name of its external data file, for graphs that do not fit in one protobuf message (2 GB).
+        inputs: Inputs, in graph order.
+        outputs: Outputs, in graph order.
+    """
+
+    file: str
+    data: str | None = None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Stage(Struct, frozen=True, kw_only=True):
+    """A part of the network that runs again only when one of its inputs changed.
+
+    Attributes:
+        name: Unique name, e.g. ``image`` or ``click``.
+        rate: How often it runs.
+        graphs: Its graph in every precision of the bundle.
+        bypass: For each of its outputs, the tensor of an earlier stage that takes its place when none of the stage's
+            modalities is there; empty for a stage that must run.
+    """
+
+    name: str
+    rate: Rate
+    graphs: dict[Precision, StageGraph]
+    bypass: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class StateLink(Struct, frozen=True, kw_only=True):
+    """The click stage's output ``output`` is its input ``input`` at the next click; zeros after a reset."""
+
+    input: str
+    output: str
+
+
+class Provenance(Struct, frozen=True, kw_only=True):
+    """Where a bundle comes from.
+
+    Attributes:
+        checkpoint: File name of the checkpoint, or None for random weights.
+        checkpoint_sha256: Its hash.
+        backbone_checkpoint: File name of the separate backbone weights, if any.
+        backbone_checkpoint_sha256: Its hash.
+        random_seed: Seed of the random weights; None when the weights are trained.
+        description: The network's description, as read from the checkpoint.
+        parameters: Number of parameters of the network.
+        opset: ONNX opset of the float32 graphs.
+        half_opsets: ONNX opset of the graphs in each reduced precision.
+        rewrites: Names of the exact rewrites that were applied before the export, in order.
+        cuts: How the network was cut beside the default cut (``late``, ``black-box``).
+        packages: Versions of the packages that made the bundle.
+        created: UTC time in ISO 8601.
+    """
+
+    checkpoint: str | None
+    checkpoint_sha256: str | None
+    backbone_checkpoint: str | None = None
+    backbone_checkpoint_sha256: str | None = None
+    random_seed: int | None = None
+    description: dict[str, object]
+    parameters: int
+    opset: int
+    half_opsets: dict[Precision, int] = msgspec.field(default_factory=dict)
+    rewrites: tuple[str, ...] = ()
+    cuts: tuple[str, ...] = ()
+    packages: dict[str, str]
+    created: str
+
+
+class GateCheck(Struct, frozen=True, kw_only=True):
+    """One comparison the export gate made.
+
+    Attributes:
+        name: What was compared with what, e.g. ``stages against whole``.
+        measure: What was measured, e.g. ``largest |difference| of prob``.
+        worst: The worst value seen.
+        limit: The bound it had to keep.
+        where: Stage, tensor, image and click of the worst value.
+        samples: Number of comparisons behind it.
+    """
+
+    name: str
+    measure: str
+    worst: float
+    limit: float
+    where: str
+    samples: int
+
+
+class BlockPeak(Struct, frozen=True, kw_only=True):
+    """The largest absolute activations of one block of the backbone, in float32, on the gate's pictures.
+
+    Attributes:
+        block: One-based number of the block.
+        output: In what the block gives, the residual stream.
+        inside: In what any of its layers gives.
+        layer: Which layer that is, by its name in the block.
+    """
+
+    block: int
+    output: float
+    inside: float
+    layer: str
+
+
+class FileEntry(Struct, frozen=True, kw_only=True):
+    """Size in bytes and SHA-256 of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What ``bundle.json`` says.
+
+    Attributes:
+        schema: Version of this format.
+        name: Name of the bundle.
+        size: Network size (H, W) in pixels.
+        image: How the RGB image is prepared; its graph input is named ``rgb``.
+        modalities: How each extra modality is prepared; its graph input has the modality's name.
+        clicks: How clicks are shown and answers are read.
+        stages: The stages, in the order in which they run.
+        state: How the click stage feeds itself.
+        provenance: Where the bundle comes from.
+        gate: What the export gate measured.
+        activations: The largest activations of the backbone's blocks; empty when somebody else runs it.
+        files: Every file beside the manifest.
+        digest: SHA-256 over the manifest without this field.
+    """
+
+    schema: int
+    name: str
+    size: tuple[int, int]
+    image: ImageSpec
+    modalities: tuple[ModalitySpec, ...]
+    clicks: ClickContract
+    stages: tuple[Stage, ...]
+    state: tuple[StateLink, ...]
+    provenance: Provenance
+    gate: tuple[GateCheck, ...]
+    activations: tuple[BlockPeak, ...] = ()
+    files: dict[str, FileEntry] = msgspec.field(default_factory=dict)
+    digest: str = ""
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of that name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Precisions in which every stage exists."""
+        return tuple(p for p in Precision if all(p in stage.graphs for stage in self.stages))
+
+    @property
+    def trained(self) -> bool:
+        """False when the weights are random, so that the masks mean nothing."""
+        return self.provenance.random_seed is None

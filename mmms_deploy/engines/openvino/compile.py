@@ -1,0 +1,289 @@
+"""Compiling a stage with OpenVINO, or fetching it compiled from the cache, and checking what came out either way."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import mmap
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
+from mmms_deploy.engines.cache import cache_folder, cache_key, store
+from mmms_deploy.engines.cpu import cpu_identity
+from mmms_deploy.engines.openvino.inspect import (
+    compiled_nodes,
+    exact_comparisons,
+    matrix_precisions,
+    names_after_import,
+    narrow_nodes,
+    not_exact,
+)
+from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError
+
+CACHE_ABOVE_SECONDS = 0.3
+"""A stage that is compiled faster than this is not cached."""
+_FORGET_AFTER_DAYS = 60
+_FORMAT = 1
+_LOG = logging.getLogger(__name__)
+_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "uint8": "u8"}
+_HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A stage, compiled and checked.
+
+    Attributes:
+        model: The ``openvino.CompiledModel``.
+        matrix: How many of its matrix operations run in the precision asked for, and how many it has.
+        threads: Threads it computes with, as OpenVINO says.
+        devices: Devices it runs on, as OpenVINO says.
+        cached: Whether it came from the cache.
+        memory: What the model may still read its weights from.
+    """
+
+    model: Any
+    matrix: tuple[int, int]
+    threads: int
+    devices: tuple[str, ...]
+    cached: bool = False
+    memory: object = None
+
+
+def compile_stage(
+    core: Any, bundle: Bundle, stage: str, graph: StageGraph, precision: Precision, threads: int
+) -> Compiled:
+    """Compile a stage for low latency, or fetch it from the cache.
+
+    Args:
+        core: The ``openvino.Core``.
+        bundle: The bundle.
+        stage: Name of the stage.
+        graph: Its graph.
+        precision: What to compute in.
+        threads: How many threads.
+
+    Raises:
+        BundleCorruptError: The graph cannot be loaded, or has other inputs and outputs than the manifest says.
+        EngineUnavailableError: It is not computed in the precision asked for, or clicks would not be exact.
+    """
+    settings = _settings(precision, threads)
+    file = _cache_file(core, bundle, graph, precision)
+    if file is not None:
+        compiled = _fetch(core, file, bundle, stage, graph, precision, settings)
+        if compiled is not None:
+            return compiled
+    start = time.perf_counter()
+    model, comparisons = _compile(core, bundle, stage, graph, precision, settings)
+    compiled = _checked(model, bundle, stage, graph, precision, comparisons)
+    if file is not None and time.perf_counter() - start >= CACHE_ABOVE_SECONDS:
+        _keep(file, model, names_after_import(compiled_nodes(model), comparisons))
+    return compiled
+
+
+def _settings(precision: Precision, threads: int) -> dict[str, Any]:
+    from openvino import Type, properties
+    from openvino.properties import hint
+
+    return {
+        hint.performance_mode(): hint.PerformanceMode.LATENCY,
+        # Always said: OpenVINO takes BF16 by itself where the CPU has it.
+        hint.inference_precision(): getattr(Type, _HINTS[precision]),
+        hint.execution_mode(): hint.ExecutionMode.PERFORMANCE,
+        properties.inference_num_threads(): threads,
+        properties.num_streams(): 1,
+        # The stages of a bundle, and the bundles of a process, would pin their threads to the same cores.
+        hint.enable_cpu_pinning(): False,
+    }
+
+
+def _compile(
+    core: Any, bundle: Bundle, stage: str, graph: StageGraph, precision: Precision, settings: Mapping[str, Any]
+) -> tuple[Any, dict[str, frozenset[str]]]:
+    try:
+        model = core.read_model(str(bundle.file(graph.file)))
+        found = {} if precision is Precision.FP32 else exact_comparisons(model)
+        comparisons = {name: comparison.names for name, comparison in found.items()}
+        compiled = core.compile_model(model, "CPU", settings)
+        lost = not_exact(compiled_nodes(compiled), comparisons)
+        if lost:
+            # What leads to an output stays in float32.
+            model.add_outputs([found[name].output for name in sorted(lost)])
+            compiled = core.compile_model(model, "CPU", settings)
+    # OpenVINO raises RuntimeError, and others from its bindings.
+    except Exception as error:
+        raise BundleCorruptError(
+            f"stage {stage!r} of {bundle.path} cannot be loaded: {_brief(error)}",
+            expected=f"an ONNX graph that OpenVINO {_version()} can run",
+            fix='upgrade openvino, pass engine="onnxruntime", or export the checkpoint again',
+        ) from error
+    return compiled, comparisons
+
+
+def _checked(
+    model: Any,
+    bundle: Bundle,
+    stage: str,
+    graph: StageGraph,
+    precision: Precision,
+    comparisons: Mapping[str, frozenset[str]],
+) -> Compiled:
+    """Read back from a compiled model what it is, and refuse it when that is not what was asked for."""
+    _check_border(bundle, stage, graph.inputs, model.inputs, "inputs")
+    _check_border(bundle, stage, graph.outputs, model.outputs[: len(graph.outputs)], "outputs")
+    nodes = compiled_nodes(model)
+    hint = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if hint != _HINTS[precision] or (precision is Precision.FP32 and narrow_nodes(nodes)):
+        raise EngineUnavailableError(
+            f"OpenVINO runs stage {stage!r} with the precision {hint}, {narrow_nodes(nodes)} nodes in 16 bits",
+            expected=str(precision),
+            fix="pass precision=None, or another engine",
+        )
+    lost = not_exact(nodes, comparisons)
+    if lost:
+        raise EngineUnavailableError(
+            f"OpenVINO does not compute {', '.join(sorted(lost))} of stage {stage!r} in float32",
+            expected="exact click coordinates and distances in every precision",
+            fix='pass precision="fp32", or engine="onnxruntime"',
+        )
+    return Compiled(
+        model=model,
+        matrix=matrix_precisions(nodes, precision),
+        threads=int(model.get_property("INFERENCE_NUM_THREADS")),
+        devices=tuple(model.get_property("EXECUTION_DEVICES")),
+    )
+
+
+def _check_border(bundle: Bundle, stage: str, specs: tuple[TensorSpec, ...], ports: Any, side: str) -> None:
+    promised = [(spec.name, _TYPES.get(spec.dtype, spec.dtype), spec.shape) for spec in specs]
+    found = []
+    for i, port in enumerate(ports):
+        known = set(port.get_names())
+        # A tensor can have several names when the nodes between them do nothing.
+        name = specs[i].name if i < len(specs) and specs[i].name in known else " = ".join(sorted(known))
+        shape = port.get_partial_shape()
+        sizes = tuple(shape.to_shape()) if shape.is_static else str(shape)
+        found.append((name, port.get_element_type().get_type_name(), sizes))
+    if promised != found:
+        raise BundleCorruptError(
+            f"stage {stage!r} of {bundle.path} has the {side} {found}",
+            expected=f"what its manifest says: {promised}",
+            fix="export the checkpoint again",
+        )
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+# A file is the compiled graph, then what was found out about it as JSON, then the length of that in eight bytes, then
+# the SHA-256 of everything before. OpenVINO's own CACHE_DIR has no checksum, and a damaged file there can crash it.
+
+
+def _cache_file(core: Any, bundle: Bundle, graph: StageGraph, precision: Precision) -> Path | None:
+    folder = cache_folder()
+    if folder is None:
+        return None
+    files = bundle.manifest.files
+    hashes = [files[name].sha256 for name in (graph.file, graph.data) if name is not None and name in files]
+    if not hashes:
+        return None
+    key = cache_key(
+        format=_FORMAT,
+        hashes=hashes,
+        precision=precision,
+        openvino=_version(),
+        device=core.get_property("CPU", "FULL_DEVICE_NAME"),
+        cpu=cpu_identity(),
+    )
+    return folder / "openvino" / f"{key}.blob"
+
+
+def _fetch(
+    core: Any,
+    file: Path,
+    bundle: Bundle,
+    stage: str,
+    graph: StageGraph,
+    precision: Precision,
+    settings: Mapping[str, Any],
+) -> Compiled | None:
+    """Return a stage from the cache, or None when it is not there or cannot be used."""
+    try:
+        with file.open("rb") as stream:
+            # Private: openvino.Tensor wants memory that could be written, and nothing must reach the file.
+            memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        view = memoryview(memory)
+        if len(view) < 40 or hashlib.sha256(view[:-32]).digest() != bytes(view[-32:]):
+            raise ValueError("its checksum does not fit")
+        length = int.from_bytes(view[-40:-32], "little")
+        facts = json.loads(bytes(view[-40 - length : -40]))
+        from openvino import Tensor
+
+        blob = Tensor(np.frombuffer(memory, dtype=np.uint8, count=len(view) - 40 - length), shared_memory=True)
+        model = core.import_model(blob, "CPU", settings)
+        comparisons = {str(name): frozenset(names) for name, names in facts["comparisons"].items()}
+        compiled = _checked(model, bundle, stage, graph, precision, comparisons)
+    except FileNotFoundError:
+        return None
+    except (BundleCorruptError, EngineError) as error:
+        # It will be said, or not be so, of what is compiled anew.
+        _LOG.info("%s is not used: %s", file, error)
+        return None
+    except Exception as error:  # whatever a damaged file makes OpenVINO raise
+        _LOG.warning("%s cannot be used (%s) and is made again", file, error)
+        return None
+    with contextlib.suppress(OSError):
+        file.touch()
+    return Compiled(
+        model=model,
+        matrix=compiled.matrix,
+        threads=compiled.threads,
+        devices=compiled.devices,
+        cached=True,
+        memory=(memory, blob),
+    )
+
+
+def _keep(file: Path, model: Any, comparisons: Mapping[str, frozenset[str]]) -> None:
+    """Write a compiled stage to the cache; only costs time when that fails."""
+    stream = BytesIO()
+    try:
+        model.export_model(stream)
+    except Exception as error:  # of no consequence for the answer
+        _LOG.warning("OpenVINO cannot export a compiled stage: %s", error)
+        return
+    facts = json.dumps({"comparisons": {name: sorted(names) for name, names in comparisons.items()}}).encode()
+    digest = hashlib.sha256()
+    parts: list[bytes | memoryview] = [stream.getbuffer(), facts, len(facts).to_bytes(8, "little")]
+    for part in parts:
+        digest.update(part)
+    store(file, [*parts, digest.digest()])
+    _forget_old(file.parent)
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove what was not used for a long time, such as graphs of another version of OpenVINO."""
+    oldest = time.time() - _FORGET_AFTER_DAYS * 86400
+    with contextlib.suppress(OSError):
+        for file in folder.glob("*.blob"):
+            if file.stat().st_mtime < oldest:
+                file.unlink()
+
+
+def _brief(error: Exception, most: int = 400) -> str:
+    """Return what an error says; OpenVINO's can list every node of a graph."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def _version() -> str:
+    import openvino
+
+    return cast(str, openvino.__version__)

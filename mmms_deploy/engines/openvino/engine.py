@@ -1,0 +1,233 @@
+"""OpenVINO on the CPU, in float32 or in BF16, both from a bundle's float32 graphs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from mmms_deploy.bundle import Bundle, Precision, TensorSpec
+from mmms_deploy.engines.base import EngineBase
+from mmms_deploy.engines.cores import available_cores
+from mmms_deploy.engines.openvino.compile import Compiled, compile_stage
+from mmms_deploy.engines.protocol import Array, EngineInfo, Value
+from mmms_deploy.engines.wheels import require_openvino
+from mmms_deploy.errors import EngineError, EngineUnavailableError
+
+NAME = "openvino"
+SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.BF16: Precision.FP32}
+"""What this engine computes in, and which of a bundle's graphs it loads for that."""
+_FREE_BUFFERS = 4
+"""Outputs kept for later of those that nobody holds any more; a click needs two of each."""
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO, lazily.
+
+    Raises:
+        EngineUnavailableError: It is not installed, or its libraries cannot be loaded.
+    """
+    name, version = require_openvino()
+    try:
+        import openvino
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"{name} {version} is installed but cannot be imported: {error}",
+            expected="a working OpenVINO",
+            fix=f"pip install --force-reinstall {name}",
+        ) from error
+    return openvino
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    """Return the one ``openvino.Core`` of this process, so that its engines share plugin and threads."""
+    return import_openvino().Core()
+
+
+def bf16_capable() -> bool:
+    """Return whether OpenVINO computes in BF16 on this CPU."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVinoCpu(EngineBase):
+    """Executes the stages of a bundle with OpenVINO's CPU plugin.
+
+    Args:
+        bundle: The bundle.
+        precision: ``fp32``, or ``bf16`` on a CPU with instructions for it (AVX512_BF16 or AMX). Inputs and outputs are
+            float32 in both, and so are the coordinates and distances that draw the clicks.
+        threads: Threads a stage computes with; None takes the physical cores this process may use. OpenVINO takes
+            no more than there are cores.
+        reason: Why this engine was chosen, for its ``info``.
+
+    Raises:
+        EngineUnavailableError: OpenVINO is not installed or cannot be loaded, or does not compute in that precision
+            here.
+        BundleCorruptError: A graph cannot be loaded, or its inputs and outputs are not the manifest's.
+    """
+
+    def __init__(self, bundle: Bundle, precision: Precision, threads: int | None = None, reason: str = "") -> None:
+        ov = import_openvino()
+        if precision not in SOURCES:
+            raise EngineUnavailableError(
+                f"OpenVINO was asked for {precision}",
+                expected=f"one of {', '.join(SOURCES)}",
+                fix="pass precision=None",
+            )
+        if precision is Precision.BF16 and not bf16_capable():
+            raise EngineUnavailableError(
+                "bf16 was asked for, and this CPU has no instructions for it",
+                expected="AVX512_BF16 or AMX",
+                fix='pass precision="fp32", or precision=None to take the best',
+            )
+        self._ov = ov
+        self._bundle = bundle
+        self._graphs = {stage.name: stage.graphs[SOURCES[precision]] for stage in bundle.manifest.stages}
+        threads = available_cores() if threads is None else threads
+        self._stages = {
+            name: compile_stage(_core(), bundle, name, graph, precision, threads)
+            for name, graph in self._graphs.items()
+        }
+        done, total = (sum(column) for column in zip(*(s.matrix for s in self._stages.values()), strict=True))
+        if 2 * done < total:
+            raise EngineUnavailableError(
+                f"OpenVINO was asked for {precision} and runs {done} of {total} matrix operations in it",
+                expected=f"matrix operations in {precision}",
+                fix='pass precision="fp32", or precision=None to take the best',
+            )
+        self._info = EngineInfo(
+            name=NAME,
+            device="cpu",
+            precision=precision,
+            library="OpenVINO",
+            version=str(ov.__version__).partition("-")[0],
+            threads=min(stage.threads for stage in self._stages.values()),
+            providers=tuple(dict.fromkeys(device for stage in self._stages.values() for device in stage.devices)),
+            evidence=f"{done} of {total} matrix operations in {precision}",
+            reason=reason,
+        )
+
+    def open(self) -> OpenVinoCpuRunner:
+        """Return a new runner, for one session."""
+        self.compiled(next(iter(self._graphs)))
+        return OpenVinoCpuRunner(self)
+
+    def close(self) -> None:
+        """Free the weights, once the runners are closed too."""
+        self._stages = {}
+
+    def compiled(self, stage: str) -> Compiled:
+        """Return a compiled stage; for the runners, which share it."""
+        if not self._stages:
+            raise EngineError("this engine is closed", expected="an open engine", fix="open the bundle again")
+        if stage not in self._stages:
+            raise EngineError(
+                f"stage {stage!r} cannot run", expected=f"one of the stages {', '.join(self._graphs)}", fix="name one"
+            )
+        return self._stages[stage]
+
+    def tensor(self, spec: TensorSpec) -> Any:
+        """Return a new tensor, aligned as OpenVINO likes it, its contents undefined."""
+        return self._ov.Tensor(getattr(self._ov.Type, _TYPES[spec.dtype]), list(spec.shape))
+
+
+_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "uint8": "u8"}
+
+
+class _OpenVinoValue:
+    """A tensor that is never written to as long as this handle lives, and used again for another output afterwards."""
+
+    __slots__ = ("free", "tensor")
+
+    def __init__(self, tensor: Any, free: deque[Any] | None = None) -> None:
+        self.tensor = tensor
+        self.free = free
+
+    def __del__(self) -> None:
+        if self.free is not None:
+            # Appending to a deque is atomic, so that the garbage collector may do it in any thread.
+            self.free.append(self.tensor)
+
+
+class OpenVinoCpuRunner:
+    """One session's use of an :class:`OpenVinoCpu`: one inference request a stage, and its output buffers."""
+
+    def __init__(self, engine: OpenVinoCpu) -> None:
+        self._engine: OpenVinoCpu | None = engine
+        self._requests: dict[str, Any] = {}
+        self._free: dict[tuple[str, str], deque[Any]] = {}
+
+    def _open_engine(self) -> OpenVinoCpu:
+        if self._engine is None:
+            raise EngineError("this runner is closed", expected="an open runner", fix="open a new session")
+        return self._engine
+
+    def upload(self, spec: TensorSpec, array: Array) -> Value:
+        """Copy an array of the spec's shape."""
+        if tuple(array.shape) != spec.shape:
+            raise ValueError(f"{spec.name}: expected shape {spec.shape}, got {tuple(array.shape)}")
+        tensor = self._open_engine().tensor(spec)
+        tensor.data[...] = array
+        return _OpenVinoValue(tensor)
+
+    def zeros(self, spec: TensorSpec) -> Value:
+        """Return zeros of the spec's shape and dtype."""
+        tensor = self._open_engine().tensor(spec)
+        tensor.data[...] = 0
+        return _OpenVinoValue(tensor)
+
+    def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Run a stage on values of this engine."""
+        engine = self._open_engine()
+        compiled = engine.compiled(stage)
+        graph = engine.graphs[stage]
+        outputs: dict[str, Value] = {}
+        try:
+            request = self._requests.get(stage)
+            if request is None:
+                request = self._requests[stage] = compiled.model.create_infer_request()
+            for i, spec in enumerate(graph.inputs):
+                request.set_input_tensor(i, inputs[spec.name].tensor)  # type: ignore[attr-defined]
+            for i, spec in enumerate(graph.outputs):
+                value = self._output(engine, stage, spec)
+                request.set_output_tensor(i, value.tensor)
+                outputs[spec.name] = value
+            # Not infer(), which copies every output.
+            request.start_async()
+            request.wait()
+        # OpenVINO raises RuntimeError, and others from its bindings.
+        except Exception as error:
+            # The request may still know the buffers that it could not fill.
+            self._requests.pop(stage, None)
+            raise EngineError(
+                f"OpenVINO failed in stage {stage!r}: {error}",
+                expected="a stage that runs",
+                fix="check the free memory; mmms-verify tells whether the bundle is intact",
+            ) from error
+        return outputs
+
+    def _output(self, engine: OpenVinoCpu, stage: str, spec: TensorSpec) -> _OpenVinoValue:
+        free = self._free.setdefault((stage, spec.name), deque(maxlen=_FREE_BUFFERS))
+        try:
+            tensor = free.pop()
+        except IndexError:
+            tensor = engine.tensor(spec)
+        return _OpenVinoValue(tensor, free)
+
+    def download(self, value: Value) -> Array:
+        """Return a copy of a value."""
+        self._open_engine()
+        return np.array(value.tensor.data, copy=True)  # type: ignore[attr-defined]
+
+    def synchronize(self) -> None:
+        """Do nothing: stages run at once."""
+
+    def close(self) -> None:
+        """Let go of the engine and of the buffers that nobody holds."""
+        self._engine = None
+        self._requests = {}
+        self._free = {}

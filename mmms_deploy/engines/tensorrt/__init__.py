@@ -1,0 +1,1 @@
+"""TensorRT: compiling plans, inspecting and caching them, and running them."""

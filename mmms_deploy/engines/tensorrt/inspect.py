@@ -1,0 +1,351 @@
+"""What a TensorRT plan really computes in: read from the list of its kernels, because a graph's types are only a wish.
+
+The list comes from the engine inspector where there is a GPU, as JSON, and from the build's own messages where a plan
+is compiled ahead of time. Each kernel says which operations of the ONNX graph it stands for, and of which type its
+operands are; so every convolution and matrix product of the graph can be looked up, and whether an attention (matrix
+product, softmax, matrix product) became one kernel.
+
+Neither list has a documented form, and releases differ in what they show. So a plan is refused only for a kernel that
+says that it multiplies in another type; what no kernel says is counted by the types of the parsed graph, aloud.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmms_deploy.bundle import Precision
+from mmms_deploy.bundle.contract import Struct
+from mmms_deploy.errors import PlanPrecisionError
+
+WIDE = Precision.FP32
+_TYPES = {
+    "half": Precision.FP16.value,
+    "fp16": Precision.FP16.value,
+    "bfloat16": Precision.BF16.value,
+    "bf16": Precision.BF16.value,
+    "float": Precision.FP32.value,
+    "fp32": Precision.FP32.value,
+}
+_FLOATS = frozenset(_TYPES.values())
+_TYPE = re.compile(r"\b(bfloat16|bf16|half|fp16|float|fp32|int8|uint8|int32|int64|bool|fp8)\b", re.IGNORECASE)
+_MEMORY = re.compile(r"^Total (Activation|Weights) Memory: (\d+) bytes", re.MULTILINE)
+_ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_MOVING = frozenset({"kgen", "reformat", "noop", "move", "shuffle", "constant", "myelinreformat", "myelinshuffle"})
+"""Kinds of kernels that compute no matrix product, unless their names say so: they prepare operands and move results,
+and carry the names of the operations for which they do."""
+_MULTIPLIES = re.compile(r"mha|gemm|conv|_Fc|MulSum", re.IGNORECASE)
+_IDLE = frozenset({"noop", "constant", "signal", "wait", "trainstation"})
+"""Kinds of layers that are listed and launch nothing."""
+_OPAQUE = frozenset({"myelin", "safetymyelin", "foreignnode"})
+"""Kinds of layers that stand for a whole region of the graph, whose kernels are not listed."""
+_SHORT = {"f16": Precision.FP16, "bf16": Precision.BF16, "f32": Precision.FP32, "tf32": Precision.FP32}
+_TACTIC = re.compile(r"_(bf16|f16|tf32|f32)\1_|gemm_(bf16|f16|tf32|f32)_\2_")
+"""In the name of a library's kernel, the type of both things that it multiplies (``sm80_xmma_gemm_f16f16_f16f32_...``,
+``cutlass3x_sm90_tensorop_gemm_f16_f16_f32_...``)."""
+_TENSOR = re.compile(r"\{ Name: (.+?), (?:Location: \w+, )?Dimensions: \[([\d,\s-]*)\].*?Datatype: ([^,}]+)")
+_LINE = re.compile(
+    r"^Name: (?P<name>.+?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*?)\]"
+    r"(?:, Constants: \[(?P<constants>.*?)\])?, Outputs: \[(?P<outputs>(?:.*?\})?\s*)\], (?P<middle>.*?)"
+    r"TacticName: (?P<tactic>.*?), (?:TacticValue: \w+, )?StreamId:(?P<rest>.*)$",
+    re.MULTILINE,
+)
+_WEIGHTS = re.compile(r'Weights: \{"Type": "(\w+)", "Count": (\d+)\}')
+
+
+class Tensor(Struct, frozen=True, kw_only=True):
+    """An operand of a kernel: its type (``fp32``, ``fp16``, ``int32``, ...) and number of elements."""
+
+    dtype: str
+    elements: int
+    rank: int
+
+
+class Kernel(Struct, frozen=True, kw_only=True):
+    """A kernel of a compiled plan.
+
+    Attributes:
+        name: Its name.
+        kind: The library's name of its kind, e.g. ``gemm``.
+        origins: Names of the ONNX nodes that it stands for.
+        inputs: What it reads.
+        constants: The weights that it reads, where the library lists them apart.
+        outputs: What it writes.
+        tactic: The library's name of how it computes.
+    """
+
+    name: str
+    kind: str
+    origins: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    tactic: str = ""
+
+    @property
+    def opaque(self) -> bool:
+        """Whether it is no kernel but a region of them."""
+        return self.kind.lower() in _OPAQUE or self.name.startswith("{ForeignNode[")
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether a convolution or matrix product that it stands for is computed in it."""
+        return self.kind.lower() not in _MOVING or _MULTIPLIES.search(self.name) is not None
+
+    @property
+    def operand(self) -> str:
+        """What it multiplies in: as its tactic says, as its weights are, or as all that it reads; empty if not said.
+
+        What it reads beside its two factors (a bias, what is added to the product) may be of another type.
+        """
+        if found := _TACTIC.search(self.tactic):
+            return _SHORT[found[1] or found[2]].value
+        weights = [tensor for tensor in self.constants if tensor.rank > 1 and tensor.elements > 1]
+        if weights:
+            return max(weights, key=lambda tensor: tensor.elements).dtype
+        read = {tensor.dtype for tensor in self.inputs if tensor.elements > 1 and tensor.dtype in _FLOATS}
+        return read.pop() if len(read) == 1 else ""
+
+
+class Network(Struct, frozen=True, kw_only=True):
+    """What the library read from an ONNX graph, before it compiled anything.
+
+    Attributes:
+        matrices: Type of every convolution and matrix product, by ONNX node.
+        attentions: For every attention its softmax, by ONNX node.
+    """
+
+    matrices: dict[str, str]
+    attentions: tuple[str, ...]
+
+
+class PlanReport(Struct, frozen=True, kw_only=True):
+    """What a plan is.
+
+    Attributes:
+        kernels: How many kernels a run launches, without those of ``regions``; 0 when the library listed none.
+        types: How many of them write which type.
+        matrices: How many convolutions and matrix products its kernels hold, by the type they multiply in. Without a
+            list of kernels, those of the typed graph.
+        wide: Names of the convolutions and matrix products that are done in float32.
+        attentions: How many attentions the graph has.
+        fused: How many of them became one kernel.
+        activation_bytes: Scratch memory of one run on the GPU; None when unknown.
+        weight_bytes: Weights on the GPU; None when unknown.
+        listed: Where the list of kernels comes from, ``inspector`` or ``build``; empty when there is none, or one that
+            says too little.
+        unproven: How many of the convolutions and matrix products are counted by the typed graph, because no kernel
+            says in which type it multiplies.
+        regions: How many parts of the graph the library lists as one, without their kernels.
+    """
+
+    kernels: int
+    types: dict[str, int]
+    matrices: dict[str, int]
+    wide: tuple[str, ...]
+    attentions: int
+    fused: int
+    activation_bytes: int | None = None
+    weight_bytes: int | None = None
+    listed: str = ""
+    unproven: int = 0
+    regions: int = 0
+
+    def evidence(self, precision: Precision) -> str:
+        """Return what proves the precision, e.g. ``82 of 82 matrix operations in fp16, 8 of 8 attentions fused``."""
+        done, total = self.matrices.get(precision, 0), sum(self.matrices.values())
+        fused = f", {self.fused} of {self.attentions} attentions fused" if self.attentions and self.listed else ""
+        return f"{done} of {total} matrix operations in {precision}{fused}{self._doubt()}"
+
+    def _doubt(self) -> str:
+        if not self.listed:
+            return ", as its typed graph says (the library lists no kernels)"
+        hidden = f", {self.regions} parts of it without their kernels" if self.regions else ""
+        if not self.unproven:
+            return hidden
+        return f", {self.unproven} of them as its typed graph says (their kernels do not show it{hidden})"
+
+
+def prove_precision(report: PlanReport, precision: Precision, stage: str, library: str) -> None:
+    """Refuse a plan that is not what was asked for.
+
+    Raises:
+        PlanPrecisionError: A convolution or matrix product is not computed in the precision.
+    """
+    other = {dtype: count for dtype, count in report.matrices.items() if dtype != precision}
+    if not other:
+        return
+    listed = ", ".join(f"{count} in {dtype or 'an unknown type'}" for dtype, count in sorted(other.items()))
+    names = f" ({', '.join(report.wide[:5])}{', ...' if len(report.wide) > 5 else ''})" if report.wide else ""
+    raise PlanPrecisionError(
+        f"{library} compiled stage {stage!r} with {listed} of {sum(report.matrices.values())} matrix operations{names}",
+        expected=f"all of them in {precision}",
+        fix="export the checkpoint again with this version; if that does not help, use another precision",
+    )
+
+
+# --- reading lists of kernels -----------------------------------------------------------------------------------------
+
+
+def kernels_of_messages(details: Iterable[str]) -> tuple[Kernel, ...]:
+    """Return the kernels that a build listed in its messages.
+
+    Args:
+        details: Messages of severity VERBOSE; several lists can be among them, for several kinds of GPU, of which the
+            first is taken.
+    """
+    for message in details:
+        found = [_kernel(match) for match in _LINE.finditer(message)]
+        if found:
+            return tuple(found)
+    return ()
+
+
+def _kernel(line: re.Match[str]) -> Kernel:
+    constants = _tensors(line["constants"] or "")
+    if weights := _WEIGHTS.search(line["middle"]):
+        constants = (*constants, Tensor(dtype=type_name(weights[1]), elements=int(weights[2]), rank=2))
+    return Kernel(
+        name=line["name"],
+        kind=line["kind"],
+        origins=tuple(_ORIGIN.findall(line["rest"])),
+        inputs=_tensors(line["inputs"]),
+        constants=constants,
+        outputs=_tensors(line["outputs"]),
+        tactic=line["tactic"],
+    )
+
+
+def _tensors(text: str) -> tuple[Tensor, ...]:
+    found = []
+    for _, sizes, dtype in _TENSOR.findall(text):
+        shape = [int(size) for size in sizes.split(",") if size.strip()]
+        found.append(Tensor(dtype=type_name(dtype), elements=math.prod(shape), rank=len(shape)))
+    return tuple(found)
+
+
+def kernels_of_inspector(text: str) -> tuple[Kernel, ...]:
+    """Return the kernels of an engine inspector's JSON, of any version from 10.12.
+
+    A tensor's type is in ``Datatype``, or in the words of ``Format/Datatype`` (``Row major linear FP16 format``).
+    Weights are in ``Constants``, in ``Weights`` with type and number, among ``Inputs``, or nowhere. What is no such
+    list, because the plan was built without details or a release writes another one, has no kernels.
+    """
+    try:
+        # Not strict: some releases put control characters between the names of ONNX nodes.
+        content = json.loads(text or "{}", strict=False)
+    except json.JSONDecodeError:
+        return ()
+    layers = content.get("Layers") if isinstance(content, dict) else None
+    if not isinstance(layers, list):
+        return ()
+    found = []
+    for layer in layers:
+        if not isinstance(layer, Mapping):  # a name alone: the plan was built without details
+            continue
+        constants = list(_items(layer.get("Constants")))
+        weights = layer.get("Weights")
+        if isinstance(weights, Mapping) and weights.get("Count"):
+            constants.append(Tensor(dtype=type_name(str(weights.get("Type"))), elements=int(weights["Count"]), rank=2))
+        found.append(
+            Kernel(
+                name=str(layer.get("Name", "")),
+                kind=str(layer.get("LayerType", "")),
+                origins=tuple(_ORIGIN.findall(str(layer.get("Metadata", "")))),
+                inputs=_items(layer.get("Inputs")),
+                constants=tuple(constants),
+                outputs=_items(layer.get("Outputs")),
+                tactic=str(layer.get("TacticName", "")),
+            )
+        )
+    return tuple(found)
+
+
+def _items(items: Any) -> tuple[Tensor, ...]:
+    return tuple(_tensor(item) for item in items or () if isinstance(item, Mapping))
+
+
+def _tensor(item: Mapping[str, Any]) -> Tensor:
+    shape = [int(size) for size in item.get("Dimensions") or ()]
+    dtype = str(item.get("Datatype") or item.get("Format/Datatype") or item.get("Format") or "")
+    return Tensor(dtype=type_name(dtype), elements=math.prod(shape), rank=len(shape))
+
+
+def type_name(words: str) -> str:
+    """Return a type by the name that a precision has, of the names that the library has for it; empty for no type."""
+    match = _TYPE.search(words)
+    return _TYPES.get(match[1].lower(), match[1].lower()) if match else ""
+
+
+def memory_of_messages(details: Iterable[str]) -> tuple[int | None, int | None]:
+    """Return the bytes of scratch memory and of weights that a build says its plan needs; None when it does not say."""
+    found = {match[1]: int(match[2]) for text in details for match in _MEMORY.finditer(text)}
+    return found.get("Activation"), found.get("Weights")
+
+
+# --- judging them -----------------------------------------------------------------------------------------------------
+
+
+def summarise(
+    network: Network,
+    kernels: tuple[Kernel, ...],
+    *,
+    listed: str,
+    activation_bytes: int | None = None,
+    weight_bytes: int | None = None,
+) -> PlanReport:
+    """Count what a plan's kernels do.
+
+    Args:
+        network: The graph, as the library read it.
+        kernels: The kernels; none when the library listed none.
+        listed: Where they come from.
+        activation_bytes: Scratch memory of one run.
+        weight_bytes: Weights on the GPU.
+    """
+    shown = tuple(kernel for kernel in kernels if not kernel.opaque)
+    launched = tuple(kernel for kernel in shown if kernel.kind.lower() not in _IDLE)
+    hidden = {origin for kernel in kernels if kernel.opaque for origin in kernel.origins}
+    homes = {name: home for name in network.matrices if (home := _home(name, shown)) is not None}
+    # Without most of them the list means nothing.
+    known = bool(shown) and 2 * len(homes) >= len(network.matrices)
+    said = {name: home.operand for name, home in homes.items() if home.multiplies and home.operand} if known else {}
+    # The others are hidden in a region, or were computed once and for all at build time.
+    counted = [name for name in network.matrices if not known or name in homes or name in hidden]
+    types = {name: said.get(name, network.matrices[name]) for name in counted}
+    return PlanReport(
+        kernels=len(launched),
+        types=dict(Counter(_result(kernel) for kernel in launched)),
+        matrices=dict(Counter(types.values())),
+        wide=tuple(name for name, dtype in types.items() if dtype == WIDE),
+        attentions=len(network.attentions),
+        fused=sum(_fused(softmax, shown, network) for softmax in network.attentions) if known else 0,
+        activation_bytes=activation_bytes,
+        weight_bytes=weight_bytes,
+        listed=listed if known else "",
+        unproven=len(types) - len(said) if known else 0,
+        regions=len(kernels) - len(shown),
+    )
+
+
+def _home(node: str, kernels: tuple[Kernel, ...]) -> Kernel | None:
+    """Return the kernel that computes an ONNX node; others may name it because they move what it reads or writes."""
+    found = [kernel for kernel in kernels if node in kernel.origins]
+    return min(found, key=lambda kernel: not kernel.multiplies, default=None)
+
+
+def _fused(softmax: str, kernels: tuple[Kernel, ...], network: Network) -> bool:
+    """Return whether a softmax and the two matrix products around it are one kernel."""
+    return any(
+        softmax in kernel.origins and sum(origin in network.matrices for origin in kernel.origins) >= 2
+        for kernel in kernels
+    )
+
+
+def _result(kernel: Kernel) -> str:
+    """Return the type that a kernel is counted under: what it writes."""
+    return kernel.outputs[0].dtype if kernel.outputs else ""

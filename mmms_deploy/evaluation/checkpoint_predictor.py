@@ -1,0 +1,70 @@
+"""A checkpoint in PyTorch as what is evaluated: the reference of the export, clicked through beside a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mmms_deploy.bundle.contract import ModalitySpec
+from mmms_deploy.evaluation.results import PredictorFacts
+from mmms_deploy.evaluation.run import Contestant
+from mmms_deploy.export.reference import Answer, TorchReference
+from mmms_deploy.export.source import DEMOS, Source, demo_checkpoint, open_source
+from mmms_deploy.models.network import InteractiveNetwork
+
+
+class TorchPredictor:
+    """The network in PyTorch, in float32 on the CPU, as the paper describes it.
+
+    Args:
+        network: The network, in evaluation mode; several predictors may share it.
+    """
+
+    def __init__(self, network: InteractiveNetwork) -> None:
+        self._reference = TorchReference(network)
+
+    def set_image(self, image: npt.NDArray[np.uint8], /, **modalities: npt.NDArray[Any]) -> None:
+        """Take an image (H0, W0, 3) uint8 RGB and its modalities as stored."""
+        # PyTorch warns of arrays that it could not write to; decoded images are such.
+        writable = image if image.flags.writeable else image.copy()
+        self._reference.set_image(writable, modalities)
+
+    def click(self, x: float, y: float, positive: bool, /) -> Answer:
+        """Answer a click at image pixel (x, y)."""
+        return self._reference.click(x, y, positive)
+
+    def reset(self) -> None:
+        """Forget the clicks, keep the image."""
+        self._reference.reset()
+
+
+def open_torch(
+    checkpoint: str, options: Mapping[str, str | None] | None = None
+) -> tuple[Contestant, tuple[ModalitySpec, ...]]:
+    """Open a checkpoint to be evaluated in PyTorch.
+
+    Args:
+        checkpoint: A checkpoint file with its description, or ``demo`` for the one that ships with the package.
+        options: What else is to be noted beside the results.
+
+    Returns:
+        It, and the modalities that it takes.
+
+    Raises:
+        CheckpointError: The checkpoint or its description cannot be used.
+    """
+    source = Source(checkpoint=demo_checkpoint(checkpoint) if checkpoint in DEMOS else Path(checkpoint))
+    sourced = open_source(source)
+    facts = PredictorFacts(
+        name=f"{source.name} in PyTorch",
+        source=f"torch:{checkpoint}",
+        identity=sourced.hashes["checkpoint"],
+        engine=f"PyTorch {torch.__version__} on cpu, fp32, {torch.get_num_threads()} threads",
+        options=dict(options or {}),
+    )
+    return Contestant(lambda: TorchPredictor(sourced.network), facts), sourced.network.config.modalities

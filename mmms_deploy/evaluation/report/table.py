@@ -1,0 +1,58 @@
+"""An evaluation on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mmms_deploy.evaluation.comparison import Comparison
+from mmms_deploy.evaluation.report.text import (
+    difference_heads,
+    difference_row,
+    measure_rows,
+    milliseconds,
+    surface_rows,
+)
+from mmms_deploy.evaluation.summary import DatasetSummary
+
+
+def render(summaries: Sequence[DatasetSummary]) -> RenderableType:
+    """Return the measures: a row for each, a column for each data set."""
+    table = Table("", box=box.SIMPLE)
+    for summary in summaries:
+        table.add_column(escape(summary.name), justify="right")
+    table.add_row("objects", *(f"{summary.objects:,}" for summary in summaries))
+    table.add_row("images", *(f"{summary.scenes:,}" for summary in summaries), end_section=True)
+    columns = [[*measure_rows(summary), *surface_rows(summary)] for summary in summaries]
+    for rows in zip(*columns, strict=True):
+        table.add_row(rows[0][0], *(value for _, value, _ in rows))
+    table.add_row("a click", *(milliseconds(summary.time.click) for summary in summaries))
+    table.add_row("with simulation", *(milliseconds(summary.time.click_with_simulation) for summary in summaries))
+    table.add_row("an image", *(milliseconds(summary.time.image) for summary in summaries))
+    parts: list[RenderableType] = [table]
+    for summary in summaries:
+        if summary.comparison is not None:
+            parts.append(_compared(summary.name, summary.comparison))
+    return Group(*parts)
+
+
+def _compared(name: str, comparison: Comparison) -> RenderableType:
+    table = Table(*difference_heads(), box=box.SIMPLE, title=escape(f"{name}: this against the other"))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for difference in comparison.differences:
+        table.add_row(*difference_row(difference), style="bold" if difference.certain else None)
+    worst = min(comparison.worst_agreement)
+    return Group(
+        table,
+        Text(
+            f"masks: {comparison.identical:,} of {comparison.objects:,} objects the same to the last pixel; after the"
+            f" same clicks their IoU is {100 * sum(comparison.agreement) / len(comparison.agreement):.3f} % on average,"
+            f" {100 * worst:.3f} % at worst"
+        ),
+    )

@@ -1,0 +1,171 @@
+"""Results object by object, as CSV and as Parquet, written row by row."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmms_deploy.bundle import writing
+from mmms_deploy.errors import EvaluationLibraryError
+from mmms_deploy.evaluation.clicking import ObjectResult
+from mmms_deploy.evaluation.measures import area_under_curve, clicks_to_reach, noc
+from mmms_deploy.evaluation.replay import Case
+from mmms_deploy.evaluation.report.text import percent
+from mmms_deploy.evaluation.results import SceneResult
+from mmms_deploy.evaluation.settings import Protocol, Settings
+
+Row = dict[str, Any]
+_BATCH = 1000
+
+
+def rows_of(results: Iterable[SceneResult], settings: Settings, *, paired: bool) -> Iterator[Row]:
+    """Yield one row for each object; all rows have the same columns.
+
+    Columns: ``case``, ``dataset``, ``scene``, ``object``, ``height``, ``width``, ``pixels``, ``clicks``; for every
+    target ``noc_90`` and ``reached_90``; ``auc`` (empty where curves are not complete); ``iou_01`` and
+    ``boundary_iou_01`` onwards, empty after the last click; ``seconds`` and ``simulation_seconds`` a click; ``points``,
+    the clicks as ``x,y,+ x,y,-``. With another predictor: ``other_noc_90``, ``other_iou_01``, ``agreement_01`` onwards.
+
+    Args:
+        results: The scenes.
+        settings: What was done.
+        paired: Whether there is another predictor.
+    """
+    for scene, number, one in ((found, k, one) for found in results for k, one in enumerate(found.objects)):
+        row: Row = {
+            "case": Case(scene, one).name,
+            "dataset": scene.dataset,
+            "scene": scene.scene,
+            "object": one.name,
+            "height": scene.size[0],
+            "width": scene.size[1],
+            "pixels": one.pixels,
+            "clicks": len(one.clicks),
+        }
+        for target in settings.targets:
+            row[f"noc_{percent(target)}"] = noc(one.ious, target, settings.max_clicks)
+            row[f"reached_{percent(target)}"] = clicks_to_reach(one.ious, target, settings.max_clicks) is not None
+        complete = settings.protocol is Protocol.CURVE
+        row["auc"] = area_under_curve(one.ious, settings.max_clicks) if complete else None
+        row |= _column("iou", one.ious, settings.max_clicks)
+        row |= _column("boundary_iou", one.boundary_ious, settings.max_clicks)
+        row["seconds"] = sum(one.predict_seconds) / len(one.predict_seconds)
+        row["simulation_seconds"] = sum(one.simulate_seconds) / len(one.simulate_seconds)
+        row["points"] = _points(one)
+        if paired:
+            pair = scene.against[number]
+            for target in settings.targets:
+                row[f"other_noc_{percent(target)}"] = noc(pair.result.ious, target, settings.max_clicks)
+            row |= _column("other_iou", pair.result.ious, settings.max_clicks)
+            row |= _column("agreement", pair.agreement, settings.max_clicks)
+        yield row
+
+
+def _column(name: str, values: tuple[float, ...], count: int) -> Row:
+    return {f"{name}_{k + 1:02}": values[k] if k < len(values) else None for k in range(count)}
+
+
+def _points(one: ObjectResult) -> str:
+    return " ".join(f"{x},{y},{'+' if positive else '-'}" for x, y, positive in one.clicks)
+
+
+def write_csv(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as CSV (UTF-8, header, comma), into place when complete; nothing for no rows.
+
+    Raises:
+        OutputWriteError: It cannot be written.
+    """
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as stream:
+            writer: csv.DictWriter[str] | None = None
+            for row in rows:
+                if writer is None:
+                    writer = csv.DictWriter(stream, row.keys())
+                    writer.writeheader()
+                writer.writerow(row)
+
+    _into_place(path, write)
+
+
+def write_parquet(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as Parquet, in batches, into place when complete.
+
+    Raises:
+        EvaluationLibraryError: pyarrow is not installed.
+        OutputWriteError: It cannot be written.
+    """
+    arrow, parquet = parquet_library()
+
+    def write(partial: Path) -> None:
+        writer = None
+        try:
+            for batch in _batches(rows):
+                schema = None if writer is None else writer.schema
+                table = arrow.Table.from_pylist(batch, schema or _schema(arrow, batch[0]))
+                if writer is None:
+                    writer = parquet.ParquetWriter(partial, table.schema)
+                writer.write_table(table)
+        finally:
+            if writer is not None:
+                writer.close()
+
+    _into_place(path, write)
+
+
+def parquet_library() -> tuple[Any, Any]:
+    """Import pyarrow.
+
+    Raises:
+        EvaluationLibraryError: It is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise EvaluationLibraryError(
+            "writing Parquet needs pyarrow, which is not installed",
+            expected="the package pyarrow",
+            fix="pip install 'mmms-deploy[parquet]', or take objects.csv, which is always written",
+        ) from error
+    return pyarrow, pyarrow.parquet
+
+
+def _schema(arrow: Any, row: Row) -> Any:
+    """The type of every column; by name, as the first rows may be empty where later ones are not."""
+    whole = {"height", "width", "pixels", "clicks"}
+    text = {"case", "dataset", "scene", "object", "points"}
+
+    def kind(name: str) -> Any:
+        if name in text:
+            return arrow.string()
+        if name in whole or name.startswith(("noc_", "other_noc_")):
+            return arrow.int64()
+        return arrow.bool_() if name.startswith("reached_") else arrow.float64()
+
+    return arrow.schema([(name, kind(name)) for name in row])
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _into_place(path: Path, write: Callable[[Path], None]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with writing(path):
+        try:
+            write(partial)
+            if partial.exists():
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,241 @@
+"""The gate of a reduced precision: its graphs against the float32 ones and against the checkpoint.
+
+Its clicks are answered, closed loop, by its own graphs with every result rounded
+(:mod:`mmms_deploy.export.half.rounded`); the disks by the part of the click graph that draws them, as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from mmms_deploy.bundle import Bundle, GateCheck, Manifest, Precision, Rate
+from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT
+from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu, import_onnxruntime
+from mmms_deploy.engines.protocol import Value
+from mmms_deploy.errors import GateError
+from mmms_deploy.export.cut import StageModel
+from mmms_deploy.export.gate import Golden, Worst
+from mmms_deploy.export.precision import REDUCED, other_precisions
+from mmms_deploy.imaging.coordinates import to_network
+from mmms_deploy.replay.verify import ClickCheck, replay
+from mmms_deploy.session.result import ClickResult
+
+Array = npt.NDArray[Any]
+Features = Mapping[str, tuple[str, Array]]
+"""By a feature's name: the stage that computed it, and float32 numbers."""
+
+DISTANT_CLICKS = 64
+"""Clicks at random places between pixels, for the disks."""
+
+
+class FeatureRecorder(OnnxRuntimeCpu):
+    """ONNX Runtime on a bundle's float32 graphs; keeps the features of every image that it ran on.
+
+    Args:
+        bundle: The bundle.
+        names: Names of the features to keep.
+
+    Attributes:
+        features: One entry per image, in order.
+    """
+
+    def __init__(self, bundle: Bundle, names: Collection[str]) -> None:
+        super().__init__(bundle, Precision.FP32)
+        self._names = frozenset(names)
+        self._first = bundle.manifest.stages[0].name
+        self._clicks = {stage.name for stage in bundle.manifest.stages if stage.rate is Rate.CLICK}
+        self.features: list[dict[str, tuple[str, Array]]] = []
+
+    def execute(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Run a stage, and keep what it gives unless it answers clicks."""
+        outputs = super().execute(stage, inputs)
+        if stage == self._first:
+            self.features.append({})
+        if stage not in self._clicks:
+            kept = {name: (stage, _copied(value)) for name, value in outputs.items() if name in self._names}
+            self.features[-1].update(kept)
+        return outputs
+
+    def __enter__(self) -> FeatureRecorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _copied(value: Any) -> Array:
+    return np.array(value.numpy(), copy=True)
+
+
+def compare_rounded(
+    bundle: Bundle, golden: Golden, float32: Sequence[Features], precision: Precision, names: Collection[str]
+) -> list[GateCheck]:
+    """Click through a reduced precision's graphs, with every result rounded, and compare.
+
+    Args:
+        bundle: A bundle whose float32 graphs are the rounding ones.
+        golden: What the torch reference answered.
+        float32: The features that the float32 graphs gave, by image.
+        precision: The reduced precision.
+        names: Names of the features.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        GateError: A feature or a mask differs too much, or is not finite.
+    """
+    limits, advice = REDUCED[precision], other_precisions(precision)
+    features = Worst(f"{precision} against fp32", "largest 1 - cosine of a feature", limits.feature, advice)
+    name = f"{precision} against torch, every result rounded, closed loop"
+    masks = Worst(name, "largest 1 - IoU of the mask on certain pixels", limits.mask, advice)
+    last = Worst(name, "mean 1 - IoU after the last click", limits.last, advice)
+    ends: dict[int, float] = {}
+
+    def compare(check: ClickCheck, result: ClickResult) -> None:
+        image = golden.names[check.case]
+        if check.click == 0:
+            _see_features(features, recorder.features[check.case], float32[check.case], image, advice)
+        where = f"stage click, tensor prob, image {image}, click {check.click + 1}"
+        if not np.isfinite(result.network_probability).all():
+            raise _not_finite(name, where, advice)
+        masks.see(1.0 - check.iou, f"{where} ({check.certain:.1%} of its pixels certain)")
+        ends[check.case] = 1.0 - check.iou
+
+    with FeatureRecorder(bundle, names) as recorder:
+        replay(bundle, engine=recorder, precision=Precision.FP32, on_result=compare)
+    last.see(float(np.mean(list(ends.values()))), f"stage click, tensor prob, mean of {len(ends)} images")
+    last.samples = len(ends)
+    return [features.check(), masks.check(), last.check()]
+
+
+def _see_features(worst: Worst, found: Features, expected: Features, image: str, advice: str) -> None:
+    if found.keys() != expected.keys():
+        raise GateError(
+            f"{worst.name}: the features of image {image} are {', '.join(found)}",
+            expected=", ".join(expected),
+            fix=advice,
+        )
+    for name, (stage, values) in found.items():
+        where = f"stage {stage}, tensor {name}, image {image}"
+        if not np.isfinite(values).all():
+            raise _not_finite(worst.name, where, advice)
+        worst.see(1.0 - cosine(values, expected[name][1]), where)
+
+
+def _not_finite(name: str, where: str, advice: str) -> GateError:
+    return GateError(f"{name}: numbers that are infinite or NaN at {where}", expected="finite numbers", fix=advice)
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Cosine of the angle between two arrays of one shape; 1 when both are zero."""
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    if scale == 0.0:
+        return 1.0 if not x.any() and not y.any() else 0.0
+    return float(x @ y) / scale
+
+
+def compare_native(bundle: Bundle, golden: Golden, precision: Precision) -> list[GateCheck]:
+    """Click through a session that executes a reduced precision's graphs, as ``mmms-verify`` will.
+
+    Args:
+        bundle: The bundle.
+        golden: What the torch reference answered.
+        precision: FP16; ONNX Runtime's CPU provider has no bfloat16.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        GateError: A mask differs too much.
+    """
+    name = f"session in {precision} against torch, closed loop"
+    measure = "largest 1 - IoU of the mask on certain pixels"
+    masks = Worst(name, measure, REDUCED[precision].mask, other_precisions(precision))
+
+    def compare(check: ClickCheck, result: ClickResult) -> None:
+        where = f"stage click, tensor prob, image {golden.names[check.case]}, click {check.click + 1}"
+        masks.see(1.0 - check.iou, f"{where} ({check.certain:.1%} of its pixels certain)")
+
+    replay(bundle, engine="onnxruntime", precision=precision, strict=True, on_result=compare)
+    return [masks.check()]
+
+
+def compare_disks(
+    half: StageModel, float32: StageModel, manifest: Manifest, golden: Golden, precision: Precision
+) -> GateCheck:
+    """Draw disks with a reduced precision's click graph and with the float32 one, and compare bit for bit.
+
+    Clicks are the golden ones, the corners and edges of the image and what is just inside of them, and places between
+    pixels; each as a first click, and all of them one after the other.
+
+    Args:
+        half: The click stage in the reduced precision.
+        float32: The click stage in float32.
+        manifest: The bundle's manifest.
+        golden: Its golden clicks.
+        precision: The reduced precision.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        GateError: A pixel differs.
+    """
+    worst = Worst(f"disks in {precision} against fp32", "pixels that differ", 0.0, other_precisions(precision))
+    ours, theirs = _Disks(half), _Disks(float32)
+    blank = np.zeros((1, 2, *manifest.size), dtype=np.float32)
+    sums = [blank, blank]
+    for number, (x, y) in enumerate(_places(manifest, golden)):
+        click = np.array([[x, y, 1.0 - number % 2, 1.0]], dtype=np.float32)
+        sums = [draw(maps, click) for draw, maps in zip((ours, theirs), sums, strict=True)]
+        where = f"stage click, tensor {MAPS_NEXT}, click at ({x:g}, {y:g}) in network pixels"
+        worst.see(float((ours(blank, click) != theirs(blank, click)).sum()), where)
+        worst.see(float((sums[0] != sums[1]).sum()), f"{where}, after {number} others")
+    return worst.check()
+
+
+class _Disks:
+    """The part of a click graph that adds a click to the disk maps, and nothing else."""
+
+    def __init__(self, stage: StageModel) -> None:
+        ort = import_onnxruntime()
+        graph = stage.model.graph
+        given = [value for value in graph.inputs if value.name in (MAPS, CLICK)]
+        wanted = [value for value in graph.outputs if value.name == MAPS_NEXT]
+        part = ir.convenience.extract(graph, given, wanted)
+        part.opset_imports.update(graph.opset_imports)
+        proto = ir.to_proto(ir.Model(part, ir_version=stage.model.ir_version))
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        (maps,) = (value for value in given if value.name == MAPS)
+        if maps.dtype is None:
+            raise ValueError("maps have no type")
+        self._dtype = maps.dtype.numpy()
+
+    def __call__(self, maps: Array, click: Array) -> Array:
+        (drawn,) = self._session.run([MAPS_NEXT], {MAPS: maps.astype(self._dtype), CLICK: click})
+        return np.asarray(drawn, dtype=np.float32)
+
+
+def _places(manifest: Manifest, golden: Golden) -> Iterator[tuple[float, float]]:
+    height, width = manifest.size
+    rule = manifest.clicks.coordinates
+    for case in golden.cases:
+        size = (case.image.shape[0], case.image.shape[1])
+        for x, y, _ in case.clicks.tolist():
+            yield to_network(x, y, image=size, network=manifest.size, rule=rule)
+    yield from itertools.product(*([-0.5, 0.0, 0.5, n - 1.0, n - 0.5000001, n / 2] for n in (width, height)))
+    places = np.random.default_rng(0).uniform(-0.5, (width - 0.5, height - 0.5), (DISTANT_CLICKS, 2))
+    yield from ((x, y) for x, y in places.tolist())

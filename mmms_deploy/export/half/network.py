@@ -1,0 +1,154 @@
+"""A network in half precision, made of the float32 network's modules; graphs come later and are not touched.
+
+Half are all weights but the norms', and all activations but those below. Float32 are:
+
+- what norms (LayerNorm, GroupNorm, BatchNorm, RMSNorm) compute: sums over hundreds of squares;
+- images, modalities and given backbone maps as they come in, and the image's normalisation: pixels are 0..255, where
+  neighbours in float16 are up to 0.125 apart, and in bfloat16 1;
+- click coordinates and squared distances, and everything that is compared with a threshold;
+- the sigmoid.
+
+See docs/precision.md for what that costs and gains.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from mmms_deploy.bundle import Precision
+from mmms_deploy.bundle.contract import ImageSpec
+from mmms_deploy.export.cuts import Cut
+from mmms_deploy.export.network import OPSET, RecurrentNetwork
+from mmms_deploy.models import InteractiveNetwork
+
+Module = TypeVar("Module", bound=nn.Module)
+
+DTYPES: Mapping[Precision, torch.dtype] = MappingProxyType(
+    {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
+)
+OPSETS: Mapping[Precision, int] = MappingProxyType({Precision.FP16: OPSET, Precision.BF16: 22})
+"""Opset 22 is 21 with convolutions of bfloat16, as far as these networks go; attention stays decomposed in either."""
+STATE = torch.float16
+"""Maps, previous mask and probability, in either: numbers from 0 to 1, where float16 has eight times as many steps."""
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase)
+
+
+class WideNorm(nn.Module):
+    """A norm in float32 between half tensors.
+
+    Args:
+        norm: The norm, with float32 weights.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape that the norm takes, half -> the same shape and type."""
+        wide: Tensor = self.norm(x.float())
+        return wide.to(x.dtype)
+
+
+class HalfNetwork(InteractiveNetwork):
+    """A network that computes in half precision behind the borders of the float32 one.
+
+    Images, modalities and a provider's maps come in as float32, features stay half, logits leave as float32.
+
+    Args:
+        network: The network in the form to be deployed, in evaluation mode; it is left as it is, and the norms' weights
+            are shared with it.
+        paper: The same in the paper's form. Where a rewrite put the image's normalisation into the first layer, the
+            normalisation is taken out again and done in float32: its weights would be divided by 57 and meet pixels of
+            128 on average, whose rounding is then most of what the layer gives.
+        precision: FP16 or BF16.
+    """
+
+    def __init__(self, network: InteractiveNetwork, paper: InteractiveNetwork, precision: Precision) -> None:
+        nn.Module.__init__(self)
+        self.dtype = DTYPES[precision]
+        self.network = half_of(network, self.dtype)
+        self.config, self.feature_names = network.config, network.feature_names
+        self.fuser = None
+        # Not registered a second time, so that every weight has one name.
+        object.__setattr__(self, "backbone", self.network.backbone)
+        if network.config.image != paper.config.image:
+            embed: Any = self.backbone.vit.patch_embed
+            embed.proj = half_of(_patch_convolution(paper), self.dtype)
+            factor, shift = _normalisation(paper.config.image)
+            self.register_buffer("factor", factor)
+            self.register_buffer("shift", shift)
+
+    def encode(self, rgb: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) float32 as the bundle says -> F^(1..4), four maps (B, d, H/P, W/P), half."""
+        if hasattr(self, "factor"):
+            rgb = rgb * self.get_buffer("factor") + self.get_buffer("shift")
+        return self.network.encode(rgb.to(self.dtype))
+
+    def mix(
+        self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Maps, half or float32, and modalities, float32 -> features, half."""
+        images = {name: image.to(self.dtype) for name, image in modalities.items()}
+        return self.network.mix(tuple(x.to(self.dtype) for x in maps), images, present)
+
+    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
+        """Features and interaction tensor (B, 3, H, W), half -> logits (B, 1, H, W) float32."""
+        return self.network.respond(features, interaction.to(self.dtype)).float()
+
+
+def half_network(
+    network: InteractiveNetwork, paper: InteractiveNetwork, precision: Precision, cuts: Collection[Cut]
+) -> RecurrentNetwork:
+    """Return the recurrent network to export in a reduced precision; see :class:`HalfNetwork`.
+
+    Args:
+        network: The network in the form to be deployed.
+        paper: The same in the paper's form.
+        precision: FP16 or BF16.
+        cuts: Where it is cut beside the clicks.
+    """
+    return RecurrentNetwork(HalfNetwork(network, paper, precision).eval(), cuts, STATE)
+
+
+def half_of(module: Module, dtype: torch.dtype) -> Module:
+    """Return a copy of a module with half weights and constants, and with its norms, left as they are, in float32.
+
+    Args:
+        module: The module; it is left as it is.
+        dtype: float16 or bfloat16.
+    """
+    norms = [part for part in module.modules() if isinstance(part, NORMS)]
+    wide = {id(tensor) for norm in norms for tensor in (*norm.parameters(), *norm.buffers())}
+    copies: dict[int, Tensor] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if id(tensor) in wide or not tensor.is_floating_point():
+            copies[id(tensor)] = tensor
+        else:
+            narrow = tensor.detach().to(dtype)
+            copies[id(tensor)] = nn.Parameter(narrow, False) if isinstance(tensor, nn.Parameter) else narrow
+    converted = copy.deepcopy(module, copies)
+    for name, part in list(converted.named_modules()):
+        if isinstance(part, NORMS):
+            owner, _, attribute = name.rpartition(".")
+            setattr(converted.get_submodule(owner), attribute, WideNorm(part))
+    return converted
+
+
+def _patch_convolution(network: InteractiveNetwork) -> nn.Conv2d:
+    embed: Any = network.backbone.vit.patch_embed
+    conv: nn.Conv2d = embed.proj
+    return conv
+
+
+def _normalisation(image: ImageSpec) -> tuple[Tensor, Tensor]:
+    """Return what pixels are multiplied with, and what is then added, to normalise them; (1, 3, 1, 1) each."""
+    mean, std = (torch.tensor(values, dtype=torch.float64).reshape(1, 3, 1, 1) for values in (image.mean, image.std))
+    return (image.scale / std).float(), (-mean / std).float()

@@ -1,0 +1,1 @@
+"""From image and modality files to the network's tensors, and from probabilities back to masks."""

@@ -1,0 +1,125 @@
+"""From a modality's numbers as they were stored to measurements in the network's unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.bundle.contract import ModalitySpec
+from mmms_deploy.errors import ModalityError
+from mmms_deploy.imaging.resize import BoolArray, FloatArray
+
+
+def measure(stored: npt.NDArray[Any], spec: ModalitySpec) -> FloatArray:
+    """Scale and clip what was measured, and fill in what was not, as the bundle says.
+
+    Args:
+        stored: (H, W, C) integers or floats. One channel counts as C where the spec repeats it, and C equal channels
+            (a grey picture saved in colour) count as one.
+        spec: The checkpoint's preparation.
+
+    Returns:
+        (H, W, C) float32, finite, in the network's unit, not normalised yet.
+
+    Raises:
+        ModalityError: It has other channels or another dtype than the spec takes, or values that are neither finite nor
+            declared invalid.
+    """
+    what = f"modality {spec.name!r}"
+    stored = _with_channels(stored, spec, what)
+    factor = spec.factor(stored.dtype.name)
+    if factor is None:
+        known = ", ".join(spec.scale) if isinstance(spec.scale, dict) else ""
+        raise ModalityError(
+            f"{what} has dtype {stored.dtype}",
+            expected=f"{known}: for these the bundle knows what a number means",
+            fix="convert it to one of these, in the unit that the bundle's description gives for it",
+        )
+    invalid = _invalid(stored, spec)
+    values: FloatArray
+    if factor == 1.0 and stored.dtype == np.float32 and spec.clip is None and invalid is None:
+        values = stored
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is declared invalid may overflow
+            values = np.multiply(stored, np.float32(factor), dtype=np.float32)
+    _check_finite(values, stored, invalid, what)
+    if spec.clip is not None:
+        np.clip(values, *map(np.float32, spec.clip), out=values)
+    if invalid is not None:
+        values[invalid] = np.float32(spec.fill)
+    return values
+
+
+def _with_channels(stored: npt.NDArray[Any], spec: ModalitySpec, what: str) -> npt.NDArray[Any]:
+    channels = stored.shape[2]
+    if channels == spec.channels:
+        return stored
+    if channels == 1 and spec.repeat:
+        return np.repeat(stored, spec.channels, axis=2)
+    if spec.channels == 1 and channels > 1:
+        first = stored[:, :, :1]
+        if np.array_equal(stored, np.broadcast_to(first, stored.shape), equal_nan=stored.dtype.kind == "f"):
+            return np.ascontiguousarray(first)
+        fix = "choose one channel, or export a network for that number of channels"
+    elif stored.shape[0] == spec.channels:
+        fix = "put the channels last"
+    elif channels == 1:
+        fix = f"repeat the channel: np.repeat(array[:, :, None], {spec.channels}, axis=2)"
+    else:
+        fix = "check which file this is"
+    raise ModalityError(
+        f"{what} has {channels} channel{'s' if channels > 1 else ''} (shape {stored.shape})",
+        expected=f"(H, W{'' if spec.channels == 1 else f', {spec.channels}'}) numbers",
+        fix=fix,
+    )
+
+
+def _invalid(stored: npt.NDArray[Any], spec: ModalitySpec) -> BoolArray | None:
+    """Return where nothing was measured; None for nowhere."""
+    found: BoolArray | None = None
+    for value in spec.invalid:
+        if isinstance(value, str):
+            if stored.dtype.kind != "f":
+                continue
+            here = np.isnan(stored) if value == "nan" else np.isinf(stored)
+        else:
+            here = stored == value
+        found = here if found is None else found | here
+    return found if found is not None and found.any() else None
+
+
+def _check_finite(values: FloatArray, stored: npt.NDArray[Any], invalid: BoolArray | None, what: str) -> None:
+    """Check what was scaled, so that what float32 cannot hold counts as not finite."""
+    if stored.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(values)
+    if invalid is not None:
+        bad &= ~invalid
+    if bad.any():
+        row, column, channel = (int(i) for i in np.argwhere(bad)[0])
+        raise ModalityError(
+            f"{what} has {int(bad.sum())} of {bad.size} values that are not finite in float32 when scaled, the first"
+            f" ({stored[row, column, channel]}) at x={column}, y={row}, channel {channel}",
+            expected="finite numbers, or values that the checkpoint's description declares invalid",
+            fix="fill the holes the way the network was trained, e.g. np.nan_to_num(array, nan=0.0), or declare them"
+            " ('invalid' of the modality) and export again",
+        )
+
+
+def as_stored(measured: npt.NDArray[Any], spec: ModalitySpec) -> npt.NDArray[Any]:
+    """Return numbers that :func:`measure` turns into given measurements, for pictures that are made, not taken.
+
+    Args:
+        measured: (H, W, C) numbers in the network's unit.
+        spec: The checkpoint's preparation.
+
+    Returns:
+        (H, W, C) float32, or where the spec does not take that, rounded in a dtype that it takes.
+    """
+    dtype = np.dtype("float32" if spec.factor("float32") is not None else next(iter(dict(spec.scale))))  # type: ignore[arg-type]
+    stored = np.asarray(measured, dtype=np.float64) / (spec.factor(dtype.name) or 1.0)
+    if dtype.kind in "ui":
+        stored = np.clip(np.rint(stored), np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return stored.astype(dtype)

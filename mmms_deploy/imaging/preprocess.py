@@ -1,0 +1,70 @@
+"""From checked images to the network's input tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
+from mmms_deploy.errors import ModalityError
+from mmms_deploy.imaging.io import ImageLike, load_modality
+from mmms_deploy.imaging.modality import measure
+from mmms_deploy.imaging.resize import FloatArray, resize_image
+
+
+def prepare(array: npt.NDArray[Any], spec: ImageSpec | ModalitySpec, size: tuple[int, int]) -> FloatArray:
+    """Resize, scale and normalise an image, or resize and normalise a modality in its unit.
+
+    Args:
+        array: (H0, W0, C): an image as stored, or a modality as
+            :func:`~mmms_deploy.imaging.modality.measure` returns it.
+        spec: The checkpoint's preparation.
+        size: The network's (H, W).
+
+    Returns:
+        (1, C, H, W) float32: (resized - mean) / std, an image times its scale first.
+    """
+    out = resize_image(array, size, spec.resize)
+    # A network whose first layer does this itself (the rewrite fold_normalisation) leaves nothing to do.
+    if isinstance(spec, ImageSpec) and spec.scale != 1.0:
+        out *= np.float32(spec.scale)
+    if any(spec.mean):
+        out -= np.asarray(spec.mean, dtype=np.float32)[:, None, None]
+    if set(spec.std) != {1.0}:
+        out /= np.asarray(spec.std, dtype=np.float32)[:, None, None]
+    return out[None]
+
+
+def load_modalities(
+    given: Mapping[str, ImageLike], specs: Sequence[ModalitySpec], image_size: tuple[int, int]
+) -> dict[str, FloatArray]:
+    """Load modalities, check them against the image, and bring them to the network's units.
+
+    Args:
+        given: What the caller passed, by name; each must have a spec.
+        specs: What the bundle takes.
+        image_size: (H0, W0) of the image that they are registered to, pixel by pixel.
+
+    Returns:
+        (H0, W0, C) float32 by name, for those that were given.
+
+    Raises:
+        ModalityError: One cannot be read, or has another size, other channels, another dtype or values than its spec
+            takes.
+    """
+    loaded = {}
+    for spec in specs:
+        if spec.name not in given:
+            continue
+        stored = load_modality(given[spec.name], spec.name)
+        if stored.shape[:2] != image_size:
+            raise ModalityError(
+                f"modality {spec.name!r} has {stored.shape[0]} rows and {stored.shape[1]} columns",
+                expected=f"{image_size[0]} rows and {image_size[1]} columns, like the RGB image",
+                fix="register it to the RGB image first",
+            )
+        loaded[spec.name] = measure(stored, spec)
+    return loaded

@@ -1,0 +1,194 @@
+"""Bilinear resizing, equal to ``torch.nn.functional.interpolate`` and fast on one core.
+
+Image libraries disagree about "bilinear" (where pixel centres are, whether the kernel widens when shrinking), and a
+mask shifted by half a pixel is the most common fault of a deployed model. So the rule is the checkpoint's
+(:class:`~mmms_deploy.bundle.contract.ResizeRule`) and the arithmetic is here.
+
+A separable resize is two multiplications with sparse, banded matrices. Each band is cut into blocks small enough to be
+dense, so that all work is matrix products on blocks that stay in the cache, each too small for the BLAS library to
+spread over threads: its threads and the engine's, on the same cores, can stall each other for a time slice. What only
+grows, such as a mask, is made in tiles (:mod:`mmms_deploy.imaging.mask_resize`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.bundle.contract import ResizeRule
+from mmms_deploy.imaging.mask_resize import BoolArray, FloatArray, enlarge, enlarge_above
+from mmms_deploy.imaging.resize_weights import taps
+
+__all__ = ["BoolArray", "FloatArray", "resize", "resize_above", "resize_image"]
+
+# Rows of an image that are resized to a new width at a time: enough to hide what a call costs.
+_GROUP_ROWS = 64
+# Multiplications of one matrix product. OpenBLAS takes a second thread from twice this number (SMP_THRESHOLD_MIN times
+# GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c).
+_PRODUCT = 1 << 18
+
+
+class _Band(NamedTuple):
+    """Output pixels [start, stop) are ``weights`` (stop - start, last - first) times input pixels [first, last)."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    weights: FloatArray
+
+
+def resize(array: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule) -> FloatArray:
+    """Resize maps to another size; the aspect ratio is not kept.
+
+    Args:
+        array: (..., H, W), any real dtype, finite.
+        size: New (H, W), each at least 1.
+        rule: The resize rule.
+
+    Returns:
+        (..., H, W) float32.
+    """
+    height, width = array.shape[-2:]
+    _check(height, width, size)
+    planes = array.reshape(-1, height, width)
+    out = np.empty((len(planes), *size), dtype=np.float32)
+    for plane, target in zip(planes, out, strict=True):
+        if (height, width) == size:
+            target[:] = plane
+        elif _enlarges(plane, size):
+            enlarge(plane.astype(np.float32, copy=False), size, rule, target)
+        else:
+            for start, stop, block in _row_blocks(plane, size, rule):
+                target[start:stop] = block
+    return out.reshape(*array.shape[:-2], *size)
+
+
+def resize_image(image: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule) -> FloatArray:
+    """Resize an image with its channels last, and put the channels first.
+
+    Args:
+        image: (H, W, C), any real dtype, finite.
+        size: New (H, W), each at least 1.
+        rule: The resize rule.
+
+    Returns:
+        (C, H, W) float32.
+    """
+    height, width, channels = image.shape
+    _check(height, width, size)
+    out = np.empty((channels, *size), dtype=np.float32)
+    rows = image.reshape(height, width * channels)
+    columns = _bands(width, size[1], rule)
+    # Rows first, on all channels of a block of rows: a photograph is read once, in order, and shrinks at once.
+    for bands in _groups(_bands(height, size[0], rule)):
+        start, stop = bands[0].start, bands[-1].stop
+        block = np.empty((stop - start, width * channels), dtype=np.float32)
+        for band in bands:
+            _apply_rows(band.weights, rows[band.first : band.last], block[band.start - start : band.stop - start])
+        planes = np.ascontiguousarray(block.reshape(-1, width, channels).transpose(2, 0, 1))
+        out[:, start:stop] = _apply_columns(planes.reshape(-1, width), columns, size[1]).reshape(channels, -1, size[1])
+    return out
+
+
+def resize_above(array: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule, threshold: float) -> BoolArray:
+    """Return ``resize(array, size, rule) > threshold`` without ever holding the resized floats.
+
+    Args:
+        array: (H, W), any real dtype, finite.
+        size: New (H, W), each at least 1.
+        rule: The resize rule.
+        threshold: What a pixel is compared with.
+
+    Returns:
+        (H, W) bool.
+    """
+    height, width = array.shape
+    _check(height, width, size)
+    limit = np.float32(threshold)
+    if (height, width) == size:
+        return array.astype(np.float32, copy=False) > limit
+    if _enlarges(array, size):
+        return enlarge_above(array.astype(np.float32, copy=False), size, rule, threshold)
+    out = np.empty(size, dtype=np.bool_)
+    for start, stop, block in _row_blocks(array, size, rule):
+        np.greater(block, limit, out=out[start:stop])
+    return out
+
+
+def _check(height: int, width: int, size: tuple[int, int]) -> None:
+    if min(height, width, *size) < 1:
+        raise ValueError(f"cannot resize ({height}, {width}) to {size}: every side must be at least 1")
+
+
+def _enlarges(plane: npt.NDArray[Any], size: tuple[int, int]) -> bool:
+    height, width = plane.shape
+    return bool(height <= size[0] and width <= size[1])
+
+
+def _row_blocks(
+    plane: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule
+) -> Iterator[tuple[int, int, FloatArray]]:
+    """Yield (start, stop, resized rows [start, stop)) of one (H, W) plane, from top to bottom."""
+    columns = _bands(plane.shape[1], size[1], rule)
+    for band in _bands(plane.shape[0], size[0], rule):
+        block = _apply_rows(band.weights, plane[band.first : band.last])
+        yield band.start, band.stop, _apply_columns(block, columns, size[1])
+
+
+def _groups(bands: tuple[_Band, ...]) -> Iterator[tuple[_Band, ...]]:
+    """Yield neighbouring bands that together make at least ``_GROUP_ROWS`` rows, except for the last."""
+    first = 0
+    for i, band in enumerate(bands):
+        if band.stop - bands[first].start >= _GROUP_ROWS or i == len(bands) - 1:
+            yield bands[first : i + 1]
+            first = i + 1
+
+
+def _apply_rows(weights: FloatArray, rows: npt.NDArray[Any], out: FloatArray | None = None) -> FloatArray:
+    """Return weights (M, N) times rows (N, W) of any real dtype, in ``out`` (M, W) if given."""
+    width = rows.shape[1]
+    out = np.empty((len(weights), width), dtype=np.float32) if out is None else out
+    step = max(1, _PRODUCT // weights.size)
+    for start in range(0, width, step):
+        part = slice(start, start + step)
+        np.matmul(weights, rows[:, part].astype(np.float32, copy=False), out=out[:, part])
+    return out
+
+
+def _apply_columns(rows: FloatArray, bands: tuple[_Band, ...], width: int) -> FloatArray:
+    """Return rows (M, W) with every row resized to ``width``."""
+    out = np.empty((len(rows), width), dtype=np.float32)
+    for band in bands:
+        columns = slice(band.start, band.stop)
+        step = max(1, _PRODUCT // band.weights.size)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            np.matmul(rows[part, band.first : band.last], band.weights.T, out=out[part, columns])
+    return out
+
+
+@lru_cache(maxsize=64)
+def _bands(size_in: int, size_out: int, rule: ResizeRule) -> tuple[_Band, ...]:
+    """Return the interpolation along one axis as dense blocks of its banded matrix."""
+    first, weight = taps(size_in, size_out, rule)
+    count = weight.shape[1]
+    # Longer blocks multiply more zeros, the more so the wider the kernel is; shorter ones have more overhead.
+    scale = size_out / size_in
+    step = int(np.clip(48 * scale * min(scale, 1.0), 8, 96))
+    bands = []
+    for start in range(0, size_out, step):
+        stop = min(start + step, size_out)
+        low = int(first[start])
+        last = min(int(first[stop - 1]) + count, size_in)
+        weights = np.zeros((stop - start, last - low + count), dtype=np.float64)
+        index = first[start:stop, None] - low + np.arange(count)
+        np.put_along_axis(weights, index, weight[start:stop], axis=1)
+        dense = np.ascontiguousarray(weights[:, : last - low], dtype=np.float32)
+        dense.setflags(write=False)
+        bands.append(_Band(start, stop, low, last, dense))
+    return tuple(bands)

@@ -1,0 +1,1 @@
+"""Replaying a bundle's golden clicks, and measuring how far masks differ."""

@@ -1,0 +1,138 @@
+"""The golden replay: images, clicks, and the masks that the checkpoint itself answered with.
+
+``golden.npz`` of a bundle; plain arrays, no pickled objects. ``mmms-verify`` replays it on the machine that will serve.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.errors import BundleCorruptError
+from mmms_deploy.imaging.io import UInt8Array
+from mmms_deploy.imaging.resize import BoolArray, FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class GoldenCase:
+    """One image, a sequence of clicks on it, and the reference masks.
+
+    Attributes:
+        image: (H0, W0, 3) uint8, RGB.
+        clicks: (N, 3) float32: x, y in image pixels, 1 for positive or 0 for negative; in order, N at least 1.
+        masks: (N, H0, W0) bool: the reference mask after every click.
+        certain: (N, H0, W0) bool: where the reference probability is not within a hair of the threshold, so that
+            another order of the same sums cannot flip a pixel.
+        modalities: (H0, W0) or (H0, W0, C) numbers as stored, by name.
+        features: The backbone's features, (1, d, h, w) float32 by name, for a bundle without its backbone.
+
+    Raises:
+        ValueError: The shapes or dtypes do not fit each other.
+    """
+
+    image: UInt8Array
+    clicks: FloatArray
+    masks: BoolArray
+    certain: BoolArray
+    modalities: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    features: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ValueError(f"image: expected (H0, W0, 3) uint8, got {self.image.shape} {self.image.dtype}")
+        size = self.image.shape[:2]
+        if self.clicks.ndim != 2 or self.clicks.shape[1] != 3 or not len(self.clicks):
+            raise ValueError(f"clicks: expected (N, 3), N at least 1, got {self.clicks.shape}")
+        if self.clicks.dtype != np.float32 or not np.all(np.isfinite(self.clicks)):
+            raise ValueError(f"clicks: expected finite float32, got {self.clicks.dtype}")
+        for name, maps in (("masks", self.masks), ("certain", self.certain)):
+            if maps.shape != (len(self.clicks), *size) or maps.dtype != np.bool_:
+                raise ValueError(f"{name}: expected {(len(self.clicks), *size)} bool, got {maps.shape} {maps.dtype}")
+        for name, array in self.modalities.items():
+            if array.shape[:2] != size or array.dtype.kind not in "uif":
+                raise ValueError(f"modality {name}: expected {size} numbers, got {array.shape} {array.dtype}")
+        for name, array in self.features.items():
+            if array.ndim != 4 or array.dtype != np.float32:
+                raise ValueError(f"feature {name}: expected (1, d, h, w) float32, got {array.shape} {array.dtype}")
+
+
+def save_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
+    """Write cases to a ``.npz`` file, masks as bits. The same cases give the same bytes.
+
+    Args:
+        path: The file; overwritten.
+        cases: At least one.
+
+    Raises:
+        ValueError: There is no case.
+        OSError: The file cannot be written.
+    """
+    if not cases:
+        raise ValueError("a golden replay needs at least one case")
+    arrays: dict[str, npt.NDArray[Any]] = {"cases": np.array(len(cases))}
+    for index, case in enumerate(cases):
+        arrays[f"{index}/image"] = case.image
+        arrays[f"{index}/clicks"] = case.clicks
+        arrays[f"{index}/masks"] = np.packbits(case.masks, axis=-1)
+        arrays[f"{index}/certain"] = np.packbits(case.certain, axis=-1)
+        for name, array in case.modalities.items():
+            arrays[f"{index}/modality/{name}"] = array
+        for name, array in case.features.items():
+            arrays[f"{index}/feature/{name}"] = array
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def load_golden(path: Path) -> list[GoldenCase]:
+    """Read what :func:`save_golden` wrote.
+
+    Args:
+        path: The file.
+
+    Raises:
+        BundleCorruptError: It is missing or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            cases = [_case(arrays, index) for index in range(int(arrays["cases"]))]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        raise BundleCorruptError(
+            f"{path} is no golden replay: {error}",
+            expected="images, clicks and masks, as mmms-export writes them",
+            fix="copy the bundle again, or export the checkpoint again",
+        ) from error
+    if not cases:
+        raise BundleCorruptError(f"{path} holds no case", expected="at least one", fix="export the checkpoint again")
+    return cases
+
+
+def _case(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> GoldenCase:
+    image = arrays[f"{index}/image"]
+    if image.ndim != 3:
+        raise ValueError(f"image {index} has shape {image.shape}")
+
+    def named(kind: str) -> dict[str, npt.NDArray[Any]]:
+        prefix = f"{index}/{kind}/"
+        return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+
+    return GoldenCase(
+        image=image,
+        clicks=arrays[f"{index}/clicks"],
+        masks=_unpacked(arrays[f"{index}/masks"], image.shape[1]),
+        certain=_unpacked(arrays[f"{index}/certain"], image.shape[1]),
+        modalities=named("modality"),
+        features=named("feature"),
+    )
+
+
+def _unpacked(bits: npt.NDArray[Any], width: int) -> BoolArray:
+    if bits.dtype != np.uint8 or bits.ndim != 3 or bits.shape[2] != -(-width // 8):
+        raise ValueError(f"packed masks of shape {bits.shape} and dtype {bits.dtype} do not fit a width of {width}")
+    return np.unpackbits(bits, axis=-1, count=width).view(np.bool_)

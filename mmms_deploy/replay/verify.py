@@ -1,0 +1,330 @@
+"""Replaying a bundle's golden clicks on this machine, through the same session that will serve."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from time import perf_counter
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import numpy as np
+
+from mmms_deploy.bundle import GOLDEN_NAME, Bundle, GateCheck, Precision
+from mmms_deploy.engines.protocol import Engine, EngineInfo
+from mmms_deploy.engines.registry import Candidate, candidates
+from mmms_deploy.engines.verdicts import Verdict, write_verdict
+from mmms_deploy.errors import (
+    BundleCorruptError,
+    EngineError,
+    MMMSDeployError,
+    SessionError,
+    VerificationError,
+)
+from mmms_deploy.evaluation.measures import iou
+from mmms_deploy.replay.golden import GoldenCase, load_golden
+from mmms_deploy.session import Session
+from mmms_deploy.session.result import ClickResult
+
+if TYPE_CHECKING:
+    from mmms_deploy.engines.tensorrt.build import OnPhase
+
+LIMITS: Mapping[Precision, float] = MappingProxyType({Precision.FP32: 0.99, Precision.FP16: 0.97, Precision.BF16: 0.95})
+"""Smallest intersection over union with the reference mask, on the certain pixels, by precision.
+
+The previous mask feeds back, so that the differences of a reduced precision add up over a sequence of clicks.
+"""
+
+OnProgress = Callable[[int, int], None]
+"""Called with (clicks done, clicks in all)."""
+
+OnResult = Callable[["ClickCheck", ClickResult], None]
+"""Called with how a click came out and the session's whole answer to it."""
+
+
+@dataclass(frozen=True)
+class ClickCheck:
+    """How one golden click came out.
+
+    Attributes:
+        case: Index of the image, from 0.
+        click: Index of the click in its sequence, from 0.
+        iou: Intersection over union of the mask and the reference, on the certain pixels; 1 when both are empty.
+        certain: Share of the image's pixels that count.
+        object: Share of the image's pixels that count and are in the reference mask.
+        milliseconds: Time of the whole click.
+    """
+
+    case: int
+    click: int
+    iou: float
+    certain: float
+    object: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What a replay found.
+
+    Attributes:
+        bundle: Path of the bundle.
+        engine: What executed.
+        checks: Every click, in the order of the replay.
+        limit: The smallest intersection over union that passes.
+        seconds: Duration of the replay.
+    """
+
+    bundle: str
+    engine: EngineInfo
+    checks: tuple[ClickCheck, ...]
+    limit: float
+    seconds: float
+
+    @property
+    def worst(self) -> ClickCheck:
+        """The click that fits its reference least."""
+        return min(self.checks, key=lambda check: check.iou)
+
+    @property
+    def telling(self) -> bool:
+        """Whether some reference mask is neither empty nor full, so that another engine could have missed it."""
+        return any(0 < check.object < check.certain for check in self.checks)
+
+    @property
+    def milliseconds(self) -> float:
+        """Median time of a click, in milliseconds."""
+        return float(np.median([check.milliseconds for check in self.checks]))
+
+    @property
+    def failures(self) -> tuple[ClickCheck, ...]:
+        """The clicks below the limit."""
+        return tuple(check for check in self.checks if not check.iou >= self.limit)
+
+    def check(self) -> GateCheck:
+        """Return the replay as one comparison of the export gate."""
+        worst = self.worst
+        return GateCheck(
+            name=f"replay on {self.engine} against the checkpoint",
+            measure="smallest IoU of a mask on its certain pixels",
+            worst=worst.iou,
+            limit=self.limit,
+            where=f"image {worst.case + 1}, click {worst.click + 1}",
+            samples=len(self.checks),
+        )
+
+    def raise_for_failures(self) -> None:
+        """Raise :class:`~mmms_deploy.errors.VerificationError` when a click is below the limit."""
+        if not self.failures:
+            return
+        worst = self.worst
+        raise VerificationError(
+            f"{len(self.failures)} of {len(self.checks)} golden clicks of {self.bundle} give another mask on"
+            f" {self.engine}; the worst has IoU {worst.iou:.4f} (image {worst.case + 1}, click {worst.click + 1})",
+            expected=f"IoU of at least {self.limit} at every click",
+            fix="try another --engine or --precision; if this one is FP32, report it with the versions above",
+        )
+
+
+class EngineOptions(TypedDict, total=False):
+    """Which engine executes, as :class:`~mmms_deploy.session.Session` takes it."""
+
+    device: str
+    engine: Engine | str | None
+    precision: str | None
+    threads: int | None
+    strict: bool
+
+
+def replay(
+    bundle: Bundle | str | os.PathLike[str],
+    *,
+    limit: float | None = None,
+    on_progress: OnProgress | None = None,
+    on_result: OnResult | None = None,
+    on_phase: OnPhase | None = None,
+    **options: Unpack[EngineOptions],
+) -> VerificationReport:
+    """Replay the golden clicks of a bundle, closed loop, and compare every mask with the checkpoint's own.
+
+    Args:
+        bundle: A bundle, or the path of one; its files are compared with their hashes when a path is given.
+        limit: The smallest intersection over union that passes; None takes that of the precision in ``LIMITS``.
+        on_progress: Called after every click.
+        on_result: Called after every click.
+        on_phase: Told of every step while TensorRT compiles, as a ``Session`` tells its ``on_progress``.
+        **options: ``device``, ``engine``, ``precision``, ``threads`` and ``strict``, as a ``Session`` takes them.
+
+    Returns:
+        What was found, good or bad.
+
+    Raises:
+        BundleError: The bundle cannot be used, or its files differ from its manifest.
+        EngineError: There is no usable engine.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+    cases = load_golden(bundle.file(GOLDEN_NAME))
+    total = sum(len(case.clicks) for case in cases)
+    start = perf_counter()
+    checks: list[ClickCheck] = []
+    with Session(bundle, history_limit=0, on_progress=on_phase, **options) as session:
+        for index, case in enumerate(cases):
+            for check, result in _checks(session, index, case):
+                checks.append(check)
+                if on_result is not None:
+                    on_result(check, result)
+                if on_progress is not None:
+                    on_progress(len(checks), total)
+        info = session.engine
+    return VerificationReport(
+        bundle=str(bundle.path),
+        engine=info,
+        checks=tuple(checks),
+        limit=LIMITS[info.precision] if limit is None else limit,
+        seconds=perf_counter() - start,
+    )
+
+
+def verify(
+    bundle: Bundle | str | os.PathLike[str],
+    *,
+    limit: float | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[EngineOptions],
+) -> VerificationReport:
+    """Do what :func:`replay` does, with the same arguments, and fail when a mask differs.
+
+    Returns:
+        What was found; every click passed.
+
+    Raises:
+        VerificationError: A mask is below the limit.
+        BundleError: The bundle cannot be used, or its files differ from its manifest.
+        EngineError: There is no usable engine.
+    """
+    report = replay(bundle, limit=limit, on_progress=on_progress, **options)
+    report.raise_for_failures()
+    return report
+
+
+@dataclass(frozen=True)
+class EngineOutcome:
+    """How one engine and precision did on this machine.
+
+    Attributes:
+        engine: Name of the engine.
+        precision: What it was to compute in.
+        report: What the replay found; None when there was none.
+        error: Why there was none; None when there was one.
+        kept: Whether the verdict was kept for ``device="auto"``.
+    """
+
+    engine: str
+    precision: Precision
+    report: VerificationReport | None
+    error: MMMSDeployError | None
+    kept: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether every mask kept the limit; a reduced precision needs a mask that tells something."""
+        if self.report is None or self.report.failures:
+            return False
+        return self.precision is Precision.FP32 or self.report.telling
+
+
+def replay_engines(
+    bundle: Bundle | str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    on_phase: OnPhase | None = None,
+) -> tuple[EngineOutcome, ...]:
+    """Replay the golden clicks with every installed engine in every precision, and keep the verdicts.
+
+    One engine is open at a time, and one that fails does not end the others. TensorRT compiles what was not compiled.
+    From then on ``device="auto"`` takes the fastest that passed, on this machine and with these versions.
+
+    Args:
+        bundle: A bundle, or the path of one; its files are compared with their hashes when a path is given.
+        device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
+        threads: CPU threads a stage computes with; None takes the physical cores this process may use.
+        on_progress: Called with (engine and precision, clicks done, clicks in all), first before it is opened.
+        on_phase: Told of every step while TensorRT compiles, from another thread.
+
+    Returns:
+        What was found, good or bad.
+
+    Raises:
+        BundleError: The bundle cannot be used, or its files differ from its manifest.
+        EngineUnavailableError: There is no engine for the device.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+    cases = load_golden(bundle.file(GOLDEN_NAME))  # a bad replay is no engine's fault
+    total = sum(len(case.clicks) for case in cases)
+    outcomes = []
+    for candidate in candidates(bundle, device):
+        on_progress(str(candidate), 0, total)
+        outcomes.append(_outcome(bundle, candidate, threads, partial(on_progress, str(candidate)), on_phase))
+    return tuple(outcomes)
+
+
+def _outcome(
+    bundle: Bundle, candidate: Candidate, threads: int | None, on_progress: OnProgress, on_phase: OnPhase | None
+) -> EngineOutcome:
+    """Replay with one engine, and keep the verdict."""
+    name, precision = candidate.backend.name, candidate.precision
+    reason = "replayed with every other engine"
+    try:
+        engine = candidate.backend.open(
+            bundle, precision, threads, reason, ordinal=candidate.ordinal, on_progress=on_phase
+        )
+    except (BundleCorruptError, EngineError) as error:
+        return EngineOutcome(name, precision, None, error, kept=False)
+    try:
+        with closing(engine):
+            report = replay(bundle, engine=engine, on_progress=on_progress)
+    except EngineError as error:
+        return EngineOutcome(name, precision, None, error, kept=False)
+    outcome = EngineOutcome(name, precision, report, None, kept=False)
+    verdict = Verdict(
+        engine=name,
+        version=candidate.version,
+        precision=precision,
+        passed=outcome.passed,
+        iou=report.worst.iou,
+        limit=report.limit,
+        milliseconds=report.milliseconds,
+        threads=report.engine.threads,
+    )
+    return replace(outcome, kept=write_verdict(bundle, verdict))
+
+
+def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[ClickCheck, ClickResult]]:
+    try:
+        if case.features:
+            session.set_features(case.features, (case.image.shape[0], case.image.shape[1]), **case.modalities)
+        else:
+            session.set_image(case.image, **case.modalities)
+        for number, (x, y, positive) in enumerate(case.clicks.tolist()):
+            result = session.click(x, y, positive > 0.5)
+            certain = case.certain[number]
+            check = ClickCheck(
+                case=index,
+                click=number,
+                iou=iou(result.mask, case.masks[number], void=~certain),
+                certain=float(certain.mean()),
+                object=float((case.masks[number] & certain).mean()),
+                milliseconds=result.timings.total,
+            )
+            yield check, result
+    except SessionError as error:
+        raise BundleCorruptError(
+            f"golden image {index + 1} of {session.bundle.path} does not fit its bundle: {error.given}",
+            expected=error.expected,
+            fix="export the checkpoint again",
+        ) from error

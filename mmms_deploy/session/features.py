@@ -1,0 +1,112 @@
+"""Backbone features that somebody else computes: the tensor format, its file, and its checks (paper appendix B).
+
+The frozen backbone is a black box: it takes the image as the bundle's ``image`` says, at the bundle's network size, and
+returns F^(1..4), the raw patch tokens after four of its blocks as maps. They are exchanged as four arrays named
+``backbone_1`` .. ``backbone_4``, each (1, d, H/P, W/P) or (d, H/P, W/P), float32 or float16, channels first, rows
+downwards; in a file, as an uncompressed or compressed ``.npz`` with these names and, optionally, ``image_size``, two
+integers (H0, W0).
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.bundle import TensorSpec
+from mmms_deploy.errors import FeatureError
+from mmms_deploy.imaging.resize import FloatArray
+
+IMAGE_SIZE = "image_size"
+
+
+def checked_features(features: Mapping[str, npt.NDArray[Any]], specs: Sequence[TensorSpec]) -> dict[str, FloatArray]:
+    """Check a backbone's features against what a bundle wants.
+
+    Args:
+        features: Arrays by name.
+        specs: What the bundle wants.
+
+    Returns:
+        (1, d, h, w) float32 arrays by name.
+
+    Raises:
+        FeatureError: A name is missing or surplus, or an array has another shape or type or is not finite.
+    """
+    wanted = ", ".join(f"{spec.name} {spec.shape}" for spec in specs)
+    names = {spec.name for spec in specs}
+    if set(features) != names:
+        raise FeatureError(
+            f"features given: {', '.join(features) or 'none'}",
+            expected=f"float32 or float16 arrays {wanted}",
+            fix="name them as the bundle does",
+        )
+    checked = {}
+    for spec in specs:
+        array = np.asarray(features[spec.name])
+        given = f"{spec.name} has shape {array.shape} and dtype {array.dtype}"
+        if array.shape not in (spec.shape, spec.shape[1:]) or array.dtype not in (np.float16, np.float32):
+            raise FeatureError(
+                given,
+                expected=f"{spec.shape} float32 or float16",
+                fix="take the raw block outputs as maps, channels first, at the bundle's network size",
+            )
+        value: FloatArray = array.reshape(spec.shape).astype(np.float32, copy=False)
+        if not np.isfinite(value).all():
+            raise FeatureError(
+                f"{given}, and values that are not finite",
+                expected="finite numbers",
+                fix="check the provider's precision: raw block outputs of large ViTs can overflow float16",
+            )
+        checked[spec.name] = value
+    return checked
+
+
+def load_features(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], tuple[int, int] | None]:
+    """Read what :func:`save_features` wrote; nothing in the file is executed.
+
+    Args:
+        path: The ``.npz`` file.
+
+    Returns:
+        The arrays by name, and the image's size (H0, W0) when the file has it.
+
+    Raises:
+        FeatureError: The file is missing or is no such file.
+    """
+    try:
+        with np.load(Path(path), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise FeatureError(
+            f"{path} cannot be read: {error}",
+            expected="an .npz file of backbone features, no pickled objects",
+            fix="write it with numpy.savez(path, backbone_1=..., backbone_2=..., backbone_3=..., backbone_4=...)",
+        ) from error
+    size = arrays.pop(IMAGE_SIZE, None)
+    if size is None:
+        return arrays, None
+    if size.shape != (2,) or size.dtype.kind not in "ui":
+        raise FeatureError(f"{path}: image_size is {size}", expected="two integers (H0, W0)", fix="write it again")
+    return arrays, (int(size[0]), int(size[1]))
+
+
+def save_features(
+    path: str | os.PathLike[str], features: Mapping[str, npt.NDArray[Any]], image_size: tuple[int, int] | None = None
+) -> None:
+    """Write features to a ``.npz`` file.
+
+    Args:
+        path: The file; overwritten.
+        features: Arrays by name.
+        image_size: (H0, W0) of their image.
+    """
+    sizes = {} if image_size is None else {IMAGE_SIZE: np.array(image_size, dtype=np.int64)}
+    with Path(path).open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **features, **sizes)

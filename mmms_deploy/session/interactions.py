@@ -1,0 +1,82 @@
+"""The steps of an annotation: clicks, and masks that were put in by hand; and what the stages hold after each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.bundle.contract import ClickContract, ResizeRule
+from mmms_deploy.engines.protocol import Value
+from mmms_deploy.errors import MaskInputError
+from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_image
+from mmms_deploy.session.result import Click
+
+
+@dataclass(frozen=True, eq=False)
+class MaskInput:
+    """A mask that somebody put in the place of the network's answer.
+
+    Attributes:
+        mask: (H0, W0) bool, read-only: what the session's mask is until the next click.
+        previous: (1, 1, H, W) float32 probability: what the network sees as its previous mask.
+    """
+
+    mask: BoolArray
+    previous: FloatArray
+
+
+Step: TypeAlias = Click | MaskInput
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The steps so far, what the click stage wants to see at the next click, and its last answer (on the device)."""
+
+    steps: tuple[Step, ...]
+    state: Mapping[str, Value]
+    probability: Value | None
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """The clicks among the steps, oldest first."""
+        return tuple(step for step in self.steps if isinstance(step, Click))
+
+    @property
+    def newest(self) -> Step | None:
+        """The newest step."""
+        return self.steps[-1] if self.steps else None
+
+
+def checked_mask(
+    mask: npt.NDArray[Any], image_size: tuple[int, int], network_size: tuple[int, int], rule: ClickContract
+) -> MaskInput:
+    """Check a mask that was put in, and bring it to the network's size.
+
+    Args:
+        mask: (H0, W0) bool, or probabilities in [0, 1] in a float dtype.
+        image_size: (H0, W0) of the image.
+        network_size: (H, W) of the network.
+        rule: How the bundle resizes masks, and its threshold.
+
+    Raises:
+        MaskInputError: It has another shape or dtype, or values that are no probabilities.
+    """
+    array = np.asarray(mask)
+    given = f"the mask has shape {array.shape} and dtype {array.dtype}"
+    expected = f"{image_size} bool, or probabilities from 0 to 1 in a float dtype, like the image"
+    if array.shape != image_size:
+        raise MaskInputError(given, expected=expected, fix="bring it to the image's own size")
+    if array.dtype.kind not in "bf":
+        raise MaskInputError(given, expected=expected, fix="convert it: mask > 0")
+    if (array.dtype.kind == "f" and not (array >= 0).all()) or not (array <= 1).all():
+        raise MaskInputError(f"{given}, and values that are no probabilities", expected=expected, fix="apply a sigmoid")
+    aligned = rule.mask_resize.align_corners
+    shrink = ResizeRule(align_corners=aligned, antialias=not aligned)
+    previous = resize_image(array[:, :, None].astype(np.float32), network_size, shrink)[None]
+    shown = np.array(array if array.dtype == np.bool_ else array > rule.threshold)
+    shown.setflags(write=False)
+    return MaskInput(mask=shown, previous=previous)

@@ -1,0 +1,631 @@
+"""One annotator on one image: set an image, click, undo, redo.
+
+with Session("bundles/demo") as session:
+    session.set_image("photo.jpg")
+    result = session.click(320, 240)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.bundle import Bundle, Rate
+from mmms_deploy.engines.protocol import Engine, EngineInfo
+from mmms_deploy.engines.select import check_shared, open_engine
+from mmms_deploy.errors import NoImageError, SessionClosedError, SessionError
+from mmms_deploy.imaging.coordinates import to_network
+from mmms_deploy.imaging.float16 import as_float32
+from mmms_deploy.imaging.io import ImageLike, load_rgb
+from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above
+from mmms_deploy.session.click_stage import find_cell
+from mmms_deploy.session.history import History
+from mmms_deploy.session.inputs import ImageInputs, ModalityLike
+from mmms_deploy.session.interactions import MaskInput, Snapshot, Step, checked_mask
+from mmms_deploy.session.pipeline import Chain
+from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings, checked_click
+from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, checked_name, joined
+
+if TYPE_CHECKING:
+    from mmms_deploy.engines.tensorrt.build import Phase
+
+HISTORY_LIMIT = 100
+"""Clicks that can be undone unless a session says otherwise: more than an object takes, and 240 MB at 448 x 448."""
+
+
+class Session:
+    """Segments the objects in one image by clicks.
+
+    Call :meth:`set_image` once an image, then :meth:`click` for every click, and :meth:`select` before the next object.
+    A session serves one annotator: it is not made for concurrent use, but calls from several threads wait for each
+    other, so that answers are never mixed up. Sessions that share an engine work independently of each other.
+
+    Args:
+        bundle: A bundle, or the path of one; its files are compared with their hashes (about a second per GB) when a
+            path is given.
+        device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
+        engine: Name of an engine, or an open engine of this bundle that several sessions share; such an engine is not
+            closed by the session, and ``device``, ``precision`` and ``threads`` must fit it or be left alone.
+        precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed
+            ``mmms-verify --all-engines`` on this machine. :attr:`engine` says what was taken, and why.
+        threads: CPU threads a stage computes with; None takes the physical cores this process may use.
+        strict: Whether to refuse another engine, precision or number of threads than asked for instead of warning,
+            and to take ``fp32`` when no precision was asked for.
+        history_limit: How many clicks on a surface can be undone; None for all of them. A step keeps the click
+            stage's state: three float32 maps of the network's size with the cell of this package (2.4 MB at 448 x 448).
+        on_progress: Told of every step (:class:`~mmms_deploy.engines.tensorrt.build.Phase`), from another thread, when
+            opening the session has TensorRT compile, which takes minutes (docs/engines.md says when).
+
+    Raises:
+        BundleError: There is no usable bundle.
+        EngineError: There is no usable engine.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        engine: Engine | str | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+        strict: bool = False,
+        history_limit: int | None = HISTORY_LIMIT,
+        on_progress: Callable[[Phase], None] | None = None,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._closed = False
+        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+        self._manifest = self._bundle.manifest
+        self._limit = history_limit
+        self._surfaces = Surfaces(Snapshot((), {}, None), history_limit)
+        self._joined: Labels | None = None
+        if engine is None or isinstance(engine, str):
+            self._engine = open_engine(
+                self._bundle,
+                device=device,
+                engine=engine,
+                precision=precision,
+                threads=threads,
+                strict=strict,
+                on_progress=on_progress,
+            )
+            self._owns_engine = True
+        else:
+            check_shared(engine, self._bundle, device, precision, threads)
+            self._engine = engine
+            self._owns_engine = False
+        with ExitStack() as on_error:
+            if self._owns_engine:
+                on_error.callback(self._engine.close)
+            self._runner = self._engine.open()
+            on_error.callback(self._runner.close)
+            self._chain = Chain(self._manifest, self._engine.graphs, self._runner)
+            self._click_input, self._probability_output = find_cell(self._manifest, self._chain)
+            self._inputs = ImageInputs(self._manifest, self._chain)
+            on_error.pop_all()
+
+    # --- the image --------------------------------------------------------------------------------------------------
+
+    def set_image(self, rgb: ImageLike, **modalities: ModalityLike) -> ImageTimings:
+        """Take a new image and forget the clicks on the one before it.
+
+        On any error the image before it and its clicks stay as they are.
+
+        Args:
+            rgb: (H0, W0, 3) uint8 array in RGB order, PIL image, or path. Files and PIL images are turned upright as
+                their EXIF orientation says.
+            **modalities: For every modality of the bundle, by name: (H0, W0) or (H0, W0, C) array of numbers as
+                stored, PIL image, or path of an image or ``.npy`` file, registered to the image pixel by pixel. The
+                bundle says how they are scaled, and which values mean that nothing was measured. Optional ones may be
+                left out; with a bundle exported with ``--cut late``, others may be ``mmms_deploy.LATER``.
+
+        Returns:
+            Where the time went.
+
+        Raises:
+            ImageError: The image has a wrong type or shape, or cannot be read.
+            ModalityError: A modality is missing, surplus, of another size, channel count or dtype, or not finite.
+            SessionError: The bundle was exported without its backbone; see :meth:`set_features`.
+            EngineError: A stage failed.
+        """
+        with self._lock:
+            self._check_open()
+            start = perf_counter()
+            image = load_rgb(rgb)
+            arrays = self._inputs.prepare_image(image)
+            return self._begin(arrays, (image.shape[0], image.shape[1]), modalities, start)
+
+    def set_features(
+        self,
+        features: Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
+        image_size: tuple[int, int] | None = None,
+        **modalities: ModalityLike,
+    ) -> ImageTimings:
+        """Take a new image as the backbone's features, computed elsewhere (paper appendix B).
+
+        For bundles exported with ``--cut black-box``. On any error everything stays as it is.
+
+        Args:
+            features: ``backbone_1`` .. ``backbone_4``, each (1, d, H/P, W/P) or (d, H/P, W/P) float32 or float16: the
+                raw patch tokens after the backbone's four blocks as maps, for the image prepared as the bundle's
+                ``image`` says; or the path of an ``.npz`` file with these arrays (:mod:`mmms_deploy.session.features`).
+            image_size: (H0, W0) of the image, in whose pixels clicks and masks are; None takes that in the file.
+            **modalities: As for :meth:`set_image`.
+
+        Returns:
+            Where the time went.
+
+        Raises:
+            FeatureError: The features do not fit the bundle.
+            ModalityError: As for :meth:`set_image`.
+            SessionError: The bundle computes the features itself.
+            EngineError: A stage failed.
+        """
+        with self._lock:
+            self._check_open()
+            start = perf_counter()
+            arrays, size = self._inputs.prepare_features(features, image_size)
+            return self._begin(arrays, size, modalities, start)
+
+    def set_modalities(self, **modalities: ModalityLike) -> ImageTimings:
+        """Take modalities of the current image that arrive later or have changed; the image and the clicks stay.
+
+        The stages that depend on them run again, with a bundle exported with ``--cut late`` never the backbone. The
+        clicks are answered anew, so that all masks, also those to undo and redo, are what they would have been with
+        these modalities from the start. On any error everything stays as it is.
+
+        Args:
+            **modalities: By name, as for :meth:`set_image`; None takes an optional one away.
+
+        Returns:
+            Where the time went.
+
+        Raises:
+            NoImageError: No image was set.
+            ModalityError: As for :meth:`set_image`, or none was given.
+            EngineError: A stage failed.
+        """
+        with self._lock:
+            self._size()
+            start = perf_counter()
+            before = self._inputs.save()
+            try:
+                self._inputs.change(modalities)
+                prepared = perf_counter()
+                self._run_image()
+                blank = self._blank()
+                surfaces = self._surfaces.rebuilt(blank, lambda history: self._replayed(history, blank))
+            except BaseException:
+                self._inputs.restore(before)
+                raise
+            self._surfaces, self._joined = surfaces, None
+            return _image_timings(start, prepared)
+
+    def _begin(
+        self,
+        arrays: Mapping[str, FloatArray],
+        size: tuple[int, int],
+        modalities: Mapping[str, ModalityLike],
+        start: float,
+    ) -> ImageTimings:
+        before = self._inputs.save()
+        try:
+            self._inputs.begin(arrays, size, modalities)
+            prepared = perf_counter()
+            self._run_image()
+            blank = self._blank()
+        except BaseException:
+            self._inputs.restore(before)
+            raise
+        self._surfaces = Surfaces(blank, self._limit)
+        self._joined = None
+        return _image_timings(start, prepared)
+
+    def _run_image(self) -> None:
+        self._chain.ensure(Rate.IMAGE if self._inputs.awaited else Rate.MODALITY)
+        self._runner.synchronize()
+
+    def _replayed(self, old: History[Snapshot], blank: Snapshot) -> History[Snapshot]:
+        """Answer all clicks on a surface anew, undone ones included."""
+        history = History(blank, self._limit)
+        for step in old.newest.steps:
+            history.push(self._after(history.current, step))
+        for _ in range(len(old.newest.steps) - len(old.current.steps)):
+            history.undo()
+        return history
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H0, W0) of the image.
+
+        Raises:
+            NoImageError: There is none yet.
+        """
+        with self._lock:
+            return self._size()
+
+    # --- clicks -----------------------------------------------------------------------------------------------------
+
+    def click(self, x: float, y: float, positive: bool = True) -> ClickResult:
+        """Add a click and return the mask that follows.
+
+        Args:
+            x: Column in the image's own pixels, to the right. Pixel centres are at integers, so that the image reaches
+                from -0.5 to W0 - 0.5; the far edge is outside.
+            y: Row in the image's own pixels, downwards; from -0.5 to H0 - 0.5.
+            positive: True for a click on the object, False for one on what does not belong to it.
+
+        Returns:
+            The mask, the probability and the timings, at the image's own resolution.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: The click is outside of the image, not finite, or no number.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            EngineError: The click stage failed; the click is not taken.
+        """
+        with self._lock:
+            size = self._size()
+            click = checked_click(x, y, positive, size)
+            start = perf_counter()
+            self._inputs.check_complete()
+            return self._take(click, start)
+
+    def set_mask(self, mask: npt.NDArray[Any]) -> ClickResult:
+        """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.
+
+        The network sees it as its previous mask at the next click; the clicks so far stay. It is a step like a click,
+        which :meth:`undo` takes back. The network does not run.
+
+        Args:
+            mask: (H0, W0) bool, or probabilities in [0, 1] in a float dtype, at the image's own size.
+
+        Returns:
+            The mask as given, and the probability as the network will see it.
+
+        Raises:
+            NoImageError: No image was set.
+            MaskInputError: The mask has another size or type, or values that are no probabilities.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            return self._take(checked_mask(mask, size, self._manifest.size, self._manifest.clicks), start)
+
+    def _take(self, step: Step, start: float) -> ClickResult:
+        history = self._surfaces.current.history
+        snapshot = self._after(history.current, step)
+        result = self._answer(snapshot, start)
+        history.push(snapshot)
+        self._changed(result)
+        return result
+
+    def _after(self, current: Snapshot, step: Step) -> Snapshot:
+        """Return what one more step leads to."""
+        return self._with_mask(current, step) if isinstance(step, MaskInput) else self._answered(current, step)
+
+    @property
+    def _feeds_back(self) -> bool:
+        return any(link.output == self._probability_output for link in self._manifest.state)
+
+    def _with_mask(self, current: Snapshot, step: MaskInput) -> Snapshot:
+        for link in self._manifest.state:
+            if link.output == self._probability_output:
+                previous = self._runner.upload(self._chain.given[link.input], step.previous)
+                return Snapshot((*current.steps, step), {**current.state, link.input: previous}, previous)
+        raise SessionError(
+            f"{self._manifest.name} feeds no previous mask back",
+            expected="a network that sees its previous mask",
+            fix="use clicks alone with this bundle",
+        )
+
+    def _answered(self, current: Snapshot, click: Click) -> Snapshot:
+        """Run the click stage on a click after those before it."""
+        column, row = to_network(
+            click.x,
+            click.y,
+            image=self._size(),
+            network=self._manifest.size,
+            rule=self._manifest.clicks.coordinates,
+        )
+        for name, value in current.state.items():
+            self._chain.put(name, value)
+        encoded = np.array([[column, row, float(click.positive), 1.0]], dtype=np.float32)
+        self._chain.set(self._click_input, encoded)
+        self._chain.ensure()
+        return Snapshot(
+            steps=(*current.steps, click),
+            state={link.input: self._chain.value(link.output) for link in self._manifest.state},
+            probability=self._chain.value(self._probability_output),
+        )
+
+    def undo(self) -> ClickResult:
+        """Take back the newest click or mask; the network does not run.
+
+        Returns:
+            The answer to the clicks that remain; an empty mask when none does.
+
+        Raises:
+            NoImageError: No image was set.
+            HistoryError: There is no click to undo.
+        """
+        with self._lock:
+            self._size()
+            return self._move(self._surfaces.current.history.undo)
+
+    def redo(self) -> ClickResult:
+        """Bring back the click that was undone last; the network does not run.
+
+        Returns:
+            The answer to the clicks so far.
+
+        Raises:
+            NoImageError: No image was set.
+            HistoryError: There is no undone click; a new click forgets them.
+        """
+        with self._lock:
+            self._size()
+            return self._move(self._surfaces.current.history.redo)
+
+    def reset(self) -> None:
+        """Forget all clicks and undone clicks on the current surface; the image stays, and the network does not run.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            self._size()
+            self._surfaces.reset()
+            self._joined = None
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """The clicks so far, oldest first."""
+        with self._lock:
+            return self._surfaces.current.history.current.clicks
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a click to undo."""
+        with self._lock:
+            return self._surfaces.current.history.can_undo
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is an undone click to bring back."""
+        with self._lock:
+            return self._surfaces.current.history.can_redo
+
+    @property
+    def result(self) -> ClickResult:
+        """The answer to the clicks so far; an empty mask without clicks.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            self._size()
+            return self._result_of(self._surfaces.current)
+
+    @property
+    def mask(self) -> BoolArray:
+        """(H0, W0) bool, read-only: the mask after the clicks so far.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        return self.result.mask
+
+    # --- several objects --------------------------------------------------------------------------------------------
+
+    def select(self, surface: str) -> ClickResult:
+        """Work on another object of the image: on a new one, or again on one that has clicks already.
+
+        Every surface has its own clicks, history and answer; :meth:`click`, :meth:`undo`, :attr:`mask` and the others
+        are about the current one. An image begins with the surface ``"1"``. Nothing runs.
+
+        A surface that lost pixels to others since it was worked on goes on from what is left of its mask, as in the
+        paper's protocol (its mask is read back from the joint mask). That is a step like :meth:`set_mask`, which
+        :meth:`undo` takes back.
+
+        Args:
+            surface: Its name.
+
+        Returns:
+            The answer to its clicks so far.
+
+        Raises:
+            NoImageError: No image was set.
+            SurfaceError: The name is no text, or empty.
+            EngineError: What is left of its mask could not be handed over; the surface before stays the current one.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            name = checked_name(surface)
+            known = self._surfaces.all.get(name)
+            if known is not None and known is not self._surfaces.current and self._feeds_back:
+                left = self._whose() == known.label
+                if not left[self._result_of(known).mask].all():
+                    step = checked_mask(left, size, self._manifest.size, self._manifest.clicks)
+                    snapshot = self._with_mask(known.history.current, step)
+                    known.result = self._answer(snapshot, start)
+                    known.history.push(snapshot)
+            self._surfaces.select(name)
+            return self._result_of(self._surfaces.current)
+
+    def remove(self, surface: str) -> None:
+        """Forget an object and its clicks; the one that changed last becomes the current one if it was that.
+
+        Args:
+            surface: Its name.
+
+        Raises:
+            NoImageError: No image was set.
+            SurfaceError: There is none of that name.
+        """
+        with self._lock:
+            self._size()
+            self._surfaces.remove(surface)
+            self._joined = None
+
+    @property
+    def surface(self) -> str:
+        """Name of the surface that is worked on."""
+        with self._lock:
+            return self._surfaces.name
+
+    @property
+    def surfaces(self) -> Mapping[str, int]:
+        """The label of every surface by name, oldest first; no label is given twice on an image."""
+        with self._lock:
+            return {name: surface.label for name, surface in self._surfaces.all.items()}
+
+    @property
+    def labels(self) -> Labels:
+        """(H0, W0) int32, read-only: whose a pixel is, 0 for no surface's; where they overlap, that which changed last.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            self._size()
+            return self._whose()
+
+    # --- the session itself -----------------------------------------------------------------------------------------
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle."""
+        return self._bundle
+
+    @property
+    def engine(self) -> EngineInfo:
+        """What really executes, and why it was chosen."""
+        return self._engine.info
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Names of the modalities that are there for the current image."""
+        with self._lock:
+            self._size()
+            return self._inputs.there
+
+    @property
+    def runs(self) -> Mapping[str, int]:
+        """How often every stage ran since the session was opened, by name."""
+        with self._lock:
+            return self._chain.runs
+
+    def close(self) -> None:
+        """Free what the session holds, and its engine unless that was given. Safe to call twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._surfaces = Surfaces(Snapshot((), {}, None), self._limit)
+            self._runner.close()
+            if self._owns_engine:
+                self._engine.close()
+
+    def __enter__(self) -> Session:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else str(self._engine.info)
+        return f"Session({str(self._bundle.path)!r}: {state})"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosedError(
+                "this session is closed", expected="an open session", fix="open a new one with Session(bundle)"
+            )
+
+    def _size(self) -> tuple[int, int]:
+        self._check_open()
+        if self._inputs.image_size is None:
+            raise NoImageError(
+                "no image is set", expected="an image before the first click", fix="call set_image(...) first"
+            )
+        return self._inputs.image_size
+
+    def _blank(self) -> Snapshot:
+        given = self._chain.given
+        return Snapshot((), {link.input: self._runner.zeros(given[link.input]) for link in self._manifest.state}, None)
+
+    def _move(self, step: Callable[[], Snapshot]) -> ClickResult:
+        start = perf_counter()
+        snapshot = step()
+        # Forgotten first: should fetching the answer fail, the old one must not pass for the current one.
+        self._changed(None)
+        result = self._answer(snapshot, start)
+        self._changed(result)
+        return result
+
+    def _changed(self, result: ClickResult | None) -> None:
+        self._surfaces.changed(result)
+        self._joined = None
+
+    def _result_of(self, surface: Surface) -> ClickResult:
+        if surface.result is None:
+            surface.result = self._answer(surface.history.current, perf_counter())
+        return surface.result
+
+    def _whose(self) -> Labels:
+        """Return the map of labels, made anew when a surface changed."""
+        if self._joined is None:
+            surfaces = sorted(self._surfaces.all.values(), key=lambda surface: surface.changed)
+            self._joined = joined([(s.label, self._result_of(s).mask) for s in surfaces if s.changed], self._size())
+        return self._joined
+
+    def _answer(self, snapshot: Snapshot, start: float) -> ClickResult:
+        """Fetch a snapshot's answer and bring its mask to the image's size."""
+        rule = self._manifest.clicks
+        size = self._size()
+        newest = snapshot.newest
+        probability: FloatArray
+        if isinstance(newest, MaskInput):
+            probability = newest.previous[0, 0]
+        elif snapshot.probability is None:
+            probability = np.zeros(self._manifest.size, dtype=np.float32)
+        else:
+            probability = as_float32(self._runner.download(snapshot.probability)[0, 0])
+        fetched = perf_counter()
+        if isinstance(newest, MaskInput):
+            mask = newest.mask
+        elif snapshot.probability is None:
+            mask = np.zeros(size, dtype=np.bool_)
+        else:
+            mask = resize_above(probability, size, rule.mask_resize, rule.threshold)
+        probability.setflags(write=False)
+        mask.setflags(write=False)
+        clicks = snapshot.clicks
+        end = perf_counter()
+        return ClickResult(
+            mask=mask,
+            click=clicks[-1] if clicks else None,
+            index=len(clicks),
+            timings=Timings(engine=1e3 * (fetched - start), mask=1e3 * (end - fetched), total=1e3 * (end - start)),
+            network_probability=probability,
+            _resize=rule.mask_resize,
+        )
+
+
+def _image_timings(start: float, prepared: float) -> ImageTimings:
+    end = perf_counter()
+    return ImageTimings(prepare=1e3 * (prepared - start), engine=1e3 * (end - prepared), total=1e3 * (end - start))

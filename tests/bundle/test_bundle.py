@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmms_deploy.bundle import MANIFEST_NAME, SCHEMA, Bundle, BundleWriter, FileEntry, Manifest
+from mmms_deploy.bundle.reader import digest_of
+from mmms_deploy.errors import (
+    BundleCorruptError,
+    BundleError,
+    BundleNotFoundError,
+    BundleVersionError,
+    OutputExistsError,
+    OutputWriteError,
+)
+from tests.support.paths import ROOT
+from tests.support.toy import write_toy
+
+FILES = ("image.fp32.onnx", "click.fp32.onnx", "golden.npz")
+
+
+def rewrite(folder: Path, **changes: object) -> None:
+    """Change the manifest and give it a digest that fits, as somebody who means it would."""
+    raw = json.loads((folder / MANIFEST_NAME).read_bytes())
+    manifest = msgspec.convert({**raw, **changes}, type=Manifest)
+    manifest = msgspec.structs.replace(manifest, digest=digest_of(msgspec.to_builtins(manifest)))
+    (folder / MANIFEST_NAME).write_bytes(msgspec.json.encode(manifest))
+
+
+def nothing_left(folder: Path) -> bool:
+    return not any(folder.iterdir())
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_intact_bundle(copy: Path) -> None:
+    bundle = Bundle(copy)
+    assert set(bundle.manifest.files) == set(FILES)
+    assert bundle.manifest.stage("click").name == "click"
+    assert [str(p) for p in bundle.manifest.precisions] == ["fp32"]
+    assert not bundle.manifest.trained
+    assert Bundle(str(copy)).manifest == bundle.manifest
+    assert repr(bundle) == f"Bundle({str(copy)!r})"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_changed_byte(copy: Path, name: str) -> None:
+    file = copy / name
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(BundleCorruptError, match=f"{name} has SHA-256") as caught:
+        Bundle(copy)
+    assert caught.value.fix
+    Bundle(copy, verify=False)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_cut_and_missing_files(copy: Path, name: str) -> None:
+    file = copy / name
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BundleCorruptError, match=f"{name} has .* bytes"):
+        Bundle(copy, verify=False)
+    file.unlink()
+    with pytest.raises(BundleCorruptError, match=f"{name} cannot be read"):
+        Bundle(copy, verify=False)
+    file.mkdir()
+    with pytest.raises(BundleCorruptError, match=name):
+        Bundle(copy)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_changed_byte_of_the_manifest(paint: Bundle, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+    """A named error, or the very same manifest (a changed space between two tokens)."""
+    folder = tmp_path_factory.mktemp("changed")
+    for file in paint.path.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    raw = bytearray((folder / MANIFEST_NAME).read_bytes())
+    at = data.draw(st.integers(0, len(raw) - 1))
+    raw[at] = data.draw(st.integers(0, 255))
+    (folder / MANIFEST_NAME).write_bytes(raw)
+    try:
+        bundle = Bundle(folder)
+    except BundleError:
+        return
+    assert bundle.manifest == paint.manifest
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'"threshold": 0.5', b'"threshold": 0.6'), (b'"digest": "', b'"digest": "0'), (b'"paint"', b'"other"')],
+    ids=["threshold", "digest", "name"],
+)
+def test_a_manifest_edited_by_hand(copy: Path, old: bytes, new: bytes) -> None:
+    file = copy / MANIFEST_NAME
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new))
+    with pytest.raises(BundleCorruptError, match="was changed after it was written"):
+        Bundle(copy)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b"null", b'{"schema": "1"}', b"\xff\xfe", b'{"schema": 1}', b'{"name": "x"}']
+)
+def test_a_manifest_that_is_none(copy: Path, raw: bytes) -> None:
+    (copy / MANIFEST_NAME).write_bytes(raw)
+    with pytest.raises(BundleCorruptError):
+        Bundle(copy)
+
+
+@pytest.mark.parametrize(("schema", "fix"), [(SCHEMA + 1, "upgrade mmms-deploy"), (SCHEMA - 1, "export")])
+def test_other_schema(copy: Path, schema: int, fix: str) -> None:
+    (copy / MANIFEST_NAME).write_text(json.dumps({"schema": schema, "something": "else"}))
+    with pytest.raises(BundleVersionError, match=f"schema {schema}") as caught:
+        Bundle(copy)
+    assert fix in str(caught.value.fix)
+
+
+def test_no_bundle(tmp_path: Path, copy: Path) -> None:
+    for nothing in (tmp_path / "nothing", tmp_path, copy / MANIFEST_NAME):
+        with pytest.raises(BundleNotFoundError, match="no bundle at"):
+            Bundle(nothing)
+
+
+@pytest.mark.parametrize("name", ["../outside.onnx", "/outside.onnx", "a/b.onnx", ".hidden", "", "a\0b", "..", "a b"])
+def test_names_that_lead_elsewhere(copy: Path, name: str) -> None:
+    outside = copy.parent / "outside.onnx"
+    outside.write_bytes(b"")
+    empty = FileEntry(size=0, sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+    files = {**Bundle(copy).manifest.files, name: empty}
+    rewrite(copy, files=msgspec.to_builtins(files))
+    with pytest.raises(BundleCorruptError, match="names files it may not name"):
+        Bundle(copy)
+
+
+def test_graphs_must_be_listed(copy: Path) -> None:
+    files = {name: entry for name, entry in Bundle(copy).manifest.files.items() if name != "click.fp32.onnx"}
+    rewrite(copy, files=msgspec.to_builtins(files))
+    with pytest.raises(BundleCorruptError, match=r"does not list: click.fp32.onnx"):
+        Bundle(copy)
+
+
+@pytest.mark.parametrize("value", [b'"\x80"', b"[" * 100_000], ids=["no UTF-8", "nested"])
+def test_values_that_python_itself_refuses(copy: Path, value: bytes) -> None:
+    raw = (copy / MANIFEST_NAME).read_bytes()
+    (copy / MANIFEST_NAME).write_bytes(raw.replace(b'"copy"', value).replace(b'"paint"', value))
+    with pytest.raises(BundleCorruptError):
+        Bundle(copy)
+
+
+def test_unknown_fields_are_refused(copy: Path) -> None:
+    raw = json.loads((copy / MANIFEST_NAME).read_bytes())
+    (copy / MANIFEST_NAME).write_text(json.dumps({**raw, "extra": 1}))
+    with pytest.raises(BundleCorruptError, match="extra"):
+        Bundle(copy)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_may_be_given_as_integers(tmp_path: Path) -> None:
+    """``radius=5`` is written as 5 and read as 5.0; the digest must fit what is written."""
+    write_toy(tmp_path / "toy", radius=5)
+    assert Bundle(tmp_path / "toy").manifest.clicks.radius == 5.0
+
+
+def test_existing_output(tmp_path: Path) -> None:
+    for kind in ("folder", "file", "link"):
+        out = tmp_path / kind
+        if kind == "folder":
+            out.mkdir()
+        elif kind == "file":
+            out.write_text("mine")
+        else:
+            out.symlink_to("nowhere")
+        with pytest.raises(OutputExistsError, match="exists"):
+            write_toy(out)
+        with pytest.raises(OutputExistsError, match="is no bundle"), BundleWriter(out, overwrite=True):
+            pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", "link"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_leaving_without_a_commit_leaves_nothing(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "out") as writer:
+        writer.path("a.onnx").write_bytes(b"x")
+        assert not (tmp_path / "out").exists()
+    assert nothing_left(tmp_path)
+
+    def fail() -> None:
+        with BundleWriter(tmp_path / "out") as writer:
+            writer.path("a.onnx").write_bytes(b"x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert nothing_left(tmp_path)
+
+
+def test_names_are_plain(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "out") as writer:
+        for name in ("../a", "a/b", "", ".a", "/a"):
+            with pytest.raises(ValueError, match="no plain file name"):
+                writer.path(name)
+    with pytest.raises(RuntimeError, match="outside of its 'with' block"):
+        writer.path("a")
+
+
+def test_unwritable_output(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputWriteError, match="cannot be written"):
+        write_toy(tmp_path / "file" / "toy")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_output_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputWriteError, match="Permission denied"):
+            write_toy(tmp_path / "toy")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_disk_full_while_the_manifest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    whole = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.name == MANIFEST_NAME:
+            whole(self, data[:100])
+            raise OSError(code, os.strerror(code))
+        return whole(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputWriteError, match=os.strerror(code)) as caught:
+        write_toy(tmp_path / "toy")
+    assert ("free some" in str(caught.value.fix)) == (code != errno.EIO)
+    assert nothing_left(tmp_path)
+
+
+def test_a_disk_that_fails_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems only tell when the data is flushed."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputWriteError, match="No space left"):
+        write_toy(tmp_path / "toy")
+    assert nothing_left(tmp_path)
+
+
+def test_a_real_limit_on_the_size_of_files(tmp_path: Path) -> None:
+    """Nothing is simulated: the system refuses to let files grow beyond 1 KiB."""
+    resource = pytest.importorskip("resource")
+    script = f"""
+        import resource, signal, sys
+        from pathlib import Path
+        sys.dont_write_bytecode = True
+        from mmms_deploy.errors import OutputWriteError
+        from tests.support.toy import write_toy
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+        try:
+            write_toy(Path({str(tmp_path / "toy")!r}))
+        except (OutputWriteError, OSError) as error:
+            print("refused", type(error).__name__)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("refused"), done.stderr
+    assert nothing_left(tmp_path)
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1024
+
+
+def replace_toy(out: Path) -> Bundle:
+    """Write another toy over ``out``."""
+    other = write_toy(out.with_name("other"), radius=9)
+    with BundleWriter(out, overwrite=True) as writer:
+        for name in other.manifest.files:
+            writer.path(name).write_bytes(other.file(name).read_bytes())
+        return writer.commit(other.manifest)
+
+
+def test_overwriting_a_bundle(copy: Path) -> None:
+    assert Bundle(copy).manifest.clicks.radius == 5
+    assert replace_toy(copy).manifest.clicks.radius == 9
+    assert Bundle(copy).manifest.clicks.radius == 9
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["copy", "other"]
+
+
+def test_failing_to_overwrite_keeps_the_old_bundle(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial") and Path(target) == copy:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return whole(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OutputWriteError):
+        replace_toy(copy)
+    assert Bundle(copy).manifest.clicks.radius == 5
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["copy", "other"]
+
+
+def test_interrupting_an_overwrite_keeps_the_old_bundle(copy: Path) -> None:
+    def interrupted() -> None:
+        with BundleWriter(copy, overwrite=True) as writer:
+            writer.path("a.onnx").write_bytes(b"x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    Bundle(copy)
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["copy"]
+
+
+def test_output_that_appears_in_the_meantime(tmp_path: Path, paint: Bundle) -> None:
+    out = tmp_path / "out"
+
+    def race() -> None:
+        with BundleWriter(out) as writer:
+            for name in paint.manifest.files:
+                writer.path(name).write_bytes(paint.file(name).read_bytes())
+            out.mkdir()
+            (out / "theirs").write_text("theirs")
+            writer.commit(paint.manifest)
+
+    with pytest.raises(OutputExistsError, match="appeared"):
+        race()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert (out / "theirs").read_text() == "theirs"
+
+
+def test_permissions_are_the_users(tmp_path: Path) -> None:
+    """mkdtemp makes folders that only the user may read; a bundle is to be served by another one."""
+    bundle = write_toy(tmp_path / "toy")
+    assert bundle.path.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_bundle_from_before_a_field_was_added_can_be_read(copy: Path) -> None:
+    """A field with a default is no new schema: the digest covers what is written, not what this version would write."""
+    raw = msgspec.json.decode((copy / MANIFEST_NAME).read_bytes())
+    del raw["provenance"]["rewrites"]
+    raw["digest"] = digest_of(raw)
+    (copy / MANIFEST_NAME).write_bytes(msgspec.json.encode(raw))
+    assert Bundle(copy).manifest.provenance.rewrites == ()

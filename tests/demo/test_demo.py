@@ -1,0 +1,67 @@
+"""The demo checkpoint really segments: exported and clicked through a Session, on real pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmms_deploy import Bundle, Session
+from mmms_deploy.evaluation.annotator import Annotator
+from mmms_deploy.evaluation.measures import iou
+from mmms_deploy.export.exporter import export_bundle
+from mmms_deploy.export.source import Source, demo_checkpoint
+from tests.support.paths import DATA, ROOT
+
+OBJECTS = DATA / "voc-objects"
+CLICKS = 5
+VOID, OBJECT = 128, 255
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Bundle:
+    return export_bundle(Source(checkpoint=demo_checkpoint()), tmp_path_factory.mktemp("demo") / "demo").bundle
+
+
+def test_the_checkpoint_is_small_and_described(demo) -> None:
+    assert demo_checkpoint().stat().st_size < 10e6
+    assert demo.manifest.trained
+    assert demo.manifest.name == "demo"
+    card = (ROOT / "mmms_deploy" / "demo" / "MODEL_CARD.md").read_text()
+    assert "CC BY 4.0" in card
+    assert "DAVIS" in card
+
+
+def test_a_click_selects_what_was_clicked(demo) -> None:
+    """The astronaut of the README: one click on the face takes head and hair, and nothing of the shuttle."""
+    from skimage import data
+
+    with Session(demo, engine="onnxruntime") as session:
+        session.set_image(data.astronaut())
+        mask = session.click(220, 130).mask
+    assert mask[60:170, 200:250].mean() > 0.9
+    assert not mask[:, 400:].any()
+    assert 0.03 < mask.mean() < 0.12
+
+
+@pytest.mark.skipif(not OBJECTS.is_dir(), reason="needs the pictures with masks (MMMS_TEST_DATA)")
+def test_iou_rises_with_clicks_on_real_photographs(demo) -> None:
+    curves = []
+    with Session(demo, engine="onnxruntime") as session:
+        for image in sorted((OBJECTS / "images").iterdir()):
+            (file,) = (OBJECTS / "masks").glob(f"{image.stem}.*")
+            label = np.asarray(Image.open(file).convert("L"))
+            truth, void = label == OBJECT, label == VOID
+            session.set_image(image)
+            annotator, curve = Annotator(truth, void), []
+            for _ in range(CLICKS):
+                click = annotator.click(session.mask)
+                if click is not None:
+                    session.click(click.x, click.y, click.positive)
+                curve.append(iou(session.mask, truth, void))
+            curves.append(curve)
+    mean = np.mean(curves, axis=0)
+    assert len(curves) == 68
+    assert np.all(np.diff(mean) > 0), mean
+    assert mean[0] > 0.4, mean
+    assert mean[-1] >= 0.75, mean

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmms_deploy.engines.cuda import runtime as cuda_runtime
+from mmms_deploy.engines.cuda.devices import Gpu, Problem, driver_release, probe, require_gpu
+from mmms_deploy.engines.cuda.runtime import Cuda
+from mmms_deploy.errors import CudaError, EngineUnavailableError
+from tests.standins.fake_cuda import Error, FakeCuda, Mode
+
+NOWHERE = Path("/nonexistent")
+DRIVER = (
+    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (builder)  Sun Jul 27 2025\n"
+    "GCC version:  gcc version 13.3.0\n"
+)
+
+
+@pytest.fixture
+def fake() -> FakeCuda:
+    return FakeCuda()
+
+
+def test_a_gpu(fake: FakeCuda, tmp_path: Path) -> None:
+    (tmp_path / "version").write_text(DRIVER)
+    found = probe(fake, tmp_path / "version")
+    assert found.gpus == (Gpu(0, "Fake GPU", (9, 0), 1 << 40, "13.0"),)
+    assert (found.problem, found.driver, found.cuda, found.runtime) == (None, "580.65.06", "13.0", "13.0")
+    assert str(require_gpu(library=fake)) == "Fake GPU (SM 9.0), driver for CUDA 13.0"
+    with pytest.raises(EngineUnavailableError, match="GPU 3 was asked for, and there are 1"):
+        require_gpu(3, fake)
+
+
+def test_no_driver(fake: FakeCuda) -> None:
+    """The runtime says the same as for an old driver; only the driver's version tells them apart."""
+    fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 0
+    found = probe(fake, NOWHERE)
+    assert found.problem is Problem.NO_DRIVER
+    with pytest.raises(EngineUnavailableError, match="there is no NVIDIA driver") as caught:
+        require_gpu(library=fake)
+    assert "release 580 or newer" in str(caught.value.fix)
+    assert 'device="cpu"' in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("message", "problem"),
+    [("Failed to dlopen libcuda.so.1", Problem.NO_DRIVER), ("Failed to initialise", Problem.FAILED)],
+)
+def test_bindings_that_raise_without_a_driver(
+    fake: FakeCuda, monkeypatch: pytest.MonkeyPatch, message: str, problem: Problem
+) -> None:
+    """As cuda-python does before 12.9."""
+
+    def refuse() -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(fake, "cudaDriverGetVersion", refuse)
+    found = probe(fake, NOWHERE)
+    assert found.problem is problem
+    assert found.fix
+    with pytest.raises(EngineUnavailableError, match="CUDA was asked for"):
+        require_gpu(library=fake)
+
+
+def test_an_old_driver(fake: FakeCuda) -> None:
+    fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 12040
+    found = probe(fake, NOWHERE)
+    assert found.problem is Problem.DRIVER_TOO_OLD
+    assert found.given == "the NVIDIA driver runs CUDA 12.4 at most, and cuda-python is for CUDA 13.0"
+    assert "update the NVIDIA driver" in found.fix
+
+
+@pytest.mark.parametrize("visible", [None, ""])
+def test_no_gpu(fake: FakeCuda, visible: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    for fake.unusable, fake.devices in ((Error.cudaErrorNoDevice, 1), (Error.cudaSuccess, 0)):
+        found = probe(fake, NOWHERE)
+        assert found.problem is Problem.NO_GPU
+        assert ("CUDA_VISIBLE_DEVICES=''" in found.given) is (visible is not None)
+        assert ("unset CUDA_VISIBLE_DEVICES" in found.fix) is (visible is not None)
+
+
+def test_cuda_that_fails(fake: FakeCuda) -> None:
+    fake.unusable = Error.cudaErrorUnknown
+    found = probe(fake, NOWHERE)
+    assert found.problem is Problem.FAILED
+    assert "cudaGetDeviceCount failed with cudaErrorUnknown (999)" in found.given
+
+
+def test_no_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    found = probe(driver_file=NOWHERE)
+    assert found.problem is Problem.NO_BINDINGS
+    with pytest.raises(EngineUnavailableError, match="cuda-python") as caught:
+        require_gpu()
+    assert 'pip install "mmms-deploy[cuda]"' in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [
+        (DRIVER, "580.65.06"),
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12\n", "535.183.01"),
+        ("something else", None),
+    ],
+)
+def test_the_drivers_release(tmp_path: Path, text: str, release: str | None) -> None:
+    (tmp_path / "version").write_text(text)
+    assert driver_release(tmp_path / "version") == release
+    assert driver_release(NOWHERE) is None
+
+
+# --- the real bindings, which answer without a driver -----------------------------------------------------------------
+
+
+@pytest.fixture
+def real() -> Cuda:
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    if int(runtime.cudaGetDeviceCount()[0]) == 0:
+        pytest.skip("there is a GPU here")
+    return Cuda(runtime)
+
+
+def test_every_call_exists_in_the_real_bindings_and_is_checked(real: Cuda) -> None:
+    """Without a driver each of them fails with the same code, after its arguments were understood."""
+    calls = {
+        "cudaSetDevice": real.activate,
+        "cudaMemGetInfo": real.memory,
+        "cudaMalloc": lambda: real.allocate(256),
+        "cudaFree": lambda: real.free(256),
+        "cudaHostAlloc": lambda: real.allocate_host(256),
+        "cudaFreeHost": lambda: real.free_host(256),
+        "cudaStreamCreateWithFlags": real.create_stream,
+        "cudaStreamDestroy": lambda: real.destroy_stream(1),
+        "cudaStreamSynchronize": lambda: real.synchronize(1),
+        "cudaMemsetAsync": lambda: real.clear(256, 4, 1),
+        "cudaStreamBeginCapture": lambda: real.recorded(1).__enter__(),
+        "cudaGraphInstantiate": lambda: real.instantiate(0),
+        "cudaGraphUpload": lambda: real.prepare(0, 1),
+        "cudaGraphLaunch": lambda: real.launch(0, 1),
+        "cudaGraphDestroy": lambda: real.destroy_graph(0),
+        "cudaGraphExecDestroy": lambda: real.destroy_executable(0),
+    }
+    for name, call in calls.items():
+        with pytest.raises(CudaError, match=f"{name} failed with cudaErrorInsufficientDriver") as caught:
+            call()
+        assert (caught.value.call, caught.value.code) == (name, 35)
+        assert "update the NVIDIA driver" in str(caught.value.fix)
+    for copy in (real.upload, real.download, real.copy):
+        with pytest.raises(CudaError, match="cudaMemcpyAsync failed"):
+            copy(256, 512, 4, 1)
+
+
+def test_the_fake_has_what_the_real_bindings_have() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    for name in vars(FakeCuda):
+        if name.startswith("cuda"):
+            assert hasattr(runtime, name), name
+    for code in Error:
+        assert int(getattr(runtime.cudaError_t, code.name)) == code
+    for mode in Mode:
+        assert int(getattr(runtime.cudaStreamCaptureMode, mode.name)) == mode
+    assert int(runtime.cudaStreamNonBlocking) == FakeCuda.cudaStreamNonBlocking
+
+
+def test_a_broken_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> object:
+            raise ImportError("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.setitem(sys.modules, "cuda.bindings", Broken())
+    with pytest.raises(EngineUnavailableError, match=r"cannot be imported: .*libcudart"):
+        cuda_runtime.import_cuda()
+
+
+def test_an_error_of_another_library_is_not_left_behind(fake: FakeCuda) -> None:
+    asked = []
+    fake.cudaGetLastError = lambda: asked.append(1) or (Error.cudaSuccess,)  # type: ignore[method-assign]
+    fake.fail_always["cudaMalloc"] = Error.cudaErrorMemoryAllocation
+    with pytest.raises(CudaError, match="cudaMalloc failed with cudaErrorMemoryAllocation") as caught:
+        Cuda(fake).allocate(1)
+    assert asked
+    assert "nvidia-smi" in str(caught.value.fix)

@@ -1,0 +1,170 @@
+"""What sessions hold on the GPU, what they leave there, and what they may hold, on the fake CUDA runtime."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from mmms_deploy.bundle import Bundle
+from mmms_deploy.engines.cuda.memory import DeviceMemory, aligned
+from mmms_deploy.engines.cuda.options import CudaOptions
+from mmms_deploy.errors import EngineError, ResidentBudgetError
+from mmms_deploy.session import Session
+from tests.engines.cuda.test_session import GREY, PLANE, SIZE, annotated, click_on
+from tests.standins.fake_cuda import FakeCuda
+from tests.support.fake_engine import FakeGpu
+
+# --- what it leaves ---------------------------------------------------------------------------------------------------
+
+
+def test_everything_comes_back(engine: FakeGpu, paint: Bundle) -> None:
+    empty = {"streams": 1} if engine.info.name == "fake-shared" else {}
+    for _ in range(3):
+        with Session(paint, engine=engine) as session:
+            annotated(session)
+            result = session.result
+    assert result.probability.shape == SIZE
+    if not empty:
+        assert not engine.fake.leaked
+    engine.close()
+    assert not engine.fake.leaked
+
+
+def test_a_thousand_sessions(engine: FakeGpu, paint: Bundle) -> None:
+    def use(count: int) -> int:
+        for _ in range(count):
+            with Session(paint, engine=engine) as session:
+                session.set_image(GREY)
+                session.click(10, 10)
+        return engine.fake.device_bytes()
+
+    once = use(1)
+    assert use(999) == once
+    assert sum(program.executors for program in engine.programs.values()) == (2 if once else 0)
+
+
+def test_a_session_that_nobody_closed(engine: FakeGpu, paint: Bundle) -> None:
+    session = Session(paint, engine=engine)
+    session.set_image(GREY)
+    session.click(1, 1)
+    del session
+    gc.collect()
+    assert engine.memory().sessions == 0
+
+
+def test_an_engine_that_nobody_closed(paint: Bundle) -> None:
+    fake = FakeCuda()
+    session = Session(paint, engine=FakeGpu(paint, fake=fake))
+    session.set_image(GREY)
+    session.click(1, 1)
+    del session
+    gc.collect()
+    gc.collect()
+    assert not fake.leaked
+
+
+def test_handles_outlive_their_session(engine: FakeGpu, paint: Bundle) -> None:
+    session = Session(paint, engine=engine)
+    session.set_image(GREY)
+    for x in range(5):
+        session.click(x, 1)
+    chain = session._chain
+    session.close()
+    assert chain.value("prob") is not None
+    engine.close()
+    assert not engine.fake.leaked
+    del chain
+    gc.collect()
+
+
+def test_closing_the_engine_under_a_session(engine: FakeGpu, paint: Bundle) -> None:
+    session = Session(paint, engine=engine)
+    session.set_image(GREY)
+    engine.close()
+    with pytest.raises(EngineError, match="engine is closed"):
+        session.click(1, 1)
+    with pytest.raises(EngineError, match="engine is closed"):
+        engine.memory()
+    session.close()
+
+
+# --- budget and account -----------------------------------------------------------------------------------------------
+
+
+def test_the_account_adds_up(engine: FakeGpu, paint: Bundle) -> None:
+    before = engine.memory()
+    assert (before.sessions, before.held) == (0, before.weights)
+    with Session(paint, engine=engine) as session, Session(paint, engine=engine):
+        annotated(session)
+        memory = engine.memory()
+        assert memory.sessions == memory.resident == 2
+        assert memory.held == memory.weights + engine.fake.device_bytes()
+        assert memory.inputs == 2 * 3 * PLANE
+        assert memory.features == 2 * (aligned(4) + aligned(3 * 8 * 12 * 4))
+        # maps, maps_next: two planes each; prev and prob; the mask; the click.
+        assert memory.state == 2 * (6 * PLANE + aligned(PLANE // 4) + aligned(16))
+        assert memory.activations == (0 if engine.info.name == "fake-shared" else 2 * 4096)
+        assert memory.history > 2 * 16 * 3 * PLANE
+        assert memory.pinned == 2 * (3 * PLANE + PLANE + aligned(16))
+        assert memory.free == memory.total - engine.fake.device_bytes()
+        assert "2 resident images" in str(memory)
+        assert "features" in str(memory)
+    assert isinstance(before, DeviceMemory)
+
+
+def test_no_more_sessions_than_asked_for(paint: Bundle) -> None:
+    engine = FakeGpu(paint, options=CudaOptions(resident_images=2))
+    first, second = Session(paint, engine=engine), Session(paint, engine=engine)
+    with pytest.raises(ResidentBudgetError, match="2 sessions are open") as caught:
+        Session(paint, engine=engine)
+    assert "close a session" in str(caught.value.fix)
+    first.close()
+    with Session(paint, engine=engine) as third:
+        third.set_image(GREY)
+        third.click(1, 1)
+    second.close()
+    engine.close()
+    assert not engine.fake.leaked
+
+
+def test_no_more_memory_than_asked_for(paint: Bundle) -> None:
+    with pytest.raises(ResidentBudgetError, match="left of the limit"):
+        Session(paint, engine=FakeGpu(paint, options=CudaOptions(memory_limit=100_000)))
+    engine = FakeGpu(paint, options=CudaOptions(memory_limit=2 << 20, history_block=1))
+    with Session(paint, engine=engine, history_limit=None) as session:
+        session.set_image(GREY)
+        with pytest.raises(ResidentBudgetError, match="more are needed on the GPU"):
+            click_on(session, 1000)
+        assert len(session.clicks) > 5
+        assert engine.memory().held <= 2 << 20
+        session.undo()
+        session.reset()
+        session.click(1, 1)
+    engine.close()
+    assert not engine.fake.leaked
+
+
+def test_a_full_gpu(paint: Bundle) -> None:
+    fake = FakeCuda(room=70 << 20)
+    engine = FakeGpu(paint, fake=fake)
+    sessions = [Session(paint, engine=engine)]
+    with pytest.raises(ResidentBudgetError, match="no room on the GPU for another session beside") as caught:
+        sessions.extend(Session(paint, engine=engine) for _ in range(30))
+    assert "history" in caught.value.given
+    left = fake.device_bytes()
+    sessions[0].set_image(GREY)
+    sessions[0].click(1, 1)
+    assert fake.device_bytes() == left
+    for session in sessions:
+        session.close()
+    engine.close()
+    assert not fake.leaked
+
+
+@pytest.mark.parametrize("setting", ["resident_images", "memory_limit", "history_block"])
+def test_settings_are_checked(setting: str) -> None:
+    with pytest.raises(EngineError, match=f"{setting}=0"):
+        CudaOptions(**{setting: 0})
+    with pytest.raises(EngineError, match="ordinal=-1"):
+        CudaOptions(ordinal=-1)

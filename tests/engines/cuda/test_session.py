@@ -1,0 +1,354 @@
+"""What a session costs on the GPU, and what it answers, on the fake CUDA runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmms_deploy.bundle import Bundle
+from mmms_deploy.bundle.contract import ModalitySpec
+from mmms_deploy.engines.cuda.memory import aligned
+from mmms_deploy.engines.cuda.options import CudaOptions
+from mmms_deploy.errors import CudaError, MMMSDeployWarning
+from mmms_deploy.session import LATER, Session
+from tests.standins.fake_cuda import Error, FakeCuda, Kind
+from tests.support.fake_engine import FakeGpu
+from tests.support.toy import write_toy
+
+SIZE = (50, 70)
+GREY = np.full((*SIZE, 3), 51, dtype=np.uint8)
+NETWORK = (64, 96)
+PLANE = 4 * NETWORK[0] * NETWORK[1]
+"""Bytes of a float32 map of the network's size."""
+
+
+def click_on(session: Session, count: int) -> None:
+    for number in range(count):
+        session.click(number % 70, 10)
+
+
+def annotated(session: Session) -> list[np.ndarray]:
+    """Clicks, undo, redo and a new branch; the answers."""
+    session.set_image(GREY)
+    answers = [session.click(x, y, x != 30).network_probability for x, y in ((10, 10), (60, 40), (30, 20), (31, 22))]
+    answers += [session.undo().network_probability for _ in range(3)]
+    answers.append(session.redo().network_probability)
+    answers.append(session.click(5, 45).network_probability)
+    session.set_image(GREY // 2)
+    answers.append(session.click(35, 25).network_probability)
+    return answers
+
+
+# --- what a click costs -----------------------------------------------------------------------------------------------
+
+
+def test_a_click_is_one_launch_and_one_wait(graphs: FakeGpu) -> None:
+    with Session(graphs.bundle, engine=graphs) as session:
+        session.set_image(GREY)
+        session.click(5, 5)
+        for number in range(10):
+            graphs.fake.reset()
+            session.click(10 + number, 10)
+            count = graphs.fake.count()
+            assert count["cudaGraphLaunch"] == 1
+            assert count["cudaStreamSynchronize"] == 1
+            assert not {name for name in count if "Malloc" in name or "Alloc" in name or "Free" in name}
+            # Beside the graph: the state, the answer and the mask of the click before move to slots.
+            assert count["cudaMemcpyAsync"] == 3
+            assert set(count) <= {"cudaSetDevice", "cudaMemcpyAsync", "cudaGraphLaunch", "cudaStreamSynchronize"}
+
+
+def test_a_click_moves_16_bytes_in_and_the_answer_out(engine: FakeGpu) -> None:
+    with Session(engine.bundle, engine=engine) as session:
+        session.set_image(GREY)
+        session.click(5, 5)
+        engine.fake.reset()
+        session.click(10, 10)
+        assert engine.fake.copied[Kind.cudaMemcpyHostToDevice] == 16
+        assert engine.fake.copied[Kind.cudaMemcpyDeviceToHost] == PLANE
+
+
+def test_without_a_graph_a_click_still_waits_and_allocates_once_and_never(engine: FakeGpu, paint: Bundle) -> None:
+    eager = FakeGpu(paint, options=CudaOptions(graph=False), fake=engine.fake)
+    with Session(paint, engine=eager) as session:
+        session.set_image(GREY)
+        session.click(5, 5)
+        engine.fake.reset()
+        session.click(10, 10)
+        count = engine.fake.count()
+        assert count["cudaGraphLaunch"] == 0
+        assert count["cudaStreamSynchronize"] == 1
+        assert count["cudaMalloc"] == 0
+    eager.close()
+
+
+def test_the_history_takes_memory_a_block_at_a_time(paint: Bundle) -> None:
+    engine = FakeGpu(paint, options=CudaOptions(history_block=4))
+    with Session(paint, engine=engine) as session:
+        session.set_image(GREY)
+        before = engine.memory().history
+        allocations = []
+        for number in range(20):
+            engine.fake.reset()
+            session.click(number, 10)
+            allocations.append(engine.fake.count()["cudaMalloc"])
+        assert sum(1 for number in allocations if number) <= 2 * 20 // 4
+        # Two maps and a probability a click.
+        assert engine.memory().history - before <= (20 + 4) * 3 * aligned(PLANE)
+        used = engine.memory().history
+        session.reset()
+        for number in range(20):
+            session.click(number, 30)
+        assert engine.memory().history == used, "slots are used again when their handles are gone"
+    engine.close()
+
+
+def test_without_a_history_a_thousand_clicks_allocate_nothing(graphs: FakeGpu) -> None:
+    with Session(graphs.bundle, engine=graphs, history_limit=0) as session:
+        session.set_image(GREY)
+        session.click(1, 1)
+        session.click(1, 1)
+        graphs.fake.reset()
+        for number in range(1000):
+            session.click(number % 70, number % 50)
+        assert graphs.fake.count()["cudaMalloc"] == 0
+
+
+def test_undo_and_redo_copy_and_run_nothing(graphs: FakeGpu) -> None:
+    with Session(graphs.bundle, engine=graphs) as session:
+        session.set_image(GREY)
+        for x in (10, 20, 30):
+            session.click(x, 10)
+        for step in (session.undo, session.undo, session.redo):
+            graphs.fake.reset()
+            step()
+            count = graphs.fake.count()
+            assert (count["cudaGraphLaunch"], count["cudaMemcpyAsync"], count["cudaStreamSynchronize"]) == (0, 1, 1)
+
+
+def test_a_click_after_undo_brings_the_state_back_on_the_gpu(graphs: FakeGpu) -> None:
+    with Session(graphs.bundle, engine=graphs) as session:
+        session.set_image(GREY)
+        for x in (10, 20, 30):
+            session.click(x, 10)
+        session.undo()
+        graphs.fake.reset()
+        session.click(40, 10)
+        assert graphs.fake.count()["cudaStreamSynchronize"] == 1
+        assert graphs.fake.copied[Kind.cudaMemcpyHostToDevice] == 16
+        # Maps (2) and probability (1): the undone ones are saved for nobody, the kept ones come back, and the graph
+        # links them; and the mask of the click before.
+        assert graphs.fake.copied[Kind.cudaMemcpyDeviceToDevice] <= 9 * PLANE + PLANE // 4
+
+
+def test_features_stay_where_the_image_stage_wrote_them(engine: FakeGpu) -> None:
+    with Session(engine.bundle, engine=engine) as session:
+        session.set_image(GREY)
+        seat = session._runner._seat  # type: ignore[attr-defined]
+        (home,) = (home for home in seat.stages["image"].outputs if home.spec.name == "f1")
+        assert home in seat.stages["click"].inputs
+        engine.fake.reset()
+        session.click(10, 10)
+        assert home.content is session._chain.value("f1")
+
+
+def test_an_image_goes_to_the_gpu_once_and_waits_once(engine: FakeGpu) -> None:
+    with Session(engine.bundle, engine=engine) as session:
+        engine.fake.reset()
+        session.set_image(GREY)
+        assert engine.fake.copied[Kind.cudaMemcpyHostToDevice] == 3 * PLANE
+        assert engine.fake.count()["cudaStreamSynchronize"] == 1
+
+
+# --- the same answers -------------------------------------------------------------------------------------------------
+
+
+def test_a_graph_answers_as_its_operations_one_by_one(paint: Bundle) -> None:
+    answers = {}
+    for graph in (True, False):
+        engine = FakeGpu(paint, options=CudaOptions(graph=graph))
+        with Session(paint, engine=engine) as session:
+            answers[graph] = annotated(session)
+        assert bool(engine.fake.count()["cudaGraphLaunch"]) is graph
+        engine.close()
+    np.testing.assert_array_equal(answers[True], answers[False])
+
+
+def test_answers_are_those_of_the_cpu(engine: FakeGpu, paint: Bundle) -> None:
+    with Session(paint, engine=engine) as session, Session(paint, engine="onnxruntime", threads=1) as other:
+        np.testing.assert_array_equal(annotated(session), annotated(other))
+
+
+def test_a_real_cell_at_full_size(cell448: Bundle) -> None:
+    """Its previous mask is thresholded inside."""
+    engine = FakeGpu(cell448)
+    with Session(cell448, engine=engine) as session, Session(cell448, engine="onnxruntime", threads=1) as other:
+        for one in (session, other):
+            one.set_image(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
+        for x, y in ((30, 20), (50, 40), (10, 50)):
+            a, b = session.click(x, y).network_probability, other.click(x, y).network_probability
+            np.testing.assert_array_equal(a, b)
+    engine.close()
+
+
+def test_two_sessions_interleaved(engine: FakeGpu, paint: Bundle) -> None:
+    def walk(session: Session, seed: int) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        session.set_image(np.full((*SIZE, 3), rng.integers(0, 120), dtype=np.uint8))
+        for x, y, kind in rng.uniform((0, 0, 0), (69, 49, 1), (30, 3)):
+            if kind > 0.8 and session.can_undo:
+                yield session.undo().network_probability
+            elif kind > 0.7 and session.can_redo:
+                yield session.redo().network_probability
+            else:
+                yield session.click(x, y, kind > 0.2).network_probability
+
+    alone = []
+    for seed in range(2):
+        with Session(paint, engine=engine) as session:
+            alone.append(list(walk(session, seed)))
+    with Session(paint, engine=engine) as first, Session(paint, engine=engine) as second:
+        together = list(zip(walk(first, 0), walk(second, 1), strict=True))
+    np.testing.assert_array_equal(alone, list(zip(*together, strict=True)))
+
+
+def test_sessions_in_threads(engine: FakeGpu, paint: Bundle) -> None:
+    def annotate(seed: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        with Session(paint, engine=engine) as session:
+            session.set_image(np.full((*SIZE, 3), 10 * seed, dtype=np.uint8))
+            return [session.click(x, y).network_probability for x, y in rng.uniform(0, 49, (10, 2))]
+
+    alone = [annotate(seed) for seed in range(6)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(annotate, range(6)))
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_a_session_may_wander_between_threads(engine: FakeGpu, paint: Bundle) -> None:
+    with Session(paint, engine=engine) as session, Session(paint, engine="onnxruntime", threads=1) as other:
+        for one in (session, other):
+            one.set_image(GREY)
+        for x in range(6):
+            with ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(session.click, 10 * x, 10).result()
+            np.testing.assert_array_equal(answer.network_probability, other.click(10 * x, 10).network_probability)
+
+
+def test_late_modalities_and_bypass(tmp_path: Path) -> None:
+    modalities = (ModalitySpec(name="depth", scale=0.01, optional=True),)
+    bundle = write_toy(tmp_path / "late", modalities=modalities)
+    engine = FakeGpu(bundle)
+    depth = np.full(SIZE, 20, dtype=np.uint16)
+
+    def walk(session: Session) -> list[np.ndarray]:
+        session.set_image(GREY)
+        answers = [session.click(10, 10).network_probability, session.click(60, 40).network_probability]
+        session.set_modalities(depth=depth)
+        answers += [session.result.network_probability, session.undo().network_probability]
+        session.set_modalities(depth=None)
+        answers += [session.result.network_probability, session.redo().network_probability]
+        session.set_image(GREY, depth=LATER)
+        session.set_modalities(depth=depth)
+        return [*answers, session.click(20, 20).network_probability]
+
+    with Session(bundle, engine=engine) as session, Session(bundle, engine="onnxruntime", threads=1) as other:
+        np.testing.assert_array_equal(walk(session), walk(other))
+    engine.close()
+    assert not engine.fake.leaked
+
+
+def test_a_value_that_is_left_in_another_home_is_saved_when_that_is_needed(tmp_path: Path) -> None:
+    """As with a bypassed stage: what reads the feature in its place holds the last copy."""
+    bundle = write_toy(tmp_path / "late", modalities=(ModalitySpec(name="depth", optional=True),))
+    engine = FakeGpu(bundle)
+    runner = engine.open()
+    click = {spec.name: spec for spec in engine.graphs["click"].inputs}
+    (rgb,) = engine.graphs["image"].inputs
+    kept = []
+    for brightness in (0.25, 0.5, 0.75):
+        feature = runner.run("image", {"rgb": runner.upload(rgb, np.full(rgb.shape, brightness))})["f1"]
+        given = {name: runner.zeros(click[name]) for name in ("maps", "prev", "click")}
+        runner.run("click", {**given, "fused": feature})
+        kept.append((feature, brightness))
+    for feature, brightness in kept:
+        np.testing.assert_allclose(runner.download(feature), brightness, atol=1e-6)
+    del kept, feature
+    runner.close()
+    engine.close()
+    assert not engine.fake.leaked
+
+
+# --- the graph --------------------------------------------------------------------------------------------------------
+
+
+def test_the_graph_is_recorded_after_one_run_and_before_the_first_click(graphs: FakeGpu) -> None:
+    with Session(graphs.bundle, engine=graphs) as session:
+        calls = graphs.fake.calls
+        start = calls.index("cudaStreamBeginCapture")
+        assert calls[start - 1] == "cudaStreamSynchronize", "the warm-up is over before the recording"
+        order = ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphUpload"]
+        assert [name for name in calls if name in order] == order
+        graphs.fake.reset()
+        session.set_image(GREY)
+        session.click(1, 1)
+        assert "cudaStreamBeginCapture" not in graphs.fake.count()
+
+
+def test_addresses_never_change(graphs: FakeGpu) -> None:
+    with Session(graphs.bundle, engine=graphs) as session:
+        seat = session._runner._seat  # type: ignore[attr-defined]
+        bound = dict(seat.stages["click"]._executor.bound)
+        annotated(session)
+        assert seat.stages["click"]._executor.bound == bound
+        assert seat.stages["image"]._executor.bound["f1"] == bound["f1"]
+
+
+def test_new_addresses_are_bound_and_recorded_again(graphs: FakeGpu) -> None:
+    with Session(graphs.bundle, engine=graphs) as session:
+        session.set_image(GREY)
+        session.click(10, 10)
+        seat = session._runner._seat  # type: ignore[attr-defined]
+        home = seat.homes["mask"]
+        spare = seat.slots.take(home.spec.nbytes)
+        home.address = spare.address
+        graphs.fake.reset()
+        session.click(20, 20)
+        assert graphs.fake.count()["cudaGraphLaunch"] == 0
+        assert graphs.fake.count()["cudaStreamBeginCapture"] == 1
+        graphs.fake.reset()
+        result = session.click(30, 30)
+        assert graphs.fake.count()["cudaGraphLaunch"] == 1
+        mask = session._runner.download(session._chain.value("mask"))[0, 0]
+        np.testing.assert_array_equal(mask > 0, result.network_probability > 0.5)
+
+
+def test_a_click_that_cannot_be_recorded_is_said_aloud_and_works(paint: Bundle) -> None:
+    for call in ("cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphUpload"):
+        fake = FakeCuda()
+        engine = FakeGpu(paint, fake=fake)
+        fake.fail_always[call] = Error.cudaErrorUnknown
+        with pytest.warns(MMMSDeployWarning, match=f"not as one CUDA graph: {call} failed"):
+            session = Session(paint, engine=engine)
+        with session, Session(paint, engine="onnxruntime", threads=1) as other:
+            np.testing.assert_array_equal(annotated(session), annotated(other))
+        engine.close()
+        assert not fake.leaked
+
+
+def test_a_click_that_cannot_be_recorded_is_refused_when_strict(paint: Bundle) -> None:
+    fake = FakeCuda()
+    engine = FakeGpu(paint, fake=fake, options=CudaOptions(strict=True))
+    fake.fail_always["cudaGraphInstantiate"] = Error.cudaErrorUnknown
+    with pytest.raises(CudaError, match="cudaGraphInstantiate failed with cudaErrorUnknown"):
+        Session(paint, engine=engine)
+    fake.fail_always.clear()
+    with Session(paint, engine=engine) as session:
+        session.set_image(GREY)
+        session.click(1, 1)
+    engine.close()
+    assert not fake.leaked

@@ -1,0 +1,117 @@
+"""The real CUDA provider of ONNX Runtime with our graphs and settings, on hollow libraries of CUDA; needs no GPU.
+
+What it showed first: that every release puts arithmetic of shapes on the CPU when it expands GroupNormalization, and
+that releases before 1.25 put nodes of opset 19 and 21 there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmms_deploy.bundle import Bundle
+from tests.standins import hollow_cuda
+from tests.support.paths import ROOT
+
+pytestmark = [
+    pytest.mark.wheel,
+    pytest.mark.skipif(not hollow_cuda.can_build(), reason=f"needs {', '.join(hollow_cuda.TOOLS)}"),
+]
+
+OLD, NEW = "1.25.1", "1.31.1"
+SCRIPT = """
+import sys
+import onnxruntime
+onnxruntime.set_default_logger_severity(4)
+from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines.cuda.runtime import Cuda
+from mmms_deploy.engines.cuda.options import CudaOptions
+from mmms_deploy.engines.onnxruntime.binding import CUDA
+from mmms_deploy.engines.onnxruntime.cuda import OnnxRuntimeOnStream
+from mmms_deploy.session import Session
+from tests.standins.fake_cuda import FakeCuda
+import numpy as np
+
+def mark(name):
+    import os
+    open(os.environ["HOLLOW_TRACE"], "a").write(f"# {name}\\n")
+
+bundle, fake = Bundle(sys.argv[1]), FakeCuda()
+engine = OnnxRuntimeOnStream(onnxruntime, CUDA, Cuda(fake), bundle, Precision.FP32, "", CudaOptions())
+print(engine.info.evidence)
+if len(sys.argv) > 2:
+    mark("open")
+    with Session(bundle, engine=engine) as session:
+        for name in ("image", "click", "click", "image", "end"):
+            mark(name)
+            if name == "image":
+                session.set_image(np.zeros((50, 70, 3), dtype=np.uint8))
+            elif name == "click":
+                session.click(1, 1)
+engine.close()
+assert not fake.leaked, fake.leaked
+"""
+
+
+@pytest.fixture(scope="module", params=(OLD, NEW))
+def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A release, and the folder that it is installed in, with hollow libraries beside it."""
+    folder = tmp_path_factory.mktemp("onnxruntime")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--no-cache-dir", "--target"]
+    subprocess.run([*pip, str(folder / "site"), f"onnxruntime-gpu=={request.param}"], check=True)
+    hollow_cuda.build(
+        folder / "site" / "onnxruntime" / "capi" / "libonnxruntime_providers_cuda.so", folder / "libraries"
+    )
+    return request.param, folder
+
+
+def run(release: tuple[str, Path], *arguments: str | Path, **environment: str) -> tuple[str, list[str]]:
+    """Return what it prints, and the calls of CUDA."""
+    _, folder = release
+    trace = folder / "trace"
+    trace.write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(folder / "site"), str(ROOT))),
+            "LD_LIBRARY_PATH": str(folder / "libraries"),
+            "HOLLOW_TRACE": str(trace),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr, trace.read_text().splitlines()
+
+
+def test_every_node_of_a_network_is_on_the_gpu(release: tuple[str, Path], cell448: Bundle) -> None:
+    said, _ = run(release, cell448.path)
+    assert "nodes on CUDAExecutionProvider (the other" in said, "GroupNormalization's shapes"
+
+
+def test_a_click_is_one_launch(release: tuple[str, Path], paint: Bundle) -> None:
+    said, calls = run(release, paint.path, "click")
+    assert "29 of 29 nodes on CUDAExecutionProvider" in said
+    marks = [number for number, call in enumerate(calls) if call.startswith("# ")]
+    parts = [calls[start + 1 : end] for start, end in itertools.pairwise(marks)]
+    opening, *rest = parts
+    assert opening.count("cudaStreamBeginCapture") == 2
+    for part in rest:
+        # Up to 1.26 it waits for what it launched, whatever its run was told.
+        assert part == ["cudaGraphLaunch"] + (["cudaStreamSynchronize"] if release[0] == OLD else [])
+    assert not [call for call in calls if call.startswith(("cudaMalloc", "cudaFree")) and "capturing" in call]
+
+
+def test_what_cannot_be_recorded_runs_all_the_same(release: tuple[str, Path], paint: Bundle) -> None:
+    said, calls = run(release, paint.path, "click", HOLLOW_NO_CAPTURE="1")
+    assert "stage 'click' runs as a sequence of operations" in said
+    assert "stage 'image' runs as a sequence of operations" in said
+    assert "cudaGraphLaunch" not in calls

@@ -1,0 +1,89 @@
+"""The documents are tested like code: links resolve, commands exist, examples run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmms_deploy.bundle import Bundle
+from mmms_deploy.bundle.contract import ModalitySpec
+from mmms_deploy.session.features import save_features
+from tests.support.paths import ROOT
+from tests.support.toy import write_toy
+
+DOCUMENTS = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not any(part.startswith(".") or part in {"runs", "build", "dist"} for part in path.relative_to(ROOT).parts)
+)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_resolve(path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_exist(path) -> None:
+    text = path.read_text()
+    assert set(re.findall(r"\bmmms-(?!deploy)[a-z]+\b", text)) <= set(PROJECT["scripts"])
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"`make ([a-z-]+)`", text)) | set(re.findall(r"^make ([a-z-]+)$", text, re.M)) <= set(targets)
+
+
+def test_installs_name_extras_that_exist() -> None:
+    extras = set(PROJECT["optional-dependencies"])
+    for path in DOCUMENTS:
+        for named in re.findall(r"mmms-deploy\[([a-z0-9,]+)\]", path.read_text()):
+            assert set(named.split(",")) <= extras
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/session.md", "docs/engines.md", "docs/evaluation.md"])
+def test_python_examples_run(name, paint: Bundle, tmp_path) -> None:
+    examples = blocks(ROOT / name, "python")
+    assert examples
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "demo").symlink_to(paint.path)
+    write_toy(tmp_path / "bundles" / "rgbd", modalities=(ModalitySpec(name="depth", scale=0.001),))
+    write_toy(tmp_path / "bundles" / "provider", black_box=True)
+    save_features(tmp_path / "features.npz", {"f1": np.zeros((1, 1, 1, 1), np.float32)}, (480, 640))
+    Image.fromarray(np.zeros((480, 640, 3), np.uint8)).save(tmp_path / "photo.jpg")
+    for depth in ("depth.png", "better.png"):
+        Image.fromarray(np.ones((480, 640), np.uint16)).save(tmp_path / depth)
+    for example in examples:
+        done = subprocess.run(
+            [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_toml_example_is_a_description() -> None:
+    from mmms_deploy.models.checkpoint import parse_description
+
+    (example,) = blocks(ROOT / "docs/checkpoints.md", "toml")
+    config = parse_description(tomllib.loads(example), "docs")
+    assert config.modalities[0].std == (2.0,)
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["export", "engines"])
+def test_the_two_halves_are_links_at_the_top(name) -> None:
+    link = ROOT / name
+    assert link.is_symlink()
+    assert link.readlink() == Path("mmms_deploy") / name

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmms_deploy import Click
+from mmms_deploy.session.overlay import NEGATIVE, POSITIVE, draw_overlay
+
+GREY = np.full((240, 360, 3), 128, dtype=np.uint8)
+
+
+def square() -> np.ndarray:
+    mask = np.zeros(GREY.shape[:2], dtype=bool)
+    mask[60:180, 100:260] = True
+    return mask
+
+
+def test_nothing_to_draw_changes_nothing() -> None:
+    picture = draw_overlay(GREY, np.zeros(GREY.shape[:2], dtype=bool))
+    np.testing.assert_array_equal(np.asarray(picture), GREY)
+
+
+def test_tint_and_outline() -> None:
+    picture = np.asarray(draw_overlay(GREY, square())).astype(int)
+    assert picture.shape == GREY.shape
+    inside, outside = picture[120, 180], picture[20, 20]
+    assert inside[2] > inside[0] + 40, "the mask is tinted blue"
+    np.testing.assert_array_equal(outside, [128] * 3)
+    assert np.abs(picture[120, 100] - inside).sum() > 60, "the outline stands out from the tint"
+
+
+@pytest.mark.parametrize(("positive", "colour"), [(True, POSITIVE), (False, NEGATIVE)])
+def test_markers_are_where_the_clicks_are(positive: bool, colour: tuple[int, int, int]) -> None:
+    picture = np.asarray(draw_overlay(GREY, np.zeros(GREY.shape[:2], dtype=bool), [Click(200, 50, positive)]))
+    rows, columns = np.nonzero((np.abs(picture.astype(int) - colour) < 12).all(axis=2))
+    assert abs(rows.mean() - 50) < 1.5
+    assert abs(columns.mean() - 200) < 1.5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 900), (700, 2), (97, 61)], ids=str)
+def test_any_size_with_clicks_at_the_rim(size: tuple[int, int]) -> None:
+    image = np.zeros((*size, 3), dtype=np.uint8)
+    clicks = [Click(-0.5, -0.5), Click(size[1] - 0.51, size[0] - 0.51, False)] * 60
+    assert draw_overlay(image, np.ones(size, dtype=bool), clicks).size == (size[1], size[0])
+
+
+def test_inputs_stay_as_they_are() -> None:
+    mask = square()
+    mask.setflags(write=False)
+    image = GREY.copy()
+    image.setflags(write=False)
+    draw_overlay(image, mask, [Click(5, 5)])
+    np.testing.assert_array_equal(image, GREY)

@@ -1,0 +1,113 @@
+"""The CUDA engine as it is, on the fake CUDA runtime and ONNX Runtime's CPU provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines.cuda.engine import CudaEngine
+from mmms_deploy.engines.cuda.options import CudaOptions
+from mmms_deploy.engines.cuda.runtime import Cuda
+from mmms_deploy.engines.protocol import EngineInfo
+from mmms_deploy.engines.registry import Backend
+from tests.standins.fake_cuda import FakeCuda, FakeProgram
+
+
+def _session(bundle: Bundle, file: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(bundle.file(file), sess_options=options, providers=["CPUExecutionProvider"])
+
+
+class FakeGpu(CudaEngine):
+    """An engine whose GPU is this process's memory.
+
+    Args:
+        fake: The CUDA runtime; None for a new one.
+        options: Settings.
+        shared: Whether the library executes on one stream for all sessions and remembers addresses, as ONNX Runtime
+            does, instead of taking any, as TensorRT does.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision = Precision.FP32,
+        threads: int | None = None,
+        reason: str = "",
+        *,
+        fake: FakeCuda | None = None,
+        options: CudaOptions | None = None,
+        shared: bool = False,
+    ) -> None:
+        self.fake = FakeCuda() if fake is None else fake
+        cuda = Cuda(self.fake)
+        graphs = {stage.name: stage.graphs[precision] for stage in bundle.manifest.stages}
+        self.programs = {
+            name: FakeProgram(self.fake, _session(bundle, graph.file), graph, scratch=0 if shared else 4096)
+            for name, graph in graphs.items()
+        }
+        super().__init__(
+            bundle=bundle,
+            graphs=graphs,
+            programs=self.programs,
+            info=EngineInfo(
+                name="fake-shared" if shared else "fake",
+                device="cpu",
+                precision=precision,
+                library="Fake",
+                version="1",
+                threads=threads or 1,
+                providers=("Fake",),
+                evidence="a fake",
+                reason=reason,
+            ),
+            cuda=cuda,
+            options=CudaOptions() if options is None else options,
+            stream=cuda.create_stream() if shared else None,
+            keep_seats=shared,
+            record=not shared,
+        )
+
+
+@contextmanager
+def tidy(bundle: Bundle, *, shared: bool = False) -> Iterator[FakeGpu]:
+    """An engine that has to leave nothing behind."""
+    engine = FakeGpu(bundle, shared=shared)
+    yield engine
+    engine.close()
+    assert not engine.fake.leaked
+
+
+def shared(*args: Any, **kwargs: Any) -> FakeGpu:
+    return FakeGpu(*args, shared=True, **kwargs)
+
+
+BACKENDS = tuple(
+    Backend(
+        name=name,
+        device="cpu",
+        computes=MappingProxyType({Precision.FP32: Precision.FP32}),
+        installed=lambda: ("fake", "1"),
+        module=__name__,
+        factory=factory,
+    )
+    for name, factory in (("fake", "FakeGpu"), ("fake-shared", "shared"))
+)
+"""For the engines' registry, to run what runs on every engine."""
+
+
+def on_gpu(*args: Any, **kwargs: Any) -> FakeGpu:
+    engine = FakeGpu(*args, **kwargs)
+    engine._info = replace(engine.info, device="cuda", threads=None)
+    return engine
+
+
+GPU_BACKENDS = (replace(BACKENDS[0], device="cuda", factory="on_gpu"),)
+"""The same as what it stands for."""
