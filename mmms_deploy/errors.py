@@ -5,6 +5,15 @@ Every message has three parts: what was given, what was expected, and what to do
 
 from __future__ import annotations
 
+from enum import StrEnum
+
+
+class Door(StrEnum):
+    """Where a user came in, and so in which words an error says what to do."""
+
+    PYTHON = "python"
+    COMMAND_LINE = "command line"
+
 
 class MMMSDeployError(Exception):
     """Base of all errors raised by mmms-deploy.
@@ -12,19 +21,25 @@ class MMMSDeployError(Exception):
     Args:
         given: What happened or was given, as a sentence.
         expected: What would have been right.
-        fix: What to do next.
+        fix: What to do next, for a caller in Python, e.g. ``pass device="auto"``.
+        command_fix: The same for a user of the command line, e.g. ``pass --device auto``; None where ``fix`` is right
+            for both.
     """
 
-    def __init__(self, given: str, *, expected: str | None = None, fix: str | None = None) -> None:
+    def __init__(
+        self, given: str, *, expected: str | None = None, fix: str | None = None, command_fix: str | None = None
+    ) -> None:
         self.given = given
         self.expected = expected
         self.fix = fix
-        parts = [given]
-        if expected:
-            parts.append(f"expected: {expected}")
-        if fix:
-            parts.append(f"to fix: {fix}")
-        super().__init__("\n  ".join(parts))
+        self.command_fix = fix if command_fix is None else command_fix
+        super().__init__(self.message(Door.PYTHON))
+
+    def message(self, door: Door) -> str:
+        """Return the whole message in the words of a door."""
+        fix = self.fix if door is Door.PYTHON else self.command_fix
+        parts = (self.given, self.expected and f"expected: {self.expected}", fix and f"to fix: {fix}")
+        return "\n  ".join(part for part in parts if part)
 
 
 class MMMSDeployWarning(UserWarning):

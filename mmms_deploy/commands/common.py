@@ -19,7 +19,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
+from mmms_deploy.errors import Door, MMMSDeployError, MMMSDeployWarning
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -56,7 +56,7 @@ def user_errors(function: Callable[P, R]) -> Callable[P, R]:
             with _spoken_warnings(), _unwound_when_terminated():
                 return function(*args, **kwargs)
         except MMMSDeployError as error:
-            say("error", str(error))
+            say("error", error.message(Door.COMMAND_LINE))
             sys.exit(EXIT_ERROR)
         except KeyboardInterrupt:
             say("error", "interrupted")

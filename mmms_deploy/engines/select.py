@@ -18,12 +18,13 @@ from mmms_deploy.engines.cuda.devices import split_device
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.registry import BACKENDS, DEVICES, Backend, Candidate, backends, candidates, why_not_cuda
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError, MMMSDeployWarning
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.tensorrt.build import OnPhase
 
-__all__ = ["BACKENDS", "DEVICES", "Backend", "Choice", "check_shared", "choose", "open_engine"]
+__all__ = ["BACKENDS", "DEVICES", "Backend", "Choice", "check_shared", "choose", "open_engine", "open_request"]
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,19 @@ def open_engine(
             continue
         return _spoken(opened, candidate, bundle, choice, refused, threads, strict=strict)
     raise refused[0][1]
+
+
+def open_request(bundle: Bundle, request: EngineRequest, on_progress: OnPhase | None = None) -> Engine:
+    """Do what :func:`open_engine` does, for a request."""
+    return open_engine(
+        bundle,
+        device=request.device,
+        engine=request.engine,
+        precision=request.precision,
+        threads=request.threads,
+        strict=request.strict,
+        on_progress=on_progress,
+    )
 
 
 def _spoken(
