@@ -22,7 +22,8 @@ from rich.console import Console
 from mmms_deploy.bench.machine import describe_machine
 from mmms_deploy.bench.text import machine_lines
 from mmms_deploy.bundle import Bundle
-from mmms_deploy.engines.registry import candidates
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.engines.select import candidates
 from mmms_deploy.reporting.files import write_text
 
 HERE = Path(__file__).parent
@@ -91,7 +92,7 @@ def command(name: str, *arguments: object) -> None:
 def runs(bundles: dict[str, Path]) -> Iterator[Run]:
     """Every engine and precision that executes the bundles here."""
     for data in DATA:
-        for found in candidates(Bundle(bundles[data.ckpt], verify=False), "cpu"):
+        for found in candidates(Bundle(bundles[data.ckpt], verify=False), EngineRequest(device="cpu")):
             yield Run(data, found.backend.name, found.precision.value)
 
 

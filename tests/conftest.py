@@ -8,7 +8,7 @@ import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.bundle.contract import ModalitySpec
-from mmms_deploy.engines import registry
+from mmms_deploy.engines import registry, select
 from mmms_deploy.engines.cache import VARIABLE
 from mmms_deploy.engines.verdicts import Verdict
 from tests.support import fake_engine
@@ -80,7 +80,7 @@ def every_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
             threads=1,
         )
 
-    monkeypatch.setattr(registry, "read_verdict", read_verdict)
+    monkeypatch.setattr(select, "read_verdict", read_verdict)
     name, precision = request.param
     return name, precision
 

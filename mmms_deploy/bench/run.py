@@ -49,6 +49,7 @@ from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.cuda.devices import require_gpu, split_device
 from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.protocol import Engine, EngineInfo
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import choose, open_engine
 from mmms_deploy.engines.tensorrt.build import OnPhase, Phase
 from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployError
@@ -183,13 +184,8 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
 
 def _vram(bundle: Bundle, settings: Settings) -> Vram | None:
     """Look at the GPU's memory before anything is on it, when a GPU is what will be taken."""
-    choice = choose(
-        bundle,
-        device=settings.device,
-        engine=settings.engine,
-        precision=settings.precision,
-        strict=settings.strict,
-    )
+    request = EngineRequest(settings.device, settings.engine, settings.precision, strict=settings.strict)
+    choice = choose(bundle, request)
     if choice.order[0].backend.device != "cuda":
         return None
     try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmms_deploy.bench.compare import Comparison
     from mmms_deploy.bench.report import Report
     from mmms_deploy.bench.run import OnProgress, Settings
+    from mmms_deploy.engines.request import EngineRequest
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -98,11 +99,7 @@ def main(
     old_file: Path | None,
     threshold: float,
     anyway: bool,
-    device: str,
-    engine: str | None,
-    precision: str | None,
-    threads: int | None,
-    strict: bool,
+    request: EngineRequest,
 ) -> None:
     """Measure what BUNDLE costs on this machine: start, images, clicks, throughput, memory, share of the peak.
 
@@ -120,11 +117,11 @@ def main(
     from mmms_deploy.reporting.files import write_text
 
     settings = Settings(
-        device=device,
-        engine=engine,
-        precision=precision,
-        threads=threads,
-        strict=strict,
+        device=request.device,
+        engine=request.engine,
+        precision=request.precision,
+        threads=request.threads,
+        strict=request.strict,
         clicks=clicks,
         images=images,
         image_size=image_size,

@@ -12,7 +12,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from mmms_deploy.commands.common import console, err_console, opening, user_errors, warn
+from mmms_deploy.commands.common import console, err_console, progress_bars, user_errors, warn
 
 if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle, Precision
@@ -144,7 +144,7 @@ def build(
     from mmms_deploy.engines.tensorrt.plans import plans
 
     made: dict[Precision, dict[str, StagePlan]] = {}
-    with opening("fetching plans") as on_phase:
+    with progress_bars("fetching plans") as on_phase:
         for precision in precisions:
             made[precision] = plans(
                 bundle,

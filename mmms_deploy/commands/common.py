@@ -22,10 +22,10 @@ from rich.markup import escape
 from mmms_deploy.errors import Door, MMMSDeployError, MMMSDeployWarning
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress as Display
 
     from mmms_deploy.engines.protocol import EngineInfo
-    from mmms_deploy.engines.tensorrt.build import OnPhase, Phase
+    from mmms_deploy.progress import OnProgress, Progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,7 +53,7 @@ def user_errors(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with _spoken_warnings(), _unwound_when_terminated():
+            with _printed_warnings(), _exit_when_terminated():
                 return function(*args, **kwargs)
         except MMMSDeployError as error:
             say("error", error.message(Door.COMMAND_LINE))
@@ -66,7 +66,7 @@ def user_errors(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextmanager
-def _unwound_when_terminated() -> Iterator[None]:
+def _exit_when_terminated() -> Iterator[None]:
     """Turn SIGTERM into an exit that runs every clean-up; Python's own answer to it runs none."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets no other thread handle signals
@@ -100,43 +100,44 @@ def print_engine(info: EngineInfo) -> None:
 
 
 @contextmanager
-def opening(what: str) -> Iterator[OnPhase]:
-    """Show that something is opened, and the phases of what is compiled for it.
+def progress_bars(what: str) -> Iterator[OnProgress]:
+    """Show on stderr that something is done, and a bar for every task that reports how far it is.
 
     Args:
-        what: What is done, such as ``opening the bundle``.
+        what: What is done while no task reports, such as ``opening the bundle``.
 
     Yields:
-        What ``on_progress`` of a ``Session`` takes.
+        What receives the tasks' steps: the ``on_progress`` of whatever works.
     """
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Display
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err_console, transient=True) as progress:
-        progress.add_task(what, total=None)
-        yield show_phases(progress)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Display(*columns, TimeElapsedColumn(), console=err_console, transient=True) as display:
+        display.add_task(what, total=None)
+        yield bars_of(display)
 
 
-def show_phases(progress: Progress) -> OnPhase:
-    """Return what shows the phases of a build as bars of a display, nested as the library nests them."""
-    tasks: dict[tuple[str, str], Any] = {}
+def bars_of(display: Display) -> OnProgress:
+    """Return what shows tasks as bars of a display, nested as they are; a bar goes when its task is over."""
+    bars: dict[tuple[str, int], Any] = {}
 
-    def show(phase: Phase) -> None:
-        key = phase.stage, phase.name
-        if phase.finished:
-            if key in tasks:
-                progress.remove_task(tasks.pop(key))
+    def show(step: Progress) -> None:
+        key = step.task, step.depth
+        if step.finished:
+            if key in bars:
+                display.remove_task(bars.pop(key))
             return
-        if key not in tasks:
-            tasks[key] = progress.add_task(f"{'  ' * phase.depth}{escape(phase.stage)}: {escape(phase.name)}")
-        progress.update(tasks[key], completed=phase.done, total=max(1, phase.total))
+        if key not in bars:
+            bars[key] = display.add_task(f"{'  ' * step.depth}{escape(step.task)}")
+        display.update(bars[key], completed=step.done, total=None if step.total is None else max(1, step.total))
 
     return show
 
 
 @contextmanager
-def _spoken_warnings() -> Iterator[None]:
-    """Print what is warned of, each message once: every session of a command may meet the same."""
+def _printed_warnings() -> Iterator[None]:
+    """Print every warning once: several sessions of one command may raise the same."""
     said: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", MMMSDeployWarning)
@@ -162,35 +163,47 @@ def _spoken_warnings() -> Iterator[None]:
 
 
 def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--device``, ``--engine``, ``--precision``, ``--threads`` and ``--strict``, as ``Session`` takes them."""
-    for option in reversed(
-        (
-            click.option(
-                "--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:1 for the second GPU."
-            ),
-            click.option(
-                "--engine",
-                default=None,
-                help="tensorrt, onnxruntime-cuda, openvino or onnxruntime."
-                "  [default: the fastest that passed mmms-verify --all-engines]",
-            ),
-            click.option(
-                "--precision",
-                default=None,
-                help="fp32, fp16 or bf16.  [default: fp32, or a faster one that passed mmms-verify --all-engines]",
-            ),
-            click.option(
-                "--threads",
-                type=click.IntRange(min=1),
-                default=None,
-                help="CPU threads.  [default: the physical cores this process may use]",
-            ),
-            click.option(
-                "--strict",
-                is_flag=True,
-                help="Refuse what was not asked for instead of warning; fp32 when nothing was.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+    """Add ``--device``, ``--engine``, ``--precision``, ``--threads`` and ``--strict``.
+
+    The command receives them as one argument ``request``, an :class:`~mmms_deploy.engines.request.EngineRequest`.
+    """
+
+    @wraps(function)
+    def with_request(*args: Any, **kwargs: Any) -> Any:
+        from mmms_deploy.engines.request import EngineRequest
+
+        names = ("device", "engine", "precision", "threads", "strict")
+        return function(*args, request=EngineRequest(**{name: kwargs.pop(name) for name in names}), **kwargs)
+
+    options = (
+        click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:1 for the second GPU."
+        ),
+        click.option(
+            "--engine",
+            default=None,
+            help="tensorrt, onnxruntime-cuda, openvino or onnxruntime."
+            "  [default: the fastest that passed mmms-verify --all-engines]",
+        ),
+        click.option(
+            "--precision",
+            default=None,
+            help="fp32, fp16 or bf16.  [default: fp32, or a faster one that passed mmms-verify --all-engines]",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            default=None,
+            help="CPU threads.  [default: the physical cores this process may use]",
+        ),
+        click.option(
+            "--strict",
+            is_flag=True,
+            help="Refuse another engine, precision or number of threads than requested instead of warning; take fp32"
+            " when no precision is requested.",
+        ),
+    )
+    decorated: Callable[..., Any] = with_request
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated

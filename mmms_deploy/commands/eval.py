@@ -16,6 +16,7 @@ from mmms_deploy.commands.eval_open import open_sides
 from mmms_deploy.commands.eval_report import write_replay, write_report
 
 if TYPE_CHECKING:
+    from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.evaluation.results import SceneResult
     from mmms_deploy.evaluation.settings import Settings
 
@@ -167,11 +168,7 @@ def main(
     worst: int,
     parquet: bool,
     replay: tuple[Path, str] | None,
-    device: str,
-    engine: str | None,
-    precision: str | None,
-    threads: int | None,
-    strict: bool,
+    request: EngineRequest,
 ) -> None:
     """Measure how many simulated clicks BUNDLE needs on data sets, and write a report.
 
@@ -207,9 +204,9 @@ def main(
     arguments = [parse_dataset_argument(text) for text in datasets]
     with err_console.status("listing the data sets"):
         opened = [(str(argument), argument.open()) for argument in arguments]
-    first = {"device": device, "engine": engine, "precision": precision}
+    first = {"device": request.device, "engine": request.engine, "precision": request.precision}
     other = {"device": against_device, "engine": against_engine, "precision": against_precision}
-    common = {"threads": threads, "strict": strict}
+    common = {"threads": request.threads, "strict": request.strict}
     with ExitStack() as stack:
         sides = open_sides(stack, bundle, against, first | common, other | common, flip, threshold, without)
         entries = [sides.entry(argument, dataset, without) for argument, dataset in opened]

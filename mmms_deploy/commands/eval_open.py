@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from mmms_deploy.commands.common import opening, warn
+from mmms_deploy.commands.common import progress_bars, warn
 
 if TYPE_CHECKING:
     from mmms_deploy.evaluation.run import Contestant, Entry
@@ -85,14 +85,14 @@ def open_contestant(
     options = {"flip": "" if flip else None, "threshold": None if threshold is None else f"{threshold:g}"}
     options["without"] = ", ".join(without) or None
     if source.startswith(TORCH):
-        with opening(f"opening {escape(source)}"):
+        with progress_bars(f"opening {escape(source)}"):
             return _open_torch(source, options)
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.evaluation.bundles import BundleSource
     from mmms_deploy.evaluation.results import PredictorFacts
     from mmms_deploy.evaluation.run import Contestant
 
-    with opening(f"opening {escape(source)}") as on_progress:
+    with progress_bars(f"opening {escape(source)}") as on_progress:
         told = {**engine, "on_progress": on_progress}
         opened = BundleSource(Bundle(source), told, flip=flip, threshold=threshold)
     stack.callback(opened.close)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
 
-from mmms_deploy.commands.common import console, engine_options, err_console, opening, print_engine, user_errors, warn
+from mmms_deploy.commands.common import (
+    console,
+    engine_options,
+    err_console,
+    print_engine,
+    progress_bars,
+    user_errors,
+    warn,
+)
 from mmms_deploy.commands.output import check_output, write_atomically
 
 if TYPE_CHECKING:
+    from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.session import Session
     from mmms_deploy.session.result import ClickResult, ImageTimings
 
@@ -98,11 +108,7 @@ def main(
     out: Path | None,
     overlay: Path | None,
     overwrite: bool,
-    device: str,
-    engine: str | None,
-    precision: str | None,
-    threads: int | None,
-    strict: bool,
+    request: EngineRequest,
 ) -> None:
     """Segment one object in IMAGE by clicks, with the network in BUNDLE.
 
@@ -115,22 +121,17 @@ def main(
         if path is not None:
             check_output(path, overwrite=overwrite)
 
+    from mmms_deploy.bundle import Bundle
+    from mmms_deploy.engines.select import open_request
     from mmms_deploy.imaging.io import load_rgb
     from mmms_deploy.session import Session
 
-    with opening("opening the bundle") as on_progress:
-        pixels = load_rgb(image)
-        session = Session(
-            bundle,
-            device=device,
-            engine=engine,
-            precision=precision,
-            threads=threads,
-            strict=strict,
-            history_limit=0,
-            on_progress=on_progress,
-        )
-    with session:
+    with ExitStack() as resources:
+        with progress_bars("opening the bundle") as on_progress:
+            pixels = load_rgb(image)
+            opened = Bundle(bundle)
+            engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
+            session = resources.enter_context(Session(opened, engine=engine, history_limit=0))
         if not session.bundle.manifest.trained:
             warn(f"the weights of {bundle} are random, so its masks mean nothing")
         with err_console.status("running the image stages"):

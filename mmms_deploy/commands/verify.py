@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from mmms_deploy.commands.common import (
     console,
     engine_options,
-    err_console,
     print_engine,
-    show_phases,
+    progress_bars,
     user_errors,
     warn,
 )
 
 if TYPE_CHECKING:
+    from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.replay.verify import EngineOutcome, VerificationReport
 
 
@@ -52,11 +51,7 @@ def main(
     bundle: Path,
     limit: float | None,
     all_engines: bool,
-    device: str,
-    engine: str | None,
-    precision: str | None,
-    threads: int | None,
-    strict: bool,
+    request: EngineRequest,
 ) -> None:
     """Check that BUNDLE answers on this machine as its checkpoint did.
 
@@ -67,28 +62,14 @@ def main(
     exits with 1 when one in fp32 does not pass.
     """
     if all_engines:
-        if engine is not None or precision is not None or limit is not None or strict:
+        if request.engine is not None or request.precision is not None or limit is not None or request.strict:
             raise click.UsageError("--all-engines goes without --engine, --precision, --limit and --strict.")
-        _verify_all(bundle, device, threads)
+        _verify_all(bundle, request)
         return
     from mmms_deploy.replay.verify import replay
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=err_console, transient=True) as progress:
-        task = progress.add_task("comparing hashes, opening the engine", total=None)
-        report = replay(
-            bundle,
-            device=device,
-            engine=engine,
-            precision=precision,
-            threads=threads,
-            strict=strict,
-            limit=limit,
-            on_progress=lambda done, total: progress.update(
-                task, description="replaying golden clicks", completed=done, total=total
-            ),
-            on_phase=show_phases(progress),
-        )
+    with progress_bars("comparing hashes, opening the engine") as on_progress:
+        report = replay(bundle, request, limit=limit, on_progress=on_progress)
     console.print(_table(report))
     print_engine(report.engine)
     report.raise_for_failures()
@@ -99,25 +80,17 @@ def main(
     )
 
 
-def _verify_all(path: Path, device: str, threads: int | None) -> None:
+def _verify_all(path: Path, request: EngineRequest) -> None:
     from mmms_deploy.bundle import Bundle
+    from mmms_deploy.engines.explain import reason
+    from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.engines.select import choose
     from mmms_deploy.errors import VerificationError
     from mmms_deploy.replay.verify import replay_engines
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=err_console, transient=True) as progress:
-        task = progress.add_task("comparing hashes, opening the engines", total=None)
+    with progress_bars("comparing hashes, replaying golden clicks with every engine") as on_progress:
         bundle = Bundle(path)
-        outcomes = replay_engines(
-            bundle,
-            device=device,
-            threads=threads,
-            on_progress=lambda name, done, total: progress.update(
-                task, description=f"replaying golden clicks, {name}", completed=done, total=total
-            ),
-            on_phase=show_phases(progress),
-        )
+        outcomes = replay_engines(bundle, request, on_progress=on_progress)
     console.print(_engines_table(path, outcomes))
     for outcome in outcomes:
         if outcome.error is not None:
@@ -131,9 +104,10 @@ def _verify_all(path: Path, device: str, threads: int | None) -> None:
             expected="the checkpoint's own masks from every engine in fp32",
             fix="see the table; reinstall or upgrade that engine, or report it with its version",
         )
-    choice = choose(bundle, device=device)
+    choice = choose(bundle, EngineRequest(device=request.device))
     console.print(
-        f"[bold green]--device {device}[/] takes [bold]{choice.order[0]}[/]: {escape(choice.reason)}", soft_wrap=True
+        f"[bold green]--device {request.device}[/] takes [bold]{choice.order[0]}[/]: {escape(reason(choice))}",
+        soft_wrap=True,
     )
 
 
@@ -165,7 +139,7 @@ def _word(outcome: EngineOutcome) -> str:
     if outcome.passed:
         return "[green]passed[/]"
     if outcome.report is not None and not outcome.report.failures:
-        return "[yellow]proves nothing: all golden masks are empty or full[/]"
+        return "[yellow]shows nothing: all golden masks are empty or full[/]"
     return "[bold red]differs[/]"
 
 

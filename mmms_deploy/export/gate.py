@@ -20,6 +20,7 @@ import torch
 from mmms_deploy.bundle import Bundle, GateCheck, Precision
 from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, PRESENT, PREV, PROB, RGB
 from mmms_deploy.engines.protocol import Engine
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.network import BACKBONE, RecurrentNetwork
@@ -283,5 +284,5 @@ def compare_session(bundle: Bundle, golden: Golden, engine: Engine) -> list[Gate
             probabilities.see(float(differences.mean(dtype=np.float64)), where)
         masks.see(1.0 - check.iou, f"{where} ({check.certain:.1%} of its pixels certain)")
 
-    replay(bundle, engine=engine, precision=Precision.FP32, on_result=compare)
+    replay(bundle, EngineRequest(precision=Precision.FP32), engine=engine, on_result=compare)
     return [masks.check(), probabilities.check()]

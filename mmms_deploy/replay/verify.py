@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from functools import partial
 from time import perf_counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
 from mmms_deploy.bundle import GOLDEN_NAME, Bundle, GateCheck, Precision
+from mmms_deploy.engines.choice import Candidate
 from mmms_deploy.engines.protocol import Engine, EngineInfo
-from mmms_deploy.engines.registry import Candidate, candidates
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.engines.select import candidates, check_shared, open_request
 from mmms_deploy.engines.verdicts import Verdict, write_verdict
 from mmms_deploy.errors import (
     BundleCorruptError,
@@ -25,12 +25,10 @@ from mmms_deploy.errors import (
     VerificationError,
 )
 from mmms_deploy.evaluation.measures import iou
+from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.replay.golden import GoldenCase, load_golden
 from mmms_deploy.session import Session
 from mmms_deploy.session.result import ClickResult
-
-if TYPE_CHECKING:
-    from mmms_deploy.engines.tensorrt.build import OnPhase
 
 LIMITS: Mapping[Precision, float] = MappingProxyType({Precision.FP32: 0.99, Precision.FP16: 0.97, Precision.BF16: 0.95})
 """Smallest intersection over union with the reference mask, on the certain pixels, by precision.
@@ -38,11 +36,8 @@ LIMITS: Mapping[Precision, float] = MappingProxyType({Precision.FP32: 0.99, Prec
 The previous mask feeds back, so that the differences of a reduced precision add up over a sequence of clicks.
 """
 
-OnProgress = Callable[[int, int], None]
-"""Called with (clicks done, clicks in all)."""
-
 OnResult = Callable[["ClickCheck", ClickResult], None]
-"""Called with how a click came out and the session's whole answer to it."""
+"""Receives, after every click, its check and the session's whole answer."""
 
 
 @dataclass(frozen=True)
@@ -125,38 +120,29 @@ class VerificationReport:
             f"{len(self.failures)} of {len(self.checks)} golden clicks of {self.bundle} give another mask on"
             f" {self.engine}; the worst has IoU {worst.iou:.4f} (image {worst.case + 1}, click {worst.click + 1})",
             expected=f"IoU of at least {self.limit} at every click",
-            fix="try another --engine or --precision; if this one is FP32, report it with the versions above",
+            fix="try another engine or precision; if this one is FP32, report it with the versions above",
+            command_fix="try another --engine or --precision; if this one is FP32, report it with the versions above",
         )
-
-
-class EngineOptions(TypedDict, total=False):
-    """Which engine executes, as :class:`~mmms_deploy.session.Session` takes it."""
-
-    device: str
-    engine: Engine | str | None
-    precision: str | None
-    threads: int | None
-    strict: bool
 
 
 def replay(
     bundle: Bundle | str | os.PathLike[str],
+    request: EngineRequest | None = None,
     *,
+    engine: Engine | None = None,
     limit: float | None = None,
     on_progress: OnProgress | None = None,
     on_result: OnResult | None = None,
-    on_phase: OnPhase | None = None,
-    **options: Unpack[EngineOptions],
 ) -> VerificationReport:
     """Replay the golden clicks of a bundle, closed loop, and compare every mask with the checkpoint's own.
 
     Args:
         bundle: A bundle, or the path of one; its files are compared with their hashes when a path is given.
+        request: Which engine replays; None leaves the choice open, as a ``Session`` does.
+        engine: An open engine of this bundle that fits the request; it stays open. None opens one.
         limit: The smallest intersection over union that passes; None takes that of the precision in ``LIMITS``.
-        on_progress: Called after every click.
-        on_result: Called after every click.
-        on_phase: Told of every step while TensorRT compiles, as a ``Session`` tells its ``on_progress``.
-        **options: ``device``, ``engine``, ``precision``, ``threads`` and ``strict``, as a ``Session`` takes them.
+        on_progress: Receives every golden click as a step, and every step of a build by TensorRT.
+        on_result: Receives the check and the answer of every click.
 
     Returns:
         What was found, good or bad.
@@ -165,19 +151,36 @@ def replay(
         BundleError: The bundle cannot be used, or its files differ from its manifest.
         EngineError: There is no usable engine.
     """
+    return _replay(bundle, request or EngineRequest(), engine, limit, "golden clicks", on_progress, on_result)
+
+
+def _replay(
+    bundle: Bundle | str | os.PathLike[str],
+    request: EngineRequest,
+    engine: Engine | None,
+    limit: float | None,
+    task: str,
+    on_progress: OnProgress | None,
+    on_result: OnResult | None = None,
+) -> VerificationReport:
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     cases = load_golden(bundle.file(GOLDEN_NAME))
     total = sum(len(case.clicks) for case in cases)
     start = perf_counter()
     checks: list[ClickCheck] = []
-    with Session(bundle, history_limit=0, on_progress=on_phase, **options) as session:
+    with ExitStack() as resources:
+        if engine is None:
+            engine = resources.enter_context(closing(open_request(bundle, request, on_progress)))
+        else:
+            check_shared(engine, bundle, request)
+        session = resources.enter_context(Session(bundle, engine=engine, history_limit=0))
         for index, case in enumerate(cases):
             for check, result in _checks(session, index, case):
                 checks.append(check)
                 if on_result is not None:
                     on_result(check, result)
                 if on_progress is not None:
-                    on_progress(len(checks), total)
+                    on_progress(Progress(task, len(checks), total, finished=len(checks) == total))
         info = session.engine
     return VerificationReport(
         bundle=str(bundle.path),
@@ -190,10 +193,11 @@ def replay(
 
 def verify(
     bundle: Bundle | str | os.PathLike[str],
+    request: EngineRequest | None = None,
     *,
+    engine: Engine | None = None,
     limit: float | None = None,
     on_progress: OnProgress | None = None,
-    **options: Unpack[EngineOptions],
 ) -> VerificationReport:
     """Do what :func:`replay` does, with the same arguments, and fail when a mask differs.
 
@@ -205,7 +209,7 @@ def verify(
         BundleError: The bundle cannot be used, or its files differ from its manifest.
         EngineError: There is no usable engine.
     """
-    report = replay(bundle, limit=limit, on_progress=on_progress, **options)
+    report = replay(bundle, request, engine=engine, limit=limit, on_progress=on_progress)
     report.raise_for_failures()
     return report
 
@@ -238,11 +242,9 @@ class EngineOutcome:
 
 def replay_engines(
     bundle: Bundle | str | os.PathLike[str],
+    request: EngineRequest | None = None,
     *,
-    device: str = "auto",
-    threads: int | None = None,
-    on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
-    on_phase: OnPhase | None = None,
+    on_progress: OnProgress | None = None,
 ) -> tuple[EngineOutcome, ...]:
     """Replay the golden clicks with every installed engine in every precision, and keep the verdicts.
 
@@ -251,10 +253,9 @@ def replay_engines(
 
     Args:
         bundle: A bundle, or the path of one; its files are compared with their hashes when a path is given.
-        device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
-        threads: CPU threads a stage computes with; None takes the physical cores this process may use.
-        on_progress: Called with (engine and precision, clicks done, clicks in all), first before it is opened.
-        on_phase: Told of every step while TensorRT compiles, from another thread.
+        request: Its device, threads and options for a GPU count here; None replays on every device.
+        on_progress: Receives every engine's golden clicks as a task of its own, named for engine and precision, first
+            before the engine is opened; and every step of a build by TensorRT.
 
     Returns:
         What was found, good or bad.
@@ -263,31 +264,33 @@ def replay_engines(
         BundleError: The bundle cannot be used, or its files differ from its manifest.
         EngineUnavailableError: There is no engine for the device.
     """
+    request = request or EngineRequest()
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     cases = load_golden(bundle.file(GOLDEN_NAME))  # a bad replay is no engine's fault
     total = sum(len(case.clicks) for case in cases)
     outcomes = []
-    for candidate in candidates(bundle, device):
-        on_progress(str(candidate), 0, total)
-        outcomes.append(_outcome(bundle, candidate, threads, partial(on_progress, str(candidate)), on_phase))
+    for candidate in candidates(bundle, request):
+        if on_progress is not None:
+            on_progress(Progress(str(candidate), 0, total))
+        outcomes.append(_outcome(bundle, candidate, request, on_progress))
+        if on_progress is not None and outcomes[-1].report is None:
+            on_progress(Progress(str(candidate), 0, total, finished=True))
     return tuple(outcomes)
 
 
 def _outcome(
-    bundle: Bundle, candidate: Candidate, threads: int | None, on_progress: OnProgress, on_phase: OnPhase | None
+    bundle: Bundle, candidate: Candidate, request: EngineRequest, on_progress: OnProgress | None
 ) -> EngineOutcome:
     """Replay with one engine, and keep the verdict."""
     name, precision = candidate.backend.name, candidate.precision
     reason = "replayed with every other engine"
     try:
-        engine = candidate.backend.open(
-            bundle, precision, threads, reason, ordinal=candidate.ordinal, on_progress=on_phase
-        )
+        engine = candidate.backend.open(bundle, precision, request, reason=reason, on_progress=on_progress)
     except (BundleCorruptError, EngineError) as error:
         return EngineOutcome(name, precision, None, error, kept=False)
     try:
         with closing(engine):
-            report = replay(bundle, engine=engine, on_progress=on_progress)
+            report = _replay(bundle, EngineRequest(), engine, None, str(candidate), on_progress)
     except EngineError as error:
         return EngineOutcome(name, precision, None, error, kept=False)
     outcome = EngineOutcome(name, precision, report, None, kept=False)

@@ -13,19 +13,22 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Rate
+from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.protocol import Engine, EngineInfo
-from mmms_deploy.engines.select import check_shared, open_engine
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.errors import NoImageError, SessionClosedError, SessionError
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.io import ImageLike, load_rgb
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above
+from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.click_stage import find_cell
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageInputs, ModalityLike
@@ -33,9 +36,6 @@ from mmms_deploy.session.interactions import MaskInput, Snapshot, Step, checked_
 from mmms_deploy.session.pipeline import Chain
 from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings, checked_click
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, checked_name, joined
-
-if TYPE_CHECKING:
-    from mmms_deploy.engines.tensorrt.build import Phase
 
 HISTORY_LIMIT = 100
 """Clicks that can be undone unless a session says otherwise: more than an object takes, and 240 MB at 448 x 448."""
@@ -53,16 +53,19 @@ class Session:
             path is given.
         device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
         engine: Name of an engine, or an open engine of this bundle that several sessions share; such an engine is not
-            closed by the session, and ``device``, ``precision`` and ``threads`` must fit it or be left alone.
+            closed by the session, and ``device``, ``precision``, ``threads`` and ``cuda_options`` must fit it or be
+            left alone.
         precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed
             ``mmms-verify --all-engines`` on this machine. :attr:`engine` says what was taken, and why.
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
-        strict: Whether to refuse another engine, precision or number of threads than asked for instead of warning,
-            and to take ``fp32`` when no precision was asked for.
+        strict: Whether to refuse another engine, precision or number of threads than requested instead of warning,
+            and to take ``fp32`` when no precision was requested.
+        cuda_options: How an engine works on a GPU, such as the memory it may hold; None takes the defaults. An engine
+            on the CPU ignores them.
         history_limit: How many clicks on a surface can be undone; None for all of them. A step keeps the click
             stage's state: three float32 maps of the network's size with the cell of this package (2.4 MB at 448 x 448).
-        on_progress: Told of every step (:class:`~mmms_deploy.engines.tensorrt.build.Phase`), from another thread, when
-            opening the session has TensorRT compile, which takes minutes (docs/engines.md says when).
+        on_progress: Receives every step while TensorRT compiles, from another thread; this takes minutes
+            (docs/engines.md says when it happens).
 
     Raises:
         BundleError: There is no usable bundle.
@@ -78,8 +81,9 @@ class Session:
         precision: str | None = None,
         threads: int | None = None,
         strict: bool = False,
+        cuda_options: CudaOptions | None = None,
         history_limit: int | None = HISTORY_LIMIT,
-        on_progress: Callable[[Phase], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._closed = False
@@ -88,19 +92,13 @@ class Session:
         self._limit = history_limit
         self._surfaces = Surfaces(Snapshot((), {}, None), history_limit)
         self._joined: Labels | None = None
+        name = engine if isinstance(engine, str) else None
+        request = EngineRequest(device, name, precision, threads, strict, cuda_options)
         if engine is None or isinstance(engine, str):
-            self._engine = open_engine(
-                self._bundle,
-                device=device,
-                engine=engine,
-                precision=precision,
-                threads=threads,
-                strict=strict,
-                on_progress=on_progress,
-            )
+            self._engine = open_request(self._bundle, request, on_progress)
             self._owns_engine = True
         else:
-            check_shared(engine, self._bundle, device, precision, threads)
+            check_shared(engine, self._bundle, request)
             self._engine = engine
             self._owns_engine = False
         with ExitStack() as on_error:

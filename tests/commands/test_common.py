@@ -9,9 +9,9 @@ from click.testing import Result
 from rich.console import Console
 
 from mmms_deploy.commands import common
-from mmms_deploy.commands.common import EXIT_ERROR, EXIT_INTERRUPTED, opening, user_errors
-from mmms_deploy.engines.tensorrt.build import Phase
+from mmms_deploy.commands.common import EXIT_ERROR, EXIT_INTERRUPTED, progress_bars, user_errors
 from mmms_deploy.errors import ClickError, MMMSDeployWarning
+from mmms_deploy.progress import Progress
 from tests.support.invoke import invoke
 
 
@@ -75,16 +75,16 @@ def test_faults_of_the_package_keep_their_traceback() -> None:
 def test_what_is_compiled_while_something_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(common, "err_console", Console(file=terminal, force_terminal=True, width=80))
-    with opening("opening the bundle") as on_progress:
+    with progress_bars("opening the bundle") as on_progress:
         for done in range(3):
-            on_progress(Phase("image", "Building [engine]", 0, done, 3))
-            on_progress(Phase("image", "Timing", 1, done, 4))
-        on_progress(Phase("image", "Timing", 1, 4, 4, finished=True))
+            on_progress(Progress("image: Building [engine]", done, 3, 0))
+            on_progress(Progress("image: Timing", done, 4, 1))
+        on_progress(Progress("image: Timing", 4, 4, 1, finished=True))
         shown = terminal.getvalue()
-        on_progress(Phase("image", "Building [engine]", 0, 3, 3, finished=True))
-        on_progress(Phase("image", "never heard of", 0, 1, 1, finished=True))
+        on_progress(Progress("image: Building [engine]", 3, 3, 0, finished=True))
+        on_progress(Progress("image: never heard of", 1, 1, 0, finished=True))
         terminal.truncate(0)
-        on_progress(Phase("click", "Building [engine]", 0, 0, 3))
+        on_progress(Progress("click: Building [engine]", 0, 3, 0))
     for line in ("opening the bundle", "image: Building [engine]", "  image: Timing"):
         assert line in shown
     assert "click: Building" in terminal.getvalue()

@@ -16,6 +16,7 @@ from rich.console import Console
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.commands import common, segment, verify
 from mmms_deploy.commands import eval as eval_command
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import choose
 from mmms_deploy.errors import EngineUnavailableError
 from tests.replay.test_verify import golden
@@ -121,7 +122,7 @@ def test_every_engine(host: GpuHost, tmp_path: Path, paint: Bundle, terminal: io
         assert [engine, "fp16"] in rows
     assert "image: Building engine" in terminal.getvalue()
     assert host.trt.builds == 4
-    assert choose(both).order[0].passed
+    assert choose(both, EngineRequest()).order[0].passed
     again = invoke(verify.main, both.path, "--all-engines")
     assert again.exit_code == 0, again.output
     assert host.trt.builds == 4, "what was compiled is kept"
@@ -135,5 +136,5 @@ def test_every_engine_but_the_one_that_fails(host: GpuHost, bundle: Bundle) -> N
     assert "tensorrt and onnxruntime-cuda did not pass" in result.stderr
     for text in ("no implementation", "libcublas.so.13 is missing", "passed"):
         assert text in result.stdout
-    chosen = choose(bundle, device="cpu").order[0]
+    chosen = choose(bundle, EngineRequest(device="cpu")).order[0]
     assert chosen.passed, "the verdicts of the others are kept"

@@ -15,6 +15,7 @@ from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
 from mmms_deploy.engines.openvino.engine import bf16_capable
 from mmms_deploy.engines.protocol import Engine, Runner, Value
 from mmms_deploy.engines.registry import BACKENDS
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import BundleCorruptError, EngineError
 from mmms_deploy.replay.verify import LIMITS, verify
 from mmms_deploy.session import Session
@@ -24,7 +25,7 @@ from tests.support.toy import misdescribed, write_toy
 
 def opened(bundle: Bundle, cpu_engine: tuple[str, Precision]) -> Engine:
     (backend,) = (backend for backend in BACKENDS if backend.name == cpu_engine[0])
-    return backend.open(bundle, cpu_engine[1], 1, "tested")
+    return backend.open(bundle, cpu_engine[1], EngineRequest(threads=1), reason="tested")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.protocol import Engine, Runner, Value
 from mmms_deploy.engines.registry import BACKENDS
+from mmms_deploy.engines.request import EngineRequest
 from tests.support.toy import write_toy
 
 SIDE = 448
@@ -24,7 +25,7 @@ def echo448(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def opened(bundle: Bundle, name: str, precision: Precision) -> Engine:
     (backend,) = (backend for backend in BACKENDS if backend.name == name)
-    return backend.open(bundle, precision, 1)
+    return backend.open(bundle, precision, EngineRequest(threads=1))
 
 
 def disk(x: float, y: float) -> np.ndarray:

@@ -9,12 +9,14 @@ from typing import Any, NoReturn
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines import registry
+from mmms_deploy.engines import registry, select
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.cuda import devices
 from mmms_deploy.engines.cuda.engine import CudaEngine
+from mmms_deploy.engines.explain import reason
 from mmms_deploy.engines.openvino import engine as openvino_engine
-from mmms_deploy.engines.select import BACKENDS, check_shared, choose, open_engine
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.engines.select import check_shared, choose, open_engine
 from mmms_deploy.engines.verdicts import Verdict
 from mmms_deploy.errors import (
     BundleCorruptError,
@@ -99,11 +101,11 @@ def test_cuda_without_its_wheels_names_them(paint: Bundle, monkeypatch: pytest.M
 def test_the_gpu_comes_first_where_there_is_one(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpu(monkeypatch)
     having(monkeypatch, tensorrt="11.4.0")
-    order = choose(paint).order
+    order = choose(paint, EngineRequest()).order
     assert [candidate.backend.name for candidate in order] == ["tensorrt", "openvino", "onnxruntime"]
     assert order[0].version == "11.4.0 on Fake GPU (SM 9.0), driver for CUDA 13.0"
-    assert choose(paint, device="cuda").order[0] == order[0]
-    assert "the first engine in fp32" in choose(paint).reason
+    assert choose(paint, EngineRequest(device="cuda")).order[0] == order[0]
+    assert "the first engine in fp32" in reason(choose(paint, EngineRequest()))
 
 
 def test_another_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,10 +119,10 @@ def test_another_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(engine, CudaEngine)
         assert (engine.info.device, engine.options.ordinal) == ("cuda", 1)
         for device in ("auto", "cuda", "cuda:1"):
-            check_shared(engine, paint, device, None, None)
+            check_shared(engine, paint, EngineRequest(device=device))
         for device in ("cuda:0", "cpu"):
-            with pytest.raises(EngineError, match="were asked of an open engine"):
-                check_shared(engine, paint, device, None, None)
+            with pytest.raises(EngineError, match="were requested of an open engine"):
+                check_shared(engine, paint, EngineRequest(device=device))
     with closing(open_engine(paint, device="cuda:0")) as engine:
         assert isinstance(engine, CudaEngine)
         assert engine.options.ordinal == 0
@@ -128,7 +130,7 @@ def test_another_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cpu:0", "auto:1", "cuda1"])
 def test_devices_that_are_none(paint: Bundle, device: str) -> None:
-    with pytest.raises(EngineUnavailableError, match=f"device '{device}' was asked for") as caught:
+    with pytest.raises(EngineUnavailableError, match=f"device '{device}' was requested") as caught:
         open_engine(paint, device=device)
     assert "cuda:1" in str(caught.value.expected)
 
@@ -137,15 +139,15 @@ def test_auto_says_why_it_takes_the_cpu_on_a_machine_prepared_for_cuda(
     paint: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     without_gpu(monkeypatch)
-    assert "on the CPU, because" not in choose(paint).reason, "nobody prepared this machine for CUDA"
+    assert "on the CPU, because" not in reason(choose(paint, EngineRequest())), "nobody prepared this machine for CUDA"
     (tmp_path / "version").write_text("a driver")
     monkeypatch.setattr(registry, "DRIVER_FILE", tmp_path / "version")
-    assert "on the CPU, because TensorRT is not installed; onnxruntime" in choose(paint).reason
+    assert "on the CPU, because TensorRT is not installed; onnxruntime" in reason(choose(paint, EngineRequest()))
     having(monkeypatch, tensorrt="11.4.0")
     with closing(open_engine(paint)) as engine:
         assert engine.info.device == "cpu"
         assert engine.info.reason.endswith("; on the CPU, because there is no NVIDIA driver")
-    assert "because" not in choose(paint, device="cpu").reason
+    assert "because" not in reason(choose(paint, EngineRequest(device="cpu")))
 
 
 def test_strict_refuses_a_click_that_is_no_graph(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,8 +216,8 @@ def test_a_precision_that_another_engine_computes(paint: Bundle) -> None:
 
 
 def test_backends_are_where_they_say(paint: Bundle) -> None:
-    assert len({(backend.name, backend.device) for backend in BACKENDS}) == len(BACKENDS)
-    for backend in BACKENDS:
+    assert len({(backend.name, backend.device) for backend in registry.BACKENDS}) == len(registry.BACKENDS)
+    for backend in registry.BACKENDS:
         assert (ROOT / (backend.module.replace(".", "/") + ".py")).is_file()
 
 
@@ -242,22 +244,22 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[boo
             threads=1,
         )
 
-    monkeypatch.setattr(registry, "read_verdict", read_verdict)
+    monkeypatch.setattr(select, "read_verdict", read_verdict)
     return known
 
 
 def first(bundle: Bundle, **asked: Any) -> tuple[str, str]:
-    candidate = choose(bundle, **asked).order[0]
+    candidate = choose(bundle, EngineRequest(**asked)).order[0]
     return candidate.backend.name, str(candidate.precision)
 
 
 def test_nothing_measured_takes_the_first_in_float32_and_says_so(paint: Bundle) -> None:
-    choice = choose(paint)
+    choice = choose(paint, EngineRequest())
     assert [str(candidate) for candidate in choice.order] == ["openvino in fp32", "onnxruntime in fp32"]
-    assert "nothing was measured here yet" in choice.reason
-    assert f"mmms-verify {paint.path} --all-engines" in choice.reason
+    assert "nothing was measured here yet" in reason(choice)
+    assert f"mmms-verify {paint.path} --all-engines" in reason(choice)
     engine = open_engine(paint)
-    assert engine.info.reason == choice.reason
+    assert engine.info.reason == reason(choice)
     engine.close()
 
 
@@ -268,7 +270,7 @@ def test_the_fastest_that_passed_is_taken(paint: Bundle, verdicts: dict[tuple[st
     assert first(paint) == ("onnxruntime", "fp32")
     verdicts["openvino", "bf16"] = (True, 12.3)
     assert first(paint) == ("openvino", "bf16")
-    assert choose(paint).reason == (
+    assert reason(choose(paint, EngineRequest())) == (
         "the fastest of 3 that passed the golden replay here: 12.3 ms a click, smallest IoU 1.0000"
     )
     assert first(paint, precision="fp32") == ("onnxruntime", "fp32")
@@ -281,9 +283,9 @@ def test_the_fastest_that_passed_is_taken(paint: Bundle, verdicts: dict[tuple[st
 def test_a_reduced_precision_that_failed_or_was_not_tried_is_never_taken(
     paint: Bundle, verdicts: dict[tuple[str, str], tuple[bool, float]]
 ) -> None:
-    assert ("openvino", "bf16") not in [(c.backend.name, c.precision) for c in choose(paint).order]
+    assert ("openvino", "bf16") not in [(c.backend.name, c.precision) for c in choose(paint, EngineRequest()).order]
     verdicts["openvino", "bf16"] = (False, 1.0)
-    assert ("openvino", "bf16") not in [(c.backend.name, c.precision) for c in choose(paint).order]
+    assert ("openvino", "bf16") not in [(c.backend.name, c.precision) for c in choose(paint, EngineRequest()).order]
     assert first(paint) == ("openvino", "fp32")
 
 

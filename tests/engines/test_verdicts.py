@@ -5,7 +5,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import mmms_deploy
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines import verdicts
 from mmms_deploy.engines.cache import cache_folder, store
@@ -48,7 +47,7 @@ def test_a_verdict_holds_for_what_it_was_found_for(
     assert read_verdict(paint, "onnxruntime", "1.2", Precision.BF16) is None
     assert read_verdict(paint, "openvino", "1.3", Precision.BF16) is None
     assert read_verdict(paint, "openvino", "1.2", Precision.FP32) is None
-    monkeypatch.setattr(mmms_deploy, "__version__", "99")
+    monkeypatch.setattr(verdicts, "__version__", "99")
     assert read_verdict(paint, "openvino", "1.2", Precision.BF16) is None
     monkeypatch.undo()
     monkeypatch.setattr(verdicts, "cpu_identity", lambda: "another CPU")

@@ -7,6 +7,7 @@ import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.bundle.contract import ModalitySpec
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError, MMMSDeployWarning, VerificationError
 from mmms_deploy.evaluation.measures import iou
 from mmms_deploy.imaging.coordinates import to_network
@@ -57,8 +58,8 @@ def case(paint: Bundle) -> GoldenCase:
 
 def test_a_good_bundle_passes(tmp_path: Path, case: GoldenCase, every_engine: tuple[str, Precision]) -> None:
     write_toy(tmp_path / "good", golden=[case, case])
-    seen: list[tuple[int, int]] = []
-    report = verify(tmp_path / "good", on_progress=lambda done, total: seen.append((done, total)))
+    seen: list[tuple[int, int | None]] = []
+    report = verify(tmp_path / "good", on_progress=lambda step: seen.append((step.done, step.total)))
     assert seen == [(n, 6) for n in range(1, 7)]
     assert [(c.case, c.click) for c in report.checks] == [(case, click) for case in range(2) for click in range(3)]
     assert report.worst.iou == 1.0
@@ -127,8 +128,12 @@ def test_every_engine_is_replayed_and_remembered(
     monkeypatch.undo()  # what auto takes is what is found here
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
     bundle = write_toy(tmp_path / "all", golden=[case])
-    seen: list[tuple[str, int, int]] = []
-    outcomes = replay_engines(bundle, threads=1, on_progress=lambda *progress: seen.append(progress))
+    seen: list[tuple[str, int, int | None]] = []
+    outcomes = replay_engines(
+        bundle,
+        EngineRequest(threads=1),
+        on_progress=lambda step: seen.append((step.task, step.done, step.total)),
+    )
     ran = [outcome for outcome in outcomes if outcome.report is not None]
     assert [(o.engine, o.precision) for o in outcomes] == [
         ("openvino", Precision.FP32),
@@ -145,7 +150,7 @@ def test_every_engine_is_replayed_and_remembered(
 
 def test_empty_masks_prove_no_reduced_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
-    for outcome in replay_engines(write_toy(tmp_path / "blank"), threads=1):
+    for outcome in replay_engines(write_toy(tmp_path / "blank"), EngineRequest(threads=1)):
         if outcome.report is not None:
             assert not outcome.report.failures
             assert not outcome.report.telling
@@ -158,7 +163,7 @@ def test_an_engine_that_answers_otherwise_is_not_taken(
     monkeypatch.undo()
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
     bundle = write_toy(tmp_path / "bad", golden=[spoiled(case, 1)])
-    outcomes = replay_engines(bundle, threads=1)
+    outcomes = replay_engines(bundle, EngineRequest(threads=1))
     assert not any(outcome.passed for outcome in outcomes)
     with pytest.warns(MMMSDeployWarning, match="openvino in fp32 failed the golden replay"), Session(bundle) as session:
         assert session.engine.precision is Precision.FP32

@@ -490,7 +490,7 @@ def test_shared_engine_must_fit(paint: Bundle, echo: Bundle) -> None:
     with pytest.raises(EngineError, match="an engine of the same bundle"):
         Session(echo, engine=engine)
     for wrong in ({"device": "cuda"}, {"precision": "fp16"}, {"threads": 7}):
-        with pytest.raises(EngineError, match="were asked of an open engine"):
+        with pytest.raises(EngineError, match="were requested of an open engine"):
             Session(paint, engine=engine, **wrong)  # type: ignore[arg-type]
     engine.close()
 

@@ -19,6 +19,7 @@ from mmms_deploy.bundle import Bundle, GateCheck, Manifest, Precision, Rate
 from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT
 from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu, import_onnxruntime
 from mmms_deploy.engines.protocol import Value
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.gate import Golden, Worst
@@ -112,7 +113,7 @@ def compare_rounded(
         ends[check.case] = 1.0 - check.iou
 
     with FeatureRecorder(bundle, names) as recorder:
-        replay(bundle, engine=recorder, precision=Precision.FP32, on_result=compare)
+        replay(bundle, EngineRequest(precision=Precision.FP32), engine=recorder, on_result=compare)
     last.see(float(np.mean(list(ends.values()))), f"stage click, tensor prob, mean of {len(ends)} images")
     last.samples = len(ends)
     return [features.check(), masks.check(), last.check()]
@@ -167,7 +168,8 @@ def compare_native(bundle: Bundle, golden: Golden, precision: Precision) -> list
         where = f"stage click, tensor prob, image {golden.names[check.case]}, click {check.click + 1}"
         masks.see(1.0 - check.iou, f"{where} ({check.certain:.1%} of its pixels certain)")
 
-    replay(bundle, engine="onnxruntime", precision=precision, strict=True, on_result=compare)
+    request = EngineRequest(engine="onnxruntime", precision=precision, strict=True)
+    replay(bundle, request, on_result=compare)
     return [masks.check()]
 
 

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines.registry import candidates
-from mmms_deploy.engines.select import choose, open_engine
+from mmms_deploy.engines.explain import reason
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.engines.select import candidates, choose, open_engine
 from mmms_deploy.engines.tensorrt.build import BuildOptions, Phase
 from mmms_deploy.engines.tensorrt.plans import plans, why_not_ready
 from mmms_deploy.engines.verdicts import Verdict, write_verdict
 from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployWarning
+from mmms_deploy.progress import Progress
 from mmms_deploy.replay.verify import replay_engines
 from mmms_deploy.session import Session
 from tests.engines.cuda.test_session import annotated
@@ -58,7 +60,7 @@ def compile_ahead(bundle: Bundle, host: GpuHost, **options: Any) -> None:
 
 def passed(bundle: Bundle, engine: str, milliseconds: float, precision: Precision = Precision.FP32) -> None:
     """Keep a verdict for this machine."""
-    (candidate,) = (c for c in candidates(bundle, engine=engine) if c.precision is precision)
+    (candidate,) = (c for c in candidates(bundle, EngineRequest(engine=engine)) if c.precision is precision)
     verdict = Verdict(
         engine=engine,
         version=candidate.version,
@@ -92,7 +94,7 @@ def test_what_opens_at_once_is_taken(
 @pytest.mark.parametrize("asked", [{}, {"device": "cuda"}, {"precision": "fp32"}, {"strict": True}])
 def test_compiled_plans_come_first(host: GpuHost, paint: Bundle, asked: dict[str, Any]) -> None:
     compile_ahead(paint, host)
-    order = choose(paint, **asked).order
+    order = choose(paint, EngineRequest(**asked)).order
     assert [c.backend.name for c in order[:2]] == ["tensorrt", "onnxruntime-cuda"]
     assert host.trt.calls == [], "to choose, no runtime is made"
     with Session(paint, **asked) as session:
@@ -119,7 +121,7 @@ def test_plans_that_were_searched_for_longer_are_taken(host: GpuHost, paint: Bun
 def test_plans_that_compute_otherwise_are_not_taken(host: GpuHost, paint: Bundle) -> None:
     compile_ahead(paint, host, tf32=True)
     assert name(paint) == "onnxruntime-cuda"
-    assert "tf32 was True, is False" in choose(paint).reason
+    assert "tf32 was True, is False" in reason(choose(paint, EngineRequest()))
     compile_ahead(paint, host, opt_level=5)
     compile_ahead(paint, host, opt_level=5, tf32=True)
     assert name(paint) == "tensorrt", "whichever is newer"
@@ -141,7 +143,7 @@ def test_plans_that_turn_out_damaged_are_not_compiled_again_behind_ones_back(
     assert host.trt.builds == 0
     file.write_bytes(content[:100])
     assert name(paint) == "onnxruntime-cuda", "that it is cut off shows before it is opened"
-    assert "was cut off" in choose(paint).reason
+    assert "was cut off" in reason(choose(paint, EngineRequest()))
 
 
 @pytest.mark.parametrize("slower", [0.5, 2.5])
@@ -162,8 +164,14 @@ def test_a_verdict_for_plans_that_are_gone_surprises_nobody(host: GpuHost, paint
 def test_an_engine_that_was_not_measured_goes_before_minutes_and_before_the_cpu(host: GpuHost, paint: Bundle) -> None:
     passed(paint, "tensorrt", 0.8)
     passed(paint, "onnxruntime", 80)
-    assert [c.backend.name for c in choose(paint).order[:3]] == ["onnxruntime-cuda", "tensorrt", "onnxruntime"]
-    assert choose(paint).reason.startswith("the first engine in fp32 that opens at once; it was not measured here yet")
+    assert [c.backend.name for c in choose(paint, EngineRequest()).order[:3]] == [
+        "onnxruntime-cuda",
+        "tensorrt",
+        "onnxruntime",
+    ]
+    assert reason(choose(paint, EngineRequest())).startswith(
+        "the first engine in fp32 that opens at once; it was not measured here yet"
+    )
 
 
 def test_an_engine_that_failed_does_not_go_before_minutes(
@@ -178,9 +186,9 @@ def test_another_precision_that_is_compiled_goes_before_minutes(host: GpuHost, t
     both = write_toy(tmp_path / "both", precisions=(Precision.FP32, Precision.FP16))
     compile_ahead(both, host)
     passed(both, "tensorrt", 0.5, Precision.FP16)
-    order = [str(candidate) for candidate in choose(both).order]
+    order = [str(candidate) for candidate in choose(both, EngineRequest()).order]
     assert order[:3] == ["tensorrt in fp32", "onnxruntime-cuda in fp32", "tensorrt in fp16"]
-    order = [str(candidate) for candidate in choose(both, precision="fp16").order]
+    order = [str(candidate) for candidate in choose(both, EngineRequest(precision="fp16")).order]
     assert order[:3] == ["onnxruntime-cuda in fp16", "tensorrt in fp16", "onnxruntime in fp16"]
     assert order[3:5] == ["tensorrt in fp32", "onnxruntime-cuda in fp32"], "what was asked for comes first"
     assert len(order) == len(set(order))
@@ -191,7 +199,7 @@ def test_without_a_cache_nothing_is_ever_compiled_for_an_engine_left_open(
 ) -> None:
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
     assert name(paint) == "onnxruntime-cuda"
-    assert choose(paint).reason.endswith("plans are not kept (MMMS_DEPLOY_CACHE is off)")
+    assert reason(choose(paint, EngineRequest())).endswith("plans are not kept (MMMS_DEPLOY_CACHE is off)")
     assert name(paint, engine="tensorrt") == "tensorrt"
 
 
@@ -300,12 +308,15 @@ def both(tmp_path: Path, paint: Bundle, host: GpuHost) -> Bundle:
 
 def test_every_engine_is_replayed_one_at_a_time(host: GpuHost, both: Bundle) -> None:
     started: list[tuple[str, dict[str, int]]] = []
-    phases: list[Phase] = []
-    outcomes = replay_engines(
-        both,
-        on_progress=lambda what, done, total: started.append((what, host.cuda.leaked)) if done == 0 else None,
-        on_phase=phases.append,
-    )
+    phases: list[Progress] = []
+
+    def on_progress(step: Progress) -> None:
+        if " in fp" not in step.task and " in bf" not in step.task:
+            phases.append(step)
+        elif step.done == 0 and not step.finished:
+            started.append((step.task, host.cuda.leaked))
+
+    outcomes = replay_engines(both, on_progress=on_progress)
     assert [(o.engine, str(o.precision)) for o in outcomes if o.engine != "openvino"] == [
         ("tensorrt", "fp32"),
         ("onnxruntime-cuda", "fp32"),

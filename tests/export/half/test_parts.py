@@ -19,6 +19,7 @@ from torch import nn
 from mmms_deploy import Bundle, Session
 from mmms_deploy.bundle import BlockPeak, Precision, Rate
 from mmms_deploy.bundle.contract import ClickContract, ModalitySpec, PreviousMask
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.absmax import Peaks
 from mmms_deploy.export.cut import cut
@@ -258,7 +259,7 @@ def test_networks_and_cuts_in_fp16(name: str, tmp_path: Path) -> None:
     assert {spec.dtype for spec in crossing} == {"float16"}
     assert (Rate.MODALITY in stages) == ("depth" in name or name in ("optional", "black box"))
     assert bool(bundle.manifest.activations) == (name != "black box")
-    verify(bundle, engine="onnxruntime", precision=Precision.FP16, strict=True)
+    verify(bundle, EngineRequest(engine="onnxruntime", precision=Precision.FP16, strict=True))
     given = {spec.name: spec.dtype for spec in stages[Rate.IMAGE][Precision.FP16].inputs}
     assert set(given.values()) == {"float32"}
 

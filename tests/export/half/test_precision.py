@@ -18,6 +18,7 @@ from mmms_deploy.bundle import Precision, Role
 from mmms_deploy.bundle.contract import ClickContract, PreviousMask
 from mmms_deploy.commands.export import main
 from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
 from mmms_deploy.export import exporter
 from mmms_deploy.export.exporter import export_bundle
@@ -249,7 +250,7 @@ def test_a_session_in_fp16(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("chosen", [Precision.FP32, Precision.FP16])
 def test_the_golden_replay_by_precision(bundle: Bundle, chosen: Precision) -> None:
-    report = verify(bundle, engine="onnxruntime", precision=chosen, strict=True)
+    report = verify(bundle, EngineRequest(engine="onnxruntime", precision=chosen, strict=True))
     assert report.engine.precision is chosen
     assert report.limit == LIMITS[chosen]
     assert report.telling
