@@ -50,7 +50,7 @@ class Gauge:
     @property
     def is_graph(self) -> bool:
         """Whether a click is one CUDA graph."""
-        return self._runner.is_graph
+        return self._runner.is_cuda_graph
 
     @contextmanager
     def _watch(self, stage: str, stream: Any) -> Iterator[None]:

@@ -71,7 +71,7 @@ def _both(engine: CudaEngine, stack: ExitStack) -> tuple[Probe, Probe]:
         raise NotMeasuredError("a click is not one CUDA graph on this engine; a warning said why when it was opened")
     # All engines of this package are opened with these arguments. Compiled plans come from the cache, if there is one.
     factory: Any = type(engine)
-    options = replace(engine.options, graph=False)
+    options = replace(engine.options, cuda_graph=False)
     other: CudaEngine = factory(engine.bundle, engine.info.precision, None, "without a CUDA graph", options=options)
     stack.callback(other.close)
     return on, stack.enter_context(Probe(other, watched=True))

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines.cuda.devices import ASKED, DRIVER_FILE, require_gpu
+from mmms_deploy.engines.cuda.devices import DRIVER_FILE, REQUESTED, require_gpu
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.wheels import (
@@ -168,6 +168,6 @@ def why_not_cuda() -> str | None:
         try:
             require_gpu()
         except EngineUnavailableError as error:
-            return error.given.removeprefix(ASKED)
+            return error.given.removeprefix(REQUESTED)
         return None
     return "; ".join(reasons.values()) if DRIVER_FILE.exists() else None

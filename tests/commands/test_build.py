@@ -117,7 +117,7 @@ def test_an_export_that_shall_build_fails_before_it_exports(tmp_path: Path, monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     result = invoke(export, "--ckpt", "demo", "--build", "tensorrt", "--out", tmp_path / "demo")
     assert result.exit_code == 1
-    assert "CUDA was asked for" in result.stderr
+    assert "CUDA was requested" in result.stderr
     assert not (tmp_path / "demo").exists()
 
 

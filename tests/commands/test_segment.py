@@ -156,7 +156,7 @@ def test_user_errors(paint: Bundle, image: Path, out: Path, tmp_path: Path) -> N
         "is outside of the image": (paint.path, image, "--pos", "150,2"),
         "no bundle at": (tmp_path / "nothing", image, "--pos", "1,2"),
         "there is no file": (paint.path, tmp_path / "nothing.png", "--pos", "1,2"),
-        "CUDA was asked for, but": (paint.path, image, "--pos", "1,2", "--device", "cuda"),
+        "CUDA was requested, but": (paint.path, image, "--pos", "1,2", "--device", "cuda"),
         "finite numbers": (paint.path, image, "--pos", "nan,2"),
     }
     for message, arguments in cases.items():

@@ -75,7 +75,7 @@ def test_cuda_is_refused_and_not_replaced(
     paint: Bundle, asked: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_gpu(monkeypatch)
-    with pytest.raises(EngineUnavailableError, match="CUDA was asked for, but there is no NVIDIA driver") as caught:
+    with pytest.raises(EngineUnavailableError, match="CUDA was requested, but there is no NVIDIA driver") as caught:
         open_engine(paint, **asked)
     assert "install the NVIDIA driver" in str(caught.value.fix)
     assert 'pass device="cpu"' in str(caught.value.fix)
@@ -112,7 +112,7 @@ def test_another_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "BACKENDS", fake_engine.GPU_BACKENDS)
     fake = FakeCuda()
     monkeypatch.setattr(devices, "import_cuda", lambda: fake)
-    with pytest.raises(EngineUnavailableError, match="GPU 1 was asked for, and there are 1"):
+    with pytest.raises(EngineUnavailableError, match="GPU 1 was requested, and there are 1"):
         open_engine(paint, device="cuda:1")
     fake.devices = 2
     with closing(open_engine(paint, device="cuda:1")) as engine:

@@ -40,7 +40,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture
 def opened(backend: Backend) -> Iterator[Open]:
-    """Opens that engine for a bundle, and closes it."""
+    """Open that engine for a bundle, and close it afterwards."""
     from importlib import import_module
 
     engines: list[CudaEngine] = []

@@ -1,4 +1,4 @@
-"""Plans that TensorRT compiles for the GPU of this machine: proven, kept, measured once, refused."""
+"""Plans that TensorRT compiles for the GPU of this machine: inspected, kept, measured once, refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
-def test_the_compiled_plan_proves_the_precision(tmp_path: Path, cache: Path, precision: Precision) -> None:
+def test_the_compiled_plan_has_the_precision(tmp_path: Path, cache: Path, precision: Precision) -> None:
     bundle = write_attention(tmp_path / "attention", precision)
     (plan,) = plans(bundle, precision).values()
     report = plan.report
@@ -53,7 +53,7 @@ def test_a_float32_product_in_a_half_graph_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [0, 100, -1])
 def test_bytes_that_are_no_plan_do_not_crash_the_library(tmp_path: Path, length: int) -> None:
-    """They never get this far; should they, the library says no."""
+    """The cache refuses them earlier; if they get this far, the library refuses them."""
     (plan,) = plans(write_attention(tmp_path / "attention"), Precision.FP16).values()
     trt = load_tensorrt()
     with listening(trt) as said:

@@ -1,4 +1,4 @@
-"""What has to hold on a real GPU, on every engine for it."""
+"""Sessions on a real GPU, on every engine for it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def free_bytes() -> int:
 
 
 def assert_the_same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
-    """Answers to CLICKS agree, as far as other ways to compute in float32 allow.
+    """Check that answers to CLICKS agree, as far as different computations in float32 do.
 
-    A pixel at the threshold may fall on either side, and then the next click starts from another previous mask: two
-    engines on one CPU, 5e-6 apart, were found 8e-4 apart at 1 % of the pixels after one such pixel.
+    A pixel at the threshold may fall on either side, and then the next click starts from another previous mask. Two
+    engines on one CPU, 5e-6 apart, were 8e-4 apart at 1 % of the pixels after one such pixel.
     """
     for number, (our, their) in enumerate(zip(ours, theirs, strict=True)):
         limit = 1e-3 if number == 0 else 2e-2
@@ -89,23 +89,23 @@ def test_undone_and_redone_answers_are_the_same_bits(opened: Open, cell448: Bund
             np.testing.assert_array_equal(session.redo().network_probability, expected)
 
 
-# --- the graph --------------------------------------------------------------------------------------------------------
+# --- the CUDA graph ---------------------------------------------------------------------------------------------------
 
 
-def test_a_graph_answers_as_its_operations_one_by_one(opened: Open, cell448: Bundle, backend: Backend) -> None:
+def test_a_cuda_graph_answers_as_its_operations_one_by_one(opened: Open, cell448: Bundle, backend: Backend) -> None:
     with Session(cell448, engine=opened(cell448)) as session:
-        recorded = clicked(session)
-    with Session(cell448, engine=opened(cell448, options=CudaOptions(graph=False))) as session:
+        captured = clicked(session)
+    with Session(cell448, engine=opened(cell448, options=CudaOptions(cuda_graph=False))) as session:
         sequence = clicked(session)
     if backend.name == "tensorrt":
-        np.testing.assert_array_equal(recorded, sequence)
+        np.testing.assert_array_equal(captured, sequence)
     else:
-        # ONNX Runtime times the ways to convolve when it loads a graph, and may take another one this time.
-        assert_the_same(recorded, sequence)
+        # ONNX Runtime times its convolution algorithms when it loads a graph, and may take another one this time.
+        assert_the_same(captured, sequence)
 
 
-def test_a_graph_is_recorded_while_others_use_the_default_stream(opened: Open, cell448: Bundle) -> None:
-    """In the global mode their calls would fail, and spoil the recording."""
+def test_a_cuda_graph_is_captured_while_others_use_the_default_stream(opened: Open, cell448: Bundle) -> None:
+    """In the global mode their calls would fail, and invalidate the capture."""
     engine = opened(cell448, options=CudaOptions(strict=True))
     stop = threading.Event()
     failures: list[Exception] = []
@@ -188,7 +188,7 @@ def test_memory_over_many_clicks(opened: Open, paint: Bundle) -> None:
         assert before - free_bytes() < 16 << 20
 
 
-def test_everything_comes_back(opened: Open, cell448: Bundle, paint: Bundle) -> None:
+def test_everything_is_freed(opened: Open, cell448: Bundle, paint: Bundle) -> None:
     def once() -> int:
         engine = opened(cell448)
         with Session(cell448, engine=engine) as session:
@@ -198,7 +198,7 @@ def test_everything_comes_back(opened: Open, cell448: Bundle, paint: Bundle) -> 
         gc.collect()
         return free_bytes()
 
-    once()  # what the libraries load once stays
+    once()  # the libraries keep what they load once
     before = once()
     assert before - once() < 32 << 20
 
@@ -209,7 +209,7 @@ def test_the_account_is_what_the_gpu_says(opened: Open, cell448: Bundle) -> None
         before, held = free_bytes(), engine.memory().held
         with Session(cell448, engine=engine):
             taken = engine.memory().held - held
-            # Contexts and graphs take some, which nobody can ask for.
+            # Contexts and CUDA graphs take some memory, which no library reports.
             assert taken <= before - free_bytes() + (4 << 20)
 
 
@@ -219,7 +219,7 @@ def test_the_budget(opened: Open, paint: Bundle) -> None:
         Session(paint, engine=engine)
 
 
-# --- proofs -----------------------------------------------------------------------------------------------------------
+# --- the evidence -----------------------------------------------------------------------------------------------------
 
 
 def test_nothing_falls_back(opened: Open, cell448: Bundle, backend: Backend) -> None:

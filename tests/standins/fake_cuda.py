@@ -454,7 +454,7 @@ class FakeExecutor:
         self.ran = False
         self.open = True
 
-    def lend(self, address: int) -> None:
+    def set_scratch(self, address: int) -> None:
         self.lent = address
 
     def bind(self, name: str, address: int) -> None:

@@ -57,7 +57,7 @@ class ClockedGpu(FakeGpu):
         super().__init__(*args, fake=fake, options=options, **kwargs)
         self._info = replace(self.info, device="cuda", threads=None)
         for name, program in self.programs.items():
-            program.session = Clocked(program.session, fake, MILLISECONDS[name, self.options.graph])
+            program.session = Clocked(program.session, fake, MILLISECONDS[name, self.options.cuda_graph])
         fake.taken += LIBRARIES
 
     def close(self) -> None:

@@ -71,8 +71,8 @@ class FakeGpu(CudaEngine):
             cuda=cuda,
             options=CudaOptions() if options is None else options,
             stream=cuda.create_stream() if shared else None,
-            keep_seats=shared,
-            record=not shared,
+            keep_resources=shared,
+            capture=not shared,
         )
 
 

@@ -1,7 +1,7 @@
-"""Which GPUs can be used, and if none, why not: asked before any library that would need one is touched.
+"""Which GPUs can be used and, if none, why not.
 
-TensorRT returns hollow objects on machines without a GPU and crashes when they are used, and ONNX Runtime takes the CPU
-without a word. So CUDA itself is asked first; ``cuda.bindings.runtime`` imports without a driver too.
+This is checked before any library that needs a GPU is used. Without a GPU, TensorRT returns objects that crash when
+they are used, and ONNX Runtime silently takes the CPU. ``cuda.bindings.runtime`` imports without a driver too.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from mmms_deploy.engines.cuda.runtime import import_cuda
 from mmms_deploy.errors import EngineUnavailableError
 
-ASKED = "CUDA was asked for, but "
-"""How the message begins that refuses a GPU; what follows is the reason."""
+REQUESTED = "CUDA was requested, but "
+"""The beginning of the message that refuses a GPU; the reason follows."""
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
-"""Where Linux describes the NVIDIA driver that is loaded."""
+"""The file in which Linux describes the loaded NVIDIA driver."""
 _DRIVERS = {11: 450, 12: 525, 13: 580}
-"""The first driver of every CUDA version, by NVIDIA's compatibility table."""
+"""The first driver release of every CUDA version, from NVIDIA's compatibility table."""
 _INSUFFICIENT_DRIVER, _NO_DEVICE = 35, 100
 _FIXES = {
     3: "start the process again without forking it after CUDA was used: use spawn in multiprocessing",
@@ -67,15 +67,15 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Probe:
-    """What CUDA says about this machine.
+    """What CUDA reports about this machine.
 
     Attributes:
         gpus: The GPUs that can be used.
-        problem: Why there are none; None when there are.
-        given: The same as a sentence.
+        problem: Why there are none; None when there are some.
+        given: The problem as a sentence.
         fix: What to do about it.
         driver: Release of the NVIDIA driver, e.g. ``580.65.06``; None when none is loaded or the system does not say.
-        cuda: The newest CUDA version that the driver runs; None without a driver, or when nobody could ask.
+        cuda: The newest CUDA version that the driver runs; None without a driver, or when CUDA cannot be queried.
         runtime: The CUDA version that cuda-python was made for; None without it.
     """
 
@@ -89,11 +89,11 @@ class Probe:
 
 
 def probe(library: Any = None, driver_file: Path = DRIVER_FILE) -> Probe:
-    """Ask CUDA for the GPUs of this machine; allocates nothing on them.
+    """Query CUDA for the GPUs of this machine; allocates nothing on them.
 
     Args:
         library: The module ``cuda.bindings.runtime``; None imports it.
-        driver_file: Where Linux describes the driver.
+        driver_file: The file in which Linux describes the driver.
     """
     driver = driver_release(driver_file)
     if library is None:
@@ -159,7 +159,7 @@ def _gpu(library: Any, ordinal: int, runs: str) -> Gpu:
 
 
 def _version(answer: tuple[Any, int]) -> str | None:
-    """Write 13020 as 13.2; None for 0, which CUDA says when there is no driver."""
+    """Write 13020 as 13.2; None for 0, which CUDA returns when there is no driver."""
     code, number = answer
     return f"{number // 1000}.{number % 1000 // 10}" if int(code) == 0 and number else None
 
@@ -174,7 +174,7 @@ def driver_release(driver_file: Path = DRIVER_FILE) -> str | None:
 
 
 def split_device(device: str) -> tuple[str, int]:
-    """Return the kind of a device and the number of a GPU: ``cuda:1`` is ``cuda`` and 1, all others are as they are."""
+    """Split a device into kind and number of the GPU: ``cuda`` and 1 for ``cuda:1``; other names as given and 0."""
     kind, _, number = device.partition(":")
     return (kind, int(number)) if kind == "cuda" and number.isascii() and number.isdigit() else (device, 0)
 
@@ -192,13 +192,14 @@ def require_gpu(ordinal: int = 0, library: Any = None) -> Gpu:
     found = probe(library)
     if found.problem is not None:
         raise EngineUnavailableError(
-            f"{ASKED}{found.given}",
+            f"{REQUESTED}{found.given}",
             expected="an NVIDIA GPU, its driver, and cuda-python",
             fix=f'{found.fix}; or pass device="cpu"',
+            command_fix=f"{found.fix}; or pass --device cpu",
         )
     if ordinal >= len(found.gpus):
         raise EngineUnavailableError(
-            f"GPU {ordinal} was asked for, and there are {len(found.gpus)}",
+            f"GPU {ordinal} was requested, and there are {len(found.gpus)}",
             expected=f"a number from 0 to {len(found.gpus) - 1}",
             fix="check CUDA_VISIBLE_DEVICES",
         )

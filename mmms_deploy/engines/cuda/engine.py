@@ -1,4 +1,4 @@
-"""An engine on the GPU, whatever library executes its stages: seats for sessions, their budget, and their account."""
+"""An engine on the GPU, for any library that executes its stages: it opens sessions within a budget of memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmms_deploy.engines.cuda.executor import Program
 from mmms_deploy.engines.cuda.layout import lay_out
 from mmms_deploy.engines.cuda.memory import Account, DeviceMemory, Use, mebibytes
 from mmms_deploy.engines.cuda.options import CudaOptions
-from mmms_deploy.engines.cuda.resources import Seat
+from mmms_deploy.engines.cuda.resources import SessionResources
 from mmms_deploy.engines.cuda.runner import CudaRunner
 from mmms_deploy.engines.cuda.runtime import OUT_OF_MEMORY, Cuda
 from mmms_deploy.engines.protocol import EngineInfo
@@ -29,7 +29,7 @@ from mmms_deploy.errors import (
 )
 
 _HEADROOM = 64 << 20
-"""Free bytes that opening a session leaves to the libraries, which allocate for themselves too."""
+"""Free bytes that opening a session leaves to the libraries, which allocate memory of their own."""
 
 
 class CudaEngine(EngineBase):
@@ -37,15 +37,16 @@ class CudaEngine(EngineBase):
 
     Args:
         bundle: The bundle.
-        graphs: The graph of every stage, by name, in the order of the manifest.
-        programs: What executes it. The engine closes them.
+        graphs: The ONNX graph of every stage, by name, in the order of the manifest.
+        programs: The programs, by stage. The engine closes them.
         info: What the engine is.
         cuda: The GPU.
         options: Settings.
-        stream: The one stream on which the library executes, which the engine destroys; None when it takes any, so that
-            every session has its own.
-        keep_seats: Whether a seat is kept for the next session, because the library cannot forget its addresses.
-        record: Whether to make a click one CUDA graph of ours.
+        stream: The one stream on which the library executes, which the engine destroys; None for a library that
+            executes on any stream, so that every session has its own.
+        keep_resources: Whether to keep a closed session's resources for the next session, because the library does not
+            release their addresses.
+        capture: Whether to capture a click as a CUDA graph; False for a library that captures its own.
 
     Raises:
         BundleCorruptError: A program has other inputs or outputs than the manifest says.
@@ -61,8 +62,8 @@ class CudaEngine(EngineBase):
         cuda: Cuda,
         options: CudaOptions,
         stream: Any = None,
-        keep_seats: bool = False,
-        record: bool = True,
+        keep_resources: bool = False,
+        capture: bool = True,
     ) -> None:
         self._bundle = bundle
         self._graphs = dict(graphs)
@@ -76,19 +77,19 @@ class CudaEngine(EngineBase):
         self._account.note(Use.WEIGHTS, self._weights)
         self._stream = stream
         self._guard = nullcontext() if stream is None else threading.RLock()
-        self._keep = keep_seats
-        self._record = record
+        self._keep = keep_resources
+        self._capture = capture
         self._lock = threading.RLock()
         self._open = 0
         self._closed = False
-        self._idle: list[Seat] = []
-        self._abandoned: deque[Seat] = deque()
-        self._end = weakref.finalize(self, _free_all, self._idle, self._abandoned)
+        self._idle: list[SessionResources] = []
+        self._unclosed: deque[SessionResources] = deque()
+        self._end = weakref.finalize(self, _free_all, self._idle, self._unclosed)
         self._end.atexit = False
 
     @property
     def options(self) -> CudaOptions:
-        """How it works."""
+        """Its settings."""
         return self._options
 
     @property
@@ -97,27 +98,27 @@ class CudaEngine(EngineBase):
         return self._cuda
 
     def open(self) -> CudaRunner:
-        """Return a new runner, for one session, ready to answer without delay.
+        """Return a new runner for one session, warmed up.
 
         Raises:
             EngineError: The engine is closed, or the GPU failed.
-            ResidentBudgetError: There is no room for another resident image.
+            ResidentBudgetError: There is no memory for another resident image.
 
         Warns:
-            MMMSDeployWarning: A click cannot be one CUDA graph.
+            MMMSDeployWarning: A click cannot be captured as a CUDA graph.
         """
         with self._lock:
             self._check_open()
             self._cuda.activate()
-            self._sweep()
+            self._reclaim()
             self._check_count()
-            seat = self._idle.pop() if self._idle else self._new_seat()
+            resources = self._idle.pop() if self._idle else self._new_resources()
             self._open += 1
         return CudaRunner(
-            seat, self._info.library, check=self._check_open, retire=self._retire, abandon=self._abandoned_seat
+            resources, self._info.library, check=self._check_open, release=self._release, reclaim=self._reclaim_later
         )
 
-    def _new_seat(self) -> Seat:
+    def _new_resources(self) -> SessionResources:
         needed = self._layout.session_bytes(self._options.history_block)
         free, total = self._cuda.memory()
         if free < needed + _HEADROOM:
@@ -127,7 +128,7 @@ class CudaEngine(EngineBase):
             )
         try:
             with self._guard:
-                return Seat(
+                return SessionResources(
                     self._cuda,
                     self._account,
                     self._layout,
@@ -135,7 +136,7 @@ class CudaEngine(EngineBase):
                     self._options,
                     stream=self._stream,
                     guard=self._guard,
-                    record=self._record,
+                    capture=self._capture,
                 )
         except CudaError as error:
             if error.code != OUT_OF_MEMORY:
@@ -158,6 +159,7 @@ class CudaEngine(EngineBase):
             f"there is no room on the GPU for another session beside {self._open}: {why}; this engine holds {listed}",
             expected="memory for every resident image",
             fix="close a session or another program on the GPU, or open the engine with a smaller history_block",
+            command_fix="close another program on the GPU (nvidia-smi lists them)",
         )
 
     def memory(self) -> DeviceMemory:
@@ -169,7 +171,7 @@ class CudaEngine(EngineBase):
         with self._lock:
             self._check_open()
             self._cuda.activate()
-            self._sweep()
+            self._reclaim()
             free, total = self._cuda.memory()
             held = self._account.held()
             return DeviceMemory(
@@ -190,38 +192,38 @@ class CudaEngine(EngineBase):
         if self._closed:
             raise EngineError("this engine is closed", expected="an open engine", fix="open the bundle again")
 
-    # --- seats that come back ---------------------------------------------------------------------------------------
+    # --- resources of sessions that end -----------------------------------------------------------------------------
 
-    def _abandoned_seat(self, seat: Seat) -> None:
-        """Take the seat of a runner that nobody closed. Runs in the garbage collector: no lock, no call."""
-        self._abandoned.append(seat)
+    def _reclaim_later(self, resources: SessionResources) -> None:
+        """Note the resources of a runner that was never closed. Runs in the garbage collector: no lock, no call."""
+        self._unclosed.append(resources)
 
-    def _retire(self, seat: Seat) -> None:
+    def _release(self, resources: SessionResources) -> None:
         with self._lock:
             self._open -= 1
             try:
                 if self._keep and not self._closed:
-                    for home in seat.homes.values():
-                        home.forget()
-                    self._idle.append(seat)
+                    for buffer in resources.buffers.values():
+                        buffer.invalidate()
+                    self._idle.append(resources)
                 else:
-                    seat.free()
+                    resources.free()
             finally:
                 self._finish()
 
-    def _sweep(self) -> None:
-        while self._abandoned:
-            self._retire(self._abandoned.popleft())
+    def _reclaim(self) -> None:
+        while self._unclosed:
+            self._release(self._unclosed.popleft())
 
     def close(self) -> None:
-        """Let go of the weights; they are freed when the last runner is closed too."""
+        """Release the weights; they are freed once the last runner is closed too."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            while self._abandoned:
+            while self._unclosed:
                 with suppress(CudaError):
-                    self._retire(self._abandoned.popleft())
+                    self._release(self._unclosed.popleft())
             _free_all(self._idle, deque())
             for program in self._programs.values():
                 program.close()
@@ -230,27 +232,29 @@ class CudaEngine(EngineBase):
             self._finish()
 
     def _finish(self) -> None:
-        """Destroy the stream when nobody can use it any more."""
+        """Destroy the shared stream once the engine and all its sessions are closed."""
         if self._closed and not self._open and self._stream is not None:
             stream, self._stream = self._stream, None
             with suppress(CudaError):
                 self._cuda.destroy_stream(stream)
 
 
-def _free_all(idle: list[Seat], abandoned: deque[Seat]) -> None:
-    """Free what an engine that nobody closed still holds."""
-    while idle or abandoned:
+def _free_all(idle: list[SessionResources], unclosed: deque[SessionResources]) -> None:
+    """Free the resources that an engine still holds when it ends."""
+    while idle or unclosed:
         with suppress(EngineError):
-            (idle or abandoned).pop().free()
+            (idle or unclosed).pop().free()
 
 
 @contextmanager
 def unavailable() -> Iterator[None]:
-    """Turn a failure of the GPU or of a plan while an engine is opened into :class:`EngineUnavailableError`.
+    """Turn a failure of the GPU or of a plan, while an engine is opened, into :class:`EngineUnavailableError`.
 
-    Another engine may then be taken in its place, aloud.
+    Another engine may then take its place, with a warning.
     """
     try:
         yield
     except (CudaError, PlanBuildError, PlanError) as error:
-        raise EngineUnavailableError(error.given, expected=error.expected, fix=error.fix) from error
+        raise EngineUnavailableError(
+            error.given, expected=error.expected, fix=error.fix, command_fix=error.command_fix
+        ) from error

@@ -1,8 +1,8 @@
-"""What the CUDA engines need from a library: stages that read and write fixed addresses, asked for on a stream.
+"""What the CUDA engines need from a library: stages that read and write fixed addresses and run on a stream.
 
 A :class:`Program` is a stage that is ready to run: weights on the GPU, shared by all sessions. An :class:`Executor` is
-one session's use of it. TensorRT's engines and execution contexts are such, and so are ONNX Runtime's sessions and IO
-bindings.
+one session's use of it. With TensorRT they are an engine and an execution context, with ONNX Runtime a session and an
+IO binding.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class TensorIO:
 class Executor(Protocol):
     """One session's use of a program. Used by one thread at a time."""
 
-    def lend(self, address: int) -> None:
-        """Give it scratch memory of the program's ``device_memory`` bytes, for as long as it lives.
+    def set_scratch(self, address: int) -> None:
+        """Set the address of its scratch memory: ``device_memory`` bytes of the program, which have to outlive it.
 
-        Nothing is kept there between two runs, so that executors that never run at the same time may share it.
+        Nothing is kept there between two runs. Executors that never run at the same time may share it.
         """
         ...
 
     def bind(self, name: str, address: int) -> None:
-        """Say where an input or output is on the GPU.
+        """Set the address of an input or output on the GPU.
 
         Raises:
             EngineError: The library refuses it.
@@ -49,7 +49,7 @@ class Executor(Protocol):
         ...
 
     def enqueue(self, stream: Any) -> None:
-        """Ask for one run on a stream; does not wait for it.
+        """Enqueue one run on a stream; does not wait for it.
 
         Raises:
             EngineError: The library refuses it.
@@ -76,7 +76,7 @@ class Program(Protocol):
 
     @property
     def device_memory(self) -> int:
-        """Bytes of scratch memory that an executor has to be lent; 0 when the library takes care of it itself."""
+        """Bytes of scratch memory that an executor needs; 0 when the library allocates its own."""
         ...
 
     def executor(self) -> Executor:
@@ -88,12 +88,12 @@ class Program(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the weights; they are freed when the last executor is closed too. Safe to call twice."""
+        """Release the weights; they are freed once the last executor is closed too. Safe to call twice."""
         ...
 
 
 def check_program(bundle: Bundle, stage: str, graph: StageGraph, program: Program) -> None:
-    """Check that a program's inputs and outputs are those that the manifest promises.
+    """Check that a program's inputs and outputs are those of the manifest.
 
     Raises:
         BundleCorruptError: They are not.

@@ -1,4 +1,4 @@
-"""A CUDA graph: a sequence of stream operations, recorded once and launched with one call."""
+"""A CUDA graph: a sequence of stream operations, captured once and launched with one call."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ from mmms_deploy.errors import CudaError
 
 
 class CudaGraph:
-    """Records a sequence of operations on a stream. Addresses are frozen: what they point to has to outlive the graph.
+    """Captures a sequence of operations on a stream.
+
+    Addresses are frozen: the memory that they point to has to outlive the CUDA graph.
 
     Args:
         cuda: The GPU.
-        stream: The stream to record and to launch on.
-        sequence: Asks for the operations. Everything in it must have run once before, because libraries load and
-            allocate at the first run, which cannot be recorded (https://github.com/NVIDIA/TensorRT/issues/2603).
+        stream: The stream to capture and to launch on.
+        sequence: Enqueues the operations. It must have run once before, because libraries load and allocate at the
+            first run, which cannot be captured (https://github.com/NVIDIA/TensorRT/issues/2603).
 
     Raises:
-        EngineError: It cannot be recorded; nothing is left behind, and the stream is as it was.
+        EngineError: It cannot be captured; nothing is left behind, and the stream is as it was.
     """
 
     def __init__(self, cuda: Cuda, stream: Any, sequence: Callable[[], None]) -> None:
         self._cuda = cuda
         self._stream = stream
         self._executable: Any = None
-        with cuda.recorded(stream) as recorded:
+        with cuda.capture(stream) as captured:
             sequence()
-        (graph,) = recorded
+        (cuda_graph,) = captured
         try:
-            executable = cuda.instantiate(graph)
+            executable = cuda.instantiate(cuda_graph)
         finally:
             with suppress(CudaError):
-                cuda.destroy_graph(graph)
+                cuda.destroy_cuda_graph(cuda_graph)
         try:
-            cuda.prepare(executable, stream)
+            cuda.upload_executable(executable, stream)
         except CudaError:
             with suppress(CudaError):
                 cuda.destroy_executable(executable)
@@ -44,11 +46,11 @@ class CudaGraph:
         self._executable = executable
 
     def launch(self) -> None:
-        """Do what was recorded, in stream order."""
+        """Enqueue the captured operations."""
         self._cuda.launch(self._executable, self._stream)
 
     def close(self) -> None:
-        """Give the graph back. Safe to call twice."""
+        """Destroy the CUDA graph. Safe to call twice."""
         executable, self._executable = self._executable, None
         if executable is not None:
             self._cuda.destroy_executable(executable)

@@ -1,4 +1,4 @@
-"""Which tensors of a bundle's stages need a fixed place on the GPU, what for, and how large a session is with them."""
+"""Which tensors of a bundle's stages need a fixed address on the GPU, what for, and how many bytes a session takes."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ _USES = {Role.IMAGE: Use.INPUTS, Role.MODALITY: Use.INPUTS, Role.FEATURE: Use.FE
 
 @dataclass(frozen=True)
 class Layout:
-    """The tensors at the borders of the stages, by name, and how they hang together.
+    """The inputs and outputs of the stages, by name, and how they are joined.
 
-    An output of one stage and the input of that name of a later one are the same memory, so that the image stage writes
-    its features straight to where the click stage reads them.
+    An output of one stage and the input of the same name of a later stage share one buffer: the image stage writes its
+    features to where the click stage reads them.
 
     Attributes:
         tensors: Every tensor.
-        given: Names of those that come from the host.
-        answers: Names of the click stage's outputs that go to the host with every click.
-        links: Pairs of an output and the input that it becomes at the next click.
-        graphs: The graph of every stage, by name.
-        clicks: Names of the stages that run at every click.
+        host_inputs: Names of those that come from the host.
+        downloaded: Names of the click stage's outputs that go to the host with every click.
+        state_links: Pairs of an output and the input that it becomes at the next click.
+        graphs: The ONNX graph of every stage, by name.
+        click_stages: Names of the stages that run at every click.
         activations: Bytes of scratch memory for the stages; they never run at the same time and share it.
-        kept: Sizes in bytes of what a step of the history keeps, with how many of each.
-        spare: The same of what a click saves beside that, until its run is over.
+        kept: How many tensors of each size, in bytes, the history keeps of a click.
+        temporary: How many of each size a click saves besides, until its run is over.
     """
 
     tensors: Mapping[str, TensorSpec]
-    given: frozenset[str]
-    answers: frozenset[str]
-    links: tuple[tuple[str, str], ...]
+    host_inputs: frozenset[str]
+    downloaded: frozenset[str]
+    state_links: tuple[tuple[str, str], ...]
     graphs: Mapping[str, StageGraph]
-    clicks: frozenset[str]
+    click_stages: frozenset[str]
     activations: int
     kept: Mapping[int, int]
-    spare: Mapping[int, int]
+    temporary: Mapping[int, int]
 
     def nbytes(self, use: Use) -> int:
         """Return the bytes that a session's tensors of a use take on the GPU."""
@@ -52,12 +52,12 @@ class Layout:
 
     def session_bytes(self, history_block: int) -> int:
         """Return the bytes that a session takes on the GPU when it is opened."""
-        slots = Counter(self.blocks(history_block)) + Counter(self.spare)
+        spare = Counter(self.blocks(history_block)) + Counter(self.temporary)
         tensors = sum(aligned(spec.nbytes) for spec in self.tensors.values())
-        return tensors + self.activations + sum(count * aligned(nbytes) for nbytes, count in slots.items())
+        return tensors + self.activations + sum(count * aligned(nbytes) for nbytes, count in spare.items())
 
     def blocks(self, history_block: int) -> dict[int, int]:
-        """Return how many slots of a size a number of clicks takes, by size in bytes."""
+        """Return how many spare buffers the history of that many clicks takes, by size in bytes."""
         return {nbytes: count * history_block for nbytes, count in self.kept.items()}
 
 
@@ -66,12 +66,12 @@ def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[
 
     Args:
         bundle: The bundle.
-        graphs: The graph of every stage, by name, in the order of the manifest.
-        programs: What executes it.
+        graphs: The ONNX graph of every stage, by name, in the order of the manifest.
+        programs: The programs, by stage.
 
     Raises:
-        BundleCorruptError: A program has other inputs or outputs than the manifest says, or tensors that are to hold
-            each other's contents cannot.
+        BundleCorruptError: A program has other inputs or outputs than the manifest says, or two tensors that share
+            their contents differ in dtype or shape.
     """
     tensors: dict[str, TensorSpec] = {}
     outputs: set[str] = set()
@@ -80,25 +80,25 @@ def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[
         for spec in (*graph.inputs, *graph.outputs):
             check_same(bundle, f"stage {stage!r}", spec, tensors.setdefault(spec.name, spec))
         outputs |= {spec.name for spec in graph.outputs}
-    # Links to tensors that no stage has are the session's to refuse.
-    links = tuple(
+    # The session refuses links to tensors that no stage has.
+    state_links = tuple(
         (link.output, link.input)
         for link in bundle.manifest.state
         if link.output in outputs and link.input in tensors and link.input not in outputs
     )
-    for source, target in links:
+    for source, target in state_links:
         check_same(bundle, "the state", tensors[target], tensors[source])
-    clicks = frozenset(stage.name for stage in bundle.manifest.stages if stage.rate is Rate.CLICK)
-    kept = {source for source, _ in links}
-    written = {spec.name for stage in clicks for spec in graphs[stage].outputs}
+    click_stages = frozenset(stage.name for stage in bundle.manifest.stages if stage.rate is Rate.CLICK)
+    kept = {source for source, _ in state_links}
+    written = {spec.name for stage in click_stages for spec in graphs[stage].outputs}
     return Layout(
         tensors=tensors,
-        given=frozenset(tensors) - outputs - {target for _, target in links},
-        answers=frozenset(name for name in outputs if tensors[name].role is Role.PROBABILITY),
-        links=links,
+        host_inputs=frozenset(tensors) - outputs - {target for _, target in state_links},
+        downloaded=frozenset(name for name in outputs if tensors[name].role is Role.PROBABILITY),
+        state_links=state_links,
         graphs=graphs,
-        clicks=clicks,
+        click_stages=click_stages,
         activations=aligned(max(program.device_memory for program in programs.values())),
         kept=Counter(tensors[name].nbytes for name in kept),
-        spare=Counter(tensors[name].nbytes for name in written),
+        temporary=Counter(tensors[name].nbytes for name in written),
     )

@@ -1,4 +1,4 @@
-"""Memory on the GPU and pinned memory on the host, with an account of what it is for and a budget."""
+"""Memory on the GPU and pinned memory on the host, with an account by use and a budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmms_deploy.engines.cuda.runtime import OUT_OF_MEMORY, Cuda
 from mmms_deploy.errors import CudaError, ResidentBudgetError
 
 ALIGNMENT = 256
-"""Every buffer starts at a multiple of this: what TensorRT and the GPU's copies want."""
+"""Every buffer starts at a multiple of this, as TensorRT and the GPU's copies need."""
 
 
 class Use(StrEnum):
@@ -38,15 +38,15 @@ class DeviceMemory:
 
     Attributes:
         sessions: Open sessions.
-        resident: Images that are resident: open sessions, and seats kept for the next ones.
-        weights: The stages' weights, as far as the library tells; shared by the sessions.
-        activations: Scratch memory that stages run in; 0 when the library takes care of it itself.
+        resident: Images that are resident: those of open sessions, and resources kept for the next sessions.
+        weights: The stages' weights, as far as the library reports them; shared by the sessions.
+        activations: Scratch memory that stages run in; 0 when the library allocates its own.
         inputs: Images and modalities.
-        features: What the click stage reads of an image.
+        features: Features of the images, which the click stage reads.
         state: Clicks, state and answers.
-        history: What can be undone and redone, and room kept for it.
-        pinned: On the host: what is copied to and from the GPU.
-        free: Free memory of the GPU, whoever holds the rest.
+        history: Clicks that can be undone and redone, and memory reserved for more of them.
+        pinned: Pinned memory on the host, for copies to and from the GPU.
+        free: Free memory of the GPU, which other programs use too.
         total: All memory of the GPU.
     """
 
@@ -80,7 +80,7 @@ def mebibytes(nbytes: int) -> str:
 
 
 class Account:
-    """Who holds how much; shared by all sessions of an engine, and by threads.
+    """How many bytes are held for what; shared by all sessions of an engine, and by threads.
 
     Args:
         cuda: The GPU.
@@ -99,7 +99,7 @@ class Account:
             return {use: self._held[use] for use in Use}
 
     def note(self, use: Use, nbytes: int) -> None:
-        """Count memory that a library allocated, or gave back when negative."""
+        """Count memory that a library allocated, or freed when negative."""
         with self._lock:
             self._held[use] += nbytes
 
@@ -107,7 +107,7 @@ class Account:
         """Return the address of new memory on the GPU.
 
         Raises:
-            ResidentBudgetError: It would be more than the limit, or than there is.
+            ResidentBudgetError: It is more than the limit leaves, or than is free.
             CudaError: The GPU failed otherwise.
         """
         with self._lock:
@@ -124,7 +124,7 @@ class Account:
             raise
 
     def free(self, use: Use, address: int, nbytes: int) -> None:
-        """Give memory on the GPU back."""
+        """Free memory on the GPU."""
         self.note(use, -nbytes)
         self._cuda.free(address)
 
@@ -139,7 +139,7 @@ class Account:
         return address
 
     def free_host(self, address: int, nbytes: int) -> None:
-        """Give pinned memory back."""
+        """Free pinned memory."""
         self.note(Use.PINNED, -nbytes)
         self._cuda.free_host(address)
 
@@ -150,66 +150,67 @@ class Account:
             expected="memory for every resident image and its history",
             fix="close a session, lower its history_limit, or raise CudaOptions(memory_limit=...) when that is the"
             " limit",
+            command_fix="close other programs on the GPU (nvidia-smi lists them)",
         )
 
 
 def aligned(nbytes: int) -> int:
-    """Return the bytes that a buffer takes with the gap to the next one."""
+    """Return the bytes that a buffer takes, including the gap to the next one."""
     return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True)
-class Slot:
-    """Memory on the GPU that belongs to one value at a time.
+class SpareBuffer:
+    """Memory on the GPU that holds one value at a time, away from the binding buffers.
 
     Attributes:
-        address: Where it is.
-        nbytes: How large it is.
-        free: Where it goes when its value dies.
+        address: Its address.
+        nbytes: Its size.
+        free: The free buffers of its size, to which it returns when its value is gone.
     """
 
     address: int
     nbytes: int
-    free: deque[Slot]
+    free: deque[SpareBuffer]
 
     def release(self) -> None:
-        """Give it back; appending to a deque is atomic, so that the garbage collector may do it in any thread."""
+        """Return it to the pool. Appending to a deque is atomic, so the garbage collector may do it in any thread."""
         self.free.append(self)
 
 
-class SlotPool:
-    """Slots of one session. They come in blocks, so that a click allocates nothing while its block lasts.
+class SpareBufferPool:
+    """Spare buffers of one session. They are allocated in blocks; a click allocates nothing while its block lasts.
 
-    A slot may be given back while operations on it are still waiting on the session's stream: whoever takes it next
-    uses the same stream, and so comes after them.
+    A buffer may be released while operations on it are still waiting on the session's stream. Its next user enqueues on
+    the same stream, and so comes after them.
 
     Args:
-        account: Where the memory comes from.
-        resources: What frees the memory in the end.
-        block: How many slots of a size to allocate at once, by size in bytes; 1 for other sizes.
-        spare: How many slots of a size to allocate beside the first block.
+        account: Allocates the memory.
+        cleanup: Frees the memory in the end.
+        block: How many buffers of a size to allocate at once, by size in bytes; 1 for other sizes.
+        extra: How many buffers of a size to add to the first block.
     """
 
     def __init__(
-        self, account: Account, resources: ExitStack, block: Mapping[int, int], spare: Mapping[int, int]
+        self, account: Account, cleanup: ExitStack, block: Mapping[int, int], extra: Mapping[int, int]
     ) -> None:
         self._account = account
-        self._resources = resources
+        self._cleanup = cleanup
         self._block = block
-        self._spare = spare
-        self._free: dict[int, deque[Slot]] = {}
+        self._extra = extra
+        self._free: dict[int, deque[SpareBuffer]] = {}
 
     def reserve(self) -> None:
-        """Allocate what is needed from the first click on.
+        """Allocate the first block, which the first click needs.
 
         Raises:
             ResidentBudgetError: There is no memory for it.
         """
-        for nbytes in sorted({*self._block, *self._spare}):
-            self._grow(nbytes, self._block.get(nbytes, 0) + self._spare.get(nbytes, 0))
+        for nbytes in sorted({*self._block, *self._extra}):
+            self._grow(nbytes, self._block.get(nbytes, 0) + self._extra.get(nbytes, 0))
 
-    def take(self, nbytes: int) -> Slot:
-        """Return a slot.
+    def acquire(self, nbytes: int) -> SpareBuffer:
+        """Return a free buffer.
 
         Raises:
             ResidentBudgetError: There is no memory for a new one.
@@ -227,16 +228,16 @@ class SlotPool:
     def _grow(self, nbytes: int, count: int) -> None:
         step = aligned(nbytes)
         address = self._account.allocate(Use.HISTORY, count * step)
-        self._resources.callback(self._account.free, Use.HISTORY, address, count * step)
+        self._cleanup.callback(self._account.free, Use.HISTORY, address, count * step)
         free = self._free.setdefault(nbytes, deque())
-        free.extend(Slot(address + index * step, nbytes, free) for index in range(count))
+        free.extend(SpareBuffer(address + index * step, nbytes, free) for index in range(count))
 
 
-class Pinned:
+class PinnedBuffer:
     """A part of the pinned memory of a session.
 
     Attributes:
-        address: Where it is.
+        address: Its address on the host.
         array: (nbytes,) uint8 view of it.
         busy: Whether the GPU may still read or write it.
     """

@@ -11,19 +11,22 @@ from mmms_deploy.errors import EngineError
 class CudaOptions:
     """How a CUDA engine works.
 
+    ``strict`` and ``ordinal`` are for an engine that is opened directly. When an ``EngineRequest`` opens it, the
+    request decides whether its own ``strict`` and ``device`` or these two win.
+
     Attributes:
-        graph: Whether a click is one CUDA graph. Without, its operations are asked for one by one, which costs the
-            processor some microseconds each.
-        strict: Whether to refuse a session whose click cannot be made a CUDA graph, instead of warning.
+        cuda_graph: Whether a click is one CUDA graph. Without it, the operations of a click are enqueued one by one,
+            which costs the processor some microseconds each.
+        strict: Whether to refuse a session whose click cannot be captured as a CUDA graph, instead of warning.
         resident_images: How many sessions may be open at once; None for as many as there is memory for.
         memory_limit: The most bytes that the engine and its sessions may hold on the GPU, weights included; None for
             no limit.
-        history_block: Clicks for whose history a session allocates at once: when it is opened, and again when that is
-            used up.
+        history_block: Number of clicks. A session allocates the memory for the history of that many clicks when it is
+            opened, and again whenever it is used up.
         ordinal: Number of the GPU among those that CUDA_VISIBLE_DEVICES leaves.
     """
 
-    graph: bool = True
+    cuda_graph: bool = True
     strict: bool = False
     resident_images: int | None = None
     memory_limit: int | None = None

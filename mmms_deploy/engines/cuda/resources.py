@@ -1,4 +1,4 @@
-"""What one session holds on the GPU: a stream, homes for all tensors, pinned memory, executors, the click's graph."""
+"""What one session holds on the GPU: a stream, buffers for all tensors, pinned memory, executors, its CUDA graph."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from mmms_deploy.bundle import Role
 from mmms_deploy.engines.cuda.executor import Program
 from mmms_deploy.engines.cuda.layout import Layout
-from mmms_deploy.engines.cuda.memory import Account, Pinned, SlotPool, Use, aligned
+from mmms_deploy.engines.cuda.memory import Account, PinnedBuffer, SpareBufferPool, Use, aligned
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.engines.cuda.stage import CudaStage
-from mmms_deploy.engines.cuda.values import Home, Tensor
+from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
 from mmms_deploy.errors import CudaError, EngineError
 
 
 @dataclass
 class Moved:
-    """Bytes that a session's runner moved between the host and the GPU since it was asked last.
+    """Bytes that a session's runner copied between the host and the GPU since they were last read.
 
     Attributes:
         up: To the GPU.
@@ -31,21 +31,21 @@ class Moved:
     down: int = 0
 
 
-class Seat:
-    """A session's place on the GPU. Used by one thread at a time.
+class SessionResources:
+    """One session's resources on the GPU. Used by one thread at a time.
 
     Args:
         cuda: The GPU.
-        account: Where memory comes from.
-        layout: What has to be there.
-        programs: What executes the stages, by name.
+        account: Allocates memory.
+        layout: The tensors to allocate.
+        programs: The programs, by stage.
         options: Settings.
-        stream: The stream to use, which somebody else owns; None for one of its own.
-        guard: Held while something is asked of the stream; needed when others use the stream too.
-        record: Whether the click stage becomes a CUDA graph of ours.
+        stream: The stream to use, which the caller owns; None to create one.
+        guard: Entered while operations are enqueued on the stream; needed when other sessions use the stream too.
+        capture: Whether to capture the click stage as a CUDA graph.
 
     Raises:
-        EngineError: It cannot be made; nothing is left behind.
+        EngineError: They cannot be created; nothing is left behind.
     """
 
     def __init__(
@@ -58,148 +58,151 @@ class Seat:
         *,
         stream: Any = None,
         guard: AbstractContextManager[Any] | None = None,
-        record: bool = True,
+        capture: bool = True,
     ) -> None:
         self.cuda = cuda
         self.guard: AbstractContextManager[Any] = nullcontext() if guard is None else guard
         self.moved = Moved()
         self._account = account
         self._layout = layout
-        self._resources = ExitStack()
+        self._cleanup = ExitStack()
         with ExitStack() as on_error:
-            on_error.callback(self._abandon)
+            on_error.callback(self._free_after_error)
             if stream is None:
                 stream = cuda.create_stream()
-                self._resources.callback(cuda.destroy_stream, stream)
+                self._cleanup.callback(cuda.destroy_stream, stream)
             self.stream = stream
-            self.homes = self._settle()
-            self.slots = SlotPool(account, self._resources, layout.blocks(options.history_block), layout.spare)
-            self.slots.reserve()
-            self.stages = self._stages(programs, options, record)
-            # Pushed last, so that it comes first: nothing is freed that the GPU may still use.
-            self._resources.callback(self._drain)
-            # The image's too: libraries load kernels and look for the fastest at the first run, which takes seconds.
+            self.buffers = self._allocate_buffers()
+            history = layout.blocks(options.history_block)
+            self.spare_buffers = SpareBufferPool(account, self._cleanup, history, layout.temporary)
+            self.spare_buffers.reserve()
+            self.stages = self._create_stages(programs, options, capture)
+            # Added last, so that it runs first: nothing is freed that the GPU may still use.
+            self._cleanup.callback(self._wait_for_pending)
+            # The image stage too: at their first run, libraries load kernels and search for the fastest, for seconds.
             for stage in self.stages.values():
                 stage.warm_up()
             self.wait()
             on_error.pop_all()
 
-    def _settle(self) -> dict[str, Home]:
-        layout, homes = self._layout, {}
-        pinned = {name: layout.tensors[name] for name in layout.given | layout.answers}
-        room = sum(aligned(spec.nbytes) for spec in pinned.values())
-        place = self._account.allocate_host(room) if pinned else 0
-        if pinned:
-            self._resources.callback(self._account.free_host, place, room)
-        places: dict[str, Pinned] = {}
-        for name in sorted(pinned):
-            places[name] = Pinned(place, pinned[name].nbytes)
-            place += aligned(pinned[name].nbytes)
+    def _allocate_buffers(self) -> dict[str, BindingBuffer]:
+        layout, buffers = self._layout, {}
+        on_host = {name: layout.tensors[name] for name in layout.host_inputs | layout.downloaded}
+        total = sum(aligned(spec.nbytes) for spec in on_host.values())
+        address = self._account.allocate_host(total) if on_host else 0
+        if on_host:
+            self._cleanup.callback(self._account.free_host, address, total)
+        pinned: dict[str, PinnedBuffer] = {}
+        for name in sorted(on_host):
+            pinned[name] = PinnedBuffer(address, on_host[name].nbytes)
+            address += aligned(on_host[name].nbytes)
         for use in (Use.INPUTS, Use.FEATURES, Use.STATE):
             nbytes = layout.nbytes(use)
             if not nbytes:
                 continue
             address = self._account.allocate(use, nbytes)
-            self._resources.callback(self._account.free, use, address, nbytes)
-            # Whatever lay there is no number; the first run, which warms up, reads all of it.
+            self._cleanup.callback(self._account.free, use, address, nbytes)
+            # New memory may hold bytes that are no numbers, and the warm-up reads all of it.
             self.cuda.clear(address, nbytes, self.stream)
             for spec in layout.of(use):
-                homes[spec.name] = Home(spec, address, places.get(spec.name))
+                buffers[spec.name] = BindingBuffer(spec, address, pinned.get(spec.name))
                 address += aligned(spec.nbytes)
-        for name in sorted(layout.given):
-            places[name].array[:] = 0
-        return homes
+        for name in sorted(layout.host_inputs):
+            pinned[name].array[:] = 0
+        return buffers
 
-    def _stages(self, programs: Mapping[str, Program], options: CudaOptions, record: bool) -> dict[str, CudaStage]:
-        layout, homes, stages = self._layout, self.homes, {}
+    def _create_stages(
+        self, programs: Mapping[str, Program], options: CudaOptions, capture: bool
+    ) -> dict[str, CudaStage]:
+        layout, buffers, stages = self._layout, self.buffers, {}
         scratch = 0
         if any(program.device_memory for program in programs.values()):
             scratch = self._account.allocate(Use.ACTIVATIONS, layout.activations)
-            self._resources.callback(self._account.free, Use.ACTIVATIONS, scratch, layout.activations)
+            self._cleanup.callback(self._account.free, Use.ACTIVATIONS, scratch, layout.activations)
         for name, graph in layout.graphs.items():
             executor = programs[name].executor()
             with ExitStack() as on_error:
                 on_error.callback(executor.close)
                 if programs[name].device_memory:
-                    executor.lend(scratch)
-                click = name in layout.clicks
+                    executor.set_scratch(scratch)
+                click = name in layout.click_stages
                 stage = CudaStage(
                     name,
                     self.cuda,
                     self.stream,
                     executor,
-                    inputs=tuple(homes[spec.name] for spec in graph.inputs),
-                    outputs=tuple(homes[spec.name] for spec in graph.outputs),
-                    fed=tuple(homes[spec.name] for spec in graph.inputs if click and spec.role is Role.CLICK),
-                    links=tuple(
-                        (homes[source], homes[target])
-                        for source, target in layout.links
+                    inputs=tuple(buffers[spec.name] for spec in graph.inputs),
+                    outputs=tuple(buffers[spec.name] for spec in graph.outputs),
+                    uploaded=tuple(buffers[spec.name] for spec in graph.inputs if click and spec.role is Role.CLICK),
+                    state_links=tuple(
+                        (buffers[source], buffers[target])
+                        for source, target in layout.state_links
                         if source in {spec.name for spec in graph.outputs}
                     ),
-                    fetched=tuple(homes[spec.name] for spec in graph.outputs if spec.name in layout.answers),
+                    downloaded=tuple(buffers[spec.name] for spec in graph.outputs if spec.name in layout.downloaded),
                     options=options,
-                    graph=click and record and options.graph,
+                    cuda_graph=click and capture and options.cuda_graph,
                 )
                 on_error.pop_all()
-            self._resources.callback(stage.close)
+            self._cleanup.callback(stage.close)
             stages[name] = stage
         return stages
 
-    # --- what a runner does with it ---------------------------------------------------------------------------------
+    # --- for the runner ---------------------------------------------------------------------------------------------
 
     def wait(self) -> None:
-        """Wait until everything that was asked for is done; the one moment at which the host waits."""
+        """Wait until all enqueued operations are done; no pinned memory is busy afterwards."""
         self.cuda.synchronize(self.stream)
-        for home in self.homes.values():
-            if home.pinned is not None:
-                home.pinned.busy = False
+        for buffer in self.buffers.values():
+            if buffer.pinned is not None:
+                buffer.pinned.busy = False
 
-    def save(self, homes: Collection[Home]) -> None:
-        """Copy what somebody still holds and is only in these homes to slots, because they are about to be written to.
+    def save(self, buffers: Collection[BindingBuffer]) -> None:
+        """Copy values in use to spare buffers, where these buffers, about to be overwritten, hold the last copy.
 
         Raises:
-            EngineError: There is no room, or the copy was refused; everything is where it was.
+            EngineError: There is no memory for it, or the copy was refused; every value is where it was.
         """
-        for home in homes:
-            tensor = home.content
-            if tensor is None or tensor.leaves(homes) is None:
+        for buffer in buffers:
+            tensor = buffer.content
+            if tensor is None or not tensor.lost_with(buffers):
                 continue
-            slot = self.slots.take(home.spec.nbytes)
+            spare = self.spare_buffers.acquire(buffer.spec.nbytes)
             try:
-                self.cuda.copy(slot.address, home.address, home.spec.nbytes, self.stream)
+                self.cuda.copy(spare.address, buffer.address, buffer.spec.nbytes, self.stream)
             except BaseException:
-                slot.release()
+                spare.release()
                 raise
-            tensor.slot = slot
+            tensor.spare = spare
 
-    def bring(self, tensor: Tensor, home: Home) -> None:
-        """Bring a value to a home.
+    def move_to(self, buffer: BindingBuffer, tensor: Tensor) -> None:
+        """Make a binding buffer hold a value.
 
         Raises:
-            EngineError: It was refused; the home holds no value then.
+            EngineError: It was refused; the buffer holds no value then.
         """
-        if home.content is tensor:
+        if buffer.content is tensor:
             return
-        self.save((home,))
-        home.forget()
-        nbytes = home.spec.nbytes
+        self.save((buffer,))
+        buffer.invalidate()
+        nbytes = buffer.spec.nbytes
         if tensor.host is not None:
             self.moved.up += nbytes
-            if home.pinned is None:
-                self.cuda.upload(home.address, tensor.host.ctypes.data, nbytes, self.stream)
-                self.wait()  # its memory may be gone afterwards
+            if buffer.pinned is None:
+                self.cuda.upload(buffer.address, tensor.host.ctypes.data, nbytes, self.stream)
+                self.wait()  # the host memory may be gone afterwards
             else:
-                self.write(tensor, home.pinned)
-                home.pinned.busy = True
-                self.cuda.upload(home.address, home.pinned.address, nbytes, self.stream)
+                self.write(tensor, buffer.pinned)
+                buffer.pinned.busy = True
+                self.cuda.upload(buffer.address, buffer.pinned.address, nbytes, self.stream)
         elif tensor.zero:
-            self.cuda.clear(home.address, nbytes, self.stream)
+            self.cuda.clear(buffer.address, nbytes, self.stream)
         else:
-            self.cuda.copy(home.address, self.whereabouts(tensor), nbytes, self.stream)
-        home.put(tensor)
+            self.cuda.copy(buffer.address, self.address_of(tensor), nbytes, self.stream)
+        buffer.hold(tensor)
 
-    def write(self, tensor: Tensor, pinned: Pinned) -> None:
-        """Write a value that the host knows to pinned memory, once the GPU is done with what lies there."""
+    def write(self, tensor: Tensor, pinned: PinnedBuffer) -> None:
+        """Write a value from the host, or zeros, to pinned memory; waits first if the GPU may still use that memory."""
         if pinned.busy:
             self.wait()
         if tensor.host is None:
@@ -207,11 +210,11 @@ class Seat:
         else:
             pinned.array[:] = tensor.host.reshape(-1).view("uint8")
 
-    def whereabouts(self, tensor: Tensor) -> int:
+    def address_of(self, tensor: Tensor) -> int:
         """Return the address of a value on the GPU.
 
         Raises:
-            EngineError: It is not there any more, because what overwrote it failed halfway.
+            EngineError: It is not there any more, because the operation that overwrote it failed halfway.
         """
         address = tensor.address
         if address is None:
@@ -224,12 +227,12 @@ class Seat:
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
+    def _wait_for_pending(self) -> None:
         with suppress(CudaError):
             self.cuda.synchronize(self.stream)
 
-    def _abandon(self) -> None:
-        """Free what is there already; the error that led here is the one to tell."""
+    def _free_after_error(self) -> None:
+        """Free what was allocated so far and ignore errors; the caller sees the error that led here."""
         with suppress(EngineError):
             self.free()
 
@@ -243,4 +246,4 @@ class Seat:
             try:
                 self.cuda.activate()
             finally:
-                self._resources.close()
+                self._cleanup.close()

@@ -1,4 +1,4 @@
-"""One session's use of a CUDA engine: values in homes and slots, one graph launch and one wait a click."""
+"""One session's use of a CUDA engine: a click is one CUDA graph launch and one wait."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from mmms_deploy.bundle import TensorSpec
-from mmms_deploy.engines.cuda.resources import Moved, Seat
-from mmms_deploy.engines.cuda.values import Home, Tensor
+from mmms_deploy.engines.cuda.resources import Moved, SessionResources
+from mmms_deploy.engines.cuda.stage import CudaStage
+from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
 from mmms_deploy.engines.protocol import Array, Value, checked_array
 from mmms_deploy.errors import EngineError
 
@@ -21,191 +22,201 @@ def _unwatched(stage: str, stream: Any) -> AbstractContextManager[object]:
 
 
 class CudaRunner:
-    """Runs stages on a seat.
+    """Runs stages on the resources of a session.
 
     Args:
-        seat: Where.
+        resources: The resources.
         library: Name of the library, for messages.
         check: Raises when the engine was closed.
-        retire: Takes the seat when the runner is closed.
-        abandon: Takes it when nobody closed the runner and it is garbage collected, in any thread, in the middle of
-            anything.
+        release: Receives the resources when the runner is closed.
+        reclaim: Receives them when the runner is garbage collected without having been closed. It may be called in any
+            thread, at any moment.
     """
 
     def __init__(
         self,
-        seat: Seat,
+        resources: SessionResources,
         library: str,
         *,
         check: Callable[[], None],
-        retire: Callable[[Seat], None],
-        abandon: Callable[[Seat], None],
+        release: Callable[[SessionResources], None],
+        reclaim: Callable[[SessionResources], None],
     ) -> None:
-        self._seat: Seat | None = seat
+        self._resources: SessionResources | None = resources
         self._library = library
         self._check = check
-        self._retire = retire
-        # For measurements: what is entered while a stage is asked for, given its name and the session's stream.
+        self._release = release
+        # For measurements: a context that is entered while a stage is enqueued; receives its name and the stream.
         self.watch: Callable[[str, Any], AbstractContextManager[object]] = _unwatched
-        # The answer that lies in pinned memory, by the name of its home.
-        self._fetched: dict[str, weakref.ref[Tensor]] = {}
-        # A session that nobody closed must not keep its memory on the GPU.
-        self._end = weakref.finalize(self, abandon, seat)
+        # The value that pinned memory holds after a download, by the name of its binding buffer.
+        self._downloaded: dict[str, weakref.ref[Tensor]] = {}
+        # A session that was never closed must not keep its memory on the GPU.
+        self._end = weakref.finalize(self, reclaim, resources)
         self._end.atexit = False
 
-    def _open_seat(self) -> Seat:
-        if self._seat is None:
+    def _open_resources(self) -> SessionResources:
+        if self._resources is None:
             raise EngineError("this runner is closed", expected="an open runner", fix="open a new session")
         self._check()
-        return self._seat
+        return self._resources
 
     def upload(self, spec: TensorSpec, array: Array) -> Value:
-        """Keep a copy of an array of the spec's shape; it goes to the GPU with the stage that reads it."""
-        self._open_seat()
+        """Keep a copy of an array of the spec's shape; the stage that reads it copies it to the GPU."""
+        self._open_resources()
         return Tensor(spec, host=checked_array(spec, array))
 
     def zeros(self, spec: TensorSpec) -> Value:
         """Return zeros of the spec's shape and dtype."""
-        self._open_seat()
+        self._open_resources()
         return Tensor(spec, zero=True)
 
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """Ask for one run of a stage; does not wait for it, unless what it is fed with still waits to be read."""
-        seat = self._open_seat()
-        if stage not in seat.stages:
-            raise EngineError(
-                f"stage {stage!r} cannot run", expected=f"one of the stages {', '.join(seat.stages)}", fix="name one"
-            )
-        plan = seat.stages[stage]
-        given = [(home, self._fitting(stage, home, inputs[home.spec.name])) for home in plan.inputs]
-        with seat.guard:
-            seat.cuda.activate()
-            for home, tensor in given:
-                if home in plan.fed and home.pinned is not None and (tensor.host is not None or tensor.zero):
-                    seat.write(tensor, home.pinned)
-                elif home in plan.fed:
-                    self._feed(seat, tensor, home)
-                else:
-                    seat.bring(tensor, home)
-            seat.save(plan.overwritten)
-            for home in (*plan.fed, *plan.overwritten):
-                home.forget()
-            for home in (*plan.fed, *plan.fetched):
-                self._fetched.pop(home.spec.name, None)
-                if home.pinned is not None:
-                    home.pinned.busy = True
-            with self.watch(stage, seat.stream):
-                plan.run()
-            seat.moved.up += sum(home.spec.nbytes for home in plan.fed)
-            seat.moved.down += sum(home.spec.nbytes for home in plan.fetched)
-        return self._outputs(seat, stage)
+        """Enqueue one run of a stage.
 
-    def _fitting(self, stage: str, home: Home, value: Value) -> Tensor:
-        spec = home.spec
+        Does not wait for it. It waits for an earlier run only if that may still read pinned memory that is needed now.
+        """
+        resources = self._open_resources()
+        if stage not in resources.stages:
+            raise EngineError(
+                f"stage {stage!r} cannot run",
+                expected=f"one of the stages {', '.join(resources.stages)}",
+                fix="name one",
+            )
+        return self._run(resources, resources.stages[stage], inputs)
+
+    def _run(self, resources: SessionResources, stage: CudaStage, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        given = [(buffer, self._fitting(stage.name, buffer, inputs[buffer.spec.name])) for buffer in stage.inputs]
+        with resources.guard:
+            resources.cuda.activate()
+            for buffer, tensor in given:
+                if buffer not in stage.uploaded:
+                    resources.move_to(buffer, tensor)
+                elif buffer.pinned is not None and (tensor.host is not None or tensor.zero):
+                    resources.write(tensor, buffer.pinned)
+                else:
+                    self._write_from_gpu(resources, tensor, buffer)
+            resources.save(stage.overwritten)
+            for buffer in (*stage.uploaded, *stage.overwritten):
+                buffer.invalidate()
+            for buffer in (*stage.uploaded, *stage.downloaded):
+                self._downloaded.pop(buffer.spec.name, None)
+                if buffer.pinned is not None:
+                    buffer.pinned.busy = True
+            with self.watch(stage.name, resources.stream):
+                stage.run()
+            resources.moved.up += sum(buffer.spec.nbytes for buffer in stage.uploaded)
+            resources.moved.down += sum(buffer.spec.nbytes for buffer in stage.downloaded)
+        return self._outputs(stage)
+
+    def _fitting(self, name: str, buffer: BindingBuffer, value: Value) -> Tensor:
+        spec = buffer.spec
         if not isinstance(value, Tensor) or (value.spec.dtype, value.spec.shape) != (spec.dtype, spec.shape):
             given = f"{value.spec.dtype} {value.spec.shape}" if isinstance(value, Tensor) else type(value).__name__
             raise EngineError(
-                f"{self._library} failed in stage {stage!r}: {spec.name} is {given}",
+                f"{self._library} failed in stage {name!r}: {spec.name} is {given}",
                 expected=f"a value of this session, {spec.dtype} {spec.shape}",
                 fix="report it: stages are joined by the bundle",
             )
         return value
 
-    def _feed(self, seat: Seat, tensor: Tensor, home: Home) -> None:
-        """Feed a value that is on the GPU through the host: rare, because clicks come from the host."""
-        seat.write(Tensor(home.spec, host=self._array(seat, tensor)), home.pinned)  # type: ignore[arg-type]
+    def _write_from_gpu(self, resources: SessionResources, tensor: Tensor, buffer: BindingBuffer) -> None:
+        """Write a value that is on the GPU to pinned memory: rare, because clicks come from the host."""
+        resources.write(Tensor(buffer.spec, host=self._array(resources, tensor)), buffer.pinned)  # type: ignore[arg-type]
 
-    def _outputs(self, seat: Seat, stage: str) -> dict[str, Value]:
-        plan = seat.stages[stage]
+    def _outputs(self, stage: CudaStage) -> dict[str, Value]:
         outputs: dict[str, Value] = {}
-        for home in plan.outputs:
-            tensor = Tensor(home.spec)
-            home.put(tensor)
-            for source, target in plan.links:
-                if source is home:
-                    target.put(tensor)
-            if home in plan.fetched:
-                self._fetched[home.spec.name] = weakref.ref(tensor)
-            outputs[home.spec.name] = tensor
+        for buffer in stage.outputs:
+            tensor = Tensor(buffer.spec)
+            buffer.hold(tensor)
+            for source, target in stage.state_links:
+                if source is buffer:
+                    target.hold(tensor)
+            if buffer in stage.downloaded:
+                self._downloaded[buffer.spec.name] = weakref.ref(tensor)
+            outputs[buffer.spec.name] = tensor
         return outputs
 
     def download(self, value: Value) -> Array:
-        """Wait for a value and return a copy, bfloat16 as float32; the answer to a click is on the host by then."""
-        seat = self._open_seat()
+        """Wait for a value and return a copy, bfloat16 as float32.
+
+        The answer to a click needs no further copy from the GPU: its stage copies it to the host.
+        """
+        resources = self._open_resources()
         if not isinstance(value, Tensor):
             raise EngineError(
                 f"{type(value).__name__} cannot be downloaded", expected="a value of this session", fix="report it"
             )
-        with seat.guard:
-            seat.cuda.activate()
-            return self._array(seat, value)
+        with resources.guard:
+            resources.cuda.activate()
+            return self._array(resources, value)
 
-    def _array(self, seat: Seat, tensor: Tensor) -> Array:
+    def _array(self, resources: SessionResources, tensor: Tensor) -> Array:
         if tensor.host is not None:
             return tensor.host.copy()
         if tensor.spec.dtype != "bfloat16":
             array = np.zeros(tensor.spec.shape, dtype=np.dtype(tensor.spec.dtype))
-            self._fill(seat, tensor, array)
+            self._fill(resources, tensor, array)
             return array
-        # NumPy has no such type: the upper half of a float32.
+        # NumPy has no bfloat16, which is the upper half of a float32.
         upper = np.zeros(tensor.spec.shape, dtype=np.uint16)
-        self._fill(seat, tensor, upper)
+        self._fill(resources, tensor, upper)
         return (upper.astype(np.uint32) << 16).view(np.float32)
 
-    def _fill(self, seat: Seat, tensor: Tensor, array: Array) -> None:
+    def _fill(self, resources: SessionResources, tensor: Tensor, array: Array) -> None:
         """Write a value to an array of zeros."""
         spec = tensor.spec
         if tensor.zero:
             return
-        home = seat.homes.get(spec.name)
-        if home is None or home.pinned is None:
-            seat.moved.down += spec.nbytes
-            seat.cuda.download(array.ctypes.data, seat.whereabouts(tensor), spec.nbytes, seat.stream)
-            seat.wait()
+        buffer = resources.buffers.get(spec.name)
+        if buffer is None or buffer.pinned is None:
+            resources.moved.down += spec.nbytes
+            resources.cuda.download(array.ctypes.data, resources.address_of(tensor), spec.nbytes, resources.stream)
+            resources.wait()
             return
-        fetched = self._fetched.get(spec.name)
-        if fetched is None or fetched() is not tensor:
-            if home.pinned.busy:
-                seat.wait()
-            self._fetched.pop(spec.name, None)
-            home.pinned.busy = True
-            seat.moved.down += spec.nbytes
-            seat.cuda.download(home.pinned.address, seat.whereabouts(tensor), spec.nbytes, seat.stream)
-            self._fetched[spec.name] = weakref.ref(tensor)
-        if home.pinned.busy:
-            self._wait_for(seat, spec.name)
-        array.reshape(-1).view(np.uint8)[:] = home.pinned.array
+        downloaded = self._downloaded.get(spec.name)
+        if downloaded is None or downloaded() is not tensor:
+            if buffer.pinned.busy:
+                resources.wait()
+            self._downloaded.pop(spec.name, None)
+            buffer.pinned.busy = True
+            resources.moved.down += spec.nbytes
+            source = resources.address_of(tensor)
+            resources.cuda.download(buffer.pinned.address, source, spec.nbytes, resources.stream)
+            self._downloaded[spec.name] = weakref.ref(tensor)
+        if buffer.pinned.busy:
+            self._wait_for(resources, spec.name)
+        array.reshape(-1).view(np.uint8)[:] = buffer.pinned.array
 
-    def _wait_for(self, seat: Seat, name: str) -> None:
+    def _wait_for(self, resources: SessionResources, name: str) -> None:
         try:
-            seat.wait()
+            resources.wait()
         except EngineError:
-            # What arrived is not to be trusted.
-            self._fetched.pop(name, None)
+            # The bytes that arrived may be wrong.
+            self._downloaded.pop(name, None)
             raise
 
     def take_moved(self) -> Moved:
-        """Return what was moved between the host and the GPU since the last call."""
-        seat = self._open_seat()
-        moved, seat.moved = seat.moved, Moved()
+        """Return how many bytes were copied between the host and the GPU since the last call."""
+        resources = self._open_resources()
+        moved, resources.moved = resources.moved, Moved()
         return moved
 
     @property
-    def is_graph(self) -> bool:
+    def is_cuda_graph(self) -> bool:
         """Whether a click is one CUDA graph."""
-        return all(stage.is_graph for stage in self._open_seat().stages.values() if stage.fed)
+        return all(stage.is_cuda_graph for stage in self._open_resources().stages.values() if stage.uploaded)
 
     def synchronize(self) -> None:
-        """Wait until everything that was asked for is done."""
-        seat = self._open_seat()
-        with seat.guard:
-            seat.cuda.activate()
-            seat.wait()
+        """Wait until all enqueued operations are done."""
+        resources = self._open_resources()
+        with resources.guard:
+            resources.cuda.activate()
+            resources.wait()
 
     def close(self) -> None:
         """Free what this session holds on the GPU. Safe to call twice."""
-        seat, self._seat = self._seat, None
-        self._fetched = {}
-        if seat is not None:
+        resources, self._resources = self._resources, None
+        self._downloaded = {}
+        if resources is not None:
             self._end.detach()
-            self._retire(seat)
+            self._release(resources)

@@ -1,7 +1,7 @@
 """The CUDA runtime, call by call: every return code is checked, and a failure is a named error.
 
-The calls are those of ``cuda.bindings.runtime`` (NVIDIA's cuda-python), which imports on machines without a driver too,
-and since 12.9 answers there. Addresses, streams and graphs are plain numbers or the library's own handles.
+The calls are those of ``cuda.bindings.runtime`` (NVIDIA's cuda-python). It imports on machines without a driver too,
+and since 12.9 its calls return a code there. Addresses, streams and CUDA graphs are plain numbers or its own handles.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mmms_deploy.errors import CudaError, EngineUnavailableError
 
 OUT_OF_MEMORY = 2
 _LOST = frozenset({700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721})
-"""Codes after which nothing works any more on this GPU in this process."""
+"""Codes after which no call works any more on this GPU in this process."""
 _FIXES = {
     OUT_OF_MEMORY: "close sessions, or other programs on the GPU (nvidia-smi lists them)",
     35: "install or update the NVIDIA driver; mmms-doctor says which one is there",
@@ -56,7 +56,7 @@ class Cuda:
         self._here = threading.local()
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """Call the runtime and return what it returns beside its code.
+        """Call the runtime and return its results without the code.
 
         Raises:
             CudaError: The code is not success.
@@ -69,7 +69,7 @@ class Cuda:
     def _failure(self, call: str, code: Any) -> CudaError:
         name = _text(self._library.cudaGetErrorName(code)[1]) or f"error {int(code)}"
         meaning = _text(self._library.cudaGetErrorString(code)[1])
-        # Forgotten, so that the next library that asks for the last error does not take it for its own.
+        # Reading the error clears it, so that the next library that checks for errors does not take it for its own.
         self._library.cudaGetLastError()
         number = int(code)
         fix = _FIXES.get(number, "run mmms-doctor, and report the call and the code with what it prints")
@@ -85,7 +85,7 @@ class Cuda:
         )
 
     def activate(self) -> None:
-        """Make this GPU the calling thread's; a new thread, or another library, may have chosen another."""
+        """Make this the current GPU of the calling thread; a new thread or another library may have set another."""
         self._call("cudaSetDevice", self.ordinal)
 
     def memory(self) -> tuple[int, int]:
@@ -100,15 +100,15 @@ class Cuda:
         return int(self._call("cudaMalloc", nbytes))
 
     def free(self, address: int) -> None:
-        """Give memory back; waits until the GPU is done with everything."""
+        """Free memory on the GPU; waits until the GPU has finished all work."""
         self._call("cudaFree", address)
 
     def allocate_host(self, nbytes: int) -> int:
-        """Return the address of new pinned memory on the host, which the GPU copies from and to by itself."""
+        """Return the address of new pinned memory on the host, which the GPU can copy from and to directly."""
         return int(self._call("cudaHostAlloc", nbytes, self._library.cudaHostAllocDefault))
 
     def free_host(self, address: int) -> None:
-        """Give pinned memory back."""
+        """Free pinned memory."""
         self._call("cudaFreeHost", address)
 
     def upload(self, target: int, source: int, nbytes: int, stream: Any) -> None:
@@ -137,21 +137,21 @@ class Cuda:
         return self._call("cudaStreamCreateWithFlags", self._library.cudaStreamNonBlocking)
 
     def destroy_stream(self, stream: Any) -> None:
-        """Give a stream back."""
+        """Destroy a stream."""
         self._call("cudaStreamDestroy", stream)
 
     def synchronize(self, stream: Any) -> None:
-        """Wait until everything on a stream is done; an error of what was asked for before may show here."""
+        """Wait for all work on a stream; an error of an earlier operation may show here."""
         self._call("cudaStreamSynchronize", stream)
 
     # --- events -----------------------------------------------------------------------------------------------------
 
     def create_event(self) -> Any:
-        """Return a new event, which takes the GPU's time."""
+        """Return a new event, which takes the time on the GPU."""
         return self._call("cudaEventCreate")
 
     def destroy_event(self, event: Any) -> None:
-        """Give an event back."""
+        """Destroy an event."""
         self._call("cudaEventDestroy", event)
 
     def record_event(self, event: Any, stream: Any) -> None:
@@ -163,61 +163,61 @@ class Cuda:
         self._call("cudaEventSynchronize", end)
         return float(self._call("cudaEventElapsedTime", start, end))
 
-    # --- graphs -----------------------------------------------------------------------------------------------------
+    # --- CUDA graphs ------------------------------------------------------------------------------------------------
 
     @property
     def capturing(self) -> bool:
-        """Whether this thread is capturing, so that it must not allocate, free or wait."""
+        """Whether this thread is capturing; until it ends, it must not allocate, free or wait."""
         return getattr(self._here, "capturing", False)
 
     @contextmanager
-    def recorded(self, stream: Any) -> Iterator[list[Any]]:
-        """Record what the block asks of a stream, instead of doing it.
+    def capture(self, stream: Any) -> Iterator[list[Any]]:
+        """Capture what the block enqueues on a stream, instead of executing it.
 
-        Thread-local, because in the global mode any other thread's call that is not allowed meanwhile fails with error
-        906, its own mistake or not (https://github.com/roboflow/inference/pull/2866).
+        The mode is thread-local. In the global mode, a call of any other thread that is not allowed during a capture
+        fails with error 906 (https://github.com/roboflow/inference/pull/2866).
 
         Yields:
-            A list that holds the graph after the block, to be destroyed by the caller; empty when the block failed.
+            A list that holds the CUDA graph after the block, which the caller destroys; empty when the block failed.
         """
         mode = self._library.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream, mode)
         self._here.capturing = True
-        recorded: list[Any] = []
+        captured: list[Any] = []
         try:
-            yield recorded
+            yield captured
         except BaseException:
             self._here.capturing = False
-            self._abandon_capture(stream)
+            self._discard_capture(stream)
             raise
         self._here.capturing = False
-        recorded.append(self._call("cudaStreamEndCapture", stream))
+        captured.append(self._call("cudaStreamEndCapture", stream))
 
-    def _abandon_capture(self, stream: Any) -> None:
-        """Leave the capturing state, whatever it says; the error that led here is the one to tell."""
-        code, graph = self._library.cudaStreamEndCapture(stream)
+    def _discard_capture(self, stream: Any) -> None:
+        """End a capture and ignore its errors; the caller raises the error that led here."""
+        code, cuda_graph = self._library.cudaStreamEndCapture(stream)
         self._library.cudaGetLastError()
-        if int(code) == 0 and graph is not None:
-            self._library.cudaGraphDestroy(graph)
+        if int(code) == 0 and cuda_graph is not None:
+            self._library.cudaGraphDestroy(cuda_graph)
 
-    def instantiate(self, graph: Any) -> Any:
-        """Return an executable graph."""
-        return self._call("cudaGraphInstantiate", graph, 0)
+    def instantiate(self, cuda_graph: Any) -> Any:
+        """Return an executable CUDA graph."""
+        return self._call("cudaGraphInstantiate", cuda_graph, 0)
 
-    def prepare(self, executable: Any, stream: Any) -> None:
-        """Bring an executable graph to the GPU, so that its first launch takes no longer than the others."""
+    def upload_executable(self, executable: Any, stream: Any) -> None:
+        """Upload an executable CUDA graph to the GPU, so that its first launch takes no longer than the others."""
         self._call("cudaGraphUpload", executable, stream)
 
     def launch(self, executable: Any, stream: Any) -> None:
-        """Do what was recorded, in stream order."""
+        """Launch an executable CUDA graph, in stream order."""
         self._call("cudaGraphLaunch", executable, stream)
 
-    def destroy_graph(self, graph: Any) -> None:
-        """Give a recorded graph back."""
-        self._call("cudaGraphDestroy", graph)
+    def destroy_cuda_graph(self, cuda_graph: Any) -> None:
+        """Destroy a captured CUDA graph."""
+        self._call("cudaGraphDestroy", cuda_graph)
 
     def destroy_executable(self, executable: Any) -> None:
-        """Give an executable graph back."""
+        """Destroy an executable CUDA graph."""
         self._call("cudaGraphExecDestroy", executable)
 
 

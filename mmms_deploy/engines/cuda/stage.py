@@ -1,4 +1,4 @@
-"""A stage on fixed addresses, as one sequence of operations on a stream; for the click stage, as one CUDA graph."""
+"""A stage on fixed addresses: a sequence of operations on a stream; the click stage is one CUDA graph."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmms_deploy.engines.cuda.executor import Executor
 from mmms_deploy.engines.cuda.graph import CudaGraph
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.cuda.runtime import Cuda
-from mmms_deploy.engines.cuda.values import Home
+from mmms_deploy.engines.cuda.values import BindingBuffer
 from mmms_deploy.errors import EngineError, MMMSDeployWarning
 
 
@@ -20,14 +20,14 @@ class CudaStage:
         name: Name of the stage.
         cuda: The GPU.
         stream: The session's stream.
-        executor: What runs. The stage closes it.
-        inputs: Homes of its inputs.
-        outputs: Homes of its outputs.
-        fed: Those inputs that are copied from their pinned place with every run.
-        links: Pairs of an output and the input that it becomes at the next run.
-        fetched: Those outputs that are copied to their pinned place with every run.
+        executor: Executes it. The stage closes the executor.
+        inputs: Binding buffers of its inputs.
+        outputs: Binding buffers of its outputs.
+        uploaded: Those inputs that every run copies from their pinned memory first.
+        state_links: Pairs of an output and the input that it becomes at the next run; every run copies them.
+        downloaded: Those outputs that every run copies to their pinned memory.
         options: Settings.
-        graph: Whether it is to become a CUDA graph.
+        cuda_graph: Whether to capture it as a CUDA graph.
     """
 
     def __init__(
@@ -37,99 +37,97 @@ class CudaStage:
         stream: Any,
         executor: Executor,
         *,
-        inputs: tuple[Home, ...],
-        outputs: tuple[Home, ...],
-        fed: tuple[Home, ...] = (),
-        links: tuple[tuple[Home, Home], ...] = (),
-        fetched: tuple[Home, ...] = (),
+        inputs: tuple[BindingBuffer, ...],
+        outputs: tuple[BindingBuffer, ...],
+        uploaded: tuple[BindingBuffer, ...] = (),
+        state_links: tuple[tuple[BindingBuffer, BindingBuffer], ...] = (),
+        downloaded: tuple[BindingBuffer, ...] = (),
         options: CudaOptions,
-        graph: bool,
+        cuda_graph: bool,
     ) -> None:
         self.name = name
         self.inputs = inputs
         self.outputs = outputs
-        self.fed = fed
-        self.links = links
-        self.fetched = fetched
-        self.refused: str | None = None
+        self.uploaded = uploaded
+        self.state_links = state_links
+        self.downloaded = downloaded
         self._cuda = cuda
         self._stream = stream
         self._executor = executor
         self._options = options
-        self._wanted = graph
-        self._graph: CudaGraph | None = None
+        self._to_capture = cuda_graph
+        self._cuda_graph: CudaGraph | None = None
         self._bound: tuple[int, ...] = ()
-        self._recorded: tuple[int, ...] = ()
+        self._captured: tuple[int, ...] = ()
         self._bind()
 
     @property
-    def overwritten(self) -> tuple[Home, ...]:
-        """The homes that a run writes to; what it is fed with can be written again and does not count."""
-        return (*self.outputs, *(target for _, target in self.links))
+    def overwritten(self) -> tuple[BindingBuffer, ...]:
+        """The buffers that a run overwrites, without those it uploads: their contents can be uploaded again."""
+        return (*self.outputs, *(target for _, target in self.state_links))
 
     @property
-    def is_graph(self) -> bool:
-        """Whether it runs as a CUDA graph, of ours or of the library's own."""
-        return self._graph is not None or getattr(self._executor, "is_graph", False)
+    def is_cuda_graph(self) -> bool:
+        """Whether it runs as a CUDA graph, captured by this package or by the library itself."""
+        return self._cuda_graph is not None or getattr(self._executor, "is_cuda_graph", False)
 
     def run(self) -> None:
-        """Ask for one run.
+        """Enqueue one run.
 
         Raises:
             EngineError: It was refused.
         """
         if self._addresses() != self._bound:
             self._bind()
-        if self._graph is not None and self._recorded == self._bound:
-            self._graph.launch()
+        if self._cuda_graph is not None and self._captured == self._bound:
+            self._cuda_graph.launch()
             return
-        self._sequence()
-        self._record()
+        self._enqueue()
+        self._capture()
 
     def warm_up(self) -> None:
-        """Run once on whatever lies in the homes, wait, and record the graph: so that nobody's first click pays for it.
+        """Run once on whatever the buffers hold, wait, and capture the CUDA graph, so that no click has to.
 
         Raises:
             EngineError: It was refused.
 
         Warns:
-            MMMSDeployWarning: It cannot be recorded and stays a sequence.
+            MMMSDeployWarning: It cannot be captured and stays a sequence.
         """
-        self._sequence()
-        self._record()
+        self._enqueue()
+        self._capture()
 
     def _addresses(self) -> tuple[int, ...]:
-        return tuple(home.address for home in (*self.inputs, *self.outputs))
+        return tuple(buffer.address for buffer in (*self.inputs, *self.outputs))
 
     def _bind(self) -> None:
         self._bound = ()
-        for home in (*self.inputs, *self.outputs):
-            self._executor.bind(home.spec.name, home.address)
+        for buffer in (*self.inputs, *self.outputs):
+            self._executor.bind(buffer.spec.name, buffer.address)
         self._bound = self._addresses()
 
-    def _sequence(self) -> None:
+    def _enqueue(self) -> None:
         cuda, stream = self._cuda, self._stream
-        for home in self.fed:
-            assert home.pinned is not None
-            cuda.upload(home.address, home.pinned.address, home.spec.nbytes, stream)
+        for buffer in self.uploaded:
+            assert buffer.pinned is not None
+            cuda.upload(buffer.address, buffer.pinned.address, buffer.spec.nbytes, stream)
         self._executor.enqueue(stream)
-        for source, target in self.links:
+        for source, target in self.state_links:
             cuda.copy(target.address, source.address, target.spec.nbytes, stream)
-        for home in self.fetched:
-            assert home.pinned is not None
-            cuda.download(home.pinned.address, home.address, home.spec.nbytes, stream)
+        for buffer in self.downloaded:
+            assert buffer.pinned is not None
+            cuda.download(buffer.pinned.address, buffer.address, buffer.spec.nbytes, stream)
 
-    def _record(self) -> None:
-        """Record what just ran; a library may have allocated and loaded in that run, so it is waited for first."""
-        self._forget()
-        if not self._wanted:
+    def _capture(self) -> None:
+        """Capture the run that was just enqueued, after waiting for it: a library may allocate and load in it."""
+        self._destroy_cuda_graph()
+        if not self._to_capture:
             return
         self._cuda.synchronize(self._stream)
         try:
-            self._graph = CudaGraph(self._cuda, self._stream, self._sequence)
+            self._cuda_graph = CudaGraph(self._cuda, self._stream, self._enqueue)
         except EngineError as error:
-            self._wanted = False
-            self.refused = error.given
+            self._to_capture = False
             if self._options.strict:
                 raise
             warnings.warn(
@@ -137,16 +135,16 @@ class CudaStage:
                 MMMSDeployWarning,
                 stacklevel=2,
             )
-        self._recorded = self._bound
+        self._captured = self._bound
 
-    def _forget(self) -> None:
-        graph, self._graph = self._graph, None
-        if graph is not None:
-            graph.close()
+    def _destroy_cuda_graph(self) -> None:
+        cuda_graph, self._cuda_graph = self._cuda_graph, None
+        if cuda_graph is not None:
+            cuda_graph.close()
 
     def close(self) -> None:
-        """Give the graph and the executor back. Safe to call twice."""
+        """Destroy the CUDA graph and close the executor. Safe to call twice."""
         try:
-            self._forget()
+            self._destroy_cuda_graph()
         finally:
             self._executor.close()

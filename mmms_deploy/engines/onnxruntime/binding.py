@@ -1,4 +1,4 @@
-"""ONNX Runtime's stages as programs: IO bindings to fixed addresses, on the GPU or, in tests, on the CPU."""
+"""ONNX Runtime's stages as programs, with IO bindings to fixed addresses: on the GPU or, in tests, on the CPU."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Place:
 
     Attributes:
         provider: Its execution provider.
-        device: Its name of the device whose memory is bound.
-        graphs: Whether it can record CUDA graphs there.
+        device: The device whose memory is bound, as ONNX Runtime names it.
+        cuda_graphs: Whether it can capture CUDA graphs there.
     """
 
     provider: str
     device: str
-    graphs: bool
+    cuda_graphs: bool
 
 
-CUDA = Place("CUDAExecutionProvider", "cuda", graphs=True)
-_NO_GRAPH = "-1"
-"""The number of a run that is not recorded."""
+CUDA = Place("CUDAExecutionProvider", "cuda", cuda_graphs=True)
+_NO_CUDA_GRAPH = "-1"
+"""The CUDA graph number of a run that is not captured."""
 
 
 class OnnxRuntimeProgram:
@@ -44,13 +44,13 @@ class OnnxRuntimeProgram:
         session: The ``InferenceSession``.
         stage: Name of the stage, for messages.
         place: Where it executes.
-        run: Makes a call in the thread for it.
+        run: Makes a call in the one thread for runs.
         stream: The stream on which it executes.
-        record: Whether it records CUDA graphs.
+        capture: Whether it captures its runs as CUDA graphs.
         weights: Bytes of its weights.
-        placed: How many nodes lie on which provider.
+        placed: Number of nodes on each provider.
         ordinal: Number of the GPU.
-        strict: Whether a run that cannot be recorded is an error.
+        strict: Whether a run that cannot be captured is an error.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class OnnxRuntimeProgram:
         place: Place,
         run: Callable[[Callable[[], object]], None],
         stream: int,
-        record: bool,
+        capture: bool,
         weights: int,
         placed: Counter[str],
         ordinal: int = 0,
@@ -71,7 +71,7 @@ class OnnxRuntimeProgram:
         self.stage = stage
         self.place = place
         self.stream = stream
-        self.record = record
+        self.capture = capture
         self.weights = weights
         self.device_memory = 0
         self.placed = placed
@@ -88,56 +88,56 @@ class OnnxRuntimeProgram:
         }
 
     def executor(self) -> OnnxRuntimeExecutor:
-        """Return a new IO binding, with a CUDA graph of its own when there are any."""
+        """Return a new IO binding, with a CUDA graph of its own if it captures."""
         if self._session is None:
             raise EngineError("this engine is closed", expected="an open engine", fix="open the bundle again")
-        return OnnxRuntimeExecutor(self, self._session, str(next(self._numbers)) if self.record else _NO_GRAPH)
+        return OnnxRuntimeExecutor(self, self._session, str(next(self._numbers)) if self.capture else _NO_CUDA_GRAPH)
 
     def run_options(self, number: str) -> Any:
         """Return the options of a run, given the number of its CUDA graph."""
         options = self._ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", number)
-        # The session waits when it fetches the answer. ONNX Runtime up to 1.26 waits for a replayed graph all the same
+        # The session waits when it downloads the answer. ONNX Runtime up to 1.26 waits for a replayed CUDA graph anyway
         # (https://github.com/microsoft/onnxruntime/pull/28686).
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         return options
 
     def close(self) -> None:
-        """Let go of the session."""
+        """Release the session."""
         self._session = None
 
 
 class OnnxRuntimeExecutor:
-    """An IO binding to fixed addresses, and the CUDA graph with a number of its own."""
+    """One session's IO binding to fixed addresses, and its CUDA graph, which ONNX Runtime knows by a number."""
 
     def __init__(self, program: OnnxRuntimeProgram, session: Any, number: str) -> None:
         self._program = program
         self._session = session
         self._options = program.run_options(number)
         self._binding = session.io_binding()
-        self._records = program.record
+        self._captures = program.capture
         self._ran = False
 
     @property
-    def is_graph(self) -> bool:
-        """Whether ONNX Runtime records its runs."""
-        return self._records
+    def is_cuda_graph(self) -> bool:
+        """Whether ONNX Runtime captures its runs."""
+        return self._captures
 
-    def lend(self, address: int) -> None:
+    def set_scratch(self, address: int) -> None:
         """Do nothing: ONNX Runtime has an arena of its own."""
 
     def bind(self, name: str, address: int) -> None:
-        """Say where an input or output is."""
+        """Set the address of an input or output."""
         program = self._program
         io = program.io_spec[name]
         bind = self._binding.bind_input if io.is_input else self._binding.bind_output
         bind(name, program.place.device, program.ordinal, io.dtype, list(io.shape), address)
 
     def enqueue(self, stream: Any) -> None:
-        """Ask for one run, on the one stream that the session was made for.
+        """Enqueue one run, on the one stream that the session was made for.
 
         Warns:
-            MMMSDeployWarning: The first run cannot be recorded, and this and the others are sequences.
+            MMMSDeployWarning: The first run cannot be captured; all runs are sequences of operations.
         """
         program = self._program
         if int(stream) != program.stream:
@@ -145,18 +145,18 @@ class OnnxRuntimeExecutor:
         try:
             self._run()
         except Exception as error:  # ONNX Runtime's own types have no common base class
-            if not self._records or self._ran or program.strict:
+            if not self._captures or self._ran or program.strict:
                 raise self._failed(error) from error
-            self._run_unrecorded(error)
+            self._run_uncaptured(error)
         self._ran = True
 
     def _run(self) -> None:
         self._program.run(lambda: self._session.run_with_iobinding(self._binding, self._options))
 
-    def _run_unrecorded(self, refusal: Exception) -> None:
-        """Run after a recording that failed, which ONNX Runtime ends by itself."""
-        self._records = False
-        self._options = self._program.run_options(_NO_GRAPH)
+    def _run_uncaptured(self, refusal: Exception) -> None:
+        """Run after a capture that failed, which ONNX Runtime ends by itself."""
+        self._captures = False
+        self._options = self._program.run_options(_NO_CUDA_GRAPH)
         try:
             self._run()
         except Exception as error:
@@ -175,6 +175,6 @@ class OnnxRuntimeExecutor:
         )
 
     def close(self) -> None:
-        """Let go of the binding."""
+        """Release the binding."""
         self._binding = None
         self._session = None

@@ -57,7 +57,7 @@ class OnnxRuntimeCpu(EngineBase):
     Raises:
         EngineUnavailableError: ONNX Runtime is not installed or cannot be loaded.
         EngineConflictError: Two distributions of ONNX Runtime are installed together.
-        BundleCorruptError: A graph cannot be loaded, or its inputs and outputs are not the manifest's.
+        BundleCorruptError: A graph cannot be loaded, or its inputs and outputs differ from the manifest.
     """
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int | None = None, reason: str = "") -> None:
@@ -92,7 +92,7 @@ class OnnxRuntimeCpu(EngineBase):
         self._sessions = {}
 
     def execute(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """Run a stage; for the runners, any number at the same time."""
+        """Run a stage. Any number of runners may call it at the same time."""
         session = self._sessions.get(stage)
         if session is None:
             raise EngineError(
@@ -113,7 +113,7 @@ class OnnxRuntimeCpu(EngineBase):
         return dict(zip(outputs, values, strict=True))
 
     def to_device(self, array: Array) -> Value:
-        """Wrap an array that nobody else writes to; on the CPU no byte is copied."""
+        """Wrap an array that is never written to again; no byte is copied on the CPU."""
         return self._value.ortvalue_from_numpy(array)
 
 
@@ -144,14 +144,14 @@ class OnnxRuntimeCpuRunner:
         """Return a copy of a value."""
         self._open_engine()
         # numpy() may be a view of memory that ends with the value, https://github.com/microsoft/onnxruntime/pull/28088,
-        # and what is written into a view would change the value.
+        # and writing to a view would change the value.
         return np.array(value.numpy(), copy=True)  # type: ignore[attr-defined]
 
     def synchronize(self) -> None:
-        """Do nothing: stages run at once."""
+        """Do nothing: a stage is done when ``run`` returns."""
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Release the engine."""
         self._engine = None
 
 
@@ -160,8 +160,8 @@ def _load(ort: Any, bundle: Bundle, graph: StageGraph, *, threads: int, stage: s
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # The stages of a bundle are sessions of one process. Threads of the idle one would spin on the cores of the busy
-    # one, which costs a click 35 to 50 %.
+    # Each stage of a bundle is a session of this process. The threads of an idle session would spin on the cores of the
+    # busy one, which costs a click 35 to 50 %.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     file = bundle.file(graph.file)
     try:

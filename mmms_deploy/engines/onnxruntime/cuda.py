@@ -1,16 +1,17 @@
 """ONNX Runtime on CUDA: IO bindings to fixed addresses, and its own CUDA graphs, one for each stage of a session.
 
-ONNX Runtime takes the CPU without a word when something of CUDA is missing, even with its fallback disabled
-(https://github.com/microsoft/onnxruntime/issues/23647). So it is asked for its providers afterwards, and on which of
-them every node lies. A function that it expands (GroupNormalization) leaves arithmetic of shapes on the CPU, so the CPU
-cannot be forbidden altogether; but a session that may record CUDA graphs is refused by ONNX Runtime itself when
-anything is copied to the CPU and back, and so every stage asks for that, recorded or not.
+ONNX Runtime silently takes the CPU when a CUDA library is missing, even with its fallback disabled
+(https://github.com/microsoft/onnxruntime/issues/23647). So this module checks the session's providers afterwards, and
+the provider of every node. The CPU cannot be forbidden altogether: a function that ONNX Runtime expands
+(GroupNormalization) leaves arithmetic of shapes there. But ONNX Runtime refuses a session that may capture CUDA graphs
+when anything is copied to the CPU and back. So every stage enables CUDA graphs, whether or not its runs are captured.
 
-With CUDA graphs, ``Run`` must not be called from several threads, and what was recorded belongs to the thread that
-recorded it (https://github.com/microsoft/onnxruntime/pull/9978). So all runs of an engine are made by one thread, on
-one stream. A recorded graph keeps its addresses as long as the session lives, so that seats are kept and used again.
-While it records (when a session is opened), no other thread may allocate on the GPU: it does so in CUDA's global
-mode. The image stage is recorded too: in ONNX Runtime it is a thousand kernels, more than a processor asks for in time.
+With CUDA graphs, ``Run`` must not be called from several threads, and a CUDA graph belongs to the thread that captured
+it (https://github.com/microsoft/onnxruntime/pull/9978). So all runs of an engine are made by one thread, on one stream.
+A captured CUDA graph keeps its addresses as long as the ONNX Runtime session lives. So the resources of a closed
+session are kept for the next one. ONNX Runtime captures in CUDA's global mode: during a capture (when a session is
+opened), no other thread may allocate on the GPU. The image stage is captured too: in ONNX Runtime it has a thousand
+kernels, more than the processor can enqueue in time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ NAME = "onnxruntime-cuda"
 SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
 """What this engine computes in, and which of a bundle's graphs it loads for that."""
 _BROKEN = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
-"""ONNX Runtime's exceptions that are the graph's fault."""
+"""ONNX Runtime's exceptions for a broken graph."""
 _FIX = f"{INSTALL}; mmms-doctor lists what is there"
 
 
@@ -53,11 +54,11 @@ class OnnxRuntimeOnStream(CudaEngine):
         precision: Which of its graphs to load.
         reason: Why this engine was chosen, for its ``info``.
         options: How to work on the GPU.
-        missing: What is known to be missing, for messages.
+        missing: Libraries that are known to be missing, for messages.
 
     Raises:
         EngineUnavailableError: ONNX Runtime cannot execute a stage in that place alone.
-        BundleCorruptError: A graph cannot be loaded, or its inputs and outputs are not the manifest's.
+        BundleCorruptError: A graph cannot be loaded, or its inputs and outputs differ from the manifest.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class OnnxRuntimeOnStream(CudaEngine):
         with unavailable():
             cuda.activate()
             stream = cuda.create_stream()
-        # Not a pool for speed: the one thread in which every run is made.
+        # Not for speed: its one thread makes every run.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=NAME)
         try:
             loader = _Loader(ort, place, bundle, options, int(stream), self._worker, missing)
@@ -98,8 +99,8 @@ class OnnxRuntimeOnStream(CudaEngine):
                 cuda=cuda,
                 options=options,
                 stream=stream,
-                keep_seats=True,
-                record=False,
+                keep_resources=True,
+                capture=False,
             )
         except BaseException:
             self._worker.shutdown()
@@ -126,7 +127,7 @@ class OnnxRuntimeCuda(OnnxRuntimeOnStream):
         EngineUnavailableError: There is no usable GPU, or ONNX Runtime is not installed, is a wheel without CUDA, or
             cannot execute a stage on CUDA alone.
         EngineConflictError: Two distributions of ONNX Runtime are installed together.
-        BundleCorruptError: A graph cannot be loaded, or its inputs and outputs are not the manifest's.
+        BundleCorruptError: A graph cannot be loaded, or its inputs and outputs differ from the manifest.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ def _evidence(precision: Precision, place: Place, programs: Mapping[str, OnnxRun
     placed: Counter[str] = Counter()
     for program in programs.values():
         placed.update(program.placed)
-    rounding = ", without TF32" if precision is Precision.FP32 and place.graphs else ""
+    rounding = ", without TF32" if precision is Precision.FP32 and place.cuda_graphs else ""
     done, total = placed[place.provider], placed.total()
     rest = f" (the other {total - done} compute shapes; nothing is copied)" if done < total else ""
     return f"graphs in {precision}{rounding}, {done} of {total} nodes on {place.provider}{rest}"
@@ -176,7 +177,7 @@ class _Loader:
     missing: str
 
     def load(self, stage: str, graph: StageGraph) -> OnnxRuntimeProgram:
-        """Load a stage, to be recorded as a CUDA graph where that is asked for."""
+        """Load a stage; its runs are captured as CUDA graphs if the options say so."""
         try:
             session = self._session(graph)
         # ONNX Runtime raises its own exception types, which derive from RuntimeError or straight from Exception.
@@ -192,7 +193,7 @@ class _Loader:
             place=self.place,
             run=self._run,
             stream=self.stream,
-            record=self.options.graph and self.place.graphs,
+            capture=self.options.cuda_graph and self.place.cuda_graphs,
             weights=weights,
             placed=placed,
             ordinal=self.options.ordinal,
@@ -205,21 +206,21 @@ class _Loader:
         options.intra_op_num_threads = 1  # nothing but shapes is computed on the CPU
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         settings: dict[str, str] = {}
-        if self.place.graphs:
+        if self.place.cuda_graphs:
             settings = {
                 "device_id": str(self.options.ordinal),
                 "user_compute_stream": str(self.stream),
-                # Proof that every stage stays on the GPU; whether a run is recorded, its own options say.
+                # Makes ONNX Runtime check that every stage stays on the GPU; the run's options choose what to capture.
                 "enable_cuda_graph": "1",
                 "use_tf32": "0",
-                # Memory that one image needed is enough for the next.
+                # The memory that one image needs is enough for the next.
                 "arena_extend_strategy": "kSameAsRequested",
             }
         return self.ort.InferenceSession(
             self.bundle.file(graph.file),
             sess_options=options,
             providers=[(self.place.provider, settings)],
-            # Else it prints the reason, tries the CPU, and raises what comes of that.
+            # With the fallback it prints the reason, tries the CPU, and raises an error of the CPU.
             enable_fallback=0,
         )
 
@@ -238,14 +239,14 @@ class _Loader:
         )
 
     def _placed(self, stage: str, session: Any) -> Counter[str]:
-        """Return how many nodes lie on which provider, after checking that it is the right one."""
+        """Return the number of nodes on each provider, after checking that the providers are the right ones."""
         providers = list(session.get_providers())
         placed: Counter[str] = Counter()
         for part in session.get_provider_graph_assignment_info():
             placed[part.ep_name] += len(part.get_nodes())
         if providers[:1] != [self.place.provider] or set(placed) - {self.place.provider, CPU_PROVIDER}:
             listed = ", ".join(f"{count} nodes on {name}" for name, count in placed.items()) or ", ".join(providers)
-            missing = self.missing or (why_not_loaded(self.ort) if self.place.graphs else "")
+            missing = self.missing or (why_not_loaded(self.ort) if self.place.cuda_graphs else "")
             raise EngineUnavailableError(
                 f"ONNX Runtime runs stage {stage!r} on something else: {listed}" + (f" ({missing})" if missing else ""),
                 expected=f"every node on {self.place.provider}",
@@ -254,11 +255,11 @@ class _Loader:
         return placed
 
     def _run(self, call: Callable[[], object]) -> None:
-        """Make a run in the one thread for it."""
+        """Make a run in the one thread for runs."""
         future = self.worker.submit(call)
         try:
             future.result()
         except KeyboardInterrupt:
-            # What comes next on the stream must not overtake the run.
+            # Operations that are enqueued next must not overtake the run.
             wait([future])
             raise

@@ -1,7 +1,7 @@
-"""The libraries of CUDA that ONNX Runtime's CUDA provider needs: loading them, and finding out which is missing.
+"""The CUDA libraries that ONNX Runtime's CUDA provider needs: load them, and find out which are missing.
 
-ONNX Runtime writes the reason why its provider cannot be loaded to the process's standard error, from C++, and takes
-the CPU. So whatever a message is to name has to be found out beside it.
+When its provider cannot be loaded, ONNX Runtime writes the reason to standard error, from C++, and takes the CPU. So
+this module finds out the reason for our messages by itself.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 CUDNN = "libcudnn.so.9"
-"""Of every release that can run our graphs; since 1.28 the provider loads without it, and fails at a convolution."""
+"""Every release that runs our graphs needs it. Since 1.28 the provider loads without it and fails at a convolution."""
 INSTALL = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
-"""The command that brings what it needs."""
+"""The command that installs the libraries."""
 _LIBRARY = re.compile(r"\blib[\w+-]+\.so[.\d]*\d")
 TINY = bytes.fromhex(
     "080812003a320a0c0a0178120179220452656c7512005a0f0a0178120a0a08080112040a02080162"
@@ -27,10 +27,10 @@ TINY = bytes.fromhex(
 
 
 def preload(ort: Any) -> str:
-    """Load CUDA's and cuDNN's libraries from NVIDIA's wheels, where ONNX Runtime does not look by itself.
+    """Load the CUDA and cuDNN libraries from NVIDIA's wheels, where ONNX Runtime does not search by itself.
 
     Returns:
-        Which of them are not found, in the system's words; empty when all are there.
+        The system's messages for libraries that are not found; empty when all are there.
     """
     missing = _missing(ort)
     if missing and _load_from_other_folders(missing):
@@ -52,7 +52,7 @@ def _missing(ort: Any) -> list[str]:
 def _load_from_other_folders(missing: list[str]) -> bool:
     """Load libraries from NVIDIA's wheels in other folders of ``sys.path`` than ONNX Runtime's; False if none is there.
 
-    What is loaded is found by its name afterwards. PYTHONPATH may name a folder with onnxruntime-gpu alone.
+    ONNX Runtime finds loaded libraries by their names. PYTHONPATH may name a folder that holds onnxruntime-gpu alone.
     """
     names = dict.fromkeys(name for text in missing for name in _LIBRARY.findall(text))
     files = [file for name in names for root in sys.path for file in sorted(Path(root).glob(f"nvidia/*/lib/{name}"))]
@@ -61,9 +61,9 @@ def _load_from_other_folders(missing: list[str]) -> bool:
 
 
 def why_not_loaded(ort: Any) -> str:
-    """Return why the CUDA provider cannot be loaded, in the system's words; empty when it can, or nobody knows.
+    """Return the system's message why the CUDA provider cannot be loaded; empty when it can or the reason is unknown.
 
-    To be asked after ONNX Runtime has tried: loaded before that, the provider's library ends the process.
+    Call it after ONNX Runtime has tried: loaded before that, the provider's library ends the process.
     """
     file = _provider_file(ort)
     return "" if file is None else _why_not(str(file))
@@ -83,7 +83,7 @@ def _why_not(library: str) -> str:
 
 
 def plain(error: Exception) -> str:
-    """Return what ONNX Runtime says, in one line, without places in its source and the machine's name."""
+    """Return an error of ONNX Runtime in one line, without positions in its source and the name of the machine."""
     text = " ".join(str(error).split())
     text = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     return re.sub(r"\s*; GPU=-?\d+ ; hostname=.*$", "", text)
@@ -93,7 +93,7 @@ def try_provider(ort: Any, provider: str, ordinal: int) -> str:
     """Open a model of one node on a GPU and close it again.
 
     Returns:
-        Why that is not possible; empty when it is.
+        Why it fails; empty when it works.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4

@@ -222,7 +222,7 @@ class TensorRtExecutor:
         self._scratch = scratch
         self._origin = origin
 
-    def lend(self, address: int) -> None:
+    def set_scratch(self, address: int) -> None:
         """Give it scratch memory."""
         self._context.set_device_memory(address, self._scratch)
 

@@ -29,12 +29,12 @@ def test_a_gpu(fake: FakeCuda, tmp_path: Path) -> None:
     assert found.gpus == (Gpu(0, "Fake GPU", (9, 0), 1 << 40, "13.0"),)
     assert (found.problem, found.driver, found.cuda, found.runtime) == (None, "580.65.06", "13.0", "13.0")
     assert str(require_gpu(library=fake)) == "Fake GPU (SM 9.0), driver for CUDA 13.0"
-    with pytest.raises(EngineUnavailableError, match="GPU 3 was asked for, and there are 1"):
+    with pytest.raises(EngineUnavailableError, match="GPU 3 was requested, and there are 1"):
         require_gpu(3, fake)
 
 
 def test_no_driver(fake: FakeCuda) -> None:
-    """The runtime says the same as for an old driver; only the driver's version tells them apart."""
+    """The runtime returns the same code as for an old driver; only the driver's version differs."""
     fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 0
     found = probe(fake, NOWHERE)
     assert found.problem is Problem.NO_DRIVER
@@ -42,6 +42,7 @@ def test_no_driver(fake: FakeCuda) -> None:
         require_gpu(library=fake)
     assert "release 580 or newer" in str(caught.value.fix)
     assert 'device="cpu"' in str(caught.value.fix)
+    assert "--device cpu" in str(caught.value.command_fix)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_bindings_that_raise_without_a_driver(
     found = probe(fake, NOWHERE)
     assert found.problem is problem
     assert found.fix
-    with pytest.raises(EngineUnavailableError, match="CUDA was asked for"):
+    with pytest.raises(EngineUnavailableError, match="CUDA was requested"):
         require_gpu(library=fake)
 
 
@@ -126,7 +127,7 @@ def real() -> Cuda:
 
 
 def test_every_call_exists_in_the_real_bindings_and_is_checked(real: Cuda) -> None:
-    """Without a driver each of them fails with the same code, after its arguments were understood."""
+    """Without a driver each of them fails with the same code, after its arguments were parsed."""
     calls = {
         "cudaSetDevice": real.activate,
         "cudaMemGetInfo": real.memory,
@@ -138,11 +139,11 @@ def test_every_call_exists_in_the_real_bindings_and_is_checked(real: Cuda) -> No
         "cudaStreamDestroy": lambda: real.destroy_stream(1),
         "cudaStreamSynchronize": lambda: real.synchronize(1),
         "cudaMemsetAsync": lambda: real.clear(256, 4, 1),
-        "cudaStreamBeginCapture": lambda: real.recorded(1).__enter__(),
+        "cudaStreamBeginCapture": lambda: real.capture(1).__enter__(),
         "cudaGraphInstantiate": lambda: real.instantiate(0),
-        "cudaGraphUpload": lambda: real.prepare(0, 1),
+        "cudaGraphUpload": lambda: real.upload_executable(0, 1),
         "cudaGraphLaunch": lambda: real.launch(0, 1),
-        "cudaGraphDestroy": lambda: real.destroy_graph(0),
+        "cudaGraphDestroy": lambda: real.destroy_cuda_graph(0),
         "cudaGraphExecDestroy": lambda: real.destroy_executable(0),
     }
     for name, call in calls.items():
@@ -178,10 +179,10 @@ def test_a_broken_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_error_of_another_library_is_not_left_behind(fake: FakeCuda) -> None:
-    asked = []
-    fake.cudaGetLastError = lambda: asked.append(1) or (Error.cudaSuccess,)  # type: ignore[method-assign]
+    cleared = []
+    fake.cudaGetLastError = lambda: cleared.append(1) or (Error.cudaSuccess,)  # type: ignore[method-assign]
     fake.fail_always["cudaMalloc"] = Error.cudaErrorMemoryAllocation
     with pytest.raises(CudaError, match="cudaMalloc failed with cudaErrorMemoryAllocation") as caught:
         Cuda(fake).allocate(1)
-    assert asked
+    assert cleared
     assert "nvidia-smi" in str(caught.value.fix)

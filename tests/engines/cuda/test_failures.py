@@ -1,4 +1,4 @@
-"""Any call may fail: the error is named, nothing leaks, and the session goes on; on the fake CUDA runtime."""
+"""Any call may fail: the error is named, nothing leaks, and the session goes on. On the fake CUDA runtime."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_any_call_may_fail_while_a_session_is_opened(paint: Bundle) -> None:
             fake.fail_at[number] = Error.cudaErrorUnknown
             error = failure_of(lambda engine=engine: Session(paint, engine=engine).close())
             if error is None:
-                # Giving back a graph that was made executable, and the wait before memory is freed, need not succeed.
+                # Destroying an instantiated CUDA graph, and the wait before memory is freed, need not succeed.
                 assert call in {"cudaGraphDestroy", "cudaStreamSynchronize"}, call
             else:
                 assert (error.call, error.name) == (call, "cudaErrorUnknown")
@@ -75,7 +75,7 @@ def test_any_call_may_fail_while_a_session_works(engine: FakeGpu, paint: Bundle)
         first, second = (other.click(x, 10, x < 30).network_probability for x in (10, 60))
         third = clicked(other)
     for name, step in steps.items():
-        for _ in range(2):  # what is kept for the next session shows with the second
+        for _ in range(2):  # the second session uses what the first one left
             with Session(paint, engine=engine) as session:
                 session.set_image(GREY)
                 session.click(10, 10)
@@ -94,7 +94,7 @@ def test_any_call_may_fail_while_a_session_works(engine: FakeGpu, paint: Bundle)
                     step(session)
                 assert caught.value.call == call
                 if name == "undo":
-                    assert len(session.clicks) == 1, "the step was taken, its answer could not be fetched"
+                    assert len(session.clicks) == 1, "the step was taken, its answer could not be downloaded"
                     session.redo()
                 elif name == "branch" and len(session.clicks) == 1:
                     session.redo()
@@ -121,7 +121,7 @@ def test_out_of_memory_in_a_click_takes_no_click(graphs: FakeGpu, paint: Bundle)
     engine.close()
 
 
-def test_a_lost_gpu_says_so(graphs: FakeGpu) -> None:
+def test_a_lost_gpu_is_named(graphs: FakeGpu) -> None:
     with Session(graphs.bundle, engine=graphs) as session:
         session.set_image(GREY)
         graphs.fake.fail_always["cudaGraphLaunch"] = Error.cudaErrorIllegalAddress
@@ -151,14 +151,14 @@ def test_a_library_that_refuses(engine: FakeGpu, paint: Bundle) -> None:
 # --- bundles that do not fit ------------------------------------------------------------------------------------------
 
 
-def test_tensors_that_cannot_share_a_place(paint: Bundle) -> None:
+def test_tensors_that_cannot_share_a_buffer(paint: Bundle) -> None:
     with pytest.raises(BundleCorruptError, match="f1 is float32"):
         FakeGpu(misdescribed(paint, "inputs", shape=(1, 9)))
     with pytest.raises(BundleCorruptError, match=r"the state of .*: maps is float32"):
         FakeGpu(misdescribed(paint, "outputs", shape=(1, 3, 64, 96)))
 
 
-def test_a_state_that_no_stage_has_is_the_sessions_to_refuse(paint: Bundle) -> None:
+def test_the_session_refuses_a_state_that_no_stage_has(paint: Bundle) -> None:
     bundle = Bundle(paint.path)
     bundle.manifest = msgspec.structs.replace(
         bundle.manifest, state=(*bundle.manifest.state[:1], StateLink(input="prev", output="nothing"))
@@ -173,11 +173,11 @@ def test_a_state_that_no_stage_has_is_the_sessions_to_refuse(paint: Bundle) -> N
 def test_bfloat16_is_widened(graphs: FakeGpu) -> None:
     runner = graphs.open()
     numbers = np.array([1.0, -2.5, 1e38, 0.0], dtype=np.float32)
-    slot = runner._seat.slots.take(8)  # type: ignore[union-attr]
+    spare = runner._resources.spare_buffers.acquire(8)  # type: ignore[union-attr]
     tensor = Tensor(TensorSpec(name="f", role=Role.FEATURE, dtype="bfloat16", shape=(1, 4)))
-    tensor.slot = slot
+    tensor.spare = spare
     bits = (numbers.view(np.uint32) >> 16).astype(np.uint16)
-    ctypes.memmove(slot.address, bits.ctypes.data, 8)
+    ctypes.memmove(spare.address, bits.ctypes.data, 8)
     expected = (bits.astype(np.uint32) << 16).view(np.float32)
     np.testing.assert_array_equal(runner.download(tensor), expected[None])
     zeros = runner.zeros(tensor.spec)

@@ -1,4 +1,4 @@
-"""What sessions hold on the GPU, what they leave there, and what they may hold, on the fake CUDA runtime."""
+"""Sessions' memory on the GPU: what they hold, what they free, and their budget. On the fake CUDA runtime."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.engines.cuda.test_session import GREY, PLANE, SIZE, annotated, click_
 from tests.standins.fake_cuda import FakeCuda
 from tests.support.fake_engine import FakeGpu
 
-# --- what it leaves ---------------------------------------------------------------------------------------------------
+# --- what is freed ----------------------------------------------------------------------------------------------------
 
 
-def test_everything_comes_back(engine: FakeGpu, paint: Bundle) -> None:
+def test_everything_is_freed(engine: FakeGpu, paint: Bundle) -> None:
     empty = {"streams": 1} if engine.info.name == "fake-shared" else {}
     for _ in range(3):
         with Session(paint, engine=engine) as session:
@@ -44,7 +44,7 @@ def test_a_thousand_sessions(engine: FakeGpu, paint: Bundle) -> None:
     assert sum(program.executors for program in engine.programs.values()) == (2 if once else 0)
 
 
-def test_a_session_that_nobody_closed(engine: FakeGpu, paint: Bundle) -> None:
+def test_a_session_that_was_not_closed(engine: FakeGpu, paint: Bundle) -> None:
     session = Session(paint, engine=engine)
     session.set_image(GREY)
     session.click(1, 1)
@@ -53,7 +53,7 @@ def test_a_session_that_nobody_closed(engine: FakeGpu, paint: Bundle) -> None:
     assert engine.memory().sessions == 0
 
 
-def test_an_engine_that_nobody_closed(paint: Bundle) -> None:
+def test_an_engine_that_was_not_closed(paint: Bundle) -> None:
     fake = FakeCuda()
     session = Session(paint, engine=FakeGpu(paint, fake=fake))
     session.set_image(GREY)
@@ -113,7 +113,7 @@ def test_the_account_adds_up(engine: FakeGpu, paint: Bundle) -> None:
     assert isinstance(before, DeviceMemory)
 
 
-def test_no_more_sessions_than_asked_for(paint: Bundle) -> None:
+def test_no_more_sessions_than_allowed(paint: Bundle) -> None:
     engine = FakeGpu(paint, options=CudaOptions(resident_images=2))
     first, second = Session(paint, engine=engine), Session(paint, engine=engine)
     with pytest.raises(ResidentBudgetError, match="2 sessions are open") as caught:
@@ -128,7 +128,7 @@ def test_no_more_sessions_than_asked_for(paint: Bundle) -> None:
     assert not engine.fake.leaked
 
 
-def test_no_more_memory_than_asked_for(paint: Bundle) -> None:
+def test_no_more_memory_than_allowed(paint: Bundle) -> None:
     with pytest.raises(ResidentBudgetError, match="left of the limit"):
         Session(paint, engine=FakeGpu(paint, options=CudaOptions(memory_limit=100_000)))
     engine = FakeGpu(paint, options=CudaOptions(memory_limit=2 << 20, history_block=1))

@@ -1,4 +1,4 @@
-"""What a session costs on the GPU, and what it answers, on the fake CUDA runtime."""
+"""What a session costs on the GPU, and its answers. On the fake CUDA runtime."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_click_is_one_launch_and_one_wait(graphs: FakeGpu) -> None:
             assert count["cudaGraphLaunch"] == 1
             assert count["cudaStreamSynchronize"] == 1
             assert not {name for name in count if "Malloc" in name or "Alloc" in name or "Free" in name}
-            # Beside the graph: the state, the answer and the mask of the click before move to slots.
+            # Beside the CUDA graph: state, answer and mask of the click before are copied to spare buffers.
             assert count["cudaMemcpyAsync"] == 3
             assert set(count) <= {"cudaSetDevice", "cudaMemcpyAsync", "cudaGraphLaunch", "cudaStreamSynchronize"}
 
@@ -72,8 +72,8 @@ def test_a_click_moves_16_bytes_in_and_the_answer_out(engine: FakeGpu) -> None:
         assert engine.fake.copied[Kind.cudaMemcpyDeviceToHost] == PLANE
 
 
-def test_without_a_graph_a_click_still_waits_and_allocates_once_and_never(engine: FakeGpu, paint: Bundle) -> None:
-    eager = FakeGpu(paint, options=CudaOptions(graph=False), fake=engine.fake)
+def test_without_a_cuda_graph_a_click_still_waits_and_allocates_once_and_never(engine: FakeGpu, paint: Bundle) -> None:
+    eager = FakeGpu(paint, options=CudaOptions(cuda_graph=False), fake=engine.fake)
     with Session(paint, engine=eager) as session:
         session.set_image(GREY)
         session.click(5, 5)
@@ -103,7 +103,7 @@ def test_the_history_takes_memory_a_block_at_a_time(paint: Bundle) -> None:
         session.reset()
         for number in range(20):
             session.click(number, 30)
-        assert engine.memory().history == used, "slots are used again when their handles are gone"
+        assert engine.memory().history == used, "spare buffers are used again when their handles are gone"
     engine.close()
 
 
@@ -140,20 +140,20 @@ def test_a_click_after_undo_brings_the_state_back_on_the_gpu(graphs: FakeGpu) ->
         session.click(40, 10)
         assert graphs.fake.count()["cudaStreamSynchronize"] == 1
         assert graphs.fake.copied[Kind.cudaMemcpyHostToDevice] == 16
-        # Maps (2) and probability (1): the undone ones are saved for nobody, the kept ones come back, and the graph
-        # links them; and the mask of the click before.
+        # Maps (2) and probability (1): nothing saves the undone ones, the kept ones are copied back, and the CUDA graph
+        # copies its state links; and the mask of the click before.
         assert graphs.fake.copied[Kind.cudaMemcpyDeviceToDevice] <= 9 * PLANE + PLANE // 4
 
 
 def test_features_stay_where_the_image_stage_wrote_them(engine: FakeGpu) -> None:
     with Session(engine.bundle, engine=engine) as session:
         session.set_image(GREY)
-        seat = session._runner._seat  # type: ignore[attr-defined]
-        (home,) = (home for home in seat.stages["image"].outputs if home.spec.name == "f1")
-        assert home in seat.stages["click"].inputs
+        resources = session._runner._resources  # type: ignore[attr-defined]
+        (buffer,) = (buffer for buffer in resources.stages["image"].outputs if buffer.spec.name == "f1")
+        assert buffer in resources.stages["click"].inputs
         engine.fake.reset()
         session.click(10, 10)
-        assert home.content is session._chain.value("f1")
+        assert buffer.content is session._chain.value("f1")
 
 
 def test_an_image_goes_to_the_gpu_once_and_waits_once(engine: FakeGpu) -> None:
@@ -167,13 +167,13 @@ def test_an_image_goes_to_the_gpu_once_and_waits_once(engine: FakeGpu) -> None:
 # --- the same answers -------------------------------------------------------------------------------------------------
 
 
-def test_a_graph_answers_as_its_operations_one_by_one(paint: Bundle) -> None:
+def test_a_cuda_graph_answers_as_its_operations_one_by_one(paint: Bundle) -> None:
     answers = {}
-    for graph in (True, False):
-        engine = FakeGpu(paint, options=CudaOptions(graph=graph))
+    for cuda_graph in (True, False):
+        engine = FakeGpu(paint, options=CudaOptions(cuda_graph=cuda_graph))
         with Session(paint, engine=engine) as session:
-            answers[graph] = annotated(session)
-        assert bool(engine.fake.count()["cudaGraphLaunch"]) is graph
+            answers[cuda_graph] = annotated(session)
+        assert bool(engine.fake.count()["cudaGraphLaunch"]) is cuda_graph
         engine.close()
     np.testing.assert_array_equal(answers[True], answers[False])
 
@@ -183,7 +183,7 @@ def test_answers_are_those_of_the_cpu(engine: FakeGpu, paint: Bundle) -> None:
         np.testing.assert_array_equal(annotated(session), annotated(other))
 
 
-def test_a_real_cell_at_full_size(cell448: Bundle) -> None:
+def test_a_real_click_stage_at_full_size(cell448: Bundle) -> None:
     """Its previous mask is thresholded inside."""
     engine = FakeGpu(cell448)
     with Session(cell448, engine=engine) as session, Session(cell448, engine="onnxruntime", threads=1) as other:
@@ -229,7 +229,7 @@ def test_sessions_in_threads(engine: FakeGpu, paint: Bundle) -> None:
     np.testing.assert_array_equal(alone, together)
 
 
-def test_a_session_may_wander_between_threads(engine: FakeGpu, paint: Bundle) -> None:
+def test_a_session_may_be_used_in_several_threads_in_turn(engine: FakeGpu, paint: Bundle) -> None:
     with Session(paint, engine=engine) as session, Session(paint, engine="onnxruntime", threads=1) as other:
         for one in (session, other):
             one.set_image(GREY)
@@ -262,8 +262,8 @@ def test_late_modalities_and_bypass(tmp_path: Path) -> None:
     assert not engine.fake.leaked
 
 
-def test_a_value_that_is_left_in_another_home_is_saved_when_that_is_needed(tmp_path: Path) -> None:
-    """As with a bypassed stage: what reads the feature in its place holds the last copy."""
+def test_a_value_whose_last_copy_is_in_another_buffer_is_saved_when_that_is_overwritten(tmp_path: Path) -> None:
+    """As with a bypassed stage: the input that reads the feature instead holds the last copy."""
     bundle = write_toy(tmp_path / "late", modalities=(ModalitySpec(name="depth", optional=True),))
     engine = FakeGpu(bundle)
     runner = engine.open()
@@ -283,14 +283,14 @@ def test_a_value_that_is_left_in_another_home_is_saved_when_that_is_needed(tmp_p
     assert not engine.fake.leaked
 
 
-# --- the graph --------------------------------------------------------------------------------------------------------
+# --- the CUDA graph ---------------------------------------------------------------------------------------------------
 
 
-def test_the_graph_is_recorded_after_one_run_and_before_the_first_click(graphs: FakeGpu) -> None:
+def test_the_cuda_graph_is_captured_after_one_run_and_before_the_first_click(graphs: FakeGpu) -> None:
     with Session(graphs.bundle, engine=graphs) as session:
         calls = graphs.fake.calls
         start = calls.index("cudaStreamBeginCapture")
-        assert calls[start - 1] == "cudaStreamSynchronize", "the warm-up is over before the recording"
+        assert calls[start - 1] == "cudaStreamSynchronize", "the warm-up is over before the capture"
         order = ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphUpload"]
         assert [name for name in calls if name in order] == order
         graphs.fake.reset()
@@ -301,21 +301,21 @@ def test_the_graph_is_recorded_after_one_run_and_before_the_first_click(graphs: 
 
 def test_addresses_never_change(graphs: FakeGpu) -> None:
     with Session(graphs.bundle, engine=graphs) as session:
-        seat = session._runner._seat  # type: ignore[attr-defined]
-        bound = dict(seat.stages["click"]._executor.bound)
+        stages = session._runner._resources.stages  # type: ignore[attr-defined]
+        bound = dict(stages["click"]._executor.bound)
         annotated(session)
-        assert seat.stages["click"]._executor.bound == bound
-        assert seat.stages["image"]._executor.bound["f1"] == bound["f1"]
+        assert stages["click"]._executor.bound == bound
+        assert stages["image"]._executor.bound["f1"] == bound["f1"]
 
 
-def test_new_addresses_are_bound_and_recorded_again(graphs: FakeGpu) -> None:
+def test_new_addresses_are_bound_and_captured_again(graphs: FakeGpu) -> None:
     with Session(graphs.bundle, engine=graphs) as session:
         session.set_image(GREY)
         session.click(10, 10)
-        seat = session._runner._seat  # type: ignore[attr-defined]
-        home = seat.homes["mask"]
-        spare = seat.slots.take(home.spec.nbytes)
-        home.address = spare.address
+        resources = session._runner._resources  # type: ignore[attr-defined]
+        buffer = resources.buffers["mask"]
+        spare = resources.spare_buffers.acquire(buffer.spec.nbytes)
+        buffer.address = spare.address
         graphs.fake.reset()
         session.click(20, 20)
         assert graphs.fake.count()["cudaGraphLaunch"] == 0
@@ -327,7 +327,7 @@ def test_new_addresses_are_bound_and_recorded_again(graphs: FakeGpu) -> None:
         np.testing.assert_array_equal(mask > 0, result.network_probability > 0.5)
 
 
-def test_a_click_that_cannot_be_recorded_is_said_aloud_and_works(paint: Bundle) -> None:
+def test_a_click_that_cannot_be_captured_works_with_a_warning(paint: Bundle) -> None:
     for call in ("cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphUpload"):
         fake = FakeCuda()
         engine = FakeGpu(paint, fake=fake)
@@ -340,7 +340,7 @@ def test_a_click_that_cannot_be_recorded_is_said_aloud_and_works(paint: Bundle) 
         assert not fake.leaked
 
 
-def test_a_click_that_cannot_be_recorded_is_refused_when_strict(paint: Bundle) -> None:
+def test_a_click_that_cannot_be_captured_is_refused_when_strict(paint: Bundle) -> None:
     fake = FakeCuda()
     engine = FakeGpu(paint, fake=fake, options=CudaOptions(strict=True))
     fake.fail_always["cudaGraphInstantiate"] = Error.cudaErrorUnknown

@@ -1,4 +1,4 @@
-"""ONNX Runtime's IO bindings, graphs' numbers and proofs, on the CPU provider and the fake CUDA runtime."""
+"""ONNX Runtime's IO bindings, CUDA graphs and checks, on its CPU provider and the fake CUDA runtime."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from tests.engines.cuda.test_session import annotated
 from tests.standins.fake_cuda import Error, FakeCuda
 from tests.support.toy import write_toy
 
-CPU = Place("CPUExecutionProvider", "cpu", graphs=False)
+CPU = Place("CPUExecutionProvider", "cpu", cuda_graphs=False)
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    """Runs are asked of a stream, and so happen when it is waited for, as on a GPU."""
+    """Runs are enqueued on a stream and happen when a caller waits for it, as on a GPU."""
     fake = FakeCuda()
     enqueue = OnnxRuntimeExecutor.enqueue
 
@@ -71,7 +71,7 @@ def engine(paint: Bundle, fake: FakeCuda) -> Iterator[OnnxRuntimeOnStream]:
 def test_sessions_answer_as_on_the_cpu(engine: OnnxRuntimeOnStream, paint: Bundle) -> None:
     with Session(paint, engine="onnxruntime", threads=1) as other:
         expected = annotated(other)
-    for _ in range(2):  # a seat that is used again
+    for _ in range(2):  # the second time on the same resources
         with Session(paint, engine=engine) as session, Session(paint, engine=engine) as second:
             np.testing.assert_array_equal(annotated(session), expected)
             np.testing.assert_array_equal(annotated(second), expected)
@@ -88,7 +88,7 @@ def test_a_click_waits_once_and_allocates_nothing(engine: OnnxRuntimeOnStream, f
         assert (count["cudaStreamSynchronize"], count["cudaMalloc"], count["cudaHostAlloc"]) == (1, 0, 0)
 
 
-def test_what_proves_it(engine: OnnxRuntimeOnStream) -> None:
+def test_the_evidence(engine: OnnxRuntimeOnStream) -> None:
     assert engine.info.providers == ("CPUExecutionProvider",)
     assert engine.info.evidence == "graphs in fp32, 29 of 29 nodes on CPUExecutionProvider"
     assert (engine.info.name, engine.info.device, engine.info.threads) == ("onnxruntime-cuda", "cuda", None)
@@ -113,24 +113,24 @@ def test_every_run_is_made_in_one_thread(
 
 
 class Recorder:
-    """ONNX Runtime as it is asked to load graphs for a GPU; loads them on the CPU.
+    """Stands for ONNX Runtime, notes the settings for a GPU, and loads the graphs on the CPU.
 
     Attributes:
-        asked: Options of the provider, for every session.
+        settings: Settings of the provider, for every session.
         runs: Options of every executor's runs.
         refuse: Why no session can be made; empty when it can.
-        records: Whether a run can be recorded.
-        nodes: How many nodes of a session lie where.
+        captures: Whether a run can be captured.
+        nodes: Number of nodes of a session on each provider.
     """
 
     __version__ = "1.31.1"
     SessionOptions = onnxruntime.SessionOptions
 
     def __init__(self, refuse: str = "", providers: tuple[str, ...] = ("CUDAExecutionProvider",)) -> None:
-        self.asked: list[dict[str, str]] = []
+        self.settings: list[dict[str, str]] = []
         self.runs: list[dict[str, str]] = []
         self.refuse = refuse
-        self.records = True
+        self.captures = True
         self.providers = providers
         self.nodes = {"CUDAExecutionProvider": 3}
         recorder = self
@@ -150,7 +150,7 @@ class Recorder:
         self, file: Path, sess_options: Any, providers: list[tuple[str, dict[str, str]]], enable_fallback: int
     ) -> Any:
         ((provider, settings),) = providers
-        self.asked.append(settings)
+        self.settings.append(settings)
         assert provider == "CUDAExecutionProvider"
         assert enable_fallback == 0, "it would print, take the CPU, and hide the reason"
         assert sess_options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
@@ -160,7 +160,7 @@ class Recorder:
         parts = [SimpleNamespace(ep_name=n, get_nodes=lambda c=c: [None] * c) for n, c in self.nodes.items()]
 
         def run(binding: Any, options: Any) -> None:
-            if options.entries["gpu_graph_id"] != "-1" and not self.records:
+            if options.entries["gpu_graph_id"] != "-1" and not self.captures:
                 raise RuntimeError("operation not permitted when stream is capturing")
             session.run_with_iobinding(binding)
 
@@ -174,11 +174,11 @@ class Recorder:
         )
 
 
-ON_GPU = Place("CUDAExecutionProvider", "cpu", graphs=True)
-"""CUDA as far as settings go; what is bound is host memory."""
+ON_GPU = Place("CUDAExecutionProvider", "cpu", cuda_graphs=True)
+"""CUDA's settings; the bound memory is on the host."""
 
 
-def test_what_is_asked_of_a_gpu(paint: Bundle, fake: FakeCuda) -> None:
+def test_the_settings_for_a_gpu(paint: Bundle, fake: FakeCuda) -> None:
     ort = Recorder()
     engine = opened(paint, fake, ON_GPU, ort)
     with Session(paint, engine=engine) as first, Session(paint, engine=engine) as second:
@@ -187,36 +187,36 @@ def test_what_is_asked_of_a_gpu(paint: Bundle, fake: FakeCuda) -> None:
             session.click(1, 1)
     with Session(paint, engine=engine):
         pass
-    assert engine.memory().resident == 2, "seats are used again, because graphs keep their addresses"
+    assert engine.memory().resident == 2, "resources are used again, because CUDA graphs keep their addresses"
     engine.close()
     assert not fake.leaked
-    for settings in ort.asked:
+    for settings in ort.settings:
         assert settings["use_tf32"] == "0"
         assert settings["user_compute_stream"] == "1"
         assert settings["enable_cuda_graph"] == "1", (
             "which makes ONNX Runtime refuse what is copied to the CPU and back"
         )
-    assert [run["gpu_graph_id"] for run in ort.runs] == ["1", "1", "2", "2"], "two graphs for every session"
+    assert [run["gpu_graph_id"] for run in ort.runs] == ["1", "1", "2", "2"], "two CUDA graphs for every session"
     assert all(run["disable_synchronize_execution_providers"] == "1" for run in ort.runs)
     assert engine.info.evidence == "graphs in fp32, without TF32, 6 of 6 nodes on CUDAExecutionProvider"
 
 
-def test_without_graphs(paint: Bundle, fake: FakeCuda) -> None:
+def test_without_cuda_graphs(paint: Bundle, fake: FakeCuda) -> None:
     ort = Recorder()
-    ort.records = False
-    with Session(paint, engine=opened(paint, fake, ON_GPU, ort, graph=False)):
+    ort.captures = False
+    with Session(paint, engine=opened(paint, fake, ON_GPU, ort, cuda_graph=False)):
         pass
     assert [run["gpu_graph_id"] for run in ort.runs] == ["-1", "-1"]
 
 
-def test_a_run_that_cannot_be_recorded_is_said_aloud(paint: Bundle) -> None:
+def test_a_run_that_cannot_be_captured_warns(paint: Bundle) -> None:
     fake, ort = FakeCuda(), Recorder()
-    ort.records = False
+    ort.captures = False
     engine = opened(paint, fake, ON_GPU, ort)
     with pytest.warns(MMMSDeployWarning, match="runs as a sequence of operations.* when stream is cap") as warned:
         runner = engine.open()
     assert ["'image'" in str(warning.message) for warning in warned] == [True, False]
-    assert not runner.is_graph
+    assert not runner.is_cuda_graph
     runner.close()
     engine.close()
     engine = opened(paint, fake, ON_GPU, ort, strict=True)
@@ -226,14 +226,14 @@ def test_a_run_that_cannot_be_recorded_is_said_aloud(paint: Bundle) -> None:
     assert not fake.leaked
 
 
-def test_a_recorded_run_that_fails_is_not_tried_otherwise(paint: Bundle) -> None:
+def test_a_captured_run_that_fails_is_not_tried_without(paint: Bundle) -> None:
     fake, ort = FakeCuda(), Recorder()
     engine = opened(paint, fake, ON_GPU, ort)
     runner = engine.open()
-    ort.records = False
+    ort.captures = False
     with pytest.raises(EngineError, match="failed in stage 'click'"):
-        runner._seat.stages["click"]._executor.enqueue(1)
-    assert runner.is_graph
+        runner._resources.stages["click"]._executor.enqueue(1)
+    assert runner.is_cuda_graph
     runner.close()
     engine.close()
 
@@ -253,7 +253,7 @@ def test_what_is_not_on_the_gpu_is_refused(paint: Bundle, fake: FakeCuda) -> Non
 
 
 def test_shapes_may_be_computed_on_the_cpu(paint: Bundle, fake: FakeCuda) -> None:
-    """As GroupNormalization's are, which ONNX Runtime expands: nothing of the GPU is read for them."""
+    """As those of GroupNormalization, which ONNX Runtime expands: they need no data from the GPU."""
     ort = Recorder()
     ort.nodes = {"CUDAExecutionProvider": 9, "CPUExecutionProvider": 2}
     engine = opened(paint, fake, ON_GPU, ort)
@@ -274,7 +274,7 @@ def test_the_real_library_takes_the_cpu_and_is_refused(paint: Bundle, fake: Fake
     assert not fake.leaked
 
 
-def test_a_graph_that_is_none(copy: Path, fake: FakeCuda) -> None:
+def test_a_broken_graph(copy: Path, fake: FakeCuda) -> None:
     bundle = Bundle(copy)
     bundle.file("click.fp32.onnx").write_bytes(b"nonsense")
     with pytest.raises(BundleCorruptError, match=r"stage 'click' .* cannot be loaded"):
@@ -315,7 +315,7 @@ def test_without_a_gpu_it_names_the_reason(paint: Bundle, monkeypatch: pytest.Mo
     fake = FakeCuda()
     fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 0
     monkeypatch.setattr(devices, "import_cuda", lambda: fake)
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # not even looked at
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # not imported
     with pytest.raises(EngineUnavailableError, match="there is no NVIDIA driver"):
         OnnxRuntimeCuda(paint, Precision.FP32)
 
@@ -342,7 +342,7 @@ def test_the_wheels() -> None:
     assert "mmms-deploy[cuda]" in str(caught.value.fix)
 
 
-def test_missing_libraries_are_told(paint: Bundle, fake: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_libraries_are_named(paint: Bundle, fake: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
     def preload_dlls(**kwargs: object) -> None:
         print("Failed to load libcudnn.so.9: no such file")
         print("Please follow the instructions")
@@ -388,8 +388,8 @@ def test_libraries_in_another_folder_than_onnx_runtime(tmp_path: Path, monkeypat
     assert preload(SimpleNamespace(preload_dlls=preload_dlls)) == ""
 
 
-def test_messages_without_places_and_names_of_machines() -> None:
-    """The words of 1.31 with a driver that is too old."""
+def test_messages_without_positions_and_names_of_machines() -> None:
+    """The message of 1.31 with a driver that is too old."""
     error = RuntimeError(
         "/onnxruntime_src/x.cc:63 static T onnxruntime::F(const P&) [ONNXRuntimeError] : 1 : FAIL : options.h:187"
         ' Parse Failed to parse provider option "device_id": CUDA failure 35: CUDA driver version is insufficient'

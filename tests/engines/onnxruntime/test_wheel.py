@@ -1,7 +1,7 @@
 """The real CUDA provider of ONNX Runtime with our graphs and settings, on hollow libraries of CUDA; needs no GPU.
 
-What it showed first: that every release puts arithmetic of shapes on the CPU when it expands GroupNormalization, and
-that releases before 1.25 put nodes of opset 19 and 21 there.
+It showed that every release puts arithmetic of shapes on the CPU when it expands GroupNormalization, and that releases
+before 1.25 put nodes of opset 19 and 21 there.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def run(release: tuple[str, Path], *arguments: str | Path, **environment: str) -> tuple[str, list[str]]:
-    """Return what it prints, and the calls of CUDA."""
+    """Return its output and its calls of CUDA."""
     _, folder = release
     trace = folder / "trace"
     trace.write_text("")
@@ -105,12 +105,12 @@ def test_a_click_is_one_launch(release: tuple[str, Path], paint: Bundle) -> None
     opening, *rest = parts
     assert opening.count("cudaStreamBeginCapture") == 2
     for part in rest:
-        # Up to 1.26 it waits for what it launched, whatever its run was told.
+        # Up to 1.26 it waits for the launch, whatever the run options say.
         assert part == ["cudaGraphLaunch"] + (["cudaStreamSynchronize"] if release[0] == OLD else [])
     assert not [call for call in calls if call.startswith(("cudaMalloc", "cudaFree")) and "capturing" in call]
 
 
-def test_what_cannot_be_recorded_runs_all_the_same(release: tuple[str, Path], paint: Bundle) -> None:
+def test_a_stage_that_cannot_be_captured_runs_anyway(release: tuple[str, Path], paint: Bundle) -> None:
     said, calls = run(release, paint.path, "click", HOLLOW_NO_CAPTURE="1")
     assert "stage 'click' runs as a sequence of operations" in said
     assert "stage 'image' runs as a sequence of operations" in said

@@ -280,7 +280,7 @@ def test_what_a_session_may_be_refused(trt: FakeRuntimeTensorRt, paint: Bundle, 
 
 
 def test_a_run_that_is_refused_takes_no_click(trt: FakeRuntimeTensorRt, paint: Bundle) -> None:
-    engine = TensorRtCuda(paint, Precision.FP32, options=CudaOptions(graph=False))
+    engine = TensorRtCuda(paint, Precision.FP32, options=CudaOptions(cuda_graph=False))
     with Session(paint, engine=engine) as session:
         session.set_image(np.zeros((50, 70, 3), dtype=np.uint8))
         first = session.click(1, 1)
