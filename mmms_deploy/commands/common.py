@@ -1,4 +1,4 @@
-"""What all commands share: how errors, warnings and an interrupt reach the user.
+"""What all commands share: errors, warnings, interrupts, progress bars, and the options for an engine.
 
 Exit codes: 0 done; 1 an error that :mod:`mmms_deploy.errors` names; 2 wrong usage; 130 interrupted; 143 terminated.
 """
@@ -42,12 +42,12 @@ err_console = Console(stderr=True, highlight=False)
 
 
 def user_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a command so that its user meets messages instead of tracebacks.
+    """Decorate a command so that its user sees messages instead of tracebacks.
 
     A :class:`~mmms_deploy.errors.MMMSDeployError` becomes ``error: ...`` on stderr and exit code 1, an interrupt exit
-    code 130, and an :class:`~mmms_deploy.errors.MMMSDeployWarning` a line ``warning: ...`` on stderr. A request to
-    terminate unwinds the command too, so that what is half written is removed. Any other exception is a fault of this
-    package and keeps its traceback.
+    code 130, and an :class:`~mmms_deploy.errors.MMMSDeployWarning` a line ``warning: ...`` on stderr. SIGTERM unwinds
+    the command too, so that half-written files are removed. Any other exception is a fault of this package and keeps
+    its traceback.
     """
 
     @wraps(function)
@@ -67,7 +67,7 @@ def user_errors(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _exit_when_terminated() -> Iterator[None]:
-    """Turn SIGTERM into an exit that runs every clean-up; Python's own answer to it runs none."""
+    """Turn SIGTERM into an exit that runs every clean-up; Python's default handler runs none."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets no other thread handle signals
         return
@@ -83,7 +83,7 @@ def _exit_when_terminated() -> Iterator[None]:
 
 
 def warn(message: str) -> None:
-    """Tell the user of a command something to beware of, on stderr."""
+    """Print a warning on stderr."""
     say("warning", message)
 
 

@@ -1,4 +1,4 @@
-"""``mmms-doctor``: what of this machine the engines can use, and what mends the rest."""
+"""``mmms-doctor``: which engines work on this machine, and how to fix the others."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ Examples:
 @click.version_option(package_name="mmms-deploy")
 @user_errors
 def main(as_json: bool) -> None:
-    """Say what of this machine mmms-deploy can use: processor, GPUs, driver, libraries, engines.
+    """Show what mmms-deploy can use on this machine: processor, GPUs, driver, libraries, engines.
 
-    For every engine that does not work, says why and which command mends it. Needs no bundle, downloads nothing, and
-    leaves nothing on a GPU. Exits with 1 when no engine works.
+    For every engine that does not work, it says why and which command fixes it. It needs no bundle, downloads nothing,
+    and leaves nothing on a GPU. Exits with 1 when no engine works.
     """
     import msgspec
 
@@ -68,7 +68,7 @@ def _print(health: Health) -> None:
         names = " and ".join(engine.name for engine in health.engines if engine.works)
         console.print(f"[bold green]ready[/]: {names}; [bold]mmms-verify BUNDLE --all-engines[/] measures them")
     else:
-        console.print("[bold red]no engine works[/]: one of the commands above mends it", soft_wrap=True)
+        console.print("[bold red]no engine works[/]: one of the commands above fixes it", soft_wrap=True)
 
 
 def _machine(health: Health) -> Table:
@@ -116,7 +116,7 @@ def _engines(health: Health) -> Table:
 
 
 def _print_advice(health: Health) -> None:
-    """Print what mends things, unwrapped, so that commands can be copied."""
+    """Print the fixes unwrapped, so that commands can be copied."""
     groups: dict[str, list[EngineHealth]] = {}
     for engine in health.engines:
         if engine.fix:

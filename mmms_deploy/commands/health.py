@@ -1,4 +1,4 @@
-"""What of this machine the engines can use: the facts behind ``mmms-doctor``. Imports no torch and opens no bundle."""
+"""Which engines work on this machine: the facts behind ``mmms-doctor``. Imports no torch and opens no bundle."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class EngineHealth(Struct, frozen=True, kw_only=True):
         library: Its library and version, and for a GPU also which one; empty when it does not work.
         precisions: What it can compute in here, best first.
         why: Why it does not work, or in which precisions it cannot compute; empty when there is nothing to say.
-        fix: What mends that.
+        fix: How to fix that.
     """
 
     name: str
@@ -64,12 +64,12 @@ class EngineHealth(Struct, frozen=True, kw_only=True):
 
 
 class GpuHealth(Struct, frozen=True, kw_only=True):
-    """What CUDA says.
+    """What CUDA reports.
 
     Attributes:
         gpus: The GPUs that can be used, as text.
         problem: Why there are none; empty when there are.
-        fix: What mends that.
+        fix: How to fix that.
         driver: Release of the NVIDIA driver; None when none is loaded, or the system does not say.
         cuda: The newest CUDA version that the driver runs.
         runtime: The CUDA version that cuda-python was made for.
@@ -91,7 +91,7 @@ class Health(Struct, frozen=True, kw_only=True):
         gpu: GPUs and their driver.
         packages: Versions of the installed packages that matter, by name.
         engines: Every engine of this version.
-        conflicts: Packages that exclude each other, as text with what mends it.
+        conflicts: Packages that exclude each other, each with the command that fixes it.
         cache: Where compiled graphs and verdicts are kept; None when caching is off.
     """
 
@@ -109,7 +109,7 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 def examine() -> Health:
-    """Look at this machine; libraries are imported, and nothing stays on a GPU."""
+    """Examine this machine; libraries are imported, and nothing stays on a GPU."""
     found = probe()
     packages = _packages()
     folder = cache_folder()
@@ -124,9 +124,9 @@ def examine() -> Health:
 
 
 def _conflicts(found: Probe, packages: Mapping[str, str]) -> Iterator[str]:
-    """Yield the packages that are installed together and write the same files, with what mends it."""
+    """Yield the packages that are installed together and write the same files, with the command that fixes it."""
     extra = "cpu" if not found.gpus else "cuda12" if (found.cuda or "").startswith("12.") else "cuda"
-    # Without a GPU nobody loads cuDNN.
+    # Without a GPU no library loads cuDNN.
     cudnn = {name: packages[name] for name in CUDNN if name in packages and found.gpus}
     for together in (installed_flavours(), cudnn):
         if len(together) > 1:
@@ -163,7 +163,7 @@ def _engine_health(backend: Backend, found: Probe) -> EngineHealth:
     gpu = found.gpus[0] if found.gpus else None
     try:
         if backend.device == "cuda" and gpu is None:
-            # Which wheels to install comes after it.
+            # Without a GPU, the advice on wheels does not help.
             raise EngineUnavailableError(found.given, fix=found.fix)
         backend.installed()
         library, can, why, fix = _CHECKS[backend.name](can, gpu)
@@ -183,7 +183,7 @@ def _engine_health(backend: Backend, found: Probe) -> EngineHealth:
 
 
 _Found = tuple[str, tuple[Precision, ...], str, str]
-"""Library, precisions, what cannot be done, and what mends that."""
+"""Library, precisions, what cannot be done, and how to fix that."""
 
 
 def _openvino(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
@@ -225,7 +225,7 @@ def _onnxruntime_cuda(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
             expected="CUDA and cuDNN as onnxruntime-gpu was built for",
             fix=INSTALL,
         )
-    # Whatever the packages say: the provider is loaded only now, and says why not on standard error.
+    # The provider is loaded only now, whatever the packages claim; the reason of a failure goes to standard error.
     ort.set_default_logger_severity(4)
     refused = try_provider(ort, CUDA.provider, 0 if gpu is None else gpu.ordinal)
     if refused:

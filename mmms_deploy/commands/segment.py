@@ -49,7 +49,7 @@ def parse_named_file(text: str) -> tuple[str, Path]:
 
 
 class OrderedCommand(click.Command):
-    """A command that remembers in which order --pos and --neg were given, which options alone do not tell."""
+    """A command that keeps the order in which --pos and --neg were given; the options alone lose it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and keep the order in the context."""
@@ -88,7 +88,7 @@ Example:
     "--features",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="What the backbone computed of IMAGE, as .npz, for a bundle exported with --cut black-box.",
+    help="The backbone's features of IMAGE (.npz), for a bundle exported with --cut black-box.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the mask here, 0 and 255 (PNG, BMP or TIFF).")
 @click.option("--overlay", type=click.Path(path_type=Path), help="Write a picture of mask and clicks here.")
@@ -112,8 +112,8 @@ def main(
 ) -> None:
     """Segment one object in IMAGE by clicks, with the network in BUNDLE.
 
-    Clicks are X,Y in the image's own pixels, x to the right and y downwards, pixel centres at integers, after the
-    image's EXIF orientation was applied. They are taken in the order in which they are given.
+    Clicks are X,Y in the image's own pixels: x to the right, y downwards, pixel centres at integers, after the EXIF
+    orientation is applied. They are used in the order in which they are given.
     """
     clicks = _in_order(ctx.meta[__name__], pos, neg)
     _check_usage(clicks, modalities, features, image, out, overlay)

@@ -42,7 +42,7 @@ Examples:
 @click.option(
     "--all-engines",
     is_flag=True,
-    help="Replay with every installed engine in every precision, and keep what was found for --device auto.",
+    help="Replay with every installed engine in every precision, and keep the results for --device auto.",
 )
 @engine_options
 @click.version_option(package_name="mmms-deploy")
@@ -58,8 +58,8 @@ def main(
     Compares every file with its recorded hash, then replays the golden clicks in the bundle through a session, closed
     loop, and compares each mask with the checkpoint's own. Exits with 1 when a hash or a mask differs.
 
-    With --all-engines, --device auto takes the fastest engine and precision that passed from then on, and the command
-    exits with 1 when one in fp32 does not pass.
+    After --all-engines, --device auto takes the fastest engine and precision that passed. With it, the command exits
+    with 1 when an engine in fp32 does not pass.
     """
     if all_engines:
         if request.engine is not None or request.precision is not None or limit is not None or request.strict:
@@ -96,7 +96,9 @@ def _verify_all(path: Path, request: EngineRequest) -> None:
         if outcome.error is not None:
             console.print(f"{outcome.engine} in {outcome.precision}: {escape(outcome.error.given)}", soft_wrap=True)
     if any(outcome.report for outcome in outcomes) and not any(outcome.kept for outcome in outcomes):
-        warn("nothing could be kept, so that auto does not know of this (MMMS_DEPLOY_CACHE, see docs/engines.md)")
+        warn(
+            "nothing could be kept, so --device auto does not use these results (MMMS_DEPLOY_CACHE, see docs/engines.md)"
+        )
     bad = [str(o.engine) for o in outcomes if o.precision == "fp32" and not o.passed]
     if bad or not any(outcome.passed for outcome in outcomes):
         raise VerificationError(

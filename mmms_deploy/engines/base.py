@@ -1,4 +1,4 @@
-"""What every engine of this package keeps."""
+"""The base of every engine of this package."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Where things are kept that can be computed again: compiled graphs, and what was measured on this machine.
+"""The cache of what can be computed again: compiled graphs, and measurements of this machine.
 
-Nothing here is needed to work: a cache that is off, full, read-only or damaged costs time, never an answer.
+Nothing depends on it: a cache that is off, full, read-only or damaged costs time, never an answer.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def cache_key(**parts: object) -> str:
 
 
 def store(file: Path, chunks: Iterable[bytes | memoryview]) -> bool:
-    """Write a file beside its destination and rename it into place, for this user's eyes only.
+    """Write a file beside its destination and rename it into place; only this user can read it.
 
     Args:
         file: The destination, in the cache folder. A reader sees the old file or the new one, never a part.
         chunks: Its contents.
 
     Returns:
-        Whether it was written; a system's refusal is logged.
+        Whether it was written; a refusal by the system is logged.
     """
     partial = None
     try:
@@ -76,7 +76,7 @@ def store(file: Path, chunks: Iterable[bytes | memoryview]) -> bool:
         _LOG.warning("%s cannot be kept: %s; set %s to another folder, or to 'off'", file, error, VARIABLE)
         return False
     finally:
-        # Not there any more when it was renamed; left by an error or an interrupt otherwise.
+        # It is gone when it was renamed; otherwise an error or an interrupt left it.
         if partial is not None:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which CPU this is, so that what was compiled or measured for one is not used on another."""
+"""Which CPU this is: compiled graphs and measurements of one CPU are not used on another."""
 
 from __future__ import annotations
 

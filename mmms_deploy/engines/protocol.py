@@ -3,7 +3,7 @@
 An :class:`Engine` holds what is shared (weights, compiled graphs); a :class:`Runner` holds what belongs to one session
 (buffers, a stream). A runner deals in *values*: opaque handles of tensors on the device. A value is never written to
 once it was returned, so undo keeps an old handle and costs nothing. A backend with fixed addresses (CUDA graphs) keeps
-a pool of slots and takes a slot back when its handle is garbage collected.
+a pool of buffers and takes one back when its handle is garbage collected.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class EngineInfo:
         version: Version of that library.
         threads: Threads a stage computes with; None where the device decides.
         providers: What the library says executes the graphs, e.g. ``("CPUExecutionProvider",)``.
-        evidence: What proves the precision, e.g. ``67 of 67 matrix operations in bf16``.
+        evidence: What shows the precision, e.g. ``67 of 67 matrix operations in bf16``.
         reason: Why this engine and precision were chosen; empty when they were opened directly.
     """
 
@@ -91,7 +91,7 @@ class Runner(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """Wait until everything that was asked for is done.
+        """Wait until everything that was requested is done.
 
         Raises:
             EngineError: Something failed in the meantime.

@@ -1,7 +1,7 @@
-"""What was found out about an engine on this machine: whether it passed a bundle's golden replay, and how fast.
+"""Verdicts on this machine's engines: whether each passed a bundle's golden replay, and how fast.
 
-A verdict holds for one bundle, engine, precision, version of everything involved, and CPU. It is written by a replay
-(:func:`mmms_deploy.replay.verify.replay_engines`) and read when an engine is chosen.
+A verdict holds for one bundle, engine, precision, CPU, and version of everything involved. A replay
+(:func:`mmms_deploy.replay.verify.replay_engines`) writes it, and the choice of an engine reads it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 def read_verdict(bundle: Bundle, engine: str, version: str, precision: Precision) -> Verdict | None:
-    """Return what is known about an engine, or None; what cannot be read counts as not known."""
+    """Return the verdict on an engine, or None when there is none or it cannot be read."""
     file = _file(bundle, engine, version, precision)
     if file is None:
         return None
@@ -56,7 +56,7 @@ def read_verdict(bundle: Bundle, engine: str, version: str, precision: Precision
 
 
 def write_verdict(bundle: Bundle, verdict: Verdict) -> bool:
-    """Keep a verdict, in the place of an older one.
+    """Keep a verdict; it replaces an older one.
 
     Returns:
         Whether it could be kept; not when caching is off.

@@ -1,7 +1,7 @@
-"""Which engines' wheels are installed, and whether two of ONNX Runtime's overwrote each other.
+"""Which wheels of the engines are installed, and whether two of ONNX Runtime overwrote each other.
 
 ``onnxruntime`` and ``onnxruntime-gpu`` install the same files under ``site-packages/onnxruntime``. pip does not see the
-conflict: the wheel installed last wins, and which provider then exists is chance.
+conflict: the wheel installed last wins, and which providers exist then is chance.
 """
 
 from __future__ import annotations
