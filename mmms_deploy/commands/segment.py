@@ -112,8 +112,8 @@ def main(
 ) -> None:
     """Segment one object in IMAGE by clicks, with the network in BUNDLE.
 
-    Clicks are X,Y in the image's own pixels: x to the right, y downwards, pixel centres at integers, after the EXIF
-    orientation is applied. They are used in the order in which they are given.
+    Clicks are X,Y in the image's own pixels, x to the right and y downwards, pixel centres at integers, after the
+    image's EXIF orientation was applied. They are taken in the order in which they are given.
     """
     clicks = _in_order(ctx.meta[__name__], pos, neg)
     _check_usage(clicks, modalities, features, image, out, overlay)

@@ -96,9 +96,7 @@ def _verify_all(path: Path, request: EngineRequest) -> None:
         if outcome.error is not None:
             console.print(f"{outcome.engine} in {outcome.precision}: {escape(outcome.error.given)}", soft_wrap=True)
     if any(outcome.report for outcome in outcomes) and not any(outcome.kept for outcome in outcomes):
-        warn(
-            "nothing could be kept, so --device auto does not use these results (MMMS_DEPLOY_CACHE, see docs/engines.md)"
-        )
+        warn("nothing could be kept; --device auto ignores these results (MMMS_DEPLOY_CACHE, see docs/engines.md)")
     bad = [str(o.engine) for o in outcomes if o.precision == "fp32" and not o.passed]
     if bad or not any(outcome.passed for outcome in outcomes):
         raise VerificationError(

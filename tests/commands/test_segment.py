@@ -157,6 +157,9 @@ def test_user_errors(paint: Bundle, image: Path, out: Path, tmp_path: Path) -> N
         "no bundle at": (tmp_path / "nothing", image, "--pos", "1,2"),
         "there is no file": (paint.path, tmp_path / "nothing.png", "--pos", "1,2"),
         "CUDA was requested, but": (paint.path, image, "--pos", "1,2", "--device", "cuda"),
+        "pass --device auto": (paint.path, image, "--pos", "1,2", "--device", "gpu"),
+        "leave --engine out": (paint.path, image, "--pos", "1,2", "--engine", "torch"),
+        "leave --precision out": (paint.path, image, "--pos", "1,2", "--precision", "int4"),
         "finite numbers": (paint.path, image, "--pos", "nan,2"),
     }
     for message, arguments in cases.items():
