@@ -1,6 +1,44 @@
-"""The named errors a caller can meet.
+"""The named errors a caller can meet; benchmarks and evaluations have their own beside them.
 
-Every message has three parts: what was given, what was expected, and what to do next.
+Every message has three parts: what was given, what was expected, and what to do next. The last one is said in the words
+of the door that the user came through, Python or the command line.
+
+    MMMSDeployError
+        CheckpointError
+            CheckpointNotFoundError
+            CheckpointCorruptError
+            CheckpointKeysError
+            DescriptionError
+        SizeError
+        ExportError
+            CutError
+            GateError
+        OutputExistsError
+        OutputWriteError
+        BundleError
+            BundleNotFoundError
+            BundleCorruptError
+            BundleVersionError
+            VerificationError
+        EngineError
+            EngineUnavailableError
+            EngineConflictError
+            CudaError
+            ResidentBudgetError
+            PlanError
+            PlanBuildError
+                PlanPrecisionError
+        SessionError
+            NoImageError
+            SessionClosedError
+            HistoryError
+            ImageError
+            ModalityError
+            FeatureError
+            MaskInputError
+            SurfaceError
+            ClickError
+    MMMSDeployWarning
 """
 
 from __future__ import annotations
@@ -9,7 +47,7 @@ from enum import StrEnum
 
 
 class Door(StrEnum):
-    """Where a user came in, and so in which words an error says what to do."""
+    """Where a user came in; it decides in which words an error says what to do."""
 
     PYTHON = "python"
     COMMAND_LINE = "command line"
@@ -43,7 +81,7 @@ class MMMSDeployError(Exception):
 
 
 class MMMSDeployWarning(UserWarning):
-    """A fallback that was taken aloud (a slower engine, another precision). Refused when ``strict`` is set."""
+    """A fallback was taken (a slower engine, another precision). With ``strict`` it is refused instead."""
 
 
 # --- checkpoints and networks ---------------------------------------------------------------------------------------
@@ -58,7 +96,7 @@ class CheckpointNotFoundError(CheckpointError):
 
 
 class CheckpointCorruptError(CheckpointError):
-    """The checkpoint file is no readable safetensors file or state dict, or would have to execute code to be read."""
+    """The checkpoint file is neither a readable safetensors file nor a state dict, or reading it would execute code."""
 
 
 class CheckpointKeysError(CheckpointError):
@@ -89,11 +127,11 @@ class GateError(ExportError):
 
 
 class OutputExistsError(MMMSDeployError):
-    """The output exists already, and nobody asked to replace it."""
+    """The output exists already, and replacing it was not requested."""
 
 
 class OutputWriteError(MMMSDeployError):
-    """Output cannot be written (no permission, disk full); nothing half written is left behind."""
+    """Output cannot be written (no permission, disk full). No half-written file is left."""
 
 
 # --- bundles --------------------------------------------------------------------------------------------------------
@@ -127,7 +165,7 @@ class EngineError(MMMSDeployError):
 
 
 class EngineUnavailableError(EngineError):
-    """The engine or device asked for cannot be used on this machine."""
+    """The requested engine or device cannot be used on this machine."""
 
 
 class EngineConflictError(EngineError):
@@ -153,7 +191,7 @@ class CudaError(EngineError):
 
 
 class ResidentBudgetError(EngineError):
-    """No more images can be resident on the GPU: the number of sessions or the memory they may hold is used up."""
+    """The GPU can hold no further resident image: the limit on sessions or on their memory is reached."""
 
 
 class PlanError(EngineError):
@@ -165,7 +203,7 @@ class PlanBuildError(EngineError):
 
 
 class PlanPrecisionError(PlanBuildError):
-    """A compiled plan does not compute in the precision that was asked for."""
+    """A compiled plan does not compute in the requested precision."""
 
 
 # --- sessions -------------------------------------------------------------------------------------------------------
@@ -196,15 +234,15 @@ class ModalityError(SessionError):
 
 
 class FeatureError(SessionError):
-    """Backbone features that were computed elsewhere do not fit the bundle."""
+    """Backbone features from elsewhere do not fit the bundle."""
 
 
 class MaskInputError(SessionError):
-    """A mask that was put into a session has the wrong type, shape or values."""
+    """A mask given to a session has the wrong type, shape or values."""
 
 
 class SurfaceError(SessionError):
-    """A surface has no proper name, or there is none of that name."""
+    """The name of a surface is not a text, is empty, or is unknown."""
 
 
 class ClickError(SessionError):
