@@ -113,7 +113,9 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert run(script) == "['mmms_deploy']\n"
 
 
-@pytest.mark.parametrize("module", ["commands.segment", "commands.verify", "engines.select", "session", "replay.verify"])
+@pytest.mark.parametrize(
+    "module", ["commands.segment", "commands.verify", "engines.select", "session", "replay.verify"]
+)
 def test_engines_are_imported_when_they_are_needed(module: str) -> None:
     script = f"import sys, mmms_deploy.{module}\nprint('onnxruntime' in sys.modules, 'torch' in sys.modules)"
     assert run(script) == "False False\n"
