@@ -19,6 +19,7 @@ import numpy as np
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
 from mmms_deploy.engines.cache import cache_folder, cache_key, store
 from mmms_deploy.engines.cpu import cpu_identity
+from mmms_deploy.engines.openvino.amx import faulty_convolutions, widen
 from mmms_deploy.engines.openvino.inspect import (
     compiled_nodes,
     exact_comparisons,
@@ -32,7 +33,7 @@ from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailabl
 CACHE_ABOVE_SECONDS = 0.3
 """A stage that is compiled faster than this is not cached."""
 _FORGET_AFTER_DAYS = 60
-_FORMAT = 1
+_FORMAT = 2
 _LOG = logging.getLogger(__name__)
 _TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "uint8": "u8"}
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
@@ -110,15 +111,7 @@ def _compile(
     core: Any, bundle: Bundle, stage: str, graph: StageGraph, precision: Precision, settings: Mapping[str, Any]
 ) -> tuple[Any, dict[str, frozenset[str]]]:
     try:
-        model = core.read_model(str(bundle.file(graph.file)))
-        found = {} if precision is Precision.FP32 else exact_comparisons(model)
-        comparisons = {name: comparison.names for name, comparison in found.items()}
-        compiled = core.compile_model(model, "CPU", settings)
-        lost = not_exact(compiled_nodes(compiled), comparisons)
-        if lost:
-            # What leads to an output stays in float32.
-            model.add_outputs([found[name].output for name in sorted(lost)])
-            compiled = core.compile_model(model, "CPU", settings)
+        compiled, comparisons = compile_model(core, core.read_model(str(bundle.file(graph.file))), precision, settings)
     # OpenVINO raises RuntimeError, and others from its bindings.
     except Exception as error:
         raise BundleCorruptError(
@@ -126,6 +119,38 @@ def _compile(
             expected=f"an ONNX graph that OpenVINO {_version()} can run",
             fix='upgrade openvino, pass engine="onnxruntime", or export the checkpoint again',
         ) from error
+    return compiled, comparisons
+
+
+def compile_model(
+    core: Any, model: Any, precision: Precision, settings: Mapping[str, Any]
+) -> tuple[Any, dict[str, frozenset[str]]]:
+    """Compile a model so that clicks are exact and every convolution is right.
+
+    Args:
+        core: The ``openvino.Core``.
+        model: The ``openvino.Model``; it is changed where BF16 needs it.
+        precision: What to compute in.
+        settings: OpenVINO's properties, with the hint for that precision.
+
+    Returns:
+        The ``openvino.CompiledModel``, and the names of each comparison that must be exact, by the first of them.
+    """
+    found = {} if precision is Precision.FP32 else exact_comparisons(model)
+    comparisons = {name: comparison.names for name, comparison in found.items()}
+    compiled = core.compile_model(model, "CPU", settings)
+    if precision is Precision.FP32:
+        return compiled, comparisons
+    faulty = faulty_convolutions(model, compiled_nodes(compiled))
+    for convolution in faulty:
+        widen(convolution)
+    if faulty:
+        compiled = core.compile_model(model, "CPU", settings)
+    lost = not_exact(compiled_nodes(compiled), comparisons)
+    if lost:
+        # Whatever leads to an output stays in float32.
+        model.add_outputs([found[name].output for name in sorted(lost)])
+        compiled = core.compile_model(model, "CPU", settings)
     return compiled, comparisons
 
 

@@ -28,12 +28,14 @@ class Node:
     Attributes:
         type: The CPU plugin's name of its kind.
         precision: What it computes in.
+        primitive: The kernel that computes it, e.g. ``brgconv_avx512_amx_bf16``.
         origins: Its name, and the names of the operations of the model that it stands for.
         inputs: Indices of the nodes that it reads.
     """
 
     type: str
     precision: str
+    primitive: str
     origins: frozenset[str]
     inputs: tuple[int, ...]
 
@@ -62,6 +64,7 @@ def compiled_nodes(compiled: Any) -> tuple[Node, ...]:
             Node(
                 type=str(facts["layerType"].value),
                 precision=str(facts["runtimePrecision"].value),
+                primitive=str(facts["primitiveType"].value),
                 origins=frozenset((*str(facts["originalLayersNames"].value).split(","), operation.get_friendly_name())),
                 inputs=tuple(index[source.get_name()] for source in _sources(operation)),
             )

@@ -93,12 +93,12 @@ def test_what_must_be_exact_is_found(copy: Path) -> None:
 
 def test_reading_a_compiled_graph() -> None:
     nodes = (
-        Node("Input", "f32", frozenset({"click"}), ()),
-        Node("Subgraph", "bf16", frozenset({"square"}), (0,)),
-        Node("Subgraph", "f32", frozenset({"lost"}), (1,)),
-        Node("Subgraph", "f32", frozenset({"kept", "more"}), (0,)),
-        Node("Convolution", "bf16", frozenset({"conv"}), (3,)),
-        Node("FullyConnected", "f32", frozenset({"linear"}), (4,)),
+        Node("Input", "f32", "", frozenset({"click"}), ()),
+        Node("Subgraph", "bf16", "", frozenset({"square"}), (0,)),
+        Node("Subgraph", "f32", "", frozenset({"lost"}), (1,)),
+        Node("Subgraph", "f32", "", frozenset({"kept", "more"}), (0,)),
+        Node("Convolution", "bf16", "", frozenset({"conv"}), (3,)),
+        Node("FullyConnected", "f32", "", frozenset({"linear"}), (4,)),
     )
     names = {"lost": frozenset({"lost"}), "fused": frozenset({"fused", "more"}), "gone": frozenset({"gone"})}
     assert not_exact(nodes, names) == {"lost", "gone"}
