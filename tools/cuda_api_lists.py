@@ -25,7 +25,7 @@ RELEASES = {
     "13.0": ("cuda-bindings==13.0.3", "cuda-pathfinder==1.9.0"),
     "13.5": ("cuda-bindings==13.5.0", "cuda-pathfinder==1.9.0"),
 }
-"""What to install for each list, exactly, without what that depends on."""
+"""The exact packages to install for each list, without their dependencies."""
 
 _DUMP = """
 import inspect, json, sys

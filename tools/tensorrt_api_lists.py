@@ -1,8 +1,8 @@
 """Write which names the Python APIs of TensorRT have, read from the real binding wheels; needs no GPU and no TensorRT.
 
 The binding wheels of TensorRT are small and hold the whole Python API, but import only next to three libraries of
-gigabytes. Of these they need nine functions to be there, not to work; a C compiler makes them. TensorRT for RTX is
-small enough to be installed as it is.
+gigabytes. The import needs only nine functions of these to exist, not to work; a C compiler creates them. TensorRT for
+RTX is small enough to be installed whole.
 
     python tools/tensorrt_api_lists.py
 
@@ -35,7 +35,7 @@ FUNCTIONS = (
     "getNvOnnxParserVersion",
     "initLibNvInferPlugins",
 )
-"""What the bindings want from TensorRT's libraries when they are imported."""
+"""The functions that the bindings need from TensorRT's libraries at import."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Release:
     Attributes:
         name: Name of the list.
         module: The module to import.
-        requirements: What to install, exactly, without what that depends on.
-        libraries: The libraries that are replaced by empty ones.
+        requirements: The exact packages to install, without their dependencies.
+        libraries: The libraries that are replaced by stubs.
     """
 
     name: str

@@ -14,6 +14,7 @@ from time import perf_counter
 
 import msgspec
 
+from mmms_deploy import progress
 from mmms_deploy.bench.eager import EagerMMMS, Form, forms
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.graphs import graph_metrics, graph_steps
@@ -51,7 +52,7 @@ from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import choose, open_engine
-from mmms_deploy.engines.tensorrt.build import OnPhase, Phase
+from mmms_deploy.engines.tensorrt.plans import stage_of
 from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployError
 
 _WARM_UP = 5
@@ -95,7 +96,9 @@ class Settings:
     sweep: bool = False
     matrix: int = SIZE
 
-    def open(self, bundle: Bundle, threads: int | None = None, on_progress: OnPhase | None = None) -> Engine:
+    def open(
+        self, bundle: Bundle, threads: int | None = None, on_progress: progress.OnProgress | None = None
+    ) -> Engine:
         """Open the engine that is asked for; ``on_progress`` is told of every step of compiling it."""
         return open_engine(
             bundle,
@@ -138,13 +141,13 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
     on_progress("loading the engine", 1, 3)
     compiling: list[str] = []
 
-    def on_phase(phase: Phase) -> None:
-        compiling.append(phase.stage)
-        on_progress(f"compiling {phase.stage}: {phase.name}", phase.done, max(1, phase.total))
+    def on_compiling(step: progress.Progress) -> None:
+        compiling.append(stage_of(step))
+        on_progress(f"compiling {step.task}", step.done, max(1, step.total or 0))
 
     with memory.phase("engine", "loading the engine"):
         start = perf_counter()
-        engine = settings.open(bundle, on_progress=on_phase)
+        engine = settings.open(bundle, on_progress=on_compiling)
         loaded = 1e3 * (perf_counter() - start)
     if vram is not None:
         vram.loaded()

@@ -1,4 +1,4 @@
-"""``mmms-build``: compile a bundle's stages into TensorRT plans, and prove what they compute in."""
+"""``mmms-build``: compile a bundle's stages into TensorRT plans, and inspect what they compute in."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle, Precision
     from mmms_deploy.engines.tensorrt.build import BuildOptions
     from mmms_deploy.engines.tensorrt.plans import StagePlan
+    from mmms_deploy.progress import OnProgress, Progress
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MOST_NAMES = 8
@@ -57,12 +58,12 @@ Examples:
 @click.option(
     "--library",
     type=click.Choice(["tensorrt", "tensorrt_rtx"]),
-    help="What to compile with.  [default: what is there]",
+    help="Library to compile with.  [default: the one that is installed]",
 )
 @click.option(
     "--ahead-of-time",
     is_flag=True,
-    help="Compile without a GPU, to try it out; only tensorrt_rtx can.",
+    help="Compile without a GPU, to try it out; only tensorrt_rtx can do this.",
 )
 @click.option(
     "--target",
@@ -73,12 +74,14 @@ Examples:
 )
 @click.option("--opt-level", type=click.IntRange(0, 5), help="How long to search for fast kernels.  [default: 3]")
 @click.option("--workspace", type=BytesType(), help="Most GPU memory that one operation may use as scratch, e.g. 2G.")
-@click.option("--tf32", is_flag=True, help="Let float32 products be rounded to TF32 on the way: faster, not float32.")
+@click.option("--tf32", is_flag=True, help="Let float32 products be rounded to TF32: faster, less exact.")
 @click.option(
-    "--timing-cache/--no-timing-cache", default=True, show_default=True, help="Use what earlier builds measured."
+    "--timing-cache/--no-timing-cache", default=True, show_default=True, help="Use the measurements of earlier builds."
 )
-@click.option("--rebuild", is_flag=True, help="Compile even what was compiled before.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write what the plans are here, too.")
+@click.option("--rebuild", is_flag=True, help="Compile again what is in the cache.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the facts about the plans to this file too."
+)
 @click.version_option(package_name="mmms-deploy")
 @user_errors
 def main(
@@ -98,9 +101,9 @@ def main(
 ) -> None:
     """Compile the stages of BUNDLE with TensorRT, for the GPU of this machine.
 
-    Plans are kept in the cache (MMMS_DEPLOY_CACHE, see docs/gpu-host.md) and found again by whatever opens the bundle
-    on this GPU with this driver and library. Each is proven: the command fails when a convolution or matrix product is
-    not computed in the precision of its graph.
+    Plans are kept in the cache (MMMS_DEPLOY_CACHE, see docs/gpu-host.md) and reused when the bundle is opened on this
+    GPU with this driver and library. Each plan is inspected: the command fails when a convolution or matrix product is
+    not computed in the precision of its ONNX graph.
     """
     from mmms_deploy.bundle import Bundle, Precision
     from mmms_deploy.engines.tensorrt.build import BuildOptions
@@ -139,12 +142,15 @@ def build(
     stages: Sequence[str] | None = None,
     rebuild: bool = False,
 ) -> dict[Precision, dict[str, StagePlan]]:
-    """Compile plans with a progress bar, and print what they are; arguments are those of ``tensorrt_plans.plans``."""
+    """Compile plans with a progress bar, and print the facts about them.
+
+    The arguments are those of :func:`mmms_deploy.engines.tensorrt.plans.plans`.
+    """
     from mmms_deploy.engines.tensorrt.plan_cache import plans_folder
     from mmms_deploy.engines.tensorrt.plans import plans
 
     made: dict[Precision, dict[str, StagePlan]] = {}
-    with progress_bars("fetching plans") as on_phase:
+    with progress_bars("fetching plans") as on_progress:
         for precision in precisions:
             made[precision] = plans(
                 bundle,
@@ -154,22 +160,21 @@ def build(
                 library=library,
                 stages=stages,
                 rebuild=rebuild,
-                on_phase=on_phase,
-                on_build=_say_why,
+                on_progress=_explained(on_progress),
             )
     console.print(_table(bundle, made))
     for precision, found in made.items():
         for stage in found.values():
             _print_details(precision, stage)
     if any(stage.file is None for found in made.values() for stage in found.values()):
-        warn("plans could not be kept, so that they are compiled again at the next use (MMMS_DEPLOY_CACHE)")
+        warn("plans could not be kept; the next use compiles them again (MMMS_DEPLOY_CACHE)")
     else:
         console.print(f"Kept in {escape(str(plans_folder()))}.", soft_wrap=True)
     return made
 
 
 def check_gpu() -> None:
-    """Fail early, before minutes are spent, when no plan could be compiled here.
+    """Fail at once where no plan can be compiled on this machine.
 
     Raises:
         EngineUnavailableError: There is no usable GPU, or TensorRT is not installed.
@@ -181,8 +186,16 @@ def check_gpu() -> None:
     load_tensorrt()
 
 
-def _say_why(stage: str, why: str) -> None:
-    err_console.print(f"compiling {escape(stage)}: {escape(why)}", soft_wrap=True)
+def _explained(on_progress: OnProgress) -> OnProgress:
+    """Return a callback that prints why each stage is compiled, and passes every step on."""
+    from mmms_deploy.engines.tensorrt.plans import stage_of
+
+    def receive(step: Progress) -> None:
+        if step.detail:
+            err_console.print(f"compiling {escape(stage_of(step))}: {escape(step.detail)}", soft_wrap=True)
+        on_progress(step)
+
+    return receive
 
 
 def _table(bundle: Bundle, made: dict[Precision, dict[str, StagePlan]]) -> Table:

@@ -40,7 +40,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
             pass
 
     library = FakeTensorRT()
-    monkeypatch.setattr(tensorrt_api, "_EARS", {})
+    monkeypatch.setattr(tensorrt_api, "_LOGGERS", {})
     monkeypatch.setattr(tensorrt_plans, "load_tensorrt", lambda name=None: library)
     monkeypatch.setattr(tensorrt_plans, "require_gpu", lambda ordinal: GPU)
     monkeypatch.setattr(tensorrt_plans, "driver_release", lambda: "580.65.06")

@@ -86,7 +86,7 @@ def test_what_is_asked_for_by_name_shows_how_far_it_is(
     assert host.trt.builds == 2
     assert caplog.text.count("which can take minutes") == 1
     for stage in ("image", "click"):
-        assert f"{stage}: Building engine" in terminal.getvalue()
+        assert f"stage '{stage}': Building engine" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("command", ["segment", "verify", "eval"])
@@ -120,7 +120,7 @@ def test_every_engine(host: GpuHost, tmp_path: Path, paint: Bundle, terminal: io
     for engine in ("tensorrt", "onnxruntime-cuda", "onnxruntime"):
         assert [engine, "fp32"] in rows
         assert [engine, "fp16"] in rows
-    assert "image: Building engine" in terminal.getvalue()
+    assert "stage 'image': Building engine" in terminal.getvalue()
     assert host.trt.builds == 4
     assert choose(both, EngineRequest()).order[0].passed
     again = invoke(verify.main, both.path, "--all-engines")

@@ -127,7 +127,7 @@ def prepare(monkeypatch: pytest.MonkeyPatch) -> GpuHost:
     """Make this machine look like such a host; the engines on the CPU are the real ones."""
     cuda = FakeCuda()
     host = GpuHost(cuda, CompilingAndRunning(cuda), monkeypatch)
-    monkeypatch.setattr(tensorrt_api, "_EARS", {})
+    monkeypatch.setattr(tensorrt_api, "_LOGGERS", {})
     for module in (devices, tensorrt_plans, tensorrt_engine):
         monkeypatch.setattr(module, "import_cuda", lambda: cuda)
     for module in (tensorrt_plans, tensorrt_engine):

@@ -1,8 +1,8 @@
-"""TensorRT's Python API, 10.12 to 11, and that of TensorRT for RTX, as one: importing it, and hearing what it says.
+"""The Python APIs of TensorRT 10.12 to 11 and of TensorRT for RTX as one: importing them, and reading their messages.
 
-Only names that all of these have are used, except where ``hasattr`` asks first. Flags are named, never numbered: their
-numbers differ between 10 and 11. Almost nothing in these libraries raises: a call returns ``None`` or ``False``, and
-says why to a logger, of which a process has one.
+Only names that all of them have are used, except behind a ``hasattr``. Flags are used by name, never by number: the
+numbers differ between 10 and 11. These libraries rarely raise: a call returns ``None`` or ``False``, and the reason
+goes to a logger, one for the whole process.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ LIBRARIES = (TENSORRT, RTX)
 _TITLES = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
 _OLDEST = {TENSORRT: (10, 12), RTX: (1, 7)}
 _PLACE = re.compile(r"^\[\w+\.\w+::\w+::\d+\]\s*|\s*\(?\bIn [\w()]+ at \S+?:\d+\)?")
-"""Where in the library's source something was noticed."""
+"""The place in the library's source that a message names."""
 _KEPT = 400
 """Messages kept of each severity; the kernel list of a build is one message of severity VERBOSE."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """Which library was imported.
+    """The library that was imported.
 
     Attributes:
         title: ``TensorRT`` or ``TensorRT-RTX``.
@@ -56,17 +56,18 @@ def load_tensorrt(library: str | None = None) -> Any:
         library: ``tensorrt`` or ``tensorrt_rtx``; None takes the first that is installed.
 
     Returns:
-        The module. Nothing of it may be touched before a GPU was seen, except a builder of TensorRT-RTX: without a GPU
-        it hands out hollow objects that end the process when they are used.
+        The module. Use nothing of it before a GPU was found, except a builder of TensorRT-RTX: without a GPU, the
+        module returns invalid objects that end the process when they are used.
 
     Raises:
         EngineUnavailableError: It is not installed, cannot be loaded, or is too old.
     """
     if library is not None and library not in LIBRARIES:
         raise EngineUnavailableError(
-            f"TensorRT library {library!r} was asked for",
+            f"TensorRT library {library!r} was requested",
             expected=f"one of {', '.join(LIBRARIES)}",
-            fix="leave it out to take the one that is installed",
+            fix="pass library=None to take the one that is installed",
+            command_fix="omit --library to take the one that is installed",
         )
     for name in LIBRARIES if library is None else (library,):
         try:
@@ -114,9 +115,9 @@ def describe(trt: Any) -> Library:
 
 
 def create(kind: Any, *arguments: Any) -> Any:
-    """Return a new object of a class of the library; None when the library has none to give, as its functions do.
+    """Return a new object of a class of the library, or None where the library cannot create it.
 
-    Its constructors raise ``TypeError`` then ("factory function returned nullptr").
+    In that case the constructors raise ``TypeError`` ("factory function returned nullptr").
     """
     try:
         return kind(*arguments)
@@ -129,12 +130,12 @@ def create(kind: Any, *arguments: Any) -> Any:
 
 @dataclass
 class Messages:
-    """What a library said while something was done.
+    """Messages of the library that were collected during a call.
 
     Attributes:
         errors: Its errors, in order.
         warnings: Its warnings, in order.
-        details: Of the rest, the list of kernels and the account of memory at the end of a build.
+        details: Among its other messages, the list of kernels and the memory figures at the end of a build.
     """
 
     errors: list[str] = field(default_factory=list)
@@ -142,26 +143,26 @@ class Messages:
     details: list[str] = field(default_factory=list)
 
     def text(self, most: int = 3) -> str:
-        """Return the first errors as one line, without the places in the library's source where they were noticed."""
+        """Return the first errors as one line, without the places in the library's source."""
         plain = [_PLACE.sub("", " ".join(error.split())) for error in self.errors]
-        said = list(dict.fromkeys(plain))
-        more = f" (and {len(said) - most} more)" if len(said) > most else ""
-        return "; ".join(said[:most]) + more
+        lines = list(dict.fromkeys(plain))
+        more = f" (and {len(lines) - most} more)" if len(lines) > most else ""
+        return "; ".join(lines[:most]) + more
 
 
-class _Ears:
-    """The one logger that a library takes in a process, and who listens to it at the moment."""
+class _SharedLogger:
+    """The one logger of a library in a process, and the collectors that receive its messages now."""
 
     def __init__(self, trt: Any) -> None:
         self._lock = threading.Lock()
-        self._listening: list[Messages] = []
+        self._collectors: list[Messages] = []
         self.logger = self._make_logger(trt)
 
     def _make_logger(self, trt: Any) -> Any:
         severities = trt.ILogger.Severity
         bad = (severities.ERROR, severities.INTERNAL_ERROR)
 
-        def hear(severity: Any, message: str) -> None:
+        def receive(severity: Any, message: str) -> None:
             if severity in bad:
                 chosen = "errors"
             elif severity == severities.WARNING:
@@ -171,7 +172,7 @@ class _Ears:
             else:
                 return
             with self._lock:
-                for messages in self._listening:
+                for messages in self._collectors:
                     kept: list[str] = getattr(messages, chosen)
                     if len(kept) < _KEPT:
                         kept.append(message)
@@ -181,42 +182,42 @@ class _Ears:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, msg: str) -> None:
-                hear(severity, msg)
+                receive(severity, msg)
 
         return Logger()
 
     @contextmanager
-    def listening(self) -> Iterator[Messages]:
+    def collect(self) -> Iterator[Messages]:
         messages = Messages()
         with self._lock:
-            self._listening.append(messages)
+            self._collectors.append(messages)
         try:
             yield messages
         finally:
             with self._lock:
-                self._listening = [other for other in self._listening if other is not messages]
+                self._collectors = [other for other in self._collectors if other is not messages]
 
 
-_EARS: dict[str, _Ears] = {}
-_EARS_LOCK = threading.Lock()
+_LOGGERS: dict[str, _SharedLogger] = {}
+_LOGGERS_LOCK = threading.Lock()
 
 
-def _ears(trt: Any) -> _Ears:
-    with _EARS_LOCK:
-        return _EARS.setdefault(trt.__name__, _EARS.get(trt.__name__) or _Ears(trt))
+def _shared_logger(trt: Any) -> _SharedLogger:
+    with _LOGGERS_LOCK:
+        return _LOGGERS.setdefault(trt.__name__, _LOGGERS.get(trt.__name__) or _SharedLogger(trt))
 
 
 def logger(trt: Any) -> Any:
-    """Return the logger for every builder, runtime and parser of this process: a library ignores any second one."""
-    return _ears(trt).logger
+    """Return the logger for every builder, runtime and parser of this process; the library ignores a second one."""
+    return _shared_logger(trt).logger
 
 
 @contextmanager
 def listening(trt: Any) -> Iterator[Messages]:
-    """Collect what a library says during the block, in any thread.
+    """Collect the messages of a library during the block, from any thread.
 
     Yields:
         The messages; complete when the block is left.
     """
-    with _ears(trt).listening() as messages:
+    with _shared_logger(trt).collect() as messages:
         yield messages

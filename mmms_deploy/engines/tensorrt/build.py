@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +15,40 @@ from mmms_deploy.engines.tensorrt.api import Messages, create, describe, listeni
 from mmms_deploy.engines.tensorrt.inspect import (
     Kernel,
     PlanReport,
+    check_precision,
     kernels_of_inspector,
     kernels_of_messages,
     memory_of_messages,
-    prove_precision,
     summarise,
 )
 from mmms_deploy.engines.tensorrt.network import read_network
 from mmms_deploy.errors import EngineUnavailableError, PlanBuildError
+from mmms_deploy.progress import OnProgress, Progress
 
 _LEVELS = range(6)
+_CLOSE_OTHERS = "close other programs on the GPU (nvidia-smi lists them)"
 _FIXES = (
-    ("builder_resource", "install the builder resource library for this GPU's architecture, see docs/gpu-host.md"),
-    ("out of memory", "close other programs on the GPU (nvidia-smi lists them), or give less --workspace"),
-    ("outofmemory", "close other programs on the GPU (nvidia-smi lists them), or give less --workspace"),
-    ("insufficient memory", "close other programs on the GPU (nvidia-smi lists them), or give more --workspace"),
-    ("failure with error: 35", "install or update the NVIDIA driver"),
-    ("cuda initialization", "check nvidia-smi and CUDA_VISIBLE_DEVICES"),
+    ("builder_resource", "install the builder resource library for this GPU's architecture, see docs/gpu-host.md", ""),
+    ("out of memory", _CLOSE_OTHERS, "smaller"),
+    ("outofmemory", _CLOSE_OTHERS, "smaller"),
+    ("insufficient memory", _CLOSE_OTHERS, "larger"),
+    ("failure with error: 35", "install or update the NVIDIA driver", ""),
+    ("cuda initialization", "check nvidia-smi and CUDA_VISIBLE_DEVICES", ""),
 )
+"""Words of the library, what to do then, and the size of workspace to try, if any."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How plans are compiled. None takes what the library does by itself.
+    """How to compile plans. None leaves the choice to the library.
 
     Attributes:
-        opt_level: How long it searches, 0 to 5.
+        opt_level: How long to search for fast kernels, 0 (shortest) to 5.
         workspace: The most bytes of GPU memory that one operation may use as scratch space.
         tf32: Whether float32 matrix products may be rounded to TF32 (10 bits of mantissa) on the way.
-        aux_streams: How many streams beside its own a stage may use. None: no other for stages that run every click,
-            which then are a simple CUDA graph, and the library's own choice for the others.
-        timing_cache: Whether what was measured in earlier builds is used again.
+        aux_streams: How many streams a stage may use besides its own. None: no other for stages that run at every
+            click, so that their CUDA graph stays simple; the library's choice for the others.
+        timing_cache: Whether to use the measurements of earlier builds.
         targets: Compute capabilities to compile for ahead of time (``8.9``), TensorRT-RTX only; empty for its own
             choice.
     """
@@ -59,40 +62,15 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         if self.opt_level is not None and self.opt_level not in _LEVELS:
-            raise PlanBuildError(f"opt_level={self.opt_level} was asked for", expected="0 to 5", fix="name one")
+            raise PlanBuildError(f"opt_level={self.opt_level} was requested", expected="0 to 5", fix="name one")
         for name, least in (("workspace", 1 << 20), ("aux_streams", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise PlanBuildError(f"{name}={value} was asked for", expected=f"{least} or more", fix=f"omit {name}")
+                raise PlanBuildError(f"{name}={value} was requested", expected=f"{least} or more", fix=f"omit {name}")
 
     def key(self) -> dict[str, object]:
         """Return the options that change the plan."""
         return {name: value for name, value in asdict(self).items() if name != "timing_cache"}
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A step of a build, as the library names it; phases are nested.
-
-    Attributes:
-        stage: The stage that is compiled.
-        name: Name of the phase.
-        depth: 0 for the whole build.
-        done: Steps that are done.
-        total: Steps that it has.
-        finished: Whether it is over.
-    """
-
-    stage: str
-    name: str
-    depth: int
-    done: int
-    total: int
-    finished: bool = False
-
-
-OnPhase = Callable[[Phase], None]
-"""Called from another thread than the one that builds."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +79,9 @@ class Built:
 
     Attributes:
         plan: The plan.
-        report: What it is.
+        report: What the plan computes in, and what memory it needs.
         seconds: How long the library took.
-        timing_cache: What it measured, for later builds; None when it keeps nothing.
+        timing_cache: The library's measurements, for later builds; None when there are none to keep.
     """
 
     plan: bytes
@@ -122,41 +100,46 @@ def build_plan(
     options: BuildOptions,
     activate: Callable[[], None] | None,
     timing_cache: bytes | None = None,
-    on_phase: OnPhase = lambda phase: None,
+    why: str = "",
+    on_progress: OnProgress | None = None,
 ) -> Built:
-    """Compile a graph, and prove that the plan computes in its precision.
+    """Compile an ONNX graph, and check that the plan computes in the requested precision.
 
     Args:
         trt: The library.
-        file: The ONNX graph; strongly typed, it says itself what is computed in which type.
+        file: The ONNX graph. It is strongly typed: its tensor types decide the type of every computation.
         stage: Name of the stage.
-        precision: What its matrix operations have to be computed in.
+        precision: The precision that its convolutions and matrix products must be computed in.
         every_click: Whether the stage runs at every click.
         options: How to compile.
-        activate: Makes the GPU the calling thread's. None without a GPU, which only TensorRT-RTX can do.
+        activate: Makes the GPU current in the calling thread. None without a GPU, which only TensorRT-RTX supports.
         timing_cache: What an earlier build measured on this GPU.
-        on_phase: Told of every step.
+        why: Why the plan is compiled; the ``detail`` of the first event.
+        on_progress: Receives every phase of the library, from another thread, as a task ``stage 'click': <phase>``.
 
     Raises:
         PlanBuildError: The graph cannot be read or compiled; the message has the library's own words and the node.
         PlanPrecisionError: The plan does not compute in the precision.
-        EngineUnavailableError: The library needs a GPU to compile, or does not know the one it shall compile for.
+        EngineUnavailableError: The library needs a GPU to compile, or does not know the requested target.
     """
     library = describe(trt)
     if activate is None and not library.ahead_of_time:
         raise EngineUnavailableError(
-            f"{library} was asked to compile stage {stage!r} on a machine without a GPU",
+            f"{library} cannot compile stage {stage!r} on a machine without a GPU",
             expected="the GPU that will run the plan",
             fix="build on the GPU host; tensorrt-rtx compiles without a GPU",
         )
-    watch = _Watch(trt, stage, on_phase)
+    watch = _Watch(trt, stage, why, on_progress)
 
     def work() -> Built:
         if activate is not None:
             activate()
         return _build(trt, file, stage, precision, every_click, options, activate is not None, timing_cache, watch)
 
-    return _interruptible(work, watch)
+    try:
+        return _interruptible(work, watch)
+    finally:
+        watch.finish_unseen()
 
 
 def _build(
@@ -172,7 +155,7 @@ def _build(
 ) -> Built:
     start = time.perf_counter()
     with listening(trt) as messages:
-        builder = _made(create(trt.Builder, logger(trt)), trt, stage, messages)
+        builder = _require(create(trt.Builder, logger(trt)), trt, stage, messages)
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(flags)
         _parse(trt, network, file, stage, messages)
@@ -183,29 +166,29 @@ def _build(
         config.progress_monitor = watch.monitor
         plan = builder.build_serialized_network(network, config)
         watch.raise_for_cancelled()
-        plan = bytes(_made(plan, trt, stage, messages))
+        plan = bytes(_require(plan, trt, stage, messages))
         seconds = time.perf_counter() - start
         kernels, activations = _inspect(trt, plan, stage, messages) if not describe(trt).ahead_of_time else ((), None)
-    said, weights = memory_of_messages(messages.details)
+    activations_listed, weights = memory_of_messages(messages.details)
     reports = [
         summarise(
             facts,
             listing,
             listed=listed,
-            activation_bytes=said if activations is None else activations,
+            activation_bytes=activations_listed if activations is None else activations,
             weight_bytes=weights,
         )
         for listed, listing in (("inspector", kernels), ("build", kernels_of_messages(messages.details)))
     ]
-    # What shows more is taken; the compiled plan's own word where both show the same.
+    # Take the list that shows more; the one of the compiled plan where both show the same.
     report = min(reports, key=lambda report: (not report.listed, report.unproven))
-    prove_precision(report, precision, stage, str(describe(trt)))
+    check_precision(report, precision, stage, str(describe(trt)))
     kept = None if timing is None else bytes(timing.serialize())
     return Built(plan, report, seconds, kept)
 
 
 def _parse(trt: Any, network: Any, file: Path, stage: str, messages: Messages) -> None:
-    parser = _made(create(trt.OnnxParser, network, logger(trt)), trt, stage, messages)
+    parser = _require(create(trt.OnnxParser, network, logger(trt)), trt, stage, messages)
     if parser.parse_from_file(str(file)):
         return
     faults = []
@@ -215,7 +198,7 @@ def _parse(trt: Any, network: Any, file: Path, stage: str, messages: Messages) -
         faults.append(f"{node}{' '.join(fault.desc().split())} [{fault.code().name}]")
     raise PlanBuildError(
         f"{describe(trt)} cannot read stage {stage!r}, {file}: {'; '.join(faults[:3]) or 'it does not say why'}",
-        expected="an ONNX graph with operations that it knows",
+        expected="an ONNX graph with operations that it supports",
         fix="upgrade it, run the stage with another engine, or export the checkpoint again with this version",
     )
 
@@ -232,7 +215,7 @@ def _configure(trt: Any, config: Any, every_click: bool, options: BuildOptions) 
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)  # it is set by default
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
-        # Without, TensorRT-RTX allocates while it runs, and a run cannot be recorded as a CUDA graph.
+        # Otherwise TensorRT-RTX allocates during a run, and the run cannot be captured as a CUDA graph.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.targets:
         _set_targets(trt, config, options.targets)
@@ -241,15 +224,16 @@ def _configure(trt: Any, config: Any, every_click: bool, options: BuildOptions) 
 def _set_targets(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
     if not hasattr(trt, "ComputeCapability"):
         raise EngineUnavailableError(
-            f"{describe(trt)} was asked to compile for {', '.join(targets)}",
-            expected="the GPU of this machine, for which it always compiles",
-            fix="leave the targets out, or use tensorrt-rtx",
+            f"{describe(trt)} cannot compile for {', '.join(targets)}",
+            expected="no target: it always compiles for the GPU of this machine",
+            fix='leave BuildOptions.targets empty, or pass library="tensorrt_rtx"',
+            command_fix="omit --target, or pass --library tensorrt_rtx",
         )
     known = {name[2:-1] + "." + name[-1]: name for name in dir(trt.ComputeCapability) if name.startswith("SM")}
     unknown = [target for target in targets if target not in known]
     if unknown:
         raise EngineUnavailableError(
-            f"{describe(trt)} was asked to compile for compute capability {', '.join(unknown)}",
+            f"{describe(trt)} cannot compile for compute capability {', '.join(unknown)}",
             expected=f"some of {', '.join(sorted(known, key=float))}",
             fix="use tensorrt on data-centre GPUs such as H100 (9.0)",
         )
@@ -259,7 +243,7 @@ def _set_targets(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
 
 
 def _timing_cache(trt: Any, config: Any, kept: bytes | None, stage: str) -> Any:
-    """Attach a timing cache, filled with what was kept, where that fits."""
+    """Attach a timing cache; it holds the measurements of earlier builds where the library accepts them."""
     cache = config.create_timing_cache(kept or b"")
     if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
         return cache
@@ -268,30 +252,33 @@ def _timing_cache(trt: Any, config: Any, kept: bytes | None, stage: str) -> Any:
         raise PlanBuildError(
             f"{describe(trt)} refuses an empty timing cache for stage {stage!r}",
             expected="a library that keeps its measurements",
-            fix="build without a timing cache (--no-timing-cache)",
+            fix="pass BuildOptions(timing_cache=False)",
+            command_fix="pass --no-timing-cache",
         )
     return cache
 
 
 def _inspect(trt: Any, plan: bytes, stage: str, messages: Messages) -> tuple[tuple[Kernel, ...], int | None]:
-    """Load a plan that was just built, and ask it what it consists of and how much scratch memory it wants."""
-    runtime = _made(create(trt.Runtime, logger(trt)), trt, stage, messages)
-    engine = _made(runtime.deserialize_cuda_engine(plan), trt, stage, messages)
+    """Load a plan that was just built, and return its kernels and the bytes of scratch memory that it needs."""
+    runtime = _require(create(trt.Runtime, logger(trt)), trt, stage, messages)
+    engine = _require(runtime.deserialize_cuda_engine(plan), trt, stage, messages)
     inspector = engine.create_engine_inspector()
     text = "" if inspector is None else inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     return kernels_of_inspector(text), int(engine.device_memory_size_v2)
 
 
-def _made(thing: Any, trt: Any, stage: str, messages: Messages) -> Any:
-    """Return what a library made, or raise with its own words when that is None."""
+def _require(thing: Any, trt: Any, stage: str, messages: Messages) -> Any:
+    """Return an object of the library; raise with the library's own words when it is None."""
     if thing is not None:
         return thing
-    said = messages.text() or "it does not say why"
-    fix = next((fix for words, fix in _FIXES if words in said.lower()), "")
+    reason = messages.text() or "it does not say why"
+    usual = "upgrade the library, or use another engine; mmms-verify shows whether the bundle is intact"
+    fix, size = next(((fix, size) for words, fix, size in _FIXES if words in reason.lower()), (usual, ""))
     raise PlanBuildError(
-        f"{describe(trt)} cannot compile stage {stage!r}: {said}",
+        f"{describe(trt)} cannot compile stage {stage!r}: {reason}",
         expected="a plan",
-        fix=fix or "upgrade the library, or run the stage with another engine; mmms-verify tells whether it is intact",
+        fix=f"{fix}, or pass a {size} BuildOptions.workspace" if size else fix,
+        command_fix=f"{fix}, or pass a {size} --workspace" if size else fix,
     )
 
 
@@ -299,13 +286,14 @@ def _made(thing: Any, trt: Any, stage: str, messages: Messages) -> Any:
 
 
 class _Watch:
-    """Hears how far a build is, and stops it. Nothing may be raised inside of the library's calls."""
+    """Reports the progress of a build, and stops it. No exception may be raised inside the library's calls."""
 
-    def __init__(self, trt: Any, stage: str, on_phase: OnPhase) -> None:
+    def __init__(self, trt: Any, stage: str, why: str, on_progress: OnProgress | None) -> None:
         self.cancelled = threading.Event()
         self.failure: BaseException | None = None
         self.stage = stage
-        self._on_phase = on_phase
+        self._why = why
+        self._on_progress = on_progress
         self._open: dict[str, tuple[int, int]] = {}
         self.monitor = self._make_monitor(trt)
 
@@ -331,19 +319,30 @@ class _Watch:
     def start(self, name: str, parent: str | None, total: int) -> None:
         depth = self._open[parent][0] + 1 if parent in self._open else 0
         self._open[name] = depth, total
-        self._tell(Phase(self.stage, name, depth, 0, total))
+        self._report(Progress(self._task(name), 0, total, depth))
 
     def step(self, name: str, done: int) -> None:
         depth, total = self._open.get(name, (0, done))
-        self._tell(Phase(self.stage, name, depth, done, total))
+        self._report(Progress(self._task(name), done, total, depth))
 
     def finish(self, name: str) -> None:
         depth, total = self._open.pop(name, (0, 0))
-        self._tell(Phase(self.stage, name, depth, total, total, finished=True))
+        self._report(Progress(self._task(name), total, total, depth, finished=True))
 
-    def _tell(self, phase: Phase) -> None:
+    def finish_unseen(self) -> None:
+        """Report why the plan was compiled, where the build ended before its first phase."""
+        if self._why and not self.cancelled.is_set():
+            self._report(Progress(self._task("compiling"), 1, 1, finished=True))
+
+    def _task(self, phase: str) -> str:
+        return f"stage {self.stage!r}: {phase}"
+
+    def _report(self, step: Progress) -> None:
+        if self._on_progress is None:
+            return
+        why, self._why = self._why, ""
         try:
-            self._on_phase(phase)
+            self._on_progress(replace(step, detail=why))
         except BaseException as error:  # raised again once the library has returned
             self.failure = self.failure or error
             self.cancelled.set()
@@ -356,13 +355,13 @@ class _Watch:
 
 
 class _CancelledError(Exception):
-    """Ends the thread of a build that nobody waits for any more."""
+    """Ends the thread of a cancelled build."""
 
 
 def _interruptible(work: Callable[[], Built], watch: _Watch) -> Built:
-    """Do something in another thread, so that an interrupt reaches this one, and wait until the library has stopped."""
+    """Work in another thread, so that an interrupt reaches this one, and wait until the library has stopped."""
     results: list[Built | BaseException] = []
-    # Not Thread.join: interrupted, it takes a running thread for a finished one (Python 3.11).
+    # Not Thread.join: after an interrupt it takes a running thread for a finished one (Python 3.11).
     over = threading.Event()
 
     def run() -> None:
@@ -390,7 +389,7 @@ def _interruptible(work: Callable[[], Built], watch: _Watch) -> Built:
 
 
 def _outlast_interrupts(over: threading.Event) -> None:
-    """Wait for a library that was told to stop: a process that ends while it still compiles crashes in it."""
+    """Wait until a cancelled build has stopped: a process that ends while the library compiles crashes in it."""
     while not over.is_set():
         with suppress(KeyboardInterrupt, SystemExit):
             over.wait()

@@ -1,4 +1,4 @@
-"""TensorRT: plans that were compiled for this GPU, on the sessions of :mod:`mmms_deploy.engines.cuda.engine`."""
+"""The TensorRT engine: runs compiled plans in the sessions of :mod:`mmms_deploy.engines.cuda.engine`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.cuda.runtime import Cuda, import_cuda
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.engines.tensorrt.api import Messages, create, describe, listening, load_tensorrt, logger
-from mmms_deploy.engines.tensorrt.build import BuildOptions, OnPhase
+from mmms_deploy.engines.tensorrt.build import BuildOptions
 from mmms_deploy.engines.tensorrt.inspect import PlanReport
-from mmms_deploy.engines.tensorrt.plans import StagePlan, plans
+from mmms_deploy.engines.tensorrt.plans import StagePlan, log_builds, plans
 from mmms_deploy.errors import EngineError, EngineUnavailableError, PlanError
+from mmms_deploy.progress import OnProgress
 
 NAME = "tensorrt"
 SOURCES: Mapping[Precision, Precision] = {
@@ -24,7 +25,7 @@ SOURCES: Mapping[Precision, Precision] = {
     Precision.FP16: Precision.FP16,
     Precision.BF16: Precision.BF16,
 }
-"""What this engine computes in, and which of a bundle's graphs it compiles for that."""
+"""The precisions of this engine, and the ONNX graphs of a bundle that it compiles for each."""
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "UINT8": "uint8"}
 
 
@@ -33,18 +34,18 @@ class TensorRtCuda(CudaEngine):
 
     Args:
         bundle: The bundle.
-        precision: Which of its graphs to compile. They say themselves what is computed in which type, and the compiled
-            plans are looked into.
-        threads: Has no meaning on a GPU.
+        precision: Which of its ONNX graphs to compile. Their tensor types decide the type of every computation, and the
+            compiled plans are inspected.
+        threads: Ignored on a GPU.
         reason: Why this engine was chosen, for its ``info``.
-        options: How to work on the GPU; None for the defaults.
+        options: Options for the GPU; None for the defaults.
         build: How to compile plans that are not in the cache; None for the defaults.
         may_build: Whether to compile plans that are not in the cache, which takes minutes.
-        on_progress: Told of every step of a build, from another thread; None for nobody.
+        on_progress: Receives every step of a build, from another thread. The first build is logged as a warning too.
 
     Raises:
         EngineUnavailableError: There is no usable GPU, TensorRT is not installed or does not run on it, the bundle has
-            no graphs in the precision, or a stage cannot be compiled or loaded, or may not be compiled.
+            no ONNX graphs in the precision, or a stage cannot be compiled or loaded, or may not be compiled.
         BundleCorruptError: A graph is not what the manifest says.
     """
 
@@ -58,10 +59,10 @@ class TensorRtCuda(CudaEngine):
         options: CudaOptions | None = None,
         build: BuildOptions | None = None,
         may_build: bool = True,
-        on_progress: OnPhase | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         options = CudaOptions() if options is None else options
-        # Before anything of TensorRT: without a GPU it hands out hollow objects that end the process.
+        # Before TensorRT is used: without a GPU it returns invalid objects that end the process.
         gpu = require_gpu(options.ordinal)
         trt = load_tensorrt()
         about = describe(trt)
@@ -73,10 +74,10 @@ class TensorRtCuda(CudaEngine):
                 device=options.ordinal,
                 options=build,
                 may_build=may_build,
-                on_phase=on_progress or (lambda phase: None),
+                on_progress=log_builds(bundle, precision, about, on_progress),
             )
             cuda.activate()
-            # One for all plans, which share what it loads.
+            # One runtime for all plans: they share what it loads.
             runtime = create(trt.Runtime, logger(trt))
             if runtime is None:
                 raise EngineUnavailableError(
@@ -104,7 +105,7 @@ class TensorRtCuda(CudaEngine):
 
 
 def _evidence(made: Mapping[str, StagePlan], precision: Precision) -> str:
-    """Add up what the plans say."""
+    """Return the evidence of all plans together."""
     reports = [plan.report for plan in made.values()]
     matrices: dict[str, int] = {}
     for report in reports:
@@ -133,19 +134,19 @@ class TensorRtProgram:
         plan: The plan.
 
     Raises:
-        PlanError: The library does not take it.
-        EngineError: It has a tensor that no stage may have.
+        PlanError: The library cannot load it.
+        EngineError: It has a tensor of a type, shape or place that a stage may not have.
     """
 
     def __init__(self, trt: Any, runtime: Any, stage: str, plan: StagePlan) -> None:
         self._trt = trt
         self._runtime = runtime
         self._stage = stage
-        with listening(trt) as said:
+        with listening(trt) as messages:
             engine = runtime.deserialize_cuda_engine(plan.plan)
         if engine is None:
             raise PlanError(
-                f"the plan of stage {stage!r} cannot be loaded{_because(said)}",
+                f"the plan of stage {stage!r} cannot be loaded{_because(messages)}",
                 expected="a plan that was compiled for this GPU with this version",
                 fix="check the GPU's free memory (nvidia-smi)"
                 + ("" if plan.file is None else f"; or delete {plan.file}, so that it is compiled again"),
@@ -175,7 +176,7 @@ class TensorRtProgram:
 
     @property
     def weights(self) -> int:
-        """Bytes of its weights; of the plan where the library does not tell."""
+        """Bytes of its weights; of the whole plan where the library does not report them."""
         return self._weights
 
     @property
@@ -184,22 +185,22 @@ class TensorRtProgram:
         return self._scratch
 
     def executor(self) -> TensorRtExecutor:
-        """Return a new execution context; the scratch memory is lent, so that the stages of a session share it."""
+        """Return a new execution context. The session provides its scratch memory, which all its stages share."""
         if self._engine is None:
             raise EngineError("this engine is closed", expected="an open engine", fix="open the bundle again")
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        with listening(self._trt) as said:
+        with listening(self._trt) as messages:
             context = self._engine.create_execution_context(strategy)
         if context is None:
             raise EngineError(
-                f"stage {self._stage!r} gets no execution context{_because(said)}",
+                f"stage {self._stage!r} gets no execution context{_because(messages)}",
                 expected="room for it on the GPU",
                 fix="close sessions, or other programs on the GPU (nvidia-smi lists them)",
             )
         return TensorRtExecutor(self._trt, self._stage, context, self._scratch, (self._engine, self._runtime))
 
     def close(self) -> None:
-        """Let go of the plan; contexts keep it as long as they live."""
+        """Release the plan; open contexts keep it alive."""
         self._engine = None
         self._runtime = None
 
@@ -211,8 +212,8 @@ class TensorRtExecutor:
         trt: The module.
         stage: Name of the stage, for messages.
         context: The context.
-        scratch: Bytes of scratch memory that it has to be lent.
-        origin: What has to outlive it.
+        scratch: Bytes of scratch memory that it needs.
+        origin: Objects that must outlive it.
     """
 
     def __init__(self, trt: Any, stage: str, context: Any, scratch: int, origin: tuple[Any, ...]) -> None:
@@ -223,36 +224,36 @@ class TensorRtExecutor:
         self._origin = origin
 
     def set_scratch(self, address: int) -> None:
-        """Give it scratch memory."""
+        """Set the address of the scratch memory."""
         self._context.set_device_memory(address, self._scratch)
 
     def bind(self, name: str, address: int) -> None:
-        """Say where an input or output is."""
-        with listening(self._trt) as said:
+        """Set the address of an input or output."""
+        with listening(self._trt) as messages:
             done = self._context.set_tensor_address(name, address)
         if not done:
-            raise self._refused(f"{name} cannot be bound", said)
+            raise self._refused(f"{name} cannot be bound", messages)
 
     def enqueue(self, stream: Any) -> None:
-        """Ask for one run; on the session's own stream, because TensorRT waits on the default one."""
-        with listening(self._trt) as said:
+        """Enqueue one run, on the session's own stream: on the default stream TensorRT synchronises."""
+        with listening(self._trt) as messages:
             done = self._context.execute_async_v3(int(stream))
         if not done:
-            raise self._refused("cannot run", said)
+            raise self._refused("cannot run", messages)
 
-    def _refused(self, what: str, said: Messages) -> EngineError:
+    def _refused(self, what: str, messages: Messages) -> EngineError:
         return EngineError(
-            f"{describe(self._trt).title} failed in stage {self._stage!r}: {what}{_because(said)}",
+            f"{describe(self._trt).title} failed in stage {self._stage!r}: {what}{_because(messages)}",
             expected="a stage that runs",
-            fix="check the GPU's free memory; mmms-verify tells whether the bundle is intact",
+            fix="check the GPU's free memory (nvidia-smi); mmms-verify shows whether the bundle is intact",
         )
 
     def close(self) -> None:
-        """Let go of the context."""
+        """Release the context."""
         self._context = None
         self._origin = ()
 
 
-def _because(said: Messages) -> str:
-    text = said.text()
+def _because(messages: Messages) -> str:
+    text = messages.text()
     return f": {text}" if text else ""

@@ -1,12 +1,13 @@
-"""What a TensorRT plan really computes in: read from the list of its kernels, because a graph's types are only a wish.
+"""The types that a TensorRT plan really computes in, read from the list of its kernels.
 
-The list comes from the engine inspector where there is a GPU, as JSON, and from the build's own messages where a plan
-is compiled ahead of time. Each kernel says which operations of the ONNX graph it stands for, and of which type its
-operands are; so every convolution and matrix product of the graph can be looked up, and whether an attention (matrix
-product, softmax, matrix product) became one kernel.
+The types of the ONNX graph alone do not show it. With a GPU, the list comes from the engine inspector, as JSON; for a
+plan that is compiled ahead of time, it comes from the messages of the build. Each kernel names the operations of the
+ONNX graph that it computes, and the types of its operands. So each convolution and matrix product of the graph can be
+looked up, and whether an attention (matrix product, softmax, matrix product) became one kernel.
 
 Neither list has a documented form, and releases differ in what they show. So a plan is refused only for a kernel that
-says that it multiplies in another type; what no kernel says is counted by the types of the parsed graph, aloud.
+names another type for its product. Where no kernel names a type, the type in the parsed graph counts, and the report
+says so.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ _TYPE = re.compile(r"\b(bfloat16|bf16|half|fp16|float|fp32|int8|uint8|int32|int6
 _MEMORY = re.compile(r"^Total (Activation|Weights) Memory: (\d+) bytes", re.MULTILINE)
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _MOVING = frozenset({"kgen", "reformat", "noop", "move", "shuffle", "constant", "myelinreformat", "myelinshuffle"})
-"""Kinds of kernels that compute no matrix product, unless their names say so: they prepare operands and move results,
-and carry the names of the operations for which they do."""
+"""Kinds of kernels that compute no matrix product, unless their names show one: they prepare operands and move results,
+and carry the names of the operations that they serve."""
 _MULTIPLIES = re.compile(r"mha|gemm|conv|_Fc|MulSum", re.IGNORECASE)
 _IDLE = frozenset({"noop", "constant", "signal", "wait", "trainstation"})
-"""Kinds of layers that are listed and launch nothing."""
+"""Kinds of layers that launch no kernel."""
 _OPAQUE = frozenset({"myelin", "safetymyelin", "foreignnode"})
 """Kinds of layers that stand for a whole region of the graph, whose kernels are not listed."""
 _SHORT = {"f16": Precision.FP16, "bf16": Precision.BF16, "f32": Precision.FP32, "tf32": Precision.FP32}
 _TACTIC = re.compile(r"_(bf16|f16|tf32|f32)\1_|gemm_(bf16|f16|tf32|f32)_\2_")
-"""In the name of a library's kernel, the type of both things that it multiplies (``sm80_xmma_gemm_f16f16_f16f32_...``,
+"""The type of both factors in the name of a library's kernel (``sm80_xmma_gemm_f16f16_f16f32_...``,
 ``cutlass3x_sm90_tensorop_gemm_f16_f16_f32_...``)."""
 _TENSOR = re.compile(r"\{ Name: (.+?), (?:Location: \w+, )?Dimensions: \[([\d,\s-]*)\].*?Datatype: ([^,}]+)")
 _LINE = re.compile(
@@ -71,11 +72,11 @@ class Kernel(Struct, frozen=True, kw_only=True):
     Attributes:
         name: Its name.
         kind: The library's name of its kind, e.g. ``gemm``.
-        origins: Names of the ONNX nodes that it stands for.
+        origins: Names of the ONNX nodes that it computes or serves.
         inputs: What it reads.
-        constants: The weights that it reads, where the library lists them apart.
+        constants: The weights that it reads, where the library lists them separately.
         outputs: What it writes.
-        tactic: The library's name of how it computes.
+        tactic: The library's name of its implementation.
     """
 
     name: str
@@ -88,19 +89,19 @@ class Kernel(Struct, frozen=True, kw_only=True):
 
     @property
     def opaque(self) -> bool:
-        """Whether it is no kernel but a region of them."""
+        """Whether it is a region of several kernels instead of one kernel."""
         return self.kind.lower() in _OPAQUE or self.name.startswith("{ForeignNode[")
 
     @property
     def multiplies(self) -> bool:
-        """Whether a convolution or matrix product that it stands for is computed in it."""
+        """Whether it computes a convolution or matrix product, instead of only moving data for one."""
         return self.kind.lower() not in _MOVING or _MULTIPLIES.search(self.name) is not None
 
     @property
     def operand(self) -> str:
-        """What it multiplies in: as its tactic says, as its weights are, or as all that it reads; empty if not said.
+        """The type of its factors, by its tactic, its weights, or all its inputs; empty where none of them shows it.
 
-        What it reads beside its two factors (a bias, what is added to the product) may be of another type.
+        Other inputs than the two factors (a bias, a summand) may have another type.
         """
         if found := _TACTIC.search(self.tactic):
             return _SHORT[found[1] or found[2]].value
@@ -116,7 +117,7 @@ class Network(Struct, frozen=True, kw_only=True):
 
     Attributes:
         matrices: Type of every convolution and matrix product, by ONNX node.
-        attentions: For every attention its softmax, by ONNX node.
+        attentions: The ONNX node of the softmax of every attention.
     """
 
     matrices: dict[str, str]
@@ -124,23 +125,23 @@ class Network(Struct, frozen=True, kw_only=True):
 
 
 class PlanReport(Struct, frozen=True, kw_only=True):
-    """What a plan is.
+    """What a plan computes in, and what memory it needs.
 
     Attributes:
-        kernels: How many kernels a run launches, without those of ``regions``; 0 when the library listed none.
-        types: How many of them write which type.
-        matrices: How many convolutions and matrix products its kernels hold, by the type they multiply in. Without a
-            list of kernels, those of the typed graph.
-        wide: Names of the convolutions and matrix products that are done in float32.
-        attentions: How many attentions the graph has.
-        fused: How many of them became one kernel.
+        kernels: Number of kernels that a run launches, without those of ``regions``; 0 when the library listed none.
+        types: Number of these kernels by the type that they write.
+        matrices: Number of convolutions and matrix products by the type that they multiply in. Without a list of
+            kernels, those of the typed graph.
+        wide: Names of the convolutions and matrix products in float32.
+        attentions: Number of attentions in the graph.
+        fused: Number of attentions that became one kernel.
         activation_bytes: Scratch memory of one run on the GPU; None when unknown.
         weight_bytes: Weights on the GPU; None when unknown.
-        listed: Where the list of kernels comes from, ``inspector`` or ``build``; empty when there is none, or one that
-            says too little.
-        unproven: How many of the convolutions and matrix products are counted by the typed graph, because no kernel
-            says in which type it multiplies.
-        regions: How many parts of the graph the library lists as one, without their kernels.
+        listed: Source of the list of kernels, ``inspector`` or ``build``; empty when there is no list, or one with too
+            little in it.
+        unproven: Number of convolutions and matrix products that are counted by the typed graph, because no kernel
+            shows the type that it multiplies in.
+        regions: Number of parts of the graph that the library lists as one, without their kernels.
     """
 
     kernels: int
@@ -156,7 +157,7 @@ class PlanReport(Struct, frozen=True, kw_only=True):
     regions: int = 0
 
     def evidence(self, precision: Precision) -> str:
-        """Return what proves the precision, e.g. ``82 of 82 matrix operations in fp16, 8 of 8 attentions fused``."""
+        """Return what the inspection found, e.g. ``82 of 82 matrix operations in fp16, 8 of 8 attentions fused``."""
         done, total = self.matrices.get(precision, 0), sum(self.matrices.values())
         fused = f", {self.fused} of {self.attentions} attentions fused" if self.attentions and self.listed else ""
         return f"{done} of {total} matrix operations in {precision}{fused}{self._doubt()}"
@@ -170,8 +171,8 @@ class PlanReport(Struct, frozen=True, kw_only=True):
         return f", {self.unproven} of them as its typed graph says (their kernels do not show it{hidden})"
 
 
-def prove_precision(report: PlanReport, precision: Precision, stage: str, library: str) -> None:
-    """Refuse a plan that is not what was asked for.
+def check_precision(report: PlanReport, precision: Precision, stage: str, library: str) -> None:
+    """Refuse a plan that does not compute in the requested precision.
 
     Raises:
         PlanPrecisionError: A convolution or matrix product is not computed in the precision.
@@ -195,8 +196,7 @@ def kernels_of_messages(details: Iterable[str]) -> tuple[Kernel, ...]:
     """Return the kernels that a build listed in its messages.
 
     Args:
-        details: Messages of severity VERBOSE; several lists can be among them, for several kinds of GPU, of which the
-            first is taken.
+        details: Messages of severity VERBOSE. They can hold several lists, for several kinds of GPU; the first counts.
     """
     for message in details:
         found = [_kernel(match) for match in _LINE.finditer(message)]
@@ -232,8 +232,8 @@ def kernels_of_inspector(text: str) -> tuple[Kernel, ...]:
     """Return the kernels of an engine inspector's JSON, of any version from 10.12.
 
     A tensor's type is in ``Datatype``, or in the words of ``Format/Datatype`` (``Row major linear FP16 format``).
-    Weights are in ``Constants``, in ``Weights`` with type and number, among ``Inputs``, or nowhere. What is no such
-    list, because the plan was built without details or a release writes another one, has no kernels.
+    Weights are in ``Constants``, in ``Weights`` with type and number, among ``Inputs``, or nowhere. Other text yields
+    no kernels: the plan was built without details, or a release writes another list.
     """
     try:
         # Not strict: some releases put control characters between the names of ONNX nodes.
@@ -276,18 +276,18 @@ def _tensor(item: Mapping[str, Any]) -> Tensor:
 
 
 def type_name(words: str) -> str:
-    """Return a type by the name that a precision has, of the names that the library has for it; empty for no type."""
+    """Return the name that a precision has for the library's name of a type; empty for no type."""
     match = _TYPE.search(words)
     return _TYPES.get(match[1].lower(), match[1].lower()) if match else ""
 
 
 def memory_of_messages(details: Iterable[str]) -> tuple[int | None, int | None]:
-    """Return the bytes of scratch memory and of weights that a build says its plan needs; None when it does not say."""
+    """Return the bytes of scratch memory and of weights that a build reports; None where it does not report them."""
     found = {match[1]: int(match[2]) for text in details for match in _MEMORY.finditer(text)}
     return found.get("Activation"), found.get("Weights")
 
 
-# --- judging them -----------------------------------------------------------------------------------------------------
+# --- summarising them -------------------------------------------------------------------------------------------------
 
 
 def summarise(
@@ -298,25 +298,26 @@ def summarise(
     activation_bytes: int | None = None,
     weight_bytes: int | None = None,
 ) -> PlanReport:
-    """Count what a plan's kernels do.
+    """Count what the kernels of a plan compute.
 
     Args:
         network: The graph, as the library read it.
         kernels: The kernels; none when the library listed none.
-        listed: Where they come from.
+        listed: Source of the list, ``inspector`` or ``build``.
         activation_bytes: Scratch memory of one run.
         weight_bytes: Weights on the GPU.
     """
     shown = tuple(kernel for kernel in kernels if not kernel.opaque)
     launched = tuple(kernel for kernel in shown if kernel.kind.lower() not in _IDLE)
     hidden = {origin for kernel in kernels if kernel.opaque for origin in kernel.origins}
-    homes = {name: home for name in network.matrices if (home := _home(name, shown)) is not None}
-    # Without most of them the list means nothing.
-    known = bool(shown) and 2 * len(homes) >= len(network.matrices)
-    said = {name: home.operand for name, home in homes.items() if home.multiplies and home.operand} if known else {}
-    # The others are hidden in a region, or were computed once and for all at build time.
-    counted = [name for name in network.matrices if not known or name in homes or name in hidden]
-    types = {name: said.get(name, network.matrices[name]) for name in counted}
+    computing = {name: kernel for name in network.matrices if (kernel := _computing(name, shown)) is not None}
+    # A list that lacks most of them shows nothing.
+    known = bool(shown) and 2 * len(computing) >= len(network.matrices)
+    found = {name: kernel.operand for name, kernel in computing.items() if kernel.multiplies and kernel.operand}
+    shown_types = found if known else {}
+    # The others were computed at build time.
+    counted = [name for name in network.matrices if not known or name in computing or name in hidden]
+    types = {name: shown_types.get(name, network.matrices[name]) for name in counted}
     return PlanReport(
         kernels=len(launched),
         types=dict(Counter(_result(kernel) for kernel in launched)),
@@ -327,13 +328,13 @@ def summarise(
         activation_bytes=activation_bytes,
         weight_bytes=weight_bytes,
         listed=listed if known else "",
-        unproven=len(types) - len(said) if known else 0,
+        unproven=len(types) - len(shown_types) if known else 0,
         regions=len(kernels) - len(shown),
     )
 
 
-def _home(node: str, kernels: tuple[Kernel, ...]) -> Kernel | None:
-    """Return the kernel that computes an ONNX node; others may name it because they move what it reads or writes."""
+def _computing(node: str, kernels: tuple[Kernel, ...]) -> Kernel | None:
+    """Return the kernel that computes an ONNX node; others may name the node because they move its operands."""
     found = [kernel for kernel in kernels if node in kernel.origins]
     return min(found, key=lambda kernel: not kernel.multiplies, default=None)
 
@@ -347,5 +348,5 @@ def _fused(softmax: str, kernels: tuple[Kernel, ...], network: Network) -> bool:
 
 
 def _result(kernel: Kernel) -> str:
-    """Return the type that a kernel is counted under: what it writes."""
+    """Return the type that a kernel writes; kernels are counted by it."""
     return kernel.outputs[0].dtype if kernel.outputs else ""

@@ -1,7 +1,7 @@
-"""Compiled plans on disk. A plan is a program: only what this user wrote, unchanged, ever reaches TensorRT.
+"""Compiled plans on disk. A plan is a program: TensorRT receives only unchanged files that this user wrote.
 
-A file is the plan, then what is known about it as JSON, then the length of that in eight bytes, then the SHA-256 of
-everything before. It is written beside its place and renamed, so that a reader sees all of it or none.
+A file holds the plan, then the facts about it as JSON, then the length of that JSON in eight bytes, then the SHA-256 of
+everything before. It is written under a temporary name and renamed, so that a reader sees all of it or none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.engines.cache import cache_folder, cache_key, store
 from mmms_deploy.engines.tensorrt.inspect import PlanReport
 from mmms_deploy.errors import PlanError
+from mmms_deploy.progress import OnProgress, Progress
 
 FORMAT = 1
 _FORGET_AFTER_DAYS = 60
@@ -30,24 +31,26 @@ _TAIL = 40
 _MOST_FACTS = 16 << 20
 _POLL_SECONDS = 0.2
 _LOG = logging.getLogger(__name__)
-_FIX = "delete the file; it is made again"
+_FIX = "delete the file; the next use compiles it again"
 _SEARCH = ("opt_level", "workspace")
-"""Options of how a plan was searched for; they change how fast it is, not what it computes."""
+"""Options of the search for fast kernels; they change the speed of a plan, not what it computes."""
+WAITING = "another process compiles plans; waiting for it"
+"""The task that :func:`one_at_a_time` reports."""
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """What a plan was made of and for. Another value of any of these needs another plan.
+    """What a plan was compiled from and for. Another value of any of these needs another plan.
 
     Attributes:
-        graph: SHA-256 of the ONNX graph, and of its weights where they are in a file of their own.
-        precision: What its matrix operations are computed in.
+        graph: SHA-256 of the ONNX graph, and of its weights where they are in a separate file.
+        precision: The precision of its convolutions and matrix products.
         library: Name and version of the library.
         gpu: Name of the GPU; empty for a plan that was compiled ahead of time.
         compute_capability: Its architecture.
         driver: Version of its driver.
         every_click: Whether it was compiled for a stage that runs at every click.
         options: How it was compiled.
-        format: Format of the file.
+        format: Format of the file in the cache.
     """
 
     graph: str
@@ -61,7 +64,7 @@ class Identity(Struct, frozen=True, kw_only=True):
     format: int = FORMAT
 
     def difference(self, other: Identity) -> list[str]:
-        """Return what differs, in words, from another plan's to this one."""
+        """Return, in words, how this identity differs from that of another plan."""
         found = []
         for name in self.__struct_fields__:
             old, new = getattr(other, name), getattr(self, name)
@@ -72,13 +75,13 @@ class Identity(Struct, frozen=True, kw_only=True):
         return found
 
     def same_but_search(self, other: Identity) -> bool:
-        """Return whether another plan computes the same on the same, and was only searched for otherwise."""
+        """Return whether another plan differs in nothing but the options of the search for fast kernels."""
         options = {**other.options, **{name: self.options.get(name) for name in _SEARCH}}
         return msgspec.structs.replace(other, options=options) == self
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What is kept with a plan: what it was made of, what it is, and how long it took to make."""
+    """The facts that are kept with a plan: its identity, its report, and the seconds that compiling it took."""
 
     identity: Identity
     report: PlanReport
@@ -86,13 +89,13 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 
 def plans_folder() -> Path | None:
-    """Return where plans are kept, or None when caching is off."""
+    """Return the folder of the plans, or None when caching is off."""
     folder = cache_folder()
     return None if folder is None else folder / "tensorrt"
 
 
 def plan_file(folder: Path, identity: Identity) -> Path:
-    """Return where a plan is kept."""
+    """Return the file of a plan."""
     key = cache_key(**msgspec.to_builtins(identity))
     return folder / f"{_prefix(identity.graph, identity.precision)}-{key}.plan"
 
@@ -105,7 +108,7 @@ def keep_plan(file: Path, facts: Facts, plan: bytes) -> bool:
     """Write a plan to its place.
 
     Returns:
-        Whether it was written; a system's refusal (no permission, disk full) is logged.
+        Whether it was written; an error of the system (no permission, disk full) is logged.
     """
     encoded = msgspec.json.encode(facts)
     digest = hashlib.sha256()
@@ -118,11 +121,11 @@ def keep_plan(file: Path, facts: Facts, plan: bytes) -> bool:
 
 
 def read_plan(file: Path, identity: Identity) -> tuple[bytes, Facts]:
-    """Read a plan and prove that it is what was written for this use.
+    """Read a plan and check that it is unchanged and was compiled for this use.
 
     Raises:
-        FileNotFoundError: It is not there.
-        PlanError: It is damaged, cut off, was not written by this user, or was made of or for something else.
+        FileNotFoundError: There is no such file.
+        PlanError: It is damaged, cut off, was not written by this user, or was compiled from or for something else.
     """
     with _opened(file) as stream:
         size, length, encoded, digest = _tail(file, stream)
@@ -140,11 +143,11 @@ def read_plan(file: Path, identity: Identity) -> tuple[bytes, Facts]:
 
 
 def check_plan(file: Path, identity: Identity) -> None:
-    """Check that a plan is there, as far as its end tells: cheap, whatever its size, and its checksum is not compared.
+    """Check by its end that a plan is there. This is cheap at any size, because the checksum is not compared.
 
     Raises:
-        FileNotFoundError: It is not there.
-        PlanError: It is cut off, was not written by this user, or was made of or for something else.
+        FileNotFoundError: There is no such file.
+        PlanError: It is cut off, was not written by this user, or was compiled from or for something else.
     """
     with _opened(file) as stream:
         encoded = _tail(file, stream)[2]
@@ -155,14 +158,14 @@ def _check_identity(file: Path, facts: Facts, identity: Identity) -> None:
     if facts.identity != identity:
         raise PlanError(
             f"{file} was made for something else: {'; '.join(identity.difference(facts.identity))}",
-            expected="the plan that its name says",
+            expected="the plan that its name stands for",
             fix=_FIX,
         )
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[BinaryIO]:
-    """Open a file of the cache that nobody but this user and the administrator can have written."""
+    """Open a file of the cache; refuse it where a user other than this one and root could have written it."""
     try:
         stream = file.open("rb")
     except FileNotFoundError:
@@ -185,7 +188,7 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 
 
 def _tail(file: Path, stream: BinaryIO) -> tuple[int, int, bytes, bytes]:
-    """Return size of the plan, length of the facts, the facts and the checksum, and go back to the start."""
+    """Return the size of the plan, the length of the facts, the facts and the checksum; seek back to the start."""
     total = stream.seek(0, os.SEEK_END)
     if total >= _TAIL:
         stream.seek(total - _TAIL)
@@ -197,7 +200,7 @@ def _tail(file: Path, stream: BinaryIO) -> tuple[int, int, bytes, bytes]:
             stream.seek(0)
             return total - _TAIL - length, length, encoded, end[8:]
     raise PlanError(
-        f"{file} is no plan of mmms-deploy, or was cut off", expected="a file that mmms-deploy wrote", fix=_FIX
+        f"{file} is no plan of mmms-deploy, or was cut off", expected="a complete plan of mmms-deploy", fix=_FIX
     )
 
 
@@ -206,30 +209,30 @@ def _facts(file: Path, encoded: bytes) -> Facts:
         return msgspec.json.decode(encoded, type=Facts)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PlanError(
-            f"{file} is no plan of this version of mmms-deploy: {error}", expected="what this version wrote", fix=_FIX
+            f"{file} is no plan of this version of mmms-deploy: {error}", expected="a plan of this version", fix=_FIX
         ) from error
 
 
 def why_none(folder: Path, identity: Identity) -> str:
-    """Say why there is no plan: what differs from the most similar one of the same graph and precision."""
+    """Return why there is no plan: the differences to the most similar one of the same graph and precision."""
     differences = (identity.difference(other) for _, other in _relatives(folder, identity))
     closest = min(filter(None, differences), key=len, default=None)
     return "it was never compiled here" if closest is None else "; ".join(closest)
 
 
 def searched_otherwise(folder: Path, identity: Identity) -> tuple[Path, Identity] | None:
-    """Return the newest plan that differs in nothing but how it was searched for, and its identity; None for none."""
+    """Return the file and identity of the newest plan that differs only in ``opt_level`` or ``workspace``, or None."""
     fitting = [(file, other) for file, other in _relatives(folder, identity) if identity.same_but_search(other)]
     return fitting[-1] if fitting else None
 
 
 def has_relatives(folder: Path, graph: str, precision: Precision) -> bool:
-    """Return whether there are plans of a graph in a precision, for whatever GPU, library or options."""
+    """Return whether there are plans of a graph in a precision, for any GPU, library or options."""
     return any(folder.glob(f"{_prefix(graph, precision)}-*.plan"))
 
 
 def _relatives(folder: Path, identity: Identity) -> list[tuple[Path, Identity]]:
-    """Return the plans of the same graph and precision that can be read, and what they are for; the newest last."""
+    """Return files and identities of the readable plans of the same graph and precision; the newest last."""
     found = []
     with contextlib.suppress(OSError):
         for file in folder.glob(f"{_prefix(identity.graph, identity.precision)}-*.plan"):
@@ -240,11 +243,11 @@ def _relatives(folder: Path, identity: Identity) -> list[tuple[Path, Identity]]:
     return [(file, identity) for _, file, identity in sorted(found, key=lambda one: one[:2])]
 
 
-# --- what a GPU was measured to be fast at ----------------------------------------------------------------------------
+# --- measurements of kernels (timing caches) --------------------------------------------------------------------------
 
 
 def timing_file(folder: Path, identity: Identity) -> Path:
-    """Return where the measurements of a GPU with a library and driver are kept."""
+    """Return the file of the measurements of a GPU with a library and driver."""
     key = cache_key(
         library=identity.library,
         gpu=identity.gpu,
@@ -255,7 +258,7 @@ def timing_file(folder: Path, identity: Identity) -> Path:
 
 
 def read_timing(file: Path) -> bytes | None:
-    """Return kept measurements, or None when there are none; what is damaged or foreign is left alone, and said."""
+    """Return kept measurements, or None when there are none; a damaged or foreign file stays, with a warning."""
     try:
         with _opened(file) as stream:
             content = stream.read()
@@ -279,15 +282,16 @@ def keep_timing(file: Path, measured: bytes) -> None:
 
 
 @contextmanager
-def one_at_a_time(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Let one process of this machine build at a time: the next finds its plan made, and nobody disturbs measurements.
+def one_at_a_time(folder: Path, on_progress: OnProgress | None = None) -> Iterator[None]:
+    """Let one process of this machine build at a time: the next finds the plan, and measurements stay undisturbed.
 
-    Where files cannot be locked (Windows, some network drives, a read-only folder) processes build side by side, and
-    the last one's plan stays.
+    Where files cannot be locked (Windows, some network drives, a read-only folder), processes build side by side, and
+    the plan of the last one stays.
 
     Args:
         folder: The folder of the plans.
-        on_wait: Called once when another process builds.
+        on_progress: Receives the task :data:`WAITING` where another process builds: once when it starts, once when it
+            ends.
     """
     try:
         import fcntl
@@ -306,17 +310,19 @@ def one_at_a_time(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not waited:
-                    on_wait()
+                if not waited and on_progress is not None:
+                    on_progress(Progress(WAITING, 0, 1))
                 waited = True
                 time.sleep(_POLL_SECONDS)
             except OSError:
                 break
+        if waited and on_progress is not None:
+            on_progress(Progress(WAITING, 1, 1, finished=True))
         yield
 
 
 def _forget_old(folder: Path) -> None:
-    """Remove what was not used for a long time, such as plans for another driver."""
+    """Remove files that were not used for a long time, such as plans for another driver."""
     oldest = time.time() - _FORGET_AFTER_DAYS * 86400
     with contextlib.suppress(OSError):
         for file in (*folder.glob("*.plan"), *folder.glob("*.timing"), *folder.glob(".*.partial")):

@@ -1,13 +1,13 @@
-"""The plans of a bundle: fetched from the cache when they were compiled for exactly this, compiled otherwise.
+"""The plans of a bundle: read from the cache where they were compiled for exactly this use, and compiled otherwise.
 
-Nothing of TensorRT is touched before the CUDA runtime has found the GPU: without one, TensorRT hands out hollow objects
-that end the process when they are used. Only bytes that this user's own build wrote, with their checksum, are returned.
+TensorRT is not touched before the CUDA runtime has found the GPU. Without a GPU, TensorRT returns invalid objects that
+end the process when they are used. Only plans that a build of this user wrote, with a fitting checksum, are returned.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from mmms_deploy.bundle import Bundle, Precision, Rate, Stage, sha256_of
 from mmms_deploy.engines.cuda.devices import Gpu, driver_release, require_gpu
 from mmms_deploy.engines.cuda.runtime import Cuda, import_cuda
 from mmms_deploy.engines.tensorrt.api import Library, describe, load_tensorrt
-from mmms_deploy.engines.tensorrt.build import BuildOptions, OnPhase, Phase, build_plan
+from mmms_deploy.engines.tensorrt.build import BuildOptions, build_plan
 from mmms_deploy.engines.tensorrt.inspect import PlanReport
 from mmms_deploy.engines.tensorrt.plan_cache import (
+    WAITING,
     Facts,
     Identity,
     check_plan,
@@ -37,9 +38,7 @@ from mmms_deploy.engines.tensorrt.plan_cache import (
     why_none,
 )
 from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError, PlanError
-
-OnBuild = Callable[[str, str], None]
-"""Told the stage and why, when a build starts."""
+from mmms_deploy.progress import OnProgress, Progress
 
 _LOG = logging.getLogger(__name__)
 _NOT_KEPT = "plans are not kept (MMMS_DEPLOY_CACHE is off)"
@@ -52,10 +51,10 @@ class StagePlan:
     Attributes:
         stage: Name of the stage.
         plan: The plan, as TensorRT deserialises it.
-        report: What it is, read from the compiled plan.
-        seconds: How long it took to compile, now or back then.
+        report: What the plan computes in, and what memory it needs, read from the compiled plan.
+        seconds: How long it took to compile, whether now or earlier.
         built: Why it was compiled now; empty when it came from the cache.
-        file: Where it is kept; None when it is not.
+        file: Its file in the cache; None when it is not kept.
     """
 
     stage: str
@@ -64,19 +63,6 @@ class StagePlan:
     seconds: float
     built: str
     file: Path | None
-
-
-def load_or_build(
-    bundle: Bundle,
-    precision: Precision,
-    *,
-    device: int | None = 0,
-    options: BuildOptions | None = None,
-    on_progress: OnPhase = lambda phase: None,
-) -> Mapping[str, bytes]:
-    """Return the plan of every stage, as bytes that may be given to TensorRT; arguments are those of :func:`plans`."""
-    made = plans(bundle, precision, device=device, options=options, on_phase=on_progress)
-    return {name: stage.plan for name, stage in made.items()}
 
 
 def plans(
@@ -89,31 +75,29 @@ def plans(
     stages: Collection[str] | None = None,
     rebuild: bool = False,
     may_build: bool = True,
-    on_phase: OnPhase = lambda phase: None,
-    on_build: OnBuild | None = None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, StagePlan]:
-    """Fetch or compile the plans of a bundle, and prove their precision.
+    """Read the plans of a bundle from the cache, or compile them and check their precision.
 
     Args:
         bundle: The bundle.
-        precision: Which of its graphs; they say themselves what is computed in which type.
-        device: Number of the GPU; None compiles ahead of time, without one, which only TensorRT-RTX can do.
-        options: How to compile. None compiles with the defaults, and takes plans from the cache too that were searched
-            for longer or shorter (``opt_level``, ``workspace``).
+        precision: Which of its ONNX graphs to take; their tensor types decide the type of every computation.
+        device: Number of the GPU; None compiles ahead of time without a GPU, which only TensorRT-RTX supports.
+        options: How to compile. None compiles with the defaults; it also accepts cached plans with another
+            ``opt_level`` or ``workspace``, which change the speed of a plan and not what it computes.
         library: ``tensorrt`` or ``tensorrt_rtx``; None takes the one that is installed.
         stages: Names of the stages; None for all.
         rebuild: Whether to compile even what is in the cache.
         may_build: Whether to compile what is not in the cache, which takes minutes.
-        on_phase: Told of every step of a build, from another thread.
-        on_build: Told the stage and why, when a build starts; None logs the first as a warning, because it takes
-            minutes.
+        on_progress: Receives every step of a build, from another thread. The ``detail`` of a stage's first step is why
+            its plan is compiled. None logs the reasons (:func:`log_builds`).
 
     Returns:
         The plans by stage.
 
     Raises:
         EngineUnavailableError: There is no such GPU, the library is not installed or does not compile for it, the
-            bundle has no graphs in the precision, or a plan is not in the cache and ``may_build`` is false.
+            bundle has no ONNX graphs in the precision, or a plan is not in the cache and ``may_build`` is false.
         PlanBuildError: A graph cannot be compiled, or is not computed in its precision.
         BundleCorruptError: A graph is not the one that the manifest describes.
     """
@@ -129,8 +113,7 @@ def plans(
         exact=options is not None,
         rebuild=rebuild,
         may_build=may_build,
-        on_phase=on_phase,
-        on_build=on_build or _logged(bundle, precision, about),
+        on_progress=on_progress or log_builds(bundle, precision, about),
     )
     return {
         stage.name: maker.make(bundle, stage, precision)
@@ -144,11 +127,12 @@ def _check(trt: Any, library: Library, gpu: Gpu | None, bundle: Bundle, precisio
         raise EngineUnavailableError(
             f"{bundle.path} has no graphs in {precision}",
             expected=f"one of {', '.join(bundle.manifest.precisions) or 'none'}",
-            fix=f"export the checkpoint with --precision {precision}",
+            fix=f"export the checkpoint again: export_bundle(..., precisions=[Precision.{precision.name}])",
+            command_fix=f"export the checkpoint again with --precision {precision}",
         )
     if gpu is None and not library.ahead_of_time:
         raise EngineUnavailableError(
-            f"{library} was asked to compile without a GPU",
+            f"{library} cannot compile without a GPU",
             expected="the GPU that will run the plans",
             fix="build on the GPU host; tensorrt-rtx compiles without a GPU",
         )
@@ -156,41 +140,50 @@ def _check(trt: Any, library: Library, gpu: Gpu | None, bundle: Bundle, precisio
         return
     if not hasattr(trt.ComputeCapability, "SM{}{}".format(*gpu.capability)):
         raise EngineUnavailableError(
-            f"{library} does not run on {gpu}", expected="a GPU that it knows", fix="pip install tensorrt"
+            f"{library} does not run on {gpu}", expected="a GPU that it supports", fix="pip install tensorrt"
         )
 
 
-def _logged(bundle: Bundle, precision: Precision, library: Library) -> OnBuild:
-    """Return what says aloud, once for all stages, that somebody has to wait now."""
-    said: list[str] = []
+def log_builds(
+    bundle: Bundle, precision: Precision, library: Library, on_progress: OnProgress | None = None
+) -> OnProgress:
+    """Return a callback that logs why each stage is compiled, the first as a warning, and passes every step on."""
+    logged: list[str] = []
 
-    def on_build(stage: str, why: str) -> None:
-        level = logging.INFO if said else logging.WARNING
-        _LOG.log(
-            level,
-            "%s compiles stage %r of %s in %s for this GPU, which can take minutes: %s"
-            " (mmms-build %s does it before somebody waits)",
-            library,
-            stage,
-            bundle.path,
-            precision,
-            why,
-            bundle.path,
-        )
-        said.append(stage)
+    def receive(step: Progress) -> None:
+        if step.detail:
+            _LOG.log(
+                logging.INFO if logged else logging.WARNING,
+                "%s compiles stage %r of %s in %s for this GPU, which can take minutes: %s"
+                " (run mmms-build %s beforehand to avoid the wait)",
+                library,
+                stage_of(step),
+                bundle.path,
+                precision,
+                step.detail,
+                bundle.path,
+            )
+            logged.append(step.task)
+        if on_progress is not None:
+            on_progress(step)
 
-    return on_build
+    return receive
+
+
+def stage_of(step: Progress) -> str:
+    """Return the stage that a build's task names, e.g. ``click`` for ``stage 'click': choosing kernels``."""
+    return step.task.removeprefix("stage '").partition("': ")[0]
 
 
 def why_not_ready(bundle: Bundle, precision: Precision, device: int = 0) -> str | None:
-    """Return why a bundle would be compiled when it is opened, and the command; None when all its plans are there.
+    """Return why opening a bundle would compile plans, and the command that does; None when all plans are there.
 
-    Cheap: no builder or runtime is made, of every plan only the end is read, and the library is imported only when
-    there are plans of every stage. That a plan is damaged shows when it is loaded.
+    This is cheap: it creates no builder or runtime, reads only the end of every plan, and imports the library only when
+    every stage has plans. A damaged plan shows only when it is loaded.
 
     Args:
         bundle: The bundle.
-        precision: Which of its graphs.
+        precision: Which of its ONNX graphs to take.
         device: Number of the GPU.
 
     Raises:
@@ -206,7 +199,7 @@ def why_not_ready(bundle: Bundle, precision: Precision, device: int = 0) -> str 
     try:
         library = describe(load_tensorrt())
     except EngineUnavailableError:
-        return None  # it is not for want of plans; opening it says aloud what is wrong
+        return None  # plans are not what is missing; opening the bundle reports the error
     for stage in bundle.manifest.stages:
         identity = _identity(bundle, stage, precision, library, gpu, BuildOptions())
         if identity is not None and (why := _why_no_plan(folder, identity)):
@@ -229,14 +222,14 @@ def _why_no_plan(folder: Path, identity: Identity) -> str:
 
 
 def _place(folder: Path, identity: Identity, exact: bool = False) -> tuple[Path, Identity]:
-    """Return where a plan is, or will be, and what it is for: with these options, or else searched for otherwise."""
+    """Return the file and identity of a plan: with exactly these options if it exists, else with another search."""
     file = plan_file(folder, identity)
     other = None if exact or file.exists() else searched_otherwise(folder, identity)
     return other or (file, identity)
 
 
 def _hashes(bundle: Bundle, stage: Stage, precision: Precision) -> str:
-    """Return the SHA-256 of a stage's graph, and of its weights where they are in a file of their own."""
+    """Return the SHA-256 of a stage's ONNX graph, and of its weights where they are in a separate file."""
     files, graph = bundle.manifest.files, stage.graphs[precision]
     return " ".join(files[name].sha256 for name in (graph.file, graph.data) if name is not None and name in files)
 
@@ -244,7 +237,7 @@ def _hashes(bundle: Bundle, stage: Stage, precision: Precision) -> str:
 def _identity(
     bundle: Bundle, stage: Stage, precision: Precision, library: Library, gpu: Gpu | None, options: BuildOptions
 ) -> Identity | None:
-    """Return what a plan is found by; None for a bundle without hashes, whose plans are not kept."""
+    """Return the key of a plan in the cache; None for a bundle without hashes, because its plans are not kept."""
     graph = _hashes(bundle, stage, precision)
     if not graph:
         return None
@@ -256,14 +249,14 @@ def _identity(
         compute_capability="" if gpu is None else "{}.{}".format(*gpu.capability),
         driver="" if gpu is None else driver_release() or f"for CUDA {gpu.cuda}",
         every_click=stage.rate is Rate.CLICK,
-        # As they come back from a file.
+        # The same types as after reading them from a file.
         options=msgspec.json.decode(msgspec.json.encode(options.key())),
     )
 
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes plans with one library for one GPU."""
+    """Reads or compiles plans with one library for one GPU."""
 
     trt: Any
     library: Library
@@ -272,8 +265,7 @@ class _Maker:
     exact: bool
     rebuild: bool
     may_build: bool
-    on_phase: OnPhase
-    on_build: OnBuild
+    on_progress: OnProgress
 
     def make(self, bundle: Bundle, stage: Stage, precision: Precision) -> StagePlan:
         identity = _identity(bundle, stage, precision, self.library, self.gpu, self.options)
@@ -284,16 +276,15 @@ class _Maker:
         if found is not None:
             return found
         self._check_may_build(bundle, stage, why)  # before waiting for others
-        waiting: list[Phase] = []
+        task = f"stage {stage.name!r}: {WAITING}"
 
-        def on_wait() -> None:
-            waiting.append(Phase(stage.name, "another process compiles plans; waiting for it", 0, 0, 1))
-            _LOG.warning("stage %r of %s: %s", stage.name, bundle.path, waiting[0].name)
-            self.on_phase(waiting[0])
+        def on_progress(step: Progress) -> None:
+            step = replace(step, task=task)
+            if not step.finished:
+                _LOG.warning("stage %r of %s: %s", stage.name, bundle.path, WAITING)
+            self.on_progress(step)
 
-        with one_at_a_time(folder, on_wait):
-            for phase in waiting:
-                self.on_phase(replace(phase, done=1, finished=True))
+        with one_at_a_time(folder, on_progress):
             found, why = self._fetch(stage, folder, identity)
             if found is not None:
                 return found
@@ -310,7 +301,7 @@ class _Maker:
     def _fetch(self, stage: Stage, folder: Path, identity: Identity) -> tuple[StagePlan | None, str]:
         """Return a plan from the cache, or why there is none."""
         if self.rebuild:
-            return None, "it was asked for"
+            return None, "it was requested"
         file, fitting = _place(folder, identity, self.exact)
         try:
             plan, facts = read_plan(file, fitting)
@@ -324,9 +315,8 @@ class _Maker:
         self, bundle: Bundle, stage: Stage, precision: Precision, file: Path | None, identity: Identity | None, why: str
     ) -> StagePlan:
         self._check_may_build(bundle, stage, why)
-        self.on_build(stage.name, why)
         graph = stage.graphs[precision]
-        # The bundle may have been opened without comparing hashes, and the plan will be found by this one.
+        # The bundle may have been opened without comparing hashes, and this hash is the key of the plan.
         for name in filter(None, (graph.file, graph.data)):
             entry = bundle.manifest.files.get(name)
             if entry is not None and (found := sha256_of(bundle.file(name))) != entry.sha256:
@@ -346,7 +336,8 @@ class _Maker:
             options=self.options,
             activate=None if self.gpu is None else Cuda(import_cuda(), self.gpu.ordinal).activate,
             timing_cache=read_timing(timing) if measures and timing is not None else None,
-            on_phase=self.on_phase,
+            why=why,
+            on_progress=self.on_progress,
         )
         if timing is not None and built.timing_cache is not None:
             keep_timing(timing, built.timing_cache)

@@ -1,4 +1,4 @@
-"""Importing TensorRT, and hearing what it says."""
+"""Importing TensorRT, and collecting its messages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.paths import ROOT
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither library is installed, and nobody has a logger."""
-    monkeypatch.setattr(tensorrt_api, "_EARS", {})
+    """Neither library is installed, and no logger exists yet."""
+    monkeypatch.setattr(tensorrt_api, "_LOGGERS", {})
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
 
@@ -61,7 +61,7 @@ def test_what_is_installed_cannot_be_used(
 
 
 def test_a_library_of_another_name() -> None:
-    with pytest.raises(EngineUnavailableError, match="'tensorrt_lean' was asked for"):
+    with pytest.raises(EngineUnavailableError, match="'tensorrt_lean' was requested"):
         load_tensorrt("tensorrt_lean")
 
 

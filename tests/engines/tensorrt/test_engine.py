@@ -1,6 +1,6 @@
 """TensorRT's engines and contexts as executors, on a runtime that has its API, ONNX Runtime's CPU and the fake CUDA.
 
-Whether the names are those of the real libraries is tested in ``test_tensorrt_surface.py``.
+Whether the names are those of the real libraries is tested in ``test_surface.py``.
 """
 
 from __future__ import annotations
@@ -296,7 +296,7 @@ def test_a_run_that_is_refused_takes_no_click(trt: FakeRuntimeTensorRt, paint: B
 def test_a_build_that_fails_is_no_engine(
     trt: FakeRuntimeTensorRt, paint: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that another one can be taken in its place, aloud."""
+    """So that another engine can be taken instead, with a warning."""
 
     def plans(*args: object, **asked: object) -> None:
         raise PlanBuildError("cannot be compiled", fix="see the log")

@@ -31,7 +31,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Budget:
-    """What a plan may be. Attentions, and kernels and megabytes of scratch memory at most."""
+    """Limits of a plan: its attentions, and at most so many kernels and megabytes of scratch memory."""
 
     attentions: int
     kernels: int
@@ -39,7 +39,7 @@ class Budget:
 
 
 def compiled(folder: Path, precision: Precision, modalities: tuple[str, ...] = ()) -> dict[str, PlanReport]:
-    """Compile MMMS with DINOv2 ViT-B at 448 x 448, and return what its plans are, by stage."""
+    """Compile MMMS with DINOv2 ViT-B at 448 x 448, and return the reports of its plans by stage."""
     described = [{"name": name, "channels": 1} for name in modalities]
     sourced = open_source(Source(random_seed=0, overrides={"size": (448, 448), "modalities": described}))
     deployed, _ = deploy_form(sourced.network)

@@ -1,4 +1,4 @@
-"""Reading lists of kernels, as a build says them and as the engine inspectors of several versions write them."""
+"""Reading lists of kernels, from the messages of a build and from the engine inspectors of several versions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mmms_deploy.engines.tensorrt.inspect import (
     Kernel,
     Network,
     Tensor,
+    check_precision,
     kernels_of_inspector,
     kernels_of_messages,
     memory_of_messages,
-    prove_precision,
     summarise,
     type_name,
 )
@@ -85,9 +85,9 @@ def test_an_inspectors_list(style: str, word: str) -> None:
     report = summarise(network, kernels, listed="inspector", activation_bytes=7)
     assert report.matrices == {"fp16": 2}
     assert report.activation_bytes == 7
-    prove_precision(report, Precision.FP16, "click", "TensorRT 11.4")
+    check_precision(report, Precision.FP16, "click", "TensorRT 11.4")
     with pytest.raises(PlanPrecisionError, match="2 in fp16 of 2"):
-        prove_precision(report, Precision.BF16, "click", "TensorRT 11.4")
+        check_precision(report, Precision.BF16, "click", "TensorRT 11.4")
 
 
 def test_a_typed_graph_that_the_library_widened() -> None:
@@ -95,7 +95,7 @@ def test_a_typed_graph_that_the_library_widened() -> None:
     report = summarise(network, kernels_of_inspector(inspector("old", "FP32")), listed="inspector")
     assert report.wide == ("conv", "matmul")
     with pytest.raises(PlanPrecisionError, match=r"2 in fp32 of 2 matrix operations \(conv, matmul\)"):
-        prove_precision(report, Precision.FP16, "click", "TensorRT 10.12")
+        check_precision(report, Precision.FP16, "click", "TensorRT 10.12")
 
 
 def kernel(name: str, kind: str, origins: tuple[str, ...], dtype: str) -> Kernel:
@@ -128,7 +128,7 @@ def test_what_was_computed_at_build_time_is_not_missed() -> None:
     assert summarise(network, kernels, listed="build").matrices == {"fp16": 2}
 
 
-def test_a_list_without_origins_proves_nothing_by_itself() -> None:
+def test_a_list_without_origins_shows_nothing_by_itself() -> None:
     network = Network(matrices={"a": "fp16"}, attentions=())
     report = summarise(network, (kernel("a", "gemm", (), "fp32"),), listed="inspector")
     assert report.listed == ""
@@ -181,7 +181,7 @@ def test_a_verbose_log_of_tensorrt_10() -> None:
     ],
 )
 def test_a_tactic_says_what_it_multiplies(tactic: str, dtype: str) -> None:
-    """And what is added to the product, here a float32 tensor as large as any, is no factor."""
+    """A tensor that is added to the product is no factor; here it is a large float32 tensor."""
     residual = Tensor(dtype="fp32", elements=10**6, rank=3)
     asked = Kernel(
         name="a", kind="gemm", origins=("a",), inputs=(residual,), constants=(), outputs=(residual,), tactic=tactic
@@ -189,7 +189,7 @@ def test_a_tactic_says_what_it_multiplies(tactic: str, dtype: str) -> None:
     assert asked.operand == dtype
 
 
-def test_a_kernel_with_operands_of_two_types_proves_nothing() -> None:
+def test_a_kernel_with_operands_of_two_types_shows_nothing() -> None:
     network = Network(matrices={"a": "fp16", "b": "fp16"}, attentions=())
     half, wide = Tensor(dtype="fp16", elements=100, rank=2), Tensor(dtype="fp32", elements=900, rank=2)
     mixed = Kernel(name="a", kind="gemm", origins=("a",), inputs=(half, wide), constants=(), outputs=(wide,))
@@ -198,7 +198,7 @@ def test_a_kernel_with_operands_of_two_types_proves_nothing() -> None:
     assert report.evidence(Precision.FP16) == (
         "2 of 2 matrix operations in fp16, 1 of them as its typed graph says (their kernels do not show it)"
     )
-    prove_precision(report, Precision.FP16, "click", "TensorRT 10.16")
+    check_precision(report, Precision.FP16, "click", "TensorRT 10.16")
 
 
 def test_a_cast_that_carries_the_name_of_a_product_does_not_widen_it() -> None:

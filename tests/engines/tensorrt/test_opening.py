@@ -1,4 +1,4 @@
-"""Opening a bundle where TensorRT would have to compile it first: nobody waits for minutes without having asked."""
+"""Opening a bundle that TensorRT has to compile first: only a request for TensorRT by name starts a build."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.explain import reason
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import candidates, choose, open_engine
-from mmms_deploy.engines.tensorrt.build import BuildOptions, Phase
-from mmms_deploy.engines.tensorrt.plans import plans, why_not_ready
+from mmms_deploy.engines.tensorrt.build import BuildOptions
+from mmms_deploy.engines.tensorrt.plans import plans, stage_of, why_not_ready
 from mmms_deploy.engines.verdicts import Verdict, write_verdict
 from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployWarning
 from mmms_deploy.progress import Progress
@@ -54,7 +54,7 @@ def name(bundle: Bundle, **asked: Any) -> str:
 def compile_ahead(bundle: Bundle, host: GpuHost, **options: Any) -> None:
     """As mmms-build does."""
     asked = BuildOptions(**options)
-    plans(bundle, Precision.FP32, options=asked, on_build=lambda stage, why: None)
+    plans(bundle, Precision.FP32, options=asked, on_progress=lambda step: None)
     host.trt.calls.clear()
 
 
@@ -106,7 +106,7 @@ def test_compiled_plans_come_first(host: GpuHost, paint: Bundle, asked: dict[str
 
 
 def test_one_stage_that_is_missing_is_as_good_as_none(host: GpuHost, paint: Bundle) -> None:
-    plans(paint, Precision.FP32, stages=["click"], on_build=lambda stage, why: None)
+    plans(paint, Precision.FP32, stages=["click"], on_progress=lambda step: None)
     assert name(paint) == "onnxruntime-cuda"
 
 
@@ -211,20 +211,20 @@ def test_a_library_that_cannot_be_imported_is_said_when_there_are_plans(
     def broken(library: str | None = None) -> None:
         raise EngineUnavailableError("TensorRT is installed but cannot be imported")
 
-    for module in ("tensorrt_plans", "tensorrt_cuda"):
-        monkeypatch.setattr(f"mmms_deploy.engines.{module}.load_tensorrt", broken)
+    for module in ("plans", "engine"):
+        monkeypatch.setattr(f"mmms_deploy.engines.tensorrt.{module}.load_tensorrt", broken)
     assert why_not_ready(paint, Precision.FP32) is None
     with pytest.warns(MMMSDeployWarning, match="cannot be imported"):
         assert name(paint) == "onnxruntime-cuda"
 
 
-# --- compiling, aloud -------------------------------------------------------------------------------------------------
+# --- compiling, with a warning ----------------------------------------------------------------------------------------
 
 
 def test_what_is_asked_for_by_name_is_compiled_and_says_so_once(
     host: GpuHost, paint: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    phases: list[Phase] = []
+    phases: list[Progress] = []
     with Session(paint, engine="tensorrt", on_progress=phases.append) as session:
         annotated(session)
         assert session.engine.name == "tensorrt"
@@ -232,9 +232,9 @@ def test_what_is_asked_for_by_name_is_compiled_and_says_so_once(
     (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
     assert record.getMessage() == (
         f"TensorRT 11.4.0.106 compiles stage 'image' of {paint.path} in fp32 for this GPU, which can take minutes:"
-        f" it was never compiled here (mmms-build {paint.path} does it before somebody waits)"
+        f" it was never compiled here (run mmms-build {paint.path} beforehand to avoid the wait)"
     )
-    assert [phase.stage for phase in phases if phase.finished] == ["image", "click"]
+    assert [stage_of(step) for step in phases if step.finished] == ["image", "click"]
     caplog.clear()
     phases.clear()
     assert name(paint, engine="tensorrt", on_progress=phases.append) == "tensorrt"
@@ -254,7 +254,7 @@ def test_the_only_engine_on_the_gpu_is_compiled(
     host: GpuHost, paint: Bundle, asked: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     host.without("onnxruntime-cuda")
-    phases: list[Phase] = []
+    phases: list[Progress] = []
     assert name(paint, on_progress=phases.append, **asked) == "tensorrt"
     assert phases
     assert "which can take minutes" in caplog.text
@@ -262,13 +262,13 @@ def test_the_only_engine_on_the_gpu_is_compiled(
 
 def test_when_the_quick_engine_cannot_be_opened_the_other_is_compiled(host: GpuHost, paint: Bundle) -> None:
     host.broken = EngineUnavailableError("libcublas.so.13 is missing")
-    phases: list[Phase] = []
+    phases: list[Progress] = []
     with pytest.warns(MMMSDeployWarning, match=r"tensorrt in fp32 is taken instead of onnxruntime-cuda .* libcublas"):
         assert name(paint, on_progress=phases.append) == "tensorrt"
     assert phases
 
 
-def test_a_build_that_fails_falls_back_aloud(host: GpuHost, paint: Bundle) -> None:
+def test_a_build_that_fails_falls_back_with_a_warning(host: GpuHost, paint: Bundle) -> None:
     host.without("onnxruntime-cuda")
     host.trt.fails_with("Error Code 10: no implementation")
     with pytest.warns(MMMSDeployWarning, match=r"taken instead of tensorrt in fp32: .* no implementation"):
@@ -282,8 +282,8 @@ def test_an_interrupt_while_a_session_opens(host: GpuHost, paint: Bundle, cache:
     """Ctrl-C ends it at TensorRT's next step; nothing of it is left, on disk, on the GPU, or running."""
     host.trt.steps = 10_000
 
-    def slow(phase: Phase) -> None:
-        if phase.done == 3:
+    def slow(step: Progress) -> None:
+        if step.done == 3:
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
 
@@ -330,7 +330,7 @@ def test_every_engine_is_replayed_one_at_a_time(host: GpuHost, both: Bundle) -> 
     able = [o for o in outcomes if o.precision != "bf16"]  # not every CPU can
     assert {f"{o.engine} in {o.precision}": o.error for o in able if o.error} == {}
     assert all(o.passed and o.kept for o in able)
-    assert {phase.stage for phase in phases} == {"image", "click"}
+    assert {stage_of(step) for step in phases} == {"image", "click"}
 
 
 def test_one_that_fails_does_not_end_the_others(host: GpuHost, both: Bundle) -> None:

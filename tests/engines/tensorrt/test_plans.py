@@ -20,9 +20,9 @@ from mmms_deploy.engines.cuda.devices import Gpu
 from mmms_deploy.engines.tensorrt import api as tensorrt_api
 from mmms_deploy.engines.tensorrt import plan_cache as tensorrt_plan_cache
 from mmms_deploy.engines.tensorrt import plans as tensorrt_plans
-from mmms_deploy.engines.tensorrt.build import BuildOptions, Phase
+from mmms_deploy.engines.tensorrt.build import BuildOptions
 from mmms_deploy.engines.tensorrt.plan_cache import one_at_a_time, plan_file, read_plan
-from mmms_deploy.engines.tensorrt.plans import load_or_build, plans
+from mmms_deploy.engines.tensorrt.plans import plans
 from mmms_deploy.errors import (
     BundleCorruptError,
     EngineUnavailableError,
@@ -30,6 +30,7 @@ from mmms_deploy.errors import (
     PlanError,
     PlanPrecisionError,
 )
+from mmms_deploy.progress import Progress
 from tests.standins.fake_tensorrt import FakeTensorRT, Severity
 from tests.support.attention import MATRICES, write_attention
 from tests.support.toy import write_toy
@@ -44,7 +45,7 @@ def trt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tensorrt_plans, "load_tensorrt", lambda name=None: library)
     see(monkeypatch, GPU, "580.65.06")
-    monkeypatch.setattr(tensorrt_api, "_EARS", {})
+    monkeypatch.setattr(tensorrt_api, "_LOGGERS", {})
 
     class NoCuda:
         def __init__(self, *arguments: object) -> None:
@@ -70,7 +71,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 def built(bundle: Bundle, **options: Any) -> tuple[bytes, str]:
     """The plan of the only stage, and why it was compiled; empty when it was not."""
-    (plan,) = plans(bundle, Precision.FP16, on_build=lambda stage, why: None, **options).values()
+    (plan,) = plans(bundle, Precision.FP16, on_progress=lambda step: None, **options).values()
     return plan.plan, plan.built
 
 
@@ -88,12 +89,12 @@ def test_a_plan_is_compiled_once(trt: FakeTensorRT, bundle: Bundle, tmp_path: Pa
     trt.calls.clear()
     assert built(bundle) == (plan, "")
     assert trt.calls == []
-    assert load_or_build(bundle, Precision.FP16) == {"click": plan}
+    assert {name: made.plan for name, made in plans(bundle, Precision.FP16).items()} == {"click": plan}
     assert kept(tmp_path).stat().st_mode & 0o777 == 0o600
-    assert built(bundle, rebuild=True)[1] == "it was asked for"
+    assert built(bundle, rebuild=True)[1] == "it was requested"
 
 
-def test_the_report_proves_the_precision(trt: FakeTensorRT, bundle: Bundle) -> None:
+def test_the_report_shows_the_precision(trt: FakeTensorRT, bundle: Bundle) -> None:
     (plan,) = plans(bundle, Precision.FP16).values()
     assert plan.report.listed == "inspector"
     assert plan.report.matrices == {"fp16": MATRICES}
@@ -315,9 +316,9 @@ def test_an_operation_that_the_parser_does_not_know(trt: FakeTensorRT, tmp_path:
 
 
 def test_progress_and_a_listener_that_fails(trt: FakeTensorRT, bundle: Bundle) -> None:
-    seen: list[Phase] = []
-    plans(bundle, Precision.FP16, on_phase=seen.append)
-    assert [(phase.done, phase.total, phase.finished) for phase in seen] == [
+    seen: list[Progress] = []
+    plans(bundle, Precision.FP16, on_progress=seen.append)
+    assert [(step.done, step.total, step.finished) for step in seen] == [
         (0, 3, False),
         (1, 3, False),
         (2, 3, False),
@@ -326,11 +327,11 @@ def test_progress_and_a_listener_that_fails(trt: FakeTensorRT, bundle: Bundle) -
     ]
     assert trt.threads != {threading.current_thread().name}
 
-    def fails(phase: Phase) -> None:
+    def fails(step: Progress) -> None:
         raise RuntimeError("no terminal")
 
     with pytest.raises(RuntimeError, match="no terminal"):
-        plans(bundle, Precision.FP16, rebuild=True, on_phase=fails)
+        plans(bundle, Precision.FP16, rebuild=True, on_progress=fails)
 
 
 def nothing_runs() -> bool:
@@ -341,17 +342,17 @@ def nothing_runs() -> bool:
 
 
 def test_an_interrupt_stops_the_library(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
-    """Ctrl-C reaches the waiting thread; the library is told at its next step, and nothing is left."""
+    """Ctrl-C reaches the waiting thread; the library stops at its next step and leaves nothing."""
     trt.steps = 10_000
 
-    def slow(phase: Phase) -> None:
-        if phase.done == 3:
+    def slow(step: Progress) -> None:
+        if step.done == 3:
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        plans(bundle, Precision.FP16, on_phase=slow)
+        plans(bundle, Precision.FP16, on_progress=slow)
     assert time.monotonic() - start < 30
     assert nothing_runs()
     assert [file.name for file in (tmp_path / "cache" / "tensorrt").iterdir()] == [".lock"]
@@ -363,15 +364,15 @@ def test_an_impatient_second_interrupt_waits_for_the_library_too(trt: FakeTensor
     """A process that ends while TensorRT still compiles ends in a crash."""
     trt.steps = 10_000
 
-    def slow(phase: Phase) -> None:
-        if phase.done == 3:
+    def slow(step: Progress) -> None:
+        if step.done == 3:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
 
     with pytest.raises(KeyboardInterrupt):
-        plans(bundle, Precision.FP16, on_phase=slow)
+        plans(bundle, Precision.FP16, on_progress=slow)
     assert not any(thread.name.startswith("build of") for thread in threading.enumerate())
 
 
@@ -387,12 +388,12 @@ def test_an_interrupt_while_the_build_starts(
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        plans(bundle, Precision.FP16, on_phase=lambda phase: time.sleep(0.01))
+        plans(bundle, Precision.FP16, on_progress=lambda step: time.sleep(0.01))
     assert nothing_runs()
 
 
 def _hold(folder: Path, ready: Any, release: Any) -> None:
-    with one_at_a_time(folder, lambda: None):
+    with one_at_a_time(folder):
         ready.set()
         release.wait(60)
 
@@ -414,14 +415,14 @@ def test_a_second_process_waits_for_the_first_and_takes_its_plan(
 
         finished: list[bool] = []
 
-        def on_phase(phase: Phase) -> None:
-            assert phase.name == "another process compiles plans; waiting for it"
-            finished.append(phase.finished)
+        def on_progress(step: Progress) -> None:
+            assert step.task == "stage 'click': another process compiles plans; waiting for it"
+            finished.append(step.finished)
             file.write_bytes(content)  # the other one is done
             file.chmod(0o600)
             release.set()
 
-        (found,) = plans(bundle, Precision.FP16, on_phase=on_phase).values()
+        (found,) = plans(bundle, Precision.FP16, on_progress=on_progress).values()
     finally:
         release.set()
         process.join(60)
@@ -442,15 +443,15 @@ def test_tensorrt_does_not_build_without_a_gpu(trt: FakeTensorRT, bundle: Bundle
     assert trt.calls == []
 
 
-def test_the_gpu_is_asked_for_before_the_library_is_touched(bundle: Bundle) -> None:
-    """On a machine without a GPU a runtime is hollow, and the process dies when it is used."""
+def test_the_gpu_is_found_before_the_library_is_touched(bundle: Bundle) -> None:
+    """Without a GPU, the runtime is invalid, and the process dies when it is used."""
     script = """
 import sys
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.engines.tensorrt.plans import load_or_build
+from mmms_deploy.engines.tensorrt.plans import plans
 from mmms_deploy.errors import EngineUnavailableError
 try:
-    load_or_build(Bundle(sys.argv[1]), Precision.FP16, device=0)
+    plans(Bundle(sys.argv[1]), Precision.FP16, device=0)
 except EngineUnavailableError as error:
     print("refused", sorted({"tensorrt", "tensorrt_rtx"} & set(sys.modules)))
 """

@@ -1,4 +1,4 @@
-"""TensorRT's compiler on our graphs, without a GPU: TensorRT-RTX compiles ahead of time, and lists what it made.
+"""TensorRT's compiler on our graphs, without a GPU: TensorRT-RTX compiles ahead of time, and lists its kernels.
 
 The list is undocumented text, so the version is pinned (``make test-rtx``); with another one these tests are skipped.
 """
@@ -18,9 +18,10 @@ import pytest
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.cuda.devices import probe
 from mmms_deploy.engines.tensorrt.api import describe, listening, load_tensorrt, logger
-from mmms_deploy.engines.tensorrt.build import BuildOptions, Phase
+from mmms_deploy.engines.tensorrt.build import BuildOptions
 from mmms_deploy.engines.tensorrt.plans import plans
 from mmms_deploy.errors import EngineUnavailableError, PlanBuildError, PlanPrecisionError
+from mmms_deploy.progress import Progress
 from tests.support.attention import MATRICES, write_attention
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -42,13 +43,13 @@ def test_it_is_what_it_says() -> None:
 
 def test_an_attention_in_fp16(tmp_path: Path, cache: Path) -> None:
     bundle = write_attention(tmp_path / "half")
-    phases: list[Phase] = []
-    (plan,) = plans(bundle, Precision.FP16, device=None, on_phase=phases.append).values()
+    phases: list[Progress] = []
+    (plan,) = plans(bundle, Precision.FP16, device=None, on_progress=phases.append).values()
     assert plan.report.matrices == {"fp16": MATRICES}
     assert plan.report.evidence(Precision.FP16) == "6 of 6 matrix operations in fp16, 1 of 1 attentions fused"
     assert plan.report.listed == "build"
     assert set(plan.report.types) == {"fp16"}
-    assert phases[0].name == "Building engine"
+    assert phases[0].task == "stage 'click': Building engine"
     assert any(phase.depth > 0 for phase in phases)
     assert phases[-1].finished
     (again,) = plans(bundle, Precision.FP16, device=None).values()
@@ -101,8 +102,8 @@ def test_targets(tmp_path: Path) -> None:
         plans(bundle, Precision.FP16, device=None, options=BuildOptions(targets=("9.0",)))
 
 
-def test_a_hollow_runtime_answers_nothing_without_a_gpu(tmp_path: Path) -> None:
-    """Why the GPU is asked for first: the runtime is made, and no plan of it is an engine."""
+def test_a_runtime_loads_nothing_without_a_gpu(tmp_path: Path) -> None:
+    """Why the GPU is looked for first: the runtime is created, but it loads no plan."""
     (plan,) = plans(write_attention(tmp_path / "half"), Precision.FP16, device=None).values()
     if probe().gpus:
         pytest.skip("this machine has a GPU")
@@ -119,11 +120,11 @@ import os, signal, sys
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.tensorrt.plans import plans
 seen = []
-def on_phase(phase):
-    seen.append(phase)
+def on_progress(step):
+    seen.append(step)
     if len(seen) == 20:
         os.kill(os.getpid(), signal.SIGINT)
-plans(Bundle(sys.argv[1]), Precision.FP16, device=None, on_phase=on_phase)
+plans(Bundle(sys.argv[1]), Precision.FP16, device=None, on_progress=on_progress)
 """
     start = time.monotonic()
     command = [sys.executable, "-c", script, str(bundle.path)]
@@ -152,7 +153,7 @@ print("built" if plan.built else "kept")
     assert len(list(cache.glob("*.plan"))) == 1
 
 
-def test_the_click_cell_of_a_real_export(cell448: Bundle) -> None:
+def test_the_click_stage_of_a_real_export(cell448: Bundle) -> None:
     """A narrow network of the full topology."""
     made = plans(cell448, Precision.FP32, device=None)
     click = made["click"].report

@@ -14,9 +14,10 @@ import mmms_deploy.engines
 from tests.standins.fake_tensorrt import FakeTensorRT
 
 ENGINES = Path(mmms_deploy.engines.__file__).parent
-FILES = sorted(ENGINES.glob("tensorrt*.py"))
+FILES = sorted((ENGINES / "tensorrt").glob("*.py"))
 SURFACES: Mapping[str, Mapping[str, list[str]]] = {
-    file.stem: json.loads(file.read_text())["names"] for file in sorted((ENGINES / "tensorrt_surface").glob("*.json"))
+    file.stem: json.loads(file.read_text())["names"]
+    for file in sorted((ENGINES / "tensorrt" / "surface").glob("*.json"))
 }
 RTX = "tensorrt-rtx-1.7"
 OBJECTS = {
@@ -33,13 +34,13 @@ OBJECTS = {
     "layer": "ILayer",
     "tensor": "ITensor",
 }
-"""What the code calls an object of the library, and its class."""
-NOT_THE_LIBRARYS = {"tensorrt_inspect.py": {"network", "tensor", "layer"}}
-"""Where such a name is one of our own objects."""
+"""The names of variables for objects of the library, and the classes of these objects."""
+NOT_THE_LIBRARYS = {"inspect.py": {"network", "tensor", "layer"}}
+"""Files in which such a name is one of our own objects."""
 
 
 def uses(tree: ast.Module, file: str = "") -> Iterator[tuple[str, str, bool]]:
-    """Yield what is used: a name of the module, a member of it or nothing, and whether the code asks what is there."""
+    """Yield each used name of the module, a member of it or nothing, and whether the code checks with ``hasattr``."""
     for outer in tree.body:
         asked = "hasattr" in ast.unparse(outer)
         for node in ast.walk(outer):
@@ -91,8 +92,10 @@ def test_every_name_exists_in_every_release(file: Path) -> None:
 def test_the_build_uses_the_library() -> None:
     """The check above would pass if it found nothing to check."""
     found = set()
-    for name in ("tensorrt_build.py", "tensorrt_network.py", "tensorrt_api.py"):
-        found |= {(owner, member) for owner, member, _ in uses(ast.parse((ENGINES / name).read_text()), name)}
+    for name in ("build.py", "network.py", "api.py"):
+        found |= {
+            (owner, member) for owner, member, _ in uses(ast.parse((ENGINES / "tensorrt" / name).read_text()), name)
+        }
     assert len(found) > 50
     for use in (
         ("Builder", "build_serialized_network"),
