@@ -1,8 +1,26 @@
 """A bundle: everything about a deployed model, as one folder.
 
 ``bundle.json`` holds the manifest; beside it lie one ONNX graph per stage and precision and ``golden.npz``.
+
+In reading order:
+
+- ``manifest``: the types of ``bundle.json``
+- ``contract``: how images, modalities and clicks are prepared, the same for a checkpoint and a bundle
+- ``names``: names of files, and of the tensors that exports write and sessions set and read
+- ``reader``: opens a bundle and checks it
+- ``writer``: writes a bundle whole or not at all
 """
 
+from mmms_deploy.bundle.contract import (
+    ClickChannel,
+    ClickContract,
+    Coordinates,
+    ImageSpec,
+    Interpolation,
+    ModalitySpec,
+    PreviousMask,
+    ResizeRule,
+)
 from mmms_deploy.bundle.manifest import (
     ITEM_BYTES,
     SCHEMA,
@@ -31,12 +49,20 @@ __all__ = [
     "BlockPeak",
     "Bundle",
     "BundleWriter",
+    "ClickChannel",
+    "ClickContract",
+    "Coordinates",
     "FileEntry",
     "GateCheck",
+    "ImageSpec",
+    "Interpolation",
     "Manifest",
+    "ModalitySpec",
     "Precision",
+    "PreviousMask",
     "Provenance",
     "Rate",
+    "ResizeRule",
     "Role",
     "Stage",
     "StageGraph",

@@ -1,7 +1,7 @@
 """What a checkpoint promises about its inputs and outputs: resizing, normalisation, modalities, clicks.
 
-The same frozen types describe a checkpoint (in its metadata) and a bundle (in its manifest), so that nothing has to be
-translated between the two and no library default decides how an image is resized.
+The same frozen types describe a checkpoint (in its metadata) and a bundle (in its manifest). So nothing has to be
+translated between the two, and no library default decides how an image is resized.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ RESERVED_NAMES = frozenset(
     {"self", "rgb", "image", "image_size", "features", "maps", "prev", "click", "prob", "mask", "present"}
 )
 MODALITY_DTYPES = ("uint8", "uint16", "int16", "int32", "float16", "float32", "float64")
-"""NumPy dtypes in which measurements come."""
+"""NumPy dtypes that measurements may have."""
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the immutable, strictly read settings."""
+    """Base of the settings: immutable, and unknown fields are refused when they are read."""
 
 
 class Interpolation(StrEnum):
@@ -38,7 +38,7 @@ class Coordinates(StrEnum):
 
     ``half_pixel``: x' = (x + 0.5) * W / W0 - 0.5, the counterpart of ``align_corners=False``.
     ``align_corners``: x' = x * (W - 1) / (W0 - 1).
-    ``scale``: x' = x * W / W0, what RITM-family code does.
+    ``scale``: x' = x * W / W0, as RITM-family code does.
     """
 
     HALF_PIXEL = "half_pixel"
@@ -90,7 +90,7 @@ class ImageSpec(Struct, frozen=True, kw_only=True):
     """The RGB input: (H0, W0, 3) uint8 -> resized, times ``scale``, minus ``mean``, over ``std`` -> (1, 3, H, W).
 
     Attributes:
-        resize: How the image is brought to the network's size.
+        resize: How the image is resized to the network's size.
         scale: Factor applied to the 0..255 values.
         mean: Mean per channel, after scaling.
         std: Standard deviation per channel, after scaling.
@@ -108,23 +108,23 @@ class ImageSpec(Struct, frozen=True, kw_only=True):
 class ModalitySpec(Struct, frozen=True, kw_only=True):
     """One extra modality: (H0, W0) or (H0, W0, C) numbers as stored -> (1, C, H, W) float32.
 
-    In this order: invalid values are found in the numbers as stored; the numbers are scaled and clipped; ``fill`` takes
-    the place of invalid values; the map is resized; mean and std normalise it.
+    In this order: invalid values are found in the numbers as stored; the numbers are scaled and clipped; ``fill``
+    replaces the invalid values; the map is resized; mean and std normalise it.
 
     Attributes:
         name: Lower-case identifier; the keyword of ``Session.set_image``.
         channels: C, the data set's choice (depth 1 or 3, lidar 3, event 3, thermal 1, ...).
         repeat: Whether a map of one channel is repeated to all C.
-        resize: How it is brought to the network's size.
-        scale: Factor from stored numbers to the network's unit; or one for each dtype it may come in, by NumPy name,
-            e.g. ``{"uint16": 0.001, "float32": 1.0}`` for depth in millimetres or metres; then others are refused.
+        resize: How it is resized to the network's size.
+        scale: Factor from stored numbers to the network's unit; or one for each accepted dtype, by NumPy name,
+            e.g. ``{"uint16": 0.001, "float32": 1.0}`` for depth in millimetres or metres; others are refused then.
         invalid: Stored values that mean "nothing was measured here": numbers, ``"nan"``, ``"inf"`` (of either sign).
             Values that are not finite are refused unless they are named here.
-        fill: What the network sees in place of an invalid value, in its unit, before normalisation.
+        fill: The value that replaces an invalid one, in the network's unit, before normalisation.
         clip: Least and greatest value in the network's unit; None for no bounds.
         mean: Mean per channel, in the network's unit.
         std: Standard deviation per channel, in the network's unit.
-        optional: Whether the network also answers without it.
+        optional: Whether the network also works without it.
     """
 
     name: str
@@ -163,7 +163,7 @@ class ModalitySpec(Struct, frozen=True, kw_only=True):
         _check_statistics(f"modality {self.name!r}", self.channels, self.mean, self.std)
 
     def factor(self, dtype: str) -> float | None:
-        """The scale for numbers of a dtype, by NumPy name; None when they are not taken."""
+        """Return the scale for numbers of a dtype, by NumPy name; None when the dtype is refused."""
         return self.scale.get(dtype) if isinstance(self.scale, dict) else self.scale
 
 
@@ -175,13 +175,13 @@ class ClickContract(Struct, frozen=True, kw_only=True):
     """How clicks and the previous mask are shown to the network, and its answer is read (paper section III).
 
     Attributes:
-        radius: Radius of a click's disk in network pixels; a pixel belongs when its squared distance to the click is
-            at most ``radius**2``.
+        radius: Radius of a click's disk in network pixels; a pixel belongs to the disk when its squared distance to
+            the click is at most ``radius**2``.
         channels: Order of the three channels of the interaction tensor.
         previous: Form of the previous mask; zeros before the first click in either form.
-        threshold: A pixel belongs to the mask when its probability is greater, in (0, 1).
+        threshold: A pixel belongs to the mask when its probability is greater than this; in (0, 1).
         coordinates: How image pixels become network pixels.
-        mask_resize: How the probability is brought back to the image's size, before it is thresholded.
+        mask_resize: How the probability is resized to the image's size, before it is thresholded.
     """
 
     radius: float = 5.0

@@ -1,4 +1,4 @@
-"""What ``bundle.json`` says: the types of a bundle's manifest."""
+"""The types of a bundle's manifest, ``bundle.json``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Rate(IntEnum):
 
 
 class Role(StrEnum):
-    """What a tensor at the border of a stage is."""
+    """The purpose of an input or output of a stage."""
 
     IMAGE = "image"
     MODALITY = "modality"
@@ -44,11 +44,11 @@ class Role(StrEnum):
 
 
 class TensorSpec(Struct, frozen=True, kw_only=True):
-    """A tensor at the border of a stage.
+    """An input or output of a stage.
 
     Attributes:
         name: Its name in the graph.
-        role: What it is for.
+        role: Its purpose.
         dtype: NumPy name of its element type (``float32``, ``float16``, ``bfloat16``, ``uint8``).
         shape: Static shape; images are (1, C, H, W).
     """
@@ -73,7 +73,7 @@ class StageGraph(Struct, frozen=True, kw_only=True):
 
     Attributes:
         file: Name of the ONNX file in the bundle.
-        data: Name of its external data file, for graphs that do not fit in one protobuf message (2 GB).
+        data: Name of its external data file; None when the graph fits in one protobuf message (2 GB).
         inputs: Inputs, in graph order.
         outputs: Outputs, in graph order.
     """
@@ -91,8 +91,8 @@ class Stage(Struct, frozen=True, kw_only=True):
         name: Unique name, e.g. ``image`` or ``click``.
         rate: How often it runs.
         graphs: Its graph in every precision of the bundle.
-        bypass: For each of its outputs, the tensor of an earlier stage that takes its place when none of the stage's
-            modalities is there; empty for a stage that must run.
+        bypass: For each of its outputs, the tensor of an earlier stage that replaces it when none of the stage's
+            modalities is present; empty for a stage that must run.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Stage(Struct, frozen=True, kw_only=True):
 
 
 class StateLink(Struct, frozen=True, kw_only=True):
-    """The click stage's output ``output`` is its input ``input`` at the next click; zeros after a reset."""
+    """The click stage's output ``output`` becomes its input ``input`` at the next click; zeros after a reset."""
 
     input: str
     output: str
@@ -122,7 +122,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
         opset: ONNX opset of the float32 graphs.
         half_opsets: ONNX opset of the graphs in each reduced precision.
         rewrites: Names of the exact rewrites that were applied before the export, in order.
-        cuts: How the network was cut beside the default cut (``late``, ``black-box``).
+        cuts: Cuts of the network beside the default one (``late``, ``black-box``).
         packages: Versions of the packages that made the bundle.
         created: UTC time in ISO 8601.
     """
@@ -143,13 +143,13 @@ class Provenance(Struct, frozen=True, kw_only=True):
 
 
 class GateCheck(Struct, frozen=True, kw_only=True):
-    """One comparison the export gate made.
+    """One comparison of the export gate.
 
     Attributes:
-        name: What was compared with what, e.g. ``stages against whole``.
-        measure: What was measured, e.g. ``largest |difference| of prob``.
-        worst: The worst value seen.
-        limit: The bound it had to keep.
+        name: The two sides, e.g. ``stages against whole``.
+        measure: The measured quantity, e.g. ``largest |difference| of prob``.
+        worst: The worst measured value.
+        limit: The bound that it had to keep.
         where: Stage, tensor, image and click of the worst value.
         samples: Number of comparisons behind it.
     """
@@ -167,9 +167,9 @@ class BlockPeak(Struct, frozen=True, kw_only=True):
 
     Attributes:
         block: One-based number of the block.
-        output: In what the block gives, the residual stream.
-        inside: In what any of its layers gives.
-        layer: Which layer that is, by its name in the block.
+        output: The largest in the block's output, the residual stream.
+        inside: The largest in the output of any of its layers.
+        layer: The name of that layer in the block.
     """
 
     block: int
@@ -186,7 +186,7 @@ class FileEntry(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What ``bundle.json`` says.
+    """The contents of ``bundle.json``.
 
     Attributes:
         schema: Version of this format.
@@ -194,13 +194,13 @@ class Manifest(Struct, frozen=True, kw_only=True):
         size: Network size (H, W) in pixels.
         image: How the RGB image is prepared; its graph input is named ``rgb``.
         modalities: How each extra modality is prepared; its graph input has the modality's name.
-        clicks: How clicks are shown and answers are read.
+        clicks: How clicks are encoded and answers are read.
         stages: The stages, in the order in which they run.
-        state: How the click stage feeds itself.
+        state: Which outputs of the click stage are its inputs at the next click.
         provenance: Where the bundle comes from.
-        gate: What the export gate measured.
-        activations: The largest activations of the backbone's blocks; empty when somebody else runs it.
-        files: Every file beside the manifest.
+        gate: The comparisons of the export gate.
+        activations: The largest activations of the backbone's blocks; empty when a provider runs the backbone.
+        files: Every file beside the manifest, by name.
         digest: SHA-256 over the manifest without this field.
     """
 

@@ -1,4 +1,4 @@
-"""The names of a bundle's files, and of the tensors that exports write and sessions drive."""
+"""The names of a bundle's files, and of the tensors that exports write and sessions set and read."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 MANIFEST_NAME = "bundle.json"
 GOLDEN_NAME = "golden.npz"
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
-"""What a file of a bundle may be called."""
+"""The pattern for names of a bundle's files."""
 
 RGB = "rgb"
 """Input (1, 3, H, W): the prepared image."""
 PRESENT = "present"
-"""Input (1, M) of a bundle with optional modalities: 1 for each modality that is present."""
+"""Input (1, M) of a bundle with optional modalities: 1 for each modality that is present, 0 for the others."""
 CLICK = "click"
-"""Input (1, 4): x, y, 1 positive or 0 negative, 1 present or 0 none."""
+"""Input (1, 4): x and y in network pixels; 1 for positive, 0 for negative; 1 for a click, 0 for none."""
 MAPS, MAPS_NEXT = "maps", "maps_next"
 """State (1, 2, H, W) and its successor: the maps of positive and negative click disks."""
 PREV = "prev"

@@ -1,4 +1,4 @@
-"""Reading a bundle and checking it against its manifest. Nothing in a bundle is executed when it is read."""
+"""Reads a bundle and checks it against its manifest. Nothing in a bundle is executed when it is read."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mmms_deploy.bundle.manifest import SCHEMA, FileEntry, Manifest
 from mmms_deploy.bundle.names import FILE_NAME, GOLDEN_NAME, MANIFEST_NAME
 from mmms_deploy.errors import BundleCorruptError, BundleNotFoundError, BundleVersionError
 
-# Bytes that are no UTF-8 and values nested too deeply leave msgspec with Python's own exceptions.
+# For bytes that are not UTF-8 and for values nested too deeply, msgspec raises Python's own exceptions.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Bundle:
-    """A bundle on disk, checked.
+    """A bundle on disk, checked when it is opened.
 
     Args:
         path: The bundle's folder.
@@ -117,5 +117,5 @@ def sha256_of(file: Path) -> str:
 
 
 def digest_of(manifest: dict[str, object]) -> str:
-    """Hash a manifest as it is written, so that a field with a default can be added without a new schema."""
+    """Return the hash of a manifest as it is written, so that a field with a default needs no new schema."""
     return hashlib.sha256(msgspec.json.encode({**manifest, "digest": ""}, order="sorted")).hexdigest()

@@ -1,4 +1,4 @@
-"""Writing a bundle whole or not at all."""
+"""Writes a bundle whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from mmms_deploy.errors import OutputExistsError, OutputWriteError
 class BundleWriter:
     """Writes a bundle into a temporary folder beside its destination and renames it into place, or leaves nothing.
 
-    Use as a context manager: write files to :meth:`path`, then call :meth:`commit`. Leaving the block without a commit,
-    or by an error, removes everything that was written.
+    Use it as a context manager: write files to :meth:`path`, then call :meth:`commit`. When the block ends without a
+    commit, or by an error, everything that was written is removed.
 
     Args:
-        out: The bundle's folder; must not exist unless ``overwrite``.
+        out: The bundle's folder; it must not exist unless ``overwrite`` is set.
         overwrite: Whether an existing *bundle* may be replaced, once the new one is complete.
 
     Raises:
@@ -44,13 +44,17 @@ class BundleWriter:
         if self.out.exists() or self.out.is_symlink():
             if not self.overwrite:
                 raise OutputExistsError(
-                    f"{self.out} exists", expected="a new folder", fix="choose another --out, or pass --overwrite"
+                    f"{self.out} exists",
+                    expected="a new folder",
+                    fix="pass another out=..., or overwrite=True",
+                    command_fix="choose another --out, or pass --overwrite",
                 )
             if not (self.out / MANIFEST_NAME).is_file():
                 raise OutputExistsError(
                     f"{self.out} exists and is no bundle",
                     expected="a new folder, or an old bundle to replace",
-                    fix="choose another --out",
+                    fix="pass another out=...",
+                    command_fix="choose another --out",
                 )
         with writing(self.out):
             self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +116,10 @@ class BundleWriter:
         if self.out.exists():
             if not self.overwrite:
                 raise OutputExistsError(
-                    f"{self.out} appeared while exporting", expected="a new folder", fix="choose another --out"
+                    f"{self.out} appeared while exporting",
+                    expected="a new folder",
+                    fix="pass another out=...",
+                    command_fix="choose another --out",
                 )
             old = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.", suffix=".old", dir=self.out.parent)) / "bundle"
             self.out.rename(old)
@@ -145,17 +152,17 @@ def writing(target: Path) -> Iterator[None]:
     """Turn the system's errors while writing ``target`` into :class:`OutputWriteError`.
 
     Args:
-        target: What is being written, for the message.
+        target: The file or folder that is written, for the message.
     """
     try:
         yield
     except OSError as error:
         fixes = {
-            errno.ENOSPC: "free some space, or write elsewhere with --out",
-            errno.EDQUOT: "free some of your quota, or write elsewhere with --out",
+            errno.ENOSPC: "free some space, or write elsewhere",
+            errno.EDQUOT: "free some of your quota, or write elsewhere",
         }
         raise OutputWriteError(
             f"{target} cannot be written: {error.strerror or error}",
             expected="a place with room that this user may write to",
-            fix=fixes.get(error.errno or 0, "check the folder and its permissions, or write elsewhere with --out"),
+            fix=fixes.get(error.errno or 0, "check the folder and its permissions, or write elsewhere"),
         ) from error

@@ -1,1 +1,51 @@
-"""From image and modality files to the network's tensors, and from probabilities back to masks."""
+"""From image and modality files to the network's tensors, and from probabilities back to masks.
+
+In reading order:
+
+- ``io``: reads images and modalities into checked arrays
+- ``modality``: converts a modality's stored numbers to measurements in the network's unit
+- ``preprocess``: resizes and normalises both into the network's input tensors
+- ``coordinates``: where a pixel of the image lies in the network's input
+- ``resize``: bilinear resizing, equal to PyTorch's
+- ``resize_weights``: the resampling weights along one axis
+- ``mask_resize``: enlarges maps in tiles; of a mask, only the tiles on its outline
+- ``float16``: converts float16 to float32
+
+The names below load on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from mmms_deploy.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mmms_deploy.imaging.coordinates import to_network
+    from mmms_deploy.imaging.io import load_modality, load_rgb
+    from mmms_deploy.imaging.modality import measure
+    from mmms_deploy.imaging.preprocess import load_modalities, prepare
+    from mmms_deploy.imaging.resize import resize_above, resize_image
+
+__all__ = [
+    "load_modalities",
+    "load_modality",
+    "load_rgb",
+    "measure",
+    "prepare",
+    "resize_above",
+    "resize_image",
+    "to_network",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "load_modalities": "preprocess",
+        "load_modality": "io",
+        "load_rgb": "io",
+        "measure": "modality",
+        "prepare": "preprocess",
+        "resize_above": "resize",
+        "resize_image": "resize",
+        "to_network": "coordinates",
+    },
+)

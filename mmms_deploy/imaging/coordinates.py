@@ -1,4 +1,4 @@
-"""Where a pixel of the image lies in the network's input, and back.
+"""Where a pixel of the image lies in the network's input.
 
 Pixel centres are at integers on both sides: pixel i covers [i - 0.5, i + 0.5).
 """
@@ -23,29 +23,17 @@ def to_network(
     Returns:
         (x, y) in network pixels.
     """
-    return _forward(x, image[1], network[1], rule), _forward(y, image[0], network[0], rule)
+    return _along_axis(x, image[1], network[1], rule), _along_axis(y, image[0], network[0], rule)
 
 
-def to_image(
-    x: float, y: float, *, image: tuple[int, int], network: tuple[int, int], rule: Coordinates
-) -> tuple[float, float]:
-    """Return the image pixel of a network pixel; the inverse of :func:`to_network`, with the same arguments."""
-    return _backward(x, image[1], network[1], rule), _backward(y, image[0], network[0], rule)
-
-
-def _forward(value: float, size: int, target: int, rule: Coordinates) -> float:
+def _along_axis(value: float, size: int, target: int, rule: Coordinates) -> float:
     factor = _factor(size, target, rule)
     return (value + 0.5) * factor - 0.5 if rule is Coordinates.HALF_PIXEL else value * factor
 
 
-def _backward(value: float, size: int, target: int, rule: Coordinates) -> float:
-    factor = _factor(size, target, rule)
-    return (value + 0.5) / factor - 0.5 if rule is Coordinates.HALF_PIXEL else value / factor
-
-
 def _factor(size: int, target: int, rule: Coordinates) -> float:
     if rule is Coordinates.ALIGN_CORNERS:
-        # One pixel has no extent between centres. Taking 1 for 0 keeps the map invertible and sends pixel 0 to 0, which
-        # is where resizing with align_corners to or from one pixel reads.
+        # One pixel has no extent between centres. Taking 1 for 0 keeps the map invertible and sends pixel 0 to 0, where
+        # resizing with align_corners to or from one pixel reads.
         return max(target - 1, 1) / max(size - 1, 1)
     return target / size

@@ -1,12 +1,12 @@
-"""Reading images and modalities from files, PIL images and arrays into checked arrays.
+"""Reads images and modalities from files, PIL images and arrays into checked arrays.
 
-Everything is decided here, once, instead of by a library's default:
+All of the following is decided here, once, instead of by a library's default:
 
 * EXIF orientation is applied, so that a photograph has the width and height that viewers show.
-* Of animations and multi-page files the first picture is taken.
+* The first picture of animations and multi-page files is taken.
 * RGB: grey and palette images become RGB. Alpha is dropped and the stored colours are used, as OpenCV does; nothing is
-  composited on a background that nobody chose. 16 bits a channel become 8, 65535 becoming 255. 32-bit integer and float
-  files have no agreed range and are refused.
+  composited on a background that the caller did not choose. 16 bits a channel become 8, so that 65535 becomes 255.
+  32-bit integer and float files have no agreed range and are refused.
 * Modalities: numbers are taken as stored; :mod:`mmms_deploy.imaging.modality` scales them as the bundle says. Palette
   indices, and 16-bit colour files (which Pillow would silently cut to 8 bits), are refused.
 """
@@ -101,6 +101,7 @@ def _open(source: object, kind: type[MMMSDeployError], what: str, expected: str)
             f"{what}: {path} is refused: {error}",
             expected=f"at most {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels",
             fix="if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS",
+            command_fix="make the image smaller",
         ) from error
     except OSError as error:
         raise kind(
@@ -134,9 +135,10 @@ def _pil_to_rgb(image: Image.Image, sixteen: bool) -> UInt8Array:
             f"the image has mode {image.mode!r} (32 bits a pixel)",
             expected=_RGB,
             fix="scale it to 0..255 yourself and pass a uint8 array",
+            command_fix="scale it to 0..255 yourself and save it with 8 bits a channel",
         )
     if image.mode == "P":
-        # Straight to RGB, Pillow warns about the palette's transparency.
+        # Pillow warns about the palette's transparency when it converts straight to RGB.
         image = image.convert("RGBA")
     try:
         return _checked_rgb(np.asarray(image.convert("RGB")))
@@ -179,6 +181,7 @@ def _load_npy(path: Path, what: str, expected: str) -> npt.NDArray[Any]:
             f"{what}: {path} cannot be read: {error}",
             expected=f"{expected} (no pickled objects)",
             fix="save plain numbers with np.save(path, array, allow_pickle=False)",
+            command_fix="save one array of plain numbers with numpy.save",
         ) from error
     if not isinstance(array, np.ndarray):
         raise ModalityError(
@@ -191,9 +194,10 @@ def _pil_to_numbers(image: Image.Image, sixteen: bool, what: str, expected: str)
     if image.mode in ("P", "PA", "1"):
         kind = "black and white" if image.mode == "1" else "palette"
         raise ModalityError(
-            f"{what} is a {kind} image, whose numbers are no measurements",
+            f"{what} is a {kind} image: its numbers are no measurements",
             expected=expected,
             fix="convert it to the numbers that are meant and pass an array",
+            command_fix="convert it to the numbers that are meant and save them as .npy",
         )
     if sixteen and not image.mode.startswith("I"):
         raise ModalityError(

@@ -1,9 +1,9 @@
-"""Enlarging a map in small tiles: what is compared with a threshold costs what its outline costs.
+"""Enlarges a map in small tiles, so that a mask costs only the tiles on its outline.
 
-A separable resize is two multiplications with sparse, banded matrices. Cut into tiles of some ten pixels a side they
-are small and dense, and every pixel of a tile is a mean of the few input pixels that its tile reads. So a tile whose
-input lies on one side of the threshold is decided without computing it, and of a mask only the tiles on its outline
-are computed: a fifth of a full-size photograph's, as a rule.
+A separable resize is two multiplications with sparse, banded matrices. Cut into tiles of some ten pixels a side, the
+matrices are small and dense, and every pixel of a tile is a mean of the few input pixels that the tile reads. When all
+of these lie on one side of the threshold, the tile is decided without computing it. So only the tiles on the outline of
+a mask are computed, typically a fifth of a full-size photograph.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mmms_deploy.bundle.contract import ResizeRule
-from mmms_deploy.imaging.resize_weights import taps
+from mmms_deploy.imaging.resize_weights import resampling_weights
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -26,13 +26,13 @@ _Indices: TypeAlias = npt.NDArray[np.intp]
 ROWS, COLUMNS = 32, 64
 """A tile's size in the enlarged map."""
 _BATCH = 64
-"""Tiles that are computed at a time: their numbers stay in the L2 cache of a core."""
+"""How many tiles are computed at a time: their numbers stay in the L2 cache of a core."""
 _MARGIN = 2.0**-19
-"""How far from the threshold, relative to it, a tile's input is before rounding cannot bring its output across."""
+"""Relative distance from the threshold at which rounding cannot move a tile's output across it."""
 
 
 class _Axis(NamedTuple):
-    """One axis in tiles of one length; the last one overlaps the one before it.
+    """One axis in tiles of equal length; the last tile overlaps the one before it.
 
     Output pixels [target, target + L) of a tile are ``weights`` (L, K) times its input pixels [source, source + K).
     """
@@ -75,10 +75,10 @@ def enlarge_above(plane: FloatArray, size: tuple[int, int], rule: ResizeRule, th
         plane: (H, W), finite.
         size: New (H, W), neither smaller than the old one.
         rule: The resize rule.
-        threshold: What a pixel is compared with, as float32.
+        threshold: The limit that every pixel is compared with, as float32.
 
     Returns:
-        (H, W) bool: what comparing the result of :func:`enlarge` gives.
+        (H, W) bool: the same as ``out > threshold`` after :func:`enlarge`.
     """
     rows, columns = _axes(plane, size, rule)
     limit = np.float32(threshold)
@@ -97,7 +97,7 @@ def enlarge_above(plane: FloatArray, size: tuple[int, int], rule: ResizeRule, th
 def _computed(
     plane: FloatArray, rows: _Axis, columns: _Axis, row: _Indices, column: _Indices
 ) -> Iterator[tuple[_Indices, _Indices, FloatArray]]:
-    """Yield (rows of tiles (N,), columns of tiles (N,), those tiles (N, L, L')), some at a time."""
+    """Yield tiles in batches: their tile rows (N,), their tile columns (N,), their pixels (N, L, L')."""
     windows = sliding_window_view(plane, (rows.reach, columns.reach))
     transposed = columns.weights.transpose(0, 2, 1)
     for start in range(0, len(row), _BATCH):
@@ -106,20 +106,20 @@ def _computed(
 
 
 def _windows(out: npt.NDArray[Any], rows: _Axis, columns: _Axis) -> npt.NDArray[Any]:
-    """View an array by the first pixel of a tile, to write tiles to it."""
+    """Return a writable view of an array, indexed by the first pixel of a tile."""
     return sliding_window_view(out, (rows.length, columns.length), writeable=True)
 
 
 def _all_along(flags: BoolArray, axis: _Axis) -> BoolArray:
     """Return whether all rows that a tile reads are true: (H, W) -> (T, W).
 
-    Neighbourhoods of 1, 2, 4 ... rows are joined until two of them cover what a tile reads.
+    Neighbourhoods of 1, 2, 4 ... rows are combined until two of them cover the rows that a tile reads.
     """
-    joined, count = np.ascontiguousarray(flags), 1
+    combined, count = np.ascontiguousarray(flags), 1
     while 2 * count <= axis.reach:
-        joined = joined[:-count] & joined[count:]
+        combined = combined[:-count] & combined[count:]
         count *= 2
-    both: BoolArray = joined[axis.source] & joined[axis.source + axis.reach - count]
+    both: BoolArray = combined[axis.source] & combined[axis.source + axis.reach - count]
     return both
 
 
@@ -130,7 +130,7 @@ def _axes(plane: FloatArray, size: tuple[int, int], rule: ResizeRule) -> tuple[_
 
 @lru_cache(maxsize=64)
 def _axis(size_in: int, size_out: int, length: int, rule: ResizeRule) -> _Axis:
-    first, weight = taps(size_in, size_out, rule)
+    first, weight = resampling_weights(size_in, size_out, rule)
     count = weight.shape[1]
     length = min(length, size_out)
     target = np.minimum(np.arange(0, size_out, length), size_out - length)
@@ -138,7 +138,7 @@ def _axis(size_in: int, size_out: int, length: int, rule: ResizeRule) -> _Axis:
     reach = int((np.minimum(first[target + length - 1] + count, size_in) - low).max())
     source = np.minimum(low, size_in - reach)
     pixel = target[:, None] + np.arange(length)
-    # What lies beyond the last input pixel has no weight.
+    # Places beyond the last input pixel have no weight.
     weights = np.zeros((len(target), length, reach + count))
     index = (first[pixel] - source[:, None])[..., None] + np.arange(count)
     np.put_along_axis(weights, index, weight[pixel], axis=2)

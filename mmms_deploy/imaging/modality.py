@@ -1,4 +1,4 @@
-"""From a modality's numbers as they were stored to measurements in the network's unit."""
+"""Converts a modality's stored numbers to measurements in the network's unit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mmms_deploy.imaging.resize import BoolArray, FloatArray
 
 
 def measure(stored: npt.NDArray[Any], spec: ModalitySpec) -> FloatArray:
-    """Scale and clip what was measured, and fill in what was not, as the bundle says.
+    """Scale and clip the measured values, and fill in the invalid ones, as the bundle says.
 
     Args:
-        stored: (H, W, C) integers or floats. One channel counts as C where the spec repeats it, and C equal channels
+        stored: (H, W, C) integers or floats. One channel is repeated to C where the spec says so, and equal channels
             (a grey picture saved in colour) count as one.
         spec: The checkpoint's preparation.
 
@@ -42,7 +42,7 @@ def measure(stored: npt.NDArray[Any], spec: ModalitySpec) -> FloatArray:
     if factor == 1.0 and stored.dtype == np.float32 and spec.clip is None and invalid is None:
         values = stored
     else:
-        with np.errstate(over="ignore", invalid="ignore"):  # what is declared invalid may overflow
+        with np.errstate(over="ignore", invalid="ignore"):  # values declared invalid may overflow
             values = np.multiply(stored, np.float32(factor), dtype=np.float32)
     _check_finite(values, stored, invalid, what)
     if spec.clip is not None:
@@ -62,17 +62,19 @@ def _with_channels(stored: npt.NDArray[Any], spec: ModalitySpec, what: str) -> n
         first = stored[:, :, :1]
         if np.array_equal(stored, np.broadcast_to(first, stored.shape), equal_nan=stored.dtype.kind == "f"):
             return np.ascontiguousarray(first)
-        fix = "choose one channel, or export a network for that number of channels"
+        fix = command_fix = "choose one channel, or export a network for that number of channels"
     elif stored.shape[0] == spec.channels:
-        fix = "put the channels last"
+        fix = command_fix = "put the channels last"
     elif channels == 1:
         fix = f"repeat the channel: np.repeat(array[:, :, None], {spec.channels}, axis=2)"
+        command_fix = f"save it with {spec.channels} equal channels"
     else:
-        fix = "check which file this is"
+        fix = command_fix = "check which file this is"
     raise ModalityError(
         f"{what} has {channels} channel{'s' if channels > 1 else ''} (shape {stored.shape})",
         expected=f"(H, W{'' if spec.channels == 1 else f', {spec.channels}'}) numbers",
         fix=fix,
+        command_fix=command_fix,
     )
 
 
@@ -91,7 +93,7 @@ def _invalid(stored: npt.NDArray[Any], spec: ModalitySpec) -> BoolArray | None:
 
 
 def _check_finite(values: FloatArray, stored: npt.NDArray[Any], invalid: BoolArray | None, what: str) -> None:
-    """Check what was scaled, so that what float32 cannot hold counts as not finite."""
+    """Check the scaled values: a number that float32 cannot hold counts as not finite."""
     if stored.dtype.kind != "f":
         return
     bad = ~np.isfinite(values)
@@ -105,18 +107,20 @@ def _check_finite(values: FloatArray, stored: npt.NDArray[Any], invalid: BoolArr
             expected="finite numbers, or values that the checkpoint's description declares invalid",
             fix="fill the holes the way the network was trained, e.g. np.nan_to_num(array, nan=0.0), or declare them"
             " ('invalid' of the modality) and export again",
+            command_fix="fill the holes the way the network was trained, or declare them ('invalid' of the modality)"
+            " and export again",
         )
 
 
 def as_stored(measured: npt.NDArray[Any], spec: ModalitySpec) -> npt.NDArray[Any]:
-    """Return numbers that :func:`measure` turns into given measurements, for pictures that are made, not taken.
+    """Return stored numbers that :func:`measure` converts to given measurements, for synthetic pictures.
 
     Args:
         measured: (H, W, C) numbers in the network's unit.
         spec: The checkpoint's preparation.
 
     Returns:
-        (H, W, C) float32, or where the spec does not take that, rounded in a dtype that it takes.
+        (H, W, C) float32; when the spec does not take float32, rounded to a dtype that it takes.
     """
     dtype = np.dtype("float32" if spec.factor("float32") is not None else next(iter(dict(spec.scale))))  # type: ignore[arg-type]
     stored = np.asarray(measured, dtype=np.float64) / (spec.factor(dtype.name) or 1.0)

@@ -1,4 +1,4 @@
-"""From checked images to the network's input tensors."""
+"""Converts checked images to the network's input tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmms_deploy.imaging.resize import FloatArray, resize_image
 
 
 def prepare(array: npt.NDArray[Any], spec: ImageSpec | ModalitySpec, size: tuple[int, int]) -> FloatArray:
-    """Resize, scale and normalise an image, or resize and normalise a modality in its unit.
+    """Resize, scale and normalise an image; or resize and normalise a modality that is in the network's unit.
 
     Args:
         array: (H0, W0, C): an image as stored, or a modality as
@@ -25,10 +25,10 @@ def prepare(array: npt.NDArray[Any], spec: ImageSpec | ModalitySpec, size: tuple
         size: The network's (H, W).
 
     Returns:
-        (1, C, H, W) float32: (resized - mean) / std, an image times its scale first.
+        (1, C, H, W) float32: (resized - mean) / std; an image is multiplied by its scale first.
     """
     out = resize_image(array, size, spec.resize)
-    # A network whose first layer does this itself (the rewrite fold_normalisation) leaves nothing to do.
+    # The rewrite fold_normalisation moves all of this into the network's first layer; then nothing is left to do here.
     if isinstance(spec, ImageSpec) and spec.scale != 1.0:
         out *= np.float32(spec.scale)
     if any(spec.mean):
@@ -44,12 +44,12 @@ def load_modalities(
     """Load modalities, check them against the image, and bring them to the network's units.
 
     Args:
-        given: What the caller passed, by name; each must have a spec.
-        specs: What the bundle takes.
+        given: The modalities that the caller passed, by name; each must have a spec.
+        specs: The modalities that the bundle takes.
         image_size: (H0, W0) of the image that they are registered to, pixel by pixel.
 
     Returns:
-        (H0, W0, C) float32 by name, for those that were given.
+        (H0, W0, C) float32 by name, for the given ones, in the order of the specs.
 
     Raises:
         ModalityError: One cannot be read, or has another size, other channels, another dtype or values than its spec

@@ -1,13 +1,13 @@
 """Bilinear resizing, equal to ``torch.nn.functional.interpolate`` and fast on one core.
 
 Image libraries disagree about "bilinear" (where pixel centres are, whether the kernel widens when shrinking), and a
-mask shifted by half a pixel is the most common fault of a deployed model. So the rule is the checkpoint's
-(:class:`~mmms_deploy.bundle.contract.ResizeRule`) and the arithmetic is here.
+mask shifted by half a pixel is the most common fault of a deployed model. So the checkpoint defines the rule
+(:class:`~mmms_deploy.bundle.contract.ResizeRule`), and this module does the arithmetic.
 
 A separable resize is two multiplications with sparse, banded matrices. Each band is cut into blocks small enough to be
-dense, so that all work is matrix products on blocks that stay in the cache, each too small for the BLAS library to
-spread over threads: its threads and the engine's, on the same cores, can stall each other for a time slice. What only
-grows, such as a mask, is made in tiles (:mod:`mmms_deploy.imaging.mask_resize`).
+dense. So all work is matrix products on blocks that stay in the cache. Each product is too small for the BLAS library
+to spread over threads, because its threads and the engine's, on the same cores, can stall each other for a time slice.
+Maps that only grow, such as masks, are computed in tiles (:mod:`mmms_deploy.imaging.mask_resize`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.imaging.mask_resize import BoolArray, FloatArray, enlarge, enlarge_above
-from mmms_deploy.imaging.resize_weights import taps
+from mmms_deploy.imaging.resize_weights import resampling_weights
 
 __all__ = ["BoolArray", "FloatArray", "resize", "resize_above", "resize_image"]
 
-# Rows of an image that are resized to a new width at a time: enough to hide what a call costs.
+# How many rows of an image are resized to a new width at a time: enough to hide the cost of a call.
 _GROUP_ROWS = 64
-# Multiplications of one matrix product. OpenBLAS takes a second thread from twice this number (SMP_THRESHOLD_MIN times
-# GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c).
+# Multiplications in one matrix product. OpenBLAS uses a second thread from twice this number on (SMP_THRESHOLD_MIN
+# times GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c).
 _PRODUCT = 1 << 18
 
 
@@ -43,7 +43,7 @@ class _Band(NamedTuple):
 
 
 def resize(array: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule) -> FloatArray:
-    """Resize maps to another size; the aspect ratio is not kept.
+    """Resize maps; the aspect ratio is not kept.
 
     Args:
         array: (..., H, W), any real dtype, finite.
@@ -96,13 +96,13 @@ def resize_image(image: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRul
 
 
 def resize_above(array: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule, threshold: float) -> BoolArray:
-    """Return ``resize(array, size, rule) > threshold`` without ever holding the resized floats.
+    """Return ``resize(array, size, rule) > threshold`` without ever holding the resized map in float32.
 
     Args:
         array: (H, W), any real dtype, finite.
         size: New (H, W), each at least 1.
         rule: The resize rule.
-        threshold: What a pixel is compared with.
+        threshold: The limit that every pixel is compared with.
 
     Returns:
         (H, W) bool.
@@ -175,7 +175,7 @@ def _apply_columns(rows: FloatArray, bands: tuple[_Band, ...], width: int) -> Fl
 @lru_cache(maxsize=64)
 def _bands(size_in: int, size_out: int, rule: ResizeRule) -> tuple[_Band, ...]:
     """Return the interpolation along one axis as dense blocks of its banded matrix."""
-    first, weight = taps(size_in, size_out, rule)
+    first, weight = resampling_weights(size_in, size_out, rule)
     count = weight.shape[1]
     # Longer blocks multiply more zeros, the more so the wider the kernel is; shorter ones have more overhead.
     scale = size_out / size_in

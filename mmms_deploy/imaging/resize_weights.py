@@ -1,4 +1,4 @@
-"""Which input pixels an output pixel is the mean of, along one axis, for every rule of bilinear resizing."""
+"""Resampling weights along one axis, for every rule of bilinear resizing."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import ResizeRule
 
-Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
-"""First input pixel (N,), and the weights (N, K) of it and those that follow; what lies beyond the last has none."""
+ResamplingWeights = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+"""The first input pixel (N,) of every output pixel, and the weights (N, K) of that pixel and of those after it.
+
+Places beyond the last input pixel have the weight 0.
+"""
 
 
-def taps(size_in: int, size_out: int, rule: ResizeRule) -> Taps:
+def resampling_weights(size_in: int, size_out: int, rule: ResizeRule) -> ResamplingWeights:
     """Return the input pixels and weights of every output pixel of an axis, as PyTorch defines them.
 
     Args:
-        size_in: Pixels before.
-        size_out: Pixels after.
+        size_in: Number of input pixels.
+        size_out: Number of output pixels.
         rule: The resize rule.
     """
-    return _antialiased(size_in, size_out) if rule.antialias else _two(size_in, size_out, rule.align_corners)
+    return _antialiased(size_in, size_out) if rule.antialias else _two_pixels(size_in, size_out, rule.align_corners)
 
 
-def _two(size_in: int, size_out: int, align_corners: bool) -> Taps:
+def _two_pixels(size_in: int, size_out: int, align_corners: bool) -> ResamplingWeights:
     index = np.arange(size_out, dtype=np.float64)
     if align_corners:
         source = index * ((size_in - 1) / (size_out - 1)) if size_out > 1 else index
@@ -33,8 +36,8 @@ def _two(size_in: int, size_out: int, align_corners: bool) -> Taps:
     return first, np.stack([1.0 - second, second], axis=1)
 
 
-def _antialiased(size_in: int, size_out: int) -> Taps:
-    """Weights of a triangle, which is widened when shrinking."""
+def _antialiased(size_in: int, size_out: int) -> ResamplingWeights:
+    """Return the weights of a triangular kernel, which is widened when shrinking."""
     scale = size_in / size_out
     support = max(scale, 1.0)
     centre = scale * (np.arange(size_out, dtype=np.float64) + 0.5)

@@ -1,7 +1,34 @@
-"""What a user holds: a session on one image, its clicks and its results."""
+"""Sessions: one annotator on one image, by clicks.
 
+In reading order:
+
+- ``session``: ``Session``, the whole story of an annotation
+- ``result``: clicks, their answers and timings
+- ``pipeline``: the stages in order; a stage runs again only when one of its inputs changed
+- ``click_stage``: finds the click input and the probability output among the stages' tensors
+- ``inputs``: the image or its features, and the modalities
+- ``features``: the format and the file of backbone features that a provider computes
+- ``interactions``: clicks and masks put in by hand, and the click stage's state after each
+- ``history``: undo and redo
+- ``surfaces``: several objects in one image, and their label map
+- ``overlay``: draws a mask and its clicks on the image
+"""
+
+from mmms_deploy.session.features import load_features, save_features
 from mmms_deploy.session.inputs import LATER
+from mmms_deploy.session.overlay import draw_overlay
 from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings
 from mmms_deploy.session.session import HISTORY_LIMIT, Session
 
-__all__ = ["HISTORY_LIMIT", "LATER", "Click", "ClickResult", "ImageTimings", "Session", "Timings"]
+__all__ = [
+    "HISTORY_LIMIT",
+    "LATER",
+    "Click",
+    "ClickResult",
+    "ImageTimings",
+    "Session",
+    "Timings",
+    "draw_overlay",
+    "load_features",
+    "save_features",
+]

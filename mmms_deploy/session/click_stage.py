@@ -1,7 +1,7 @@
-"""The click stage as a recurrent cell: which of its tensors a session drives.
+"""The click stage is recurrent: this module finds the tensors of it that a session feeds and reads.
 
-The cell takes the features, its own previous state and the newest click, and returns the next state, the probability
-and the mask. See ``ClickContract`` and ``StateLink``.
+It takes the features, its own previous state and the newest click, and returns the next state, the probability and the
+mask. See ``ClickContract`` and ``StateLink``.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 from mmms_deploy.bundle import Manifest, Role
 from mmms_deploy.bundle.names import PRESENT, RGB
 from mmms_deploy.errors import BundleCorruptError, SessionError
-from mmms_deploy.session.pipeline import Chain
+from mmms_deploy.session.pipeline import StagePipeline
 
 
-def find_cell(manifest: Manifest, chain: Chain) -> tuple[str, str]:
+def find_click_stage(manifest: Manifest, pipeline: StagePipeline) -> tuple[str, str]:
     """Return the names of the click input and the probability output, after checking that a session can drive them.
 
     Args:
         manifest: The bundle's manifest.
-        chain: Its stages.
+        pipeline: Its stages.
 
     Raises:
-        BundleCorruptError: There is not one click input (1, 4) and one probability (1, 1, H, W) of the network's size,
-            or the state is linked to tensors that no stage has.
-        SessionError: An input is something that a session does not know.
+        BundleCorruptError: There is not exactly one click input (1, 4) and one probability (1, 1, H, W) of the
+            network's size, or the state is linked to tensors that no stage has.
+        SessionError: The bundle has an input that this version does not know.
     """
-    clicks = [spec for spec in chain.given.values() if spec.role is Role.CLICK]
-    answers = [spec for spec in chain.computed.values() if spec.role is Role.PROBABILITY]
+    clicks = [spec for spec in pipeline.inputs.values() if spec.role is Role.CLICK]
+    answers = [spec for spec in pipeline.outputs.values() if spec.role is Role.PROBABILITY]
     fix = "export the checkpoint again"
     if len(clicks) != 1 or clicks[0].shape != (1, 4) or len(answers) != 1:
         raise BundleCorruptError(
@@ -40,13 +40,13 @@ def find_cell(manifest: Manifest, chain: Chain) -> tuple[str, str]:
             fix=fix,
         )
     for link in manifest.state:
-        if link.input not in chain.given or link.output not in chain.computed:
+        if link.input not in pipeline.inputs or link.output not in pipeline.outputs:
             raise BundleCorruptError(
                 f"{manifest.name} links {link.output} to {link.input}", expected="tensors of its stages", fix=fix
             )
     known = {RGB, PRESENT, clicks[0].name, *(m.name for m in manifest.modalities)}
     known |= {link.input for link in manifest.state}
-    foreign = sorted(s.name for s in chain.given.values() if s.name not in known and s.role is not Role.FEATURE)
+    foreign = sorted(s.name for s in pipeline.inputs.values() if s.name not in known and s.role is not Role.FEATURE)
     if foreign:
         raise SessionError(
             f"{manifest.name} wants {', '.join(foreign)}",

@@ -1,9 +1,9 @@
-"""Backbone features that somebody else computes: the tensor format, its file, and its checks (paper appendix B).
+"""Backbone features that a provider computes: the tensor format, its file, and its checks (paper appendix B).
 
-The frozen backbone is a black box: it takes the image as the bundle's ``image`` says, at the bundle's network size, and
-returns F^(1..4), the raw patch tokens after four of its blocks as maps. They are exchanged as four arrays named
-``backbone_1`` .. ``backbone_4``, each (1, d, H/P, W/P) or (d, H/P, W/P), float32 or float16, channels first, rows
-downwards; in a file, as an uncompressed or compressed ``.npz`` with these names and, optionally, ``image_size``, two
+The frozen backbone is a black box. It takes the image prepared as the bundle's ``image`` says, at the bundle's network
+size, and returns F^(1..4): the raw patch tokens after four of its blocks, as maps. They are exchanged as four arrays
+named ``backbone_1`` .. ``backbone_4``, each (1, d, H/P, W/P) or (d, H/P, W/P), float32 or float16, channels first, rows
+downwards. A file is an uncompressed or compressed ``.npz`` with these names and, optionally, ``image_size``, two
 integers (H0, W0).
 """
 
@@ -27,11 +27,11 @@ IMAGE_SIZE = "image_size"
 
 
 def checked_features(features: Mapping[str, npt.NDArray[Any]], specs: Sequence[TensorSpec]) -> dict[str, FloatArray]:
-    """Check a backbone's features against what a bundle wants.
+    """Check a backbone's features against the inputs of a bundle.
 
     Args:
         features: Arrays by name.
-        specs: What the bundle wants.
+        specs: The inputs of the bundle that take them.
 
     Returns:
         (1, d, h, w) float32 arrays by name.
@@ -69,16 +69,16 @@ def checked_features(features: Mapping[str, npt.NDArray[Any]], specs: Sequence[T
 
 
 def load_features(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], tuple[int, int] | None]:
-    """Read what :func:`save_features` wrote; nothing in the file is executed.
+    """Read features from a ``.npz`` file, such as :func:`save_features` writes; nothing in the file is executed.
 
     Args:
         path: The ``.npz`` file.
 
     Returns:
-        The arrays by name, and the image's size (H0, W0) when the file has it.
+        The arrays by name, and the image's size (H0, W0); None for the size when the file does not have it.
 
     Raises:
-        FeatureError: The file is missing or is no such file.
+        FeatureError: The file is missing, or is no such file.
     """
     try:
         with np.load(Path(path), allow_pickle=False) as stored:
@@ -88,6 +88,7 @@ def load_features(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
             f"{path} cannot be read: {error}",
             expected="an .npz file of backbone features, no pickled objects",
             fix="write it with numpy.savez(path, backbone_1=..., backbone_2=..., backbone_3=..., backbone_4=...)",
+            command_fix="write it with numpy.savez, with arrays named backbone_1 to backbone_4",
         ) from error
     size = arrays.pop(IMAGE_SIZE, None)
     if size is None:
@@ -104,8 +105,8 @@ def save_features(
 
     Args:
         path: The file; overwritten.
-        features: Arrays by name.
-        image_size: (H0, W0) of their image.
+        features: Arrays by name, in the format of this module.
+        image_size: (H0, W0) of their image; None leaves it out.
     """
     sizes = {} if image_size is None else {IMAGE_SIZE: np.array(image_size, dtype=np.int64)}
     with Path(path).open("wb") as stream:

@@ -1,4 +1,4 @@
-"""What a session feeds the stages before the clicks: an image or its backbone features, and modalities."""
+"""The inputs that a session sets before the clicks: an image or its backbone features, and modalities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmms_deploy.imaging.io import ImageLike
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.features import checked_features, load_features
-from mmms_deploy.session.pipeline import Chain
+from mmms_deploy.session.pipeline import StagePipeline
 
 
 class Later(Enum):
@@ -27,42 +27,42 @@ class Later(Enum):
 
 
 LATER: Final = Later.LATER
-"""Passed to ``Session.set_image`` for a modality that :meth:`Session.set_modalities` will bring."""
+"""Passed to ``Session.set_image`` for a modality that arrives later, with ``Session.set_modalities``."""
 
 ModalityLike: TypeAlias = "ImageLike | Literal[Later.LATER] | None"
-"""What a session takes for a modality; None for one that is not there."""
+"""What a session takes for a modality; None for one that is not present."""
 
 
 class ImageInputs:
-    """Feeds a chain with everything that does not come from clicks, and knows what is there.
+    """Sets the inputs of a pipeline that do not come from clicks, and knows which modalities are present.
 
     Args:
         manifest: The bundle's manifest.
-        chain: Its stages.
+        pipeline: Its stages.
     """
 
-    def __init__(self, manifest: Manifest, chain: Chain) -> None:
+    def __init__(self, manifest: Manifest, pipeline: StagePipeline) -> None:
         self._manifest = manifest
-        self._chain = chain
+        self._pipeline = pipeline
         self._names = tuple(spec.name for spec in manifest.modalities)
         self._optional = frozenset(spec.name for spec in manifest.modalities if spec.optional)
         self._late = any(stage.rate is Rate.MODALITY for stage in manifest.stages)
-        self.backbone = tuple(spec for spec in chain.given.values() if spec.role is Role.FEATURE)
+        self.backbone = tuple(spec for spec in pipeline.inputs.values() if spec.role is Role.FEATURE)
         self.image_size: tuple[int, int] | None = None
-        self.there: frozenset[str] = frozenset()
+        self.present: frozenset[str] = frozenset()
         self.awaited: frozenset[str] = frozenset()
 
     def save(self) -> tuple[Any, ...]:
-        """Return what is there, for :meth:`restore`."""
-        return self.image_size, self.there, self.awaited, self._chain.save()
+        """Return everything held now, the pipeline's values included, for :meth:`restore`."""
+        return self.image_size, self.present, self.awaited, self._pipeline.save()
 
     def restore(self, saved: tuple[Any, ...]) -> None:
-        """Go back to what :meth:`save` returned, the chain's values included."""
-        self.image_size, self.there, self.awaited, chain = saved
-        self._chain.restore(chain)
+        """Go back to what :meth:`save` returned."""
+        self.image_size, self.present, self.awaited, state = saved
+        self._pipeline.restore(state)
 
     def prepare_image(self, image: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
-        """Return the chain's inputs for an RGB image (H0, W0, 3) uint8.
+        """Return the pipeline's inputs for an RGB image (H0, W0, 3) uint8.
 
         Raises:
             SessionError: The bundle starts at the backbone's features.
@@ -71,15 +71,17 @@ class ImageInputs:
             raise SessionError(
                 f"{self._manifest.name} was exported without its backbone, so that it takes no image",
                 expected=f"the backbone's features {', '.join(spec.name for spec in self.backbone)}",
-                fix="call set_features(...), or mmms-segment --features FILE, with what the provider computed; or"
-                " export without --cut black-box",
+                fix="call set_features(...) with what the provider computed, or export again without the cut"
+                " 'black-box'",
+                command_fix="pass --features FILE to mmms-segment, with what the provider computed, or export without"
+                " --cut black-box",
             )
         return {RGB: prepare(image, self._manifest.image, self._manifest.size)}
 
     def prepare_features(
         self, features: Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str], image_size: tuple[int, int] | None
     ) -> tuple[dict[str, FloatArray], tuple[int, int]]:
-        """Return the chain's inputs for a backbone's features, and the size (H0, W0) of their image.
+        """Return the pipeline's inputs for a backbone's features, and the size (H0, W0) of their image.
 
         Raises:
             FeatureError: They do not fit the bundle, or there is no image size.
@@ -89,7 +91,8 @@ class ImageInputs:
             raise SessionError(
                 f"{self._manifest.name} computes its backbone's features itself",
                 expected="an image",
-                fix="call set_image(...), or export with --cut black-box",
+                fix="call set_image(...), or export with the cut 'black-box'",
+                command_fix="leave out --features, or export with --cut black-box",
             )
         if not isinstance(features, Mapping):
             features, stored_size = load_features(features)
@@ -105,15 +108,15 @@ class ImageInputs:
     def begin(
         self, arrays: Mapping[str, FloatArray], image_size: tuple[int, int], modalities: Mapping[str, ModalityLike]
     ) -> None:
-        """Feed a new image and its modalities.
+        """Set a new image and its modalities.
 
         Args:
-            arrays: The image's or the backbone's inputs, by name.
+            arrays: The inputs for the image or its backbone features, by name.
             image_size: (H0, W0) of the image.
-            modalities: Modalities by name; ``LATER`` for those that come later, None or nothing for those that do not.
+            modalities: Modalities by name; ``LATER`` for one that comes later, None or no entry for one that does not.
 
         Raises:
-            ModalityError: One is missing or surplus, or does not fit; the chain is as it was.
+            ModalityError: One is missing or surplus, or does not fit; the pipeline is as it was.
         """
         self._check_names(modalities)
         given = {name: value for name, value in modalities.items() if value is not None and value is not LATER}
@@ -123,15 +126,15 @@ class ImageInputs:
             raise self._wrong_names(modalities, missing=missing)
         prepared = self._prepare(given, image_size)
         for name, array in arrays.items():
-            self._chain.set(name, array)
-        self.image_size, self.there, self.awaited = image_size, frozenset(), awaited - self._optional
+            self._pipeline.set(name, array)
+        self.image_size, self.present, self.awaited = image_size, frozenset(), awaited - self._optional
         self._feed(prepared, frozenset(given))
 
     def change(self, modalities: Mapping[str, ModalityLike]) -> None:
-        """Feed modalities of the current image that are new, have changed, or are gone (None).
+        """Set modalities of the current image that are new, have changed, or are gone (None).
 
         Raises:
-            ModalityError: One is unknown, does not fit, or is gone though the network needs it; the chain is as it was.
+            ModalityError: One is unknown, does not fit, or is gone though it is required; the pipeline is as it was.
         """
         self._check_names(modalities)
         size = self.image_size
@@ -139,7 +142,7 @@ class ImageInputs:
             raise ModalityError(
                 f"modalities given: {', '.join(modalities) or 'none'}",
                 expected="at least one, now that the image is set, with its map",
-                fix="call set_modalities(NAME=map); LATER is for set_image",
+                fix="call set_modalities(NAME=map); LATER is for set_image alone",
             )
         gone = frozenset(name for name, value in modalities.items() if value is None)
         if gone - self._optional:
@@ -147,17 +150,17 @@ class ImageInputs:
         given = {name: value for name, value in modalities.items() if value is not None and value is not LATER}
         prepared = self._prepare(given, size)
         self.awaited -= frozenset(given)
-        self._feed(prepared, (self.there | frozenset(given)) - gone)
+        self._feed(prepared, (self.present | frozenset(given)) - gone)
 
     def check_complete(self) -> None:
-        """Check that nothing is awaited any more.
+        """Check that no required modality is still to come.
 
         Raises:
-            ModalityError: Something is.
+            ModalityError: One is.
         """
         if self.awaited:
             raise ModalityError(
-                f"modalities that were to come later and are not there yet: {', '.join(sorted(self.awaited))}",
+                f"modalities announced with LATER that are not there yet: {', '.join(sorted(self.awaited))}",
                 expected="every modality before the first click",
                 fix=f"call set_modalities({', '.join(f'{name}=...' for name in sorted(self.awaited))}) first",
             )
@@ -167,19 +170,19 @@ class ImageInputs:
         specs = {spec.name: spec for spec in self._manifest.modalities}
         return {name: prepare(array, specs[name], self._manifest.size) for name, array in loaded.items()}
 
-    def _feed(self, prepared: Mapping[str, FloatArray], there: frozenset[str]) -> None:
-        self.there = there
-        self._chain.bypass(not there)
+    def _feed(self, prepared: Mapping[str, FloatArray], present: frozenset[str]) -> None:
+        self.present = present
+        self._pipeline.bypass(not present)
         for name in self._names:
             if name in prepared:
-                self._chain.set(name, prepared[name])
-            elif name not in there and self._chain.reads(name) and name not in self.awaited:
-                self._chain.set_zeros(name)
-            elif name not in there:
-                self._chain.clear(name)  # nobody reads it now, and the next one must not find that of another image
-        if self._chain.reads(PRESENT):
-            flags = np.array([[float(name in there) for name in self._names]], dtype=np.float32)
-            self._chain.set(PRESENT, flags)
+                self._pipeline.set(name, prepared[name])
+            elif name not in present and self._pipeline.reads(name) and name not in self.awaited:
+                self._pipeline.set_zeros(name)
+            elif name not in present:
+                self._pipeline.clear(name)  # no stage reads it now; the value of an older image must not come back
+        if self._pipeline.reads(PRESENT):
+            flags = np.array([[float(name in present) for name in self._names]], dtype=np.float32)
+            self._pipeline.set(PRESENT, flags)
 
     def _check_names(self, given: Mapping[str, object]) -> None:
         surplus = [name for name in given if name not in self._names]
@@ -190,7 +193,7 @@ class ImageInputs:
             raise ModalityError(
                 f"{', '.join(early)} announced with LATER",
                 expected="every modality with the image: this bundle computes both in one stage",
-                fix="export it with --cut late, or pass the modality to set_image",
+                fix="export it again with mmms-export --cut late, or pass the modality to set_image",
             )
 
     def _wrong_names(
@@ -200,8 +203,10 @@ class ImageInputs:
         takes = ", ".join(f"{name} (optional)" if name in self._optional else name for name in self._names)
         call = ", ".join([RGB, *(f"{name}=..." for name in self._names)])
         later = f", or {missing[0]}=LATER when it comes later" if missing and self._late else ""
+        options = " ".join(f"--modality {name}=FILE" for name in self._names)
         return ModalityError(
             f"modalities given: {', '.join(given) or 'none'} ({'; '.join(wrong)})",
             expected=f"modalities of this bundle: {takes or 'none, it takes RGB alone'}",
             fix=f"call set_image({call}){later}",
+            command_fix=f"pass {options}" if options else "leave out --modality",
         )

@@ -1,4 +1,4 @@
-"""The steps of an annotation: clicks, and masks that were put in by hand; and what the stages hold after each."""
+"""The interactions of an annotator, clicks and masks put in by hand, and the click stage's state after each."""
 
 from __future__ import annotations
 
@@ -18,43 +18,49 @@ from mmms_deploy.session.result import Click
 
 @dataclass(frozen=True, eq=False)
 class MaskInput:
-    """A mask that somebody put in the place of the network's answer.
+    """A mask that the caller put in the place of the network's answer.
 
     Attributes:
-        mask: (H0, W0) bool, read-only: what the session's mask is until the next click.
-        previous: (1, 1, H, W) float32 probability: what the network sees as its previous mask.
+        mask: (H0, W0) bool, read-only: the session's mask until the next click.
+        previous: (1, 1, H, W) float32 probability: the previous mask that the network sees at the next click.
     """
 
     mask: BoolArray
     previous: FloatArray
 
 
-Step: TypeAlias = Click | MaskInput
+Interaction: TypeAlias = Click | MaskInput
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The steps so far, what the click stage wants to see at the next click, and its last answer (on the device)."""
+    """An annotation at one moment.
 
-    steps: tuple[Step, ...]
+    Attributes:
+        interactions: The interactions so far, oldest first.
+        state: The state that the click stage takes at the next click, on the device, by the name of its input.
+        probability: (1, 1, H, W), the newest answer or mask, on the device; None before the first interaction.
+    """
+
+    interactions: tuple[Interaction, ...]
     state: Mapping[str, Value]
     probability: Value | None
 
     @property
     def clicks(self) -> tuple[Click, ...]:
-        """The clicks among the steps, oldest first."""
-        return tuple(step for step in self.steps if isinstance(step, Click))
+        """The clicks among the interactions, oldest first."""
+        return tuple(interaction for interaction in self.interactions if isinstance(interaction, Click))
 
     @property
-    def newest(self) -> Step | None:
-        """The newest step."""
-        return self.steps[-1] if self.steps else None
+    def newest(self) -> Interaction | None:
+        """The newest interaction."""
+        return self.interactions[-1] if self.interactions else None
 
 
 def checked_mask(
     mask: npt.NDArray[Any], image_size: tuple[int, int], network_size: tuple[int, int], rule: ClickContract
 ) -> MaskInput:
-    """Check a mask that was put in, and bring it to the network's size.
+    """Check a mask that the caller puts in, and bring it to the network's size.
 
     Args:
         mask: (H0, W0) bool, or probabilities in [0, 1] in a float dtype.
@@ -63,7 +69,7 @@ def checked_mask(
         rule: How the bundle resizes masks, and its threshold.
 
     Raises:
-        MaskInputError: It has another shape or dtype, or values that are no probabilities.
+        MaskInputError: The mask has another shape or dtype, or values that are no probabilities.
     """
     array = np.asarray(mask)
     given = f"the mask has shape {array.shape} and dtype {array.dtype}"

@@ -1,4 +1,4 @@
-"""A picture of a mask and its clicks on the image."""
+"""Draws a mask and its clicks on the image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEGATIVE = (220, 53, 69)
 WHITE = (255, 255, 255)
 
 _TINT = 0.42
-# Markers are drawn this much larger and then shrunk: Pillow draws circles without smooth edges.
+# Markers are drawn this much larger and then shrunk, because Pillow draws circles without smooth edges.
 _SMOOTH = 4
 
 
@@ -45,7 +45,7 @@ def draw_overlay(image: UInt8Array, mask: BoolArray, clicks: Sequence[Click] = (
 
 
 def _outline(picture: Image.Image, inside: Image.Image, width: float, colour: tuple[int, int, int]) -> Image.Image:
-    """Draw a soft line where a blurred mask crosses a half; much faster than growing the mask, at any width."""
+    """Draw a soft line where a blurred mask crosses 0.5; at any width, this is much faster than growing the mask."""
     blurred = inside.filter(ImageFilter.GaussianBlur(width / 2))
     line = blurred.point([min(255, int(2.2 * (255 - abs(2 * level - 255)))) for level in range(256)])
     return Image.composite(Image.new("RGB", picture.size, colour), picture, line)
@@ -56,7 +56,7 @@ def _marker(picture: Image.Image, click: Click, number: int, radius: float) -> N
     large = side * _SMOOTH
     marker = Image.new("RGBA", (large, large), (*WHITE, 0))
     draw = ImageDraw.Draw(marker)
-    # The click need not be at a pixel's centre; the marker is, to a quarter of a pixel.
+    # A click may lie anywhere in a pixel; the marker is centred on it to a quarter of a pixel.
     left, top = round(click.x) - side // 2, round(click.y) - side // 2
     x, y = ((c - o + 0.5) * _SMOOTH for c, o in ((click.x, left), (click.y, top)))
     rings: list[tuple[float, tuple[int, int, int, int]]] = [

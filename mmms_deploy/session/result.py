@@ -1,4 +1,4 @@
-"""What a click is, and what it answers."""
+"""A click, and the answer to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Click:
     Attributes:
         x: Column, to the right; the centre of the first column is 0.
         y: Row, downwards; the centre of the first row is 0.
-        positive: True on the object, False on what does not belong to it.
+        positive: True on the object, False off it.
     """
 
     x: float
@@ -33,8 +33,8 @@ class Timings:
     """Where the time of a click went, in milliseconds of wall time.
 
     Attributes:
-        engine: Handing over the click, running the click stage, and fetching its answer; undo and redo only fetch.
-        mask: Bringing the answer to the image's size.
+        engine: Uploading the click, running the click stage, and downloading its answer; undo and redo only download.
+        mask: Resizing the answer to the image's size.
         total: The whole call.
     """
 
@@ -49,7 +49,7 @@ class ImageTimings:
 
     Attributes:
         prepare: Reading, checking, resizing and normalising.
-        engine: Running the stages that see the image and its modalities.
+        engine: Running the stages that take the image and its modalities.
         total: The whole call.
     """
 
@@ -79,7 +79,7 @@ class ClickResult:
 
     @cached_property
     def probability(self) -> FloatArray:
-        """(H0, W0) float32, read-only, in [0, 1]: the probability of every pixel; computed when first asked for."""
+        """(H0, W0) float32, read-only, in [0, 1]: the probability of every pixel; computed on first use."""
         height, width = self.mask.shape
         probability = resize(self.network_probability, (height, width), self._resize)
         probability.setflags(write=False)
@@ -90,13 +90,13 @@ def checked_click(x: object, y: object, positive: object, size: tuple[int, int])
     """Return a click, checked.
 
     Args:
-        x: Column, to be a finite number from -0.5 to W0 - 0.5, the far edge excluded.
-        y: Row, likewise.
-        positive: To be a bool.
+        x: Column; must be a finite number from -0.5 to W0 - 0.5, the far edge excluded.
+        y: Row; likewise, up to H0 - 0.5.
+        positive: Must be a bool.
         size: (H0, W0) of the image.
 
     Raises:
-        ClickError: One of them is not what it has to be.
+        ClickError: One of them has another type or value.
     """
     height, width = size
     given = f"click ({x!r}, {y!r})"
@@ -118,5 +118,6 @@ def checked_click(x: object, y: object, positive: object, size: tuple[int, int])
             f"{given} is outside of the image",
             expected=f"-0.5 <= x < {width - 0.5} and -0.5 <= y < {height - 0.5} (x is the column, y the row)",
             fix="click inside the image" + (", and pass (x, y), not (row, column)" if swapped else ""),
+            command_fix="click inside the image" + (", and pass X,Y, not row,column" if swapped else ""),
         )
     return Click(column, row, bool(positive))

@@ -29,23 +29,23 @@ from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.io import ImageLike, load_rgb
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above
 from mmms_deploy.progress import OnProgress
-from mmms_deploy.session.click_stage import find_cell
+from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageInputs, ModalityLike
-from mmms_deploy.session.interactions import MaskInput, Snapshot, Step, checked_mask
-from mmms_deploy.session.pipeline import Chain
+from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask
+from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings, checked_click
-from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, checked_name, joined
+from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, checked_name, label_map
 
 HISTORY_LIMIT = 100
-"""Clicks that can be undone unless a session says otherwise: more than an object takes, and 240 MB at 448 x 448."""
+"""How many clicks can be undone by default: more than an object takes, and 240 MB at 448 x 448."""
 
 
 class Session:
     """Segments the objects in one image by clicks.
 
     Call :meth:`set_image` once an image, then :meth:`click` for every click, and :meth:`select` before the next object.
-    A session serves one annotator: it is not made for concurrent use, but calls from several threads wait for each
+    A session serves one annotator. It is not made for concurrent use, but calls from several threads wait for each
     other, so that answers are never mixed up. Sessions that share an engine work independently of each other.
 
     Args:
@@ -53,17 +53,18 @@ class Session:
             path is given.
         device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
         engine: Name of an engine, or an open engine of this bundle that several sessions share; such an engine is not
-            closed by the session, and ``device``, ``precision``, ``threads`` and ``cuda_options`` must fit it or be
-            left alone.
+            closed by the session, and ``device``, ``precision``, ``threads`` and ``cuda_options`` must fit it or
+            keep their defaults.
         precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed
-            ``mmms-verify --all-engines`` on this machine. :attr:`engine` says what was taken, and why.
+            ``mmms-verify --all-engines`` on this machine. :attr:`engine` says which one was taken, and why.
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
         strict: Whether to refuse another engine, precision or number of threads than requested instead of warning,
             and to take ``fp32`` when no precision was requested.
         cuda_options: How an engine works on a GPU, such as the memory it may hold; None takes the defaults. An engine
             on the CPU ignores them.
-        history_limit: How many clicks on a surface can be undone; None for all of them. A step keeps the click
-            stage's state: three float32 maps of the network's size with the cell of this package (2.4 MB at 448 x 448).
+        history_limit: How many interactions with a surface can be undone; None for all of them. Each keeps the click
+            stage's state: three float32 maps of the network's size for the networks of this package (2.4 MB at
+            448 x 448).
         on_progress: Receives every step while TensorRT compiles, from another thread; this takes minutes
             (docs/engines.md says when it happens).
 
@@ -91,7 +92,7 @@ class Session:
         self._manifest = self._bundle.manifest
         self._limit = history_limit
         self._surfaces = Surfaces(Snapshot((), {}, None), history_limit)
-        self._joined: Labels | None = None
+        self._labels: Labels | None = None
         name = engine if isinstance(engine, str) else None
         request = EngineRequest(device, name, precision, threads, strict, cuda_options)
         if engine is None or isinstance(engine, str):
@@ -106,17 +107,17 @@ class Session:
                 on_error.callback(self._engine.close)
             self._runner = self._engine.open()
             on_error.callback(self._runner.close)
-            self._chain = Chain(self._manifest, self._engine.graphs, self._runner)
-            self._click_input, self._probability_output = find_cell(self._manifest, self._chain)
-            self._inputs = ImageInputs(self._manifest, self._chain)
+            self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
+            self._click_input, self._probability_output = find_click_stage(self._manifest, self._pipeline)
+            self._inputs = ImageInputs(self._manifest, self._pipeline)
             on_error.pop_all()
 
     # --- the image --------------------------------------------------------------------------------------------------
 
     def set_image(self, rgb: ImageLike, **modalities: ModalityLike) -> ImageTimings:
-        """Take a new image and forget the clicks on the one before it.
+        """Set a new image and forget the clicks on the previous one.
 
-        On any error the image before it and its clicks stay as they are.
+        On any error the previous image and its clicks stay as they are.
 
         Args:
             rgb: (H0, W0, 3) uint8 array in RGB order, PIL image, or path. Files and PIL images are turned upright as
@@ -124,7 +125,7 @@ class Session:
             **modalities: For every modality of the bundle, by name: (H0, W0) or (H0, W0, C) array of numbers as
                 stored, PIL image, or path of an image or ``.npy`` file, registered to the image pixel by pixel. The
                 bundle says how they are scaled, and which values mean that nothing was measured. Optional ones may be
-                left out; with a bundle exported with ``--cut late``, others may be ``mmms_deploy.LATER``.
+                left out. With a bundle exported with ``--cut late``, any may be ``mmms_deploy.LATER``.
 
         Returns:
             Where the time went.
@@ -148,7 +149,7 @@ class Session:
         image_size: tuple[int, int] | None = None,
         **modalities: ModalityLike,
     ) -> ImageTimings:
-        """Take a new image as the backbone's features, computed elsewhere (paper appendix B).
+        """Set a new image as the backbone's features, which a provider computed (paper appendix B).
 
         For bundles exported with ``--cut black-box``. On any error everything stays as it is.
 
@@ -156,7 +157,7 @@ class Session:
             features: ``backbone_1`` .. ``backbone_4``, each (1, d, H/P, W/P) or (d, H/P, W/P) float32 or float16: the
                 raw patch tokens after the backbone's four blocks as maps, for the image prepared as the bundle's
                 ``image`` says; or the path of an ``.npz`` file with these arrays (:mod:`mmms_deploy.session.features`).
-            image_size: (H0, W0) of the image, in whose pixels clicks and masks are; None takes that in the file.
+            image_size: (H0, W0) of the image; clicks and masks are in its pixels. None takes the size in the file.
             **modalities: As for :meth:`set_image`.
 
         Returns:
@@ -175,11 +176,11 @@ class Session:
             return self._begin(arrays, size, modalities, start)
 
     def set_modalities(self, **modalities: ModalityLike) -> ImageTimings:
-        """Take modalities of the current image that arrive later or have changed; the image and the clicks stay.
+        """Set modalities of the current image that arrive later or have changed; the image and the clicks stay.
 
-        The stages that depend on them run again, with a bundle exported with ``--cut late`` never the backbone. The
-        clicks are answered anew, so that all masks, also those to undo and redo, are what they would have been with
-        these modalities from the start. On any error everything stays as it is.
+        The stages that depend on them run again; with a bundle exported with ``--cut late`` that is never the backbone.
+        The clicks are answered again, so that all masks, also those to undo and redo, are the same as with these
+        modalities from the start. On any error everything stays as it is.
 
         Args:
             **modalities: By name, as for :meth:`set_image`; None takes an optional one away.
@@ -205,7 +206,7 @@ class Session:
             except BaseException:
                 self._inputs.restore(before)
                 raise
-            self._surfaces, self._joined = surfaces, None
+            self._surfaces, self._labels = surfaces, None
             return _image_timings(start, prepared)
 
     def _begin(
@@ -225,19 +226,19 @@ class Session:
             self._inputs.restore(before)
             raise
         self._surfaces = Surfaces(blank, self._limit)
-        self._joined = None
+        self._labels = None
         return _image_timings(start, prepared)
 
     def _run_image(self) -> None:
-        self._chain.ensure(Rate.IMAGE if self._inputs.awaited else Rate.MODALITY)
+        self._pipeline.ensure(Rate.IMAGE if self._inputs.awaited else Rate.MODALITY)
         self._runner.synchronize()
 
     def _replayed(self, old: History[Snapshot], blank: Snapshot) -> History[Snapshot]:
-        """Answer all clicks on a surface anew, undone ones included."""
+        """Repeat all interactions with a surface, undone ones included."""
         history = History(blank, self._limit)
-        for step in old.newest.steps:
-            history.push(self._after(history.current, step))
-        for _ in range(len(old.newest.steps) - len(old.current.steps)):
+        for interaction in old.newest.interactions:
+            history.push(self._after(history.current, interaction))
+        for _ in range(len(old.newest.interactions) - len(old.current.interactions)):
             history.undo()
         return history
 
@@ -281,53 +282,56 @@ class Session:
     def set_mask(self, mask: npt.NDArray[Any]) -> ClickResult:
         """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.
 
-        The network sees it as its previous mask at the next click; the clicks so far stay. It is a step like a click,
-        which :meth:`undo` takes back. The network does not run.
+        The network sees it as its previous mask at the next click; the clicks so far stay. Like a click, it can be
+        undone with :meth:`undo`. The network does not run.
 
         Args:
             mask: (H0, W0) bool, or probabilities in [0, 1] in a float dtype, at the image's own size.
 
         Returns:
-            The mask as given, and the probability as the network will see it.
+            The mask as given, and the probability that the network will see.
 
         Raises:
             NoImageError: No image was set.
             MaskInputError: The mask has another size or type, or values that are no probabilities.
+            SessionError: The network takes no previous mask.
         """
         with self._lock:
             size = self._size()
             start = perf_counter()
             return self._take(checked_mask(mask, size, self._manifest.size, self._manifest.clicks), start)
 
-    def _take(self, step: Step, start: float) -> ClickResult:
+    def _take(self, interaction: Interaction, start: float) -> ClickResult:
         history = self._surfaces.current.history
-        snapshot = self._after(history.current, step)
+        snapshot = self._after(history.current, interaction)
         result = self._answer(snapshot, start)
         history.push(snapshot)
         self._changed(result)
         return result
 
-    def _after(self, current: Snapshot, step: Step) -> Snapshot:
-        """Return what one more step leads to."""
-        return self._with_mask(current, step) if isinstance(step, MaskInput) else self._answered(current, step)
+    def _after(self, current: Snapshot, interaction: Interaction) -> Snapshot:
+        """Return the snapshot after one more interaction."""
+        if isinstance(interaction, MaskInput):
+            return self._after_mask(current, interaction)
+        return self._after_click(current, interaction)
 
     @property
     def _feeds_back(self) -> bool:
         return any(link.output == self._probability_output for link in self._manifest.state)
 
-    def _with_mask(self, current: Snapshot, step: MaskInput) -> Snapshot:
+    def _after_mask(self, current: Snapshot, mask: MaskInput) -> Snapshot:
         for link in self._manifest.state:
             if link.output == self._probability_output:
-                previous = self._runner.upload(self._chain.given[link.input], step.previous)
-                return Snapshot((*current.steps, step), {**current.state, link.input: previous}, previous)
+                previous = self._runner.upload(self._pipeline.inputs[link.input], mask.previous)
+                return Snapshot((*current.interactions, mask), {**current.state, link.input: previous}, previous)
         raise SessionError(
             f"{self._manifest.name} feeds no previous mask back",
-            expected="a network that sees its previous mask",
+            expected="a network that takes its previous mask",
             fix="use clicks alone with this bundle",
         )
 
-    def _answered(self, current: Snapshot, click: Click) -> Snapshot:
-        """Run the click stage on a click after those before it."""
+    def _after_click(self, current: Snapshot, click: Click) -> Snapshot:
+        """Run the click stage on one more click."""
         column, row = to_network(
             click.x,
             click.y,
@@ -336,21 +340,21 @@ class Session:
             rule=self._manifest.clicks.coordinates,
         )
         for name, value in current.state.items():
-            self._chain.put(name, value)
+            self._pipeline.put(name, value)
         encoded = np.array([[column, row, float(click.positive), 1.0]], dtype=np.float32)
-        self._chain.set(self._click_input, encoded)
-        self._chain.ensure()
+        self._pipeline.set(self._click_input, encoded)
+        self._pipeline.ensure()
         return Snapshot(
-            steps=(*current.steps, click),
-            state={link.input: self._chain.value(link.output) for link in self._manifest.state},
-            probability=self._chain.value(self._probability_output),
+            interactions=(*current.interactions, click),
+            state={link.input: self._pipeline.value(link.output) for link in self._manifest.state},
+            probability=self._pipeline.value(self._probability_output),
         )
 
     def undo(self) -> ClickResult:
         """Take back the newest click or mask; the network does not run.
 
         Returns:
-            The answer to the clicks that remain; an empty mask when none does.
+            The answer to the clicks that remain; an empty mask when none remains.
 
         Raises:
             NoImageError: No image was set.
@@ -361,7 +365,7 @@ class Session:
             return self._move(self._surfaces.current.history.undo)
 
     def redo(self) -> ClickResult:
-        """Bring back the click that was undone last; the network does not run.
+        """Bring back the click or mask that was undone last; the network does not run.
 
         Returns:
             The answer to the clicks so far.
@@ -383,7 +387,7 @@ class Session:
         with self._lock:
             self._size()
             self._surfaces.reset()
-            self._joined = None
+            self._labels = None
 
     @property
     def clicks(self) -> tuple[Click, ...]:
@@ -426,14 +430,14 @@ class Session:
     # --- several objects --------------------------------------------------------------------------------------------
 
     def select(self, surface: str) -> ClickResult:
-        """Work on another object of the image: on a new one, or again on one that has clicks already.
+        """Work on another object of the image: a new one, or one that has clicks already.
 
         Every surface has its own clicks, history and answer; :meth:`click`, :meth:`undo`, :attr:`mask` and the others
-        are about the current one. An image begins with the surface ``"1"``. Nothing runs.
+        are about the current one. An image begins with the surface ``"1"``. The network does not run.
 
-        A surface that lost pixels to others since it was worked on goes on from what is left of its mask, as in the
-        paper's protocol (its mask is read back from the joint mask). That is a step like :meth:`set_mask`, which
-        :meth:`undo` takes back.
+        If other surfaces took pixels from it since its last interaction, it continues from the rest of its mask, as in
+        the paper's protocol (its mask is read back from the joint mask). This is an interaction like :meth:`set_mask`,
+        and :meth:`undo` takes it back.
 
         Args:
             surface: Its name.
@@ -444,7 +448,7 @@ class Session:
         Raises:
             NoImageError: No image was set.
             SurfaceError: The name is no text, or empty.
-            EngineError: What is left of its mask could not be handed over; the surface before stays the current one.
+            EngineError: The rest of its mask could not be uploaded; the previous surface stays the current one.
         """
         with self._lock:
             size = self._size()
@@ -452,17 +456,17 @@ class Session:
             name = checked_name(surface)
             known = self._surfaces.all.get(name)
             if known is not None and known is not self._surfaces.current and self._feeds_back:
-                left = self._whose() == known.label
+                left = self._label_map() == known.label
                 if not left[self._result_of(known).mask].all():
-                    step = checked_mask(left, size, self._manifest.size, self._manifest.clicks)
-                    snapshot = self._with_mask(known.history.current, step)
+                    rest = checked_mask(left, size, self._manifest.size, self._manifest.clicks)
+                    snapshot = self._after_mask(known.history.current, rest)
                     known.result = self._answer(snapshot, start)
                     known.history.push(snapshot)
             self._surfaces.select(name)
             return self._result_of(self._surfaces.current)
 
     def remove(self, surface: str) -> None:
-        """Forget an object and its clicks; the one that changed last becomes the current one if it was that.
+        """Forget an object and its clicks. If it was the current one, the object that changed last becomes current.
 
         Args:
             surface: Its name.
@@ -474,11 +478,11 @@ class Session:
         with self._lock:
             self._size()
             self._surfaces.remove(surface)
-            self._joined = None
+            self._labels = None
 
     @property
     def surface(self) -> str:
-        """Name of the surface that is worked on."""
+        """Name of the current surface."""
         with self._lock:
             return self._surfaces.name
 
@@ -490,14 +494,16 @@ class Session:
 
     @property
     def labels(self) -> Labels:
-        """(H0, W0) int32, read-only: whose a pixel is, 0 for no surface's; where they overlap, that which changed last.
+        """(H0, W0) int32, read-only: the label of each pixel's surface; 0 is background.
+
+        Where surfaces overlap, the pixel belongs to the one that changed last.
 
         Raises:
             NoImageError: No image was set.
         """
         with self._lock:
             self._size()
-            return self._whose()
+            return self._label_map()
 
     # --- the session itself -----------------------------------------------------------------------------------------
 
@@ -508,24 +514,24 @@ class Session:
 
     @property
     def engine(self) -> EngineInfo:
-        """What really executes, and why it was chosen."""
+        """The engine that really runs, and why it was chosen."""
         return self._engine.info
 
     @property
     def modalities(self) -> frozenset[str]:
-        """Names of the modalities that are there for the current image."""
+        """Names of the modalities that are present for the current image."""
         with self._lock:
             self._size()
-            return self._inputs.there
+            return self._inputs.present
 
     @property
     def runs(self) -> Mapping[str, int]:
         """How often every stage ran since the session was opened, by name."""
         with self._lock:
-            return self._chain.runs
+            return self._pipeline.runs
 
     def close(self) -> None:
-        """Free what the session holds, and its engine unless that was given. Safe to call twice."""
+        """Free everything the session holds, and its engine unless the caller passed it in. Safe to call twice."""
         with self._lock:
             if self._closed:
                 return
@@ -563,13 +569,14 @@ class Session:
         return self._inputs.image_size
 
     def _blank(self) -> Snapshot:
-        given = self._chain.given
-        return Snapshot((), {link.input: self._runner.zeros(given[link.input]) for link in self._manifest.state}, None)
+        """Return the snapshot of a surface without interactions."""
+        inputs = self._pipeline.inputs
+        return Snapshot((), {link.input: self._runner.zeros(inputs[link.input]) for link in self._manifest.state}, None)
 
-    def _move(self, step: Callable[[], Snapshot]) -> ClickResult:
+    def _move(self, undo_or_redo: Callable[[], Snapshot]) -> ClickResult:
         start = perf_counter()
-        snapshot = step()
-        # Forgotten first: should fetching the answer fail, the old one must not pass for the current one.
+        snapshot = undo_or_redo()
+        # Forget the old answer first: if fetching the new one fails, the old one must not pass for the current one.
         self._changed(None)
         result = self._answer(snapshot, start)
         self._changed(result)
@@ -577,19 +584,19 @@ class Session:
 
     def _changed(self, result: ClickResult | None) -> None:
         self._surfaces.changed(result)
-        self._joined = None
+        self._labels = None
 
     def _result_of(self, surface: Surface) -> ClickResult:
         if surface.result is None:
             surface.result = self._answer(surface.history.current, perf_counter())
         return surface.result
 
-    def _whose(self) -> Labels:
-        """Return the map of labels, made anew when a surface changed."""
-        if self._joined is None:
+    def _label_map(self) -> Labels:
+        """Return the label map; it is made again when a surface changed."""
+        if self._labels is None:
             surfaces = sorted(self._surfaces.all.values(), key=lambda surface: surface.changed)
-            self._joined = joined([(s.label, self._result_of(s).mask) for s in surfaces if s.changed], self._size())
-        return self._joined
+            self._labels = label_map([(s.label, self._result_of(s).mask) for s in surfaces if s.changed], self._size())
+        return self._labels
 
     def _answer(self, snapshot: Snapshot, start: float) -> ClickResult:
         """Fetch a snapshot's answer and bring its mask to the image's size."""

@@ -1,4 +1,4 @@
-"""Several objects in one image, each with its own clicks and history, and one map of whose a pixel is."""
+"""Several objects in one image, each with its own clicks and history, and the label map of all of them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Surface:
     """One object.
 
     Attributes:
-        label: Its number in the map of labels; never given twice on an image.
-        history: Its clicks, and what the click stage holds of it.
-        result: The answer to its clicks so far; None when it was not asked for yet.
+        label: Its number in the label map; no label is used twice on an image.
+        history: Its interactions, and the click stage's state after each.
+        result: The answer to its clicks so far; None before it is requested.
         changed: When it changed last, counted in changes of any surface; 0 for never.
     """
 
@@ -41,11 +41,11 @@ class Surface:
 
 
 class Surfaces:
-    """The surfaces of an image, one of which is worked on.
+    """The surfaces of an image; one of them is the current one.
 
     Args:
-        blank: What every surface begins with.
-        limit: How many steps of a surface can be undone; None for all of them.
+        blank: The snapshot that every surface begins with.
+        limit: How many interactions with a surface can be undone; None for all of them.
     """
 
     def __init__(self, blank: Snapshot, limit: int | None) -> None:
@@ -57,7 +57,7 @@ class Surfaces:
 
     @property
     def current(self) -> Surface:
-        """The surface that is worked on."""
+        """The current surface."""
         return self._all[self.name]
 
     @property
@@ -66,14 +66,14 @@ class Surfaces:
         return MappingProxyType(self._all)
 
     def select(self, name: str) -> None:
-        """Work on a surface; on a new one when there is none of that name."""
+        """Make a surface the current one; a new one when there is none of that name."""
         if name not in self._all:
             self._labels += 1
             self._all[name] = Surface(self._labels, History(self._blank, self._limit))
         self.name = name
 
     def remove(self, name: str) -> None:
-        """Forget a surface. When it was the current one, that which changed last takes its place.
+        """Forget a surface. If it was the current one, the surface that changed last takes its place.
 
         Raises:
             SurfaceError: There is none of that name.
@@ -87,22 +87,22 @@ class Surfaces:
             self.select(max(self._all, key=lambda other: self._all[other].changed, default=FIRST))
 
     def reset(self) -> None:
-        """Forget the steps of the current surface."""
+        """Forget the interactions with the current surface."""
         self.current.history = History(self._blank, self._limit)
         self.changed(None)
 
     def changed(self, result: ClickResult | None) -> None:
-        """Note that the current surface changed, and its new answer."""
+        """Record that the current surface changed, and its new answer."""
         self._changes += 1
         self.current.result = result
         self.current.changed = self._changes
 
     def rebuilt(self, blank: Snapshot, history: Callable[[History[Snapshot]], History[Snapshot]]) -> Surfaces:
-        """Return the same surfaces with other contents.
+        """Return the same surfaces with other histories.
 
         Args:
-            blank: What new surfaces begin with.
-            history: Returns a new history in the place of one.
+            blank: The snapshot that new surfaces begin with.
+            history: Returns the new history that replaces an old one.
         """
         other = copy(self)
         other._blank = blank
@@ -124,15 +124,15 @@ def checked_name(name: object) -> str:
     return name
 
 
-def joined(masks: list[tuple[int, BoolArray]], size: tuple[int, int]) -> Labels:
-    """Return a map of labels: where masks overlap, the later one has the pixel.
+def label_map(masks: list[tuple[int, BoolArray]], size: tuple[int, int]) -> Labels:
+    """Return the label of each pixel's surface; where masks overlap, the later one has the pixel.
 
     Args:
         masks: Label and mask (H, W) of every surface, in the order in which they changed.
         size: (H, W).
 
     Returns:
-        (H, W) int32, read-only; 0 where no surface is.
+        (H, W) int32, read-only; 0 is background.
     """
     labels = np.zeros(size, dtype=np.int32)
     for label, mask in masks:

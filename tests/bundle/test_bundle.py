@@ -31,7 +31,7 @@ FILES = ("image.fp32.onnx", "click.fp32.onnx", "golden.npz")
 
 
 def rewrite(folder: Path, **changes: object) -> None:
-    """Change the manifest and give it a digest that fits, as somebody who means it would."""
+    """Change the manifest and give it a digest that fits, as a deliberate forgery does."""
     raw = json.loads((folder / MANIFEST_NAME).read_bytes())
     manifest = msgspec.convert({**raw, **changes}, type=Manifest)
     manifest = msgspec.structs.replace(manifest, digest=digest_of(msgspec.to_builtins(manifest)))
@@ -84,7 +84,7 @@ def test_cut_and_missing_files(copy: Path, name: str) -> None:
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_any_changed_byte_of_the_manifest(paint: Bundle, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
-    """A named error, or the very same manifest (a changed space between two tokens)."""
+    """A named error, or an equal manifest (when a space between two tokens changed)."""
     folder = tmp_path_factory.mktemp("changed")
     for file in paint.path.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -136,7 +136,7 @@ def test_no_bundle(tmp_path: Path, copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside.onnx", "/outside.onnx", "a/b.onnx", ".hidden", "", "a\0b", "..", "a b"])
-def test_names_that_lead_elsewhere(copy: Path, name: str) -> None:
+def test_names_outside_the_bundle(copy: Path, name: str) -> None:
     outside = copy.parent / "outside.onnx"
     outside.write_bytes(b"")
     empty = FileEntry(size=0, sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
@@ -254,7 +254,7 @@ def test_disk_full_while_the_manifest_is_written(tmp_path: Path, monkeypatch: py
 
 
 def test_a_disk_that_fails_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some file systems only tell when the data is flushed."""
+    """Some file systems report an error only when the data is flushed."""
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -354,13 +354,13 @@ def test_output_that_appears_in_the_meantime(tmp_path: Path, paint: Bundle) -> N
 
 
 def test_permissions_are_the_users(tmp_path: Path) -> None:
-    """mkdtemp makes folders that only the user may read; a bundle is to be served by another one."""
+    """mkdtemp makes folders that only their owner may read, but another user may serve a bundle."""
     bundle = write_toy(tmp_path / "toy")
     assert bundle.path.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_bundle_from_before_a_field_was_added_can_be_read(copy: Path) -> None:
-    """A field with a default is no new schema: the digest covers what is written, not what this version would write."""
+    """A field with a default needs no new schema: the digest covers the manifest as written, whatever the version."""
     raw = msgspec.json.decode((copy / MANIFEST_NAME).read_bytes())
     del raw["provenance"]["rewrites"]
     raw["digest"] = digest_of(raw)

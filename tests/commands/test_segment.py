@@ -124,7 +124,7 @@ def test_features_from_a_provider(image: Path, out: Path, tmp_path: Path) -> Non
         np.testing.assert_array_equal(mask_of(out), session.click(30, 20).mask)
     result = segment(box.path, image, "--pos", "30,20", "--out", out, "--overwrite")
     assert result.exit_code == 1
-    assert "set_features" in result.output
+    assert "--features FILE" in result.output
 
 
 @pytest.mark.parametrize(

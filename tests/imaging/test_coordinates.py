@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmms_deploy.bundle.contract import Coordinates
-from mmms_deploy.imaging.coordinates import to_image, to_network
+from mmms_deploy.imaging.coordinates import to_network
 
 SIDES = st.integers(1, 20000)
 SIZES = st.tuples(SIDES, SIDES)
@@ -17,10 +17,15 @@ SIZES = st.tuples(SIDES, SIDES)
     rule=st.sampled_from(list(Coordinates)),
     at=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
-def test_inverse(image: tuple[int, int], network: tuple[int, int], rule: Coordinates, at: tuple[float, float]) -> None:
+def test_invertible(
+    image: tuple[int, int], network: tuple[int, int], rule: Coordinates, at: tuple[float, float]
+) -> None:
+    """At every size, the network pixels of two places give the scale, and the scale leads back to the image pixel."""
     x, y = at[0] * image[1] - 0.5, at[1] * image[0] - 0.5
-    there = to_network(x, y, image=image, network=network, rule=rule)
-    back = to_image(*there, image=image, network=network, rule=rule)
+    origin, unit, there = (
+        to_network(*place, image=image, network=network, rule=rule) for place in ((0, 0), (1, 1), (x, y))
+    )
+    back = tuple((t - o) / (u - o) for t, o, u in zip(there, origin, unit, strict=True))
     assert back == pytest.approx((x, y), abs=1e-6)
 
 

@@ -15,7 +15,7 @@ RGB = np.random.default_rng(0).integers(0, 256, (7, 11, 3), dtype=np.uint8)
 ORIENTATION = 0x0112
 
 
-def test_array_is_taken_as_it_is() -> None:
+def test_an_array_is_returned_as_it_is() -> None:
     assert load_rgb(RGB) is RGB
 
 

@@ -38,7 +38,7 @@ def test_invalid_values_are_found_as_stored_and_filled_in_the_unit() -> None:
     np.testing.assert_allclose(measure(one(10, 65535, 2000, dtype="uint16"), spec), one(1, -1, 100, dtype="float32"))
 
 
-def test_both_infinities_are_invalid_where_inf_is() -> None:
+def test_both_infinities_are_invalid_where_inf_is_declared() -> None:
     spec = ModalitySpec(name="depth", invalid=("inf",), fill=7.0)
     np.testing.assert_array_equal(
         measure(one(np.inf, 1, -np.inf, dtype="float32"), spec), one(7, 1, 7, dtype="float32")
@@ -47,7 +47,7 @@ def test_both_infinities_are_invalid_where_inf_is() -> None:
         measure(one(np.nan, 1, dtype="float32"), spec)
 
 
-def test_what_is_stored_is_not_written_to() -> None:
+def test_the_stored_numbers_are_not_written_to() -> None:
     stored = one(0, 5, dtype="float32")
     stored.setflags(write=False)
     assert measure(stored, DEPTH)[0, 0, 0] == 3.0

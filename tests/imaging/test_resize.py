@@ -158,7 +158,7 @@ def test_only_the_outline_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert computed == 0
 
 
-def test_a_mask_at_the_images_size_takes_no_floats_of_that_size() -> None:
+def test_a_mask_at_the_images_size_takes_no_float32_of_that_size() -> None:
     plane = np.random.default_rng(0).random((448, 448), dtype=np.float32)
     size = (2160, 3840)
     resize_above(plane, size, ResizeRule(), 0.5)  # the weights are kept

@@ -1,4 +1,4 @@
-"""Backbone features that somebody else computed; on every engine."""
+"""Backbone features that a provider computed; on every engine."""
 
 from __future__ import annotations
 

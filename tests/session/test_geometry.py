@@ -40,13 +40,13 @@ def session(echo: Bundle) -> Iterator[Session]:
         yield session
 
 
-# Below this many pixels a side, a pixel of the image is wider than the disk. A mask says what is at the centres of
-# pixels, so there a click comes back when it was placed near the centre of one, not when it was placed at its rim.
+# Below this many pixels a side, a pixel of the image is wider than the disk. A mask holds the values at the centres of
+# pixels, so there a click comes back when it is placed near the centre of a pixel, not when it is placed at its rim.
 FINE = 14
 
 
 def spots(size: tuple[int, int]) -> Iterator[tuple[float, float]]:
-    """Corners, edges and the centre: whole pixels, their outer edges, and in between."""
+    """Yield corners, edges and the centre: whole pixels, their outer edges, and places in between."""
 
     def places(side: int) -> tuple[float, ...]:
         whole = (0, (side - 1) // 2, side - 1)
@@ -58,7 +58,7 @@ def spots(size: tuple[int, int]) -> Iterator[tuple[float, float]]:
 
 
 def pixel(x: float, y: float) -> tuple[int, int]:
-    """(row, column) of the pixel that a click falls on."""
+    """Return (row, column) of the pixel that a click falls on."""
     return math.floor(y + 0.5), math.floor(x + 0.5)
 
 
@@ -76,7 +76,7 @@ def test_a_click_comes_back_where_it_was_placed(session: Session, size: tuple[in
     "size", [SIZES[name] for name in ("network", "landscape", "portrait", "odd", "photograph")], ids=str
 )
 def test_the_disk_is_centred_on_the_click(session: Session, size: tuple[int, int]) -> None:
-    """To within half a network pixel, which is all that a disk of whole network pixels can tell."""
+    """To within half a network pixel: a disk of whole network pixels cannot be placed more precisely."""
     session.set_image(np.zeros((*size, 3), dtype=np.uint8))
     scale = size[0] / NETWORK[0], size[1] / NETWORK[1]
     for down, right in ((0.5, 0.5), (0.25, 0.7), (0.8, 0.13)):
@@ -84,7 +84,7 @@ def test_the_disk_is_centred_on_the_click(session: Session, size: tuple[int, int
         rows, columns = np.nonzero(session.click(x, y).mask)
         assert abs(columns.mean() - x) <= 0.5 * scale[1] + 0.5
         assert abs(rows.mean() - y) <= 0.5 * scale[0] + 0.5
-        # Its area is the disk's: neither axis was stretched by the other one's factor.
+        # The area is that of the disk, so neither axis was stretched by the factor of the other.
         assert len(rows) == pytest.approx(math.pi * RADIUS**2 * scale[0] * scale[1], rel=0.15)
 
 

@@ -28,19 +28,19 @@ def session(paint: Bundle) -> Iterator[Session]:
 
 
 def after(bundle: Bundle, before: list[Click], mask: np.ndarray, clicks: list[Click]) -> np.ndarray:
-    """What NumPy finds when a mask takes the answer's place between clicks; shrinking is left to torch."""
+    """Return the answer of a NumPy network when a mask replaces its answer between clicks; torch shrinks the mask."""
     torch = pytest.importorskip("torch")
     network = Reference(bundle.manifest, 0.2)
     contract = bundle.manifest.clicks
-    for step in (*before, None, *clicks):
-        if step is None:
+    for click in (*before, None, *clicks):
+        if click is None:
             given = torch.from_numpy(mask.astype(np.float32))[None, None]
             network.prob = torch.nn.functional.interpolate(
                 given, bundle.manifest.size, mode="bilinear", antialias=True
             )[0, 0].numpy()
         else:
-            x, y = to_network(step.x, step.y, image=SIZE, network=bundle.manifest.size, rule=contract.coordinates)
-            network.click(x, y, step.positive)
+            x, y = to_network(click.x, click.y, image=SIZE, network=bundle.manifest.size, rule=contract.coordinates)
+            network.click(x, y, click.positive)
     return resize(network.prob, SIZE, contract.mask_resize)
 
 
@@ -63,7 +63,7 @@ def test_clicks_stay_when_a_mask_is_edited(session: Session, paint: Bundle) -> N
     assert session.result.index == 2
 
 
-def test_a_mask_is_a_step_to_undo(session: Session, paint: Bundle) -> None:
+def test_a_mask_can_be_undone(session: Session, paint: Bundle) -> None:
     session.click(10, 10)
     session.set_mask(BOX)
     check(session.undo(), reference(paint, [Click(10, 10)]))
@@ -105,7 +105,7 @@ def test_a_changed_modality_answers_again_from_the_mask(modal: Bundle) -> None:
     [BOX[1:], BOX.astype(np.uint8), BOX * 2.0, BOX - 1.0, np.full(SIZE, np.nan), BOX[None]],
     ids=["size", "dtype", "above", "below", "nan", "batch"],
 )
-def test_what_is_no_mask_changes_nothing(session: Session, wrong: np.ndarray) -> None:
+def test_a_refused_mask_changes_nothing(session: Session, wrong: np.ndarray) -> None:
     result = session.click(10, 10)
     with pytest.raises(MaskInputError, match="the mask has shape"):
         session.set_mask(wrong)

@@ -1,4 +1,4 @@
-"""Modalities that arrive later, change, or are not there; on every engine."""
+"""Modalities that arrive later, change, or are absent; on every engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineError, ModalityError, NoImageError
-from mmms_deploy.session.pipeline import Chain
+from mmms_deploy.session.pipeline import StagePipeline
 from tests.session.test_session import GREY, SIZE, Flaky, check, reference
 from tests.support.toy import write_toy
 
@@ -25,7 +25,7 @@ CLICKS = [Click(10, 10), Click(40, 30), Click(12, 14, False)]
 
 @pytest.fixture(scope="module")
 def optional(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Depth and event, both optional: present in part, and a fuser that can be bypassed."""
+    """Depth and event, both optional: one, both or none may be present, and the fuser can be bypassed."""
     modalities = (
         ModalitySpec(name="depth", scale=0.01, optional=True),
         ModalitySpec(name="event", channels=3, optional=True),
@@ -63,14 +63,14 @@ def test_no_click_before_everything_is_there(session: Session) -> None:
     session.click(10, 10)
 
 
-def test_a_changed_modality_answers_the_clicks_anew(session: Session, modal: Bundle) -> None:
+def test_a_changed_modality_answers_the_clicks_again(session: Session, modal: Bundle) -> None:
     session.set_image(GREY, depth=np.zeros(SIZE), event=EVENT)
     answer(session, CLICKS)
     session.undo()
     check(session.result, reference(modal, CLICKS[:2], feature=0.3))
     session.set_modalities(depth=DEPTH)
     assert session.runs == {"image": 1, "modality": 2, "click": 6}
-    # As if the new map had been there from the start: the mask, and what undo and redo lead to.
+    # The mask, and what undo and redo lead to, are as if the new map had been there from the start.
     check(session.result, reference(modal, CLICKS[:2], feature=0.5))
     assert session.clicks == tuple(CLICKS[:2])
     check(session.redo(), reference(modal, CLICKS, feature=0.5))
@@ -79,7 +79,7 @@ def test_a_changed_modality_answers_the_clicks_anew(session: Session, modal: Bun
     check(session.click(40, 30), reference(modal, CLICKS[:2], feature=0.5))
 
 
-def test_a_changed_modality_answers_every_surface_anew(session: Session, modal: Bundle) -> None:
+def test_a_changed_modality_answers_every_surface_again(session: Session, modal: Bundle) -> None:
     session.set_image(GREY, depth=np.zeros(SIZE), event=EVENT)
     answer(session, CLICKS[:1])
     session.select("other")
@@ -94,7 +94,7 @@ def test_a_changed_modality_answers_every_surface_anew(session: Session, modal: 
     expected = reference(modal, CLICKS[:1], feature=0.5)
     session.select("1")
     if (owned & (expected > modal.manifest.clicks.threshold)).any():
-        session.undo()  # it went on from what is left of its mask
+        session.undo()  # it continued from the rest of its mask
     check(session.result, expected)
 
 
@@ -174,15 +174,15 @@ def test_without_any_modality_the_fuser_is_bypassed(optional: Bundle) -> None:
         assert session.runs == {"image": 1, "modality": 0, "click": 1}
 
 
-def test_what_no_stage_reads_is_not_uploaded(optional: Bundle, modal: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unread_inputs_are_not_uploaded(optional: Bundle, modal: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     fed: list[str] = []
-    put = Chain.put
+    put = StagePipeline.put
 
-    def recorded(chain: Chain, name: str, value: Value) -> None:
+    def recorded(pipeline: StagePipeline, name: str, value: Value) -> None:
         fed.append(name)
-        put(chain, name, value)
+        put(pipeline, name, value)
 
-    monkeypatch.setattr(Chain, "put", recorded)
+    monkeypatch.setattr(StagePipeline, "put", recorded)
     with Session(optional) as session:
         for change, expected in (
             (lambda: session.set_image(GREY), ["rgb"]),

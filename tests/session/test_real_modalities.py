@@ -64,7 +64,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 def agree(both: Pair, rgb: Any, given: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> None:
-    """Click on the picture through a session and with torch, which sees the same numbers as arrays."""
+    """Check that a session and torch answer clicks alike; torch receives the same numbers as arrays."""
     bundle, reference = both
     image = load_rgb(rgb)
     reference.set_image(image, stored)
@@ -82,7 +82,7 @@ def agree(both: Pair, rgb: Any, given: Mapping[str, Any], stored: Mapping[str, n
 def test_thermal_bytes_of_mfnet(three: Pair, tmp_path: Path) -> None:
     rgb, thermal = mfnet()
     agree(three, rgb, {"thermal": thermal}, {"thermal": thermal})
-    file = tmp_path / "thermal.png"  # and as a camera of 16 bits would have stored it
+    file = tmp_path / "thermal.png"  # and as a camera with 16 bits stores it
     Image.fromarray(thermal.astype(np.uint16) * 257).save(file)
     agree(three, rgb, {"thermal": file}, {"thermal": thermal})
 

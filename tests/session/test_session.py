@@ -100,7 +100,7 @@ def test_network_mask_equals_thresholded_probability(paint: Bundle) -> None:
     with Session(paint) as session:
         session.set_image(np.full((64, 96, 3), 51, dtype=np.uint8))
         result = session.click(30, 20)
-        inside = session._runner.download(session._chain.value("mask"))[0, 0]
+        inside = session._runner.download(session._pipeline.value("mask"))[0, 0]
         np.testing.assert_array_equal(result.mask, inside.astype(bool))
 
 
@@ -204,7 +204,7 @@ def test_history_limit(paint: Bundle) -> None:
             session.undo()
 
 
-def test_the_history_is_bounded_unless_asked_otherwise(paint: Bundle) -> None:
+def test_the_history_is_bounded_by_default(paint: Bundle) -> None:
     """Ten thousand clicks must not fill the memory."""
     for limit, undone in (({}, HISTORY_LIMIT), ({"history_limit": None}, HISTORY_LIMIT + 5)):
         with Session(paint, **limit) as session:
@@ -538,7 +538,7 @@ def test_threads_on_one_session_wait_for_each_other(session: Session) -> None:
 # --- bundles that do not fit ------------------------------------------------------------------------------------------
 
 
-def test_fp16_only_bundle_is_said_aloud(tmp_path: Path) -> None:
+def test_fp16_only_bundle_opens_with_a_warning(tmp_path: Path) -> None:
     bundle = write_toy(tmp_path / "half", precisions=(Precision.FP16,))
     with pytest.warns(MMMSDeployWarning, match="in fp16 instead of fp32"), Session(bundle) as session:
         assert session.engine.precision is Precision.FP16
@@ -548,7 +548,7 @@ def test_fp16_only_bundle_is_said_aloud(tmp_path: Path) -> None:
         pass
 
 
-def test_a_bundle_without_a_cell(paint: Bundle) -> None:
+def test_a_bundle_without_a_click_stage(paint: Bundle) -> None:
     def changed(**changes: object) -> Bundle:
         bundle = Bundle(paint.path)
         bundle.manifest = msgspec.structs.replace(bundle.manifest, **changes)

@@ -62,7 +62,7 @@ def test_the_one_that_changed_last_has_the_pixel(session: Session) -> None:
     assert not session.labels.flags.writeable
 
 
-def test_a_surface_goes_on_from_what_is_left_of_it(session: Session, paint: Bundle) -> None:
+def test_a_surface_continues_from_the_rest_of_its_mask(session: Session, paint: Bundle) -> None:
     session.set_mask(LEFT)
     session.select("right")
     session.set_mask(RIGHT)
@@ -75,12 +75,12 @@ def test_a_surface_goes_on_from_what_is_left_of_it(session: Session, paint: Bund
         np.testing.assert_array_equal(after.network_probability, other.click(8, 8).network_probability)
     session.undo()
     np.testing.assert_array_equal(session.undo().mask, LEFT)
-    # It changed last now, and has its pixels again.
+    # Surface 1 changed last now, so its pixels are its own again.
     np.testing.assert_array_equal(session.labels, np.where(LEFT, 1, np.where(RIGHT, 2, 0)))
     np.testing.assert_array_equal(session.select("right").mask, RIGHT & ~LEFT)
 
 
-def test_a_surface_that_lost_nothing_takes_no_step(session: Session) -> None:
+def test_a_surface_that_lost_nothing_adds_no_interaction(session: Session) -> None:
     session.set_mask(LEFT)
     session.select("right")
     session.set_mask(RIGHT & ~LEFT)
@@ -90,7 +90,7 @@ def test_a_surface_that_lost_nothing_takes_no_step(session: Session) -> None:
         session.undo()
 
 
-def test_selecting_what_is_selected_changes_nothing(session: Session) -> None:
+def test_selecting_the_current_surface_changes_nothing(session: Session) -> None:
     session.click(10, 10)
     session.undo()
     before = session.result
@@ -98,7 +98,7 @@ def test_selecting_what_is_selected_changes_nothing(session: Session) -> None:
     assert session.can_redo
 
 
-def test_removed(session: Session) -> None:
+def test_remove(session: Session) -> None:
     session.set_mask(LEFT)
     session.select("right")
     session.set_mask(RIGHT)
@@ -127,7 +127,7 @@ def test_an_image_begins_with_one_surface(session: Session) -> None:
     assert not session.labels.any()
 
 
-def test_no_names(session: Session, paint: Bundle) -> None:
+def test_refused_names(session: Session, paint: Bundle) -> None:
     for name in ("", 3, None):
         with pytest.raises(SurfaceError, match="surface"):
             session.select(name)  # type: ignore[arg-type]
@@ -150,7 +150,7 @@ STEPS = st.one_of(
 @given(st.lists(STEPS, max_size=14))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_walk(session: Session, paint: Bundle, steps: list[tuple[object, ...] | str]) -> None:
-    """A plain model beside it: a list of states for every surface, and which of them changed last."""
+    """Against a plain model: a list of states for every surface, and the order in which they changed."""
     session.set_image(GREY)
     size = session.image_size
     states: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {"1": ([np.zeros(size, bool)], [])}

@@ -69,12 +69,12 @@ def test_handles_outlive_their_session(engine: FakeGpu, paint: Bundle) -> None:
     session.set_image(GREY)
     for x in range(5):
         session.click(x, 1)
-    chain = session._chain
+    pipeline = session._pipeline
     session.close()
-    assert chain.value("prob") is not None
+    assert pipeline.value("prob") is not None
     engine.close()
     assert not engine.fake.leaked
-    del chain
+    del pipeline
     gc.collect()
 
 

@@ -153,7 +153,7 @@ def test_features_stay_where_the_image_stage_wrote_them(engine: FakeGpu) -> None
         assert buffer in resources.stages["click"].inputs
         engine.fake.reset()
         session.click(10, 10)
-        assert buffer.content is session._chain.value("f1")
+        assert buffer.content is session._pipeline.value("f1")
 
 
 def test_an_image_goes_to_the_gpu_once_and_waits_once(engine: FakeGpu) -> None:
@@ -323,7 +323,7 @@ def test_new_addresses_are_bound_and_captured_again(graphs: FakeGpu) -> None:
         graphs.fake.reset()
         result = session.click(30, 30)
         assert graphs.fake.count()["cudaGraphLaunch"] == 1
-        mask = session._runner.download(session._chain.value("mask"))[0, 0]
+        mask = session._runner.download(session._pipeline.value("mask"))[0, 0]
         np.testing.assert_array_equal(mask > 0, result.network_probability > 0.5)
 
 
