@@ -161,7 +161,8 @@ def export_here(network: Network, out: Path, on_step: Callable[[str], None]) -> 
     from mmms_deploy.export.exporter import Source, export_bundle
 
     start = perf_counter()
-    report = export_bundle(Source(random_seed=SEED, overrides=network.overrides), out, overwrite=True, on_step=on_step)
+    source = Source(random_seed=SEED, overrides=network.overrides)
+    report = export_bundle(source, out, overwrite=True, on_progress=lambda step: on_step(step.task))
     seconds = perf_counter() - start
     # Before anything is counted, because that reads the graphs again.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30

@@ -69,7 +69,7 @@ class ClickMaps:
             more = int(self._rng.integers(1, 4)) if self._rng.random() < 0.2 else 0
             self._add(n, empty[n], 1)
             if more:
-                # What a coarse answer would look like: the clicks then fall on its two kinds of error.
+                # A coarse mask: the clicks then fall on its two kinds of error.
                 grown = cv2.dilate(self.targets[n].astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
                 self._add(n, grown & ~self.targets[n] if self._rng.random() < 0.4 else empty[n], more)
 
@@ -105,5 +105,5 @@ class ClickMaps:
             y, x = divmod(at, field.shape[1])
             shift = self._rng.uniform(-0.5, 0.5, 2)  # clicks come from another pixel grid
             draw_disk(self.maps[n, 0 if positive else 1], x + float(shift[0]), y + float(shift[1]))
-            # Nothing more in the ball that this click explains.
+            # No further click of this round inside the disk that this click explains.
             cv2.circle(field, (x, y), max(int(deepest**0.5), 3), 0.0, -1)

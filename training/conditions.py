@@ -1,7 +1,7 @@
-"""What hides things from an ordinary camera: darkness, camouflage, fog and glare.
+"""Conditions that hide things from an ordinary camera: darkness, camouflage, fog and glare.
 
-A thermal image helps where light does not. These conditions take from the colours of a scene what the thermal image of
-:mod:`training.thermal` may still show.
+A thermal image helps where light does not. These conditions change the colours of a scene, and the thermal image of
+:mod:`training.thermal` may still show the objects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from training.drawing import Pixels, Rng, noise
 
 
 class Condition(StrEnum):
-    """How a scene shows itself to an ordinary camera."""
+    """How a scene looks to an ordinary camera."""
 
     PLAIN = "plain"
     NIGHT = "night"
@@ -60,13 +60,13 @@ def _elsewhere(rng: Rng, length: int) -> np.ndarray[tuple[int], np.dtype[np.intp
 
 
 def disguise(rng: Rng, rgb: Pixels, ground: Pixels, objects: Sequence[Pixels], own: int) -> Pixels:
-    """Give objects the look of what is around them: the background's colours there, its texture from another place.
+    """Give objects the look of their surroundings: the background's colours there, its texture from another place.
 
     Args:
         rng: Random generator.
         rgb: (H, W, 3) float32, 0..255, the scene.
-        ground: (H, W, 3) float32, what lay there before anything was pasted.
-        objects: (H, W) float32 each, 0..1, where an object is seen.
+        ground: (H, W, 3) float32, the scene before anything was pasted.
+        objects: (H, W) float32 each, 0..1, the visible part of an object.
         own: How many of the objects, the first ones, are in ``ground`` themselves.
 
     Returns:
@@ -98,7 +98,7 @@ def _spots(rng: Rng, shape: tuple[int, int], count: int, sizes: tuple[float, flo
 
 
 def _night(rng: Rng, rgb: Pixels) -> Pixels:
-    """Little light, some lamps, and a sensor that hears its own noise; often amplified."""
+    """Little light, some lamps, and a noisy sensor; often amplified."""
     shape = rgb.shape[:2]
     light = np.full(shape, np.exp(rng.uniform(np.log(0.012), np.log(0.12))), np.float32)
     if rng.random() < 0.4:
@@ -126,7 +126,7 @@ def _glare(rng: Rng, rgb: Pixels) -> Pixels:
 
 
 def expose(rng: Rng, rgb: Pixels, condition: Condition) -> Pixels:
-    """What the camera records under a condition.
+    """Return what the camera records under a condition.
 
     Args:
         rng: Random generator.

@@ -7,7 +7,7 @@ CC BY 4.0.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,9 +109,7 @@ def propose_regions(frame: Frame) -> NDArray[np.uint16]:
     return np.stack(maps)
 
 
-def with_regions(
-    frames: Sequence[Frame], cache: Path, every: int = 3, tick: Callable[[], None] | None = None
-) -> list[Frame]:
+def with_regions(frames: Sequence[Frame], cache: Path, every: int = 3) -> list[Frame]:
     """Attach region maps to every ``every``-th frame, computing them once and keeping them in ``cache``.
 
     Neighbouring video frames have nearly the same regions, so not all need them.
@@ -120,7 +118,6 @@ def with_regions(
         frames: Frames in order.
         cache: An ``.npz`` file; rewritten when the frames or the settings changed.
         every: Stride over ``frames``.
-        tick: Called after each frame that was computed.
     """
     chosen = list(range(0, len(frames), every))
     key = hashlib.sha256(repr([(frames[i].sequence, frames[i].name) for i in chosen]).encode())
@@ -133,8 +130,6 @@ def with_regions(
     if not maps:
         for i in chosen:
             maps[str(i)] = propose_regions(frames[i])
-            if tick is not None:
-                tick()
         cache.parent.mkdir(parents=True, exist_ok=True)
         part = cache.with_suffix(".part.npz")
         np.savez_compressed(part, key=np.array(key.hexdigest()), **maps)

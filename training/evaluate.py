@@ -32,7 +32,7 @@ TABLE_WIDTH = 160
 def curve(predictor: Predictor, item: Item, max_clicks: int = MAX_CLICKS, *, modalities: bool = True) -> list[float]:
     """IoU after each simulated click, closed loop.
 
-    Shorter than ``max_clicks`` when no error is left, or when the measures asked for cannot change any more.
+    Shorter than ``max_clicks`` when no error is left, or when the measures cannot change any more.
 
     Args:
         predictor: The network.
@@ -74,7 +74,7 @@ def table(summaries: dict[str, Summary]) -> Table:
 
 
 Curves = dict[tuple[str, str], list[list[float]]]
-"""Curves of a set's items, in order, by the set's name and what measured it."""
+"""Curves of a set's items, in order, by the name of the set and the name of the network and its inputs."""
 
 
 def evaluate(predictor: Predictor, sets: dict[str, list[Item]], label: str, max_clicks: int = MAX_CLICKS) -> Curves:
@@ -83,7 +83,7 @@ def evaluate(predictor: Predictor, sets: dict[str, list[Item]], label: str, max_
     Args:
         predictor: The network.
         sets: Items by the set's name.
-        label: What the network is called where several are compared; may be empty.
+        label: The network's name where several are compared; may be empty.
         max_clicks: The limit.
     """
     taken = {spec.name for spec in predictor.model.config.modalities}

@@ -1,8 +1,8 @@
-"""Training-only heads that teach the image part what a click will ask of it; none of this ships.
+"""Training-only heads that teach the image part what clicks need; a checkpoint does not contain them.
 
 Through the click part alone the image part learns slowly: for hundreds of steps the network does best by filling blobs
-around the clicks, whatever the picture. The guides ask of the image features directly what clicks need: which pixels
-belong together with the clicked one, and where objects end.
+around the clicks, whatever the picture. The guides train the image features directly for what clicks need: which pixels
+belong to the clicked object, and where objects end.
 """
 
 from __future__ import annotations

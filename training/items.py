@@ -1,4 +1,4 @@
-"""What a checkpoint is measured on: held-out drawn scenes and frames, single objects, real thermal pictures."""
+"""The objects to measure a checkpoint on: held-out drawn scenes and frames, single objects, real thermal pictures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Item:
         truth: (H, W) bool.
         void: (H, W) bool, pixels that do not count.
         modalities: (H, W) numbers by name, registered to the image.
-        kind: What it is averaged with, apart from all others.
+        kind: Objects of one kind are averaged together, apart from all others.
     """
 
     name: str
@@ -111,7 +111,7 @@ def object_items(root: Path) -> Iterator[Item]:
 def mfnet_items(root: Path) -> Iterator[Item]:
     """MFNet's street scenes: ``images/`` (RGB and thermal in one PNG, ``D`` by day and ``N`` by night), ``labels/``.
 
-    Objects are the connected parts of a class; by the labels, a person in front of another one is no object of its own.
+    Objects are the connected parts of a class; the labels do not separate a person from another one behind.
     """
     labels = sorted((root / "labels").glob("*.png"))
     if not labels:

@@ -1,4 +1,4 @@
-"""Draw what a thermal image is good for: ``python -m training.picture --weights FILE --out docs/images/thermal.png``.
+"""Draw what a thermal image adds: ``python -m training.picture --weights FILE --out docs/images/thermal.png``.
 
 Held-out drawn scenes: picture, thermal image, and the masks after the same clicks without it and with it.
 """
@@ -28,7 +28,7 @@ TITLES = ("RGB", "thermal", "RGB alone", "RGB + thermal")
 
 
 def clicks_without(predictor: Predictor, item: Item, count: int) -> list[SimulatedClick]:
-    """The annotator's clicks where the network sees RGB alone: the comparison's other side gets the same ones."""
+    """The annotator's clicks when the network sees RGB alone; the masks with a thermal image are made of the same."""
     predictor.set_image(item.image)
     annotator = Annotator(item.truth, item.void)
     mask = np.zeros_like(item.truth)

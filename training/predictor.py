@@ -1,4 +1,4 @@
-"""The network as a user meets it: images and clicks at the image's own resolution, under the demo's resize rule."""
+"""The network as a user uses it: images and clicks at the image's own resolution, under the demo's resize rule."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from mmms_deploy.models.checkpoint import save_checkpoint
 from training.predictor import load_network
 
 LIMIT = 12_000_000
-"""The package ships no checkpoint of more bytes."""
+"""Bytes of the largest checkpoint that the package may ship."""
 
 
 def publish(weights: Path, out: Path) -> int:

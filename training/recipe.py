@@ -1,4 +1,4 @@
-"""What is trained and how: the demo networks and the settings of their training runs."""
+"""The demo networks, and the settings of their training runs."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Recipe:
         warmup: Steps of warm-up.
         weight_decay: AdamW's decay, on matrices and kernels only.
         clip: Largest norm of the gradient.
-        first_gamma: Focusing exponent of the normalised focal loss at the first click. 0 is cross-entropy: where one
-            click leaves the extent open, focusing on what the network gets wrong only makes it less sure.
+        first_gamma: Focusing exponent of the normalised focal loss at the first click. 0 is cross-entropy: one click
+            does not tell the extent, and focusing on errors would only make the network less certain.
         gamma: The exponent at later clicks.
         iou_weight: Weight of the soft IoU loss beside the normalised focal loss.
         guide_weight: Weight of the training-only guides of the image part.
@@ -185,13 +185,14 @@ def initial_network(config: MMMSConfig, recipe: Recipe) -> MMMS:
 
 @torch.no_grad()
 def build(config: MMMSConfig) -> MMMS:
-    """A fresh network that starts out with what clicks need: to see a disk, and to compare features.
+    """Build a fresh network, initialised so that it notices disks and compares features.
 
     The click part's attention begins as a likeness (keys are projected as queries are, and its reduction begins as a
-    mean), so that what a click says about a place reaches the places that look alike.
+    mean), so that a click at one place also affects the places that look alike.
 
-    A disk covers all of a 4x4 patch and 8 % of a 32x32 patch. torch's initialisation would leave its trace on the
-    coarse scales an order of magnitude below the features it is added to, so every kernel also gets a constant share.
+    A disk covers all of a 4x4 patch and 8 % of a 32x32 patch. With torch's initialisation, its embedding on the coarse
+    scales would be an order of magnitude smaller than the features it is added to, so every kernel also gets a constant
+    share.
     """
     model = MMMS(config)
     for attention in model.csnet.modules():

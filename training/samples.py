@@ -43,7 +43,7 @@ class Sample:
         image: (S, S, 3) uint8, RGB.
         targets: (T, S, S) uint8, 1 on the target.
         regions: (T,) bool, true where a target is an unsupervised region and no object.
-        thermal: (S, S) uint8, the thermal image; ``None`` where nobody took one.
+        thermal: (S, S) uint8, the thermal image; ``None`` when there is none.
     """
 
     image: NDArray[np.uint8]
@@ -54,11 +54,11 @@ class Sample:
 
 @dataclass(slots=True)
 class _Canvas:
-    """A picture in the making.
+    """An unfinished picture.
 
     Attributes:
         rgb: Colours, (S, S, 3) float32, 0..255.
-        objects: Where each object is seen, (S, S) float32 each, 0..1.
+        objects: The visible part of each object, (S, S) float32 each, 0..1.
         regions: The same for the regions that are no objects.
         ground: The colours before anything was pasted.
         own: How many of the objects, the first ones, are in the ground.
@@ -85,10 +85,10 @@ class _Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """How a scene is seen.
+    """How the cameras see a scene.
 
     Attributes:
-        rng: Random generator of what follows.
+        rng: Random generator of conditions and thermal images.
         condition: What hides things from the camera.
         thermal: Whether there is a thermal camera, too.
     """
@@ -98,7 +98,7 @@ class Sight:
     thermal: bool
 
     def disguise(self, canvas: _Canvas) -> None:
-        """Change what the scene itself looks like; regions do not outlast what hides them."""
+        """Change the look of the scene itself; where something hides it, regions are no targets."""
         if self.condition in HIDING:
             canvas.regions = []
         if self.condition is Condition.CAMOUFLAGE:

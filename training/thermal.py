@@ -1,9 +1,9 @@
 """Thermal images of drawn scenes and of frames with object masks.
 
-Nobody measured these: a scene gets a temperature field, and a small thermal camera looks at it. Objects are warmer or
-colder than their background, uneven, sometimes exactly as warm as it is; the background has gradients, traces of what
-is seen, and warm and cold spots that belong to no object; the camera blurs, drifts, hears noise and sets its own gain.
-A threshold does not find the objects in such images.
+They are simulated: a scene gets a temperature field, and a small thermal camera looks at it. Objects are warmer or
+colder than their background, uneven, sometimes exactly as warm as the background. The background has gradients, traces
+of the visible picture, and warm and cold spots that belong to no object. The camera blurs, drifts, is noisy and sets
+its own gain. A threshold does not find the objects in such images.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BASE_SIDE = 224
 
 
 def _background(rng: Rng, rgb: Pixels) -> Pixels:
-    """Temperatures without objects, around 0.5: unevenness, a slope, and a trace of what is seen."""
+    """Temperatures without objects, around 0.5: unevenness, a slope, and a trace of the visible picture."""
     shape = (rgb.shape[0], rgb.shape[1])
     field = np.float32(0.5) + np.float32(rng.uniform(0.02, 0.3)) * (soft_noise(rng, shape) - np.float32(0.5))
     if rng.random() < 0.5:
@@ -112,7 +112,7 @@ def thermal_image(rng: Rng, rgb: Pixels, objects: Sequence[Pixels], telling: flo
     Args:
         rng: Random generator.
         rgb: (H, W, 3) float32, 0..255, the scene in good light.
-        objects: (H, W) float32 each, 0..1, where an object is seen.
+        objects: (H, W) float32 each, 0..1, the visible part of an object.
         telling: Share of the objects whose temperature differs from their background's.
 
     Returns:

@@ -65,12 +65,12 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def image_features(model: MMMS, rgb: Tensor, thermal: Tensor, present: Tensor) -> tuple[Tensor, ...]:
-    """The image part on a batch of which some pictures have a thermal image; the others pass by the fuser.
+    """Run the image part on a batch; pictures without a thermal image bypass the fuser.
 
     Args:
         model: The network.
         rgb: (B, 3, H, W), normalised.
-        thermal: (B, 1, H, W), normalised; anything where there is none.
+        thermal: (B, 1, H, W), normalised; ignored where there is none.
         present: (B,) bool.
 
     Returns:
@@ -91,7 +91,7 @@ def image_features(model: MMMS, rgb: Tensor, thermal: Tensor, present: Tensor) -
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a click round of a step gave, averaged over its targets: the loss, and the masks' IoU."""
+    """The result of a click round, averaged over its targets: the loss, and the masks' IoU."""
 
     loss: float
     iou: float
@@ -170,7 +170,7 @@ class Run:
             batch: See :class:`Batches`.
 
         Returns:
-            What every click round gave.
+            The result of every click round.
         """
         phase = self.recipe.phase_at(self.step)
         if phase != self._phase:

@@ -1,4 +1,4 @@
-"""Weights on their way into another network: of another picture size, or with a fuser beside them."""
+"""Loading weights into another network: one of another picture size, or one with a fuser."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mmms_deploy.models.segformer import EfficientAttention
 from training.predictor import load_network
 
 FUSER = "fuser."
-FIRST_WHISPER = 0.1
-"""How loud a modality starts, as a share of a normalised feature."""
+FIRST_SHARE = 0.1
+"""Size of a modality's features at the start, as a share of a normalised feature."""
 
 
 def resized_state(state: dict[str, Tensor], model: MMMS) -> dict[str, Tensor]:
@@ -32,17 +32,17 @@ def resized_state(state: dict[str, Tensor], model: MMMS) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def quieten(fuser: MMFuser) -> None:
-    """Let a fuser begin by saying next to nothing, so that features stay what they are without a modality.
+    """Initialise a fuser so that it hardly changes the features.
 
-    What a modality adds starts at a tenth of its size: loud enough for its encoder to get a gradient at once. The
-    attention's and the MLP's answers start at zero.
+    A modality's features start at a tenth of their size, large enough for its encoder to get a gradient at once. The
+    results of attention and MLP start at zero.
     """
     for encoder in fuser.encoders.values():
         for number in range(1, len(SCALES) + 1):
             norm = encoder.get_submodule(f"norm{number}")
             if not isinstance(norm, nn.LayerNorm):
                 raise TypeError(f"norm{number} is no LayerNorm")
-            norm.weight.fill_(FIRST_WHISPER)
+            norm.weight.fill_(FIRST_SHARE)
     for number in SCALES:
         block = fuser.get_submodule(f"cross_{number}")
         for name, module in block.named_modules():

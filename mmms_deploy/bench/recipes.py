@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmms_deploy.bench.errors import RecipeError
 from mmms_deploy.bundle import Bundle
-
-_SAMPLES = 3
+from mmms_deploy.progress import OnProgress
 
 
 @dataclass(frozen=True)
@@ -62,14 +60,14 @@ def bundle_of(
     name: str,
     folder: Path = Path("bundles"),
     *,
-    on_step: Callable[[str, int], None] = lambda name, steps: None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Return the path of a recipe's bundle, after exporting it when it does not exist.
 
     Args:
         name: Name of the recipe.
         folder: Where bundles are.
-        on_step: Called with the name of each step of an export as it starts, and how many steps there are.
+        on_progress: Receives every step of an export as it starts.
 
     Raises:
         RecipeError: There is no such recipe, another bundle has its name, or exporting needs what is not installed.
@@ -93,7 +91,7 @@ def bundle_of(
         random_seed=wanted.random_seed,
         overrides=dict(wanted.overrides),
     )
-    exporter.export_bundle(source, path, on_step=lambda step: on_step(step, exporter.count_steps(_SAMPLES)))
+    exporter.export_bundle(source, path, on_progress=on_progress)
     return path
 
 

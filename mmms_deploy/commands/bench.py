@@ -165,9 +165,9 @@ def _measure(bundle: Path | None, recipe: str | None, settings: Settings) -> Rep
 
     with _progress() as on_progress:
         if bundle is None:
-            steps = iter(range(1000))
             bundle = bundle_of(
-                str(recipe), on_step=lambda step, total: on_progress(f"exporting: {step}", next(steps), total)
+                str(recipe),
+                on_progress=lambda step: on_progress(f"exporting: {step.task}", step.done, step.total or 0),
             )
         return run_bench(bundle, settings, on_progress)
 

@@ -17,18 +17,16 @@ from mmms_deploy.bundle import Precision, Role
 from mmms_deploy.commands.build import build, check_gpu
 from mmms_deploy.commands.common import console, err_console, user_errors, warn
 from mmms_deploy.errors import ExportError
-from mmms_deploy.export.cuts import Cut
-from mmms_deploy.export.precision import FP16_LARGEST, near_fp16
+from mmms_deploy.export.cut import Cut
+from mmms_deploy.export.half.precision import FP16_LARGEST, near_fp16
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mmms_deploy.bundle import Manifest
     from mmms_deploy.evaluation.scene import Dataset
-    from mmms_deploy.export.exporter import ExportReport
-
-_SAMPLES = 3
+    from mmms_deploy.export.exporter import ExportReport, Gate
+    from mmms_deploy.progress import OnProgress
+    from mmms_deploy.progress import Progress as Step
 
 
 class SizeType(click.ParamType[tuple[int, int]]):
@@ -67,7 +65,7 @@ class PrecisionsType(click.ParamType[tuple[Precision, ...]]):
     name = "NAME[,NAME...]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Precision, ...]:
-        """Return them as they were asked for."""
+        """Return them in the given order."""
         if isinstance(value, tuple):
             return value
         names = [name.strip() for name in str(value).split(",")]
@@ -136,9 +134,10 @@ Examples:
     "cuts",
     type=click.Choice([cut.value for cut in Cut]),
     multiple=True,
-    help="Cut further than at the clicks. 'late': modalities that arrive later or change are fused without running the "
-    "backbone again; optional ones imply it. 'black-box': somebody else runs the backbone, Session.set_features takes "
-    "its four feature maps, and the checkpoint need not hold its weights. May be given twice, for both.",
+    help="A further cut, beside the one where clicks come in. 'late': modalities that arrive later or change are fused "
+    "without running the backbone again; optional ones imply it. 'black-box': a provider runs the backbone, "
+    "Session.set_features takes its four feature maps, and the checkpoint need not hold its weights. May be given "
+    "twice, for both.",
 )
 @click.option(
     "--precision",
@@ -147,7 +146,7 @@ Examples:
     default="fp32",
     show_default=True,
     help="Precisions to write the graphs in, such as fp32,fp16 or fp32,fp16,bf16. fp32 is always written; the others "
-    "have to give its masks.",
+    "must give the same masks.",
 )
 @click.option(
     "--no-rewrite",
@@ -162,14 +161,14 @@ Examples:
     "builds",
     type=click.Choice(["tensorrt"]),
     multiple=True,
-    help="Then compile plans for this machine's GPU, in every precision of the bundle; mmms-build has options.",
+    help="Afterwards compile plans for this machine's GPU, in every precision of the bundle; mmms-build has options.",
 )
 @click.option(
     "--gate",
     "gates",
     type=click.Choice(["noc"]),
     multiple=True,
-    help="A further gate. noc: the bundle must need as many simulated clicks on --gate-data as the checkpoint does in "
+    help="A further gate. noc: the bundle must need as many simulated clicks on --gate-data as the checkpoint in "
     "PyTorch.",
 )
 @click.option(
@@ -204,9 +203,9 @@ def main(
 ) -> None:
     """Turn a checkpoint into a bundle.
 
-    Cuts the network where clicks come in, exports each stage to ONNX, proves on real photographs that it still is the
-    same network, and writes a folder that Session, mmms-segment and mmms-verify run without torch. When anything
-    differs or fails, nothing is left behind.
+    Cuts the network where clicks come in, exports each stage to ONNX, compares the stages with the checkpoint on real
+    photographs, and writes a folder that Session, mmms-segment and mmms-verify run without torch. When anything differs
+    or fails, nothing is left behind.
     """
     start = time.perf_counter()
     if (ckpt is None) == (random_weights is None):
@@ -236,10 +235,10 @@ def main(
     target = out or Path("bundles") / source.name
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err_console, transient=True) as progress:
-        task = progress.add_task("starting", total=len(datasets) + exporter.count_steps(_SAMPLES, precisions))
+        task = progress.add_task("starting", total=len(datasets) + exporter.count_steps(precisions=precisions))
 
-        def on_step(name: str) -> None:
-            progress.update(task, description=name)
+        def on_progress(step: Step) -> None:
+            progress.update(task, description=step.task)
             progress.advance(task)
 
         report = exporter.export_bundle(
@@ -249,8 +248,8 @@ def main(
             cuts=[Cut(cut) for cut in cuts],
             no_rewrite=no_rewrite,
             precisions=precisions,
-            proofs=[_noc_gate(datasets, gate_images, on_step)] if datasets else (),
-            on_step=on_step,
+            gates=[_noc_gate(datasets, gate_images, on_progress)] if datasets else (),
+            on_progress=on_progress,
         )
     _summarise(report, time.perf_counter() - start)
     if builds:
@@ -258,7 +257,7 @@ def main(
 
 
 def _load_export_room() -> Any:
-    """Import the half that needs torch, and say so when it is not installed."""
+    """Import the modules that need torch, or raise an error that names the extra."""
     try:
         from mmms_deploy.export import exporter
     except ImportError as error:
@@ -271,16 +270,16 @@ def _load_export_room() -> Any:
 
 
 def _open_datasets(arguments: tuple[str, ...]) -> list[Dataset]:
-    """Open the data sets of the gate by clicks, before minutes are spent."""
+    """Open the data sets of --gate noc, so that a wrong path fails before the export takes minutes."""
     from mmms_deploy.evaluation.datasets import parse_dataset_argument
 
     return [parse_dataset_argument(argument).open() for argument in arguments]
 
 
-def _noc_gate(datasets: list[Dataset], images: int, on_step: Callable[[str], None]) -> Callable[..., Any]:
+def _noc_gate(datasets: list[Dataset], images: int, on_progress: OnProgress) -> Gate:
     from mmms_deploy.evaluation.noc_gate import noc_gate
 
-    return lambda bundle, network: noc_gate(bundle, network, datasets, scenes=images, on_step=on_step)
+    return lambda bundle, network: noc_gate(bundle, network, datasets, scenes=images, on_progress=on_progress)
 
 
 def _summarise(report: ExportReport, seconds: float) -> None:
@@ -314,14 +313,14 @@ def _summarise(report: ExportReport, seconds: float) -> None:
         console.print("[yellow]The weights are random: this bundle is for measuring speed, its masks mean nothing.")
     parameters = manifest.provenance.parameters / 1e6
     console.print(
-        f"[bold green]{report.bundle.path}[/]: {parameters:.1f} M parameters, exported and proven in {seconds:.0f} s"
+        f"[bold green]{report.bundle.path}[/]: {parameters:.1f} M parameters, exported and checked in {seconds:.0f} s"
         f"{_peak_memory()}."
     )
     click.echo(f"Try it: mmms-segment {report.bundle.path} PHOTO --pos X,Y --overlay picture.png")
 
 
 def _warn_of_peaks(manifest: Manifest) -> None:
-    """Say how near to the end of float16's range the backbone's activations are, where that matters."""
+    """Print the backbone's largest activation if there is an FP16 graph; warn of blocks near the end of its range."""
     if Precision.FP16 not in manifest.precisions or not manifest.activations:
         return
     largest = max(max(peak.output, peak.inside) for peak in manifest.activations)

@@ -6,7 +6,7 @@ what an annotator has to do. This is slow, as PyTorch clicks through every objec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmms_deploy.bundle import Bundle, GateCheck
@@ -21,6 +21,7 @@ from mmms_deploy.evaluation.scene import Dataset
 from mmms_deploy.evaluation.settings import Protocol, Settings
 from mmms_deploy.evaluation.summary import DatasetSummary, summarise_run
 from mmms_deploy.models.network import InteractiveNetwork
+from mmms_deploy.progress import OnProgress, Progress
 
 NOC_LIMIT = 0.1
 """Clicks by which the mean NoC may differ, in either direction."""
@@ -40,7 +41,7 @@ def noc_gate(
     noc_limit: float = NOC_LIMIT,
     agreement_limit: float = AGREEMENT_LIMIT,
     engine: Mapping[str, Any] | None = None,
-    on_step: Callable[[str], None] = lambda name: None,
+    on_progress: OnProgress | None = None,
 ) -> list[GateCheck]:
     """Click through data sets with a bundle and with its checkpoint in PyTorch.
 
@@ -52,7 +53,7 @@ def noc_gate(
         noc_limit: Clicks by which the mean NoC at 80, 85 and 90 % may differ.
         agreement_limit: Largest allowed value of one minus the mean IoU of the two masks after the same clicks.
         engine: Options of :func:`~mmms_deploy.engines.select.open_engine`; None for ONNX Runtime on the CPU.
-        on_step: Called before each data set.
+        on_progress: Receives a step before each data set.
 
     Returns:
         Two checks for each data set, for the manifest.
@@ -70,8 +71,9 @@ def noc_gate(
     try:
         ours = Contestant(source.open, PredictorFacts(name=bundle.manifest.name))
         reference = Contestant(lambda: TorchPredictor(network), PredictorFacts(name="PyTorch"))
-        for dataset, modalities in zip(datasets, shown, strict=True):
-            on_step(f"gate: clicks on {dataset.name}, beside PyTorch")
+        for number, (dataset, modalities) in enumerate(zip(datasets, shown, strict=True)):
+            if on_progress is not None:
+                on_progress(Progress(f"gate: clicks on {dataset.name}, beside PyTorch", number, len(datasets)))
             every = 1 if scenes is None else max(1, len(dataset) // scenes)
             entry = Entry(dataset, modalities, modalities)
             run = evaluate([entry], ours, settings, against=reference, limit=scenes, every=every)

@@ -1,4 +1,4 @@
-"""The largest activations of the backbone, block by block, on the pictures that an export is checked on."""
+"""The largest activations of the backbone, block by block, on the gate's pictures; every export records them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mmms_deploy.models import InteractiveNetwork
 
 _FLOAT32_LARGEST = torch.finfo(torch.float32).max
 _BEFORE_SCALE = {"ls1": ("attn.proj", "attn.proj_drop"), "ls2": ("mlp.fc2", "mlp.drop2")}
-"""Layers whose result only LayerScale sees; folded into them, there is no such number in the graph."""
+"""Layers that only LayerScale follows. When it is folded into them, the graph does not hold their result."""
 
 
 class Peaks:
-    """Notes the largest absolute values, block by block, while the network runs.
+    """Records the largest absolute values, block by block, while the network runs.
 
     Args:
         network: The network in the paper's form.
-        rewrites: Names of the rewrites of what is deployed.
+        rewrites: Names of the rewrites that were applied.
     """
 
     def __init__(self, network: InteractiveNetwork, rewrites: Collection[str]) -> None:
@@ -61,7 +61,7 @@ class Peaks:
             self._inside[number] = max(self._inside[number], (_peak(output), name))
 
     def found(self) -> tuple[BlockPeak, ...]:
-        """Return what was seen so far."""
+        """Return the largest values so far."""
         return tuple(
             BlockPeak(block=number, output=output, inside=inside, layer=layer)
             for number, (output, (inside, layer)) in enumerate(zip(self._outputs, self._inside, strict=True), start=1)

@@ -1,20 +1,63 @@
-"""The cut: from a whole ONNX graph and the rates of its inputs to a chain of stages.
+"""The cut: from a whole ONNX graph and the rates of its inputs to a pipeline of stages.
 
 A node's rate is the fastest rate among its inputs. The nodes of one rate are a stage, and the tensors that cross from a
 slower stage to a faster one are features that stay resident. Nothing here knows a network: the late-fusion boundary of
 MMMS is found by data flow, and so is that of any other graph.
+
+:class:`Cut` names the further cuts that a user can choose. ``mmms-export --help`` lists them where onnx is not
+installed, so the functions that cut import it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-
-import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from mmms_deploy.bundle import Rate
+from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import CutError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    ValueRates = dict[ir.Value, Rate]
+    NodeRates = dict[ir.Node, Rate | None]
+
+
+class Cut(StrEnum):
+    """A further cut, beside the one where clicks come in.
+
+    ``late``: the nodes that depend on the modalities become a stage of their own, so that a modality that arrives later
+    or changes is fused without running the backbone again. ``black-box``: the backbone is left out; a provider computes
+    its four feature maps (paper appendix B).
+    """
+
+    LATE = "late"
+    BLACK_BOX = "black-box"
+
+
+def choose_cuts(requested: Collection[Cut], modalities: Collection[ModalitySpec]) -> frozenset[Cut]:
+    """Return the cuts to make: the requested ones, and ``late`` where a modality is optional.
+
+    Args:
+        requested: The requested cuts.
+        modalities: The network's modalities.
+
+    Raises:
+        CutError: ``late`` is requested, and there is no modality.
+    """
+    if Cut.LATE in requested and not modalities:
+        raise CutError(
+            f"the cut {Cut.LATE} for a network without extra modalities",
+            expected="a network with at least one modality that can come later",
+            fix="leave Cut.LATE out of cuts",
+            command_fix="leave out --cut late",
+        )
+    optional = any(modality.optional for modality in modalities)
+    return frozenset(requested) | ({Cut.LATE} if optional else set())
+
 
 # Evaluated in another stage, or twice, these would draw other numbers than the whole graph does.
 _RANDOM_OPS = frozenset(
@@ -58,17 +101,19 @@ def cut(model: ir.Model, rates: Mapping[str, Rate]) -> tuple[StageModel, ...]:
     Raises:
         CutError: A rate is missing or names no input, or a node draws random numbers.
     """
+    from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+
     InlinePass()(model)
     graph = model.graph
     graph.sort()
     _check_rates(graph, rates)
     value_rates, node_rates = _propagate(graph, rates)
     _name_direct_outputs(graph, value_rates, node_rates)
-    plans = _plan(graph, value_rates, node_rates)
-    borders = [value for plan in plans for value in (*plan.inputs, *plan.outputs)]
-    if any(value.type is None or value.shape is None for value in borders):
+    borders = _find_borders(graph, value_rates, node_rates)
+    crossing = [value for border in borders for value in (*border.inputs, *border.outputs)]
+    if any(value.type is None or value.shape is None for value in crossing):
         ShapeInferencePass()(model)
-    return tuple(_extract(model, plan) for plan in plans)
+    return tuple(_extract(model, border) for border in borders)
 
 
 def _check_rates(graph: ir.Graph, rates: Mapping[str, Rate]) -> None:
@@ -90,6 +135,8 @@ def _check_rates(graph: ir.Graph, rates: Mapping[str, Rate]) -> None:
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
     """Yield the values that a node reads, those that its subgraphs capture included."""
+    import onnx_ir as ir
+
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         graphs: tuple[ir.Graph, ...] = ()
@@ -102,10 +149,6 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
                 yield from _reads(inner)
             # A branch may return a captured value without a node in between.
             yield from graph.outputs
-
-
-ValueRates = dict[ir.Value, Rate]
-NodeRates = dict[ir.Node, Rate | None]
 
 
 def _propagate(graph: ir.Graph, rates: Mapping[str, Rate]) -> tuple[ValueRates, NodeRates]:
@@ -122,6 +165,8 @@ def _propagate(graph: ir.Graph, rates: Mapping[str, Rate]) -> tuple[ValueRates, 
 
 def _name_direct_outputs(graph: ir.Graph, value_rates: ValueRates, node_rates: NodeRates) -> None:
     """Put an Identity before every graph output that no node computes, so that some stage has it as output."""
+    import onnx_ir as ir
+
     for i, value in enumerate(graph.outputs):
         if value.producer() is not None:
             continue
@@ -137,14 +182,14 @@ def _name_direct_outputs(graph: ir.Graph, value_rates: ValueRates, node_rates: N
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Border:
     rate: Rate
     inputs: tuple[ir.Value, ...]
     outputs: tuple[ir.Value, ...]
     features: tuple[ir.Value, ...]
 
 
-def _plan(graph: ir.Graph, value_rates: ValueRates, node_rates: NodeRates) -> list[_Plan]:
+def _find_borders(graph: ir.Graph, value_rates: ValueRates, node_rates: NodeRates) -> list[_Border]:
     needed = _needed(graph)
     present = {rate for node, rate in node_rates.items() if rate is not None and node in needed}
     slowest = min(present, default=Rate.IMAGE)
@@ -161,7 +206,7 @@ def _plan(graph: ir.Graph, value_rates: ValueRates, node_rates: NodeRates) -> li
                 reads[rate][value] = None
             if source < rate and value.producer() is not None:
                 crossing[value] = None
-    plans = []
+    borders = []
     for rate, read in reads.items():
         features = tuple(value for value in crossing if value_rates[value] == rate)
         own = [value for value in graph.outputs if value_rates.get(value, slowest) == rate]
@@ -169,8 +214,8 @@ def _plan(graph: ir.Graph, value_rates: ValueRates, node_rates: NodeRates) -> li
         order = {value: i for i, value in enumerate(graph.inputs)}
         inputs = tuple(sorted(read, key=lambda value: order.get(value, -1)))
         if outputs:
-            plans.append(_Plan(rate, inputs, outputs, features))
-    return plans
+            borders.append(_Border(rate, inputs, outputs, features))
+    return borders
 
 
 def _needed(graph: ir.Graph) -> set[ir.Node]:
@@ -186,18 +231,20 @@ def _needed(graph: ir.Graph) -> set[ir.Node]:
     return needed
 
 
-def _extract(model: ir.Model, plan: _Plan) -> StageModel:
-    graph = ir.convenience.extract(model.graph, plan.inputs, plan.outputs)
-    graph.name = plan.rate.name.lower()
+def _extract(model: ir.Model, border: _Border) -> StageModel:
+    import onnx_ir as ir
+
+    graph = ir.convenience.extract(model.graph, border.inputs, border.outputs)
+    graph.name = border.rate.name.lower()
     graph.opset_imports.update(model.graph.opset_imports)
     _order_initializers(graph)
     stage = ir.Model(graph, ir_version=model.ir_version, producer_name="mmms-deploy")
     return StageModel(
-        plan.rate,
+        border.rate,
         stage,
-        tuple(str(value.name) for value in plan.inputs),
-        tuple(str(value.name) for value in plan.outputs),
-        tuple(str(value.name) for value in plan.features),
+        tuple(str(value.name) for value in border.inputs),
+        tuple(str(value.name) for value in border.outputs),
+        tuple(str(value.name) for value in border.features),
     )
 
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: export whole, cut, write, prove, rename into place."""
+"""From a checkpoint to a bundle: export the whole, cut, write, pass the gate, rename into place."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.wheels import require_onnxruntime
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.absmax import Peaks
-from mmms_deploy.export.cut import StageModel, cut
-from mmms_deploy.export.cuts import Cut, choose_cuts
-from mmms_deploy.export.forms import compare_forms
+from mmms_deploy.export.cut import Cut, StageModel, choose_cuts, cut
 from mmms_deploy.export.gate import compare_graphs, compare_session, record_golden
 from mmms_deploy.export.graphs import save_graph, write_stages
 from mmms_deploy.export.half.export import HALF_STEPS, Float32, add_half
 from mmms_deploy.export.half.gate import FeatureRecorder
+from mmms_deploy.export.half.precision import reduced_precisions
 from mmms_deploy.export.network import OPSET, STATE, RecurrentNetwork, export_whole
-from mmms_deploy.export.precision import reduced_precisions
 from mmms_deploy.export.rewrites import BACKBONE, remaining
 from mmms_deploy.export.rewrites.deploy import deploy_form
-from mmms_deploy.export.samples import Sample, sample_images
+from mmms_deploy.export.rewrites.gate import compare_forms
+from mmms_deploy.export.samples import NAMES, Sample, sample_images
 from mmms_deploy.export.source import DEMOS, Source, SourcedNetwork, demo_checkpoint, open_source
+from mmms_deploy.export.steps import announce, counted
 from mmms_deploy.models.network import InteractiveNetwork
+from mmms_deploy.progress import OnProgress
 from mmms_deploy.replay.golden import save_golden
 
 __all__ = ["DEMOS", "Cut", "ExportReport", "Source", "count_steps", "demo_checkpoint", "export_bundle"]
 
 _PACKAGES = ("mmms-deploy", "torch", "timm", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 
-
-Proof: TypeAlias = Callable[[Bundle, InteractiveNetwork], Sequence[GateCheck]]
-"""A further gate: given the finished bundle in its temporary folder and the network in the paper's form."""
+Gate: TypeAlias = Callable[[Bundle, InteractiveNetwork], Sequence[GateCheck]]
+"""A further gate. It takes the finished bundle in its temporary folder, and the network in the paper's form."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,13 @@ class ExportReport:
     nodes: dict[str, int]
 
 
-def count_steps(samples: int, precisions: Collection[Precision] = ()) -> int:
-    """Return how many steps :func:`export_bundle` reports for a number of samples."""
+def count_steps(samples: int = len(NAMES), precisions: Collection[Precision] = ()) -> int:
+    """Return how many steps :func:`export_bundle` reports, its further gates' left out.
+
+    Args:
+        samples: Number of pictures that the gate clicks on.
+        precisions: The requested precisions.
+    """
     return 10 + samples + sum(HALF_STEPS[precision] for precision in reduced_precisions(precisions))
 
 
@@ -82,20 +87,21 @@ def export_bundle(
     cuts: Collection[Cut] = (),
     no_rewrite: Collection[str] = (),
     precisions: Collection[Precision] = (Precision.FP32,),
-    proofs: Sequence[Proof] = (),
-    on_step: Callable[[str], None] = lambda name: None,
+    gates: Sequence[Gate] = (),
+    on_progress: OnProgress | None = None,
 ) -> ExportReport:
     """Export a network as a bundle, or leave nothing behind.
 
     Args:
         source: The checkpoint or random weights, and the description.
         out: The bundle's folder.
-        overwrite: Whether an existing bundle is replaced, once the new one is complete.
-        cuts: Where to cut beside the clicks; ``late`` is added where a modality is optional.
+        overwrite: Whether to replace an existing bundle, once the new one is complete.
+        cuts: Where to cut, beside the cut where clicks come in; ``late`` is added where a modality is optional.
         no_rewrite: Names of exact rewrites to leave out (``mmms_deploy.export.rewrites.NAMES``), or ``all``.
         precisions: Precisions to write the graphs in; float32 is always written.
-        proofs: Further gates, each after the others; their checks are kept in the manifest.
-        on_step: Called with the name of each step as it starts; :func:`count_steps` tells how many there are.
+        gates: Further gates, which run after all others; the manifest keeps their checks.
+        on_progress: Receives every step as it starts: its name as ``task``, how many steps are over as ``done``, and
+            how many there are as ``total``.
 
     Returns:
         The bundle and some facts about it.
@@ -107,26 +113,27 @@ def export_bundle(
         OutputExistsError: The folder exists.
         OutputWriteError: The folder cannot be written.
         GateError: The graphs do not compute what the checkpoint computes.
-        EngineUnavailableError: There is no engine to prove the export with.
+        EngineUnavailableError: There is no engine for the gate.
         ValueError: No rewrite has a name in ``no_rewrite``.
     """
     remaining(no_rewrite)
+    on_progress = counted(on_progress, count_steps(precisions=precisions))
     require_onnxruntime()
     with BundleWriter(out, overwrite=overwrite) as writer:
-        on_step("reading the checkpoint")
+        announce(on_progress, "reading the checkpoint")
         black_box = Cut.BLACK_BOX in cuts
         sourced = open_source(source, black_box=black_box)
         cuts = choose_cuts(cuts, sourced.network.config.modalities)
         samples = sample_images(sourced.network.config.modalities)
         deployed, applied = deploy_form(sourced.network, {*no_rewrite, *(BACKBONE if black_box else ())})
-        on_step("gate: rewritten network against the paper's form")
+        announce(on_progress, "gate: rewritten network against the paper's form")
         gate = compare_forms(sourced.network, deployed, applied, samples[0])
         network = RecurrentNetwork(deployed, cuts)
-        on_step("exporting the whole network to ONNX")
+        announce(on_progress, "exporting the whole network to ONNX")
         whole = export_whole(network)
-        on_step("cutting it into stages")
+        announce(on_progress, "cutting it into stages")
         stages = cut(whole, network.rates())
-        on_step("writing the graphs")
+        announce(on_progress, "writing the graphs")
         graphs = write_stages(writer, network, stages, Precision.FP32)
         manifest_stages = tuple(
             Stage(
@@ -138,31 +145,31 @@ def export_bundle(
             for stage, graph in zip(stages, graphs, strict=True)
         )
         files = [writer.path(graph.file) for graph in graphs]
-        gate += _compare(writer, network, whole, list(zip(stages, files, strict=True)), samples[0], on_step)
+        gate += _compare(writer, network, whole, list(zip(stages, files, strict=True)), samples[0], on_progress)
         nodes = {file.name: stage.model.graph.num_nodes() for file, stage in zip(files, stages, strict=True)}
         peaks = Peaks(sourced.network, applied)
         with peaks.watching():
-            golden = record_golden(sourced.network, samples, on_step, black_box=black_box)
+            golden = record_golden(sourced.network, samples, on_progress, black_box=black_box)
         with writing(out):
             save_golden(writer.path(GOLDEN_NAME), golden.cases)
         manifest = _manifest(out.name, source, sourced, network, applied, manifest_stages, gate)
         manifest = msgspec.structs.replace(manifest, activations=() if black_box else peaks.found())
-        on_step("gate: replaying the clicks through a session")
+        announce(on_progress, "gate: replaying the clicks through a session")
         with FeatureRecorder(writer.seal(manifest), network.feature_outputs()) as recorder:
             gate += compare_session(recorder.bundle, golden, recorder)
         original = Float32(sourced.network, deployed, stages, golden, recorder.features)
         for precision in reduced_precisions(precisions):
-            added = add_half(writer, manifest, original, precision, cuts, on_step)
+            added = add_half(writer, manifest, original, precision, cuts, on_progress)
             manifest, gate, nodes = added.manifest, gate + added.gate, nodes | added.nodes
-        for prove in proofs:
-            gate += prove(writer.seal(manifest), sourced.network)
-        on_step("moving the bundle into place")
+        for further in gates:
+            gate += further(writer.seal(manifest), sourced.network)
+        announce(on_progress, "moving the bundle into place")
         bundle = writer.commit(msgspec.structs.replace(manifest, gate=tuple(gate)))
     return ExportReport(bundle, nodes)
 
 
 def _bypass(stage: StageModel, network: RecurrentNetwork) -> dict[str, str]:
-    """Return what takes the place of a stage's outputs when no modality is there; nothing for other stages."""
+    """Return the feature that replaces each output of the modalities' stage when no modality is there."""
     if stage.rate is not Rate.MODALITY or not network.bypassable:
         return {}
     detour = network.bypass()
@@ -182,13 +189,13 @@ def _compare(
     whole: ir.Model,
     stages: list[tuple[StageModel, Path]],
     sample: Sample,
-    on_step: Callable[[str], None],
+    on_progress: OnProgress,
 ) -> list[GateCheck]:
-    """Write the whole graph beside the bundle for as long as it is compared."""
+    """Compare the graphs; the whole one is written beside the bundle, and removed again."""
     with writing(writer.out), tempfile.TemporaryDirectory(prefix=".whole.", dir=writer.out.parent) as folder:
         file = Path(folder) / "whole.onnx"
         save_graph(whole, file, writer.out)
-        return compare_graphs(network, file, stages, sample, on_step)
+        return compare_graphs(network, file, stages, sample, on_progress)
 
 
 def _manifest(

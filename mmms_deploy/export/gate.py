@@ -1,15 +1,17 @@
-"""The gate: an export that does not compute what its checkpoint computes is no export.
+"""The gate: the exported graphs must compute what the checkpoint computes, or there is no bundle.
 
-Two parts, after :mod:`mmms_deploy.export.forms` has compared the rewritten network with the paper's form. Tensors, with
-the rewritten torch network's own state fed to every graph: the whole ONNX graph against torch, and the stages against
-the whole. Masks, closed loop through a :class:`~mmms_deploy.session.Session` as a user would click: the deployed bundle
-against the torch reference in the paper's form, its own answers fed back.
+:mod:`mmms_deploy.export.rewrites.gate` compares the rewritten network with the paper's form first. This file compares
+
+- tensors: the whole ONNX graph with torch, then the stages with the whole graph. Every graph receives the state of the
+  rewritten torch network.
+- masks: the bundle with the torch reference in the paper's form. A :class:`~mmms_deploy.session.Session` clicks as a
+  user would, closed loop: its own masks are fed back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.network import BACKBONE, RecurrentNetwork
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.samples import Sample
+from mmms_deploy.export.steps import announce
 from mmms_deploy.models import InteractiveNetwork
+from mmms_deploy.progress import OnProgress
 from mmms_deploy.replay.golden import GoldenCase
 from mmms_deploy.replay.verify import LIMITS, ClickCheck, replay
 from mmms_deploy.session.result import ClickResult
@@ -35,17 +39,28 @@ Array = npt.NDArray[Any]
 
 OPEN_LOOP_CLICKS = 2
 FEATURE_LIMIT = 1e-4
-"""Largest difference of a feature, over its largest value; ONNX Runtime sums in another order than torch."""
+"""Largest difference of a feature, divided by its largest value; ONNX Runtime sums in another order than torch."""
 PROBABILITY_LIMIT = 1e-4
 STAGE_LIMIT = 1e-6
-"""The stages are the same operators as the whole; 0 wherever the runtime fuses the same of them."""
+"""The stages have the whole graph's operators; the difference is 0 where the runtime fuses the same ones."""
 FIRST_PROBABILITY_LIMIT = 1e-4
 """Mean over the pixels; the session resizes the photograph with NumPy, the reference with torch."""
 
 
 @dataclass
 class Worst:
-    """The worst value of a comparison so far, and where it was seen."""
+    """The worst value of a comparison so far, and where it was seen.
+
+    Attributes:
+        name: What is compared.
+        measure: What the value is.
+        limit: The largest value that passes.
+        fix: What to do when a value is beyond the limit, for a caller in Python.
+        command_fix: The same for a user of ``mmms-export``; None where ``fix`` is right for both.
+        value: The worst value.
+        where: Where it was seen.
+        samples: How many values were seen.
+    """
 
     name: str
     measure: str
@@ -54,16 +69,16 @@ class Worst:
         "this export would not compute what the checkpoint computes, so nothing was written; please report the network"
         " and the versions of torch, onnxscript and onnxruntime"
     )
+    command_fix: str | None = None
     value: float = 0.0
     where: str = "-"
     samples: int = 0
-    _failure: str | None = field(default=None, repr=False)
 
     def see(self, value: float, where: str) -> None:
         """Take note of one comparison.
 
         Raises:
-            GateError: The value is beyond the limit, or no number.
+            GateError: The value is beyond the limit, or NaN.
         """
         self.samples += 1
         if not value <= self.value:
@@ -73,6 +88,7 @@ class Worst:
                 f"{self.name}: {self.measure} is {value:.3g} at {where}",
                 expected=f"at most {self.limit:g}",
                 fix=self.fix,
+                command_fix=self.command_fix,
             )
 
     def check(self) -> GateCheck:
@@ -88,7 +104,13 @@ class Worst:
 
 
 def difference(a: Array, b: Array, *, relative: bool = False) -> float:
-    """Largest absolute difference of two arrays, over the largest value of ``b`` when ``relative``; NaN counts."""
+    """Return the largest absolute difference of two arrays; NaN where one holds NaN.
+
+    Args:
+        a: An array.
+        b: An array; the difference is infinite when its shape is another.
+        relative: Whether to divide by the largest absolute value of ``b``.
+    """
     if a.shape != b.shape:
         return float("inf")
     worst = float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
@@ -118,16 +140,16 @@ def compare_graphs(
     whole: Path,
     stages: Sequence[tuple[StageModel, Path]],
     sample: Sample,
-    on_step: Callable[[str], None],
+    on_progress: OnProgress | None = None,
 ) -> list[GateCheck]:
-    """Compare torch, the whole graph and the stages on one picture, all fed torch's own state.
+    """Compare torch, the whole graph and the stages on one picture; all of them receive torch's state.
 
     Args:
         network: The network that was exported.
         whole: The whole ONNX graph.
         stages: The stages and their files, in order.
         sample: The picture; its first clicks are used.
-        on_step: Called before each step with its name.
+        on_progress: Receives every step as it starts.
 
     Returns:
         What was measured.
@@ -135,11 +157,11 @@ def compare_graphs(
     Raises:
         GateError: Something differs.
     """
-    on_step("gate: torch on one picture")
+    announce(on_progress, "gate: torch on one picture")
     feeds, expected = _torch_trace(network, sample)
     features = Worst("whole ONNX graph against torch", "largest relative difference of a feature", FEATURE_LIMIT)
     answers = Worst("whole ONNX graph against torch", "largest difference of maps_next or prob", PROBABILITY_LIMIT)
-    on_step("gate: whole graph against torch")
+    announce(on_progress, "gate: whole graph against torch")
     graph, outputs = _Graph(whole), []
     for number, (feed, torch_values) in enumerate(zip(feeds, expected, strict=True), start=1):
         values = graph.run(feed)
@@ -153,7 +175,7 @@ def compare_graphs(
             else:
                 features.see(difference(values[name], value, relative=True), where)
     del graph
-    on_step("gate: stages against whole graph")
+    announce(on_progress, "gate: stages against whole graph")
     exact = Worst("stages against whole graph", "largest relative difference of any output", STAGE_LIMIT)
     feeds = [dict(feed) for feed in feeds]
     for stage, file in stages:
@@ -170,7 +192,7 @@ def compare_graphs(
 
 @torch.no_grad()
 def _torch_trace(network: RecurrentNetwork, sample: Sample) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
-    """Inputs and outputs of the recurrent network in torch over the sample's first clicks."""
+    """Return the inputs and the outputs of the recurrent network in torch at each of the sample's first clicks."""
     reference = TorchReference(network.network)
     reference.set_image(sample.image, sample.modalities)
     height, width = network.network.config.size
@@ -184,7 +206,7 @@ def _torch_trace(network: RecurrentNetwork, sample: Sample) -> tuple[list[dict[s
     for x, y, positive in sample.clicks[:OPEN_LOOP_CLICKS].tolist():
         click = torch.tensor([[*reference.to_network(x, y), positive, 1.0]])
         feed = {**image, **reference.modalities, MAPS: maps, PREV: prev, CLICK: click}
-        values = (*reference.features, *plain, *network.cell(reference.features, maps, prev, click))
+        values = (*reference.features, *plain, *network.click_stage(reference.features, maps, prev, click))
         named = dict(zip(network.output_names(), values, strict=True))
         feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
         outputs.append({name: tensor.numpy() for name, tensor in named.items()})
@@ -199,7 +221,7 @@ class Golden:
     Attributes:
         names: Name of each sample.
         cases: Masks after every click, and which pixels are certain.
-        first: By sample, (H, W) float32: the probability after the first click, at the network's size.
+        first: The probability after the first click, (H, W) float32 at the network's size, for each sample.
     """
 
     names: list[str]
@@ -208,23 +230,30 @@ class Golden:
 
 
 def record_golden(
-    network: InteractiveNetwork, samples: Sequence[Sample], on_step: Callable[[str], None], *, black_box: bool = False
+    network: InteractiveNetwork,
+    samples: Sequence[Sample],
+    on_progress: OnProgress | None = None,
+    *,
+    black_box: bool = False,
 ) -> Golden:
     """Click through every sample with the torch reference, closed loop.
 
     Args:
         network: The network in the paper's form.
         samples: Pictures and clicks.
-        black_box: Whether to keep the backbone's features, which a session is to be given instead of the picture.
-        on_step: Called before each picture with its name.
+        on_progress: Receives a step for every picture, as it starts.
+        black_box: Whether to keep the backbone's features, which a session then takes instead of the picture.
 
     Returns:
         The reference's answers.
+
+    Raises:
+        GateError: The network answers NaN.
     """
     reference = TorchReference(network)
     cases, first = [], []
     for sample in samples:
-        on_step(f"gate: torch reference on {sample.name}")
+        announce(on_progress, f"gate: torch reference on {sample.name}")
         reference.set_image(sample.image, sample.modalities)
         masks: list[npt.NDArray[np.bool_]] = []
         certain: list[npt.NDArray[np.bool_]] = []
@@ -258,12 +287,12 @@ def _named_features(reference: TorchReference) -> dict[str, npt.NDArray[np.float
 
 
 def compare_session(bundle: Bundle, golden: Golden, engine: Engine) -> list[GateCheck]:
-    """Click through a bundle as a user would, its own answers fed back, and compare with the torch reference.
+    """Click through a bundle as a user would, its own masks fed back, and compare with the torch reference.
 
     Args:
-        bundle: The bundle, golden replay included.
-        golden: What the reference answered.
-        engine: What executes the bundle in float32.
+        bundle: The bundle, with its golden replay.
+        golden: The reference's answers.
+        engine: The engine that executes the bundle in float32.
 
     Returns:
         What was measured.
@@ -273,7 +302,7 @@ def compare_session(bundle: Bundle, golden: Golden, engine: Engine) -> list[Gate
     """
     name = "session against torch, closed loop"
     masks = Worst(name, "largest 1 - IoU of the mask on certain pixels", 1.0 - LIMITS[Precision.FP32])
-    # After the first click only: later ones depend on masks that were thresholded and fed back, and what is a rounding
+    # After the first click only: later answers depend on masks that were thresholded and fed back. A rounding
     # difference before the threshold may be a whole pixel after it.
     probabilities = Worst(name, "largest mean difference of prob after the first click", FIRST_PROBABILITY_LIMIT)
 

@@ -29,10 +29,10 @@ def write_stages(
         precision: Their precision, for the files' names.
 
     Returns:
-        What they are, in the same order.
+        Their descriptions for the manifest, in the same order.
 
     Raises:
-        ExportError: A graph is no valid ONNX, or a tensor at its border has no static type.
+        ExportError: A graph is no valid ONNX, or one of its inputs or outputs has no static type.
         OutputWriteError: It cannot be written.
     """
     graphs = []
@@ -56,8 +56,8 @@ def save_graph(model: ir.Model, file: Path, out: Path) -> str | None:
 
     Args:
         model: The graph.
-        file: Where to.
-        out: The bundle that it is written for, for messages.
+        file: The file to write.
+        out: The bundle that it belongs to, for messages.
 
     Returns:
         Name of the file with the weights, if there is one.
@@ -85,7 +85,8 @@ def _spec(value: ir.Value, network: RecurrentNetwork) -> TensorSpec:
     name = str(value.name)
     if value.dtype is None or value.shape is None or not all(isinstance(n, int) for n in value.shape):
         raise ExportError(
-            f"tensor {name} at the border of a stage has no static type", expected="dtype and static shape"
+            f"tensor {name}, an input or output of a stage, has no static type",
+            expected="dtype and static shape",
         )
     shape = tuple(int(str(n)) for n in value.shape)
     return TensorSpec(name=name, role=network.role(name), dtype=value.dtype.numpy().name, shape=shape)

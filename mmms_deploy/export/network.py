@@ -1,7 +1,8 @@
-"""The whole network, in the paper's form or rewritten, as one recurrent graph, and its ONNX export.
+"""The recurrent form of a network, which is what an export writes, and its ONNX graph.
 
-A click is a recurrent cell: it takes the features, its own previous state and the newest click, and returns the next
-state and the mask. The graph is exported once, whole; :mod:`mmms_deploy.export.cut` finds its stages.
+The networks themselves are in :mod:`mmms_deploy.models`. The recurrent form wraps one of them, in the paper's form or
+rewritten, so that a click takes the features, the state before it and the newest click, and returns the next state and
+the mask. The graph is exported once, whole; :mod:`mmms_deploy.export.cut` finds its stages.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mmms_deploy.bundle import Rate, Role, StateLink
 from mmms_deploy.bundle.contract import ClickChannel, PreviousMask
 from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, PRESENT, PREV, PROB, RGB
 from mmms_deploy.errors import ExportError
-from mmms_deploy.export.cuts import Cut
+from mmms_deploy.export.cut import Cut
 from mmms_deploy.models import InteractiveNetwork
 
 OPSET = 21
@@ -37,14 +38,15 @@ CLICK_ROLES = {MAPS: Role.STATE, PREV: Role.STATE, CLICK: Role.CLICK}
 
 
 class RecurrentNetwork(nn.Module):
-    """A late-fusion network with clicks, state and answer as its borders.
+    """A late-fusion network whose inputs are image, modalities, state and click, and whose outputs are state and mask.
 
-    Where all modalities are optional, it also gives the features without them, which take their place when the fuser is
-    bypassed. Where only some of several may be there, it takes ``present`` (1, M), 1 for each modality that is.
+    Where all modalities are optional, it also returns the features without them; these replace the fused features when
+    the fuser is bypassed. With several modalities of which some are optional, it takes ``present`` (1, M): 1 for each
+    modality that is there.
 
     Args:
         network: The network, in evaluation mode.
-        cuts: Where it is cut beside the clicks.
+        cuts: Where it is cut, beside the cut where clicks come in.
         state: Element type of ``maps``, ``prev`` and ``prob``.
     """
 
@@ -69,13 +71,13 @@ class RecurrentNetwork(nn.Module):
         """One click from scratch.
 
         Args:
-            *inputs: As :meth:`input_names` says: ``rgb`` (1, 3, H, W) float32, normalised, or the backbone's four maps
-                (1, d, H/P, W/P); the modalities (1, C_m, H, W); ``present`` (1, M); ``maps`` (1, 2, H, W), the positive
-                and negative disks so far; ``prev`` (1, 1, H, W), the previous probability; ``click`` (1, 4): x, y in
-                network pixels, 1 positive / 0 negative, 1 present / 0 none.
+            *inputs: In the order of :meth:`input_names`: ``rgb`` (1, 3, H, W) float32, normalised, or the backbone's
+                four maps (1, d, H/P, W/P); the modalities (1, C_m, H, W); ``present`` (1, M); ``maps`` (1, 2, H, W),
+                the positive and negative disks so far; ``prev`` (1, 1, H, W), the previous probability; ``click``
+                (1, 4): x, y in network pixels, 1 positive / 0 negative, 1 present / 0 none.
 
         Returns:
-            As :meth:`output_names` says: the network's features, those without any modality, the next ``maps``,
+            In the order of :meth:`output_names`: the network's features, those without any modality, the next ``maps``,
             ``prob`` (1, 1, H, W), ``mask`` (1, 1, H, W) uint8.
         """
         given = dict(zip(self.input_names(), inputs, strict=True))
@@ -84,24 +86,24 @@ class RecurrentNetwork(nn.Module):
         modalities = {name: given[name] for name in self.names}
         features = self.network.mix(encoded, modalities, self._present(given.get(PRESENT)))
         plain = self.network.mix(encoded, {}) if self.bypassable else ()
-        return (*features, *plain, *self.cell(features, given[MAPS], given[PREV], given[CLICK]))
+        return (*features, *plain, *self.click_stage(features, given[MAPS], given[PREV], given[CLICK]))
 
     def _present(self, flags: Tensor | None) -> dict[str, Tensor]:
         if flags is None:
             return {}
         return {name: flags[0, i] > 0.5 for i, name in enumerate(self.names) if name in self.optional}
 
-    def cell(
+    def click_stage(
         self, features: tuple[Tensor, ...], maps: Tensor, prev: Tensor, click: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Answer one click: ``(features, maps, prev, click) -> (maps', prob, mask)``."""
         maps = self.add_disk(maps, click)
         prob = torch.sigmoid(self.network.respond(features, self.interaction(maps, prev))).to(prev.dtype)
-        # What is compared with a threshold is float32 in every precision, and the number that the session gets.
+        # The number that is compared with the threshold is float32 in every precision; the session receives the same.
         return maps, prob, (prob.float() > self.network.config.clicks.threshold).to(torch.uint8)
 
     def interaction(self, maps: Tensor, prev: Tensor) -> Tensor:
-        """Return the interaction tensor (1, 3, H, W) as the checkpoint wants it, of disk maps and a probability."""
+        """Return the interaction tensor (1, 3, H, W) as the checkpoint wants it, from disk maps and a probability."""
         contract = self.network.config.clicks
         if contract.previous is PreviousMask.MASK:
             prev = (prev.float() > contract.threshold).to(prev.dtype)
@@ -111,8 +113,8 @@ class RecurrentNetwork(nn.Module):
     def add_disk(self, maps: Tensor, click: Tensor) -> Tensor:
         """Draw one click's disk into the two disk maps (paper section III).
 
-        What depends on the click alone is decided on single numbers: a map that the click does not belong to gets a
-        squared radius that no pixel is within.
+        All decisions that depend on the click alone are made on single numbers: the map of the other kind of click gets
+        a squared radius that no pixel is within.
         """
         x, y, positive, present = click.reshape(4, 1, 1, 1).unbind(0)
         squared = (self.get_buffer("columns") - x) ** 2 + (self.get_buffer("rows") - y) ** 2
@@ -133,22 +135,22 @@ class RecurrentNetwork(nn.Module):
         return [*self.network.feature_names, *self.bypass().values(), MAPS_NEXT, PROB, MASK]
 
     def feature_outputs(self) -> frozenset[str]:
-        """Names of those of the graph's outputs that are features."""
+        """Names of the graph's outputs that are features."""
         return frozenset((*self.network.feature_names, *self.bypass().values()))
 
     def bypass(self) -> dict[str, str]:
-        """For each feature the name of the one without modalities, where all of these are optional."""
+        """For each feature, the name of the one without modalities; nothing unless all modalities are optional."""
         return {name: f"{PLAIN}{name}" for name in self.network.feature_names} if self.bypassable else {}
 
     def rates(self) -> dict[str, Rate]:
-        """How often each input changes, as the cuts say."""
+        """The rate of each input, which follows from the cuts."""
         fused = Rate.MODALITY if Cut.LATE in self.cuts else Rate.IMAGE
         rates = dict.fromkeys(self.input_names(), Rate.CLICK)
         rates |= dict.fromkeys(self.image_names(), Rate.IMAGE) | dict.fromkeys(self.names, fused)
         return rates | ({PRESENT: fused} if self.partial else {})
 
     def role(self, name: str) -> Role:
-        """The role of a border tensor of the graph; what crosses a cut is a feature."""
+        """The role of an input or output of a stage; a tensor that crosses a cut is a feature."""
         if name == RGB:
             return Role.IMAGE
         if name in self.names or name == PRESENT:
@@ -178,7 +180,7 @@ def export_whole(network: RecurrentNetwork, opset: int = OPSET) -> ir.Model:
         opset: ONNX opset of the graph.
 
     Returns:
-        The graph, without traces of the machine that made it.
+        The graph, without file names of the machine that made it.
 
     Raises:
         ExportError: The exporter failed.
@@ -210,7 +212,7 @@ def export_whole(network: RecurrentNetwork, opset: int = OPSET) -> ir.Model:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the terminal; what matters comes as an exception."""
+    """Keep the exporter's messages off the terminal; it reports failures by exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,7 @@
-"""The reference an export is measured against: the torch network, used as the paper describes it.
+"""The reference that the gate compares with: the torch network, used as the paper describes it.
 
-It shares no code with what is exported or deployed: torch resizes the images, the disks are drawn anew from the list of
-all clicks (not by the recurrent cell), and the previous mask is fed back.
+It shares no code with the exported graphs or with a session: torch resizes the images, the disks are drawn anew from
+the list of all clicks (not by the recurrent network), and the previous mask is fed back.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from mmms_deploy.bundle.contract import ClickChannel, Coordinates, ModalitySpec,
 from mmms_deploy.models.network import InteractiveNetwork
 
 HAIR = 1e-3
-"""How near to the threshold a probability must not be to be certain."""
+"""A pixel is certain when its probability is farther than this from the threshold."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says after a click.
+    """The network's answer after a click.
 
     Attributes:
         probability: (H0, W0) float32 at the image's resolution.
         mask: (H0, W0) bool.
         certain: (H0, W0) bool: where the probability is farther than a hair from the threshold.
-        network_probability: (1, 1, H, W) at the network's.
+        network_probability: (1, 1, H, W) at the network's resolution.
     """
 
     probability: npt.NDArray[np.float32]
@@ -58,7 +58,7 @@ class TorchReference:
 
         Args:
             image: (H0, W0, 3) uint8 RGB.
-            modalities: (H0, W0) or (H0, W0, C_m) numbers as stored, by name; optional ones may be left out.
+            modalities: (H0, W0) or (H0, W0, C_m) numbers as files store them, by name; optional ones may be left out.
         """
         config = self.network.config
         self.image_size = (image.shape[0], image.shape[1])
@@ -128,7 +128,7 @@ class TorchReference:
 
 
 def _measured(stored: npt.NDArray[Any], spec: ModalitySpec) -> Tensor:
-    """Bring stored numbers (H0, W0, C) to the network's unit, as ``ModalitySpec`` says."""
+    """Convert stored numbers (H0, W0, C) to the network's unit, by the rules of ``ModalitySpec``."""
     raw = torch.from_numpy(np.atleast_3d(stored).astype(np.float64))
     invalid = torch.zeros_like(raw, dtype=torch.bool)
     for value in spec.invalid:

@@ -1,4 +1,4 @@
-"""The pictures and clicks that an export is checked on: real photographs that ship with scikit-image."""
+"""The pictures and clicks that the gate uses: real photographs that ship with scikit-image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.imaging.modality import as_stored
 
 CLICKS_PER_IMAGE = 10
-_NAMES = ("astronaut", "coffee", "chelsea")
+NAMES = ("astronaut", "coffee", "chelsea")
+"""Names of the photographs."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Sample:
     Attributes:
         name: Its name, for messages.
         image: (H0, W0, 3) uint8 RGB.
-        modalities: (H0, W0, C_m) numbers as they would be stored, by name; optional ones may be left out.
+        modalities: (H0, W0, C_m) numbers as files store them, by name; optional ones may be left out.
         clicks: (N, 3) float32: x, y in image pixels, 1 positive / 0 negative.
     """
 
@@ -35,9 +36,10 @@ class Sample:
 def sample_images(modalities: tuple[ModalitySpec, ...]) -> list[Sample]:
     """Return the samples for a network with these modalities.
 
-    The photographs have no depth, thermal, ... image, so each modality gets a smooth and a sharp part of the picture's
-    own brightness, spread over the range that its normalisation expects (about -2 to 2 after it). All are there with
-    the first picture, optional ones are left out with the second, and every other one of them with the third.
+    The photographs have no depth, thermal, ... image. So each modality is made of the picture's own brightness, sharp
+    in its first channel and smoother in the next ones, spread over the range that its normalisation expects (about -2
+    to 2 after it). The first picture has all modalities, the second has no optional ones, the third every other one of
+    them.
 
     Args:
         modalities: The network's extra modalities.
@@ -45,7 +47,7 @@ def sample_images(modalities: tuple[ModalitySpec, ...]) -> list[Sample]:
     from skimage import data
 
     samples = []
-    for seed, name in enumerate(_NAMES):
+    for seed, name in enumerate(NAMES):
         image = np.ascontiguousarray(getattr(data, name)()[..., :3])
         extra = {
             spec.name: _derived(image, spec, shift)

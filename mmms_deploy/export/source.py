@@ -1,4 +1,4 @@
-"""Where an export's network comes from: a checkpoint, or random weights; with its description."""
+"""Where an export's network comes from: a checkpoint or random weights, and a description."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mmms_deploy.models.checkpoint import (
 from mmms_deploy.models.families import build_network
 
 DEMOS = {"demo": "demo.safetensors", "demo-thermal": "demo-thermal.safetensors"}
-"""Files of the checkpoints that ship with the package, by the name that ``--ckpt`` takes."""
+"""Files of the checkpoints that ship with the package, by the name that the commands take."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Source:
         random_seed: Seed of random weights; None for a checkpoint.
         description: A TOML or JSON file with the description; None takes the checkpoint's own.
         backbone_checkpoint: A file with the frozen backbone's weights; None when the checkpoint holds them.
-        overrides: Fields of the description that win over it (``size``, ``backbone``, ``modalities``).
+        overrides: Fields that replace those of the description (``size``, ``backbone``, ``modalities``).
     """
 
     checkpoint: Path | None = None
@@ -57,11 +57,11 @@ class Source:
 
 @dataclass(frozen=True)
 class SourcedNetwork:
-    """A network ready to be exported, and where it came from.
+    """A network that can be exported, and where it came from.
 
     Attributes:
         network: The network, in evaluation mode, float32.
-        hashes: SHA-256 of each file read, by what it is (``checkpoint``, ``backbone``).
+        hashes: SHA-256 of each file that was read, as ``checkpoint`` and ``backbone``.
     """
 
     network: InteractiveNetwork
@@ -79,8 +79,8 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
 
     Args:
         source: What to export.
-        black_box: Whether somebody else runs the backbone, so that its weights may be missing. Then it gets random
-            ones: what is computed from its features can be compared with any.
+        black_box: Whether a provider runs the backbone, so that its weights may be missing. Missing ones are random:
+            any backbone's features serve to compare the rest of the network.
 
     Raises:
         CheckpointError: The checkpoint or its description cannot be used.
@@ -92,12 +92,16 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
             if source.checkpoint is None
             else "a checkpoint and random weights",
             expected="one of the two",
-            fix="pass --ckpt FILE, or --random-weights SEED for latency work",
+            fix="pass Source(checkpoint=FILE), or Source(random_seed=SEED) for latency work",
+            command_fix="pass --ckpt FILE, or --random-weights SEED for latency work",
         )
     if source.checkpoint is None:
         if source.backbone_checkpoint is not None:
             raise DescriptionError(
-                "--backbone-ckpt with --random-weights", expected="a checkpoint beside it", fix="leave one of them out"
+                "a backbone checkpoint with random weights",
+                expected="a checkpoint beside it",
+                fix="leave out backbone_checkpoint or random_seed",
+                command_fix="leave out --backbone-ckpt or --random-weights",
             )
         config = _describe(source, None)
         return SourcedNetwork(random_network(config, source.random_seed or 0), {})
@@ -124,8 +128,9 @@ def _describe(source: Source, file: CheckpointFile | None) -> NetworkConfig:
     if given is None and not overrides and source.checkpoint is not None:
         raise DescriptionError(
             f"{source.checkpoint} does not describe its network",
-            expected="a description in its metadata, in a file, or by flags",
-            fix="pass --description FILE.toml, or flags such as --backbone dinov2_b14_reg --size 448",
+            expected="a description in its metadata, in a file, or by single fields",
+            fix='pass description=FILE.toml, or overrides={"backbone": {"name": "dinov2_b14_reg"}, "size": (448, 448)}',
+            command_fix="pass --description FILE.toml, or flags such as --backbone dinov2_b14_reg --size 448",
         )
     origin = str(source.description or source.checkpoint or "the description")
     merged: dict[str, Any] = {**(given or {}), **overrides}

@@ -1,16 +1,34 @@
-"""The networks as the papers draw them, and their checkpoints. Needs the ``[export]`` extra (torch, timm)."""
+"""The networks as the papers draw them, and their checkpoints. Needs the ``[export]`` extra.
 
-from mmms_deploy.models.config import (
-    BackboneConfig,
-    EncoderConfig,
-    FuserConfig,
-    MMMSConfig,
-    NetworkConfig,
-    SkipClickConfig,
-)
-from mmms_deploy.models.mmms import MMMS
-from mmms_deploy.models.network import InteractiveNetwork
-from mmms_deploy.models.skipclick import SkipClick
+In reading order:
+
+- ``network``: the base class of all networks: encode, mix, respond
+- ``mmms``, ``skipclick``: the two families of networks
+- ``backbone``, ``fpn``, ``inverse_fpn``, ``fuser``, ``segformer``: their parts
+- ``config``, ``description``, ``families``: from a description in TOML or JSON to a network
+- ``checkpoint``: reads, checks and writes checkpoints
+- ``backbone_names``, ``release_layout``, ``skipclick_checkpoint``: weights as other software names and stores them
+
+The names below load on first use, so that importing the package loads no torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from mmms_deploy.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mmms_deploy.models.checkpoint import save_checkpoint
+    from mmms_deploy.models.config import (
+        BackboneConfig,
+        EncoderConfig,
+        FuserConfig,
+        MMMSConfig,
+        NetworkConfig,
+        SkipClickConfig,
+    )
+    from mmms_deploy.models.mmms import MMMS
+    from mmms_deploy.models.network import InteractiveNetwork
+    from mmms_deploy.models.skipclick import SkipClick
 
 __all__ = [
     "MMMS",
@@ -22,4 +40,21 @@ __all__ = [
     "NetworkConfig",
     "SkipClick",
     "SkipClickConfig",
+    "save_checkpoint",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "MMMS": "mmms",
+        "BackboneConfig": "config",
+        "EncoderConfig": "config",
+        "FuserConfig": "config",
+        "InteractiveNetwork": "network",
+        "MMMSConfig": "config",
+        "NetworkConfig": "config",
+        "SkipClick": "skipclick",
+        "SkipClickConfig": "config",
+        "save_checkpoint": "checkpoint",
+    },
+)

@@ -29,7 +29,7 @@ def check_size(size: tuple[int, int], patch: tuple[int, int], stride: int = PYRA
     Args:
         size: Network size in pixels.
         patch: Patch size in pixels.
-        stride: What else the size must be a multiple of: the pyramid's coarsest scale, or 1.
+        stride: A second number that must divide the size: the pyramid's coarsest scale, or 1.
 
     Raises:
         SizeError: It does not.
@@ -42,25 +42,26 @@ def check_size(size: tuple[int, int], patch: tuple[int, int], stride: int = PYRA
             raise SizeError(
                 f"network {axis} {length}",
                 expected=f"a positive multiple of the patch size {p}{also}",
-                fix=f"use {' or '.join(map(str, near))} (--size)",
+                fix=f"use {' or '.join(map(str, near))}",
+                command_fix=f"use {' or '.join(map(str, near))} (--size)",
             )
 
 
 class Backbone(nn.Module):
     """FM_RGB.
 
-    A backbone that runs at one size only (SAM, at 1024 x 1024) gets its image enlarged, and its maps are reduced to
-    what the network's size asks for. Both are bilinear, corners not aligned, without antialiasing, as ParallelFPN
-    interpolates; the paper says no more than that it is done.
+    For a backbone that runs at one size only (SAM, at 1024 x 1024), the image is enlarged, and the maps are reduced to
+    the grid of the network's size. Both are bilinear, corners not aligned, without antialiasing, as ParallelFPN
+    interpolates; the paper says only that images and maps are resized.
 
     Args:
         config: Which ViT, and which of its blocks.
         size: Network size (H, W) in pixels.
-        stride: What else the size must be a multiple of, beside the patch size.
+        stride: A number that must divide the size, beside the patch size.
 
     Attributes:
         vit: timm's model.
-        names: The release's way of naming weights.
+        names: How the release names weights.
         patch: Patch size (H, W) in network pixels: F^(1..4) are (H / patch[0], W / patch[1]).
         dim: d, channels of F^(1..4).
         blocks: Zero-based numbers of the four blocks.
@@ -101,8 +102,8 @@ class Backbone(nn.Module):
     def _run_fixed(self, rgb: Tensor) -> list[Tensor]:
         """Run a SAM at its own size.
 
-        timm's forward_intermediates would resample the position table in every exported graph, to the size it has.
-        torch's fused attention saves three copies of 800 MB scores, but it cannot be exported in timm's form.
+        timm's forward_intermediates would resample the position table in every exported graph, to the size that it
+        already has. torch's fused attention saves three copies of 800 MB scores, but cannot be exported in timm's form.
         """
         x = self.vit.patch_embed(rgb) + self.vit.pos_embed
         fused = not torch.compiler.is_exporting()
@@ -130,7 +131,8 @@ def _timm_release(name: str) -> Release:
     raise DescriptionError(
         f"backbone {name!r} is not known",
         expected=f"one of {', '.join(RELEASES)}, or timm:NAME" + (f" (close: {', '.join(close)})" if close else ""),
-        fix="correct 'backbone.name' in the description, or --backbone",
+        fix="correct 'backbone.name' in the description",
+        command_fix="correct 'backbone.name' in the description, or --backbone",
     )
 
 
@@ -163,9 +165,9 @@ def _create(release: Release, config: BackboneConfig, size: tuple[int, int], str
 
 
 def _prepare_fixed(model: Any) -> None:
-    """Take off what comes after a SAM's blocks, and give its tables random values.
+    """Remove the layers after a SAM's blocks, and fill its tables with random values.
 
-    timm begins them at zero. With untrained weights, a gate would see no difference if a table were lost.
+    timm initialises the tables with zeros. With untrained weights, a gate would not notice if a table were lost.
     """
     model.neck = nn.Identity()
     for name, table in model.named_parameters():

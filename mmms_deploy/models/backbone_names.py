@@ -1,6 +1,6 @@
 """How the releases of the backbones name and lay out their weights, and how each resamples its position table.
 
-docs/backbones.md tells where each of these facts is from.
+docs/backbones.md has the source of each of these facts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def resample_table(table: Tensor, source: Size, target: Size, *, antialias: bool
         table: (1, H*W, d), rows first.
         source: (H, W) of the table.
         target: (H', W') wanted.
-        antialias: Whether the kernel is widened when shrinking.
+        antialias: Whether to widen the kernel when the grid shrinks.
 
     Returns:
         (1, H'*W', d) float32.
@@ -44,12 +44,11 @@ def resample_table(table: Tensor, source: Size, target: Size, *, antialias: bool
 
 @dataclass(frozen=True)
 class NameStyle:
-    """How a release names a ViT's weights. This base is timm's own way.
+    """How a release names a ViT's weights. This base class has timm's names.
 
     Attributes:
         antialias: Whether the release resamples its position table with antialiasing.
-        unread: Full-match pattern of names that a release may carry but nothing here reads; a file may also leave them
-            out.
+        unread: Full-match pattern of names that a release may contain but nothing here reads; a file may lack them.
     """
 
     antialias: bool = True
@@ -60,7 +59,7 @@ class NameStyle:
         return self.unread.fullmatch(name) is None
 
     def clean(self, state: State) -> State:
-        """Bring the ways in which the release's weights are stored to the one of its official file."""
+        """Return weights under the names of the release's official file, whatever form of it they are stored in."""
         return dict(state)
 
     def to_timm(self, state: State, model: Any, stored: Size | None = None) -> State:
@@ -69,7 +68,7 @@ class NameStyle:
         Args:
             state: Cleaned weights under the release's names; unknown ones are left as they are.
             model: timm's model.
-            stored: Grid (H, W) that the table may already have been brought to; it wins over a square one when its
+            stored: Grid (H, W) that the table may have been resampled to already; preferred to a square grid when the
                 number of positions fits both. Release files are square.
         """
         return self._resample(dict(state), model, stored)
@@ -81,7 +80,7 @@ class NameStyle:
     def _resample(self, state: State, model: Any, stored: Size | None) -> State:
         table, target = state.get("pos_embed"), getattr(model, "pos_embed", None)
         if table is None or target is None or table.ndim != 3 or target.ndim != 3 or table.shape[2] != target.shape[2]:
-            return state  # what does not fit is reported as misshapen
+            return state  # load_weights reports it as misshapen
         prefix = 0 if model.no_embed_class else model.num_prefix_tokens
         grid: Size = tuple(model.patch_embed.grid_size)
         source = grid_of(table.shape[1] - prefix, grid, stored)
@@ -92,7 +91,7 @@ class NameStyle:
 
 
 def grid_of(count: int, grid: Size, stored: Size | None) -> Size | None:
-    """Return the grid (H, W) of a table of ``count`` positions; None when there is no telling."""
+    """Return the grid (H, W) of a table of ``count`` positions; None when it cannot be determined."""
     if stored is not None and math.prod(stored) == count:
         return stored
     side = math.isqrt(max(count, 0))
@@ -150,7 +149,7 @@ class IJEPANames(NameStyle):
 class SAMNames(NameStyle):
     """facebookresearch/segment-anything: ``image_encoder.*``, MLPs of ``lin1`` and ``lin2``, pos_embed [1, 64, 64, d].
 
-    The image encoder's weights alone, without that prefix, are taken too.
+    The image encoder's weights alone, without that prefix, are accepted too.
     """
 
     unread: re.Pattern[str] = re.compile(
@@ -158,7 +157,7 @@ class SAMNames(NameStyle):
     )
 
     def clean(self, state: State) -> State:
-        """Give the image encoder its prefix where it came alone."""
+        """Add the image encoder's prefix where a file holds the image encoder alone."""
         if not any(name.startswith("blocks.") and name.endswith(".rel_pos_h") for name in state):
             return dict(state)
         return {_SAM_PREFIX + name if name.startswith(_SAM_PARTS) else name: t for name, t in state.items()}
@@ -182,15 +181,15 @@ class Release:
 
     Attributes:
         architecture: timm's name of it.
-        names: The release's way of naming weights.
-        home: Where it was released.
+        names: How the release names weights.
+        repository: The repository that released it.
         settings: Arguments for ``timm.create_model`` in which the release differs from timm's architecture.
-        side: The image size, in pixels, that it runs at; None for the network's size.
+        side: The image size that it runs at, in pixels; None for the network's size.
     """
 
     architecture: str
     names: NameStyle
-    home: str
+    repository: str
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     side: int | None = None
 

@@ -1,7 +1,7 @@
 """Checkpoints: one file with the weights and the description of the network.
 
-The native form is safetensors whose metadata holds the description as JSON. Plain PyTorch state dicts are read too
-(``weights_only``: nothing in the file is executed), with a description from elsewhere.
+The native form is safetensors with the description as JSON in the metadata. Plain PyTorch state dicts are read too
+(``weights_only``: nothing in the file is executed); their description comes from elsewhere.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class CheckpointFile:
         path: Where it came from.
         state: Tensors by name.
         description: The file's own description, if it has one.
-        problem: Why a description that the file has cannot be used.
+        problem: Why the file's own description cannot be used; None when it can, or when there is none.
     """
 
     path: Path
@@ -96,7 +96,8 @@ def read_checkpoint_file(path: Path) -> CheckpointFile:
         raise CheckpointNotFoundError(
             f"no checkpoint at {path}",
             expected="a .safetensors file or a PyTorch state dict (.pt, .pth)",
-            fix="check --ckpt; '--ckpt demo' is the checkpoint that ships with mmms-deploy",
+            fix="check the path; mmms_deploy.export.demo_checkpoint() returns one that ships with mmms-deploy",
+            command_fix="check the path; the name 'demo' is a checkpoint that ships with mmms-deploy",
         )
     problem = None
     if path.suffix.lower() == ".safetensors":
@@ -111,7 +112,7 @@ def read_checkpoint_file(path: Path) -> CheckpointFile:
 
 
 def _own_description(path: Path, state: State, config: object) -> tuple[dict[str, Any] | None, DescriptionError | None]:
-    """Describe a network by the config beside its weights, where it is one of the kind that says so."""
+    """Describe a network by the config beside its weights, if the official software saved them."""
     if not is_official(config, state):
         return None, None
     try:
@@ -144,16 +145,16 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None]:
 
 
 def _read_torch(path: Path) -> tuple[State, object]:
-    """Return the weights, and what lies beside them under ``config``."""
+    """Return the weights, and the file's entry ``config``."""
     try:
-        # Mapped, what is not used of a file is not read: an I-JEPA file holds three networks and an optimizer. MAE
+        # With mmap, the unused parts of a file are not read: an I-JEPA file holds three networks and an optimizer. MAE
         # keeps its command line in an argparse.Namespace, which has data and no code; SkipClick's config names classes.
         with torch.serialization.safe_globals([argparse.Namespace, *inert_globals(path)]):
             raw = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointCorruptError(
             f"{path} holds more than tensors: {_first_line(error)}",
-            expected="a plain state dict; classes in a checkpoint would have to be executed, which is refused",
+            expected="a plain state dict; reading classes in a checkpoint would execute code, which is refused",
             fix="save it again as torch.save(model.state_dict(), ...), or as safetensors",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -217,14 +218,15 @@ def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: Chec
     if backbone is not None:
         source += f" with {backbone.path}"
         extra = names.clean({n.removeprefix(BACKBONE_PREFIX): _widened(t) for n, t in backbone.state.items()})
-        # Compared as they would be loaded: the checkpoint's position table may have been resampled already.
+        # Compared after renaming and resampling: the checkpoint's position table may have been resampled already.
         loadable = names.to_timm(extra, vit_model)
         differing = [n for n in loadable if n in converted and not torch.equal(converted[n], loadable[n])]
         if differing:
             raise CheckpointKeysError(
                 f"{file.path} has backbone weights of its own that differ from {backbone.path}: {_listing(differing)}",
                 expected="one source of backbone weights",
-                fix="leave out --backbone-ckpt, or take the backbone out of the checkpoint",
+                fix="leave out backbone_checkpoint, or take the backbone out of the checkpoint",
+                command_fix="leave out --backbone-ckpt, or take the backbone out of the checkpoint",
             )
         vit, converted = vit | extra, converted | loadable
     state = own | {BACKBONE_PREFIX + name: tensor for name, tensor in vit.items()}
@@ -234,7 +236,7 @@ def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: Chec
 
 
 def _stored_grid(file: CheckpointFile, model: InteractiveNetwork) -> tuple[int, int] | None:
-    """Return the grid (H, W) for which a checkpoint that describes itself stores its position table."""
+    """Return the grid (H, W) of the position table in a checkpoint that describes itself."""
     size, (rows, columns) = (file.description or {}).get("size"), model.backbone.patch
     if not isinstance(size, list) or len(size) != 2 or not all(isinstance(n, int) for n in size):
         return None
@@ -252,7 +254,7 @@ def _split(state: State) -> tuple[State, State]:
 
 
 def release_state(model: InteractiveNetwork) -> State:
-    """Return a network's state under the names that its checkpoints use (the backbone's under its release's)."""
+    """Return a network's state under the names that its checkpoints use: the backbone's under those of its release."""
     state = {n: t.detach() for n, t in model.state_dict().items() if not n.startswith(_VIT_PREFIX)}
     vit = {n: t.detach() for n, t in model.backbone.vit.state_dict().items()}
     released = model.backbone.names.to_release(vit, model.backbone.vit)
@@ -291,12 +293,12 @@ def _check_keys(model: InteractiveNetwork, given: State, converted: State, sourc
         f"{source} does not fit the described network: {len(missing)} keys missing, {len(unexpected)} unexpected, "
         f"{len(misshapen)} misshapen\n    " + "\n    ".join(lines),
         expected=f"the {len(expected)} keys of the network that the description names",
-        fix=_advice(missing, misshapen),
+        **_advice(missing, misshapen),
     )
 
 
 def _is_read(model: InteractiveNetwork, name: str) -> bool:
-    """Whether a weight is used; a backbone's release has some that are not."""
+    """Whether a weight is used; a backbone's release has unused ones."""
     return not name.startswith(BACKBONE_PREFIX) or model.backbone.names.reads(name.removeprefix(BACKBONE_PREFIX))
 
 
@@ -310,10 +312,12 @@ def _report(kind: str, names: list[str], candidates: list[str]) -> list[str]:
     return lines
 
 
-def _advice(missing: list[str], misshapen: list[str]) -> str:
+def _advice(missing: list[str], misshapen: list[str]) -> dict[str, str]:
+    """Return ``fix`` and, where it differs, ``command_fix``."""
     if missing and not misshapen and all(name.startswith(BACKBONE_PREFIX) for name in missing):
-        return "the frozen backbone is not in this file: give its release file with --backbone-ckpt"
-    return "correct the description (backbone, widths, modalities), or rename the keys"
+        found = "the frozen backbone is not in this file: pass its release file"
+        return {"fix": f"{found} as backbone_checkpoint", "command_fix": f"{found} as --backbone-ckpt"}
+    return {"fix": "correct the description (backbone, widths, modalities), or rename the keys"}
 
 
 # --- whole checkpoints ------------------------------------------------------------------------------------------------
@@ -322,10 +326,10 @@ def _advice(missing: list[str], misshapen: list[str]) -> str:
 def random_network(config: NetworkConfig, seed: int) -> InteractiveNetwork:
     """Build an untrained network, for latency work.
 
-    Every weight is distinct (also those of the norms, which start equal and would hide mix-ups), the last layer is
-    scaled so that logits spread to both sides of the threshold, and the previous mask is heard only faintly: a mask fed
-    back as zeros and ones turns a rounding difference at the threshold into one of 1, which a trained network forgets
-    and an untrained one lets grow from click to click.
+    Every weight is distinct. The norms' weights start equal and would hide mix-ups, so they are changed, too. The last
+    layer is scaled so that logits spread to both sides of the threshold. The weights of the previous mask are small: a
+    mask that is fed back as zeros and ones turns a rounding difference at the threshold into a difference of 1. A
+    trained network forgets it; in an untrained one it would grow from click to click.
 
     Args:
         config: The network.
@@ -352,9 +356,9 @@ def save_checkpoint(
     """Write a network as safetensors with its description in the metadata; atomic.
 
     Args:
-        path: Where to.
+        path: The file to write.
         model: The network.
-        dtype: Type to store floating-point weights in; None keeps theirs.
+        dtype: Type to store floating-point weights in; None keeps their type.
         **metadata: Further entries for the file's metadata.
     """
     state = {

@@ -1,4 +1,4 @@
-"""The description of a network, as it stands in a checkpoint's metadata or in a TOML or JSON file beside it."""
+"""The description of a network, as in a checkpoint's metadata or in a TOML or JSON file beside it."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ class FuserConfig(Struct, frozen=True, kw_only=True):
 
 
 class NetworkConfig(Struct, frozen=True, kw_only=True):
-    """What every family of late-fusion networks promises about its inputs and outputs.
+    """The part of a description that all families of late-fusion networks share: backbone, inputs and clicks.
 
     Attributes:
-        family: Which network; each family has a class of its own.
+        family: The family of networks; each has a class of its own.
         size: Network size (H, W) in pixels; divisible by the patch size.
         backbone: FM_RGB.
         modalities: The extra modalities, in the order in which MMFuser adds them.
         image: How the RGB image is prepared.
-        clicks: How clicks are shown to the network.
+        clicks: How clicks and the previous mask become the network's input.
     """
 
     family: str
@@ -89,13 +89,13 @@ class NetworkConfig(Struct, frozen=True, kw_only=True):
 
 
 class MMMSConfig(NetworkConfig, frozen=True, kw_only=True):
-    """An MMMS network; its size is divisible by 32, too.
+    """An MMMS network; its size is divisible by 32 as well.
 
     Attributes:
         family: Always ``mmms``.
         widths: C_i, the pyramid's channels at scales 4, 8, 16, 32.
         fpn_hidden: Hidden widths of the ParallelFPN; None takes the paper's rule.
-        fuser: MMFuser; without modalities there is none.
+        fuser: MMFuser; unused without modalities.
         csnet: CSNet's stages; their widths are the pyramid's.
         head_width: Channels of the all-MLP head.
     """
@@ -118,21 +118,21 @@ class MMMSConfig(NetworkConfig, frozen=True, kw_only=True):
 class SkipClickConfig(NetworkConfig, frozen=True, kw_only=True):
     """A SkipClick network (Schön et al. 2025); the defaults are the published one's, as its own software runs it.
 
-    Its size is divisible by twice the patch size; with modalities by 32, too.
+    Its size is divisible by twice the patch size; with modalities by 32 as well.
 
     Attributes:
         family: Always ``skipclick``.
-        levels: Numbers 1..4 of those of F^(1..4) that the mixing blocks see: all of them, fused by a linear, or one as
-            it is. ``(1,)`` is what the published one-feature networks run on.
-        skips: Whether the neck sees F^(1..4), too.
+        levels: Numbers 1..4 of the maps F^(1..4) that the mixing blocks read: all of them, fused by a linear, or a
+            single one unchanged. The published one-feature networks use ``(1,)``.
+        skips: Whether the neck reads F^(1..4), too.
         mix_depth: How many blocks mix image and clicks.
         mix_heads: Attention heads of these blocks.
         mix_mlp_ratio: Width of these blocks' MLP over the backbone's width.
         neck_widths: Channels of the neck's maps at 4, 2, 1 and 1/2 times the backbone's grid.
         head_width: Channels of the head.
-        widths: C_i, the channels of the pyramid in which modalities are fused; without modalities there is none.
+        widths: C_i, the channels of the pyramid in which modalities are fused; unused without modalities.
         fpn_hidden: Hidden widths of ParallelFPN and its inverse; None takes the paper's rule.
-        fuser: MMFuser; without modalities there is none.
+        fuser: MMFuser; unused without modalities.
     """
 
     family: Literal["skipclick"] = "skipclick"

@@ -29,7 +29,7 @@ class Family:
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {"mmms": Family(MMMSConfig, MMMS), "skipclick": Family(SkipClickConfig, SkipClick)}
 )
-"""All families; the first is that of a description which names none."""
+"""All families; a description that names none is of the first."""
 
 
 def build_network(config: NetworkConfig) -> InteractiveNetwork:

@@ -61,8 +61,8 @@ class CrossBlock(nn.Module):
 
         Args:
             image: f_img^i, (B, C_i, H/i, W/i).
-            modalities: f_mod_m^i by name, same shape; the sum goes over those that are there.
-            present: By name, a bool tensor of shape (): whether a modality counts; one without an entry does.
+            modalities: f_mod_m^i by name, same shape; the sum goes over those that are given.
+            present: By name, a bool tensor of shape (): whether a modality counts; without an entry it does.
 
         Returns:
             f_mix^i, same shape.
@@ -108,13 +108,13 @@ class MMFuser(nn.Module):
         modalities: Mapping[str, Tensor],
         present: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, ...]:
-        """Fuse all scales. Without any modality the pyramid passes as it is.
+        """Fuse all scales. Without any modality the pyramid is returned unchanged.
 
         Args:
             pyramid: f_img, four maps (B, C_i, H/i, W/i).
             modalities: Images by name, (B, C_m, H, W) normalised float32; optional ones may be left out.
-            present: By name, a bool tensor of shape (): whether a modality that was given counts, for a graph whose
-                inputs are always there; one without an entry does.
+            present: By name, a bool tensor of shape (): whether a given modality counts, for a graph that always has
+                all inputs; without an entry it does.
 
         Returns:
             f_mix, four maps of the same shapes.

@@ -1,4 +1,4 @@
-"""What the families of late-fusion networks have in common: two borders, at the backbone and at the clicks."""
+"""The base class of all late-fusion networks: backbone, everything else about the image, and the answer to a click."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mmms_deploy.models.fuser import MMFuser
 class InteractiveNetwork(nn.Module):
     """A click-based segmentation network in three parts.
 
-    :meth:`encode` is the frozen backbone, a black box that somebody else may run; :meth:`mix` is whatever else depends
-    on the image and its modalities alone; :meth:`respond` answers a click.
+    :meth:`encode` is the frozen backbone, a black box that a provider may run; :meth:`mix` computes everything else
+    that depends on the image and its modalities alone; :meth:`respond` answers a click.
 
     Attributes:
         config: The network's description.
@@ -49,11 +49,10 @@ class InteractiveNetwork(nn.Module):
         Args:
             maps: F^(1..4) from :meth:`encode`.
             modalities: Images by name, (B, C_m, H, W) float32, normalised; optional ones may be left out.
-            present: By name, a bool tensor of shape (): whether a modality that was given counts; one without an entry
-                does.
+            present: By name, a bool tensor of shape (): whether a given modality counts; without an entry it does.
 
         Returns:
-            What :meth:`respond` wants, as :attr:`feature_names` says.
+            The features for :meth:`respond`, named by :attr:`feature_names`.
         """
         raise NotImplementedError
 
@@ -71,14 +70,14 @@ class InteractiveNetwork(nn.Module):
         raise NotImplementedError
 
     def adapt(self, state: dict[str, Tensor], grid: tuple[int, int] | None) -> dict[str, Tensor]:
-        """Bring weights from a checkpoint, the backbone's left out, to this network's size.
+        """Resample a checkpoint's weights, the backbone's left out, to this network's size.
 
         Args:
             state: Weights under their release names.
-            grid: The checkpoint's own grid (H/P, W/P), where it describes itself.
+            grid: The checkpoint's own grid (H/P, W/P), if it describes itself.
 
         Returns:
-            The weights to load; what does not fit is left as it is, and reported.
+            The weights to load; those that do not fit are unchanged, and the caller reports them.
         """
         return state
 

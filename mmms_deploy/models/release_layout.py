@@ -1,4 +1,4 @@
-"""What a file of backbone weights looks like, in words: for errors that say what was found and what was expected."""
+"""Descriptions of files of backbone weights, for errors that say what was found and what was expected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Names = Collection[str]
 
 
 def _has(*parts: str) -> Callable[[Names], bool]:
-    """Whether each part begins some name."""
+    """Return a check that, for each part, some name begins with it."""
     return lambda names: all(any(name.startswith(part) for name in names) for part in parts)
 
 
@@ -33,19 +33,19 @@ _FAMILIES: tuple[tuple[str, Callable[[Names], bool]], ...] = (
     ("a model converted for transformers", _has("encoder.layer.")),
     ("a training checkpoint of DINOv2 (facebookresearch/dinov2)", _has("backbone.", "dino_head.")),
 )
-"""Whose weights they are, by the names that only these have; the first that fits."""
+"""Kinds of weights, and a check of names that only they have; the first that fits is right."""
 
 
 def describe_layout(state: Mapping[str, Tensor]) -> str:
-    """Say whose weights these look like, and of which size.
+    """Describe which release these weights look like, and their size.
 
     Args:
-        state: Weights by name, as a file has them.
+        state: Weights by their names in a file.
 
     Returns:
-        Such as ``DINOv2 with registers (facebookresearch/dinov2), width 768, 12 blocks, patches of 14 x 14``.
+        For example ``DINOv2 with registers (facebookresearch/dinov2), width 768, 12 blocks, patches of 14 x 14``.
     """
-    family = next((what for what, fits in _FAMILIES if fits(state.keys())), None)
+    family = next((kind for kind, fits in _FAMILIES if fits(state.keys())), None)
     if family is None:
         family = f"weights of an unknown kind (the first is {min(state)})" if state else "no weights"
     facts = [family]

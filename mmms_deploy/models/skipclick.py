@@ -1,6 +1,6 @@
 """SkipClick (Schön et al., WACV workshops 2025), and SkipClick with MMFuser (MMMS paper, arXiv 2509.12963).
 
-Modules bear the names that the official checkpoints use, but for the backbone, which has its place as in every network.
+Modules have the names that the official checkpoints use, except the backbone, whose name is the same in every network.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class MixBlocks(nn.Module):
 
 
 class SkipNeck(nn.Module):
-    """SimpleClick's simple feature pyramid; with skips, every branch sees its own F^(i), too.
+    """SimpleClick's simple feature pyramid; with skips, every branch reads its own F^(i), too.
 
     Args:
-        dim: Channels of what a branch sees: d, or 2 d with skips.
+        dim: Channels of a branch's input: d, or 2 d with skips.
         widths: Channels of the four results.
     """
 
@@ -160,8 +160,8 @@ class MLPHead(nn.Module):
 class SkipClick(InteractiveNetwork):
     """The network.
 
-    With modalities, F^(1..4) pass through ParallelFPN, MMFuser and InverseParallelFPN first, and the rest takes what
-    comes out for them.
+    With modalities, F^(1..4) pass through ParallelFPN, MMFuser and InverseParallelFPN first; the rest of the network
+    uses the result in their place.
 
     Args:
         config: The network's description.
@@ -205,7 +205,7 @@ class SkipClick(InteractiveNetwork):
         """Fuse modalities and levels.
 
         Returns:
-            The fused levels with positions added, (B, H/P * W/P, d); with skips, the four maps (B, d, H/P, W/P), too.
+            The fused levels with positions added, (B, H/P * W/P, d); with skips, also the four maps (B, d, H/P, W/P).
         """
         if self.fuser is not None:
             maps = self.inverse_fpn(self.fuser(self.fpn(maps), modalities, present))
@@ -230,7 +230,7 @@ class SkipClick(InteractiveNetwork):
 
         Args:
             state: Weights under their release names.
-            grid: The grid of the table; None when it is this network's, or a square.
+            grid: The grid of the table; None when it is this network's grid, or square.
         """
         table, target = state.get("backbone_mix.pos_embed"), self.backbone_mix.pos_embed
         if table is None or table.ndim != 3 or table.shape[2] != target.shape[2]:

@@ -1,7 +1,7 @@
-"""Official SkipClick checkpoints: their pickle read without executing it, their ``config`` as a description.
+"""Official SkipClick checkpoints: reading their pickle without executing it, and their ``config`` as a description.
 
-Such a file is ``torch.save({"state_dict": ..., "config": ...})``. The config says with which arguments the model's
-class was called; among these is a whole pickled loss module, so the pickle names classes and functions.
+Such a file is ``torch.save({"state_dict": ..., "config": ...})``. The config holds the arguments of the model's class;
+one of them is a whole pickled loss module, so the pickle names classes and functions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODEL_CLASS = "isegm.model.is_featurevit_model.FeatureVitModel"
 EXTRACTOR = "feature_extractor.dinov2."
 _EXTRACTOR_DINOV3 = "feature_extractor.dinov3."
 _UNREAD = re.compile(r"head\.up_conv[12]\.[0-3]\.(weight|bias)")
-"""Layers of the head that no published network runs: they belong to other ways of upsampling than its "x1"."""
+"""Layers of the head that no published network runs: they are for ways of upsampling other than "x1"."""
 
 _PACKAGE = "isegm."
 _INERT_MODULES = (_PACKAGE, "torch.nn.modules.", "pathlib.")
@@ -39,14 +39,14 @@ _FIXED = {
 }
 _REQUIRED = ("use_disks", "norm_radius", "with_prev_mask", "backbone_params", "neck_params", "use_intermediate")
 _WITHOUT_EFFECT = ("trained_extractor", "backbone_weight_path", "backbone_repo_path", "use_rgb_conv", "use_leaky_relu")
-"""How it was trained and from which file; layers that its keys would show."""
+"""How the network was trained and from which file, and layers that would show in the names of its weights."""
 
 
 # --- the pickle -------------------------------------------------------------------------------------------------------
 
 
 class Inert:
-    """Stands for any class or function of a pickle that is not imported; takes whatever it is given, keeps nothing."""
+    """Stands for any class or function of a pickle that is not imported; takes any arguments and keeps nothing."""
 
     def __new__(cls, *_: object) -> Inert:
         """Take the arguments of a call or of an unpickled object."""
@@ -60,10 +60,10 @@ class Inert:
 
 
 def inert_globals(path: Path) -> list[tuple[type, str]]:
-    """Say what stands for the classes that an official checkpoint names.
+    """Return a stand-in for each class that an official checkpoint names.
 
     Nothing is imported, and nothing but :class:`Inert` is called. Only names from the official package, from torch's
-    modules and from pathlib get a stand-in, and only in a file that names the official package: any other name makes
+    modules and from pathlib get a stand-in, and only in a file that names the official package. Any other name makes
     ``torch.load(..., weights_only=True)`` refuse the file, as in every checkpoint.
 
     Args:
@@ -77,10 +77,10 @@ def inert_globals(path: Path) -> list[tuple[type, str]]:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, UnicodeDecodeError):
-        return []  # what is wrong with it, loading will say
+        return []  # loading reports what is wrong with the file
     if not any(name.startswith(_PACKAGE) for name in names):
         return []
-    # Older torch does not count sets, which are mere data, among what weights_only takes.
+    # Older versions of torch refuse sets with weights_only, although they are mere data.
     return [(set, "builtins.set"), *((Inert, name) for name in names if name.startswith(_INERT_MODULES))]
 
 
@@ -88,10 +88,10 @@ def inert_globals(path: Path) -> list[tuple[type, str]]:
 
 
 def native_names(state: State) -> State:
-    """Bring a SkipClick's official names to ours: the backbone to ``backbone.``, and without what is never run.
+    """Rename a SkipClick's official weights to ours: the backbone's to ``backbone.*``, without layers that never run.
 
     Args:
-        state: Any network's weights; others than SkipClick's are left as they are.
+        state: Any network's weights; other than SkipClick's are returned unchanged.
     """
     if not any(name.startswith(EXTRACTOR) for name in state):
         return state
@@ -106,10 +106,10 @@ def native_names(state: State) -> State:
 
 
 def is_official(config: object, names: Collection[str]) -> bool:
-    """Whether a file is one that the official software, or another of its family, saved.
+    """Whether the official software, or a variant of it, saved a file.
 
     Args:
-        config: What it holds under ``config``.
+        config: The file's entry ``config``.
         names: The names of its weights.
     """
     if any(name.startswith("feature_extractor.dinov") for name in names):
@@ -121,7 +121,7 @@ def describe_official(config: object, names: Collection[str], source: str) -> di
     """Turn an official checkpoint's config into a description of the family ``skipclick``.
 
     Args:
-        config: What the file holds under ``config``; None when it holds none.
+        config: The file's entry ``config``; None when it has none.
         names: The names of its weights.
         source: Where it comes from, for messages.
 
@@ -129,7 +129,7 @@ def describe_official(config: object, names: Collection[str], source: str) -> di
         A description for :func:`~mmms_deploy.models.checkpoint.parse_description`.
 
     Raises:
-        DescriptionError: The config is missing, is another class's, or says what no published network says.
+        DescriptionError: The config is missing, is for another class, or has values that no published network has.
     """
     if any(name.startswith(_EXTRACTOR_DINOV3) for name in names):
         raise DescriptionError(
@@ -176,9 +176,16 @@ def _unknown(source: str, name: str, value: object, expected: str) -> Descriptio
     return DescriptionError(
         f"{source}: its config says {name} = {_short(value)}",
         expected=expected,
-        fix='if you know what network this is, describe it with --description (family = "skipclick"), see '
-        "docs/skipclick.md",
+        **_describe_it("if you know what network this is, describe it"),
     )
+
+
+def _describe_it(advice: str = "describe the network") -> dict[str, str]:
+    """Return ``fix`` and ``command_fix``: pass a description."""
+    return {
+        "fix": f'{advice} in a file and pass it as description (family = "skipclick"), see docs/skipclick.md',
+        "command_fix": f'{advice} with --description (family = "skipclick"), see docs/skipclick.md',
+    }
 
 
 def _params(config: object, source: str) -> dict[str, Any]:
@@ -189,7 +196,7 @@ def _params(config: object, source: str) -> dict[str, Any]:
         raise DescriptionError(
             f"{source}: SkipClick's weights with {found}",
             expected=f"a config of the class {MODEL_CLASS}, as the official software saves it",
-            fix='describe the network with --description (family = "skipclick"), see docs/skipclick.md',
+            **_describe_it(),
         )
     if name != MODEL_CLASS:
         raise DescriptionError(
@@ -204,16 +211,16 @@ def _params(config: object, source: str) -> dict[str, Any]:
         raise DescriptionError(
             f"{source}: its config has no {', '.join(missing)}, but {', '.join(sorted(params))}",
             expected=f"the parameters of {MODEL_CLASS}",
-            fix='describe the network with --description (family = "skipclick"), see docs/skipclick.md',
+            **_describe_it(),
         )
     return {key: entry["value"] for key, entry in params.items()}
 
 
 def _levels(value: object, source: str) -> list[int]:
-    """Say which of F^(1..4) are used.
+    """Return the numbers of the maps F^(1..4) that are used.
 
-    The official software always takes blocks 2, 5, 8 and 11, whatever is asked for, and a network of one feature runs
-    on the first of them.
+    The official software always takes blocks 2, 5, 8 and 11, whatever the config requests, and a network of one feature
+    runs on the first of them.
     """
     if isinstance(value, list | tuple) and tuple(value) == _BLOCKS:
         return [1, 2, 3, 4]
@@ -252,7 +259,7 @@ def _of_neck_and_head(neck: Mapping[str, Any], head: Mapping[str, Any], source: 
 def _check(
     table_name: str, table: Mapping[str, Any], known: Collection[str], fixed: Mapping[str, Any], source: str
 ) -> None:
-    """Check that a table of parameters has only known names, and fixed ones their value; what is off may be there."""
+    """Check that a table has only known parameters, and fixed ones their value; unknown ones may be None or False."""
     for name, value in table.items():
         if name not in known and value is not None and value is not False:
             raise _unknown(source, f"{table_name}.{name}", value, "no such parameter")

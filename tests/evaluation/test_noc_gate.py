@@ -19,6 +19,7 @@ from mmms_deploy.evaluation.noc_gate import noc_gate
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
+from mmms_deploy.progress import Progress
 from tests.support.invoke import invoke
 from tests.support.scenes import Scenes, scene
 from tests.support.tiny import DEPTH, tiny_config
@@ -40,12 +41,12 @@ def bundle(checkpoint, tmp_path_factory) -> Bundle:
 
 def test_an_export_needs_as_many_clicks_as_its_checkpoint(bundle, checkpoint) -> None:
     network = open_source(Source(checkpoint=checkpoint)).network
-    steps: list[str] = []
-    checks = noc_gate(bundle, network, [Scenes(4, modalities=("depth",))], scenes=2, on_step=steps.append)
+    steps: list[Progress] = []
+    checks = noc_gate(bundle, network, [Scenes(4, modalities=("depth",))], scenes=2, on_progress=steps.append)
     assert [check.samples for check in checks] == [4, 4]
     assert all(check.worst <= check.limit for check in checks)
     assert [check.name for check in checks] == ["clicks on ellipses against torch", "masks on ellipses against torch"]
-    assert steps == ["gate: clicks on ellipses, beside PyTorch"]
+    assert [step.task for step in steps] == ["gate: clicks on ellipses, beside PyTorch"]
 
 
 def test_another_network_does_not_pass(bundle) -> None:
@@ -115,7 +116,7 @@ def test_an_export_that_a_proof_refuses_leaves_nothing(checkpoint, tmp_path) -> 
         raise GateError("no")
 
     with pytest.raises(GateError):
-        export_bundle(Source(checkpoint=checkpoint), tmp_path / "refused", proofs=[refuse])
+        export_bundle(Source(checkpoint=checkpoint), tmp_path / "refused", gates=[refuse])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""The cuts: which stages there are, which of them run for which change, and that all give the same masks."""
+"""The further cuts: their stages, which stage runs after which change, and that all cuts give the same masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmms_deploy.bundle import Rate
 from mmms_deploy.bundle.contract import ClickContract, ImageSpec, ModalitySpec, PreviousMask
 from mmms_deploy.commands.export import main
 from mmms_deploy.errors import CutError
-from mmms_deploy.export.cuts import Cut, choose_cuts
+from mmms_deploy.export.cut import Cut, choose_cuts
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.network import BACKBONE
 from mmms_deploy.export.reference import TorchReference
@@ -114,7 +114,7 @@ def test_a_late_modality_runs_the_fuser_and_no_backbone(exported: Exported, samp
         whole.set_image(sample.image, depth=depth[::-1])
         wanted = whole.click(100, 100)
         np.testing.assert_allclose(session.result.network_probability, wanted.network_probability, atol=1e-4)
-        whole.set_modalities(depth=depth)  # works with every cut, and says what it costs
+        whole.set_modalities(depth=depth)  # works with every cut; the count shows the cost
         assert whole.runs == {"image": 2, "click": 2}
 
 
@@ -124,7 +124,7 @@ def test_golden_features_replay_without_a_backbone(exported: Exported) -> None:
 
 
 def test_a_provider_keeps_its_weights(checkpoint: Path, tmp_path: Path, exported: Exported, provided: dict) -> None:
-    """The checkpoint need not hold the backbone, and what does not depend on it is the same."""
+    """The checkpoint need not hold the backbone, and the answers from given features are the same."""
     network = open_source(Source(checkpoint=checkpoint)).network
     file = tmp_path / "trained.safetensors"
     save_checkpoint(file, network)

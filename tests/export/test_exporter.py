@@ -1,4 +1,4 @@
-"""Exports end to end: what a bundle says, what the gate catches, and that nothing half written is left."""
+"""Exports end to end: the manifest, errors that the gate catches, and that nothing half written is left."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
 from click.testing import CliRunner
 
-import mmms_deploy.bundle as bundle_module
 from mmms_deploy import Bundle, Session
-from mmms_deploy.bundle import Precision, Rate, Role
+from mmms_deploy import export as export_room
+from mmms_deploy.bundle import Precision, Rate, Role, sha256_of
 from mmms_deploy.bundle.contract import ClickContract, ImageSpec, PreviousMask
 from mmms_deploy.commands.export import main
-from mmms_deploy.errors import GateError, OutputExistsError, OutputWriteError
+from mmms_deploy.errors import Door, GateError, OutputExistsError, OutputWriteError
 from mmms_deploy.export import exporter, gate, graphs
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.reference import TorchReference
@@ -28,9 +29,10 @@ from mmms_deploy.export.rewrites import EVERY, REWRITES, deploy, names_for
 from mmms_deploy.export.samples import sample_images
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
+from mmms_deploy.progress import Progress
 from tests.support.tiny import DEPTH, tiny_config
 
-# A previous mask fed back as a probability: a binary one turns a difference of 1e-7 at the threshold into one of 1.
+# The previous mask is a probability: a binary one would turn a difference of 1e-7 at the threshold into 1.
 CONFIG = tiny_config(DEPTH, clicks=ClickContract(previous=PreviousMask.PROBABILITY))
 
 
@@ -42,14 +44,14 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def steps() -> list[str]:
+def steps() -> list[Progress]:
     return []
 
 
 @pytest.fixture(scope="module")
 def bundle(checkpoint, steps, tmp_path_factory) -> Bundle:
     out = tmp_path_factory.mktemp("out") / "nested" / "tiny"
-    report = export_bundle(Source(checkpoint=checkpoint), out, on_step=steps.append)
+    report = export_bundle(Source(checkpoint=checkpoint), out, on_progress=steps.append)
     assert list(out.parent.iterdir()) == [out]
     return report.bundle
 
@@ -60,7 +62,7 @@ def test_the_manifest_tells_the_truth(bundle, checkpoint) -> None:
     assert manifest.precisions == (Precision.FP32,)
     assert manifest.trained
     assert manifest.provenance.checkpoint == "tiny.safetensors"
-    assert manifest.provenance.checkpoint_sha256 == bundle_module.sha256_of(checkpoint)
+    assert manifest.provenance.checkpoint_sha256 == sha256_of(checkpoint)
     assert manifest.provenance.parameters == sum(p.numel() for p in random_network(tiny_config(DEPTH), 0).parameters())
     assert manifest.provenance.description["clicks"]["radius"] == 5.0
     assert {"torch", "onnx", "timm"} <= manifest.provenance.packages.keys()
@@ -97,7 +99,14 @@ def test_the_bundle_answers_as_the_checkpoint(bundle, checkpoint) -> None:
 
 def test_every_step_is_announced(bundle, steps) -> None:
     assert len(steps) == exporter.count_steps(len(sample_images(())))
-    assert len(set(steps)) == len(steps)
+    assert len({step.task for step in steps}) == len(steps)
+    assert [(step.done, step.total) for step in steps] == [(done, len(steps)) for done in range(len(steps))]
+
+
+def test_the_room_gives_the_names_that_a_user_needs() -> None:
+    for name in export_room.__all__:
+        assert getattr(export_room, name).__name__ == name
+    assert export_room.export_bundle is export_bundle
 
 
 def test_an_existing_folder_is_not_touched(bundle, checkpoint, tmp_path) -> None:
@@ -139,9 +148,10 @@ def test_a_wrong_rewrite_is_named(checkpoint, tmp_path, monkeypatch, wrong) -> N
     real = deploy.FUNCTIONS[wrong]
     monkeypatch.setattr(deploy, "FUNCTIONS", {**deploy.FUNCTIONS, wrong: off})
     with pytest.raises(
-        GateError, match=f"(?s)image astronaut, click 1; it comes with .* {wrong}.*--no-rewrite {wrong}"
-    ):
+        GateError, match=f"(?s)image astronaut, click 1; it comes with .* {wrong}.*no_rewrite=.*{wrong}"
+    ) as caught:
         export_bundle(Source(checkpoint=checkpoint), tmp_path / "out")
+    assert f"--no-rewrite {wrong}" in caught.value.message(Door.COMMAND_LINE)
     assert not list(tmp_path.iterdir())
 
 
@@ -186,13 +196,13 @@ def test_the_gate_catches_a_stage_that_differs_from_the_whole(checkpoint, tmp_pa
 
 
 def test_the_gate_catches_a_wrong_resize_rule(checkpoint, tmp_path, monkeypatch) -> None:
-    """The classic: all tensors agree, but the deployed session resizes in another way than the checkpoint wants."""
+    """All tensors agree, but the deployed session prepares the image in another way than the checkpoint wants."""
     real = exporter._manifest
 
     def wrong(*args):
         manifest = real(*args)
-        rule = bundle_module.msgspec.structs.replace(manifest.image, std=(0.5, 0.5, 0.5))
-        return bundle_module.msgspec.structs.replace(manifest, image=rule)
+        rule = msgspec.structs.replace(manifest.image, std=(0.5, 0.5, 0.5))
+        return msgspec.structs.replace(manifest, image=rule)
 
     monkeypatch.setattr(exporter, "_manifest", wrong)
     with pytest.raises(GateError, match="session against torch, closed loop"):
@@ -284,14 +294,14 @@ def test_weights_above_the_limit_go_beside_the_graph(checkpoint, tmp_path, monke
 
 
 class TestCommand:
-    """mmms-export as a user meets it."""
+    """mmms-export as a user runs it."""
 
     def run(self, *args: str):
         return CliRunner().invoke(main, args, catch_exceptions=False)
 
-    def test_random_weights_are_said_aloud(self, tmp_path) -> None:
+    def test_random_weights_are_reported(self, tmp_path) -> None:
         toml = tmp_path / "net.toml"
-        toml.write_bytes(bundle_module.msgspec.json.encode(tiny_config()))
+        toml.write_bytes(msgspec.json.encode(tiny_config()))
         toml = toml.rename(tmp_path / "net.json")
         out = tmp_path / "random"
         result = self.run("--random-weights", "3", "--description", str(toml), "--size", "64", "--out", str(out))

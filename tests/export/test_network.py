@@ -1,4 +1,4 @@
-"""The recurrent cell against the paper's list of clicks, and the exported graph against both."""
+"""The recurrent network against the paper's list of clicks, and the exported graph against both."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ RITM = ClickContract(
 
 @torch.no_grad()
 @pytest.mark.parametrize("contract", [ClickContract(), RITM, ClickContract(coordinates=Coordinates.ALIGN_CORNERS)])
-def test_the_cell_answers_as_the_list_of_clicks_does(contract) -> None:
+def test_the_network_answers_as_the_list_of_clicks_does(contract) -> None:
     """Disks added one by one, and the previous mask in the form and channel that the checkpoint wants."""
-    cell = RecurrentNetwork(random_network(tiny_config(DEPTH, clicks=contract), 0)).eval()
-    reference = TorchReference(cell.network)
-    sample = sample_images(cell.network.config.modalities)[1]
+    network = RecurrentNetwork(random_network(tiny_config(DEPTH, clicks=contract), 0)).eval()
+    reference = TorchReference(network.network)
+    sample = sample_images(network.network.config.modalities)[1]
     reference.set_image(sample.image, sample.modalities)
-    features = cell.network.features(reference.rgb, reference.modalities)
+    features = network.network.features(reference.rgb, reference.modalities)
     maps, prev = torch.zeros(1, 2, 64, 96), torch.zeros(1, 1, 64, 96)
     seen = set()
     for x, y, positive in sample.clicks.tolist():
         answer = reference.click(x, y, positive > 0.5)
         click = torch.tensor([[*reference.to_network(x, y), positive, 1.0]])
-        maps, prev, mask = cell.cell(features, maps, prev, click)
+        maps, prev, mask = network.click_stage(features, maps, prev, click)
         torch.testing.assert_close(prev, answer.network_probability)
         assert torch.equal(mask.bool(), prev > contract.threshold)
         seen.add(mask.sum().item())
@@ -52,9 +52,9 @@ def test_the_cell_answers_as_the_list_of_clicks_does(contract) -> None:
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (95.0, 63.0), (40.3, 20.7), (-0.5, 31.5), (95.49, 10.0)])
 @pytest.mark.parametrize("positive", [True, False])
 def test_a_disk_is_where_it_was_clicked(centre, positive) -> None:
-    cell = RecurrentNetwork(random_network(tiny_config(), 0))
+    network = RecurrentNetwork(random_network(tiny_config(), 0))
     click = torch.tensor([[*centre, float(positive), 1.0]])
-    maps = cell.add_disk(torch.zeros(1, 2, 64, 96), click)[0].numpy()
+    maps = network.add_disk(torch.zeros(1, 2, 64, 96), click)[0].numpy()
     rows, columns = np.mgrid[:64, :96]
     x, y = np.float32(centre[0]), np.float32(centre[1])
     expected = (columns - x) ** 2 + (rows - y) ** 2 <= 25
@@ -63,9 +63,9 @@ def test_a_disk_is_where_it_was_clicked(centre, positive) -> None:
 
 
 def test_an_absent_click_draws_nothing_and_old_disks_stay() -> None:
-    cell = RecurrentNetwork(random_network(tiny_config(), 0))
+    network = RecurrentNetwork(random_network(tiny_config(), 0))
     old = (torch.rand(1, 2, 64, 96) > 0.9).float()
-    assert torch.equal(cell.add_disk(old, torch.tensor([[10.0, 10.0, 1.0, 0.0]])), old)
+    assert torch.equal(network.add_disk(old, torch.tensor([[10.0, 10.0, 1.0, 0.0]])), old)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""SkipClick exported: through the same cut and the same cell, run by the same sessions."""
+"""SkipClick exported: the same cut, the same recurrent form, the same sessions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from mmms_deploy import Bundle, Session
 from mmms_deploy.bundle import Precision, Rate, Role
 from mmms_deploy.bundle.contract import ClickChannel, Coordinates, ModalitySpec, PreviousMask, to_builtins
 from mmms_deploy.commands.export import main
-from mmms_deploy.export.cut import cut
-from mmms_deploy.export.cuts import Cut
+from mmms_deploy.export.cut import Cut, cut
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.network import RecurrentNetwork, export_whole
 from mmms_deploy.export.reference import TorchReference
@@ -87,7 +86,7 @@ def whole(config: SkipClickConfig, *skip: str) -> tuple[RecurrentNetwork, ir.Mod
 
 
 def test_what_crosses_the_boundary(exported) -> None:
-    """With the neck split at the skips: what its first layers make of them."""
+    """With the neck split at the skips, its first layers' results cross."""
     _, bundle = exported
     image, click = bundle.manifest.stages
     assert (image.rate, click.rate) == (Rate.IMAGE, Rate.CLICK)
@@ -117,7 +116,7 @@ def test_the_paper_s_boundary_is_found_in_the_paper_s_graph() -> None:
 
 
 def test_dead_blocks_are_not_exported() -> None:
-    """A published one-feature network runs on block 2; what comes after it has no say."""
+    """A published one-feature network runs on block 2; the blocks after it have no effect."""
     network, graph = whole(tiny_skipclick(levels=(1,), skips=False))
     names = " ".join(value for value in graph.graph.initializers)
     assert "backbone.vit.blocks.2." in names
@@ -126,7 +125,7 @@ def test_dead_blocks_are_not_exported() -> None:
 
 
 def test_a_backbone_elsewhere(tmp_path) -> None:
-    """In the paper's form its four maps are features as they are given."""
+    """In the paper's form, the four given maps are features themselves."""
     source = Source(random_seed=0, overrides=to_builtins(tiny_skipclick()))
     bundle = export_bundle(source, tmp_path / "away", cuts=[Cut.BLACK_BOX], no_rewrite=[EVERY]).bundle
     given = [spec.name for spec in bundle.manifest.stages[0].graphs[Precision.FP32].inputs]

@@ -80,8 +80,8 @@ class TestSAM:
         for ours, wanted in zip(backbone(rgb), theirs, strict=True):
             assert torch.equal(ours, wanted)
 
-    def test_an_untrained_one_hears_its_positions(self) -> None:
-        """A gate on random weights would not see a lost table that is zero."""
+    def test_an_untrained_one_uses_its_positions(self) -> None:
+        """A gate on random weights would not notice that a table of zeros is lost."""
         tables = {n: t for n, t in Backbone(SAM, (64, 64)).vit.named_parameters() if "pos" in n}
         assert len(tables) == 9
         assert all(table.std() > 0.01 for table in tables.values())

@@ -1,4 +1,4 @@
-"""Release files of the backbones: every layout that they come in, and every way in which one can be the wrong one."""
+"""Release files of the backbones: every layout of them, and every way in which a file can be the wrong one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def load(config, checkpoint, release=None) -> MMMS:
 
 
 def expected_table(name: str, native: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The release's own resampling, written down once more."""
+    """The release's own resampling, written a second time."""
     if name == "sam_b16":
         return native
     prefix = {"dinov2_b14_reg": 1, "mae_b16": 1}.get(name, 0)
@@ -68,7 +68,7 @@ def expected_table(name: str, native: torch.Tensor, grid: tuple[int, int]) -> to
 
 
 def check_loaded(network: MMMS, name: str, weights: dict[str, torch.Tensor]) -> None:
-    """Every weight that is read has arrived."""
+    """Check that every weight that is read is in the network."""
     vit = network.backbone.vit
     got = dict(vit.state_dict())
     table = expected_table(name, weights["pos_embed"], (IMAGE[0] // 8, IMAGE[1] // 8))
@@ -129,7 +129,7 @@ def test_what_is_saved_is_read_again(name, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_checkpoint_with_the_same_backbone_as_the_release_file(name, rest, tmp_path) -> None:
-    """The checkpoint's table is resampled already; that is no other backbone."""
+    """The checkpoint's table is resampled already; it is still the same backbone."""
     torch.save(release_file(name, TINY[name]), tmp_path / "release.pth")
     network = load(config_of(name), rest(config_of(name)), tmp_path / "release.pth")
     save_checkpoint(tmp_path / "net.safetensors", network)
@@ -140,7 +140,7 @@ def test_a_checkpoint_with_the_same_backbone_as_the_release_file(name, rest, tmp
 
 
 class TestLayouts:
-    """What else the official weights come in."""
+    """Other layouts of the official weights."""
 
     @pytest.mark.parametrize("kind", ["pretrain", "visualize", "finetune"])
     def test_mae(self, kind, rest, tmp_path) -> None:
@@ -172,7 +172,7 @@ class TestLayouts:
 class TestPositionTables:
     @pytest.mark.parametrize(("name", "grid"), [("ijepa_h16", 8), ("mae_b16", 8)])
     def test_a_square_table_for_another_grid_of_as_many_positions(self, name, grid, rest, tmp_path) -> None:
-        """8 x 8 and 4 x 16 have 64 positions both: a release file's are square all the same."""
+        """8 x 8 and 4 x 16 both have 64 positions; a release file's table is square."""
         size, image = Size(grid=grid), (32, 128)
         file = release_file(name, size)
         torch.save(file, tmp_path / "release.pth")
@@ -181,7 +181,7 @@ class TestPositionTables:
         torch.testing.assert_close(network.backbone.vit.pos_embed, wanted)
 
     def test_a_checkpoint_tells_the_grid_of_its_table(self, tmp_path) -> None:
-        """Saved for 4 x 16 positions, it is taken as such; and it can be brought to other sizes."""
+        """A table saved for 4 x 16 positions is read as such, and can be resampled to other sizes."""
         network = random_network(config_of("mae_b16", image=(32, 128)), 0)
         save_checkpoint(tmp_path / "net.safetensors", network)
         table = network.backbone.vit.pos_embed

@@ -16,6 +16,7 @@ from mmms_deploy.errors import (
     CheckpointKeysError,
     CheckpointNotFoundError,
     DescriptionError,
+    Door,
 )
 from mmms_deploy.models import MMMS, BackboneConfig
 from mmms_deploy.models.checkpoint import (
@@ -111,8 +112,9 @@ def test_backbone_from_its_own_file(tmp_path, network) -> None:
     torch.save(vit, tmp_path / "vit.pth")
     backbone = read_checkpoint_file(tmp_path / "vit.pth")
     assert same_weights(loaded(tmp_path / "rest.pt", network.config, backbone=backbone), network)
-    with pytest.raises(CheckpointKeysError, match="--backbone-ckpt"):
+    with pytest.raises(CheckpointKeysError, match="as backbone_checkpoint") as caught:
         loaded(tmp_path / "rest.pt", network.config)
+    assert "--backbone-ckpt" in caught.value.message(Door.COMMAND_LINE)
 
 
 def test_two_different_backbones_are_refused(tmp_path, network) -> None:

@@ -1,7 +1,7 @@
 """Backbones, MiT and the all-MLP head against transformers' own, with the same weights.
 
 The quick tests are narrow and in float64, where two orders of summing differ by 1e-13 and any other epsilon, kernel or
-index shows. The slow ones are of full size in float32, and print what they find.
+index shows. The slow ones are of full size in float32, and print the differences.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def picture(image: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
 
 @torch.no_grad()
 def expected_maps(name: str, size: Size, rgb: torch.Tensor, blocks) -> list[torch.Tensor]:
-    """What transformers makes of it, resized for SAM as the paper says."""
+    """Return the maps of transformers' network, resized for SAM as the paper says."""
     weights = {n: t.to(rgb.dtype) for n, t in weights_of(name, release_file(name, size)).items()}
     if name != "sam_b16":
         return transformers_maps(name, size, weights, rgb, blocks)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mmms_deploy import models
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import DescriptionError, SizeError
 from mmms_deploy.models import MMMS, BackboneConfig, FuserConfig
@@ -143,3 +144,8 @@ def test_a_required_modality_cannot_be_left_out() -> None:
     network = random_network(tiny_config(modalities=specs), 1)
     with pytest.raises(KeyError, match="depth"):
         network.features(torch.randn(1, 3, 64, 96), {})
+
+
+def test_the_room_gives_its_names() -> None:
+    for name in models.__all__:
+        assert getattr(models, name).__name__ == name

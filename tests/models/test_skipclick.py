@@ -53,7 +53,7 @@ def compare(
     network: SkipClick, official: Official, clicks: list[tuple[float, float, bool]], image: np.ndarray
 ) -> float:
     """Feed both the same clicks and previous probabilities; returns the largest difference of a logit."""
-    reference, cell = TorchReference(network), RecurrentNetwork(network)
+    reference, recurrent = TorchReference(network), RecurrentNetwork(network)
     reference.set_image(image, {})
     official.set_image(image)
     maps, previous = torch.zeros(1, 2, *network.config.size), torch.zeros(1, 1, *network.config.size)
@@ -61,8 +61,8 @@ def compare(
     for x, y, positive in clicks:
         official.click(x, y, positive)
         expected = official.logits(previous)
-        maps = cell.add_disk(maps, torch.tensor([[*reference.to_network(x, y), float(positive), 1.0]]))
-        logits = network.respond(reference.features, cell.interaction(maps, previous))
+        maps = recurrent.add_disk(maps, torch.tensor([[*reference.to_network(x, y), float(positive), 1.0]]))
+        logits = network.respond(reference.features, recurrent.interaction(maps, previous))
         worst = max(worst, (logits - expected).abs().max().item())
         previous = torch.sigmoid(expected)
         seen.append(expected)
@@ -101,7 +101,7 @@ class TestAgainstTheOfficialForm:
 
     @torch.no_grad()
     def test_the_gui_at_the_network_s_own_size(self, tmp_path) -> None:
-        """Then nothing is resized, and the official feedback is the recurrent cell's."""
+        """Then nothing is resized, and the official feedback is that of the recurrent form."""
         state = tiny_official(tmp_path / "s.pth")
         network, official = opened(tmp_path / "s.pth"), Official(state, (56, 56), heads=(2, 3))
         reference = TorchReference(network)
@@ -113,7 +113,7 @@ class TestAgainstTheOfficialForm:
 
     @torch.no_grad()
     def test_the_extractor_is_dinov2_as_transformers_has_it(self) -> None:
-        """Of what a test writes itself, the largest part against a third implementation."""
+        """The largest part of the second implementation, compared with a third one."""
         pytest.importorskip("transformers", minversion="5.23")
         state = official_state(random_network(tiny_skipclick(size=(56, 84)), 0))
         prefix, image = "feature_extractor.dinov2.", torch.randn(1, 3, 56, 84)
@@ -126,7 +126,7 @@ class TestAgainstTheOfficialForm:
 
 class TestParts:
     def test_parameters(self) -> None:
-        """The official file's 153.16 M: what is built, its native table, the mask token, the head's unused layers."""
+        """The official file's 153.16 M: our network, the file's own table, the mask token, the head's unused layers."""
         with torch.device("meta"):
             built = sum(p.numel() for p in SkipClick(SkipClickConfig()).parameters())
         table, mask = (37 * 37 + 1 - 32 * 32) * 768, 768

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmms_deploy.errors import CheckpointCorruptError, CheckpointKeysError, DescriptionError
+from mmms_deploy.errors import CheckpointCorruptError, CheckpointKeysError, DescriptionError, Door
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models import SkipClick, SkipClickConfig
 from mmms_deploy.models.checkpoint import parse_description, read_checkpoint_file
@@ -42,7 +42,7 @@ def opened(path: Path, **overrides: Any) -> SkipClick:
 
 class TestDescription:
     def test_the_published_network(self, tmp_path) -> None:
-        """What the config of SkipClick itself says is what the configuration's defaults are."""
+        """The config of SkipClick itself equals the defaults of our configuration."""
         save_official(tmp_path / "s.pth", {"w": torch.zeros(1)}, SkipClickConfig())
         file = read_checkpoint_file(tmp_path / "s.pth")
         config = parse_description(file.description, "test")
@@ -97,10 +97,11 @@ class TestDescription:
             ({"head_params": {"num_classes": 2}}, "head_params.num_classes = 2"),
         ],
     )
-    def test_what_no_published_network_says(self, tmp_path, changes, message) -> None:
+    def test_values_that_no_published_network_has(self, tmp_path, changes, message) -> None:
         tiny_official(tmp_path / "s.pth", **changes)
-        with pytest.raises(DescriptionError, match=f"(?s){message}.*--description"):
+        with pytest.raises(DescriptionError, match=f"(?s){message}.*pass it as description") as caught:
             opened(tmp_path / "s.pth")
+        assert "--description" in caught.value.message(Door.COMMAND_LINE)
 
     def test_a_switch_that_is_off_may_be_there(self, tmp_path) -> None:
         config = tiny_skipclick(size=(56, 56))
@@ -186,13 +187,13 @@ class TestKeys:
         assert "neck.down_16.0.weight: [1, 2, 3, 3], expected [16, 48, 1, 1]" in text
 
     def test_a_config_that_fits_other_weights(self, tmp_path) -> None:
-        """It says one feature, and the weights fuse four."""
+        """The config has one feature, and the weights fuse four."""
         tiny_official(tmp_path / "s.pth", use_intermediate=[11])
         with pytest.raises(CheckpointKeysError, match=r"unexpected fuse\.weight"):
             opened(tmp_path / "s.pth")
 
     def test_another_size_resamples_both_tables(self, tmp_path) -> None:
-        """Bicubic both, the mixing blocks' without antialiasing, the extractor's with it."""
+        """Both bicubic: the mixing blocks' table without antialiasing, the extractor's with it."""
         state = tiny_official(tmp_path / "s.pth")
         network = opened(tmp_path / "s.pth", size=[84, 56])
 
@@ -218,7 +219,7 @@ class Calls:
 
 
 def crafted(path: Path, pickled: bytes) -> None:
-    """Write a file as torch.save lays it out, with a pickle of one's own."""
+    """Write a file in the layout of torch.save, with a given pickle."""
     buffer = io.BytesIO()
     torch.save({"w": torch.zeros(1)}, buffer)
     with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as target:
@@ -230,7 +231,7 @@ class TestNothingIsExecuted:
     @pytest.mark.parametrize("place", ["beside", "config", "state", "nested"])
     @pytest.mark.parametrize("function", [os.system, eval, exec, subprocess.Popen, __import__, open, getattr])
     def test_a_call_of_anything_else(self, tmp_path, function, place) -> None:
-        """Refused, wherever in an otherwise official file it stands."""
+        """It is refused at every place of an otherwise official file."""
         trace = tmp_path / "executed"
         arguments = {
             os.system: (f"touch {trace}",),
@@ -261,7 +262,7 @@ class TestNothingIsExecuted:
         assert not trace.exists()
 
     def test_a_call_of_what_is_allowed_calls_nothing(self, tmp_path, monkeypatch) -> None:
-        """The package is there, and would leave a trace when imported or called."""
+        """The package is installed, and would leave a trace when imported or called."""
         trace = tmp_path / "executed"
         package = tmp_path / "site" / "isegm"
         package.mkdir(parents=True)

@@ -141,7 +141,7 @@ def test_telling_objects_differ_from_their_background(scene: tuple[np.ndarray, n
 
 
 def test_no_threshold_finds_the_objects() -> None:
-    """The best threshold of each picture, chosen with the truth in hand, is far from a mask."""
+    """The best threshold of each picture, chosen with the true mask, is far from a mask."""
     from mmms_deploy.evaluation.measures import iou
 
     best = []
@@ -171,7 +171,7 @@ def test_pictures_with_and_without_thermal_images_are_mixed() -> None:
 
 
 def test_a_mirrored_picture_has_its_thermal_image_mirrored() -> None:
-    """Heat lies on the objects in every picture, whichever way round it is."""
+    """Heat lies on the objects in every picture, mirrored or not."""
     differences = []
     for index in range(40):
         sample = SampleMaker([], 64, 1, 5, thermal=1.0, condition=Condition.NIGHT)(index)
@@ -218,7 +218,7 @@ def test_a_quiet_fuser_hardly_changes_the_features_and_still_learns() -> None:
     sum(feature.square().sum() for feature in model.features(rgb, {"thermal": heat})).backward()
     assert model.fuser is not None
     silent = [n for n, p in model.fuser.encoders.named_parameters() if p.grad is None or not p.grad.any()]
-    # A key's bias moves all of a query's scores alike; attention does not see it.
+    # A key's bias moves all of a query's scores alike; softmax ignores it.
     assert not [name for name in silent if not name.endswith("kv.bias")]
     assert model.fuser.cross_4.attn["thermal"].proj.weight.grad.any()  # type: ignore[union-attr, index]
 

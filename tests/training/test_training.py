@@ -1,4 +1,4 @@
-"""The training tools on tiny data: scenes, clicks, losses, a few steps, and going on after a stop."""
+"""The training tools on tiny data: scenes, clicks, losses, a few steps, and continuing after a stop."""
 
 import json
 from pathlib import Path

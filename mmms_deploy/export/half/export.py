@@ -1,10 +1,10 @@
-"""Adding a reduced precision to a bundle that is being written: export, cut, write, prove."""
+"""Adding a reduced precision to a bundle that is being written: export, cut, write, pass the gate."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,8 +24,7 @@ from mmms_deploy.bundle import (
 )
 from mmms_deploy.engines.onnxruntime import cpu as onnxruntime_cpu
 from mmms_deploy.errors import ExportError
-from mmms_deploy.export.cut import StageModel, cut
-from mmms_deploy.export.cuts import Cut
+from mmms_deploy.export.cut import Cut, StageModel, cut
 from mmms_deploy.export.gate import Golden
 from mmms_deploy.export.graphs import save_graph, write_stages
 from mmms_deploy.export.half.gate import Features, compare_disks, compare_native, compare_rounded
@@ -33,7 +32,9 @@ from mmms_deploy.export.half.network import OPSETS, half_network
 from mmms_deploy.export.half.rounded import rounded
 from mmms_deploy.export.network import export_whole
 from mmms_deploy.export.rewrites.deployed import Deployed
+from mmms_deploy.export.steps import announce
 from mmms_deploy.models import InteractiveNetwork
+from mmms_deploy.progress import OnProgress
 
 HALF_STEPS: Mapping[Precision, int] = MappingProxyType(
     {precision: 4 if precision in onnxruntime_cpu.SOURCES else 3 for precision in OPSETS}
@@ -43,14 +44,14 @@ HALF_STEPS: Mapping[Precision, int] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Float32:
-    """What a reduced precision is made of and compared with.
+    """The network in float32: a reduced precision is made of it and compared with it.
 
     Attributes:
         paper: The network in the paper's form.
-        deployed: The network in the form that is deployed.
+        deployed: The rewritten network.
         stages: Its stages in float32.
         golden: The torch reference's answers.
-        features: The features that the float32 graphs gave, by image.
+        features: The features that the float32 graphs computed, by image.
     """
 
     paper: InteractiveNetwork
@@ -81,31 +82,31 @@ def add_half(
     original: Float32,
     precision: Precision,
     cuts: Collection[Cut],
-    on_step: Callable[[str], None],
+    on_progress: OnProgress | None = None,
 ) -> Added:
-    """Write a network's graphs in a reduced precision, and prove them.
+    """Write a network's graphs in a reduced precision, and compare them with float32 and with the checkpoint.
 
     Args:
         writer: The bundle, with its float32 graphs and golden replay written.
         manifest: Its manifest so far.
         original: The network in float32.
         precision: FP16 or BF16.
-        cuts: Where it is cut beside the clicks.
-        on_step: Called with the name of each step as it starts.
+        cuts: Where it is cut, beside the cut where clicks come in.
+        on_progress: Receives every step as it starts.
 
     Returns:
-        What was added.
+        The new manifest, and what was measured.
 
     Raises:
         ExportError: It cannot be exported.
         GateError: It differs too much from float32.
         OutputWriteError: It cannot be written.
     """
-    on_step(f"{precision}: exporting the network to ONNX")
+    announce(on_progress, f"{precision}: exporting the network to ONNX")
     network = half_network(original.deployed, original.paper, precision, cuts)
     stages = cut(export_whole(network, OPSETS[precision]), network.rates())
     _check_borders(stages, original.stages, network.feature_outputs(), precision)
-    on_step(f"{precision}: writing the graphs")
+    announce(on_progress, f"{precision}: writing the graphs")
     graphs = write_stages(writer, network, stages, precision)
     nodes = {graph.file: stage.model.graph.num_nodes() for graph, stage in zip(graphs, stages, strict=True)}
     half_opsets = {**manifest.provenance.half_opsets, precision: OPSETS[precision]}
@@ -117,14 +118,14 @@ def add_half(
             for stage, graph in zip(manifest.stages, graphs, strict=True)
         ),
     )
-    on_step(f"gate: {precision} against float32")
+    announce(on_progress, f"gate: {precision} against float32")
     gate = []
     for half, exact in zip(stages, original.stages, strict=True):
         if half.rate is Rate.CLICK:
             gate.append(compare_disks(half, exact, manifest, original.golden, precision))
-    gate += _prove_rounded(writer, added, original, stages, precision, network.feature_outputs())
+    gate += _compare_rounded(writer, added, original, stages, precision, network.feature_outputs())
     if precision in onnxruntime_cpu.SOURCES:
-        on_step(f"gate: replaying the clicks through a session in {precision}")
+        announce(on_progress, f"gate: replaying the clicks through a session in {precision}")
         gate += compare_native(writer.seal(added), original.golden, precision)
     return Added(added, gate, nodes)
 
@@ -139,12 +140,13 @@ def _check_borders(
     if found != wanted:
         raise ExportError(
             f"in {precision} the network is cut into {found}",
-            expected=f"what float32 is cut into: {wanted}",
-            fix="export with --precision fp32, and please report the network",
+            expected=f"the same stages and features as in float32: {wanted}",
+            fix="pass precisions=[Precision.FP32], and please report the network",
+            command_fix="pass --precision fp32, and please report the network",
         )
 
 
-def _prove_rounded(
+def _compare_rounded(
     writer: BundleWriter,
     manifest: Manifest,
     original: Float32,
@@ -152,7 +154,7 @@ def _prove_rounded(
     precision: Precision,
     features: frozenset[str],
 ) -> list[GateCheck]:
-    """Compare the rounding form of the graphs, in a bundle beside the one that is written."""
+    """Compare the rounding form of the graphs, in a temporary bundle beside the one that is written."""
     with (
         writing(writer.out),
         tempfile.TemporaryDirectory(prefix=".rounded.", dir=writer.out.parent) as folder,

@@ -1,7 +1,7 @@
 """The gate of a reduced precision: its graphs against the float32 ones and against the checkpoint.
 
-Its clicks are answered, closed loop, by its own graphs with every result rounded
-(:mod:`mmms_deploy.export.half.rounded`); the disks by the part of the click graph that draws them, as it is.
+Features and masks come from its graphs with every result rounded (:mod:`mmms_deploy.export.half.rounded`), closed loop.
+Disks come from the unchanged part of the click graph that draws them.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.gate import Golden, Worst
-from mmms_deploy.export.precision import REDUCED, other_precisions
+from mmms_deploy.export.half.precision import REDUCED, Advice, other_precisions
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.replay.verify import ClickCheck, replay
 from mmms_deploy.session.result import ClickResult
 
 Array = npt.NDArray[Any]
 Features = Mapping[str, tuple[str, Array]]
-"""By a feature's name: the stage that computed it, and float32 numbers."""
+"""For each feature's name, the stage that computed it and its float32 numbers."""
 
 DISTANT_CLICKS = 64
-"""Clicks at random places between pixels, for the disks."""
+"""Number of clicks at random places between pixels, for the disks."""
 
 
 class FeatureRecorder(OnnxRuntimeCpu):
@@ -55,7 +55,7 @@ class FeatureRecorder(OnnxRuntimeCpu):
         self.features: list[dict[str, tuple[str, Array]]] = []
 
     def execute(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """Run a stage, and keep what it gives unless it answers clicks."""
+        """Run a stage, and keep its features unless it is the click stage."""
         outputs = super().execute(stage, inputs)
         if stage == self._first:
             self.features.append({})
@@ -84,8 +84,8 @@ def compare_rounded(
 
     Args:
         bundle: A bundle whose float32 graphs are the rounding ones.
-        golden: What the torch reference answered.
-        float32: The features that the float32 graphs gave, by image.
+        golden: The torch reference's answers.
+        float32: The features that the float32 graphs computed, by image.
         precision: The reduced precision.
         names: Names of the features.
 
@@ -96,10 +96,10 @@ def compare_rounded(
         GateError: A feature or a mask differs too much, or is not finite.
     """
     limits, advice = REDUCED[precision], other_precisions(precision)
-    features = Worst(f"{precision} against fp32", "largest 1 - cosine of a feature", limits.feature, advice)
+    features = Worst(f"{precision} against fp32", "largest 1 - cosine of a feature", limits.feature, *advice)
     name = f"{precision} against torch, every result rounded, closed loop"
-    masks = Worst(name, "largest 1 - IoU of the mask on certain pixels", limits.mask, advice)
-    last = Worst(name, "mean 1 - IoU after the last click", limits.last, advice)
+    masks = Worst(name, "largest 1 - IoU of the mask on certain pixels", limits.mask, *advice)
+    last = Worst(name, "mean 1 - IoU after the last click", limits.last, *advice)
     ends: dict[int, float] = {}
 
     def compare(check: ClickCheck, result: ClickResult) -> None:
@@ -119,12 +119,12 @@ def compare_rounded(
     return [features.check(), masks.check(), last.check()]
 
 
-def _see_features(worst: Worst, found: Features, expected: Features, image: str, advice: str) -> None:
+def _see_features(worst: Worst, found: Features, expected: Features, image: str, advice: Advice) -> None:
     if found.keys() != expected.keys():
         raise GateError(
             f"{worst.name}: the features of image {image} are {', '.join(found)}",
             expected=", ".join(expected),
-            fix=advice,
+            **advice._asdict(),
         )
     for name, (stage, values) in found.items():
         where = f"stage {stage}, tensor {name}, image {image}"
@@ -133,12 +133,13 @@ def _see_features(worst: Worst, found: Features, expected: Features, image: str,
         worst.see(1.0 - cosine(values, expected[name][1]), where)
 
 
-def _not_finite(name: str, where: str, advice: str) -> GateError:
-    return GateError(f"{name}: numbers that are infinite or NaN at {where}", expected="finite numbers", fix=advice)
+def _not_finite(name: str, where: str, advice: Advice) -> GateError:
+    given = f"{name}: numbers that are infinite or NaN at {where}"
+    return GateError(given, expected="finite numbers", **advice._asdict())
 
 
 def cosine(a: Array, b: Array) -> float:
-    """Cosine of the angle between two arrays of one shape; 1 when both are zero."""
+    """Return the cosine of the angle between two arrays of one shape; 1 when both are zero."""
     x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
     scale = float(np.sqrt((x @ x) * (y @ y)))
     if scale == 0.0:
@@ -147,11 +148,11 @@ def cosine(a: Array, b: Array) -> float:
 
 
 def compare_native(bundle: Bundle, golden: Golden, precision: Precision) -> list[GateCheck]:
-    """Click through a session that executes a reduced precision's graphs, as ``mmms-verify`` will.
+    """Click through a session that executes a reduced precision's graphs, as ``mmms-verify`` does.
 
     Args:
         bundle: The bundle.
-        golden: What the torch reference answered.
+        golden: The torch reference's answers.
         precision: FP16; ONNX Runtime's CPU provider has no bfloat16.
 
     Returns:
@@ -162,7 +163,7 @@ def compare_native(bundle: Bundle, golden: Golden, precision: Precision) -> list
     """
     name = f"session in {precision} against torch, closed loop"
     measure = "largest 1 - IoU of the mask on certain pixels"
-    masks = Worst(name, measure, REDUCED[precision].mask, other_precisions(precision))
+    masks = Worst(name, measure, REDUCED[precision].mask, *other_precisions(precision))
 
     def compare(check: ClickCheck, result: ClickResult) -> None:
         where = f"stage click, tensor prob, image {golden.names[check.case]}, click {check.click + 1}"
@@ -178,8 +179,8 @@ def compare_disks(
 ) -> GateCheck:
     """Draw disks with a reduced precision's click graph and with the float32 one, and compare bit for bit.
 
-    Clicks are the golden ones, the corners and edges of the image and what is just inside of them, and places between
-    pixels; each as a first click, and all of them one after the other.
+    Clicks are the golden ones, the image's corners and edges and places just inside of them, and places between pixels:
+    each as a first click, and all of them one after the other.
 
     Args:
         half: The click stage in the reduced precision.
@@ -194,7 +195,7 @@ def compare_disks(
     Raises:
         GateError: A pixel differs.
     """
-    worst = Worst(f"disks in {precision} against fp32", "pixels that differ", 0.0, other_precisions(precision))
+    worst = Worst(f"disks in {precision} against fp32", "pixels that differ", 0.0, *other_precisions(precision))
     ours, theirs = _Disks(half), _Disks(float32)
     blank = np.zeros((1, 2, *manifest.size), dtype=np.float32)
     sums = [blank, blank]
@@ -208,7 +209,7 @@ def compare_disks(
 
 
 class _Disks:
-    """The part of a click graph that adds a click to the disk maps, and nothing else."""
+    """The part of a click graph that adds a click to the disk maps."""
 
     def __init__(self, stage: StageModel) -> None:
         ort = import_onnxruntime()

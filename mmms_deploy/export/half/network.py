@@ -1,14 +1,14 @@
-"""A network in half precision, made of the float32 network's modules; graphs come later and are not touched.
+"""A network in half precision, made of the float32 network's modules. No tool converts the exported graph.
 
-Half are all weights but the norms', and all activations but those below. Float32 are:
+All weights but the norms' are half, and so are all activations but these, which are float32:
 
-- what norms (LayerNorm, GroupNorm, BatchNorm, RMSNorm) compute: sums over hundreds of squares;
+- the norms' sums over hundreds of squares (LayerNorm, GroupNorm, BatchNorm, RMSNorm);
 - images, modalities and given backbone maps as they come in, and the image's normalisation: pixels are 0..255, where
   neighbours in float16 are up to 0.125 apart, and in bfloat16 1;
-- click coordinates and squared distances, and everything that is compared with a threshold;
+- click coordinates and squared distances, and every number that is compared with a threshold;
 - the sigmoid.
 
-See docs/precision.md for what that costs and gains.
+docs/precision.md has the costs and gains.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import ImageSpec
-from mmms_deploy.export.cuts import Cut
+from mmms_deploy.export.cut import Cut
 from mmms_deploy.export.network import OPSET, RecurrentNetwork
 from mmms_deploy.models import InteractiveNetwork
 
@@ -34,9 +34,9 @@ DTYPES: Mapping[Precision, torch.dtype] = MappingProxyType(
     {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
 )
 OPSETS: Mapping[Precision, int] = MappingProxyType({Precision.FP16: OPSET, Precision.BF16: 22})
-"""Opset 22 is 21 with convolutions of bfloat16, as far as these networks go; attention stays decomposed in either."""
+"""For these networks, opset 22 is 21 with bfloat16 convolutions; attention stays decomposed in both."""
 STATE = torch.float16
-"""Maps, previous mask and probability, in either: numbers from 0 to 1, where float16 has eight times as many steps."""
+"""Maps, previous mask and probability, in FP16 and BF16: from 0 to 1, float16 has eight times as many steps."""
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase)
 
 
@@ -58,16 +58,15 @@ class WideNorm(nn.Module):
 
 
 class HalfNetwork(InteractiveNetwork):
-    """A network that computes in half precision behind the borders of the float32 one.
+    """A network that computes in half precision, with the inputs and outputs of the float32 one.
 
     Images, modalities and a provider's maps come in as float32, features stay half, logits leave as float32.
 
     Args:
-        network: The network in the form to be deployed, in evaluation mode; it is left as it is, and the norms' weights
-            are shared with it.
-        paper: The same in the paper's form. Where a rewrite put the image's normalisation into the first layer, the
-            normalisation is taken out again and done in float32: its weights would be divided by 57 and meet pixels of
-            128 on average, whose rounding is then most of what the layer gives.
+        network: The rewritten network, in evaluation mode; it is left as it is, and shares the norms' weights.
+        paper: The network in the paper's form. Where a rewrite put the image's normalisation into the first layer, it
+            is taken out again and done in float32. Otherwise the layer's weights would be divided by 57 and meet pixels
+            of 128 on average, and rounding errors would be most of the layer's result.
         precision: FP16 or BF16.
     """
 
@@ -110,16 +109,16 @@ def half_network(
     """Return the recurrent network to export in a reduced precision; see :class:`HalfNetwork`.
 
     Args:
-        network: The network in the form to be deployed.
-        paper: The same in the paper's form.
+        network: The rewritten network.
+        paper: The network in the paper's form.
         precision: FP16 or BF16.
-        cuts: Where it is cut beside the clicks.
+        cuts: Where it is cut, beside the cut where clicks come in.
     """
     return RecurrentNetwork(HalfNetwork(network, paper, precision).eval(), cuts, STATE)
 
 
 def half_of(module: Module, dtype: torch.dtype) -> Module:
-    """Return a copy of a module with half weights and constants, and with its norms, left as they are, in float32.
+    """Return a copy of a module with half weights and constants; its norms stay in float32 and share their weights.
 
     Args:
         module: The module; it is left as it is.
@@ -149,6 +148,6 @@ def _patch_convolution(network: InteractiveNetwork) -> nn.Conv2d:
 
 
 def _normalisation(image: ImageSpec) -> tuple[Tensor, Tensor]:
-    """Return what pixels are multiplied with, and what is then added, to normalise them; (1, 3, 1, 1) each."""
+    """Return the factor and the shift that normalise pixels as ``pixel * factor + shift``; (1, 3, 1, 1) each."""
     mean, std = (torch.tensor(values, dtype=torch.float64).reshape(1, 3, 1, 1) for values in (image.mean, image.std))
     return (image.scale / std).float(), (-mean / std).float()

@@ -1,9 +1,9 @@
 """A half-precision graph as a float32 graph that rounds: the same nodes and weights, every result rounded to half.
 
-ONNX Runtime's CPU provider has kernels for few operators in float16 and for fewer in bfloat16. Around the others it
-computes in float32, and it leaves out the rounding between two of them: a number that overflows float16 passes there
-as if nothing were wrong. Here every node computes in float32, and what it gives is rounded to the type that the graph
-says; what is too large becomes infinite. Sums within a node are float32, as they are in a GPU's matrix units.
+ONNX Runtime's CPU provider has kernels for few operators in float16 and for fewer in bfloat16. It computes the others
+in float32, and leaves out the rounding between two of them: a number that overflows float16 goes unnoticed. Here every
+node computes in float32, and its result is rounded to the graph's own type; a number that is too large becomes
+infinite. Sums within a node are float32, as they are in a GPU's matrix units.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _EXACT = frozenset(
         *("Squeeze", "Transpose", "Unsqueeze", "Where"),
     }
 )
-"""What only moves and chooses numbers: they are rounded already."""
+"""Operators that only move or choose numbers, which are rounded already."""
 
 
 def rounded(model: ir.Model) -> ir.Model:
-    """Return the graph of a stage as one of float32 that rounds.
+    """Return the graph of a stage as a float32 graph that rounds.
 
     Args:
         model: The stage; it is left as it is.
 
     Returns:
-        The same graph with the same names at its borders, where half is float32 now.
+        The same graph, with the same names of inputs and outputs; half ones are float32 now.
 
     Raises:
-        ExportError: A node holds a graph of its own, or half constants.
+        ExportError: A node holds a graph of its own, or is a Constant.
     """
     model = model.clone()
     graph = model.graph
@@ -42,7 +42,8 @@ def rounded(model: ir.Model) -> ir.Model:
             raise ExportError(
                 f"operator {node.op_type} of the graph cannot be checked in half precision",
                 expected="plain operators, and constants as initializers",
-                fix="export with --precision fp32, and please report the network",
+                fix="pass precisions=[Precision.FP32], and please report the network",
+                command_fix="pass --precision fp32, and please report the network",
             )
     kinds = {value: value.dtype for node in graph for value in node.outputs if value.dtype in HALF}
     for value in (*graph.inputs, *graph.initializers.values()):
@@ -60,20 +61,15 @@ _NESTED = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
 def _wide() -> ir.TensorType:
-    """Return a type of its own: values, also those of a graph and its clone, may share the one they have."""
+    """Return a new type object: values, also those of a graph and its clone, may share the one they have."""
     return ir.TensorType(ir.DataType.FLOAT)
 
 
-def _widen(value: ir.Value) -> None:
-    """Make a value float32, by a type of its own: values may share the object that says their type."""
-    value.type = ir.TensorType(ir.DataType.FLOAT)
-
-
 def _round(graph: ir.Graph, value: ir.Value, kind: ir.DataType | None) -> None:
-    """Let those that read a value read it rounded, as float32."""
+    """Make the nodes that read a value read it rounded, as float32."""
     node = value.producer()
     if node is None or kind is None:
-        raise ValueError(f"{value.name} is computed by no node")
+        raise ValueError(f"no node computes {value.name}")
     if node.op_type in _EXACT:
         value.type = _wide()
         return

@@ -1,8 +1,15 @@
 """Exact rewrites: from the network in the paper's form to one that answers the same and that engines run faster.
 
 This file lists them, without torch; :func:`~mmms_deploy.export.rewrites.deploy.deploy_form` applies them. Each is a
-small function on a :class:`~mmms_deploy.export.rewrites.deployed.Deployed`, and its docstring, or that of the
-module it puts in, says why it is exact. What differs is the order of float32 sums: about 1e-6 on logits.
+small function on a :class:`~mmms_deploy.export.rewrites.deployed.Deployed`, and its docstring, or that of the module
+that it inserts, says why it is exact. Only the order of float32 sums differs: about 1e-6 on logits. In reading order:
+
+- ``deploy``: applies them
+- ``deployed``: the networks that they change, one class for a family, and what all of them use
+- ``head``, ``attention``, ``ffn``, ``stream``, ``fpn`` (with ``interpolation``): MMMS, part by part
+- ``skipclick``: SkipClick's network and its own rewrites
+- ``vit``: the backbone
+- ``gate``: compares the rewritten network with the paper's form
 """
 
 from __future__ import annotations
@@ -11,7 +18,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 EVERY = "all"
-"""What stands for the names of all rewrites."""
+"""Stands for the names of all rewrites."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Rewrite:
     Attributes:
         name: Its name, that of its function.
         description: What it does, in one line.
-        needs: Name of the rewrite that it builds on; without that it is not applied either.
+        needs: Name of the rewrite that it builds on; left out together with it.
         families: The families of networks that it is for.
     """
 
@@ -66,7 +73,7 @@ REWRITES = (
 NAMES = tuple(rewrite.name for rewrite in REWRITES)
 
 BACKBONE = ("fold_vit_attention", "fold_layer_scale", "fold_normalisation")
-"""Those that change the backbone or what it is given; they make no sense where somebody else runs it."""
+"""Those that change the backbone or its input; left out when a provider runs the backbone."""
 
 
 def names_for(family: str) -> tuple[str, ...]:

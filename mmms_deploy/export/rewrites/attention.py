@@ -1,4 +1,4 @@
-"""SegFormer's efficient attention, and the paper's EffCA, which is the same with another source."""
+"""Rewrites of SegFormer's efficient attention, and of the paper's EffCA, which is the same with another source."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ QUERY_GROUPS = 4
 class PlainAttention(nn.Module):
     """Efficient attention whose graph is two linears, MatMul, Softmax, MatMul.
 
-    The paper's form takes keys and values apart through a five-dimensional transposition, and multiplies queries and
-    keys by the square root of the scores' factor. Here keys and values are the two halves of what their linear gives,
-    and only the queries, which are as wide as the keys, are multiplied. The same products are summed.
+    The paper's form separates keys and values through a five-dimensional transposition, and multiplies queries and keys
+    by the square root of the scores' factor. Here keys and values are the two halves of their linear's result, and only
+    the queries, which are as wide as the keys, are multiplied. The same products are summed.
 
     Args:
         attention: The attention in the paper's form.
@@ -59,7 +59,7 @@ class PlainAttention(nn.Module):
 
 
 def plain_attention(network: Deployed) -> bool:
-    """Let attention be its matrix products and little else; see :class:`PlainAttention`."""
+    """Write attention as its matrix products; see :class:`PlainAttention`."""
     return replace_modules(network, EfficientAttention, PlainAttention)
 
 
@@ -68,13 +68,13 @@ def _plain(network: Deployed) -> list[PlainAttention]:
 
 
 def fold_attention(network: Deployed) -> bool:
-    """Fold into weights what attention multiplies and adds on the way.
+    """Fold attention's factor, biases and single-head projection into weights.
 
     - The factor on the scores goes into the query's linear.
-    - A key's bias b adds q.b to all scores of the query q alike. Softmax does not see it, so it goes.
-    - The weights that softmax gives sum to one, so a value's bias passes through unchanged: it joins the projection's.
-    - A single head's values V x are only mixed, then projected by P: their linear becomes P V, and the projection goes.
-      (With several heads this would make each head's values as wide as all of them.)
+    - A key's bias b adds the same q.b to all scores of the query q. Softmax ignores it, so it is left out.
+    - Softmax's weights sum to one, so a value's bias passes through unchanged: it is added to the projection's bias.
+    - A single head's values V x are only mixed, then projected by P: their linear becomes P V, and the projection is
+      left out. (With several heads this would make each head's values as wide as all of them.)
     """
     found = _plain(network)
     for attention in found:
@@ -93,10 +93,11 @@ def fold_attention(network: Deployed) -> bool:
 
 
 def split_queries(network: Deployed) -> bool:
-    """Split a single head's queries into groups that stand where heads stand.
+    """Split a single head's queries into groups, in the dimension of the heads.
 
-    Every query is answered on its own, so any group of them can be. TensorRT fuses attention of several heads into one
-    kernel, and leaves that of a single head as two products with all scores in memory between them.
+    Each query's result is independent of the others, so groups give the same results. TensorRT fuses attention of
+    several heads into one kernel, but leaves attention of a single head as two products with all scores in memory
+    between them.
     """
     single = [attention for attention in _plain(network) if attention.heads == 1]
     for attention in single:

@@ -48,12 +48,12 @@ FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
         )
     }
 )
-"""What each rewrite does, by name. Each returns whether there was anything to rewrite."""
+"""The function of each rewrite, by name. It returns whether there was anything to rewrite."""
 
 DEPLOYED: Mapping[str, Callable[[Any], Deployed]] = MappingProxyType(
     {"mmms": DeployedMMMS, "skipclick": DeployedSkipClick}
 )
-"""What rewrites work on, by the network's family."""
+"""The class that rewrites change, by the network's family."""
 
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def deploy_form(network: InteractiveNetwork, skip: Collection[str] = frozenset()
 
     Returns:
         The rewritten network, in evaluation mode, and the names of the rewrites that found something to rewrite. Its
-        ``config.image`` says how it wants its image, which may differ from the paper form's.
+        ``config.image`` says how to prepare its image, which may differ from the paper's form.
 
     Raises:
         ValueError: A name is unknown.

@@ -15,17 +15,17 @@ from mmms_deploy.models.segformer import tokens
 class Deployed(InteractiveNetwork):
     """A network in a form that engines run faster: the same interface, the same answers.
 
-    Its features may mean something else than the paper's: whatever depends on the image alone may already be in them.
-    They fit its own :meth:`respond`, and no other network's.
+    Its features may differ from the paper's: they may already hold more of what depends on the image alone. They fit
+    only its own :meth:`respond`.
 
     Args:
-        network: The network in the paper's form. Its modules are copied, its weights are shared; so a rewrite puts
-            another weight into a module and never writes into a weight.
+        network: The network in the paper's form. Its modules are copied and its weights are shared, so a rewrite must
+            put a new weight into a module and never write into a weight.
 
     Attributes:
         enlarge: Brings logits (B, 1, *coarse_size) to (B, 1, H, W).
-        coarse_size: Height and width of the logits before that.
-        corners: Whether corners are aligned in that.
+        coarse_size: Height and width of the logits before ``enlarge``.
+        corners: Whether ``enlarge`` aligns corners.
     """
 
     enlarge: nn.Module
@@ -64,7 +64,7 @@ class DeployedMMMS(Deployed, MMMS):
     def mix(
         self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, ...]:
-        """Everything between the backbone and the clicks; returns what :meth:`respond` wants, a tensor per scale."""
+        """Everything between the backbone and the clicks; returns the features for :meth:`respond`, one per scale."""
         pyramid = super().mix(maps, modalities, present)
         if len(self.feature_biases):
             pyramid = tuple(x + b.reshape(1, -1, 1, 1) for x, b in zip(pyramid, self.feature_biases, strict=True))
@@ -90,7 +90,7 @@ def replace_modules(root: nn.Module, kind: type[nn.Module], make: Callable[..., 
     Args:
         root: Where to look.
         kind: The class; its subclasses do not count, since they may compute something else.
-        make: Gives a module's replacement, or None to leave it as it is.
+        make: Returns a module's replacement, or None to leave it as it is.
 
     Returns:
         Whether any was replaced.

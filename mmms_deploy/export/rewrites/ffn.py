@@ -13,8 +13,8 @@ class ConvMixFFN(nn.Module):
     """Mix-FFN with its linears as 1x1 convolutions.
 
     A linear over the channels of tokens is a 1x1 convolution over the same numbers as a map. So tokens become a map
-    before the first and tokens again after the second, where they have C channels, and not on either side of the
-    depthwise convolution, where they have four times as many.
+    before the first linear and tokens again after the second, where they have C channels. In the paper's form they
+    change on both sides of the depthwise convolution, where they have 4 C channels.
 
     Args:
         ffn: Mix-FFN in the paper's form.

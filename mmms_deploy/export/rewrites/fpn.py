@@ -1,7 +1,7 @@
-"""ParallelFPN's 3x3 convolutions on that side of an interpolation which has fewer pixels.
+"""ParallelFPN's 3x3 convolutions on the side of an interpolation that has fewer pixels.
 
-Convolution and interpolation are both linear, one with the same weights at every pixel, the other with the same in
-every channel, but they do not simply commute: a convolution's taps reach to other pixels. Tap by tap they do.
+Convolution and interpolation are both linear: a convolution has the same weights at every pixel, an interpolation in
+every channel. They do not simply commute, because a convolution's taps reach to other pixels. Each single tap commutes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class EnlargedConv(nn.Module):
 
         sum_ab W_ab (R x C^T)[i + a, j + b] = (sum_ab R_a (W_ab x) C_b^T)[i, j].
 
-    The zeros are the padding. So the nine taps are applied to the small map, and what moves and adds them up is part of
-    the two matrix products that enlarge.
+    The zeros are the padding. So the nine taps are applied to the small map, and the two matrix products that enlarge
+    also move the taps' results and add them up.
 
     Args:
         conv: The convolution.
@@ -63,8 +63,8 @@ class ShrunkConv(nn.Module):
 
         (R (sum_ab W_ab x[. + a, . + b]) C^T)[i, j] = sum_ab W_ab (R_a x C_b^T)[i, j].
 
-    So the map is interpolated nine times, at the nine places that the taps look at, side by side in one map three times
-    as high and as wide, where a 3x3 convolution of stride 3 meets them.
+    So the map is interpolated nine times, once for the place that each tap reads. The nine results lie side by side in
+    one map three times as high and as wide, which a 3x3 convolution of stride 3 reads.
 
     Args:
         conv: The convolution.
@@ -90,9 +90,9 @@ class ShrunkConv(nn.Module):
 
 
 def small_convolutions(network: Deployed) -> bool:
-    """Let each 3x3 convolution of ParallelFPN, and of its inverse, work on the smaller map beside its interpolation.
+    """Run each 3x3 convolution of ParallelFPN, and of its inverse, on the smaller map beside its interpolation.
 
-    An interpolation to the size that its map already has is left out.
+    An interpolation to the size that the map already has is left out.
     """
     (height, width), (rows, columns) = network.config.size, network.backbone.patch
     scales = [(height // scale, width // scale) for scale in SCALES]
@@ -111,7 +111,7 @@ def small_convolutions(network: Deployed) -> bool:
 def _at_smaller_size(layers: list[nn.Module], size: Size) -> list[nn.Module]:
     """Return the layers of a branch with pairs of interpolation and convolution replaced; ``size`` is the input's."""
     done: list[nn.Module] = []
-    before = size  # what the last of them is given
+    before = size  # the input size of the last of them
     for layer in layers:
         last = done[-1] if done else None
         if isinstance(layer, Resize):
@@ -132,7 +132,7 @@ def _pixels(size: Size) -> int:
 
 
 def _is_3x3(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
-    """Whether a layer is a convolution of the one kind that the two classes above replace."""
+    """Whether a layer is a convolution that the two classes above can replace."""
     return (
         isinstance(layer, nn.Conv2d)
         and (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))

@@ -71,7 +71,7 @@ class MatrixResize(nn.Module):
     """Bilinear interpolation as a matrix product from either side.
 
     Bilinear interpolation is linear interpolation of the rows, then of the columns, and each of them is a matrix.
-    Engines interpolate many channels at a time and are slow with one; a product of small matrices they are fast with.
+    Engines interpolate many channels at a time and are slow with a single one; they multiply small matrices fast.
 
     Args:
         source: (H, W) before.

@@ -1,4 +1,4 @@
-"""Bilinear interpolation along one axis as a matrix, for rewrites that exchange it with something else."""
+"""Linear interpolation along one axis as a matrix, for rewrites that move or replace an interpolation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SkipClick in a form that engines run faster, and the rewrites that are for it alone."""
+"""SkipClick in a form that engines run faster, and the rewrites for SkipClick alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DeployedSkipClick(Deployed, SkipClick):
         network: The network in the paper's form.
 
     Attributes:
-        skip_layers: What the skips pass through once an image; empty for nothing.
+        skip_layers: Layers that run on the skips once an image; empty for none.
     """
 
     def __init__(self, network: SkipClick) -> None:
@@ -50,7 +50,7 @@ class DeployedSkipClick(Deployed, SkipClick):
     def mix(
         self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, ...]:
-        """Everything between the backbone and the clicks; returns what :meth:`respond` wants."""
+        """Everything between the backbone and the clicks; returns the features for :meth:`respond`."""
         fused, *skips = super().mix(maps, modalities, present)
         if len(self.skip_layers):
             skips = [layer(skip) for layer, skip in zip(self.skip_layers, skips, strict=True)]
@@ -71,7 +71,7 @@ class DeployedSkipClick(Deployed, SkipClick):
 
 
 class SplitNeck(nn.Module):
-    """The neck whose first layers have been applied to the skips already; each branch adds what came out.
+    """The neck without the part of its first layers that runs on the skips; each branch adds that part's result.
 
     A branch begins with a convolution of the concatenation [x, s]. With its weight as [V, U],
 
@@ -93,12 +93,12 @@ class SplitNeck(nn.Module):
             self.rest.append(nn.Sequential(*others))
 
     def forward(self, x: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """From x, (B, d, h, w), and what the skips' layers gave, to four maps."""
+        """From x, (B, d, h, w), and the results of the skips' layers to four maps."""
         return tuple(rest(conv(x) + part) for conv, rest, part in zip(self.first, self.rest, parts, strict=True))
 
 
 def _on_channels(conv: Any, channels: slice, *, with_bias: bool) -> nn.Module:
-    """Return a convolution, transposed or not, that sees some of its input channels."""
+    """Return the part of a convolution, transposed or not, that reads some of its input channels."""
     transposed = type(conv) is nn.ConvTranspose2d
     weight: Tensor = (conv.weight[channels] if transposed else conv.weight[:, channels]).contiguous()
     inputs, outputs = weight.shape[:2] if transposed else (weight.shape[1], weight.shape[0])
@@ -121,7 +121,7 @@ def split_skips(network: DeployedSkipClick) -> bool:
 
 
 class SplitFusionHead(nn.Module):
-    """The head whose fusing convolution comes before enlarging, level by level.
+    """The head with its fusing convolution before the enlargement, level by level.
 
     The fusing convolution is 1x1, so with its weight as [W_0 .. W_3] it is sum_i W_i up(r_i) + b of the enlarged
     levels. A 1x1 convolution mixes channels, the same way at every pixel, and bilinear enlargement mixes pixels, the
@@ -156,7 +156,7 @@ def split_fusion(network: DeployedSkipClick) -> bool:
 
 
 class ShuffledConv(nn.Module):
-    """A transposed convolution with kernel = stride = 2, as a 1x1 convolution whose results are moved.
+    """A transposed convolution with kernel = stride = 2, as a 1x1 convolution and a pixel shuffle.
 
     Each pixel of the input gives 2x2 pixels of its own: output (o, 2i + a, 2j + b) is sum_c W[c, o, a, b] x[c, i, j].
     That is channel (o, a, b) of a 1x1 convolution.

@@ -1,4 +1,4 @@
-"""CSNet on tokens, and what it adds at every click that the image alone decides."""
+"""CSNet on tokens, and the biases that can be added once an image instead of at every click."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mmms_deploy.models.segformer import tokens
 
 
 class TokenCSNet(nn.Module):
-    """CSNet whose sums are sums of tokens.
+    """CSNet with sums of tokens instead of maps.
 
-    The paper's form brings the patch embedding's normalised tokens to a map, adds the pyramids' maps, and makes tokens
-    of the sum. Here the same numbers are added as tokens. Those of the mixed pyramid depend on the image alone, so they
-    are the features.
+    The paper's form turns the patch embedding's normalised tokens into a map, adds the pyramids' maps, and turns the
+    sum into tokens. Here the same numbers are added as tokens. The tokens of the mixed pyramid depend on the image
+    alone, so they are the features.
 
     Args:
         csnet: CSNet in the paper's form; its parts keep their names.
@@ -45,7 +45,7 @@ class TokenCSNet(nn.Module):
 
 
 def token_stream(network: DeployedMMMS) -> bool:
-    """Make features, and CSNet's sums with them, tokens; see :class:`TokenCSNet`."""
+    """Turn the features, and CSNet's sums with them, into tokens; see :class:`TokenCSNet`."""
     network.csnet = TokenCSNet(network.csnet)  # type: ignore[assignment]
     network.token_features = True
     return True
@@ -54,7 +54,7 @@ def token_stream(network: DeployedMMMS) -> bool:
 def feature_biases(network: DeployedMMMS) -> bool:
     """Add MSPatchEmbed's biases to the features, once an image, instead of to f_int at every click.
 
-    CSNet adds features and f_int to each other first of all.
+    This is exact because CSNet's first operation adds features and f_int.
     """
     for scale in SCALES:
         conv = network.patch_embed.get_submodule(f"proj_{scale}")

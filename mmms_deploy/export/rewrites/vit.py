@@ -1,7 +1,6 @@
-"""The backbone: what its blocks multiply and add, and how its image is normalised, folded into weights.
+"""Rewrites of the backbone: factors, biases, LayerScale and the image's normalisation, folded into weights.
 
-Only what timm's plain ViT and its SAM have under the very classes named here is touched; blocks of any other kind are
-left alone.
+They change only modules of the classes of timm's plain ViT and SAM that are named here, and leave all others alone.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from mmms_deploy.export.rewrites.deployed import Deployed, linear_of, replace_mo
 class PlainViTAttention(nn.Module):
     """A ViT's self-attention with everything between its linears and its matrix products folded into the linears.
 
-    As in :func:`~mmms_deploy.export.rewrites.attention.fold_attention`: the factor on the scores goes into the
-    queries' rows, the keys' bias goes because softmax does not see it, the values' joins the projection's.
+    As in :func:`~mmms_deploy.export.rewrites.attention.fold_attention`: the factor on the scores goes into the queries'
+    rows, the keys' bias is left out because softmax ignores it, the values' bias is added to the projection's.
 
     Args:
         attention: timm's attention, without norms and gate.
@@ -42,7 +41,7 @@ class PlainViTAttention(nn.Module):
 
 
 SCORES = 2**27
-"""Bytes of float32 scores that SAM's attention keeps at a time for one image or window."""
+"""Bytes of float32 scores that SAM's attention computes at a time for one image or window."""
 
 
 class PlainSAMAttention(nn.Module):
@@ -51,15 +50,15 @@ class PlainSAMAttention(nn.Module):
     SAM adds q_ij . (R_(i - k) + C_(j - l)) to the score of the query at row i, column j and the key at row k, column l.
     Which row of the tables R and C belongs to which pair is known beforehand, so the gathered tables are constants
     here, (H, c, H) and (W, c, W), and each of the two terms is one matrix product per row or column of queries:
-    1 / H + 1 / W of the multiplications of the scores. The queries here already have the scores' factor, which the
-    relative positions do without, so the constants are divided by it (a power of two where heads are 64 wide).
+    1 / H + 1 / W of the multiplications of the scores. The queries here already contain the scores' factor, but SAM's
+    relative positions do not use it, so the constants are divided by it (a power of two where heads are 64 wide).
 
-    Every query is answered on its own, so they are taken in groups. All 4096 of them at once make 805 MB of scores,
-    and engines hold several tensors of that size at a time.
+    Each query's result is independent of the others, so the queries run in groups. All 4096 of them at once make 805 MB
+    of scores, and engines hold several tensors of that size at a time.
 
-    What the folding does stays exact where a window is padded. Padding comes after the norm, so a padded token is zero
-    and its key and value are the biases: the keys' shifts all scores of a query alike, as every other key's, and the
-    weights that softmax gives sum to one with those of padded values among them.
+    The folding stays exact where a window is padded. Padding comes after the norm, so a padded token is zero, and its
+    key and value are the biases. The key's bias shifts all scores of a query by the same amount, as for every other
+    key, and softmax's weights, those of padded values included, sum to one.
 
     Args:
         attention: timm's attention of a SAM, without norms, with relative positions.
@@ -128,7 +127,7 @@ def fold_vit_attention(network: Deployed) -> bool:
 
 
 def fold_plain_attention(attention: Any) -> nn.Module | None:
-    """Return a plain ViT's attention in its folded form, or None where it has more than plain attention has."""
+    """Return a plain ViT's attention in its folded form, or None where it has norms or a gate."""
     return PlainViTAttention(attention) if _normless(attention) else None
 
 
@@ -158,9 +157,9 @@ def fold_normalisation(network: Deployed) -> bool:
 
     W ((s p - m) / d) + b = (W s / d) p + (b - W m / d). That holds at the borders too because the patch embedding has
     no padding. A SAM's image is enlarged before it: bilinear interpolation is linear, and its weights sum to one at
-    every pixel, those at the borders too, so the same holds for the enlarged pixels. A padded convolution sees zeros
+    every pixel, those at the borders too, so the same holds for the enlarged pixels. A padded convolution reads zeros
     around the normalised image, which are not zeros of the pixels, so the modalities' encoders are left alone.
-    Afterwards the network takes resized pixels, 0..255, and the bundle says so.
+    Afterwards the network takes resized pixels, 0..255, and the manifest's ``image`` says so.
     """
     embed: Any = getattr(network.backbone.vit, "patch_embed", None)
     conv = embed.proj if type(embed) is PatchEmbed and not embed.dynamic_img_pad else None

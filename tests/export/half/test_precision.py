@@ -1,4 +1,4 @@
-"""Half precision end to end: what the graphs hold, that sessions answer with them, and what the gate catches."""
+"""Half precision end to end: the contents of the graphs, sessions that use them, and errors that the gate catches."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from mmms_deploy.bundle.contract import ClickContract, PreviousMask
 from mmms_deploy.commands.export import main
 from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu
 from mmms_deploy.engines.request import EngineRequest
-from mmms_deploy.errors import GateError
+from mmms_deploy.errors import Door, GateError
 from mmms_deploy.export import exporter
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.half import export as half_export
+from mmms_deploy.export.half.precision import FP16_ALARM, FP16_LARGEST, other_precisions, reduced_precisions
 from mmms_deploy.export.network import RecurrentNetwork
-from mmms_deploy.export.precision import FP16_ALARM, FP16_LARGEST, other_precisions, reduced_precisions
 from mmms_deploy.export.samples import sample_images
 from mmms_deploy.export.source import Source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
+from mmms_deploy.progress import Progress
 from mmms_deploy.replay.verify import LIMITS, verify
 from tests.support.tiny import DEPTH, tiny_config
 
@@ -50,14 +51,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def steps() -> list[str]:
+def steps() -> list[Progress]:
     return []
 
 
 @pytest.fixture(scope="module")
-def bundle(checkpoint: Path, steps: list[str], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(checkpoint: Path, steps: list[Progress], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("out") / "tiny"
-    report = export_bundle(Source(checkpoint=checkpoint), out, precisions=list(Precision), on_step=steps.append)
+    report = export_bundle(Source(checkpoint=checkpoint), out, precisions=list(Precision), on_progress=steps.append)
     assert list(out.parent.iterdir()) == [out]
     return Bundle(report.bundle.path)
 
@@ -96,13 +97,14 @@ def test_the_manifest_says_the_opset_of_every_graph(bundle: Bundle) -> None:
     assert said.keys() == set(Precision)
 
 
-def test_steps_are_announced(steps: list[str], bundle: Bundle) -> None:
+def test_steps_are_announced(steps: list[Progress], bundle: Bundle) -> None:
     assert len(steps) == exporter.count_steps(3, list(Precision)) == exporter.count_steps(3) + 7
-    assert len(set(steps)) == len(steps)
+    assert len({step.task for step in steps}) == len(steps)
+    assert {step.total for step in steps} == {len(steps)}
 
 
 def test_borders(bundle: Bundle, precision: Precision) -> None:
-    """What comes from the host is float32; what stays on the device is half; what a session fetches NumPy knows."""
+    """Inputs from the host are float32, tensors that stay on the device are half, outputs have types of NumPy."""
     half, seen = HALF[precision], Counter[Role]()
     for stage in bundle.manifest.stages:
         graph = stage.graphs[precision]
@@ -196,7 +198,7 @@ def test_the_graphs_are_plain_onnx(graphs: dict[str, onnx.ModelProto], precision
 
 
 def test_every_weight_is_there_once(graphs: dict[str, onnx.ModelProto], precision: Precision) -> None:
-    """No tensor twice, none in both types, and float32 only what belongs to norms, clicks and pixels."""
+    """No tensor is there twice or in both types, and only weights of norms, clicks and pixels are float32."""
     for model in graphs.values():
         seen: set[tuple[int, tuple[int, ...], bytes]] = set()
         narrow = set()
@@ -314,8 +316,9 @@ def test_another_weight_is_blamed(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, factor: float, blamed: str
 ) -> None:
     monkeypatch.setattr(half_export, "half_network", changed(half_export.half_network, part, factor))
-    with pytest.raises(GateError, match=f"(?s)fp16 against .*{blamed}.*--precision fp32, or fp32,bf16"):
+    with pytest.raises(GateError, match=rf"(?s)fp16 against .*{blamed}.*\[Precision.FP32, Precision.BF16\]") as caught:
         export_bundle(Source(checkpoint=checkpoint), tmp_path / "out", precisions=[Precision.FP16])
+    assert "--precision fp32, or fp32,bf16" in caught.value.message(Door.COMMAND_LINE)
     assert not list(tmp_path.iterdir())
 
 
@@ -332,8 +335,8 @@ def test_half_coordinates_are_found(checkpoint: Path, tmp_path: Path, monkeypatc
 
 
 def overflowing(path: Path, factor: float) -> Path:
-    """A network whose backbone's residual stream is large from its second block on, which norms take back."""
-    # A probability fed back: a binary mask turns what half precision changes near the threshold into whole pixels.
+    """A network whose residual stream in the backbone is large from the second block on; norms scale it back."""
+    # A probability is fed back: a binary mask turns small changes near the threshold into whole pixels.
     network = random_network(tiny_config(clicks=ClickContract(previous=PreviousMask.PROBABILITY)), 1)
     with torch.no_grad():
         network.backbone.vit.blocks[1].mlp.fc2.weight.mul_(factor)
@@ -342,10 +345,10 @@ def overflowing(path: Path, factor: float) -> Path:
 
 
 def test_what_overflows_float16_is_refused_and_bf16_is_not(tmp_path: Path) -> None:
-    """ONNX Runtime would not notice: it leaves out the rounding between the nodes that it computes in float32."""
+    """ONNX Runtime alone would not notice: it leaves out the rounding between nodes that it computes in float32."""
     file = overflowing(tmp_path / "large.safetensors", 3e6)
     with pytest.raises(
-        GateError, match=r"(?s)infinite or NaN at stage image, tensor f_mix_8, image astronaut.*fp32,bf16"
+        GateError, match=r"(?s)infinite or NaN at stage image, tensor f_mix_8, image astronaut.*FP32, Precision.BF16"
     ):
         export_bundle(Source(checkpoint=file), tmp_path / "fp16", precisions=[Precision.FP16])
     assert list(tmp_path.iterdir()) == [file]
@@ -379,8 +382,10 @@ def test_unknown_precisions(tmp_path: Path, wrong: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_asked_for() -> None:
+def test_requested_precisions() -> None:
     assert reduced_precisions([Precision.BF16, Precision.FP16, Precision.BF16]) == (Precision.FP16, Precision.BF16)
     assert reduced_precisions([Precision.FP32]) == reduced_precisions([]) == ()
-    assert "fp32,bf16" in other_precisions(Precision.FP16)
-    assert "bf16" not in other_precisions(Precision.BF16)
+    assert "fp32,bf16" in other_precisions(Precision.FP16).command_fix
+    assert "bf16" not in other_precisions(Precision.BF16).command_fix
+    assert "BF16" in other_precisions(Precision.FP16).fix
+    assert "BF16" not in other_precisions(Precision.BF16).fix

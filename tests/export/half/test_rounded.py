@@ -1,3 +1,5 @@
+"""Graphs that round, made of graphs whose values share one type object."""
+
 from __future__ import annotations
 
 import numpy as np

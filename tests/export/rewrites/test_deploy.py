@@ -178,7 +178,7 @@ class TestNames:
 @pytest.mark.slow
 @pytest.mark.parametrize("modalities", [(), (ModalitySpec(name="depth", channels=3),)], ids=["rgb", "rgb+depth"])
 def test_full_size(modalities) -> None:
-    """DINOv2-B14 with registers at 448 x 448, the issue's bound."""
+    """DINOv2-B14 with registers at 448 x 448."""
     network = eventful(MMMSConfig(modalities=modalities))
     inputs = pixels(network.config)
     expected = logits(network, inputs)

@@ -103,7 +103,7 @@ class TestWhatEachDoes:
 
     @torch.no_grad()
     def test_split_skips_moves_the_skips_out_of_the_click_part(self) -> None:
-        """What a click still convolves of them is nothing: the features are as large as the layers' results."""
+        """A click convolves nothing of them: the features are as large as the layers' results."""
         deployed, _ = deploy_form(random_network(tiny_skipclick(), 0), only("split_skips"))
         features = deployed.features(torch.rand(1, 3, 56, 84))
         # h4, h8 = max(2*8, 48/2), max(16, 48/2); w16; h32 = max(32, 2*48)

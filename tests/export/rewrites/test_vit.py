@@ -43,7 +43,7 @@ class TestSAMAttention:
         expected = attention(x)
         torch.testing.assert_close(PlainSAMAttention(attention)(x), expected, rtol=0, atol=1e-12)
         attention.use_rel_pos = False
-        assert (attention(x) - expected).abs().max() > 0.1  # the positions are heard
+        assert (attention(x) - expected).abs().max() > 0.1  # the positions have an effect
 
     @pytest.mark.parametrize(("limit", "groups"), [(10**9, 1), (3 * 4 * 30**2 // 2, 2), (1, 6)])
     def test_queries_in_groups(self, limit, groups, monkeypatch) -> None:
@@ -61,7 +61,7 @@ class TestSAMAttention:
         assert (whole.groups, window.groups) == (8, 1)
 
     def test_in_windows_that_are_padded(self) -> None:
-        """Padded tokens have keys and values all the same: their biases."""
+        """All padded tokens have the same key and value: the biases."""
         block = shaken(Block(24, 3, use_rel_pos=True, window_size=3, input_size=(8, 8)))
         x = torch.randn(1, 8, 7, 24, dtype=torch.float64)
         expected = block(x)
@@ -100,7 +100,7 @@ def test_backbones_with_weights_like_trained_ones(name, size) -> None:
     mean, std = (torch.tensor(values, dtype=torch.float64).reshape(1, 3, 1, 1) for values in (image.mean, image.std))
     expected = network.double().backbone((pixels * image.scale - mean) / std)
     for ours, wanted in zip(deployed.double().backbone(pixels), expected, strict=True):
-        # Folded weights are stored in float32; what is wrong in kind is off by 0.1 and more.
+        # Folded weights are stored in float32; a wrong formula would be off by 0.1 and more.
         torch.testing.assert_close(ours, wanted, rtol=0, atol=5e-5)
 
 

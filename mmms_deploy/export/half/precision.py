@@ -1,10 +1,11 @@
-"""Which precisions an export makes, and how much each may differ from float32. Needs no torch."""
+"""Which reduced precisions an export makes, and how much each may differ from float32. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from mmms_deploy.bundle import BlockPeak, Precision
 from mmms_deploy.replay.verify import LIMITS
@@ -16,8 +17,8 @@ class Limits:
 
     Attributes:
         feature: 1 - cosine of a feature and its float32 form.
-        mask: 1 - IoU of a mask on certain pixels, after every click, closed loop; what ``mmms-verify`` allows.
-        last: The same after the last click, mean over the images: what adds up through the previous mask.
+        mask: 1 - IoU of a mask on certain pixels, after every click, closed loop; ``mmms-verify`` has the same limit.
+        last: The same after the last click, mean over the images: errors add up through the previous mask.
     """
 
     feature: float
@@ -36,24 +37,36 @@ REDUCED: Mapping[Precision, Limits] = MappingProxyType(
 FP16_LARGEST = 65504.0
 """The largest number of float16."""
 FP16_ALARM = FP16_LARGEST / 8
-"""Activations above this are named: another picture may well have some that are eight times as large."""
+"""Activations above this are reported: another picture may have some that are eight times as large."""
 
 
-def reduced_precisions(asked: Collection[Precision]) -> tuple[Precision, ...]:
+def reduced_precisions(requested: Collection[Precision]) -> tuple[Precision, ...]:
     """Return the precisions to make beside float32, each once, in a fixed order.
 
-    Float32 is what they are compared with and what stays beside them, so it need not be asked for.
+    Float32 is always made: the others are compared with it.
 
     Args:
-        asked: What was asked for.
+        requested: The requested precisions, with or without float32.
     """
-    return tuple(precision for precision in REDUCED if precision in asked)
+    return tuple(precision for precision in REDUCED if precision in requested)
 
 
-def other_precisions(precision: Precision) -> str:
-    """Return the advice to a precision that fails its gate: what ``--precision`` to ask for instead."""
-    wider = ", or fp32,bf16: bfloat16 has float32's range" if precision is Precision.FP16 else ""
-    return f"export with --precision fp32{wider}; nothing was written"
+class Advice(NamedTuple):
+    """What to do next, in the words of both doors (:class:`~mmms_deploy.errors.Door`)."""
+
+    fix: str
+    command_fix: str
+
+
+def other_precisions(precision: Precision) -> Advice:
+    """Return the advice when a precision fails its gate: which precisions to request instead."""
+    half = precision is Precision.FP16
+    wider = ", or [Precision.FP32, Precision.BF16]: bfloat16 has float32's range" if half else ""
+    command_wider = ", or fp32,bf16: bfloat16 has float32's range" if half else ""
+    return Advice(
+        f"pass precisions=[Precision.FP32]{wider}; nothing was written",
+        f"pass --precision fp32{command_wider}; nothing was written",
+    )
 
 
 def near_fp16(peaks: Sequence[BlockPeak]) -> list[str]:
