@@ -1,4 +1,4 @@
-"""What a click of the simulated annotator costs: ``python benchmarks/annotator.py``, milliseconds on one core.
+"""How long a click of the simulated annotator takes: ``python benchmarks/annotator.py``, milliseconds on one core.
 
 Usual errors (an object missed, shifted, or surrounded), and the worst kinds for distance transforms: checkerboards,
 stripes, noise and blobs that fill the frame, with false negatives and false positives side by side.
@@ -23,13 +23,13 @@ SIZE = (1080, 1920)
 
 
 def blobs(rng: np.random.Generator, sigma: float) -> Mask:
-    """Random patches of about ``sigma`` pixels."""
+    """Return random patches of about ``sigma`` pixels."""
     smooth: Mask = cv2.GaussianBlur(rng.standard_normal(SIZE).astype(np.float32), (0, 0), sigma) > 0
     return smooth
 
 
 def cases() -> dict[str, tuple[Mask, Mask]]:
-    """Ground truth and prediction by name."""
+    """Return ground truth and prediction, by name."""
     rng = np.random.default_rng(0)
     yy, xx = np.mgrid[: SIZE[0], : SIZE[1]]
     nothing = np.zeros(SIZE, np.bool_)

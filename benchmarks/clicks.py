@@ -1,8 +1,8 @@
 """How many clicks the demo checkpoints need, on every engine and in every precision: ``python benchmarks/clicks.py``.
 
-Exports both checkpoints, runs ``mmms-eval`` once for each engine, precision and data set, each against a second
-predictor on the same objects (float32 against PyTorch, all others against ONNX Runtime in float32), and writes
-``results/clicks.md`` and ``clicks.json``. What was evaluated before in ``--work`` is not evaluated again. Needs the
+Exports both checkpoints. Runs ``mmms-eval`` once for each engine, precision and data set, each against a second
+predictor on the same objects: ONNX Runtime in float32 against PyTorch, all others against ONNX Runtime in float32.
+Writes ``results/clicks.md`` and ``clicks.json``. Results that are already in ``--work`` are used again. Needs the
 ``[export,cpu,eval]`` extras and real pictures (``--data``), which are not part of the project.
 """
 
@@ -19,9 +19,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from mmms_deploy.bench.machine import describe_machine
-from mmms_deploy.bench.text import machine_lines
 from mmms_deploy.bundle import Bundle
+from mmms_deploy.engines.machine import describe_machine, machine_lines
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import candidates
 from mmms_deploy.reporting.files import write_text
@@ -32,14 +31,14 @@ REFERENCE = ("onnxruntime", "fp32")
 
 @dataclass(frozen=True)
 class Data:
-    """A data set and what is run on it.
+    """A data set, and the checkpoint that is evaluated on it.
 
     Attributes:
-        title: What the table calls it.
+        title: Its name in the table.
         key: Short name, for files.
-        argument: ``--dataset``, with the folder of data for ``{data}``.
+        argument: The value of ``--dataset``; ``{data}`` is replaced by the folder of data.
         ckpt: The checkpoint.
-        every: Every n-th image only.
+        every: Only every n-th image is evaluated.
     """
 
     title: str
@@ -73,11 +72,11 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Name of its folder."""
+        """The name of its folder."""
         return f"{self.data.key}-{self.engine}-{self.precision}"
 
     def arguments(self, bundle: Path) -> list[str]:
-        """What is compared with what."""
+        """Return the options for the second predictor."""
         if (self.engine, self.precision) == REFERENCE:
             return ["--against", f"torch:{self.data.ckpt}"]
         return ["--against", str(bundle), "--against-engine", REFERENCE[0], "--against-precision", REFERENCE[1]]
@@ -90,14 +89,14 @@ def command(name: str, *arguments: object) -> None:
 
 
 def runs(bundles: dict[str, Path]) -> Iterator[Run]:
-    """Every engine and precision that executes the bundles here."""
+    """Yield every engine and precision that executes the bundles here."""
     for data in DATA:
         for found in candidates(Bundle(bundles[data.ckpt], verify=False), EngineRequest(device="cpu")):
             yield Run(data, found.backend.name, found.precision.value)
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """The one data set's measures."""
+    """Return the measures of a run, which has one data set."""
     content: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return {"engine": content["run"]["predictor"]["engine"], **content["datasets"][0]}
 
@@ -116,7 +115,7 @@ def _row(run: Run, found: dict[str, Any]) -> str:
 
 
 def markdown(found: Sequence[tuple[Run, dict[str, Any]]], surfaces: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """All tables as a page."""
+    """Return all tables as a page in Markdown."""
     lines = [
         "# Clicks",
         "",

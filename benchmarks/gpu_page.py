@@ -1,4 +1,4 @@
-"""The report of ``gpu_check.py`` as one page: verdicts first, then pictures, then what was done."""
+"""The report of ``gpu_check.py`` as one HTML page: verdicts first, then plots, then the steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from gpu_targets import PAPER_MIB, Target, by_bundle, column, is_full_size, targets
+from gpu_targets import PAPER_MIB, Target, benchmarks, by_bundle, column, is_full_size, targets
 
 from mmms_deploy.bench.report import Report
 from mmms_deploy.bench.text import number, with_unit
@@ -41,10 +41,8 @@ def page(report: Mapping[str, Any]) -> str:
     """Return the report as a page.
 
     Args:
-        report: What ``gpu_check.describe`` returns.
+        report: The return value of ``gpu_check.describe``.
     """
-    from gpu_check import benchmarks
-
     steps = report["steps"]
     measured, compiled = benchmarks(steps), benchmarks(steps, "compiled")
     bundles = by_bundle(measured)
@@ -74,7 +72,7 @@ def _remarks(steps: Sequence[Mapping[str, Any]], bundles: Mapping[str, Sequence[
 
 
 def _unmeasured(measured: Mapping[str, Report], compiled: Mapping[str, Report]) -> Iterator[str]:
-    """Yield why clicks are no CUDA graph, and why nothing stands beside torch.compile."""
+    """Yield why clicks are no CUDA graph, and why torch.compile was not measured."""
     for reports, prefix, what in (
         (measured, "graph.click_ratio", "a click as one CUDA graph"),
         (compiled, "eager.compiled", "torch.compile"),
@@ -152,7 +150,7 @@ def _stack(run: Report) -> list[tuple[str, float, str]]:
         (label, value, with_unit(value, "ms"))
         for key, label in (
             ("click.engine", "click stage, GPU's own time"),
-            ("click.transfer", "asking, waiting, answer out"),
+            ("click.transfer", "launching, waiting, answer out"),
             ("click.mask", "mask to the image's size"),
             ("click.rest", "checks, state, history"),
         )
@@ -254,19 +252,19 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for step in steps:
         state = f'<span class="{step["state"].replace(" ", "")}">{escape(step["state"])}</span>'
         tests = step["results"] if step["name"].startswith("tests:") else None
-        said = f": {_tests(tests)}" if tests else ""
+        counts = f": {_tests(tests)}" if tests else ""
         body = [f'<p class="faint">{escape(step["command"])}</p>']
         if tests:
             body += [f'<p class="failed">{escape(name)}</p>' for name in tests["failed"]]
             body += [f'<p class="faint">skipped: {escape(text)}</p>' for text in tests["reasons"]]
         if step["missing"]:
             body.append(f"<p>{escape(step['missing'])}</p>")
-        # A report is XML, which has no room for what colours a terminal.
+        # The page is XML, which does not allow the control characters that colour a terminal.
         printed = "".join(c for c in step["output"] if c in "\n\t" or c >= " ")
         if printed and step["name"] != "doctor":
             body.append(f"<pre>{escape(printed)}</pre>")
         yield (
-            f'<details><summary>{state} {escape(step["title"])}{escape(said)}<span class="secs">'
+            f'<details><summary>{state} {escape(step["title"])}{escape(counts)}<span class="secs">'
             f"{step['seconds']:.1f} s</span></summary>{''.join(body)}</details>"
         )
 

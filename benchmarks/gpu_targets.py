@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
+
+import msgspec
 
 from mmms_deploy.bench.report import Report
 
 PAPER_MIB = 1474
-"""What the paper says MMMS takes on a V100, RGB (table VI)."""
+"""MiB that MMMS on RGB takes on a V100, by the paper (table VI)."""
 CLICK_MS = {"tensorrt": 0.8, "onnxruntime-cuda": 2.5}
 _CLICK_BYTES = 16
 _PARAMETERS = (119.0, 132.0)
-"""Millions: MMMS on DINOv2-B14 without modalities, give or take 5 %."""
+"""Millions: MMMS on DINOv2-B14 without modalities, plus or minus 5 %."""
 _EAGER = ("eager.eager_fp16", "eager.eager_fp16_weights")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One goal, and what a run reached.
+    """One goal, and the value that a run reached.
 
     Attributes:
         what: The goal.
         goal: Its bound, as text.
-        shown: What was reached, as text; empty when it was not measured.
+        shown: The value, as text; empty when it was not measured.
         met: Whether it is reached; None when it was not measured.
         why: Why it was not.
     """
@@ -42,7 +45,21 @@ class Target:
 
 
 class _MissingError(Exception):
-    """A number that the run does not have; the message says why."""
+    """The run does not have a number; the message says why."""
+
+
+def benchmarks(entries: Sequence[Mapping[str, Any]], kind: str = "bench") -> dict[str, Report]:
+    """Return the reports of ``mmms-bench``, by the name of the step.
+
+    Args:
+        entries: The steps of a report.
+        kind: The start of their names.
+    """
+    return {
+        entry["name"]: msgspec.convert(entry["results"], Report)
+        for entry in entries
+        if entry["name"].startswith(f"{kind}:") and entry["state"] == "passed" and entry["results"]
+    }
 
 
 def is_full_size(report: Report) -> bool:
@@ -57,7 +74,7 @@ def targets(report: Report) -> list[Target]:
     """Return every goal for one run.
 
     Args:
-        report: What ``mmms-bench`` measured of the full-size network.
+        report: A report of ``mmms-bench`` on the full-size network.
     """
     height, width = report.bundle.size
     tall, wide = report.workload.image_size
@@ -144,7 +161,7 @@ def _click(report: Report) -> float:
 
 
 def _click_alone(report: Report) -> float:
-    """Everything but the mask's way from the network's size to the image's, which no GPU makes faster."""
+    """Return the median without enlarging the mask from the network's size to the image's, which the CPU does."""
     _value(report, "click.mask")
     total, mask = report.metric("click.total"), report.metric("click.mask")
     assert total is not None
@@ -157,7 +174,7 @@ def _image(report: Report) -> float:
 
 
 def _times_faster(report: Report) -> float:
-    """Against the faster of PyTorch's two ways to compute in float16."""
+    """Return how many times faster a click is than in the faster of PyTorch's two ways to compute in float16."""
     ratios, reasons = [], []
     for key in _EAGER:
         try:
@@ -170,7 +187,7 @@ def _times_faster(report: Report) -> float:
 
 
 def column(report: Report) -> str:
-    """Return what stands over a run in a table, e.g. ``TensorRT fp16``."""
+    """Return the heading of a run in a table, e.g. ``TensorRT fp16``."""
     return f"{report.engine.library} {report.engine.precision}"
 
 

@@ -3,8 +3,8 @@
     taskset -c 0 python benchmarks/host_overhead.py bundles/demo
     taskset -c 0 python benchmarks/host_overhead.py bundles/demo --instant
 
-Everything is compared with what the same core needs in the same run to copy the image or the mask once: on a busy
-machine the milliseconds double, and the ratios stay. Nothing here is imported by the package.
+Every time is compared with the time that one copy of the image or the mask takes on the same core in the same run. On
+a busy machine the milliseconds double, and the ratios stay. The package imports nothing from here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIZE = (1080, 1920)
 
 
 class Stopwatch:
-    """Counts an engine's time inside of its stages; ``instant``: they do not run, and one answer is given to all."""
+    """Counts the time inside an engine's stages. With ``instant``, no stage runs, and all get the same answer."""
 
     def __init__(self, engine: Engine, *, instant: bool) -> None:
         self.engine = engine
@@ -33,7 +33,7 @@ class Stopwatch:
 
     @property
     def info(self) -> EngineInfo:
-        """What really executes."""
+        """What the engine really is."""
         return self.engine.info
 
     @property
@@ -47,7 +47,7 @@ class Stopwatch:
         return self.engine.graphs
 
     def open(self) -> Runner:
-        """Return a runner that is timed."""
+        """Return a timed runner."""
         return StopwatchRunner(self, self.engine.open())
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Stopwatch:
 
 
 class StopwatchRunner:
-    """A runner whose :meth:`run` is timed."""
+    """A runner that times :meth:`run`."""
 
     def __init__(self, watch: Stopwatch, runner: Runner) -> None:
         self.watch = watch
@@ -66,7 +66,7 @@ class StopwatchRunner:
         self.kept: dict[str, dict[str, Value]] = {}
 
     def upload(self, spec: TensorSpec, array: Array) -> Value:
-        """Upload, untimed: it is part of what a session costs."""
+        """Upload without timing: uploads are part of what a session costs."""
         return self.runner.upload(spec, array)
 
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
@@ -80,7 +80,7 @@ class StopwatchRunner:
         return dict(outputs)
 
     def _answer(self, stage: str) -> dict[str, Value]:
-        """Smooth blobs as the probability: a mask with a long rim, as a network answers."""
+        """Return smooth blobs as the probability: a mask with a long outline, like a network's answer."""
         outputs = {}
         for spec in self.watch.graphs[stage].outputs:
             array = np.zeros(spec.shape, dtype=spec.dtype)
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--precision", default=None)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clicks", type=int, default=200)
-    parser.add_argument("--instant", action="store_true", help="Do not run the stages, answer with blobs.")
+    parser.add_argument("--instant", action="store_true", help="Run no stage; answer with blobs.")
     options = parser.parse_args()
 
     bundle = Bundle(options.bundle)

@@ -1,9 +1,9 @@
-"""Where a stage's time goes, by kind of operator, as the library itself accounts for it.
+"""Where a stage's time goes, by kind of operator, as the library itself measures it.
 
     python benchmarks/operators.py bundles/NAME --engine openvino --precision bf16
     python benchmarks/operators.py bundles/NAME --stage image --nodes 20
 
-The library's own accounting costs time, so the sum is more than a stage takes without it; read the shares.
+Measuring every operator costs time, so the sum is more than a stage takes otherwise. Read the shares.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Node:
     """One operator of a compiled graph.
 
     Attributes:
-        name: Its name there.
+        name: Its name in the compiled graph.
         kind: What it computes, and with which kernel where the library says.
         milliseconds: Median time of a run.
     """

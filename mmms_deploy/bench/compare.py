@@ -1,4 +1,4 @@
-"""Two runs side by side: the ratio of every metric, and which of them became worse."""
+"""Two reports side by side: the ratio of every metric, and which metrics became worse."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mmms_deploy.bench.errors import BenchError, IncomparableError
 from mmms_deploy.bench.report import Better, Metric, Report
 
 THRESHOLD = 1.15
-"""Factor by which a gated metric may become worse before a comparison fails."""
+"""Factor by which a gated metric may become worse before the comparison fails."""
 
 
 class Verdict(StrEnum):
-    """What became of a metric."""
+    """How a metric changed."""
 
     BETTER = "better"
     SAME = "same"
@@ -27,10 +27,10 @@ class Row:
     """One metric in both runs.
 
     Attributes:
-        metric: As the new run has it, or the old one when only that has it.
+        metric: The metric of the new run, or of the old run when the new one does not have it.
         old: Its headline then; None when it was not measured.
         new: Its headline now; None when it was not measured.
-        verdict: What became of it.
+        verdict: How it changed.
     """
 
     metric: Metric
@@ -45,13 +45,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Everything two runs say about each other.
+class ReportComparison:
+    """A new run compared with an old one.
 
     Attributes:
         rows: Every metric, in the new run's order.
         differences: What makes the runs hard to compare (machine, network, workload); empty for a fair comparison.
-        changes: What else is different (engine, precision, versions); the reason for looking, usually.
+        changes: What else is different (engine, precision, versions); usually the reason to compare.
         threshold: Factor by which a gated metric may become worse.
     """
 
@@ -71,7 +71,8 @@ class Comparison:
             raise IncomparableError(
                 "the two runs cannot be compared: " + "; ".join(self.differences),
                 expected="the same machine, network and workload",
-                fix="measure both here, or pass --anyway to see the ratios nonetheless",
+                fix="measure both here, or use the ratios without this check",
+                command_fix="measure both here, or pass --anyway to see the ratios nonetheless",
             )
 
     def raise_for_regressions(self) -> None:
@@ -85,24 +86,24 @@ class Comparison:
             )
 
 
-def compare(new: Report, old: Report, threshold: float = THRESHOLD) -> Comparison:
+def compare(new: Report, old: Report, threshold: float = THRESHOLD) -> ReportComparison:
     """Compare two runs.
 
     Args:
-        new: The run that is judged.
-        old: The run that it is measured against.
+        new: The new run.
+        old: The run that it is compared with.
         threshold: Factor by which a gated metric may become worse, at least 1.
 
     Raises:
         BenchError: The threshold is below 1.
     """
     if not threshold >= 1:
-        raise BenchError(f"threshold {threshold:g}", expected="a factor of at least 1", fix="pass --threshold 1.15")
+        raise BenchError(f"threshold {threshold:g}", expected="a factor of at least 1", fix="pass threshold=1.15")
     keys = [metric.key for metric in new.metrics]
     gone = [metric for metric in old.metrics if metric.key not in keys]
     rows = [_row(metric, old.metric(metric.key), metric, threshold) for metric in new.metrics]
     rows += [_row(metric, metric, None, threshold) for metric in gone]
-    return Comparison(tuple(rows), _differences(new, old), _changes(new, old), threshold)
+    return ReportComparison(tuple(rows), _differences(new, old), _changes(new, old), threshold)
 
 
 def _row(shown: Metric, old: Metric | None, new: Metric | None, threshold: float) -> Row:

@@ -1,4 +1,4 @@
-"""The same network in PyTorch, eager as its authors use it, or compiled; the only file here that needs torch."""
+"""The same network in PyTorch, eager as its authors use it, or compiled. No other file here needs torch."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Form:
     """A way of using PyTorch.
 
     Attributes:
-        precision: What it computes in; less than float32 by ``torch.autocast``, unless ``weights`` says otherwise.
-        compiled: Whether by ``torch.compile``, with its default settings.
-        weights: Whether weights and inputs are converted once instead, which spares every call the casts.
+        precision: What it computes in. Reduced precisions use ``torch.autocast``, unless ``weights`` is set.
+        compiled: Whether ``torch.compile`` compiles it, with default settings.
+        weights: Whether weights and inputs are converted once, so that no call has to cast.
     """
 
     precision: Precision = Precision.FP32
@@ -42,16 +42,16 @@ class Form:
 
     @property
     def key(self) -> str:
-        """What the keys of its metrics start with."""
+        """The start of its metrics' keys."""
         return "eager" if self == Form() else f"eager.{str(self).replace(' ', '_')}"
 
 
 def forms(info: EngineInfo, *, compiled: bool = True) -> list[Form]:
-    """Return the ways of using PyTorch that stand beside an engine, the plainest first.
+    """Return the ways of using PyTorch that an engine is compared with, the plainest first.
 
     Args:
-        info: The engine. On a CPU it is the plainest alone; on a GPU also float16 and the engine's own precision.
-        compiled: Whether those by ``torch.compile``, which takes minutes, are among them.
+        info: The engine. On a CPU only the plainest form is returned; on a GPU also float16 and the engine's precision.
+        compiled: Whether to include those by ``torch.compile``, which takes minutes.
     """
     if info.device == "cpu":
         return [Form()]
@@ -68,13 +68,13 @@ class EagerMMMS:
     """Image and clicks through PyTorch, end to end: from the image's pixels to a mask of the image's size.
 
     Args:
-        manifest: A bundle's manifest; the network is built anew from its description.
-        threads: Threads PyTorch computes with, in this whole process.
+        manifest: A bundle's manifest; the network is built again from its description.
+        threads: Threads that PyTorch computes with, in this whole process.
         device: ``cpu`` or ``cuda``.
 
     Raises:
-        NotMeasuredError: torch or timm is not installed, or has no such device, or the bundle does not describe its
-            network.
+        NotMeasuredError: torch or timm is not installed, PyTorch cannot use the device, or the bundle does not describe
+            its network.
     """
 
     def __init__(self, manifest: Manifest, threads: int, device: str = "cpu") -> None:
@@ -97,24 +97,23 @@ class EagerMMMS:
         self.form = Form()
         torch.set_num_threads(threads)
         config = parse_description(description, manifest.name)
-        self.weights = "random weights"
         self._network = random_network(config, manifest.provenance.random_seed or 0)
-        if manifest.trained and _load_demo(self._network, manifest):
-            self.weights = "the checkpoint's weights"
+        if manifest.trained:
+            _load_demo(self._network, manifest)
         try:
             self._network.to(device)
         except RuntimeError as error:
             first = str(error).strip().partition("\n")[0]
             raise NotMeasuredError(f"PyTorch {torch.__version__} cannot use {device}: {first}") from error
         self._image_part, self._click_part = self._network.features, self._network.respond
-        # Sizes and preparation are the network's own: a deployed graph may have taken the normalisation in.
+        # Sizes and preparation are the network's own: a deployed graph may contain the normalisation.
         self._config = config
         height, width = config.size
         self._columns = torch.arange(width, dtype=torch.float32, device=device)[None, :]
         self._rows = torch.arange(height, dtype=torch.float32, device=device)[:, None]
 
     def variant(self, form: Form) -> EagerMMMS:
-        """Return the same network used in another way; it is compiled when it is used first."""
+        """Return the same network, used in another way. Its first use compiles it."""
         other = copy(self)
         other.form = form
         if form.weights:
@@ -194,7 +193,7 @@ class EagerMMMS:
         return self._torch.from_numpy(array).to(self._device, self._dtype)
 
     def _cast(self) -> AbstractContextManager[object]:
-        """Compute in the form's precision where PyTorch finds that safe, which is how one uses it first."""
+        """Return a context that computes in the form's precision where ``torch.autocast`` considers that safe."""
         if self.form.precision is Precision.FP32 or self.form.weights:
             return nullcontext()
         dtype = self._reduced(self.form.precision)
@@ -202,20 +201,18 @@ class EagerMMMS:
         return context
 
     def close(self) -> None:
-        """Give the network's memory back."""
+        """Free the network's memory."""
         del self._network, self._image_part, self._click_part
         if self._device == "cuda":
             self._torch.cuda.empty_cache()
 
 
-def _load_demo(network: Any, manifest: Manifest) -> bool:
-    """Load the demo checkpoint when the bundle was made from it; other checkpoints are not at hand."""
+def _load_demo(network: Any, manifest: Manifest) -> None:
+    """Load the demo checkpoint if the bundle was made from it; other checkpoints are not at hand."""
     from importlib import resources
 
     from mmms_deploy.models.checkpoint import load_weights, read_checkpoint_file
 
     with resources.as_file(resources.files("mmms_deploy.demo") / "demo.safetensors") as path:
-        if not path.is_file() or sha256_of(path) != manifest.provenance.checkpoint_sha256:
-            return False
-        load_weights(network, read_checkpoint_file(path))
-    return True
+        if path.is_file() and sha256_of(path) == manifest.provenance.checkpoint_sha256:
+            load_weights(network, read_checkpoint_file(path))

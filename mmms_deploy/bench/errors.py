@@ -1,4 +1,13 @@
-"""The named errors of measuring, in the package's form."""
+"""The named errors of measuring.
+
+    BenchError
+        RecipeError
+        ReportError
+        IncomparableError
+        NotMeasuredError
+
+Their form is that of :mod:`mmms_deploy.errors`.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +23,15 @@ class RecipeError(BenchError):
 
 
 class ReportError(BenchError):
-    """A file of results is missing, was written in another schema, or is none."""
+    """A file of results is missing, was written in another schema, or holds something else."""
 
 
 class IncomparableError(BenchError):
-    """Two results come from different machines, networks or workloads, and it was not said that this is wanted."""
+    """Two results come from different machines, networks or workloads."""
 
 
 class NotMeasuredError(BenchError):
-    """One number cannot be measured here; its text is the reason that the report gives instead."""
+    """One number cannot be measured here; the report gives the error's text as the reason."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)

@@ -1,28 +1,65 @@
-"""The measurements of a run, each as metrics with their raw samples."""
+"""The measurements of a run, each as metrics with their raw samples.
+
+Two that are compared take turns, so that both run under the same load of the machine.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from time import perf_counter, sleep
+from typing import Any
 
 from mmms_deploy.bench.eager import EagerMMMS
-from mmms_deploy.bench.probe import ClickSample, ImageSample, Probe
+from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.report import Better, Headline, Metric
+from mmms_deploy.bench.timed_session import ClickSample, ImageSample, TimedSession
 from mmms_deploy.bench.workload import Picture
+from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.protocol import Engine
-from mmms_deploy.errors import ResidentBudgetError
+from mmms_deploy.errors import MMMSDeployError, ResidentBudgetError
+from mmms_deploy.progress import OnProgress, Progress
 
 SETTLE = 0.02
-"""Seconds between two libraries that take turns, so that the idle one's threads have stopped spinning."""
+"""Seconds between two libraries that take turns, so that the threads of the idle one stop spinning."""
 SESSIONS = (1, 2, 4)
 _ROUNDS = 3
 _SESSION_CLICKS = 10
 _EAGER_CLICKS = 10
 _EAGER_IMAGES = 2
+_GRAPH_WARM_UP = 3
+_CLOCKS = {"click": "host", "device": "GPU"}
 
-Tell = Callable[[], None]
-"""Called after every image and click."""
+
+class StepCounter:
+    """Counts the steps of a task and reports each; the first report says that none is done.
+
+    Args:
+        on_progress: Receives the reports; None for no reports.
+        task: What is measured.
+        total: Steps in all.
+    """
+
+    def __init__(self, on_progress: OnProgress | None, task: str, total: int) -> None:
+        self._on_progress = on_progress
+        self._task = task
+        self._total = total
+        self._done = 0
+        self._report()
+
+    def step(self) -> None:
+        """Report that one more step is done."""
+        self._done += 1
+        self._report()
+
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(Progress(self._task, self._done, self._total))
+
+
+# --- images and clicks ------------------------------------------------------------------------------------------------
 
 
 def image_metrics(samples: Sequence[ImageSample], *, on_gpu: bool = False) -> list[Metric]:
@@ -71,7 +108,7 @@ def click_metrics(
         on_gpu: Whether stages were timed on a GPU.
     """
     engine = "  click stage, GPU's own time" if on_gpu else "  engine, click stage"
-    transfer = "    asking, waiting, answer out" if on_gpu else "    click in, answer out"
+    transfer = "    launching, waiting, answer out" if on_gpu else "    click in, answer out"
     flat = [sample for row in clicks for sample in row]
     count = len(clicks[0])
 
@@ -108,7 +145,7 @@ def click_metrics(
 
 
 def moved_metrics(images: Sequence[ImageSample], clicks: Sequence[Sequence[ClickSample]]) -> list[Metric]:
-    """Return what images and clicks moved between the host and the GPU, as the runner accounts for it."""
+    """Return the bytes that images and clicks moved between the host and the GPU, as the session's runner counts."""
     flat = [sample for row in clicks for sample in row]
     return [
         Metric(key=f"moved.{key}", title=title, unit="B", samples=tuple(map(float, samples)))
@@ -120,37 +157,43 @@ def moved_metrics(images: Sequence[ImageSample], clicks: Sequence[Sequence[Click
     ]
 
 
-def session_metrics(engine: Engine, pictures: Sequence[Picture], clicks: int, tell: Tell) -> list[Metric]:
+# --- several sessions -------------------------------------------------------------------------------------------------
+
+
+def session_metrics(
+    engine: Engine, pictures: Sequence[Picture], clicks: int, on_progress: OnProgress | None = None
+) -> list[Metric]:
     """Measure how many clicks a second several sessions on one engine answer, each in a thread of its own.
 
     Args:
         engine: The engine that they share.
         pictures: Images for them, taken in turns.
         clicks: Clicks of a session at a time.
-        tell: Called after every round of a number of sessions.
+        on_progress: Receives every round of a number of sessions.
     """
+    counter = StepCounter(on_progress, "several sessions at once", _ROUNDS * len(SESSIONS))
     clicks = min(clicks, _SESSION_CLICKS)
-    probes: list[Probe] = []
+    sessions: list[TimedSession] = []
     no_room = ""
     rates: dict[int, list[float]] = {count: [] for count in SESSIONS}
     try:
         try:
             for _ in range(max(SESSIONS)):
-                probes.append(Probe(engine))
+                sessions.append(TimedSession(engine))
         except ResidentBudgetError as error:
             no_room = error.given
-        for index, probe in enumerate(probes):
+        for index, session in enumerate(sessions):
             picture = pictures[index % len(pictures)]
-            probe.set_image(picture)
-            probe.click(picture.clicks[0])
+            session.set_image(picture)
+            session.click(picture.clicks[0])
         for _ in range(_ROUNDS):
             for count in SESSIONS:
-                if count <= len(probes):
-                    rates[count].append(_rate(probes[:count], pictures, clicks))
-                tell()
+                if count <= len(sessions):
+                    rates[count].append(_rate(sessions[:count], pictures, clicks))
+                counter.step()
     finally:
-        for probe in probes:
-            probe.close()
+        for session in sessions:
+            session.close()
     return [
         Metric(
             key=f"throughput.{count}",
@@ -165,27 +208,22 @@ def session_metrics(engine: Engine, pictures: Sequence[Picture], clicks: int, te
     ]
 
 
-def session_rounds() -> int:
-    """Return how often :func:`session_metrics` tells."""
-    return _ROUNDS * len(SESSIONS)
-
-
-def _rate(probes: Sequence[Probe], pictures: Sequence[Picture], clicks: int) -> float:
-    """Clicks a second over all sessions."""
-    barrier = threading.Barrier(len(probes) + 1)
+def _rate(sessions: Sequence[TimedSession], pictures: Sequence[Picture], clicks: int) -> float:
+    """Return the clicks a second of all sessions together."""
+    barrier = threading.Barrier(len(sessions) + 1)
     failures: list[BaseException] = []
 
-    def annotate(probe: Probe, picture: Picture) -> None:
+    def annotate(session: TimedSession, picture: Picture) -> None:
         barrier.wait()
         try:
             for index in range(clicks):
-                probe.click(picture.clicks[index % len(picture.clicks)])
+                session.click(picture.clicks[index % len(picture.clicks)])
         except BaseException as error:
             failures.append(error)
 
     threads = [
-        threading.Thread(target=annotate, args=(probe, pictures[index % len(pictures)]), daemon=True)
-        for index, probe in enumerate(probes)
+        threading.Thread(target=annotate, args=(session, pictures[index % len(pictures)]), daemon=True)
+        for index, session in enumerate(sessions)
     ]
     for thread in threads:
         thread.start()
@@ -196,24 +234,33 @@ def _rate(probes: Sequence[Probe], pictures: Sequence[Picture], clicks: int) -> 
     seconds = perf_counter() - start
     if failures:
         raise failures[0]
-    return clicks * len(probes) / seconds
+    return clicks * len(sessions) / seconds
+
+
+# --- the engine and PyTorch -------------------------------------------------------------------------------------------
 
 
 def eager_metrics(
-    eager: EagerMMMS, engine: Engine, pictures: Sequence[Picture], clicks: int, tell: Tell
+    eager: EagerMMMS,
+    engine: Engine,
+    pictures: Sequence[Picture],
+    clicks: int,
+    on_progress: OnProgress | None = None,
 ) -> list[Metric]:
-    """Measure the engine and PyTorch in turns, so that both meet the same moods of the machine.
+    """Measure the engine and PyTorch in turns.
 
     Args:
         eager: The network in PyTorch.
         engine: The engine, open.
         pictures: Images, at least one.
         clicks: Clicks that the run measures; at most ten of them are repeated here.
-        tell: Called after every image and click of both.
+        on_progress: Receives every image and click of both.
     """
+    steps = 2 + _EAGER_IMAGES + min(clicks, _EAGER_CLICKS)
+    counter = StepCounter(on_progress, f"{eager.form} PyTorch, in turns with the engine", steps)
     ours: dict[str, list[float]] = {"image": [], "click": []}
     theirs: dict[str, list[float]] = {"image": [], "click": []}
-    # A GPU would rest meanwhile, and wake up slower.
+    # A GPU would lower its clock meanwhile, and be slower afterwards.
     settle = SETTLE if engine.info.device == "cpu" else 0.0
 
     def both(kind: str, our: Callable[[], object], their: Callable[[], object], *, count: bool = True) -> None:
@@ -223,18 +270,18 @@ def eager_metrics(
             call()
             if count:
                 samples.append(1e3 * (perf_counter() - start))
-        tell()
+        counter.step()
 
     picture = pictures[0]
-    with Probe(engine) as probe:
-        both("image", lambda: probe.set_image(picture), lambda: eager.set_image(picture), count=False)
+    with TimedSession(engine) as session:
+        both("image", lambda: session.set_image(picture), lambda: eager.set_image(picture), count=False)
         for number in range(_EAGER_IMAGES):
             shown = pictures[number % len(pictures)]
-            both("image", lambda p=shown: probe.set_image(p), lambda p=shown: eager.set_image(p))  # type: ignore[misc]
+            both("image", lambda p=shown: session.set_image(p), lambda p=shown: eager.set_image(p))  # type: ignore[misc]
         points = shown.clicks[:clicks]
-        both("click", lambda: probe.click(points[0]), lambda: eager.click(*points[0]), count=False)
+        both("click", lambda: session.click(points[0]), lambda: eager.click(*points[0]), count=False)
         for point in points[:_EAGER_CLICKS]:
-            both("click", lambda p=point: probe.click(p), lambda p=point: eager.click(*p))  # type: ignore[misc]
+            both("click", lambda p=point: session.click(p), lambda p=point: eager.click(*p))  # type: ignore[misc]
     metrics = []
     for kind in ("click", "image"):
         pairs = list(zip(ours[kind], theirs[kind], strict=True))
@@ -262,9 +309,81 @@ def eager_metrics(
     return metrics
 
 
-def eager_steps(clicks: int) -> int:
-    """Return how often :func:`eager_metrics` tells."""
-    return 2 + _EAGER_IMAGES + min(clicks, _EAGER_CLICKS)
+# --- a click as a CUDA graph ------------------------------------------------------------------------------------------
+
+
+def cuda_graph_metrics(engine: CudaEngine, picture: Picture, on_progress: OnProgress | None = None) -> list[Metric]:
+    """Measure clicks as one CUDA graph against the same operations launched one by one, in turns.
+
+    Args:
+        engine: The engine, open. Another one of the same stages, without CUDA graphs, is opened meanwhile.
+        picture: An image with its clicks.
+        on_progress: Receives every click of both.
+    """
+    task = "clicks with and without a CUDA graph, in turns"
+    counter = StepCounter(on_progress, task, _GRAPH_WARM_UP + len(picture.clicks))
+    try:
+        with ExitStack() as stack:
+            samples = _in_turns(_with_and_without(engine, stack), picture, counter)
+    except MMMSDeployError as error:
+        return [
+            Metric(key=f"graph.{key}_ratio", title=_ratio_title(clock), unit="ratio", why=error.given)
+            for key, clock in _CLOCKS.items()
+        ]
+    metrics = []
+    for key, clock in _CLOCKS.items():
+        ours, theirs = (tuple(s.total if key == "click" else s.engine for s in row) for row in samples)
+        metrics += [
+            Metric(key=f"graph.{key}", title=f"{clock}, click as one CUDA graph", unit="ms", samples=ours),
+            Metric(key=f"graph.{key}_off", title=f"{clock}, its operations one by one", unit="ms", samples=theirs),
+            Metric(
+                key=f"graph.{key}_ratio",
+                title=_ratio_title(clock),
+                unit="ratio",
+                samples=tuple(a / b for a, b in zip(ours, theirs, strict=True)),
+                gated=True,
+            ),
+        ]
+    return metrics
+
+
+def _ratio_title(clock: str) -> str:
+    return f"{clock}, one CUDA graph / one by one"
+
+
+def _with_and_without(engine: CudaEngine, stack: ExitStack) -> tuple[TimedSession, TimedSession]:
+    """Return a session with CUDA graphs and one without; leaving the stack closes both and the second engine."""
+    on = stack.enter_context(TimedSession(engine, on_gpu=True))
+    if not on.is_cuda_graph:
+        raise NotMeasuredError("a click is not one CUDA graph on this engine; a warning said why when it was opened")
+    # All engines of this package are opened with these arguments. Compiled plans come from the cache, if there is one.
+    factory: Any = type(engine)
+    options = replace(engine.options, cuda_graph=False)
+    other: CudaEngine = factory(engine.bundle, engine.info.precision, None, "without a CUDA graph", options=options)
+    stack.callback(other.close)
+    return on, stack.enter_context(TimedSession(other, on_gpu=True))
+
+
+def _in_turns(
+    sessions: Sequence[TimedSession], picture: Picture, counter: StepCounter
+) -> tuple[list[ClickSample], ...]:
+    """Make the same clicks in two sessions; the order of the two changes with every click."""
+    rows: tuple[list[ClickSample], ...] = ([], [])
+    for session in sessions:
+        session.set_image(picture)
+    for number in range(_GRAPH_WARM_UP):
+        for session in sessions:
+            session.click(picture.clicks[number % len(picture.clicks)])
+        counter.step()
+    for number, point in enumerate(picture.clicks):
+        pairs = list(zip(sessions, rows, strict=True))
+        for session, row in pairs if number % 2 else reversed(pairs):
+            row.append(session.click(point))
+        counter.step()
+    return rows
+
+
+# --- numbers of threads -----------------------------------------------------------------------------------------------
 
 
 def sweep_metrics(
@@ -272,17 +391,18 @@ def sweep_metrics(
     counts: Sequence[int],
     pictures: Sequence[Picture],
     clicks: int,
-    tell: Tell,
+    on_progress: OnProgress | None = None,
 ) -> list[Metric]:
     """Measure clicks on different numbers of threads: up and down again, half of the clicks each way.
 
     Args:
         open_with: Opens an engine with a number of threads.
-        counts: Numbers of threads.
+        counts: Numbers of threads, ascending.
         pictures: Images, at least one.
         clicks: Clicks for each number.
-        tell: Called after every click and engine.
+        on_progress: Receives every click and every engine that is open.
     """
+    counter = StepCounter(on_progress, f"threads 1 to {counts[-1]}", len(counts) * (clicks + 2))
     samples: dict[int, list[float]] = {count: [] for count in counts}
     picture = pictures[0]
     halves = (picture.clicks[: clicks - clicks // 2], picture.clicks[: clicks // 2])
@@ -292,14 +412,14 @@ def sweep_metrics(
                 continue
             engine = open_with(count)
             try:
-                with Probe(engine) as probe:
-                    probe.set_image(picture)
+                with TimedSession(engine) as session:
+                    session.set_image(picture)
                     for point in points[:2]:
-                        probe.click(point)
-                    tell()
+                        session.click(point)
+                    counter.step()
                     for point in points:
-                        samples[count].append(probe.click(point).total)
-                        tell()
+                        samples[count].append(session.click(point).total)
+                        counter.step()
             finally:
                 engine.close()
     return [

@@ -1,34 +1,34 @@
-"""The results as one self-contained HTML page: no script, nothing loaded from anywhere."""
+"""The results as one self-contained HTML page with plots. It has no script and loads nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
 
-from mmms_deploy.bench.compare import Comparison
+from mmms_deploy.bench.compare import ReportComparison
 from mmms_deploy.bench.papers import FIGURES, VRAM_HERE, VRAM_TITLE, papers_heading
 from mmms_deploy.bench.report import Headline, Metric, Report
 from mmms_deploy.bench.text import (
     GROUPS,
     bundle_line,
     engine_line,
-    machine_lines,
     memory_rows,
     missing,
     number,
     with_unit,
     workload_line,
 )
+from mmms_deploy.engines.machine import machine_lines
 from mmms_deploy.reporting.html import document
 from mmms_deploy.reporting.svg import Bar, bars, curve, stack, strip
 
 
-def render_page(report: Report, comparison: Comparison | None = None) -> str:
+def render_page(report: Report, comparison: ReportComparison | None = None) -> str:
     """Return a report as an HTML page that is also well-formed XML.
 
     Args:
         report: The results.
-        comparison: How they compare with older ones, if they were compared.
+        comparison: Their comparison with older results; None when they were not compared.
     """
     parts = [
         f"<h1>{escape(report.bundle.name)}</h1>",
@@ -46,7 +46,7 @@ def render_page(report: Report, comparison: Comparison | None = None) -> str:
 
 
 def _heads(report: Report) -> str:
-    """The few numbers that matter, large."""
+    """Return the few numbers that matter most, in large type."""
     chosen = (
         ("click.total", "a click, p50"),
         ("image.total", "an image, p50"),
@@ -173,7 +173,7 @@ def _papers(report: Report) -> str:
 
 
 def _papers_memory(report: Report) -> Iterator[str]:
-    """The paper's memory, beside that of a run on a GPU."""
+    """Yield the paper's memory beside ours; nothing for a run on a CPU."""
     rows = "".join(
         f"<tr><td>{escape(inputs)}</td><td>{there}</td><td>{here}</td></tr>"
         for inputs, there, here in memory_rows(report)
@@ -193,7 +193,7 @@ def _machine(report: Report) -> str:
     return f'<h2>Machine</h2><table class="plain"><tbody>{rows}</tbody></table>'
 
 
-def _compared(comparison: Comparison) -> str:
+def _compared(comparison: ReportComparison) -> str:
     rows = []
     for row in comparison.rows:
         shown = ["-" if value is None else with_unit(value, row.metric.unit) for value in (row.old, row.new)]

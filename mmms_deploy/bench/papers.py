@@ -1,4 +1,4 @@
-"""The papers' figures, to stand beside ours. All of them come from other hardware than this run's."""
+"""Figures that papers published, for comparison with ours. All of them come from other hardware."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class PaperFigure:
     """One published latency.
 
     Attributes:
-        network: What was measured.
-        hardware: On what.
-        milliseconds: How long it took.
+        network: The network.
+        hardware: The hardware.
+        milliseconds: The latency.
         metric: The key of our metric that measures the same.
         what: What the figure covers.
         short: The same in two words.
-        source: Who published it.
+        source: The publication.
     """
 
     network: str
@@ -58,7 +58,7 @@ FIGURES = (
         "SimpleClick, ViT-H", _CPU, 7760, "click.mean", "per click, the whole network", "whole network", _OTHERS
     ),
 )
-"""MMMS's own figures, and those of the click networks that it compares itself with."""
+"""MMMS's own figures, and those of the click networks that its paper compares it with."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class PaperMemory:
     """One published figure of memory on the GPU.
 
     Attributes:
-        inputs: What the network sees.
-        modalities: How many modalities that is beside RGB.
+        inputs: The network's inputs.
+        modalities: Number of modalities beside RGB.
         mebibytes: Memory in MiB.
     """
 
@@ -82,7 +82,7 @@ VRAM = tuple(
 )
 """MMMS with DINOv2-B14 on a V100 (table VI). The paper does not say how it measured."""
 VRAM_METRIC = "vram.taken"
-"""Our metric beside it: what the engine and one session took of the free memory, without the CUDA context."""
+"""Our metric for comparison: what the engine and one session took of the free memory, without the CUDA context."""
 VRAM_TITLE = "The paper's memory on a V100 (table VI), in MiB"
 VRAM_HERE = "here, without the CUDA context"
 
@@ -91,7 +91,7 @@ _MMMS_PARAMETERS = (125.2, 175.3)
 
 
 def papers_heading(parameters: float | None) -> str:
-    """Return what stands over the published figures, which must not pass for figures of the measured network.
+    """Return the heading of the published figures. It says so when they are of another network than the measured one.
 
     Args:
         parameters: Parameters of the measured network in millions; None when they are not known.

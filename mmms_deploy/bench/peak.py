@@ -1,7 +1,7 @@
-"""How fast this machine multiplies matrices, measured: the yardstick for what a stage reaches.
+"""How fast this machine multiplies matrices, measured; a stage's own rate is compared with it.
 
-Every library at hand is tried on the same threads, and the fastest of all its runs counts, so that the yardstick is
-not flattered by a slow library.
+Every installed library is tried on the same threads, and the fastest run of all counts. A slow library would make a
+stage's share of the peak look better than it is.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Multiply = Callable[[], object]
 
 @dataclass(frozen=True)
 class Peak:
-    """The fastest matrix product that was seen.
+    """The fastest matrix product that was measured.
 
     Attributes:
-        precision: Number format that was multiplied in.
-        library: Which library did it.
+        precision: Number format of the matrices.
+        library: The library that computed it.
         rates: GFLOP/s of every run of that library.
         tried: The best GFLOP/s of each library, by its name.
     """
@@ -49,13 +49,13 @@ def measure_peak(precision: Precision, threads: int, *, size: int = SIZE, with_t
     """Measure the rate of square matrix products on the CPU.
 
     Args:
-        precision: Number format.
+        precision: Number format of the matrices.
         threads: Threads that each library computes with.
         size: Rows and columns of the matrices.
         with_torch: Whether PyTorch is one of the libraries (importing it takes seconds and memory).
 
     Raises:
-        NotMeasuredError: No library here multiplies in this precision on so many threads.
+        NotMeasuredError: No installed library multiplies in this precision on so many threads.
     """
     reasons = []
     rates: dict[str, list[float]] = {}
@@ -108,14 +108,14 @@ def _numpy(precision: Precision, threads: int, size: int) -> Iterator[Multiply]:
 
 @contextmanager
 def _blas_threads(threads: int) -> Iterator[None]:
-    """Let the OpenBLAS that NumPy's wheels carry compute with so many threads.
+    """Set the number of threads of the OpenBLAS in NumPy's wheels, and restore it afterwards.
 
     NumPy has no call for it, but the library that it has loaded does.
     """
     pair = _openblas()
     if pair is None:
         if threads != _affinity():
-            raise NotMeasuredError(f"its BLAS cannot be told to use {threads} threads")
+            raise NotMeasuredError(f"the number of threads of its BLAS cannot be set to {threads}")
         yield
         return
     read, write = pair
@@ -163,7 +163,7 @@ def _openvino(precision: Precision, threads: int, size: int) -> Iterator[Multipl
         raise NotMeasuredError("not installed") from error
     a, b = _matrices(size)
     left = opset13.parameter([size, size], np.float32)
-    # The right matrix is a constant, as a layer's weights are, so that the library may lay it out as it likes.
+    # The right matrix is a constant, as a layer's weights are, so that the library may choose its memory layout.
     model = openvino.Model([opset13.matmul(left, opset13.constant(b), False, False)], [left])
     hint = _HINTS[precision]
     config = {

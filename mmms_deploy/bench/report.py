@@ -2,18 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
 from mmms_deploy.bench.errors import ReportError
-from mmms_deploy.bench.summary import Summary, summarise
 from mmms_deploy.bundle.contract import Struct
+from mmms_deploy.engines.machine import MachineFacts
 
 SCHEMA = 1
 KIND = "mmms-bench"
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Robust statistics of repeated measurements, in their own unit.
+
+    Attributes:
+        count: How many there are, at least 1.
+        mean: Their mean.
+        p50: Their median.
+        p95: 95 % of them are not above this.
+        p99: 99 % of them are not above this; with fewer than 100 it lies near the largest.
+        low: The smallest.
+        high: The largest.
+        spread: Median distance to the median, times 1.4826, so that it estimates a standard deviation without being
+            moved by outliers.
+    """
+
+    count: int
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    low: float
+    high: float
+    spread: float
+
+
+def summarise(samples: Sequence[float]) -> Summary:
+    """Return the statistics of measurements.
+
+    Args:
+        samples: At least one finite number, in any unit.
+
+    Raises:
+        ValueError: There is none, or one is not finite.
+    """
+    if not samples or not all(math.isfinite(value) for value in samples):
+        raise ValueError(f"expected finite measurements, got {list(samples)[:5]}")
+    ordered = sorted(samples)
+    middle = percentile(ordered, 50)
+    return Summary(
+        count=len(ordered),
+        mean=math.fsum(ordered) / len(ordered),
+        p50=middle,
+        p95=percentile(ordered, 95),
+        p99=percentile(ordered, 99),
+        low=ordered[0],
+        high=ordered[-1],
+        spread=1.4826 * percentile(sorted(abs(value - middle) for value in ordered), 50),
+    )
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return a percentile, linear between neighbours (NumPy's default rule).
+
+    Args:
+        ordered: At least one number, ascending.
+        percent: 0 to 100.
+    """
+    position = (len(ordered) - 1) * percent / 100
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
 
 
 class Better(StrEnum):
@@ -25,7 +96,7 @@ class Better(StrEnum):
 
 
 class Headline(StrEnum):
-    """Which statistic of its samples speaks for a metric."""
+    """Which statistic of its samples a metric is shown and compared by."""
 
     P50 = "p50"
     MEAN = "mean"
@@ -36,11 +107,11 @@ class Metric(Struct, frozen=True, kw_only=True):
     """One measured quantity.
 
     Attributes:
-        key: Unique name; what stands before the first dot is its group.
+        key: Unique name; the part before the first dot is its group.
         title: What it is, for people.
         unit: ``ms``, ``MiB``, ``B``, ``1/s``, ``GFLOP``, ``GFLOP/s``, ``M`` or ``ratio``.
         samples: Every measurement, in the order in which it was made; empty when there is none.
-        headline: The statistic that speaks for it.
+        headline: The statistic that it is shown and compared by.
         better: Which direction is an improvement.
         gated: Whether it is measured often enough for ``--compare`` to fail on it.
         why: Why there is no measurement; empty when there is one.
@@ -61,7 +132,7 @@ class Metric(Struct, frozen=True, kw_only=True):
 
     @property
     def group(self) -> str:
-        """What stands before the first dot of the key."""
+        """The part of the key before the first dot."""
         return self.key.partition(".")[0]
 
     @property
@@ -76,56 +147,7 @@ class Metric(Struct, frozen=True, kw_only=True):
         return None if summary is None else float(getattr(summary, self.headline.value))
 
 
-class GpuFacts(Struct, frozen=True, kw_only=True):
-    """The GPU that was measured.
-
-    Attributes:
-        name: Its name.
-        capability: Its compute capability, e.g. ``9.0``.
-        memory_gib: Its memory in GiB.
-        driver: Release of its driver; empty where the system does not say.
-        cuda: The newest CUDA version that the driver runs.
-    """
-
-    name: str
-    capability: str
-    memory_gib: float
-    driver: str
-    cuda: str
-
-    def __str__(self) -> str:
-        driver = f"driver {self.driver or 'unknown'} for CUDA {self.cuda}"
-        return f"{self.name}, compute capability {self.capability}, {self.memory_gib:.1f} GiB, {driver}"
-
-
-class MachineFacts(Struct, frozen=True, kw_only=True):
-    """The machine, without names of hosts, users or folders.
-
-    Attributes:
-        cpu: Model name of the processor.
-        flags: Instruction sets of interest that it has.
-        logical_cpus: Logical CPUs that this process may use.
-        cores: Physical cores that it may use, within the container's quota.
-        memory_gib: Main memory in GiB.
-        system: Operating system.
-        python: Version of Python.
-        packages: Versions of the libraries of interest that are installed.
-        blas: Name and version of NumPy's BLAS.
-        others: CPUs that other programs kept busy during the run, on average; None where the system does not say.
-        gpu: The GPU; left out when a CPU was measured.
-    """
-
-    cpu: str
-    flags: tuple[str, ...]
-    logical_cpus: int
-    cores: int
-    memory_gib: float
-    system: str
-    python: str
-    packages: dict[str, str]
-    blas: str
-    others: float | None
-    gpu: GpuFacts | msgspec.UnsetType = msgspec.UNSET
+# --- the report -------------------------------------------------------------------------------------------------------
 
 
 class BundleFacts(Struct, frozen=True, kw_only=True):
@@ -153,9 +175,9 @@ class BundleFacts(Struct, frozen=True, kw_only=True):
 
 
 class EngineFacts(Struct, frozen=True, kw_only=True):
-    """What executed, as the engine itself says. See :class:`~mmms_deploy.engines.protocol.EngineInfo`.
+    """The engine's own description: :class:`~mmms_deploy.engines.protocol.EngineInfo` without the reason of its choice.
 
-    Why the engine was chosen is left out: it may name folders of this machine.
+    The reason may name folders of this machine.
     """
 
     name: str
@@ -173,10 +195,10 @@ class EngineFacts(Struct, frozen=True, kw_only=True):
 
 
 class WorkloadFacts(Struct, frozen=True, kw_only=True):
-    """What was done.
+    """The images and clicks that were measured.
 
     Attributes:
-        images: Images measured, after the first one.
+        images: Number of images, without the first one.
         clicks: Clicks on each.
         image_size: (H0, W0) of the images in pixels.
         warm_up: Clicks before the measured ones.
@@ -195,10 +217,10 @@ class Report(Struct, frozen=True, kw_only=True):
         schema: Version of this format.
         kind: ``mmms-bench``.
         created: UTC time in ISO 8601.
-        machine: Where.
-        bundle: Of what.
-        engine: With what.
-        workload: How.
+        machine: The machine, without names of hosts, users or folders.
+        bundle: The deployed network.
+        engine: The engine that executed it.
+        workload: The images and clicks.
         stages: Names of the stages in order.
         metrics: The numbers, in the order in which they are shown.
         notes: What a reader should know about this run.
@@ -240,7 +262,7 @@ def encode(report: Report) -> bytes:
 
 
 def read_report(path: Path) -> Report:
-    """Read what ``--json`` wrote.
+    """Read a report that :func:`encode` returned.
 
     Args:
         path: The file.
@@ -248,7 +270,7 @@ def read_report(path: Path) -> Report:
     Raises:
         ReportError: It is missing, was written in another schema, or is something else.
     """
-    fix = "name a file that mmms-bench --json wrote"
+    fix = "name a file of results that mmms-bench wrote"
     expected = f"results of schema {SCHEMA}"
     try:
         raw = path.read_bytes()

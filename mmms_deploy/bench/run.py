@@ -1,67 +1,52 @@
 """One run of ``mmms-bench``: everything in the order that keeps the numbers clean.
 
-What loads other libraries (the onnx package, PyTorch) comes last, so that neither memory nor clicks pay for them.
+Whatever loads other libraries (the onnx package, PyTorch) comes last, so that they cost neither memory nor clicks.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
 import msgspec
 
-from mmms_deploy import progress
+from mmms_deploy.bench.arithmetic import fraction_metrics, peak_metrics, size_metrics
 from mmms_deploy.bench.eager import EagerMMMS, Form, forms
 from mmms_deploy.bench.errors import NotMeasuredError
-from mmms_deploy.bench.graphs import graph_metrics, graph_steps
-from mmms_deploy.bench.machine import OtherPrograms, describe_machine
 from mmms_deploy.bench.measure import (
+    StepCounter,
     click_metrics,
+    cuda_graph_metrics,
     eager_metrics,
-    eager_steps,
     image_metrics,
     moved_metrics,
     session_metrics,
-    session_rounds,
     sweep_metrics,
 )
-from mmms_deploy.bench.memory import MemoryPhases
+from mmms_deploy.bench.memory import GpuMemory, MemoryPhases
 from mmms_deploy.bench.peak import SIZE
-from mmms_deploy.bench.probe import Probe
-from mmms_deploy.bench.report import (
-    KIND,
-    SCHEMA,
-    BundleFacts,
-    EngineFacts,
-    MachineFacts,
-    Metric,
-    Report,
-    WorkloadFacts,
-)
-from mmms_deploy.bench.vram import Vram
-from mmms_deploy.bench.work import fraction_metrics, peak_metrics, size_metrics
+from mmms_deploy.bench.report import KIND, SCHEMA, BundleFacts, EngineFacts, Metric, Report, WorkloadFacts
+from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import Picture, make_pictures
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.cores import available_cores
-from mmms_deploy.engines.cuda.devices import require_gpu, split_device
+from mmms_deploy.engines.cuda.devices import require_gpu
 from mmms_deploy.engines.cuda.engine import CudaEngine
+from mmms_deploy.engines.machine import MachineFacts, OtherPrograms, describe_machine
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.request import EngineRequest
-from mmms_deploy.engines.select import choose, open_engine
-from mmms_deploy.engines.tensorrt.plans import stage_of
+from mmms_deploy.engines.select import choose, open_request
 from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployError
+from mmms_deploy.progress import OnProgress, Progress
 
 _WARM_UP = 5
 _EVERY_COUNT = 8
 _BUSY = 0.2
-"""CPUs that other programs may keep busy before a reader should know."""
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is measured now, steps of it that are done, and steps in all."""
+"""CPUs that other programs may keep busy before the report notes it."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +54,7 @@ class Settings:
     """What to measure, and how.
 
     Attributes:
-        device: As in :class:`~mmms_deploy.session.Session`, and so are the four below.
-        engine: As there.
-        precision: As there.
-        threads: As there.
-        strict: As there.
+        request: The engine, as it is requested. Only the first GPU can be measured.
         clicks: Clicks on an image; the papers average over 30.
         images: Images.
         image_size: (H0, W0) of the images in pixels.
@@ -83,11 +64,7 @@ class Settings:
         matrix: Rows and columns of the matrices whose product is the machine's peak.
     """
 
-    device: str = "auto"
-    engine: str | None = None
-    precision: str | None = None
-    threads: int | None = None
-    strict: bool = False
+    request: EngineRequest = field(default_factory=EngineRequest)
     clicks: int = 30
     images: int = 3
     image_size: tuple[int, int] = (1080, 1920)
@@ -96,69 +73,68 @@ class Settings:
     sweep: bool = False
     matrix: int = SIZE
 
-    def open(
-        self, bundle: Bundle, threads: int | None = None, on_progress: progress.OnProgress | None = None
-    ) -> Engine:
-        """Open the engine that is asked for; ``on_progress`` is told of every step of compiling it."""
-        return open_engine(
-            bundle,
-            device=self.device,
-            engine=self.engine,
-            precision=self.precision,
-            threads=threads or self.threads,
-            strict=self.strict,
-            on_progress=on_progress,
-        )
+    def open(self, bundle: Bundle, threads: int | None = None, on_progress: OnProgress | None = None) -> Engine:
+        """Open the requested engine.
+
+        Args:
+            bundle: What to execute.
+            threads: CPU threads instead of the requested ones.
+            on_progress: Receives every step of compiling, from another thread.
+        """
+        request = self.request if threads is None else replace(self.request, threads=threads)
+        return open_request(bundle, request, on_progress)
 
 
-def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda what, done, total: None) -> Report:
+def run_bench(path: Path, settings: Settings, on_progress: OnProgress | None = None) -> Report:
     """Measure a bundle on this machine.
 
     Args:
         path: The bundle's folder.
         settings: What to measure.
-        on_progress: Called as the run goes on.
+        on_progress: Receives every step.
 
     Raises:
         BundleError: The bundle cannot be used.
         EngineError: There is no usable engine, or a stage failed.
     """
-    if split_device(settings.device)[1]:
+    if settings.request.ordinal:
         raise EngineUnavailableError(
-            f"device {settings.device!r} was asked for",
+            f"device 'cuda:{settings.request.ordinal}' was requested",
             expected="the first GPU, on which everything in a run is measured",
             fix='set CUDA_VISIBLE_DEVICES to the GPU, and pass device="cuda"',
+            command_fix="set CUDA_VISIBLE_DEVICES to the GPU, and pass --device cuda",
         )
+    report = on_progress or (lambda step: None)
     others = OtherPrograms()
     memory = MemoryPhases()
-    on_progress("opening the bundle", 0, 3)
+    report(Progress("opening the bundle", 0, 3))
     with memory.phase("bundle", "opening the bundle"):
         start = perf_counter()
         bundle = Bundle(path)
         opened = 1e3 * (perf_counter() - start)
-    vram = _vram(bundle, settings)
+    gpu_memory = _gpu_memory(bundle, settings.request)
     pictures = make_pictures(bundle.manifest, settings.images + 1, settings.clicks, settings.image_size)
-    on_progress("loading the engine", 1, 3)
+    report(Progress("loading the engine", 1, 3))
     compiling: list[str] = []
 
-    def on_compiling(step: progress.Progress) -> None:
-        compiling.append(stage_of(step))
-        on_progress(f"compiling {step.task}", step.done, max(1, step.total or 0))
+    def on_compiling(step: Progress) -> None:
+        compiling.append(step.task)
+        report(Progress(f"compiling {step.task}", step.done, step.total))
 
     with memory.phase("engine", "loading the engine"):
         start = perf_counter()
         engine = settings.open(bundle, on_progress=on_compiling)
         loaded = 1e3 * (perf_counter() - start)
-    if vram is not None:
-        vram.loaded()
+    if gpu_memory is not None:
+        gpu_memory.loaded()
     try:
         metrics = [
             _once("start.open", "opening the bundle, comparing hashes", opened),
             _once("start.load", "loading the engine", loaded),
-            *_session(engine, pictures, settings, memory, vram, on_progress),
+            *_session(engine, pictures, settings, memory, gpu_memory, report),
             *memory.metrics,
         ]
-        metrics += _beside(bundle, engine, pictures, settings, metrics, on_progress)
+        metrics += _beside(bundle, engine, pictures, settings, metrics, report)
         info = engine.info
         gpu = require_gpu(engine.options.ordinal) if isinstance(engine, CudaEngine) else None
     finally:
@@ -167,7 +143,10 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
         why = f"{info.library} computes on no CPU threads here"
         metrics.append(Metric(key="sweep.threads", title="click by number of threads", unit="ms", why=why))
     elif settings.sweep:
-        metrics += _sweep(bundle, pictures[1:], settings, on_progress)
+        counts = thread_counts(available_cores())
+        metrics += sweep_metrics(
+            lambda threads: settings.open(bundle, threads), counts, pictures[1:], settings.clicks, report
+        )
     machine = msgspec.structs.replace(describe_machine(gpu=gpu), others=others.cpus())
     return Report(
         schema=SCHEMA,
@@ -181,20 +160,19 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress = lambda w
         ),
         stages=tuple(stage.name for stage in bundle.manifest.stages),
         metrics=tuple(metrics),
-        notes=_notes(bundle, machine, tuple(dict.fromkeys(compiling))),
+        notes=_notes(bundle, machine, _compiled(bundle, compiling)),
     )
 
 
-def _vram(bundle: Bundle, settings: Settings) -> Vram | None:
-    """Look at the GPU's memory before anything is on it, when a GPU is what will be taken."""
-    request = EngineRequest(settings.device, settings.engine, settings.precision, strict=settings.strict)
+def _gpu_memory(bundle: Bundle, request: EngineRequest) -> GpuMemory | None:
+    """Look at the GPU's memory before anything is on it; None when the chosen engine works on a CPU."""
     choice = choose(bundle, request)
     if choice.order[0].backend.device != "cuda":
         return None
     try:
-        return Vram()
+        return GpuMemory()
     except EngineError:
-        return None  # opening the engine tells
+        return None  # opening the engine raises the same error, with what to do
 
 
 def _session(
@@ -202,46 +180,37 @@ def _session(
     pictures: list[Picture],
     settings: Settings,
     memory: MemoryPhases,
-    vram: Vram | None,
+    gpu_memory: GpuMemory | None,
     on_progress: OnProgress,
 ) -> list[Metric]:
     """Measure the session: the first image and click, then the warm ones, then several sessions at once."""
     first, *rest = pictures
-    total = settings.images * (1 + settings.clicks)
     on_device: list[Metric] = []
-    with Probe(engine, watched=True) as probe:
-        on_progress("first image", 2, 3)
+    with TimedSession(engine, on_gpu=True) as session:
+        on_progress(Progress("first image", 2, 3))
         with memory.phase("image", "first image"):
-            first_image = probe.set_image(first)
-        first_click = probe.click(first.clicks[0])
+            first_image = session.set_image(first)
+        first_click = session.click(first.clicks[0])
         for index in range(_WARM_UP):
-            probe.click(first.clicks[index % len(first.clicks)])
-        images, clicks, done = [], [], 0
+            session.click(first.clicks[index % len(first.clicks)])
+        images, clicks = [], []
         with memory.phase("clicks", f"setting images and clicking, {settings.images} x {settings.clicks}"):
+            counter = StepCounter(on_progress, "images and clicks", settings.images * (1 + settings.clicks))
             for picture in rest:
-                on_progress("images and clicks", done, total)
-                images.append(probe.set_image(picture))
+                images.append(session.set_image(picture))
                 row = []
                 for point in picture.clicks:
-                    row.append(probe.click(point))
-                    done += 1
-                    on_progress("images and clicks", done, total)
+                    row.append(session.click(point))
+                    counter.step()
                 clicks.append(row)
-                done += 1
-        on_gpu = probe.on_gpu
-        if vram is not None and isinstance(engine, CudaEngine):
-            on_device = vram.metrics(engine)
+                counter.step()
+        on_gpu = session.on_gpu
+        if gpu_memory is not None and isinstance(engine, CudaEngine):
+            on_device = gpu_memory.metrics(engine)
     if on_gpu:
         on_device += moved_metrics(images, clicks)
-    rounds = iter(range(1, 1 + session_rounds()))
-    on_progress("several sessions at once", 0, session_rounds())
     with memory.phase("sessions", "several sessions at once"):
-        throughput = session_metrics(
-            engine,
-            rest,
-            settings.clicks,
-            lambda: on_progress("several sessions at once", next(rounds), session_rounds()),
-        )
+        throughput = session_metrics(engine, rest, settings.clicks, on_progress)
     return [
         _once("start.first_image", "first image", first_image.total),
         _once("start.first_click", "first click", first_click.total),
@@ -260,13 +229,13 @@ def _beside(
     known: list[Metric],
     on_progress: OnProgress,
 ) -> list[Metric]:
-    """Measure what stands beside the session: operations, the machine's peak, eager PyTorch."""
-    on_progress("counting operations", 0, 3)
+    """Measure what stands beside the session: operations, clicks without a CUDA graph, PyTorch, the machine's peak."""
+    on_progress(Progress("counting operations", 0, 3))
     metrics = size_metrics(bundle, engine)
     if isinstance(engine, CudaEngine):
-        metrics += _graphs(engine, pictures[-1], settings, on_progress)
+        metrics += cuda_graph_metrics(engine, pictures[-1], on_progress)
     eager, against = _eager(bundle, engine, pictures, settings, on_progress)
-    on_progress("multiplying matrices", 2, 3)
+    on_progress(Progress("multiplying matrices", 2, 3))
     metrics += peak_metrics(engine, with_torch=eager, size=settings.matrix)
     stages = {
         stage.name: "click.engine" if stage.rate is Rate.CLICK else f"image.stage.{stage.name}"
@@ -279,11 +248,10 @@ def _beside(
 def _eager(
     bundle: Bundle, engine: Engine, pictures: list[Picture], settings: Settings, on_progress: OnProgress
 ) -> tuple[bool, list[Metric]]:
-    """Return whether PyTorch is there, and what it measured."""
+    """Return whether PyTorch can be used, and the metrics of the engine and PyTorch in turns."""
     every = forms(engine.info)
     wanted = forms(engine.info, compiled=settings.compiled)
-    steps = eager_steps(settings.clicks)
-    on_progress(_beside_what(every[0]), 0, steps)
+    on_progress(Progress("loading PyTorch", 1, 3))
     try:
         if not settings.eager:
             raise NotMeasuredError("switched off with --no-eager")
@@ -295,21 +263,14 @@ def _eager(
         if form not in wanted:
             metrics += _no_eager(form, "switched off with --no-compiled")
             continue
-        what, numbers = _beside_what(form), iter(range(1, 1 + steps))
-        on_progress(what, 0, steps)
         try:
-            metrics += eager_metrics(
-                eager if form == eager.form else eager.variant(form),
-                engine,
-                pictures[1:],
-                settings.clicks,
-                lambda what=what, numbers=numbers: on_progress(what, next(numbers), steps),  # type: ignore[misc]
-            )
+            variant = eager if form == eager.form else eager.variant(form)
+            metrics += eager_metrics(variant, engine, pictures[1:], settings.clicks, on_progress)
         except MMMSDeployError:
             raise
         except Exception as error:
-            # PyTorch's compilers raise types of their own, and what they need (Triton, a C compiler) may be missing; so
-            # may kernels for this GPU. What else was measured is not lost for that.
+            # PyTorch's compilers raise types of their own. What they need (Triton, a C compiler) may be missing, and
+            # kernels for this GPU too. The other measurements are kept all the same.
             metrics += _no_eager(form, f"PyTorch failed: {_first_line(error)}")
     eager.close()
     return True, metrics
@@ -319,37 +280,11 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
 
 
-def _beside_what(form: Form) -> str:
-    return f"{form} PyTorch, in turns with the engine"
-
-
 def _no_eager(form: Form, why: str) -> list[Metric]:
     return [
         Metric(key=f"{form.key}.{kind}_ratio", title=f"{kind}, this engine / {form} PyTorch", unit="ratio", why=why)
         for kind in ("click", "image")
     ]
-
-
-def _graphs(engine: CudaEngine, picture: Picture, settings: Settings, on_progress: OnProgress) -> list[Metric]:
-    what, steps = "clicks with and without a CUDA graph, in turns", graph_steps(settings.clicks)
-    numbers = iter(range(1, 1 + steps))
-    on_progress(what, 0, steps)
-    return graph_metrics(engine, picture, lambda: on_progress(what, next(numbers), steps))
-
-
-def _sweep(bundle: Bundle, pictures: list[Picture], settings: Settings, on_progress: OnProgress) -> list[Metric]:
-    counts = thread_counts(available_cores())
-    steps = len(counts) * (settings.clicks + 2)
-    numbers = iter(range(1, 1 + steps))
-    what = f"threads 1 to {counts[-1]}"
-    on_progress(what, 0, steps)
-    return sweep_metrics(
-        lambda threads: settings.open(bundle, threads),
-        counts,
-        pictures,
-        settings.clicks,
-        lambda: on_progress(what, next(numbers), steps),
-    )
 
 
 def thread_counts(cores: int) -> list[int]:
@@ -361,7 +296,7 @@ def thread_counts(cores: int) -> list[int]:
 
 
 def describe_bundle(bundle: Bundle) -> BundleFacts:
-    """Return what matters of a bundle."""
+    """Return what a report says of a bundle."""
     manifest = bundle.manifest
     provenance = manifest.provenance
     origin = [provenance.checkpoint_sha256, provenance.backbone_checkpoint_sha256, provenance.random_seed]
@@ -389,6 +324,12 @@ def _engine_facts(info: EngineInfo) -> EngineFacts:
         providers=info.providers,
         evidence=info.evidence,
     )
+
+
+def _compiled(bundle: Bundle, tasks: Iterable[str]) -> tuple[str, ...]:
+    """Return the stages that were compiled: those that the tasks name, such as ``stage 'click': choosing kernels``."""
+    named = list(dict.fromkeys(tasks))
+    return tuple(stage.name for stage in bundle.manifest.stages if any(f"'{stage.name}'" in task for task in named))
 
 
 def _notes(bundle: Bundle, machine: MachineFacts, compiled: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Display
 
 from mmms_deploy.commands.common import console, engine_options, err_console, user_errors, warn
 
 if TYPE_CHECKING:
-    from mmms_deploy.bench.compare import Comparison
+    from mmms_deploy.bench.compare import ReportComparison
     from mmms_deploy.bench.report import Report
-    from mmms_deploy.bench.run import OnProgress, Settings
+    from mmms_deploy.bench.run import Settings
     from mmms_deploy.engines.request import EngineRequest
+    from mmms_deploy.progress import OnProgress, Progress
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -41,7 +45,7 @@ Examples:
 @click.option(
     "--recipe",
     metavar="NAME",
-    help="A network by name, exported into bundles/ when it is not there: demo, rgb, rgbd or rgbdl.",
+    help="A network by name: demo, rgb, rgbd or rgbdl; exported into bundles/ when it is not there.",
 )
 @click.option("--clicks", type=click.IntRange(min=1), default=30, show_default=True, help="Clicks on each image.")
 @click.option("--images", type=click.IntRange(min=1), default=3, show_default=True, help="Images.")
@@ -53,11 +57,11 @@ Examples:
     metavar="HxW",
     help="Size of the images in pixels, height first.",
 )
-@click.option("--eager/--no-eager", default=True, help="Measure eager PyTorch beside it, where it is installed.")
+@click.option("--eager/--no-eager", default=True, help="Measure eager PyTorch too, where it is installed.")
 @click.option(
     "--compiled/--no-compiled", default=True, help="Measure torch.compile too, on a GPU; compiling takes minutes."
 )
-@click.option("--sweep", type=click.Choice(["threads"]), help="Also measure clicks on 1 thread up to all cores.")
+@click.option("--sweep", type=click.Choice(["threads"]), help="Measure clicks on 1 thread up to all cores, too.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results here, with all samples.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write a page with plots here.")
 @click.option(
@@ -113,15 +117,11 @@ def main(
     from mmms_deploy.bench.compare import compare
     from mmms_deploy.bench.report import encode, read_report
     from mmms_deploy.bench.run import Settings
-    from mmms_deploy.bench.table import render, render_comparison
+    from mmms_deploy.bench.text import render, render_comparison
     from mmms_deploy.reporting.files import write_text
 
     settings = Settings(
-        device=request.device,
-        engine=request.engine,
-        precision=request.precision,
-        threads=request.threads,
-        strict=request.strict,
+        request=request,
         clicks=clicks,
         images=images,
         image_size=image_size,
@@ -148,7 +148,7 @@ def main(
 
 
 def _check_files(json_file: Path | None, html_file: Path | None, load: Path | None, old: Path | None) -> None:
-    """Fail before minutes are spent when a file could not be written, or would replace what is read."""
+    """Fail before anything is measured when a file could not be written, or would replace one that is read."""
     from mmms_deploy.commands.output import check_output
 
     written = [path for path in (json_file, html_file) if path is not None]
@@ -160,33 +160,35 @@ def _check_files(json_file: Path | None, html_file: Path | None, load: Path | No
 
 
 def _measure(bundle: Path | None, recipe: str | None, settings: Settings) -> Report:
-    from mmms_deploy.bench.recipes import bundle_of
     from mmms_deploy.bench.run import run_bench
+    from mmms_deploy.bench.workload import bundle_of
 
-    with _progress() as on_progress:
+    with _progress_bar() as on_progress:
         if bundle is None:
             bundle = bundle_of(
-                str(recipe),
-                on_progress=lambda step: on_progress(f"exporting: {step.task}", step.done, step.total or 0),
+                str(recipe), on_progress=lambda step: on_progress(replace(step, task=f"exporting: {step.task}"))
             )
         return run_bench(bundle, settings, on_progress)
 
 
 @contextmanager
-def _progress() -> Iterator[OnProgress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # Redrawn only when something is reported: a thread that redraws ten times a second would be measured as well.
-    with Progress(*columns, console=err_console, transient=True, auto_refresh=False) as progress:
-        task = progress.add_task("starting", total=None)
+def _progress_bar() -> Iterator[OnProgress]:
+    """Show one bar on stderr, for the newest task.
 
-        def show(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total)
-            progress.refresh()
+    It is drawn only when something is reported: a thread that draws ten times a second would be measured too.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Display(*columns, console=err_console, transient=True, auto_refresh=False) as display:
+        bar = display.add_task("starting", total=None)
+
+        def show(step: Progress) -> None:
+            display.update(bar, description=escape(step.task), completed=step.done, total=max(1, step.total or 0))
+            display.refresh()
 
         yield show
 
 
-def _write_page(path: Path | None, report: Report, comparison: Comparison | None) -> None:
+def _write_page(path: Path | None, report: Report, comparison: ReportComparison | None) -> None:
     if path is None:
         return
     from mmms_deploy.bench.page import render_page

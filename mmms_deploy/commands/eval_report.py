@@ -33,8 +33,7 @@ def write_report(
     """Print the measures and write the files."""
     import msgspec
 
-    from mmms_deploy.bench.machine import describe_machine
-    from mmms_deploy.bench.text import machine_lines
+    from mmms_deploy.engines.machine import describe_machine, machine_lines
     from mmms_deploy.evaluation.replay import worst_cases
     from mmms_deploy.evaluation.report.cases import draw_cases
     from mmms_deploy.evaluation.report.page import render_page

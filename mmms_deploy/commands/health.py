@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from mmms_deploy.bench.machine import describe_machine
-from mmms_deploy.bench.report import MachineFacts
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.engines.cache import cache_folder
 from mmms_deploy.engines.cuda.devices import Gpu, Probe, probe
+from mmms_deploy.engines.machine import MachineFacts, describe_machine
 from mmms_deploy.engines.registry import BACKENDS, Backend
 from mmms_deploy.engines.wheels import FLAVOURS, OPENVINO_FLAVOURS, TENSORRT_FLAVOURS, installed_flavours
 from mmms_deploy.errors import EngineError, EngineUnavailableError

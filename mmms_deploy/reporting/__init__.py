@@ -1,1 +1,8 @@
-"""What reports are made of: plots, the shell of an HTML page, and writing files whole or not at all."""
+"""What reports are made of.
+
+In reading order:
+
+- ``files``: writes a file whole, or not at all
+- ``svg``: small plots
+- ``html``: the frame of a page that holds them
+"""

@@ -1,4 +1,4 @@
-"""Writing a report whole, or not at all."""
+"""Writing a file whole, or not at all."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def write_text(path: Path, content: bytes) -> None:
     """Write a file beside its destination and rename it into place, or leave nothing.
 
     Args:
-        path: The file; replaced when it exists.
-        content: What to write.
+        path: The file; an existing one is replaced.
+        content: Its content.
 
     Raises:
         OutputWriteError: It cannot be written.

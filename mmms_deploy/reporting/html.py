@@ -1,4 +1,4 @@
-"""The shell of a report: one self-contained HTML page, no script, nothing loaded from anywhere."""
+"""The frame of a report: one self-contained HTML page that has no script and loads nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def document(title: str, parts: Sequence[str], style: str = "") -> str:
 
     Args:
         title: Title of the window, plain text.
-        parts: What stands below each other in its body, as well-formed markup.
+        parts: The parts of its body from top to bottom, as well-formed markup.
         style: Further style sheets.
     """
     body = "\n".join(parts)

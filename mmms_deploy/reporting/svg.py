@@ -1,4 +1,4 @@
-"""Small plots as SVG, written by hand: no library, no script, readable in light and dark."""
+"""Small plots as SVG, drawn without a library: they have no script, and suit light and dark pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STYLE = """
 .plot .line { fill: none; stroke: var(--a); stroke-width: 2; }
 .plot .dot { fill: var(--a); fill-opacity: 0.55; }
 """
-"""Style of the plots; its variables are the names of the palettes."""
+"""Style of the plots; its variables are the names in the palettes."""
 
 LIGHT = {
     "paper": "#ffffff",
@@ -60,9 +60,9 @@ class Bar:
     """One row of a bar chart.
 
     Attributes:
-        label: What it is.
+        label: Text on its left.
         value: Its length; 0 or more.
-        text: What stands at its end.
+        text: Text at its end.
         style: ``a`` (ours), ``b``, ``c`` or ``d`` (context).
     """
 
@@ -77,9 +77,9 @@ def bars(rows: Sequence[Bar], title: str, *, log: bool = False) -> str:
 
     Args:
         rows: At least one, from top to bottom.
-        title: What is shown, for those who cannot see it.
-        log: Whether lengths are drawn on a logarithmic scale, from a power of ten below the smallest one; marks
-            instead of bars, as a bar has no honest start there.
+        title: Description for readers who cannot see the plot.
+        log: Whether the scale is logarithmic, from a power of ten below the smallest value. Then dots are drawn and no
+            bars, because the length of a bar would mean nothing.
     """
     positive = [row.value for row in rows if row.value > 0]
     high = max(positive, default=1.0)
@@ -116,7 +116,7 @@ def stack(parts: Sequence[tuple[str, float, str]], title: str) -> str:
 
     Args:
         parts: Label, length and text of each part, at most four.
-        title: What is shown, for those who cannot see it.
+        title: Description for readers who cannot see the plot.
     """
     total = sum(value for _, value, _ in parts) or 1.0
     x, drawn = 0.0, []
@@ -138,7 +138,7 @@ def strip(samples: Sequence[float], marks: Sequence[tuple[str, float]], unit: st
         samples: At least one.
         marks: Label and height of each mark.
         unit: Unit of the samples.
-        title: What is shown, for those who cannot see it.
+        title: Description for readers who cannot see the plot.
     """
     height, left, right, top, bottom = 260, 60, 150, 12, 28
     high = 1.08 * max(*samples, *(value for _, value in marks), 1e-9)
@@ -168,10 +168,10 @@ def curve(points: Sequence[tuple[float, float]], labels: Sequence[str], x_name: 
 
     Args:
         points: (x, y), ascending in x, at least one.
-        labels: What stands at each point.
-        x_name: What x is.
+        labels: Text at each point.
+        x_name: Name of x.
         unit: Unit of y.
-        title: What is shown, for those who cannot see it.
+        title: Description for readers who cannot see the plot.
     """
     height, left, right, top, bottom = 240, 60, 60, 24, 40
     high = 1.1 * max(*(y for _, y in points), 1e-9)
@@ -207,7 +207,7 @@ def ticks(high: float, count: int = 5) -> list[float]:
 def standalone(svg: str) -> str:
     """Return a plot as a file of its own, with its style and a background.
 
-    Its colours are written out, as not every viewer of SVG files knows variables.
+    Its colours are written as numbers, because some viewers of SVG files do not support variables.
     """
     head, _, body = svg.partition(">")
     style = f"<style>{_written_out(LIGHT)}\n@media (prefers-color-scheme: dark) {{ {_written_out(DARK)} }}</style>"
@@ -223,7 +223,7 @@ def _written_out(palette: Mapping[str, str]) -> str:
 
 
 def drawing(parts: Sequence[str], height: float, title: str) -> str:
-    """Return a plot of full width made of parts, with a title for those who cannot see it."""
+    """Return a plot of full width made of parts, with a title for readers who cannot see it."""
     inside = "".join(parts)
     return (
         f'<svg class="plot" role="img" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}">'
@@ -232,7 +232,7 @@ def drawing(parts: Sequence[str], height: float, title: str) -> str:
 
 
 def draw_text(x: float, y: float, text: str, *, anchor: str = "start", faint: bool = False) -> str:
-    """Return a line of text; ``anchor`` says which part of it is at x."""
+    """Return a line of text; ``anchor`` says which part of it lies at x: ``start``, ``middle`` or ``end``."""
     style = ' class="faint"' if faint else ""
     return f'<text{style} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 

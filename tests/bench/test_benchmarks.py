@@ -1,4 +1,4 @@
-"""The scripts beside the package: that they start, that a peer is what it was, that targets are judged right."""
+"""The scripts beside the package: they start, refuse a peer that changed, and judge their targets correctly."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mmms_deploy import Bundle
-from mmms_deploy.bench import work
+from mmms_deploy.bench import arithmetic
 from mmms_deploy.bench.peak import measure_peak
 from mmms_deploy.bench.report import encode
 from mmms_deploy.commands.bench import main
@@ -27,8 +27,8 @@ def bench(*args: object) -> Result:
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    """Small matrices, so that the machine's peak costs no seconds."""
-    monkeypatch.setattr(work, "measure_peak", lambda *given, **options: measure_peak(*given, size=16))
+    """Small matrices, so that measuring the machine's peak takes no seconds."""
+    monkeypatch.setattr(arithmetic, "measure_peak", lambda *given, **options: measure_peak(*given, size=16))
 
 
 def test_measuring_a_bundle(tmp_path: Path, paint: Bundle, quick) -> None:
@@ -72,7 +72,7 @@ def test_a_regression_is_an_error(tmp_path: Path) -> None:
     assert bench("--load", old, "--compare", new).exit_code == 0
 
 
-def test_other_networks_are_compared_only_aloud(tmp_path: Path) -> None:
+def test_other_networks_are_compared_only_with_a_warning(tmp_path: Path) -> None:
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_bytes(encode(report()))
     facts = report().bundle
@@ -130,8 +130,9 @@ def test_without_torch_and_onnx(paint: Bundle, tmp_path: Path) -> None:
         print(sorted({"onnxruntime", "openvino"} & set(sys.modules)))
         from mmms_deploy.commands import bench
         from mmms_deploy.bench.run import run_bench, Settings
+        from mmms_deploy.engines.request import EngineRequest
         from pathlib import Path
-        settings = Settings(clicks=2, images=1, image_size=(20, 30), matrix=16, threads=1)
+        settings = Settings(EngineRequest(threads=1), clicks=2, images=1, image_size=(20, 30), matrix=16)
         report = run_bench(Path(sys.argv[1]), settings)
         print({m.key: m.why for m in report.metrics if m.why})
         print(sorted(BLOCKED & set(sys.modules)))

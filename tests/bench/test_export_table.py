@@ -1,4 +1,4 @@
-"""The table of exports: a network really exported in a process of its own, one that cannot be, and what is written."""
+"""The table of exports: a network that is exported in a process of its own, one that cannot be, and the files."""
 
 from __future__ import annotations
 

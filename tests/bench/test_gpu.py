@@ -17,26 +17,28 @@ from mmms_deploy.bench import run
 from mmms_deploy.bench.compare import compare
 from mmms_deploy.bench.eager import EagerMMMS, Form, forms
 from mmms_deploy.bench.errors import IncomparableError, NotMeasuredError
-from mmms_deploy.bench.graphs import graph_metrics
-from mmms_deploy.bench.measure import session_metrics
+from mmms_deploy.bench.measure import cuda_graph_metrics, session_metrics
 from mmms_deploy.bench.page import render_page
 from mmms_deploy.bench.papers import VRAM
-from mmms_deploy.bench.probe import Probe
-from mmms_deploy.bench.report import GpuFacts, Report, encode, read_report
+from mmms_deploy.bench.report import Report, encode, read_report
 from mmms_deploy.bench.run import Settings, run_bench
+from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.commands.bench import main
 from mmms_deploy.engines.cuda.options import CudaOptions
+from mmms_deploy.engines.machine import GpuFacts
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import CudaError, EngineUnavailableError, MMMSDeployWarning
+from mmms_deploy.progress import Progress
 from mmms_deploy.session import Session
 from tests.bench.test_run import described
 from tests.standins.fake_cuda import Error, Kind
 from tests.support.bench_reports import MACHINE, report
 from tests.support.clocked_gpu import LIBRARIES, ClockedCuda, install
 
-SMALL = Settings(device="cuda", clicks=4, images=2, image_size=(40, 60), matrix=32)
+SMALL = Settings(EngineRequest(device="cuda"), clicks=4, images=2, image_size=(40, 60), matrix=32)
 PLANE = 4 * 64 * 96
 MIB = 2**20
 FACTS = GpuFacts(name="Fake GPU", capability="9.0", memory_gib=1024.0, driver="580.1", cuda="13.0")
@@ -51,8 +53,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ClockedCuda:
 def measured(request: pytest.FixtureRequest, paint: Bundle):
     with pytest.MonkeyPatch.context() as patch:
         fake = install(patch, shared=request.param)
-        seen: list[tuple[str, int, int]] = []
-        done = run_bench(paint.path, SMALL, lambda *step: seen.append(step))
+        seen: list[Progress] = []
+        done = run_bench(paint.path, SMALL, seen.append)
     return done, fake, request.param, seen
 
 
@@ -100,7 +102,7 @@ def test_memory_of_every_part(measured) -> None:
     assert value("vram.session") == pytest.approx(value("vram.taken") - LIBRARIES / MIB)
 
 
-def test_with_and_without_a_graph(measured) -> None:
+def test_with_and_without_a_cuda_graph(measured) -> None:
     result, _, shared, _ = measured
     if shared:
         assert "not one CUDA graph on this engine" in result.metric("graph.click_ratio").why
@@ -122,7 +124,7 @@ def test_the_machine_and_what_is_not_measured(measured) -> None:
         assert "PyTorch" in reasons[key] or "describe" in reasons[key]
     assert "only CPUs are measured" in reasons["work.peak.fp32"]
     assert len({metric.key for metric in result.metrics}) == len(result.metrics)
-    assert all(0 <= done <= total for _, done, total in seen)
+    assert all(0 <= step.done <= step.total for step in seen)
 
 
 def test_nothing_stays_on_the_gpu(measured) -> None:
@@ -146,7 +148,7 @@ def test_shown_everywhere_and_read_back(tmp_path: Path, paint: Bundle, gpu: Cloc
         for expected in (
             "Fake GPU, compute capability 9.0, 1024.0 GiB",
             "click stage, GPU's own time",
-            "GPU, one graph / one by one",
+            "GPU, one CUDA graph / one by one",
             "a click, to the GPU",
             "activations",
             "in no account: libraries, contexts",
@@ -162,45 +164,45 @@ def test_the_bytes_are_those_that_were_moved(paint: Bundle, gpu: ClockedCuda) ->
     """The account against what the fake runtime really copied, undo included."""
     engine = open_engine(paint, device="cuda")
     (picture,) = make_pictures(paint.manifest, 1, 5, (40, 60))
-    with Probe(engine, watched=True) as probe:
+    with TimedSession(engine, on_gpu=True) as session:
         gpu.reset()
-        up = probe.set_image(picture).up
+        up = session.set_image(picture).up
         down = 0
         for point in picture.clicks:
-            sample = probe.click(point)
+            sample = session.click(point)
             up, down = up + sample.up, down + sample.down
         assert (up, down) == (gpu.copied[Kind.cudaMemcpyHostToDevice], gpu.copied[Kind.cudaMemcpyDeviceToHost])
     engine.close()
     assert not gpu.events
 
 
-def test_a_session_that_is_not_watched_records_no_events(paint: Bundle, gpu: ClockedCuda) -> None:
+def test_a_session_that_is_not_timed_records_no_events(paint: Bundle, gpu: ClockedCuda) -> None:
     engine = open_engine(paint, device="cuda")
     (picture,) = make_pictures(paint.manifest, 1, 1, (40, 60))
-    for make in (lambda: Session(paint, engine=engine), lambda: Probe(engine)):
+    for make in (lambda: Session(paint, engine=engine), lambda: TimedSession(engine)):
         gpu.reset()
         with make() as one:
-            one.set_image(picture) if isinstance(one, Probe) else one.set_image(picture.rgb)
+            one.set_image(picture) if isinstance(one, TimedSession) else one.set_image(picture.rgb)
         assert "cudaEventRecord" not in gpu.count()
     engine.close()
 
 
-def test_a_stage_that_fails_while_it_is_watched(paint: Bundle, gpu: ClockedCuda) -> None:
+def test_a_stage_that_fails_while_it_is_timed(paint: Bundle, gpu: ClockedCuda) -> None:
     engine = open_engine(paint, device="cuda")
     (picture,) = make_pictures(paint.manifest, 1, 2, (40, 60))
-    with Probe(engine, watched=True) as probe:
-        probe.set_image(picture)
+    with TimedSession(engine, on_gpu=True) as session:
+        session.set_image(picture)
         gpu.fail_always["cudaGraphLaunch"] = Error.cudaErrorInvalidValue
         with pytest.raises(CudaError):
-            probe.click(picture.clicks[0])
+            session.click(picture.clicks[0])
         gpu.fail_always.clear()
-        assert probe.click(picture.clicks[1]).engine == 2.0
+        assert session.click(picture.clicks[1]).engine == 2.0
     engine.close()
     assert not gpu.events
     assert not gpu.leaked
 
 
-def test_a_click_that_is_no_graph_has_no_ratio(paint: Bundle, gpu: ClockedCuda) -> None:
+def test_a_click_that_is_no_cuda_graph_has_no_ratio(paint: Bundle, gpu: ClockedCuda) -> None:
     gpu.fail_always["cudaGraphInstantiate"] = Error.cudaErrorUnknown
     with pytest.warns(MMMSDeployWarning, match="not as one CUDA graph"):
         result = run_bench(paint.path, SMALL)
@@ -212,7 +214,7 @@ def test_no_room_for_the_other_engine(paint: Bundle, gpu: ClockedCuda) -> None:
     engine = open_engine(paint, device="cuda")
     (picture,) = make_pictures(paint.manifest, 1, 2, (40, 60))
     engine._options = CudaOptions(memory_limit=engine.memory().held + 1)
-    reasons = {metric.why for metric in graph_metrics(engine, picture, lambda: None)}
+    reasons = {metric.why for metric in cuda_graph_metrics(engine, picture)}
     assert len(reasons) == 1
     assert "this engine holds" in reasons.pop()
     engine.close()
@@ -220,11 +222,11 @@ def test_no_room_for_the_other_engine(paint: Bundle, gpu: ClockedCuda) -> None:
 
 
 def test_no_room_for_several_sessions(paint: Bundle, gpu: ClockedCuda) -> None:
-    """What does not fit is not measured, and what does is."""
+    """Only the numbers of sessions that fit are measured."""
     engine = open_engine(paint, device="cuda")
     pictures = make_pictures(paint.manifest, 1, 2, (40, 60))
     engine._options = CudaOptions(resident_images=3)
-    one, two, four = session_metrics(engine, pictures, 2, lambda: None)
+    one, two, four = session_metrics(engine, pictures, 2)
     assert len(one.samples) == len(two.samples) > 0
     assert "3 sessions are open on this engine" in four.why
     engine.close()
@@ -246,7 +248,7 @@ def test_without_a_gpu_it_is_the_error_of_a_session(paint: Bundle, gpu: ClockedC
 # --- PyTorch ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_stands_beside_an_engine(paint: Bundle, gpu: ClockedCuda) -> None:
+def test_forms_of_pytorch_beside_an_engine(paint: Bundle, gpu: ClockedCuda) -> None:
     with Session(paint, device="cuda") as session:
         info = session.engine
     assert [form.key for form in forms(info)] == [
@@ -306,28 +308,28 @@ def test_a_form_that_pytorch_cannot_do_says_why(paint: Bundle, monkeypatch: pyte
 
     monkeypatch.setattr(torch, "compile", lambda function: refuse)
     monkeypatch.setattr(run, "forms", lambda info, compiled=True: [Form(), Form(compiled=True)][: 1 + compiled])
-    settings = replace(SMALL, device="cpu", clicks=2, images=1)
+    settings = replace(SMALL, request=EngineRequest(device="cpu"), clicks=2, images=1)
     pictures = make_pictures(paint.manifest, 2, 2, (40, 60))
     monkeypatch.setattr(paint, "manifest", described(paint))
     with closing(open_engine(paint, device="cpu", engine="onnxruntime", threads=1)) as engine:
-        told, metrics = run._eager(paint, engine, pictures, settings, lambda what, done, total: None)
+        usable, metrics = run._eager(paint, engine, pictures, settings, lambda step: None)
     by_key = {metric.key: metric for metric in metrics}
-    assert told
+    assert usable
     assert len(by_key["eager.click_ratio"].samples) == 2
     assert by_key["eager.compiled.click_ratio"].why == "PyTorch failed: RuntimeError: Triton is missing"
 
 
 def test_a_gpu_that_pytorch_cannot_use_loses_nothing_else(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As PyTorch fails that has no kernels for this GPU."""
+    """PyTorch fails like this when it has no kernels for the GPU."""
     torch = pytest.importorskip("torch")
 
-    def refuse(*given: object, **asked: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise RuntimeError("no kernel image is available\nfor execution on the device")
 
     manifest = described(paint)
     monkeypatch.setattr(paint, "manifest", manifest)
     pictures = make_pictures(manifest, 2, 2, (40, 60))
-    settings = replace(SMALL, device="cpu", clicks=2, images=1)
+    settings = replace(SMALL, request=EngineRequest(device="cpu"), clicks=2, images=1)
     for target, name, why in (
         (torch, "inference_mode", "PyTorch failed: RuntimeError: no kernel image is available"),
         (torch.nn.Module, "to", f"PyTorch {torch.__version__} cannot use cpu: no kernel image is available"),
@@ -335,7 +337,7 @@ def test_a_gpu_that_pytorch_cannot_use_loses_nothing_else(paint: Bundle, monkeyp
         with monkeypatch.context() as patch:
             patch.setattr(target, name, refuse)
             with closing(open_engine(paint, device="cpu", engine="onnxruntime", threads=1)) as engine:
-                _, metrics = run._eager(paint, engine, pictures, settings, lambda what, done, total: None)
+                _, metrics = run._eager(paint, engine, pictures, settings, lambda step: None)
         assert {metric.why for metric in metrics} == {why}
 
 
@@ -374,5 +376,5 @@ def test_the_papers_memory() -> None:
 def test_only_the_first_gpu_is_measured(paint: Bundle, gpu: ClockedCuda) -> None:
     gpu.devices = 2
     with pytest.raises(EngineUnavailableError, match="'cuda:1'") as caught:
-        run_bench(paint.path, replace(SMALL, device="cuda:1"))
+        run_bench(paint.path, replace(SMALL, request=EngineRequest(device="cuda:1")))
     assert "CUDA_VISIBLE_DEVICES" in str(caught.value.fix)

@@ -1,4 +1,4 @@
-"""``make gpu-check``: its steps, its verdicts, its report, and what it says where something is missing."""
+"""``make gpu-check``: its steps, its verdicts, its report, and its messages where something is missing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ CAST, HALF = "eager.eager_fp16", "eager.eager_fp16_weights"
 @pytest.fixture(autouse=True)
 def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import gpu_check
+    import gpu_steps
 
-    monkeypatch.setattr(gpu_check, "FULL_SIZE", tmp_path / "mmms-rgb")
+    monkeypatch.setattr(gpu_steps, "FULL_SIZE", tmp_path / "mmms-rgb")
 
 
 # --- where something is missing ---------------------------------------------------------------------------------------
@@ -57,25 +57,25 @@ def test_in_an_environment_with_nothing_installed(tmp_path: Path) -> None:
 
 
 def test_what_an_export_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    import gpu_check
+    import gpu_steps
 
-    there = {"timm", "skimage"}
-    monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: None if name in there else name)
-    said = gpu_check._lacks(gpu_check.EXPORTING)
-    assert said.startswith("lacks scikit-image, timm: pip install scikit-image timm; or")
+    missing = {"timm", "skimage"}
+    monkeypatch.setattr(gpu_steps.importlib.util, "find_spec", lambda name: None if name in missing else name)
+    text = gpu_steps.lacks(gpu_steps.EXPORTING)
+    assert text.startswith("lacks scikit-image, timm: pip install scikit-image timm; or")
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
 def step(code: str, name: str = "one", **fields: Any) -> Any:
-    from gpu_check import Step
+    from gpu_steps import Step
 
     return Step(name, name, ("-c", code), **fields)
 
 
 def ended(process: int) -> bool:
-    """Whether a process is no more, or waits to be buried."""
+    """Whether a process has ended, perhaps as a zombie."""
     file = Path(f"/proc/{process}/stat")
     for _ in range(100):
         try:
@@ -88,7 +88,7 @@ def ended(process: int) -> bool:
 
 
 def test_steps_that_pass_fail_and_hang(tmp_path: Path) -> None:
-    from gpu_check import run
+    from gpu_steps import run
 
     wrote = run(step("import sys; open('{written}', 'w').write('[1]'); print('said')", written="facts.json"), 60)
     assert (wrote.state, wrote.results, wrote.output) == ("passed", [1], "said\n")
@@ -104,8 +104,8 @@ def test_steps_that_pass_fail_and_hang(tmp_path: Path) -> None:
     assert "there is no bundle at" in skipped.missing
 
 
-def test_another_precision_than_asked_for_is_no_success() -> None:
-    from gpu_check import run
+def test_another_precision_than_requested_is_no_success() -> None:
+    from gpu_steps import run
 
     results = json.dumps({"engine": {"name": "tensorrt", "precision": "fp32"}})
     code = f"open('{{written}}', 'w').write({results!r})"
@@ -116,7 +116,7 @@ def test_another_precision_than_asked_for_is_no_success() -> None:
 
 
 def test_no_test_at_all_is_no_success() -> None:
-    from gpu_check import Step, run
+    from gpu_steps import Step, run
 
     command = ("-m", "pytest", "-q", "-m", "gpu", "--junitxml={written}", "tests/imaging/test_coordinates.py")
     done = run(Step("tests", "tests", command, "tests.xml"), 120)
@@ -125,9 +125,9 @@ def test_no_test_at_all_is_no_success() -> None:
 
 
 def test_the_steps_of_a_bundle(paint: Bundle) -> None:
-    from gpu_check import plan, target
+    from gpu_steps import checked_bundle, steps_of
 
-    names = [one.name for one in plan([target(paint.path)], full_size=True)]
+    names = [one.name for one in steps_of([checked_bundle(paint.path)], full_size=True)]
     assert names[0] == "doctor"
     assert names[-4:] == ["compiled:mmms-rgb", "tests:bench", "tests:plans", "tests:sessions"]
     for name in ("build:mmms-rgb", "bench:mmms-rgb:tensorrt:fp16", "replay:paint:onnxruntime-cuda:fp32"):
@@ -135,14 +135,16 @@ def test_the_steps_of_a_bundle(paint: Bundle) -> None:
     assert "bench:paint:tensorrt:fp16" not in names, "it has no graphs in fp16"
     assert len(set(names)) == len(names)
     with pytest.raises(MMMSDeployError):
-        target(ROOT / "docs")
+        checked_bundle(ROOT / "docs")
 
 
 def test_every_command_of_a_step_is_one(paint: Bundle) -> None:
-    """Run as a module, a file without an entry does nothing and says that all went well."""
-    from gpu_check import plan, target
+    """A module without an entry point would do nothing and exit with 0."""
+    from gpu_steps import checked_bundle, steps_of
 
-    modules = {one.command[1] for one in plan([target(paint.path)], full_size=True) if one.command[0] == "-m"}
+    modules = {
+        one.command[1] for one in steps_of([checked_bundle(paint.path)], full_size=True) if one.command[0] == "-m"
+    }
     assert {"mmms_deploy.commands.export", "mmms_deploy.commands.bench", "pytest"} <= modules
     for module in sorted(modules):
         done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False)
@@ -150,7 +152,8 @@ def test_every_command_of_a_step_is_one(paint: Bundle) -> None:
 
 
 def test_earlier_calls_are_kept_for_the_same_machine_alone(tmp_path: Path) -> None:
-    from gpu_check import State, _chosen, _with_older, run, save
+    from gpu_check import _chosen, _with_older, save
+    from gpu_steps import State, run
 
     passes, fails, new = (step(code, name) for code, name in (("", "a"), ("1/0", "b"), ("", "c")))
     save(tmp_path, MACHINE, [run(passes, 60), run(fails, 60)])
@@ -170,7 +173,7 @@ def test_earlier_calls_are_kept_for_the_same_machine_alone(tmp_path: Path) -> No
 
 
 def measured(engine: str = "tensorrt", precision: str = "fp16", **values: float) -> Report:
-    """What a run on the full-size network measured; keywords, keys of metrics, replace values, 0 takes them away."""
+    """A report on the full-size network. Keywords, keys of metrics, replace values; 0 removes one."""
     found = {
         "click.total": 0.7,
         "click.mask": 0.1,
@@ -248,8 +251,9 @@ def test_goals_are_for_the_full_size_network_alone() -> None:
 
 
 def test_the_page() -> None:
-    from gpu_check import State, Step, describe
+    from gpu_check import describe
     from gpu_page import page
+    from gpu_steps import State, Step
 
     plan = {"stage": "click", "precision": "fp16", "matrices": {"fp16": 82}, "fused": 8, "attentions": 8}
     plans = {"plans": [{**plan, "kernels": 129, "plan_bytes": 39_000_000, "seconds": 60.0}]}

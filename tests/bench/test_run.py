@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 
@@ -9,29 +8,30 @@ import numpy as np
 import pytest
 
 from mmms_deploy import Bundle
-from mmms_deploy.bench import machine, memory, peak
+from mmms_deploy.bench import memory, peak
 from mmms_deploy.bench.eager import EagerMMMS
 from mmms_deploy.bench.errors import NotMeasuredError
-from mmms_deploy.bench.machine import OtherPrograms, describe_machine
 from mmms_deploy.bench.peak import measure_peak
-from mmms_deploy.bench.probe import Probe
 from mmms_deploy.bench.run import Settings, describe_bundle, run_bench, thread_counts
+from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import to_builtins
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineUnavailableError
 from tests.support.paths import ROOT
 from tests.support.tiny import DEPTH, tiny_config
 
-SMALL = Settings(clicks=3, images=2, image_size=(40, 60), matrix=32, threads=1, engine="onnxruntime")
+ENGINE = EngineRequest(engine="onnxruntime", threads=1)
+SMALL = Settings(ENGINE, clicks=3, images=2, image_size=(40, 60), matrix=32)
 
 
 @pytest.fixture(scope="module")
 def measured(modal: Bundle):
     seen = []
     settings = replace(SMALL, sweep=True)
-    return run_bench(modal.path, settings, lambda *step: seen.append(step)), seen
+    return run_bench(modal.path, settings, seen.append), seen
 
 
 def test_every_metric_has_its_samples(measured) -> None:
@@ -68,8 +68,8 @@ def test_the_parts_of_a_click_add_up(measured) -> None:
 
 def test_progress_never_exceeds_its_total(measured) -> None:
     _, seen = measured
-    assert all(0 <= done <= total for _, done, total in seen)
-    assert {"loading the engine", "images and clicks", "several sessions at once"} <= {what for what, _, _ in seen}
+    assert all(0 <= step.done <= step.total for step in seen)
+    assert {"loading the engine", "images and clicks", "several sessions at once"} <= {step.task for step in seen}
 
 
 def test_nothing_names_this_machine(measured) -> None:
@@ -82,18 +82,18 @@ def test_nothing_names_this_machine(measured) -> None:
         assert name not in text
 
 
-def test_a_probe_answers_like_a_session(paint: Bundle) -> None:
+def test_a_timed_session_answers_like_a_session(paint: Bundle) -> None:
     from mmms_deploy import Session
 
     (picture,) = make_pictures(paint.manifest, 1, 4, (50, 70))
     engine = open_engine(paint, device="cpu", engine="onnxruntime", threads=1)
-    with Probe(engine) as probe, Session(paint, engine=engine) as session:
-        sample = probe.set_image(picture)
+    with TimedSession(engine) as timed, Session(paint, engine=engine) as session:
+        sample = timed.set_image(picture)
         session.set_image(picture.rgb)
         assert set(sample.stages) == {"image"}
         for point in picture.clicks:
-            probe.click(point)
-            assert np.array_equal(probe.result.mask, session.click(*point).mask)
+            timed.click(point)
+            assert np.array_equal(timed.result.mask, session.click(*point).mask)
     engine.close()
 
 
@@ -153,7 +153,7 @@ def test_the_network_is_the_same_in_every_export(paint: Bundle, modal: Bundle) -
     assert other.modalities == ("depth", "event")
 
 
-def test_matrix_products_on_as_many_threads_as_asked() -> None:
+def test_matrix_products_on_as_many_threads_as_requested() -> None:
     found = measure_peak(Precision.FP32, 1, size=16)
     assert found.tried[found.library] == max(found.tried.values()) == max(found.rates) > 0
     assert "PyTorch" not in found.tried
@@ -188,35 +188,6 @@ def test_memory_of_a_phase(monkeypatch, tmp_path) -> None:
     assert "cannot restart its record" in phases.metrics[-1].why
 
 
-def test_the_machine(tmp_path) -> None:
-    cpuinfo, meminfo = tmp_path / "cpuinfo", tmp_path / "meminfo"
-    cpuinfo.write_text("processor\t: 0\nmodel name\t: A CPU: fast\nflags\t\t: fpu avx2 amx_bf16\n\nprocessor\t: 1\n")
-    meminfo.write_text("MemTotal:       2097152 kB\n")
-    found = describe_machine(cpuinfo, meminfo)
-    assert (found.cpu, found.flags, found.memory_gib) == ("A CPU: fast", ("avx2", "amx_bf16"), 2.0)
-    assert found.packages["numpy"] == np.__version__
-    elsewhere = describe_machine(tmp_path / "nothing", tmp_path / "nothing")
-    assert elsewhere.cpu
-    assert elsewhere.flags == ()
-
-
-def test_other_programs(tmp_path, monkeypatch) -> None:
-    stat = tmp_path / "stat"
-    ticks = os.sysconf("SC_CLK_TCK")
-    clock = iter([100.0, 110.0, 120.0])
-    monkeypatch.setattr(machine, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(machine.os, "times", lambda: (0.0, 0.0, 0.0, 0.0, 0.0))
-    stat.write_text(f"cpu  {50 * ticks} 0 0 900 0 0 0 0 7 7\ncpu0 1 2 3\n")
-    others = OtherPrograms(stat)
-    stat.write_text(f"cpu  {60 * ticks} {2 * ticks} {ticks} 999 99 {ticks} 0 {ticks} 8 8\n")
-    assert others.cpus() == 1.5
-    monkeypatch.setattr(machine.os, "times", lambda: (9.0, 1.0, 0.5, 0.0, 0.0))
-    assert others.cpus() == round((15 - 10.5) / 20, 2)
-    assert OtherPrograms(tmp_path / "nothing").cpus() is None
-    stat.write_text("nonsense")
-    assert OtherPrograms(stat).cpus() is None
-
-
 def test_thread_counts() -> None:
     assert thread_counts(1) == [1]
     assert thread_counts(3) == [1, 2, 3]
@@ -225,4 +196,4 @@ def test_thread_counts() -> None:
 
 def test_a_device_without_an_engine_is_an_error(paint: Bundle) -> None:
     with pytest.raises(EngineUnavailableError):
-        run_bench(paint.path, replace(SMALL, device="cuda", engine=None))
+        run_bench(paint.path, replace(SMALL, request=replace(ENGINE, device="cuda", engine=None)))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmms_deploy.bench.summary import percentile, summarise
+from mmms_deploy.bench.report import percentile, summarise
 
 
 def test_known_numbers() -> None:

@@ -1,4 +1,4 @@
-"""``mmms-bench`` on a real GPU, on every engine for it, and PyTorch beside it."""
+"""``mmms-bench`` on a real GPU, with every engine for it, and PyTorch on the same GPU."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import pytest
 
 from mmms_deploy.bench.eager import EagerMMMS, Form
 from mmms_deploy.bench.errors import NotMeasuredError
-from mmms_deploy.bench.probe import Probe
 from mmms_deploy.bench.run import Settings, run_bench
+from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.registry import Backend
+from mmms_deploy.engines.request import EngineRequest
 from tests.gpu.conftest import Open
 
 PLANE = 4 * 448 * 448
 
 
 def test_a_run(backend: Backend, cell448: Bundle) -> None:
-    settings = Settings(
-        device="cuda", engine=backend.name, strict=True, clicks=10, images=2, image_size=(300, 400), eager=False
-    )
+    request = EngineRequest("cuda", backend.name, strict=True)
+    settings = Settings(request, clicks=10, images=2, image_size=(300, 400), eager=False)
     report = run_bench(cell448.path, settings)
     assert report.engine.device == "cuda"
     assert report.machine.gpu
@@ -51,11 +51,11 @@ def test_a_run(backend: Backend, cell448: Bundle) -> None:
 
 def test_time_on_the_gpu_is_within_that_of_the_host(opened: Open, cell448: Bundle) -> None:
     (picture,) = make_pictures(cell448.manifest, 1, 30, (300, 400))
-    with Probe(opened(cell448), watched=True) as probe:
-        image = probe.set_image(picture)
+    with TimedSession(opened(cell448), on_gpu=True) as session:
+        image = session.set_image(picture)
         assert 0 < sum(image.stages.values()) < image.total
         for point in picture.clicks:
-            sample = probe.click(point)
+            sample = session.click(point)
             assert 0 < sample.engine < sample.total
 
 

@@ -9,11 +9,11 @@ from mmms_deploy.bench.report import (
     BundleFacts,
     EngineFacts,
     Headline,
-    MachineFacts,
     Metric,
     Report,
     WorkloadFacts,
 )
+from mmms_deploy.engines.machine import MachineFacts
 
 MACHINE = MachineFacts(
     cpu="Test CPU <1>",

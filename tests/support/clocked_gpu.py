@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmms_deploy.bench import vram
+from mmms_deploy.bench import memory
 from mmms_deploy.bundle import Precision
 from mmms_deploy.engines import registry
 from mmms_deploy.engines.cuda import devices
@@ -81,5 +81,5 @@ def install(monkeypatch: pytest.MonkeyPatch, *, shared: bool = False) -> Clocked
     monkeypatch.setattr(registry, "BACKENDS", (replace(GPU_BACKENDS[0], module=__name__, factory="clocked"),))
     monkeypatch.setattr(f"{__name__}.clocked", Engine, raising=False)
     monkeypatch.setattr(devices, "import_cuda", found)
-    monkeypatch.setattr(vram, "import_cuda", found)
+    monkeypatch.setattr(memory, "import_cuda", found)
     return fake

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from mmms_deploy.bench.arithmetic import count_flops, count_model
 from mmms_deploy.bench.errors import NotMeasuredError
-from mmms_deploy.bench.flops import count_flops, count_model
 
 
 def model(nodes, inputs, outputs, weights=()):

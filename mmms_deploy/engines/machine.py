@@ -1,4 +1,4 @@
-"""Describing this machine, without naming it."""
+"""This machine as reports describe it: processor, memory, GPU, libraries. No names of hosts, users or folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mmms_deploy.bench.report import GpuFacts, MachineFacts
+from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.cuda.devices import Gpu, driver_release
 
@@ -51,20 +51,72 @@ PACKAGES = (
     "torch",
     "timm",
 )
-
+"""Packages whose versions matter to how fast something computes."""
 GPU_PACKAGES = ("cuda-python", "cuda-bindings", "tensorrt-rtx")
-"""The same, where a GPU is measured."""
+"""Further ones for a GPU."""
+
+
+class GpuFacts(Struct, frozen=True, kw_only=True):
+    """The GPU that a report is about.
+
+    Attributes:
+        name: Its name.
+        capability: Its compute capability, e.g. ``9.0``.
+        memory_gib: Its memory in GiB.
+        driver: Release of its driver; empty where the system does not say.
+        cuda: The newest CUDA version that the driver runs.
+    """
+
+    name: str
+    capability: str
+    memory_gib: float
+    driver: str
+    cuda: str
+
+    def __str__(self) -> str:
+        driver = f"driver {self.driver or 'unknown'} for CUDA {self.cuda}"
+        return f"{self.name}, compute capability {self.capability}, {self.memory_gib:.1f} GiB, {driver}"
+
+
+class MachineFacts(Struct, frozen=True, kw_only=True):
+    """What matters of a machine.
+
+    Attributes:
+        cpu: Model name of the processor.
+        flags: Instruction sets of interest that it has.
+        logical_cpus: Logical CPUs that this process may use.
+        cores: Physical cores that it may use, within the container's quota.
+        memory_gib: Main memory in GiB.
+        system: Operating system.
+        python: Version of Python.
+        packages: Versions of the libraries of interest that are installed.
+        blas: Name and version of NumPy's BLAS.
+        others: CPUs that other programs kept busy during a run, on average; None where the system does not say.
+        gpu: The GPU; left out where a CPU computes.
+    """
+
+    cpu: str
+    flags: tuple[str, ...]
+    logical_cpus: int
+    cores: int
+    memory_gib: float
+    system: str
+    python: str
+    packages: dict[str, str]
+    blas: str
+    others: float | None
+    gpu: GpuFacts | msgspec.UnsetType = msgspec.UNSET
 
 
 def describe_machine(
     cpuinfo: Path = Path("/proc/cpuinfo"), meminfo: Path = Path("/proc/meminfo"), gpu: Gpu | None = None
 ) -> MachineFacts:
-    """Return what matters of this machine; what other programs do is left to :class:`OtherPrograms`.
+    """Return what matters of this machine; its ``others`` is None, see :class:`OtherPrograms`.
 
     Args:
         cpuinfo: Where Linux describes its processors.
         meminfo: Where Linux describes its memory.
-        gpu: The GPU that is measured; None when it is a CPU.
+        gpu: The GPU that computes; None for a CPU.
     """
     entries = _first_cpu(cpuinfo)
     known = set((entries.get("flags") or entries.get("Features") or "").split())
@@ -94,8 +146,26 @@ def _gpu(gpu: Gpu) -> GpuFacts:
     )
 
 
+def machine_lines(machine: MachineFacts) -> list[tuple[str, str]]:
+    """Return the machine for people, as pairs of a heading and a text."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
+    pairs = [
+        ("processor", machine.cpu),
+        ("instructions", ", ".join(machine.flags) or "none of interest"),
+        ("cores", f"{machine.cores} physical, {machine.logical_cpus} logical, as this process may use them"),
+        ("memory", f"{machine.memory_gib:.1f} GiB"),
+        ("system", machine.system),
+        ("software", f"Python {machine.python}, {packages}; NumPy's BLAS is {machine.blas}"),
+    ]
+    if machine.gpu:
+        pairs.insert(4, ("GPU", str(machine.gpu)))
+    if machine.others is not None:
+        pairs.append(("beside it", f"other programs kept {machine.others:.2f} CPUs busy during the run, on average"))
+    return pairs
+
+
 class OtherPrograms:
-    """How many CPUs the rest of the machine keeps busy, from the moment on at which this is made.
+    """Measures how many CPUs other programs keep busy, from the moment at which it is created.
 
     Args:
         stat: Where Linux accounts for the time of all CPUs together.
@@ -106,9 +176,9 @@ class OtherPrograms:
         self._start = self._now()
 
     def cpus(self) -> float | None:
-        """Return the CPUs that were busy with something else than this process and its children, on average.
+        """Return how many CPUs other programs kept busy, on average; None where the system does not say.
 
-        None where the system does not say.
+        This process and its children do not count.
         """
         now = self._now()
         if self._start is None or now is None or now[0] <= self._start[0]:
@@ -117,7 +187,7 @@ class OtherPrograms:
         return round(max(busy - own, 0.0) / seconds, 2)
 
     def _now(self) -> tuple[float, float, float] | None:
-        """Seconds of wall time, of all CPUs' busy time, and of this process's and its children's."""
+        """Return seconds: wall time, busy time of all CPUs, busy time of this process and its children."""
         try:
             fields = self._stat.read_text().split("\n", 1)[0].split()
             ticks = os.sysconf("SC_CLK_TCK")
@@ -152,7 +222,7 @@ def _memory(meminfo: Path) -> int:
 
 
 def _system() -> str:
-    """Name and version of the system; of the kernel only its numbers, as builders put names behind them."""
+    """Return name and version of the system; of the kernel's version only the numbers, as builders append names."""
     version = re.match(r"\d+(\.\d+)*", platform.release())
     system = f"{platform.system()} {version[0] if version else ''}".strip()
     with suppress(OSError, KeyError, AttributeError):
