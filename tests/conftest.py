@@ -7,28 +7,21 @@ from pathlib import Path
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.bundle.contract import ModalitySpec
+from mmms_deploy.bundle.contract import ClickContract, ModalitySpec, PreviousMask
 from mmms_deploy.engines import registry, select
 from mmms_deploy.engines.cache import VARIABLE
 from mmms_deploy.engines.verdicts import Verdict
-from tests.support import fake_engine
+from tests.support import standin_engine
+from tests.support.engines import CPU_ENGINES, CUDA_ENGINES, skip_without
 from tests.support.toy import write_toy
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts its background jobs so, and every process that a test interrupts would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-CPU_ENGINES = [
-    pytest.param((backend.name, precision), id=f"{backend.name}-{precision}")
-    for backend in registry.BACKENDS
-    if backend.device == "cpu"
-    for precision, source in backend.computes.items()
-    if source is Precision.FP32
-]
-"""Every engine on the CPU in every precision that it computes from float32 graphs."""
-
-CUDA_ENGINES = [pytest.param((backend.name, Precision.FP32), id=backend.name) for backend in fake_engine.BACKENDS]
-"""What runs on CUDA, as TensorRT and as ONNX Runtime use it, on a fake CUDA runtime."""
+SIDE = 448
+EXPORTING = ("onnx_ir", "onnxscript", "safetensors", "skimage", "timm", "torch")
+"""What exporting needs, which a GPU host need not have."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,14 +31,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(folder))
         yield folder
-
-
-def skip_without(name: str, precision: Precision) -> None:
-    if name == "openvino" and precision is Precision.BF16:
-        from mmms_deploy.engines.openvino.engine import bf16_capable
-
-        if not bf16_capable():
-            pytest.skip("this CPU has no instructions for bf16 (AVX512_BF16 or AMX)")
 
 
 @pytest.fixture(params=CPU_ENGINES)
@@ -60,11 +45,11 @@ def cpu_engine(request: pytest.FixtureRequest) -> tuple[str, Precision]:
 def every_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Precision]:
     """Makes every engine, in turn, the one that auto takes: as if it were the fastest that passed here.
 
-    The engines on the CPU, and what runs on CUDA, on a fake CUDA runtime.
+    The engines on the CPU, and what runs on CUDA, on the CUDA stand-in.
     """
     skip_without(*request.param)
-    fakes = [backend for backend in fake_engine.BACKENDS if backend.name == request.param[0]]
-    monkeypatch.setattr(registry, "BACKENDS", (*registry.BACKENDS, *fakes))
+    standins = [backend for backend in standin_engine.BACKENDS if backend.name == request.param[0]]
+    monkeypatch.setattr(registry, "BACKENDS", (*registry.BACKENDS, *standins))
 
     def read_verdict(bundle: Bundle, engine: str, version: str, precision: Precision) -> Verdict | None:
         if (engine, precision) != request.param:
@@ -104,6 +89,32 @@ def modal(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         tmp_path_factory.mktemp("bundles") / "modal",
         modalities=(ModalitySpec(name="depth", scale=0.01), ModalitySpec(name="event", channels=3)),
     )
+
+
+@pytest.fixture(scope="session")
+def cell448(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A real exported click cell at 448 x 448, its network narrow; the previous mask is thresholded inside.
+
+    The seed is one whose masks are neither empty nor full.
+    """
+    for name in EXPORTING:
+        pytest.importorskip(name, reason=f"exporting a bundle needs {name}", exc_type=ImportError)
+    from mmms_deploy.export.exporter import export_bundle
+    from mmms_deploy.export.source import Source
+    from mmms_deploy.models import BackboneConfig
+    from mmms_deploy.models.checkpoint import random_network, save_checkpoint
+    from tests.support.tiny import tiny_config
+
+    folder = tmp_path_factory.mktemp("cell448")
+    checkpoint = folder / "narrow.safetensors"
+    patches = {"patch_size": 16, "embed_dim": 24, "depth": 4, "num_heads": 2}
+    config = tiny_config(
+        size=(SIDE, SIDE),
+        clicks=ClickContract(previous=PreviousMask.MASK),
+        backbone=BackboneConfig(name="timm:vit_tiny_patch16_224", overrides=patches),
+    )
+    save_checkpoint(checkpoint, random_network(config, 5))
+    return export_bundle(Source(checkpoint=checkpoint), folder / "narrow").bundle
 
 
 @pytest.fixture

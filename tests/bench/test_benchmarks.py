@@ -136,7 +136,7 @@ def test_table_and_plots() -> None:
         assert "exported" not in drawn
 
 
-class Fake:
+class StandIn:
     """A variant that only notes what it is asked."""
 
     def __init__(self, key: str, seen: list, *, fails: bool = False) -> None:
@@ -171,7 +171,7 @@ def test_turns(monkeypatch, paint) -> None:
 
     monkeypatch.setattr(cpu, "SETTLE", 0.0)
     seen: list = []
-    variants = [Fake("rgb/eager", seen), Fake("rgb/a", seen), Fake("rgb/b", seen)]
+    variants = [StandIn("rgb/eager", seen), StandIn("rgb/a", seen), StandIn("rgb/b", seen)]
     cpu._measure(variants, make_pictures(paint.manifest, 3, 7, (10, 12)))
     assert [len(v.row.image) for v in variants] == [3, 3, 3]
     assert [len(v.row.click) for v in variants] == [21, 21, 21]
@@ -186,7 +186,7 @@ def test_variants_are_closed_when_one_fails(paint) -> None:
 
     from mmms_deploy.bench.workload import make_pictures
 
-    variants = [Fake("rgb/a", []), Fake("rgb/b", [], fails=True)]
+    variants = [StandIn("rgb/a", []), StandIn("rgb/b", [], fails=True)]
     with pytest.raises(RuntimeError, match="out of order"):
         cpu._measure(variants, make_pictures(paint.manifest, 1, 2, (10, 12)))
     assert all(v.closed for v in variants)

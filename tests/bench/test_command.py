@@ -15,8 +15,9 @@ from mmms_deploy.bench import arithmetic
 from mmms_deploy.bench.peak import measure_peak
 from mmms_deploy.bench.report import encode
 from mmms_deploy.commands.bench import main
-from tests.project.test_environment import BLOCKER, ROOT
 from tests.support.bench_reports import metrics, report
+from tests.support.blocker import BLOCKER
+from tests.support.paths import ROOT
 
 QUICK = ["--clicks", "2", "--images", "1", "--image-size", "20x30", "--threads", "1", "--no-eager"]
 

@@ -1,4 +1,4 @@
-"""``mmms-bench --device cuda`` on the fake CUDA runtime, whose clock is scripted."""
+"""``mmms-bench --device cuda`` on the CUDA stand-in, whose clock is scripted."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import CudaError, EngineUnavailableError, MMMSDeployWarning
 from mmms_deploy.progress import Progress
 from mmms_deploy.session import Session
-from tests.bench.test_run import described
-from tests.standins.fake_cuda import Error, Kind
+from tests.standins.cuda import Error, Kind
 from tests.support.bench_reports import MACHINE, report
 from tests.support.clocked_gpu import LIBRARIES, ClockedCuda, install
+from tests.support.tiny import described
 
 SMALL = Settings(EngineRequest(device="cuda"), clicks=4, images=2, image_size=(40, 60), matrix=32)
 PLANE = 4 * 64 * 96
 MIB = 2**20
-FACTS = GpuFacts(name="Fake GPU", capability="9.0", memory_gib=1024.0, driver="580.1", cuda="13.0")
+FACTS = GpuFacts(name="Stand-in GPU", capability="9.0", memory_gib=1024.0, driver="580.1", cuda="13.0")
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ClockedCuda:
 @pytest.fixture(scope="module", params=[False, True], ids=["own-stream", "shared-stream"])
 def measured(request: pytest.FixtureRequest, paint: Bundle):
     with pytest.MonkeyPatch.context() as patch:
-        fake = install(patch, shared=request.param)
+        standin = install(patch, shared=request.param)
         seen: list[Progress] = []
         done = run_bench(paint.path, SMALL, seen.append)
-    return done, fake, request.param, seen
+    return done, standin, request.param, seen
 
 
 def samples(of: Report, key: str) -> tuple[float, ...]:
@@ -97,7 +97,7 @@ def test_memory_of_every_part(measured) -> None:
         assert value("vram.activations") == 4096 / MIB
     parts = ("weights", "activations", "inputs", "features", "state", "history", "rest")
     assert sum(value(f"vram.{part}") or 0 for part in parts) == pytest.approx(value("vram.taken"))
-    # The fake's weights are on no account of CUDA.
+    # The stand-in's weights are on no account of CUDA.
     assert value("vram.rest") == pytest.approx((LIBRARIES - 2000) / MIB)
     assert value("vram.session") == pytest.approx(value("vram.taken") - LIBRARIES / MIB)
 
@@ -118,7 +118,7 @@ def test_with_and_without_a_cuda_graph(measured) -> None:
 def test_the_machine_and_what_is_not_measured(measured) -> None:
     result, _, _, seen = measured
     gpu = result.machine.gpu
-    assert (gpu.name, gpu.capability, gpu.memory_gib, gpu.cuda) == ("Fake GPU", "9.0", 1024.0, "13.0")
+    assert (gpu.name, gpu.capability, gpu.memory_gib, gpu.cuda) == ("Stand-in GPU", "9.0", 1024.0, "13.0")
     reasons = {metric.key: metric.why for metric in result.metrics if metric.why}
     for key in ("eager.click_ratio", "eager.image_ratio", "eager.compiled.click_ratio", "eager.compiled.image_ratio"):
         assert "PyTorch" in reasons[key] or "describe" in reasons[key]
@@ -128,10 +128,10 @@ def test_the_machine_and_what_is_not_measured(measured) -> None:
 
 
 def test_nothing_stays_on_the_gpu(measured) -> None:
-    _, fake, _, _ = measured
-    assert not fake.leaked
-    assert not fake.events
-    assert fake.taken == 100 << 20
+    _, standin, _, _ = measured
+    assert not standin.leaked
+    assert not standin.events
+    assert standin.reserved == 100 << 20
 
 
 def test_shown_everywhere_and_read_back(tmp_path: Path, paint: Bundle, gpu: ClockedCuda) -> None:
@@ -146,7 +146,7 @@ def test_shown_everywhere_and_read_back(tmp_path: Path, paint: Bundle, gpu: Cloc
     text = " ".join(ElementTree.fromstring(page.read_text().partition("\n")[2]).itertext())
     for shown in (" ".join(result.stdout.split()), " ".join(text.split())):
         for expected in (
-            "Fake GPU, compute capability 9.0, 1024.0 GiB",
+            "Stand-in GPU, compute capability 9.0, 1024.0 GiB",
             "click stage, GPU's own time",
             "GPU, one CUDA graph / one by one",
             "a click, to the GPU",
@@ -154,14 +154,14 @@ def test_shown_everywhere_and_read_back(tmp_path: Path, paint: Bundle, gpu: Cloc
             "in no account: libraries, contexts",
             "(table VI)",
             "RGB + depth + lidar + event",
-            "not measured: Fake computes on no CPU threads here",
+            "not measured: Stand-in computes on no CPU threads here",
             "V100",
         ):
             assert expected in shown, expected
 
 
 def test_the_bytes_are_those_that_were_moved(paint: Bundle, gpu: ClockedCuda) -> None:
-    """The account against what the fake runtime really copied, undo included."""
+    """The account against what the stand-in really copied, undo included."""
     engine = open_engine(paint, device="cuda")
     (picture,) = make_pictures(paint.manifest, 1, 5, (40, 60))
     with TimedSession(engine, on_gpu=True) as session:
@@ -353,7 +353,7 @@ def test_other_gpus_are_not_compared() -> None:
     for changes in ({"name": "Other GPU"}, {"capability": "8.0"}, {"memory_gib": 40.0}):
         with pytest.raises(IncomparableError, match="GPU"):
             compare(on(**changes), on()).raise_for_differences()
-    with pytest.raises(IncomparableError, match="GPU: none then, Fake GPU"):
+    with pytest.raises(IncomparableError, match="GPU: none then, Stand-in GPU"):
         compare(on(), report()).raise_for_differences()
     newer = compare(on(driver="590.2"), on())
     assert newer.differences == ()

@@ -16,12 +16,11 @@ from mmms_deploy.bench.run import Settings, describe_bundle, run_bench, thread_c
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Precision
-from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineUnavailableError
 from tests.support.paths import ROOT
-from tests.support.tiny import DEPTH, tiny_config
+from tests.support.tiny import DEPTH, described, tiny_config
 
 ENGINE = EngineRequest(engine="onnxruntime", threads=1)
 SMALL = Settings(ENGINE, clicks=3, images=2, image_size=(40, 60), matrix=32)
@@ -107,16 +106,6 @@ def test_pictures_are_the_same_in_every_run(modal: Bundle) -> None:
         assert all(0 <= x <= 49 and 0 <= y <= 32 for x, y, _ in a.clicks)
         assert a.clicks[0][2]
     assert not np.array_equal(first[0].rgb, first[1].rgb)
-
-
-def described(bundle: Bundle, *modalities):
-    """A manifest that describes its network, and leaves the normalisation to its graphs."""
-    config = tiny_config(*modalities)
-    provenance = msgspec.structs.replace(bundle.manifest.provenance, description=to_builtins(config), random_seed=3)
-    image = msgspec.structs.replace(config.image, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
-    return msgspec.structs.replace(
-        bundle.manifest, provenance=provenance, image=image, modalities=modalities, clicks=config.clicks
-    )
 
 
 @pytest.mark.parametrize("modalities", [(), (DEPTH,)])

@@ -10,7 +10,7 @@ from mmms_deploy.commands.build import main
 from mmms_deploy.engines.cuda.devices import Gpu
 from mmms_deploy.engines.tensorrt import api as tensorrt_api
 from mmms_deploy.engines.tensorrt import plans as tensorrt_plans
-from tests.standins.fake_tensorrt import FakeTensorRT
+from tests.standins.tensorrt import TensorRtStandIn
 from tests.support.attention import write_attention
 from tests.support.invoke import invoke
 
@@ -29,7 +29,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+def trt(monkeypatch: pytest.MonkeyPatch) -> TensorRtStandIn:
     """A GPU, and a library of which only the API is real."""
 
     class NoCuda:
@@ -39,7 +39,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
         def activate(self) -> None:
             pass
 
-    library = FakeTensorRT()
+    library = TensorRtStandIn()
     monkeypatch.setattr(tensorrt_api, "_LOGGERS", {})
     monkeypatch.setattr(tensorrt_plans, "load_tensorrt", lambda name=None: library)
     monkeypatch.setattr(tensorrt_plans, "require_gpu", lambda ordinal: GPU)
@@ -49,7 +49,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     return library
 
 
-def test_a_plan_and_what_it_is(bundle: Path, trt: FakeTensorRT, tmp_path: Path) -> None:
+def test_a_plan_and_what_it_is(bundle: Path, trt: TensorRtStandIn, tmp_path: Path) -> None:
     result = build(bundle, "--opt-level", 5, "--workspace", "2G", "--json", tmp_path / "plans.json")
     assert result.exit_code == 0, result.output
     assert "click in fp16: 6 of 6 matrix operations in fp16" in result.stdout
@@ -65,7 +65,7 @@ def test_a_plan_and_what_it_is(bundle: Path, trt: FakeTensorRT, tmp_path: Path) 
     assert "opt_level was 5, is None" in build(bundle, "--workspace", "2G").stderr
 
 
-def test_a_plan_that_is_not_what_it_should_be(bundle: Path, trt: FakeTensorRT) -> None:
+def test_a_plan_that_is_not_what_it_should_be(bundle: Path, trt: TensorRtStandIn) -> None:
     trt.compiles_in = "Float"
     result = build(bundle)
     assert result.exit_code == 1
@@ -73,7 +73,7 @@ def test_a_plan_that_is_not_what_it_should_be(bundle: Path, trt: FakeTensorRT) -
     assert "Traceback" not in result.output
 
 
-def test_without_a_cache_it_says_so(bundle: Path, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache_it_says_so(bundle: Path, trt: TensorRtStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
     result = build(bundle)
     assert result.exit_code == 0
@@ -88,7 +88,7 @@ def test_without_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "to fix:" in result.stderr
 
 
-def test_wrong_usage(bundle: Path, trt: FakeTensorRT) -> None:
+def test_wrong_usage(bundle: Path, trt: TensorRtStandIn) -> None:
     for arguments, message in (
         (("--target", "8.9"), "--target goes with --ahead-of-time"),
         (("--stage", "none"), "has no stage none; it has click"),
@@ -121,7 +121,7 @@ def test_an_export_that_shall_build_fails_before_it_exports(tmp_path: Path, monk
     assert not (tmp_path / "demo").exists()
 
 
-def test_an_export_that_builds(bundle: Path, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_builds(bundle: Path, trt: TensorRtStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """The export itself is tested elsewhere; here it gives a bundle that is there already."""
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.commands import export

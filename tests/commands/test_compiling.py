@@ -19,8 +19,8 @@ from mmms_deploy.commands import eval as eval_command
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import choose
 from mmms_deploy.errors import EngineUnavailableError
-from tests.replay.test_verify import golden
 from tests.support import gpu_host
+from tests.support.golden_cases import golden
 from tests.support.gpu_host import GpuHost
 from tests.support.invoke import invoke
 from tests.support.toy import write_toy

@@ -18,9 +18,10 @@ from mmms_deploy.engines.cuda import devices
 from mmms_deploy.engines.openvino import engine as openvino_engine
 from mmms_deploy.engines.registry import BACKENDS
 from mmms_deploy.engines.tensorrt import api as tensorrt_api
-from tests.project.test_environment import BLOCKER, ROOT
-from tests.standins.fake_cuda import Error, FakeCuda
+from tests.standins.cuda import CudaStandIn, Error
+from tests.support.blocker import BLOCKER
 from tests.support.invoke import invoke
+from tests.support.paths import ROOT
 
 Install = Callable[..., None]
 
@@ -47,16 +48,16 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 @pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    fake = FakeCuda()
-    fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 0
-    monkeypatch.setattr(devices, "import_cuda", lambda: fake)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> CudaStandIn:
+    standin = CudaStandIn()
+    standin.unusable, standin.driver = Error.cudaErrorInsufficientDriver, 0
+    monkeypatch.setattr(devices, "import_cuda", lambda: standin)
     monkeypatch.setenv("COLUMNS", "140")
-    return fake
+    return standin
 
 
 @pytest.fixture
-def gpu(no_gpu: FakeCuda) -> FakeCuda:
+def gpu(no_gpu: CudaStandIn) -> CudaStandIn:
     no_gpu.unusable, no_gpu.driver = Error.cudaSuccess, 13000
     return no_gpu
 
@@ -115,7 +116,7 @@ def test_both_wheels_of_onnxruntime(install: Install) -> None:
     assert invoke(main).exit_code == 1
 
 
-def test_both_wheels_of_cudnn(gpu: FakeCuda, install: Install) -> None:
+def test_both_wheels_of_cudnn(gpu: CudaStandIn, install: Install) -> None:
     install(nvidia_cudnn_cu12="9.1.0", nvidia_cudnn_cu13="9.26.0")
     printed = invoke(main).stdout
     assert "conflict nvidia-cudnn-cu13 9.26.0 and nvidia-cudnn-cu12 9.1.0 are installed together" in printed
@@ -125,10 +126,10 @@ def test_both_wheels_of_cudnn(gpu: FakeCuda, install: Install) -> None:
     assert "conflict" not in invoke(main).stdout
 
 
-def test_a_gpu_without_its_wheels(gpu: FakeCuda, install: Install) -> None:
+def test_a_gpu_without_its_wheels(gpu: CudaStandIn, install: Install) -> None:
     install(tensorrt=None, tensorrt_rtx=None)
     result = invoke(main)
-    assert "Fake GPU (SM 9.0), driver for CUDA 13.0, 1024 GiB" in result.stdout
+    assert "Stand-in GPU (SM 9.0), driver for CUDA 13.0, 1024 GiB" in result.stdout
     command = 'pip uninstall -y onnxruntime, then pip install "mmms-deploy[cuda]"'
     assert f"to use tensorrt and onnxruntime-cuda: {command}" in result.stdout, (
         "as it stands it would add a second wheel"
@@ -139,7 +140,7 @@ def test_a_gpu_without_its_wheels(gpu: FakeCuda, install: Install) -> None:
     assert 'then pip install "mmms-deploy[cuda]"' in invoke(main).stdout, "with a GPU, the other one is kept"
 
 
-def test_a_gpu_with_everything(gpu: FakeCuda, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_with_everything(gpu: CudaStandIn, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tensorrt="11.4.0", onnxruntime=None, onnxruntime_gpu="1.31.1")
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     opened = SimpleNamespace(get_providers=lambda: providers)
@@ -154,7 +155,7 @@ def test_a_gpu_with_everything(gpu: FakeCuda, install: Install, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "onnxruntime", ort)
     monkeypatch.setattr(tensorrt_api, "load_tensorrt", lambda: SimpleNamespace(__version__="11.4.0"))
     assert all(engine.works for engine in examine().engines)
-    assert engine("tensorrt").library == "TensorRT 11.4.0 on Fake GPU (SM 9.0), driver for CUDA 13.0"
+    assert engine("tensorrt").library == "TensorRT 11.4.0 on Stand-in GPU (SM 9.0), driver for CUDA 13.0"
     assert engine("tensorrt").precisions == ("fp32", "fp16", "bf16")
 
     ort.cuda_version = "14.1"
@@ -176,14 +177,14 @@ def test_a_gpu_with_everything(gpu: FakeCuda, install: Install, monkeypatch: pyt
 
 
 def test_tensorrt_for_rtx_on_a_gpu_that_it_does_not_know(
-    gpu: FakeCuda, install: Install, monkeypatch: pytest.MonkeyPatch
+    gpu: CudaStandIn, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tensorrt_rtx="1.7.1")
     rtx = SimpleNamespace(__version__="1.7.1", ComputeCapability=SimpleNamespace(SM89=89))
     monkeypatch.setattr(tensorrt_api, "load_tensorrt", lambda: rtx)
     found = engine("tensorrt")
     assert not found.works
-    assert "TensorRT-RTX 1.7.1 does not run on Fake GPU" in found.why
+    assert "TensorRT-RTX 1.7.1 does not run on Stand-in GPU" in found.why
     rtx.ComputeCapability.SM90 = 90
     assert engine("tensorrt").works
 

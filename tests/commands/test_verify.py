@@ -10,7 +10,7 @@ from click.testing import Result
 from mmms_deploy import Bundle
 from mmms_deploy.commands.verify import main
 from mmms_deploy.replay.golden import GoldenCase
-from tests.replay.test_verify import golden, spoiled
+from tests.support.golden_cases import golden, spoiled
 from tests.support.invoke import invoke
 from tests.support.toy import write_toy
 

@@ -13,8 +13,8 @@ from mmms_deploy.engines.cuda import devices
 from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import Door, EngineError, EngineUnavailableError
-from tests.standins.fake_cuda import FakeCuda
-from tests.support import fake_engine
+from tests.standins.cuda import CudaStandIn
+from tests.support import standin_engine
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"device": "gpu"}, 'pass device="auto"', "pass --device auto"),
@@ -57,8 +57,8 @@ def test_one_request_names_one_gpu() -> None:
 
 
 def test_options_reach_the_engine(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "BACKENDS", fake_engine.GPU_BACKENDS)
-    cuda = FakeCuda()
+    monkeypatch.setattr(registry, "BACKENDS", standin_engine.GPU_BACKENDS)
+    cuda = CudaStandIn()
     monkeypatch.setattr(devices, "import_cuda", lambda: cuda)
     options = CudaOptions(history_block=4)
     with closing(open_engine(paint, cuda_options=options)) as engine:

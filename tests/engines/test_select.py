@@ -25,8 +25,8 @@ from mmms_deploy.errors import (
     MMMSDeployError,
     MMMSDeployWarning,
 )
-from tests.standins.fake_cuda import Error, FakeCuda
-from tests.support import fake_engine
+from tests.standins.cuda import CudaStandIn, Error
+from tests.support import standin_engine
 from tests.support.paths import ROOT
 from tests.support.toy import write_toy
 
@@ -103,18 +103,18 @@ def test_the_gpu_comes_first_where_there_is_one(paint: Bundle, monkeypatch: pyte
     having(monkeypatch, tensorrt="11.4.0")
     order = choose(paint, EngineRequest()).order
     assert [candidate.backend.name for candidate in order] == ["tensorrt", "openvino", "onnxruntime"]
-    assert order[0].version == "11.4.0 on Fake GPU (SM 9.0), driver for CUDA 13.0"
+    assert order[0].version == "11.4.0 on Stand-in GPU (SM 9.0), driver for CUDA 13.0"
     assert choose(paint, EngineRequest(device="cuda")).order[0] == order[0]
     assert "the first engine in fp32" in reason(choose(paint, EngineRequest()))
 
 
 def test_another_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "BACKENDS", fake_engine.GPU_BACKENDS)
-    fake = FakeCuda()
-    monkeypatch.setattr(devices, "import_cuda", lambda: fake)
+    monkeypatch.setattr(registry, "BACKENDS", standin_engine.GPU_BACKENDS)
+    standin = CudaStandIn()
+    monkeypatch.setattr(devices, "import_cuda", lambda: standin)
     with pytest.raises(EngineUnavailableError, match="GPU 1 was requested, and there are 1"):
         open_engine(paint, device="cuda:1")
-    fake.devices = 2
+    standin.devices = 2
     with closing(open_engine(paint, device="cuda:1")) as engine:
         assert isinstance(engine, CudaEngine)
         assert (engine.info.device, engine.options.ordinal) == ("cuda", 1)
@@ -151,19 +151,19 @@ def test_auto_says_why_it_takes_the_cpu_on_a_machine_prepared_for_cuda(
 
 
 def test_strict_refuses_a_click_that_is_no_graph(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "BACKENDS", fake_engine.GPU_BACKENDS)
+    monkeypatch.setattr(registry, "BACKENDS", standin_engine.GPU_BACKENDS)
     with_gpu(monkeypatch)
     for strict in (True, False):
         engine = open_engine(paint, strict=strict)
-        assert isinstance(engine, fake_engine.FakeGpu)
+        assert isinstance(engine, standin_engine.StandInEngine)
         assert engine.options.strict is strict
         engine.close()
 
 
 def test_threads_mean_nothing_on_a_gpu(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "BACKENDS", fake_engine.GPU_BACKENDS)
+    monkeypatch.setattr(registry, "BACKENDS", standin_engine.GPU_BACKENDS)
     with_gpu(monkeypatch)
-    with pytest.warns(MMMSDeployWarning, match="fake computes with no CPU threads instead of 3"):
+    with pytest.warns(MMMSDeployWarning, match="standin computes with no CPU threads instead of 3"):
         open_engine(paint, threads=3).close()
 
 
@@ -310,14 +310,14 @@ def having(monkeypatch: pytest.MonkeyPatch, **installed: str) -> None:
 
 
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeCuda()
-    fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 0
-    monkeypatch.setattr(devices, "import_cuda", lambda: fake)
+    standin = CudaStandIn()
+    standin.unusable, standin.driver = Error.cudaErrorInsufficientDriver, 0
+    monkeypatch.setattr(devices, "import_cuda", lambda: standin)
 
 
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeCuda()
-    monkeypatch.setattr(devices, "import_cuda", lambda: fake)
+    standin = CudaStandIn()
+    monkeypatch.setattr(devices, "import_cuda", lambda: standin)
 
 
 def lacking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

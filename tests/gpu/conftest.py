@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,10 @@ from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.registry import BACKENDS, Backend
 from mmms_deploy.errors import EngineError
-from tests.engines.conftest import cell448
-
-__all__ = ["cell448"]
+from tests.support.engines import Open
 
 GPU_ENGINES = [backend for backend in BACKENDS if backend.device == "cuda"]
 FOLDER = Path(__file__).parent
-Open = Callable[..., CudaEngine]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

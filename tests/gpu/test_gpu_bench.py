@@ -13,7 +13,7 @@ from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.registry import Backend
 from mmms_deploy.engines.request import EngineRequest
-from tests.gpu.conftest import Open
+from tests.support.engines import Open
 
 PLANE = 4 * 448 * 448
 

@@ -17,8 +17,8 @@ from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineError, ResidentBudgetError
 from mmms_deploy.replay.verify import verify
 from mmms_deploy.session import Session
-from tests.engines.cuda.test_session import GREY, annotated
-from tests.gpu.conftest import Open
+from tests.support.annotating import GREY, annotated
+from tests.support.engines import Open
 
 CLICKS = ((30, 20, True), (50, 40, False), (10, 50, True), (31, 22, True), (60, 5, False))
 

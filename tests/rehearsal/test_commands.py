@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmms_deploy.bench.report import read_report
 from mmms_deploy.bundle import Bundle, Precision
-from tests.rehearsal import FAILS, TENSORRT, TORCH, environment, run
+from tests.support.rehearsal import FAILS, TENSORRT, TORCH, environment, run
 from tests.support.scenes import scene
 from tests.support.toy import write_toy
 
@@ -33,7 +33,7 @@ def cache(tmp_path: Path) -> Path:
 def command(name: str, *arguments: object, cache: Path, **variables: str) -> str:
     done = run("-m", f"{COMMANDS}.{name}", *arguments, env=environment(cache, **variables))
     assert done.returncode == 0, done.stdout + done.stderr
-    # Nothing is said while Python ends, when libraries are let go of in whatever order.
+    # Nothing is printed while Python ends, when libraries are released in any order.
     assert "Exception ignored" not in done.stderr
     return done.stdout + done.stderr
 
@@ -48,26 +48,26 @@ def test_the_doctor(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["10.16.1.11", "11.4.0.106"])
-def test_plans_are_built_proven_and_used(both: Bundle, cache: Path, tmp_path: Path, version: str) -> None:
-    told = command("build", both.path, "--json", tmp_path / "plans.json", cache=cache, **{TENSORRT: version})
+def test_plans_are_built_inspected_and_used(both: Bundle, cache: Path, tmp_path: Path, version: str) -> None:
+    output = command("build", both.path, "--json", tmp_path / "plans.json", cache=cache, **{TENSORRT: version})
     plans = json.loads((tmp_path / "plans.json").read_text())["plans"]
     assert [(plan["stage"], plan["precision"], plan["listed"]) for plan in plans] == [
         (stage, precision, "inspector") for precision in ("fp32", "fp16") for stage in ("image", "click")
     ]
-    assert told.count("it was never compiled here") == 4
+    assert output.count("it was never compiled here") == 4
     assert "never compiled" not in command("build", both.path, cache=cache, **{TENSORRT: version})
-    told = command("verify", both.path, "--device", "cuda", "--strict", cache=cache, **{TENSORRT: version})
-    assert f"TensorRT {version} on cuda, fp32" in told
-    assert "passed" in told
+    output = command("verify", both.path, "--device", "cuda", "--strict", cache=cache, **{TENSORRT: version})
+    assert f"TensorRT {version} on cuda, fp32" in output
+    assert "passed" in output
 
 
 def test_every_engine_in_every_precision(both: Bundle, cache: Path) -> None:
-    told = command("verify", both.path, "--device", "cuda", "--all-engines", cache=cache)
-    assert sum("passed" in line or "proves nothing" in line for line in told.splitlines()) >= 4
-    assert "cannot run" not in told
-    assert "differs" not in told
-    # Masks that are all empty let no reduced precision pass, and are no reason to refuse it where it is asked for.
-    assert told.count("proves nothing") == 2
+    output = command("verify", both.path, "--device", "cuda", "--all-engines", cache=cache)
+    assert sum("passed" in line or "shows nothing" in line for line in output.splitlines()) >= 4
+    assert "cannot run" not in output
+    assert "differs" not in output
+    # Masks that are all empty let no reduced precision pass, and are no reason to refuse it when it is requested.
+    assert output.count("shows nothing") == 2
     wanted = ["--device", "cuda", "--engine", "tensorrt", "--precision", "fp16", "--strict"]
     assert "passed: 1 clicks on TensorRT" in command("verify", both.path, *wanted, cache=cache)
 
@@ -137,14 +137,14 @@ def test_the_benchmark(both: Bundle, cache: Path, tmp_path: Path, engine: str) -
         ("onnxruntime-cuda", "onnxruntime-graph", "CUDA failure 900"),
     ],
 )
-def test_a_click_that_is_no_graph_is_measured_aloud(
+def test_a_click_that_is_no_cuda_graph_is_measured_with_a_warning(
     both: Bundle, cache: Path, tmp_path: Path, engine: str, fails: str, said: str
 ) -> None:
     wanted = ["--device", "cuda", "--engine", engine, "--precision", "fp32"]
     files = ["--clicks", "2", "--images", "1", "--no-eager", "--json", tmp_path / "new.json"]
-    told = command("bench", both.path, *wanted, *files, cache=cache, **{FAILS: fails})
-    assert "runs as a sequence of operations, not as one CUDA graph" in told
-    assert said in told
+    output = command("bench", both.path, *wanted, *files, cache=cache, **{FAILS: fails})
+    assert "runs as a sequence of operations, not as one CUDA graph" in output
+    assert said in output
     report = read_report(tmp_path / "new.json")
     metric = report.metric("graph.click_ratio")
     assert metric is not None
@@ -156,7 +156,7 @@ def test_a_click_that_is_no_graph_is_measured_aloud(
 
 
 def test_what_fails_has_a_name(both: Bundle, cache: Path) -> None:
-    """Whatever call of CUDA or TensorRT fails, its user meets a message."""
+    """Whatever call of CUDA or TensorRT fails, the user reads a message."""
     for name, fails in (
         ("build", "tensorrt-build"),
         ("verify", "cudaHostAlloc"),
@@ -174,7 +174,7 @@ def test_what_fails_has_a_name(both: Bundle, cache: Path) -> None:
 
 @pytest.mark.slow
 def test_everything_that_is_marked_gpu(tmp_path: Path) -> None:
-    """What the tests on a GPU ask for holds on the stand-ins, so that a failure on a real GPU is the GPU's."""
+    """The tests for a GPU pass on the stand-ins, so that a failure on a real GPU is that GPU's."""
     options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "pytest"]
     done = run("-m", "pytest", *options, "tests/gpu", env=environment(tmp_path / "cache", **{TORCH: "on"}), timeout=900)
     assert done.returncode == 0, done.stdout[-4000:]

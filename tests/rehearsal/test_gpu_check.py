@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mmms_deploy.bundle import Precision
-from tests.rehearsal import ROOT, TENSORRT, environment, run
+from tests.support.paths import ROOT
+from tests.support.rehearsal import TENSORRT, environment, run
 from tests.support.toy import write_toy
 
 
@@ -28,8 +29,8 @@ def test_step_by_step(tmp_path: Path) -> None:
     ]
     assert {entry["state"] for name, entry in steps.items() if name.startswith("bench:")} == {"not run"}
     first = steps["build:both"]
-    told, steps = check("--resume", "--only", "doctor", "--only", "build:*", "--only", "bench:*:onnxruntime-cuda:fp32")
-    assert "build:both" not in told, "it passed"
+    text, steps = check("--resume", "--only", "doctor", "--only", "build:*", "--only", "bench:*:onnxruntime-cuda:fp32")
+    assert "build:both" not in text, "it passed"
     assert steps["build:both"] == first
     assert steps["doctor"]["results"]["works"]
     assert steps["bench:both:onnxruntime-cuda:fp32"]["results"]["engine"]["device"] == "cuda"
@@ -40,9 +41,9 @@ def test_step_by_step(tmp_path: Path) -> None:
         assert place not in page
         assert place not in json.dumps(steps)
     # Without TensorRT, its steps say so, and the others are as they were.
-    told, steps = check("--resume", "--only", "bench:*:fp16", "--minutes", "0.01", **{TENSORRT: "off"})
-    assert "the time is up before bench:both:tensorrt:fp16" in told
-    told, steps = check("--resume", "--only", "bench:*:tensorrt:fp16", **{TENSORRT: "off"})
+    text, steps = check("--resume", "--only", "bench:*:fp16", "--minutes", "0.01", **{TENSORRT: "off"})
+    assert "the time is up before bench:both:tensorrt:fp16" in text
+    text, steps = check("--resume", "--only", "bench:*:tensorrt:fp16", **{TENSORRT: "off"})
     assert steps["bench:both:tensorrt:fp16"]["state"] == "skipped"
     assert "TensorRT is not installed" in steps["bench:both:tensorrt:fp16"]["missing"]
     assert steps["build:both"]["state"] == "passed"

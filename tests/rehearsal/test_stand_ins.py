@@ -13,12 +13,11 @@ import pytest
 from mmms_deploy.bundle import Precision
 from mmms_deploy.engines.tensorrt.build import BuildOptions, build_plan
 from mmms_deploy.errors import PlanBuildError
-from tests.standins.fake_cuda import Error, Kind, Mode
-from tests.standins.gpu import DEFAULT_STREAM, Gpu
-from tests.standins.trt import SURFACES, Library, classes
+from tests.standins.cuda import DEFAULT_STREAM, CudaStandIn, Error, Kind, Mode
+from tests.standins.tensorrt import SURFACES, TensorRtStandIn, classes
 from tests.support.attention import write_attention
 
-CALLS = sorted(name for name in dir(Gpu) if name.startswith("cuda") and inspect.isfunction(getattr(Gpu, name)))
+CALLS = sorted(name for name, item in vars(CudaStandIn).items() if name.startswith("cuda") and inspect.isfunction(item))
 VERSIONS = {"10.16.1.11": "tensorrt-10.16.json", "11.4.0.106": "tensorrt-11.4.json"}
 
 
@@ -33,7 +32,7 @@ def bindings() -> Any:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_have_the_arguments_of_cuda_python(bindings: Any, name: str) -> None:
-    ours = list(inspect.signature(getattr(Gpu, name)).parameters)[1:]
+    ours = list(inspect.signature(getattr(CudaStandIn, name)).parameters)[1:]
     assert ours == list(inspect.signature(getattr(bindings, name)).parameters)
 
 
@@ -46,7 +45,7 @@ def test_numbers_are_those_of_cuda_python(bindings: Any, ours: Any) -> None:
 
 
 def test_what_cuda_python_refuses() -> None:
-    gpu = Gpu()
+    gpu = CudaStandIn(default_stream=True)
     _, stream = gpu.cudaStreamCreateWithFlags(1)
     _, address = gpu.cudaMalloc(256)
     for wrong in (
@@ -65,13 +64,13 @@ def test_what_cuda_python_refuses() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_tensorrt_has_only_what_the_release_has(version: str) -> None:
     names = json.loads((SURFACES / VERSIONS[version]).read_text())["names"]
-    for name, kind in classes(Library(version)).items():
+    for name, kind in classes(TensorRtStandIn(version)).items():
         given = {member for member in vars(kind) if not member.startswith("_")}
         assert given <= set(names[name]) | {"device_memory_size_v2"}, name
 
 
 def test_tensorrts_enumerations_are_no_integers() -> None:
-    trt: Any = Library("10.16.1.11")
+    trt: Any = TensorRtStandIn("10.16.1.11")
     flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     assert int(flag) == 1
     assert flag != 1
@@ -87,7 +86,7 @@ def test_plans_are_those_of_one_release(tmp_path: Path) -> None:
     said: list[str] = []
 
     def built(version: str) -> tuple[Any, Any]:
-        trt: Any = Library(version)
+        trt: Any = TensorRtStandIn(version)
 
         class Logger(trt.ILogger):  # type: ignore[misc]
             def log(self, severity: Any, message: str) -> None:
@@ -115,7 +114,7 @@ def test_a_constructor_that_gives_nothing_is_a_named_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The real ones raise TypeError where everything else returns None."""
-    trt: Any = Library("11.4.0.106")
+    trt: Any = TensorRtStandIn("11.4.0.106")
     trt.__name__ = f"tensorrt without {name}"
     bundle = write_attention(tmp_path / "attention")
     (graph,) = bundle.manifest.stages[0].graphs.values()

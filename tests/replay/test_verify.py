@@ -10,45 +10,13 @@ from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError, MMMSDeployWarning, VerificationError
 from mmms_deploy.evaluation.measures import iou
-from mmms_deploy.imaging.coordinates import to_network
-from mmms_deploy.imaging.resize import resize
 from mmms_deploy.replay.golden import GoldenCase
 from mmms_deploy.replay.verify import LIMITS, replay, replay_engines, verify
 from mmms_deploy.session import Session
-from tests.support.toy import Reference, write_toy
+from tests.support.golden_cases import CLICKS, golden, spoiled
+from tests.support.toy import write_toy
 
 pytestmark = pytest.mark.usefixtures("every_engine")
-
-SIZE = (80, 120)
-CLICKS = np.array([[30, 20, 1], [90, 60, 1], [34, 24, 0]], dtype=np.float32)
-
-
-def golden(bundle: Bundle) -> GoldenCase:
-    """A case whose reference is the NumPy network."""
-    network = Reference(bundle.manifest, 0.0)
-    probabilities = []
-    for x, y, positive in CLICKS.tolist():
-        column, row = to_network(
-            x, y, image=SIZE, network=bundle.manifest.size, rule=bundle.manifest.clicks.coordinates
-        )
-        network.click(column, row, positive > 0.5)
-        probabilities.append(resize(network.prob, SIZE, bundle.manifest.clicks.mask_resize))
-    stacked = np.stack(probabilities)
-    return GoldenCase(
-        image=np.zeros((*SIZE, 3), dtype=np.uint8),
-        modalities={m.name: np.zeros((*SIZE, m.channels), dtype=np.float32) for m in bundle.manifest.modalities},
-        clicks=CLICKS,
-        masks=stacked > 0.5,
-        certain=np.abs(stacked - 0.5) > 1e-3,
-    )
-
-
-def spoiled(case: GoldenCase, click: int) -> GoldenCase:
-    masks = case.masks.copy()
-    masks[click] = np.roll(masks[click], 4, axis=-1)
-    return GoldenCase(
-        image=case.image, modalities=case.modalities, clicks=case.clicks, masks=masks, certain=case.certain
-    )
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +146,7 @@ def test_an_engine_that_cannot_be_opened_is_an_outcome(
     monkeypatch.setattr("mmms_deploy.engines.openvino.engine.OpenVinoCpu", broken)
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
     outcomes = replay_engines(write_toy(tmp_path / "broken", golden=[case]))
-    first, second, third = (outcome for outcome in outcomes if not outcome.engine.startswith("fake"))
+    first, second, third = (outcome for outcome in outcomes if not outcome.engine.startswith("standin"))
     assert str(first.error) == str(third.error) == "its libraries are broken"
     assert second.passed
     assert not any(outcome.kept for outcome in outcomes)

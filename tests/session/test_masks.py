@@ -11,7 +11,7 @@ from mmms_deploy import Bundle, Click, Session
 from mmms_deploy.errors import MaskInputError, NoImageError
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.resize import resize
-from tests.session.test_session import GREY, SIZE, check, reference
+from tests.support.annotating import GREY, SIZE, check, reference
 from tests.support.toy import Reference
 
 pytestmark = pytest.mark.usefixtures("every_engine")

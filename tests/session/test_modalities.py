@@ -13,7 +13,8 @@ from mmms_deploy.engines.protocol import Value
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineError, ModalityError, NoImageError
 from mmms_deploy.session.pipeline import StagePipeline
-from tests.session.test_session import GREY, SIZE, Flaky, check, reference
+from tests.support.annotating import GREY, SIZE, check, reference
+from tests.support.flaky import Flaky
 from tests.support.toy import write_toy
 
 pytestmark = pytest.mark.usefixtures("every_engine")

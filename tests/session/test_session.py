@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmms_deploy import Bundle, Click, ClickResult, Session
-from mmms_deploy.bundle import Precision, StageGraph
-from mmms_deploy.engines.protocol import Engine, EngineInfo, Runner, Value
+from mmms_deploy.bundle import Precision
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import (
     BundleCorruptError,
@@ -30,15 +29,12 @@ from mmms_deploy.errors import (
     SessionClosedError,
     SessionError,
 )
-from mmms_deploy.imaging.coordinates import to_network
-from mmms_deploy.imaging.resize import resize
 from mmms_deploy.session import HISTORY_LIMIT
-from tests.support.toy import Reference, write_toy
+from tests.support.annotating import GREY, SIZE, check, reference
+from tests.support.flaky import Flaky
+from tests.support.toy import write_toy
 
 pytestmark = pytest.mark.usefixtures("every_engine")
-
-SIZE = (50, 70)
-GREY = np.full((*SIZE, 3), 51, dtype=np.uint8)
 
 
 @pytest.fixture
@@ -46,24 +42,6 @@ def session(paint: Bundle) -> Iterator[Session]:
     with Session(paint, threads=1) as session:
         session.set_image(GREY)
         yield session
-
-
-def reference(bundle: Bundle, clicks: list[Click], feature: float = 0.2) -> np.ndarray:
-    """The probability (H0, W0) that NumPy finds for these clicks."""
-    network = Reference(bundle.manifest, feature)
-    probability = network.prob
-    for click in clicks:
-        column, row = to_network(
-            click.x, click.y, image=SIZE, network=bundle.manifest.size, rule=bundle.manifest.clicks.coordinates
-        )
-        probability = network.click(column, row, click.positive)
-    return resize(probability, SIZE, bundle.manifest.clicks.mask_resize)
-
-
-def check(result: ClickResult, probability: np.ndarray) -> None:
-    np.testing.assert_allclose(result.probability, probability, atol=1e-5)
-    certain = np.abs(probability - 0.5) > 1e-4
-    np.testing.assert_array_equal(result.mask[certain], (probability > 0.5)[certain])
 
 
 # --- what a click answers ---------------------------------------------------------------------------------------------
@@ -364,51 +342,6 @@ def test_no_bundle(tmp_path: Path) -> None:
 
 
 # --- engines that fail, and engines that are shared -------------------------------------------------------------------
-
-
-class Flaky:
-    """An engine whose next run of a stage can be made to fail."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.fail: str | None = None
-        self.opened: list[Runner] = []
-
-    @property
-    def info(self) -> EngineInfo:
-        return self.engine.info
-
-    @property
-    def bundle(self) -> Bundle:
-        return self.engine.bundle
-
-    @property
-    def graphs(self) -> Mapping[str, StageGraph]:
-        return self.engine.graphs
-
-    def open(self) -> Runner:
-        self.opened.append(self.engine.open())
-        return FlakyRunner(self, self.opened[-1])
-
-    def close(self) -> None:
-        self.engine.close()
-
-
-class FlakyRunner:
-    def __init__(self, flaky: Flaky, runner: Runner) -> None:
-        self.flaky, self.runner = flaky, runner
-        self.upload, self.zeros = runner.upload, runner.zeros
-        self.synchronize, self.close = runner.synchronize, runner.close
-
-    def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        if self.flaky.fail == stage:
-            raise EngineError("out of memory")
-        return self.runner.run(stage, inputs)
-
-    def download(self, value: Value) -> np.ndarray:
-        if self.flaky.fail == "download":
-            raise EngineError("device lost")
-        return self.runner.download(value)
 
 
 def test_a_session_that_cannot_be_opened_leaves_nothing_open(paint: Bundle) -> None:

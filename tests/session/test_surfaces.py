@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mmms_deploy import Bundle, Click, Session
 from mmms_deploy.errors import HistoryError, NoImageError, SurfaceError
-from tests.session.test_session import GREY, SIZE, check, reference
+from tests.support.annotating import GREY, SIZE, check, reference
 
 pytestmark = pytest.mark.usefixtures("every_engine")
 

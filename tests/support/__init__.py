@@ -1,0 +1,39 @@
+"""What several test modules share. What only one folder needs is in its tests, and fixtures are in a conftest.
+
+Bundles and checkpoints:
+
+toy: bundles of small ONNX graphs with the full topology, and their network in NumPy.
+attention: a bundle whose one stage is one attention, for compilers.
+golden_cases: golden cases of toy bundles, right ones and wrong ones.
+tiny: the narrow MMMS network of the export tests, and a bundle's manifest that describes it.
+prepared: made-up inputs of a network, prepared as the network itself says.
+releases: checkpoint files as the official releases lay them out, with random weights.
+skipclick: narrow SkipClicks, and official checkpoint files of it.
+skipclick_reference: SkipClick a second time, as functions of an official state dict.
+independent: the backbones in transformers, with the weights of a release file.
+
+Engines:
+
+engines: the engines that tests run on, in turn.
+standin_engine: the CUDA engine as it is, on the CUDA stand-in.
+standin_program: its stages and executors, computed by ONNX Runtime on the CPU.
+clocked_gpu: that engine on a GPU whose clock is scripted.
+flaky: an engine that fails when a test lets it.
+gpu_host: a GPU host of stand-ins inside the test's own process.
+rehearsal: a GPU host of stand-ins for processes of their own.
+rtx: the version of TensorRT-RTX that the tests know.
+
+Sessions, evaluation and reports:
+
+annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
+scenes: small scenes and predictors of the evaluation.
+dataset_trees: tiny data sets on disk, in the published layouts.
+real_modalities: real pictures with what other sensors saw of the same scene.
+bench_reports: reports of the benchmark, made by hand.
+
+Commands and processes:
+
+invoke: runs a command in this process.
+blocker: the start of a script in which only the run-time half can be imported.
+paths: where the repository and the test data are.
+"""

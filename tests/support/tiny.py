@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mmms_deploy.bundle.contract import ClickContract, ModalitySpec
+import msgspec
+
+from mmms_deploy.bundle import Bundle, Manifest
+from mmms_deploy.bundle.contract import ClickContract, ModalitySpec, to_builtins
 from mmms_deploy.models import BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 
 ENCODER = EncoderConfig(heads=(1, 2, 2, 2), depths=(1, 1, 1, 1))
@@ -28,3 +31,13 @@ def tiny_config(*modalities: ModalitySpec, size: tuple[int, int] = (64, 96), **f
 
 DEPTH = ModalitySpec(name="depth", channels=1, scale=0.1, mean=(0.5,), std=(0.25,))
 EVENT = ModalitySpec(name="event", channels=3)
+
+
+def described(bundle: Bundle, *modalities: ModalitySpec) -> Manifest:
+    """A manifest that describes its network, and leaves the normalisation to its graphs."""
+    config = tiny_config(*modalities)
+    provenance = msgspec.structs.replace(bundle.manifest.provenance, description=to_builtins(config), random_seed=3)
+    image = msgspec.structs.replace(config.image, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return msgspec.structs.replace(
+        bundle.manifest, provenance=provenance, image=image, modalities=modalities, clicks=config.clicks
+    )

@@ -39,7 +39,7 @@ def _suspect(operation: Any) -> bool:
         return False
     _, channels, *kernel = operation.input(1).get_shape()
     row = channels * kernel[-1]
-    return channels < ENOUGH_CHANNELS and row > _BLOCK and row % _BLOCK == 0
+    return bool(channels < ENOUGH_CHANNELS and row > _BLOCK and row % _BLOCK == 0)
 
 
 def widen(convolution: Any) -> None:

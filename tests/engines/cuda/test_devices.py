@@ -9,7 +9,7 @@ from mmms_deploy.engines.cuda import runtime as cuda_runtime
 from mmms_deploy.engines.cuda.devices import Gpu, Problem, driver_release, probe, require_gpu
 from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.errors import CudaError, EngineUnavailableError
-from tests.standins.fake_cuda import Error, FakeCuda, Mode
+from tests.standins.cuda import CudaStandIn, Error, Mode
 
 NOWHERE = Path("/nonexistent")
 DRIVER = (
@@ -19,27 +19,27 @@ DRIVER = (
 
 
 @pytest.fixture
-def fake() -> FakeCuda:
-    return FakeCuda()
+def standin() -> CudaStandIn:
+    return CudaStandIn()
 
 
-def test_a_gpu(fake: FakeCuda, tmp_path: Path) -> None:
+def test_a_gpu(standin: CudaStandIn, tmp_path: Path) -> None:
     (tmp_path / "version").write_text(DRIVER)
-    found = probe(fake, tmp_path / "version")
-    assert found.gpus == (Gpu(0, "Fake GPU", (9, 0), 1 << 40, "13.0"),)
+    found = probe(standin, tmp_path / "version")
+    assert found.gpus == (Gpu(0, "Stand-in GPU", (9, 0), 1 << 40, "13.0"),)
     assert (found.problem, found.driver, found.cuda, found.runtime) == (None, "580.65.06", "13.0", "13.0")
-    assert str(require_gpu(library=fake)) == "Fake GPU (SM 9.0), driver for CUDA 13.0"
+    assert str(require_gpu(library=standin)) == "Stand-in GPU (SM 9.0), driver for CUDA 13.0"
     with pytest.raises(EngineUnavailableError, match="GPU 3 was requested, and there are 1"):
-        require_gpu(3, fake)
+        require_gpu(3, standin)
 
 
-def test_no_driver(fake: FakeCuda) -> None:
+def test_no_driver(standin: CudaStandIn) -> None:
     """The runtime returns the same code as for an old driver; only the driver's version differs."""
-    fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 0
-    found = probe(fake, NOWHERE)
+    standin.unusable, standin.driver = Error.cudaErrorInsufficientDriver, 0
+    found = probe(standin, NOWHERE)
     assert found.problem is Problem.NO_DRIVER
     with pytest.raises(EngineUnavailableError, match="there is no NVIDIA driver") as caught:
-        require_gpu(library=fake)
+        require_gpu(library=standin)
     assert "release 580 or newer" in str(caught.value.fix)
     assert 'device="cpu"' in str(caught.value.fix)
     assert "--device cpu" in str(caught.value.command_fix)
@@ -50,44 +50,44 @@ def test_no_driver(fake: FakeCuda) -> None:
     [("Failed to dlopen libcuda.so.1", Problem.NO_DRIVER), ("Failed to initialise", Problem.FAILED)],
 )
 def test_bindings_that_raise_without_a_driver(
-    fake: FakeCuda, monkeypatch: pytest.MonkeyPatch, message: str, problem: Problem
+    standin: CudaStandIn, monkeypatch: pytest.MonkeyPatch, message: str, problem: Problem
 ) -> None:
     """As cuda-python does before 12.9."""
 
     def refuse() -> None:
         raise RuntimeError(message)
 
-    monkeypatch.setattr(fake, "cudaDriverGetVersion", refuse)
-    found = probe(fake, NOWHERE)
+    monkeypatch.setattr(standin, "cudaDriverGetVersion", refuse)
+    found = probe(standin, NOWHERE)
     assert found.problem is problem
     assert found.fix
     with pytest.raises(EngineUnavailableError, match="CUDA was requested"):
-        require_gpu(library=fake)
+        require_gpu(library=standin)
 
 
-def test_an_old_driver(fake: FakeCuda) -> None:
-    fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 12040
-    found = probe(fake, NOWHERE)
+def test_an_old_driver(standin: CudaStandIn) -> None:
+    standin.unusable, standin.driver = Error.cudaErrorInsufficientDriver, 12040
+    found = probe(standin, NOWHERE)
     assert found.problem is Problem.DRIVER_TOO_OLD
     assert found.given == "the NVIDIA driver runs CUDA 12.4 at most, and cuda-python is for CUDA 13.0"
     assert "update the NVIDIA driver" in found.fix
 
 
 @pytest.mark.parametrize("visible", [None, ""])
-def test_no_gpu(fake: FakeCuda, visible: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_gpu(standin: CudaStandIn, visible: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    for fake.unusable, fake.devices in ((Error.cudaErrorNoDevice, 1), (Error.cudaSuccess, 0)):
-        found = probe(fake, NOWHERE)
+    for standin.unusable, standin.devices in ((Error.cudaErrorNoDevice, 1), (Error.cudaSuccess, 0)):
+        found = probe(standin, NOWHERE)
         assert found.problem is Problem.NO_GPU
         assert ("CUDA_VISIBLE_DEVICES=''" in found.given) is (visible is not None)
         assert ("unset CUDA_VISIBLE_DEVICES" in found.fix) is (visible is not None)
 
 
-def test_cuda_that_fails(fake: FakeCuda) -> None:
-    fake.unusable = Error.cudaErrorUnknown
-    found = probe(fake, NOWHERE)
+def test_cuda_that_fails(standin: CudaStandIn) -> None:
+    standin.unusable = Error.cudaErrorUnknown
+    found = probe(standin, NOWHERE)
     assert found.problem is Problem.FAILED
     assert "cudaGetDeviceCount failed with cudaErrorUnknown (999)" in found.given
 
@@ -156,16 +156,16 @@ def test_every_call_exists_in_the_real_bindings_and_is_checked(real: Cuda) -> No
             copy(256, 512, 4, 1)
 
 
-def test_the_fake_has_what_the_real_bindings_have() -> None:
+def test_the_stand_in_has_what_the_real_bindings_have() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime")
-    for name in vars(FakeCuda):
+    for name in vars(CudaStandIn):
         if name.startswith("cuda"):
             assert hasattr(runtime, name), name
     for code in Error:
         assert int(getattr(runtime.cudaError_t, code.name)) == code
     for mode in Mode:
         assert int(getattr(runtime.cudaStreamCaptureMode, mode.name)) == mode
-    assert int(runtime.cudaStreamNonBlocking) == FakeCuda.cudaStreamNonBlocking
+    assert int(runtime.cudaStreamNonBlocking) == CudaStandIn.cudaStreamNonBlocking
 
 
 def test_a_broken_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,11 +178,11 @@ def test_a_broken_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
         cuda_runtime.import_cuda()
 
 
-def test_an_error_of_another_library_is_not_left_behind(fake: FakeCuda) -> None:
+def test_an_error_of_another_library_is_not_left_behind(standin: CudaStandIn) -> None:
     cleared = []
-    fake.cudaGetLastError = lambda: cleared.append(1) or (Error.cudaSuccess,)  # type: ignore[method-assign]
-    fake.fail_always["cudaMalloc"] = Error.cudaErrorMemoryAllocation
+    standin.cudaGetLastError = lambda: cleared.append(1) or (Error.cudaSuccess,)  # type: ignore[method-assign]
+    standin.fail_always["cudaMalloc"] = Error.cudaErrorMemoryAllocation
     with pytest.raises(CudaError, match="cudaMalloc failed with cudaErrorMemoryAllocation") as caught:
-        Cuda(fake).allocate(1)
+        Cuda(standin).allocate(1)
     assert cleared
     assert "nvidia-smi" in str(caught.value.fix)

@@ -1,4 +1,4 @@
-"""Any call may fail: the error is named, nothing leaks, and the session goes on. On the fake CUDA runtime."""
+"""Any call may fail: the error is named, nothing leaks, and the session goes on. On the CUDA stand-in."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mmms_deploy.engines.cuda.values import Tensor
 from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu
 from mmms_deploy.errors import BundleCorruptError, CudaError, EngineError, ResidentBudgetError, SessionError
 from mmms_deploy.session import Session
-from tests.engines.cuda.test_session import GREY, click_on
-from tests.standins.fake_cuda import Error, FakeCuda
-from tests.support.fake_engine import FakeGpu
+from tests.standins.cuda import CudaStandIn, Error
+from tests.support.annotating import GREY, click_on
+from tests.support.standin_engine import StandInEngine
 from tests.support.toy import misdescribed
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -33,16 +33,16 @@ def failure_of(step: Callable[[], object]) -> CudaError | None:
 
 def test_any_call_may_fail_while_a_session_is_opened(paint: Bundle) -> None:
     for shared in (False, True):
-        probe = FakeGpu(paint, shared=shared)
-        probe.fake.reset()
+        probe = StandInEngine(paint, shared=shared)
+        probe.standin.reset()
         Session(paint, engine=probe).close()
-        calls = list(probe.fake.calls)
+        calls = list(probe.standin.calls)
         probe.close()
         for number, call in enumerate(calls):
-            fake = FakeCuda()
-            engine = FakeGpu(paint, fake=fake, shared=shared, options=CudaOptions(strict=True))
-            fake.reset()
-            fake.fail_at[number] = Error.cudaErrorUnknown
+            standin = CudaStandIn()
+            engine = StandInEngine(paint, standin=standin, shared=shared, options=CudaOptions(strict=True))
+            standin.reset()
+            standin.fail_at[number] = Error.cudaErrorUnknown
             error = failure_of(lambda engine=engine: Session(paint, engine=engine).close())
             if error is None:
                 # Destroying an instantiated CUDA graph, and the wait before memory is freed, need not succeed.
@@ -50,15 +50,15 @@ def test_any_call_may_fail_while_a_session_is_opened(paint: Bundle) -> None:
             else:
                 assert (error.call, error.name) == (call, "cudaErrorUnknown")
                 assert "mmms-doctor" in str(error.fix)
-            fake.fail_at.clear()
+            standin.fail_at.clear()
             with Session(paint, engine=engine) as session:
                 session.set_image(GREY)
                 session.click(1, 1)
             engine.close()
-            assert not fake.leaked, call
+            assert not standin.leaked, call
 
 
-def test_any_call_may_fail_while_a_session_works(engine: FakeGpu, paint: Bundle) -> None:
+def test_any_call_may_fail_while_a_session_works(engine: StandInEngine, paint: Bundle) -> None:
     """Whatever fails, the error is named, the session answers as before, and then goes on."""
 
     def clicked(session: Session) -> np.ndarray:
@@ -80,16 +80,16 @@ def test_any_call_may_fail_while_a_session_works(engine: FakeGpu, paint: Bundle)
                 session.set_image(GREY)
                 session.click(10, 10)
                 session.click(60, 10, False)
-                engine.fake.reset()
+                engine.standin.reset()
                 step(session)
-                calls = list(engine.fake.calls)
+                calls = list(engine.standin.calls)
         for number, call in enumerate(calls):
             with Session(paint, engine=engine) as session:
                 session.set_image(GREY)
                 session.click(10, 10)
                 session.click(60, 10, False)
-                engine.fake.reset()
-                engine.fake.fail_at[number] = Error.cudaErrorUnknown
+                engine.standin.reset()
+                engine.standin.fail_at[number] = Error.cudaErrorUnknown
                 with pytest.raises(CudaError) as caught:
                     step(session)
                 assert caught.value.call == call
@@ -104,34 +104,34 @@ def test_any_call_may_fail_while_a_session_works(engine: FakeGpu, paint: Bundle)
                 np.testing.assert_array_equal(session.undo().network_probability, first)
 
 
-def test_out_of_memory_in_a_click_takes_no_click(graphs: FakeGpu, paint: Bundle) -> None:
-    engine = FakeGpu(paint, fake=graphs.fake, options=CudaOptions(history_block=1))
+def test_out_of_memory_in_a_click_takes_no_click(capturing: StandInEngine, paint: Bundle) -> None:
+    engine = StandInEngine(paint, standin=capturing.standin, options=CudaOptions(history_block=1))
     with Session(paint, engine=engine) as session:
         session.set_image(GREY)
         session.click(10, 10)
-        graphs.fake.fail_always["cudaMalloc"] = Error.cudaErrorMemoryAllocation
+        capturing.standin.fail_always["cudaMalloc"] = Error.cudaErrorMemoryAllocation
         with pytest.raises(ResidentBudgetError, match="the GPU's memory is used up") as caught:
             click_on(session, 5)
         assert "close a session" in str(caught.value.fix)
         taken = session.clicks
         assert session.result.index == len(taken) < 6
-        graphs.fake.fail_always.clear()
+        capturing.standin.fail_always.clear()
         session.click(30, 30)
         assert session.clicks[:-1] == taken
     engine.close()
 
 
-def test_a_lost_gpu_is_named(graphs: FakeGpu) -> None:
-    with Session(graphs.bundle, engine=graphs) as session:
+def test_a_lost_gpu_is_named(capturing: StandInEngine) -> None:
+    with Session(capturing.bundle, engine=capturing) as session:
         session.set_image(GREY)
-        graphs.fake.fail_always["cudaGraphLaunch"] = Error.cudaErrorIllegalAddress
+        capturing.standin.fail_always["cudaGraphLaunch"] = Error.cudaErrorIllegalAddress
         with pytest.raises(CudaError, match="cudaErrorIllegalAddress") as caught:
             session.click(1, 1)
         assert "start the process again" in str(caught.value.fix)
         assert caught.value.code == 700
 
 
-def test_a_library_that_refuses(engine: FakeGpu, paint: Bundle) -> None:
+def test_a_library_that_refuses(engine: StandInEngine, paint: Bundle) -> None:
     engine.programs["image"].fail = "executor"
     with pytest.raises(EngineError, match="no execution context"):
         Session(paint, engine=engine)
@@ -153,9 +153,9 @@ def test_a_library_that_refuses(engine: FakeGpu, paint: Bundle) -> None:
 
 def test_tensors_that_cannot_share_a_buffer(paint: Bundle) -> None:
     with pytest.raises(BundleCorruptError, match="f1 is float32"):
-        FakeGpu(misdescribed(paint, "inputs", shape=(1, 9)))
+        StandInEngine(misdescribed(paint, "inputs", shape=(1, 9)))
     with pytest.raises(BundleCorruptError, match=r"the state of .*: maps is float32"):
-        FakeGpu(misdescribed(paint, "outputs", shape=(1, 3, 64, 96)))
+        StandInEngine(misdescribed(paint, "outputs", shape=(1, 3, 64, 96)))
 
 
 def test_the_session_refuses_a_state_that_no_stage_has(paint: Bundle) -> None:
@@ -163,15 +163,15 @@ def test_the_session_refuses_a_state_that_no_stage_has(paint: Bundle) -> None:
     bundle.manifest = msgspec.structs.replace(
         bundle.manifest, state=(*bundle.manifest.state[:1], StateLink(input="prev", output="nothing"))
     )
-    engine = FakeGpu(bundle)
+    engine = StandInEngine(bundle)
     with pytest.raises((BundleCorruptError, SessionError), match="nothing"):
         Session(bundle, engine=engine)
     engine.close()
-    assert not engine.fake.leaked
+    assert not engine.standin.leaked
 
 
-def test_bfloat16_is_widened(graphs: FakeGpu) -> None:
-    runner = graphs.open()
+def test_bfloat16_is_widened(capturing: StandInEngine) -> None:
+    runner = capturing.open()
     numbers = np.array([1.0, -2.5, 1e38, 0.0], dtype=np.float32)
     spare = runner._resources.spare_buffers.acquire(8)  # type: ignore[union-attr]
     tensor = Tensor(TensorSpec(name="f", role=Role.FEATURE, dtype="bfloat16", shape=(1, 4)))
@@ -186,13 +186,13 @@ def test_bfloat16_is_widened(graphs: FakeGpu) -> None:
     runner.close()
 
 
-def test_values_of_another_engine(graphs: FakeGpu, paint: Bundle) -> None:
+def test_values_of_another_engine(capturing: StandInEngine, paint: Bundle) -> None:
     other = OnnxRuntimeCpu(paint, Precision.FP32, 1).open()
-    runner = graphs.open()
-    inputs = {spec.name: other.zeros(spec) for spec in graphs.graphs["image"].inputs}
-    with pytest.raises(EngineError, match="Fake failed in stage 'image': rgb is OrtValue"):
+    runner = capturing.open()
+    inputs = {spec.name: other.zeros(spec) for spec in capturing.graphs["image"].inputs}
+    with pytest.raises(EngineError, match="Stand-in failed in stage 'image': rgb is OrtValue"):
         runner.run("image", inputs)
-    wrong = {"rgb": runner.zeros(graphs.graphs["click"].inputs[0])}
+    wrong = {"rgb": runner.zeros(capturing.graphs["click"].inputs[0])}
     with pytest.raises(EngineError, match=r"rgb is float32 \(1, 1, 1, 1\)"):
         runner.run("image", wrong)
     with pytest.raises(EngineError, match="cannot be downloaded"):

@@ -1,4 +1,4 @@
-"""Sessions' memory on the GPU: what they hold, what they free, and their budget. On the fake CUDA runtime."""
+"""Sessions' memory on the GPU: what they hold, what they free, and their budget. On the CUDA stand-in."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from mmms_deploy.engines.cuda.memory import DeviceMemory, aligned
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.errors import EngineError, ResidentBudgetError
 from mmms_deploy.session import Session
-from tests.engines.cuda.test_session import GREY, PLANE, SIZE, annotated, click_on
-from tests.standins.fake_cuda import FakeCuda
-from tests.support.fake_engine import FakeGpu
+from tests.standins.cuda import CudaStandIn
+from tests.support.annotating import GREY, PLANE, SIZE, annotated, click_on
+from tests.support.standin_engine import StandInEngine
 
 # --- what is freed ----------------------------------------------------------------------------------------------------
 
 
-def test_everything_is_freed(engine: FakeGpu, paint: Bundle) -> None:
-    empty = {"streams": 1} if engine.info.name == "fake-shared" else {}
+def test_everything_is_freed(engine: StandInEngine, paint: Bundle) -> None:
+    empty = {"streams": 1} if engine.info.name == "standin-shared" else {}
     for _ in range(3):
         with Session(paint, engine=engine) as session:
             annotated(session)
             result = session.result
     assert result.probability.shape == SIZE
     if not empty:
-        assert not engine.fake.leaked
+        assert not engine.standin.leaked
     engine.close()
-    assert not engine.fake.leaked
+    assert not engine.standin.leaked
 
 
-def test_a_thousand_sessions(engine: FakeGpu, paint: Bundle) -> None:
+def test_a_thousand_sessions(engine: StandInEngine, paint: Bundle) -> None:
     def use(count: int) -> int:
         for _ in range(count):
             with Session(paint, engine=engine) as session:
                 session.set_image(GREY)
                 session.click(10, 10)
-        return engine.fake.device_bytes()
+        return engine.standin.device_bytes()
 
     once = use(1)
     assert use(999) == once
     assert sum(program.executors for program in engine.programs.values()) == (2 if once else 0)
 
 
-def test_a_session_that_was_not_closed(engine: FakeGpu, paint: Bundle) -> None:
+def test_a_session_that_was_not_closed(engine: StandInEngine, paint: Bundle) -> None:
     session = Session(paint, engine=engine)
     session.set_image(GREY)
     session.click(1, 1)
@@ -54,17 +54,17 @@ def test_a_session_that_was_not_closed(engine: FakeGpu, paint: Bundle) -> None:
 
 
 def test_an_engine_that_was_not_closed(paint: Bundle) -> None:
-    fake = FakeCuda()
-    session = Session(paint, engine=FakeGpu(paint, fake=fake))
+    standin = CudaStandIn()
+    session = Session(paint, engine=StandInEngine(paint, standin=standin))
     session.set_image(GREY)
     session.click(1, 1)
     del session
     gc.collect()
     gc.collect()
-    assert not fake.leaked
+    assert not standin.leaked
 
 
-def test_handles_outlive_their_session(engine: FakeGpu, paint: Bundle) -> None:
+def test_handles_outlive_their_session(engine: StandInEngine, paint: Bundle) -> None:
     session = Session(paint, engine=engine)
     session.set_image(GREY)
     for x in range(5):
@@ -73,12 +73,12 @@ def test_handles_outlive_their_session(engine: FakeGpu, paint: Bundle) -> None:
     session.close()
     assert pipeline.value("prob") is not None
     engine.close()
-    assert not engine.fake.leaked
+    assert not engine.standin.leaked
     del pipeline
     gc.collect()
 
 
-def test_closing_the_engine_under_a_session(engine: FakeGpu, paint: Bundle) -> None:
+def test_closing_the_engine_under_a_session(engine: StandInEngine, paint: Bundle) -> None:
     session = Session(paint, engine=engine)
     session.set_image(GREY)
     engine.close()
@@ -92,29 +92,29 @@ def test_closing_the_engine_under_a_session(engine: FakeGpu, paint: Bundle) -> N
 # --- budget and account -----------------------------------------------------------------------------------------------
 
 
-def test_the_account_adds_up(engine: FakeGpu, paint: Bundle) -> None:
+def test_the_account_adds_up(engine: StandInEngine, paint: Bundle) -> None:
     before = engine.memory()
     assert (before.sessions, before.held) == (0, before.weights)
     with Session(paint, engine=engine) as session, Session(paint, engine=engine):
         annotated(session)
         memory = engine.memory()
         assert memory.sessions == memory.resident == 2
-        assert memory.held == memory.weights + engine.fake.device_bytes()
+        assert memory.held == memory.weights + engine.standin.device_bytes()
         assert memory.inputs == 2 * 3 * PLANE
         assert memory.features == 2 * (aligned(4) + aligned(3 * 8 * 12 * 4))
         # maps, maps_next: two planes each; prev and prob; the mask; the click.
         assert memory.state == 2 * (6 * PLANE + aligned(PLANE // 4) + aligned(16))
-        assert memory.activations == (0 if engine.info.name == "fake-shared" else 2 * 4096)
+        assert memory.activations == (0 if engine.info.name == "standin-shared" else 2 * 4096)
         assert memory.history > 2 * 16 * 3 * PLANE
         assert memory.pinned == 2 * (3 * PLANE + PLANE + aligned(16))
-        assert memory.free == memory.total - engine.fake.device_bytes()
+        assert memory.free == memory.total - engine.standin.device_bytes()
         assert "2 resident images" in str(memory)
         assert "features" in str(memory)
     assert isinstance(before, DeviceMemory)
 
 
 def test_no_more_sessions_than_allowed(paint: Bundle) -> None:
-    engine = FakeGpu(paint, options=CudaOptions(resident_images=2))
+    engine = StandInEngine(paint, options=CudaOptions(resident_images=2))
     first, second = Session(paint, engine=engine), Session(paint, engine=engine)
     with pytest.raises(ResidentBudgetError, match="2 sessions are open") as caught:
         Session(paint, engine=engine)
@@ -125,13 +125,13 @@ def test_no_more_sessions_than_allowed(paint: Bundle) -> None:
         third.click(1, 1)
     second.close()
     engine.close()
-    assert not engine.fake.leaked
+    assert not engine.standin.leaked
 
 
 def test_no_more_memory_than_allowed(paint: Bundle) -> None:
     with pytest.raises(ResidentBudgetError, match="left of the limit"):
-        Session(paint, engine=FakeGpu(paint, options=CudaOptions(memory_limit=100_000)))
-    engine = FakeGpu(paint, options=CudaOptions(memory_limit=2 << 20, history_block=1))
+        Session(paint, engine=StandInEngine(paint, options=CudaOptions(memory_limit=100_000)))
+    engine = StandInEngine(paint, options=CudaOptions(memory_limit=2 << 20, history_block=1))
     with Session(paint, engine=engine, history_limit=None) as session:
         session.set_image(GREY)
         with pytest.raises(ResidentBudgetError, match="more are needed on the GPU"):
@@ -142,24 +142,24 @@ def test_no_more_memory_than_allowed(paint: Bundle) -> None:
         session.reset()
         session.click(1, 1)
     engine.close()
-    assert not engine.fake.leaked
+    assert not engine.standin.leaked
 
 
 def test_a_full_gpu(paint: Bundle) -> None:
-    fake = FakeCuda(room=70 << 20)
-    engine = FakeGpu(paint, fake=fake)
+    standin = CudaStandIn(room=70 << 20)
+    engine = StandInEngine(paint, standin=standin)
     sessions = [Session(paint, engine=engine)]
     with pytest.raises(ResidentBudgetError, match="no room on the GPU for another session beside") as caught:
         sessions.extend(Session(paint, engine=engine) for _ in range(30))
     assert "history" in caught.value.given
-    left = fake.device_bytes()
+    left = standin.device_bytes()
     sessions[0].set_image(GREY)
     sessions[0].click(1, 1)
-    assert fake.device_bytes() == left
+    assert standin.device_bytes() == left
     for session in sessions:
         session.close()
     engine.close()
-    assert not fake.leaked
+    assert not standin.leaked
 
 
 @pytest.mark.parametrize("setting", ["resident_images", "memory_limit", "history_block"])

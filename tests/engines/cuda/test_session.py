@@ -1,4 +1,4 @@
-"""What a session costs on the GPU, and its answers. On the fake CUDA runtime."""
+"""What a session costs on the GPU, and its answers. On the CUDA stand-in."""
 
 from __future__ import annotations
 
@@ -15,45 +15,22 @@ from mmms_deploy.engines.cuda.memory import aligned
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.errors import CudaError, MMMSDeployWarning
 from mmms_deploy.session import LATER, Session
-from tests.standins.fake_cuda import Error, FakeCuda, Kind
-from tests.support.fake_engine import FakeGpu
+from tests.standins.cuda import CudaStandIn, Error, Kind
+from tests.support.annotating import GREY, PLANE, SIZE, annotated
+from tests.support.standin_engine import StandInEngine
 from tests.support.toy import write_toy
-
-SIZE = (50, 70)
-GREY = np.full((*SIZE, 3), 51, dtype=np.uint8)
-NETWORK = (64, 96)
-PLANE = 4 * NETWORK[0] * NETWORK[1]
-"""Bytes of a float32 map of the network's size."""
-
-
-def click_on(session: Session, count: int) -> None:
-    for number in range(count):
-        session.click(number % 70, 10)
-
-
-def annotated(session: Session) -> list[np.ndarray]:
-    """Clicks, undo, redo and a new branch; the answers."""
-    session.set_image(GREY)
-    answers = [session.click(x, y, x != 30).network_probability for x, y in ((10, 10), (60, 40), (30, 20), (31, 22))]
-    answers += [session.undo().network_probability for _ in range(3)]
-    answers.append(session.redo().network_probability)
-    answers.append(session.click(5, 45).network_probability)
-    session.set_image(GREY // 2)
-    answers.append(session.click(35, 25).network_probability)
-    return answers
-
 
 # --- what a click costs -----------------------------------------------------------------------------------------------
 
 
-def test_a_click_is_one_launch_and_one_wait(graphs: FakeGpu) -> None:
-    with Session(graphs.bundle, engine=graphs) as session:
+def test_a_click_is_one_launch_and_one_wait(capturing: StandInEngine) -> None:
+    with Session(capturing.bundle, engine=capturing) as session:
         session.set_image(GREY)
         session.click(5, 5)
         for number in range(10):
-            graphs.fake.reset()
+            capturing.standin.reset()
             session.click(10 + number, 10)
-            count = graphs.fake.count()
+            count = capturing.standin.count()
             assert count["cudaGraphLaunch"] == 1
             assert count["cudaStreamSynchronize"] == 1
             assert not {name for name in count if "Malloc" in name or "Alloc" in name or "Free" in name}
@@ -62,24 +39,26 @@ def test_a_click_is_one_launch_and_one_wait(graphs: FakeGpu) -> None:
             assert set(count) <= {"cudaSetDevice", "cudaMemcpyAsync", "cudaGraphLaunch", "cudaStreamSynchronize"}
 
 
-def test_a_click_moves_16_bytes_in_and_the_answer_out(engine: FakeGpu) -> None:
+def test_a_click_moves_16_bytes_in_and_the_answer_out(engine: StandInEngine) -> None:
     with Session(engine.bundle, engine=engine) as session:
         session.set_image(GREY)
         session.click(5, 5)
-        engine.fake.reset()
+        engine.standin.reset()
         session.click(10, 10)
-        assert engine.fake.copied[Kind.cudaMemcpyHostToDevice] == 16
-        assert engine.fake.copied[Kind.cudaMemcpyDeviceToHost] == PLANE
+        assert engine.standin.copied[Kind.cudaMemcpyHostToDevice] == 16
+        assert engine.standin.copied[Kind.cudaMemcpyDeviceToHost] == PLANE
 
 
-def test_without_a_cuda_graph_a_click_still_waits_and_allocates_once_and_never(engine: FakeGpu, paint: Bundle) -> None:
-    eager = FakeGpu(paint, options=CudaOptions(cuda_graph=False), fake=engine.fake)
+def test_without_a_cuda_graph_a_click_still_waits_and_allocates_once_and_never(
+    engine: StandInEngine, paint: Bundle
+) -> None:
+    eager = StandInEngine(paint, options=CudaOptions(cuda_graph=False), standin=engine.standin)
     with Session(paint, engine=eager) as session:
         session.set_image(GREY)
         session.click(5, 5)
-        engine.fake.reset()
+        engine.standin.reset()
         session.click(10, 10)
-        count = engine.fake.count()
+        count = engine.standin.count()
         assert count["cudaGraphLaunch"] == 0
         assert count["cudaStreamSynchronize"] == 1
         assert count["cudaMalloc"] == 0
@@ -87,15 +66,15 @@ def test_without_a_cuda_graph_a_click_still_waits_and_allocates_once_and_never(e
 
 
 def test_the_history_takes_memory_a_block_at_a_time(paint: Bundle) -> None:
-    engine = FakeGpu(paint, options=CudaOptions(history_block=4))
+    engine = StandInEngine(paint, options=CudaOptions(history_block=4))
     with Session(paint, engine=engine) as session:
         session.set_image(GREY)
         before = engine.memory().history
         allocations = []
         for number in range(20):
-            engine.fake.reset()
+            engine.standin.reset()
             session.click(number, 10)
-            allocations.append(engine.fake.count()["cudaMalloc"])
+            allocations.append(engine.standin.count()["cudaMalloc"])
         assert sum(1 for number in allocations if number) <= 2 * 20 // 4
         # Two maps and a probability a click.
         assert engine.memory().history - before <= (20 + 4) * 3 * aligned(PLANE)
@@ -107,61 +86,61 @@ def test_the_history_takes_memory_a_block_at_a_time(paint: Bundle) -> None:
     engine.close()
 
 
-def test_without_a_history_a_thousand_clicks_allocate_nothing(graphs: FakeGpu) -> None:
-    with Session(graphs.bundle, engine=graphs, history_limit=0) as session:
+def test_without_a_history_a_thousand_clicks_allocate_nothing(capturing: StandInEngine) -> None:
+    with Session(capturing.bundle, engine=capturing, history_limit=0) as session:
         session.set_image(GREY)
         session.click(1, 1)
         session.click(1, 1)
-        graphs.fake.reset()
+        capturing.standin.reset()
         for number in range(1000):
             session.click(number % 70, number % 50)
-        assert graphs.fake.count()["cudaMalloc"] == 0
+        assert capturing.standin.count()["cudaMalloc"] == 0
 
 
-def test_undo_and_redo_copy_and_run_nothing(graphs: FakeGpu) -> None:
-    with Session(graphs.bundle, engine=graphs) as session:
+def test_undo_and_redo_copy_and_run_nothing(capturing: StandInEngine) -> None:
+    with Session(capturing.bundle, engine=capturing) as session:
         session.set_image(GREY)
         for x in (10, 20, 30):
             session.click(x, 10)
         for step in (session.undo, session.undo, session.redo):
-            graphs.fake.reset()
+            capturing.standin.reset()
             step()
-            count = graphs.fake.count()
+            count = capturing.standin.count()
             assert (count["cudaGraphLaunch"], count["cudaMemcpyAsync"], count["cudaStreamSynchronize"]) == (0, 1, 1)
 
 
-def test_a_click_after_undo_brings_the_state_back_on_the_gpu(graphs: FakeGpu) -> None:
-    with Session(graphs.bundle, engine=graphs) as session:
+def test_a_click_after_undo_brings_the_state_back_on_the_gpu(capturing: StandInEngine) -> None:
+    with Session(capturing.bundle, engine=capturing) as session:
         session.set_image(GREY)
         for x in (10, 20, 30):
             session.click(x, 10)
         session.undo()
-        graphs.fake.reset()
+        capturing.standin.reset()
         session.click(40, 10)
-        assert graphs.fake.count()["cudaStreamSynchronize"] == 1
-        assert graphs.fake.copied[Kind.cudaMemcpyHostToDevice] == 16
+        assert capturing.standin.count()["cudaStreamSynchronize"] == 1
+        assert capturing.standin.copied[Kind.cudaMemcpyHostToDevice] == 16
         # Maps (2) and probability (1): nothing saves the undone ones, the kept ones are copied back, and the CUDA graph
         # copies its state links; and the mask of the click before.
-        assert graphs.fake.copied[Kind.cudaMemcpyDeviceToDevice] <= 9 * PLANE + PLANE // 4
+        assert capturing.standin.copied[Kind.cudaMemcpyDeviceToDevice] <= 9 * PLANE + PLANE // 4
 
 
-def test_features_stay_where_the_image_stage_wrote_them(engine: FakeGpu) -> None:
+def test_features_stay_where_the_image_stage_wrote_them(engine: StandInEngine) -> None:
     with Session(engine.bundle, engine=engine) as session:
         session.set_image(GREY)
         resources = session._runner._resources  # type: ignore[attr-defined]
         (buffer,) = (buffer for buffer in resources.stages["image"].outputs if buffer.spec.name == "f1")
         assert buffer in resources.stages["click"].inputs
-        engine.fake.reset()
+        engine.standin.reset()
         session.click(10, 10)
         assert buffer.content is session._pipeline.value("f1")
 
 
-def test_an_image_goes_to_the_gpu_once_and_waits_once(engine: FakeGpu) -> None:
+def test_an_image_goes_to_the_gpu_once_and_waits_once(engine: StandInEngine) -> None:
     with Session(engine.bundle, engine=engine) as session:
-        engine.fake.reset()
+        engine.standin.reset()
         session.set_image(GREY)
-        assert engine.fake.copied[Kind.cudaMemcpyHostToDevice] == 3 * PLANE
-        assert engine.fake.count()["cudaStreamSynchronize"] == 1
+        assert engine.standin.copied[Kind.cudaMemcpyHostToDevice] == 3 * PLANE
+        assert engine.standin.count()["cudaStreamSynchronize"] == 1
 
 
 # --- the same answers -------------------------------------------------------------------------------------------------
@@ -170,22 +149,22 @@ def test_an_image_goes_to_the_gpu_once_and_waits_once(engine: FakeGpu) -> None:
 def test_a_cuda_graph_answers_as_its_operations_one_by_one(paint: Bundle) -> None:
     answers = {}
     for cuda_graph in (True, False):
-        engine = FakeGpu(paint, options=CudaOptions(cuda_graph=cuda_graph))
+        engine = StandInEngine(paint, options=CudaOptions(cuda_graph=cuda_graph))
         with Session(paint, engine=engine) as session:
             answers[cuda_graph] = annotated(session)
-        assert bool(engine.fake.count()["cudaGraphLaunch"]) is cuda_graph
+        assert bool(engine.standin.count()["cudaGraphLaunch"]) is cuda_graph
         engine.close()
     np.testing.assert_array_equal(answers[True], answers[False])
 
 
-def test_answers_are_those_of_the_cpu(engine: FakeGpu, paint: Bundle) -> None:
+def test_answers_are_those_of_the_cpu(engine: StandInEngine, paint: Bundle) -> None:
     with Session(paint, engine=engine) as session, Session(paint, engine="onnxruntime", threads=1) as other:
         np.testing.assert_array_equal(annotated(session), annotated(other))
 
 
 def test_a_real_click_stage_at_full_size(cell448: Bundle) -> None:
     """Its previous mask is thresholded inside."""
-    engine = FakeGpu(cell448)
+    engine = StandInEngine(cell448)
     with Session(cell448, engine=engine) as session, Session(cell448, engine="onnxruntime", threads=1) as other:
         for one in (session, other):
             one.set_image(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
@@ -195,7 +174,7 @@ def test_a_real_click_stage_at_full_size(cell448: Bundle) -> None:
     engine.close()
 
 
-def test_two_sessions_interleaved(engine: FakeGpu, paint: Bundle) -> None:
+def test_two_sessions_interleaved(engine: StandInEngine, paint: Bundle) -> None:
     def walk(session: Session, seed: int) -> Iterator[np.ndarray]:
         rng = np.random.default_rng(seed)
         session.set_image(np.full((*SIZE, 3), rng.integers(0, 120), dtype=np.uint8))
@@ -216,7 +195,7 @@ def test_two_sessions_interleaved(engine: FakeGpu, paint: Bundle) -> None:
     np.testing.assert_array_equal(alone, list(zip(*together, strict=True)))
 
 
-def test_sessions_in_threads(engine: FakeGpu, paint: Bundle) -> None:
+def test_sessions_in_threads(engine: StandInEngine, paint: Bundle) -> None:
     def annotate(seed: int) -> list[np.ndarray]:
         rng = np.random.default_rng(seed)
         with Session(paint, engine=engine) as session:
@@ -229,7 +208,7 @@ def test_sessions_in_threads(engine: FakeGpu, paint: Bundle) -> None:
     np.testing.assert_array_equal(alone, together)
 
 
-def test_a_session_may_be_used_in_several_threads_in_turn(engine: FakeGpu, paint: Bundle) -> None:
+def test_a_session_may_be_used_in_several_threads_in_turn(engine: StandInEngine, paint: Bundle) -> None:
     with Session(paint, engine=engine) as session, Session(paint, engine="onnxruntime", threads=1) as other:
         for one in (session, other):
             one.set_image(GREY)
@@ -242,7 +221,7 @@ def test_a_session_may_be_used_in_several_threads_in_turn(engine: FakeGpu, paint
 def test_late_modalities_and_bypass(tmp_path: Path) -> None:
     modalities = (ModalitySpec(name="depth", scale=0.01, optional=True),)
     bundle = write_toy(tmp_path / "late", modalities=modalities)
-    engine = FakeGpu(bundle)
+    engine = StandInEngine(bundle)
     depth = np.full(SIZE, 20, dtype=np.uint16)
 
     def walk(session: Session) -> list[np.ndarray]:
@@ -259,13 +238,13 @@ def test_late_modalities_and_bypass(tmp_path: Path) -> None:
     with Session(bundle, engine=engine) as session, Session(bundle, engine="onnxruntime", threads=1) as other:
         np.testing.assert_array_equal(walk(session), walk(other))
     engine.close()
-    assert not engine.fake.leaked
+    assert not engine.standin.leaked
 
 
 def test_a_value_whose_last_copy_is_in_another_buffer_is_saved_when_that_is_overwritten(tmp_path: Path) -> None:
     """As with a bypassed stage: the input that reads the feature instead holds the last copy."""
     bundle = write_toy(tmp_path / "late", modalities=(ModalitySpec(name="depth", optional=True),))
-    engine = FakeGpu(bundle)
+    engine = StandInEngine(bundle)
     runner = engine.open()
     click = {spec.name: spec for spec in engine.graphs["click"].inputs}
     (rgb,) = engine.graphs["image"].inputs
@@ -280,27 +259,27 @@ def test_a_value_whose_last_copy_is_in_another_buffer_is_saved_when_that_is_over
     del kept, feature
     runner.close()
     engine.close()
-    assert not engine.fake.leaked
+    assert not engine.standin.leaked
 
 
 # --- the CUDA graph ---------------------------------------------------------------------------------------------------
 
 
-def test_the_cuda_graph_is_captured_after_one_run_and_before_the_first_click(graphs: FakeGpu) -> None:
-    with Session(graphs.bundle, engine=graphs) as session:
-        calls = graphs.fake.calls
+def test_the_cuda_graph_is_captured_after_one_run_and_before_the_first_click(capturing: StandInEngine) -> None:
+    with Session(capturing.bundle, engine=capturing) as session:
+        calls = capturing.standin.calls
         start = calls.index("cudaStreamBeginCapture")
         assert calls[start - 1] == "cudaStreamSynchronize", "the warm-up is over before the capture"
         order = ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphUpload"]
         assert [name for name in calls if name in order] == order
-        graphs.fake.reset()
+        capturing.standin.reset()
         session.set_image(GREY)
         session.click(1, 1)
-        assert "cudaStreamBeginCapture" not in graphs.fake.count()
+        assert "cudaStreamBeginCapture" not in capturing.standin.count()
 
 
-def test_addresses_never_change(graphs: FakeGpu) -> None:
-    with Session(graphs.bundle, engine=graphs) as session:
+def test_addresses_never_change(capturing: StandInEngine) -> None:
+    with Session(capturing.bundle, engine=capturing) as session:
         stages = session._runner._resources.stages  # type: ignore[attr-defined]
         bound = dict(stages["click"]._executor.bound)
         annotated(session)
@@ -308,47 +287,47 @@ def test_addresses_never_change(graphs: FakeGpu) -> None:
         assert stages["image"]._executor.bound["f1"] == bound["f1"]
 
 
-def test_new_addresses_are_bound_and_captured_again(graphs: FakeGpu) -> None:
-    with Session(graphs.bundle, engine=graphs) as session:
+def test_new_addresses_are_bound_and_captured_again(capturing: StandInEngine) -> None:
+    with Session(capturing.bundle, engine=capturing) as session:
         session.set_image(GREY)
         session.click(10, 10)
         resources = session._runner._resources  # type: ignore[attr-defined]
         buffer = resources.buffers["mask"]
         spare = resources.spare_buffers.acquire(buffer.spec.nbytes)
         buffer.address = spare.address
-        graphs.fake.reset()
+        capturing.standin.reset()
         session.click(20, 20)
-        assert graphs.fake.count()["cudaGraphLaunch"] == 0
-        assert graphs.fake.count()["cudaStreamBeginCapture"] == 1
-        graphs.fake.reset()
+        assert capturing.standin.count()["cudaGraphLaunch"] == 0
+        assert capturing.standin.count()["cudaStreamBeginCapture"] == 1
+        capturing.standin.reset()
         result = session.click(30, 30)
-        assert graphs.fake.count()["cudaGraphLaunch"] == 1
+        assert capturing.standin.count()["cudaGraphLaunch"] == 1
         mask = session._runner.download(session._pipeline.value("mask"))[0, 0]
         np.testing.assert_array_equal(mask > 0, result.network_probability > 0.5)
 
 
 def test_a_click_that_cannot_be_captured_works_with_a_warning(paint: Bundle) -> None:
     for call in ("cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphUpload"):
-        fake = FakeCuda()
-        engine = FakeGpu(paint, fake=fake)
-        fake.fail_always[call] = Error.cudaErrorUnknown
+        standin = CudaStandIn()
+        engine = StandInEngine(paint, standin=standin)
+        standin.fail_always[call] = Error.cudaErrorUnknown
         with pytest.warns(MMMSDeployWarning, match=f"not as one CUDA graph: {call} failed"):
             session = Session(paint, engine=engine)
         with session, Session(paint, engine="onnxruntime", threads=1) as other:
             np.testing.assert_array_equal(annotated(session), annotated(other))
         engine.close()
-        assert not fake.leaked
+        assert not standin.leaked
 
 
 def test_a_click_that_cannot_be_captured_is_refused_when_strict(paint: Bundle) -> None:
-    fake = FakeCuda()
-    engine = FakeGpu(paint, fake=fake, options=CudaOptions(strict=True))
-    fake.fail_always["cudaGraphInstantiate"] = Error.cudaErrorUnknown
+    standin = CudaStandIn()
+    engine = StandInEngine(paint, standin=standin, options=CudaOptions(strict=True))
+    standin.fail_always["cudaGraphInstantiate"] = Error.cudaErrorUnknown
     with pytest.raises(CudaError, match="cudaGraphInstantiate failed with cudaErrorUnknown"):
         Session(paint, engine=engine)
-    fake.fail_always.clear()
+    standin.fail_always.clear()
     with Session(paint, engine=engine) as session:
         session.set_image(GREY)
         session.click(1, 1)
     engine.close()
-    assert not fake.leaked
+    assert not standin.leaked

@@ -12,7 +12,7 @@ import pytest
 
 from mmms_deploy.engines.cuda import devices
 from mmms_deploy.engines.cuda import runtime as cuda_runtime
-from tests.standins.fake_cuda import FakeCuda
+from tests.standins.cuda import CudaStandIn
 
 SURFACES: dict[str, dict[str, Any]] = {
     file.stem: json.loads(file.read_text()) for file in sorted((Path(__file__).parent / "surface").glob("*.json"))
@@ -95,8 +95,8 @@ def test_codes_and_facts_are_what_the_code_takes_them_for(release: str) -> None:
 
 
 @pytest.mark.parametrize("release", SURFACES)
-def test_the_fake_runtime_has_no_call_of_its_own(release: str) -> None:
+def test_the_stand_in_has_no_call_of_its_own(release: str) -> None:
     surface = SURFACES[release]
-    for name, item in vars(FakeCuda).items():
+    for name, item in vars(CudaStandIn).items():
         if name.startswith("cuda") and callable(item) and not isinstance(item, type):
             assert item.__code__.co_argcount - 1 == len(surface["functions"][name]), name

@@ -38,12 +38,12 @@ def test_another_provider_is_refused(paint: Bundle, monkeypatch: pytest.MonkeyPa
         def get_providers(self) -> list[str]:
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
-    fake = SimpleNamespace(
+    standin = SimpleNamespace(
         OrtValue=real.OrtValue,
         SessionOptions=real.SessionOptions,
         InferenceSession=Elsewhere,
         __version__=real.__version__,
     )
-    monkeypatch.setattr(onnxruntime_cpu, "import_onnxruntime", lambda: fake)
+    monkeypatch.setattr(onnxruntime_cpu, "import_onnxruntime", lambda: standin)
     with pytest.raises(EngineError, match="runs stage 'image' on CUDAExecutionProvider, CPUExecutionProvider"):
         OnnxRuntimeCpu(paint, Precision.FP32)

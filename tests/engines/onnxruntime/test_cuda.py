@@ -1,4 +1,4 @@
-"""ONNX Runtime's IO bindings, CUDA graphs and checks, on its CPU provider and the fake CUDA runtime."""
+"""ONNX Runtime's IO bindings, CUDA graphs and checks, on its CPU provider or its stand-in, and on the CUDA stand-in."""
 
 from __future__ import annotations
 
@@ -36,36 +36,37 @@ from mmms_deploy.errors import (
 )
 from mmms_deploy.replay.verify import verify
 from mmms_deploy.session import Session
-from tests.engines.cuda.test_session import annotated
-from tests.standins.fake_cuda import Error, FakeCuda
+from tests.standins.cuda import CudaStandIn, Error
+from tests.standins.onnxruntime import OnnxRuntimeStandIn
+from tests.support.annotating import annotated
 from tests.support.toy import write_toy
 
 CPU = Place("CPUExecutionProvider", "cpu", cuda_graphs=False)
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+def standin(monkeypatch: pytest.MonkeyPatch) -> CudaStandIn:
     """Runs are enqueued on a stream and happen when a caller waits for it, as on a GPU."""
-    fake = FakeCuda()
+    standin = CudaStandIn()
     enqueue = OnnxRuntimeExecutor.enqueue
 
     def later(self: OnnxRuntimeExecutor, stream: int) -> None:
-        fake.submit(stream, lambda: enqueue(self, stream))
+        standin.submit(stream, lambda: enqueue(self, stream))
 
     monkeypatch.setattr(OnnxRuntimeExecutor, "enqueue", later)
-    return fake
+    return standin
 
 
-def opened(bundle: Bundle, fake: FakeCuda, place: Place = CPU, ort: Any = onnxruntime, **options: Any) -> Any:
-    return OnnxRuntimeOnStream(ort, place, Cuda(fake), bundle, Precision.FP32, "tested", CudaOptions(**options))
+def opened(bundle: Bundle, standin: CudaStandIn, place: Place = CPU, ort: Any = onnxruntime, **options: Any) -> Any:
+    return OnnxRuntimeOnStream(ort, place, Cuda(standin), bundle, Precision.FP32, "tested", CudaOptions(**options))
 
 
 @pytest.fixture
-def engine(paint: Bundle, fake: FakeCuda) -> Iterator[OnnxRuntimeOnStream]:
-    engine = opened(paint, fake)
+def engine(paint: Bundle, standin: CudaStandIn) -> Iterator[OnnxRuntimeOnStream]:
+    engine = opened(paint, standin)
     yield engine
     engine.close()
-    assert not fake.leaked
+    assert not standin.leaked
 
 
 def test_sessions_answer_as_on_the_cpu(engine: OnnxRuntimeOnStream, paint: Bundle) -> None:
@@ -78,13 +79,13 @@ def test_sessions_answer_as_on_the_cpu(engine: OnnxRuntimeOnStream, paint: Bundl
     assert verify(paint, engine=engine).checks
 
 
-def test_a_click_waits_once_and_allocates_nothing(engine: OnnxRuntimeOnStream, fake: FakeCuda) -> None:
+def test_a_click_waits_once_and_allocates_nothing(engine: OnnxRuntimeOnStream, standin: CudaStandIn) -> None:
     with Session(engine.bundle, engine=engine) as session:
         session.set_image(np.zeros((50, 70, 3), dtype=np.uint8))
         session.click(1, 1)
-        fake.reset()
+        standin.reset()
         session.click(2, 2)
-        count = fake.count()
+        count = standin.count()
         assert (count["cudaStreamSynchronize"], count["cudaMalloc"], count["cudaHostAlloc"]) == (1, 0, 0)
 
 
@@ -112,75 +113,20 @@ def test_every_run_is_made_in_one_thread(
     assert set(seen) == {"onnxruntime-cuda_0"}
 
 
-class Recorder:
-    """Stands for ONNX Runtime, notes the settings for a GPU, and loads the graphs on the CPU.
-
-    Attributes:
-        settings: Settings of the provider, for every session.
-        runs: Options of every executor's runs.
-        refuse: Why no session can be made; empty when it can.
-        captures: Whether a run can be captured.
-        nodes: Number of nodes of a session on each provider.
-    """
-
-    __version__ = "1.31.1"
-    SessionOptions = onnxruntime.SessionOptions
-
-    def __init__(self, refuse: str = "", providers: tuple[str, ...] = ("CUDAExecutionProvider",)) -> None:
-        self.settings: list[dict[str, str]] = []
-        self.runs: list[dict[str, str]] = []
-        self.refuse = refuse
-        self.captures = True
-        self.providers = providers
-        self.nodes = {"CUDAExecutionProvider": 3}
-        recorder = self
-
-        class RunOptions(onnxruntime.RunOptions):
-            def __init__(self) -> None:
-                super().__init__()
-                self.entries: dict[str, str] = {}
-                recorder.runs.append(self.entries)
-
-            def add_run_config_entry(self, key: str, value: str) -> None:
-                self.entries[key] = value
-
-        self.RunOptions = RunOptions
-
-    def InferenceSession(
-        self, file: Path, sess_options: Any, providers: list[tuple[str, dict[str, str]]], enable_fallback: int
-    ) -> Any:
-        ((provider, settings),) = providers
-        self.settings.append(settings)
-        assert provider == "CUDAExecutionProvider"
-        assert enable_fallback == 0, "it would print, take the CPU, and hide the reason"
-        assert sess_options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
-        if self.refuse:
-            raise RuntimeError(self.refuse)
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        parts = [SimpleNamespace(ep_name=n, get_nodes=lambda c=c: [None] * c) for n, c in self.nodes.items()]
-
-        def run(binding: Any, options: Any) -> None:
-            if options.entries["gpu_graph_id"] != "-1" and not self.captures:
-                raise RuntimeError("operation not permitted when stream is capturing")
-            session.run_with_iobinding(binding)
-
-        return SimpleNamespace(
-            get_providers=lambda: list(self.providers),
-            get_provider_graph_assignment_info=lambda: parts,
-            get_inputs=session.get_inputs,
-            get_outputs=session.get_outputs,
-            io_binding=session.io_binding,
-            run_with_iobinding=run,
-        )
+NOT_CAPTURED = "operation not permitted when stream is capturing"
 
 
-ON_GPU = Place("CUDAExecutionProvider", "cpu", cuda_graphs=True)
-"""CUDA's settings; the bound memory is on the host."""
+def on_gpu(cuda: CudaStandIn, **given: Any) -> OnnxRuntimeStandIn:
+    """ONNX Runtime with CUDA, which says that every stage has three nodes."""
+    ort = OnnxRuntimeStandIn(onnxruntime, cuda, **given)
+    ort.nodes = {"CUDAExecutionProvider": 3}
+    return ort
 
 
-def test_the_settings_for_a_gpu(paint: Bundle, fake: FakeCuda) -> None:
-    ort = Recorder()
-    engine = opened(paint, fake, ON_GPU, ort)
+def test_the_settings_for_a_gpu(paint: Bundle) -> None:
+    standin = CudaStandIn()
+    ort = on_gpu(standin)
+    engine = opened(paint, standin, CUDA, ort)
     with Session(paint, engine=engine) as first, Session(paint, engine=engine) as second:
         for session in (first, second):
             session.set_image(np.zeros((50, 70, 3), dtype=np.uint8))
@@ -189,7 +135,7 @@ def test_the_settings_for_a_gpu(paint: Bundle, fake: FakeCuda) -> None:
         pass
     assert engine.memory().resident == 2, "resources are used again, because CUDA graphs keep their addresses"
     engine.close()
-    assert not fake.leaked
+    assert not standin.leaked
     for settings in ort.settings:
         assert settings["use_tf32"] == "0"
         assert settings["user_compute_stream"] == "1"
@@ -201,36 +147,39 @@ def test_the_settings_for_a_gpu(paint: Bundle, fake: FakeCuda) -> None:
     assert engine.info.evidence == "graphs in fp32, without TF32, 6 of 6 nodes on CUDAExecutionProvider"
 
 
-def test_without_cuda_graphs(paint: Bundle, fake: FakeCuda) -> None:
-    ort = Recorder()
-    ort.captures = False
-    with Session(paint, engine=opened(paint, fake, ON_GPU, ort, cuda_graph=False)):
+def test_without_cuda_graphs(paint: Bundle) -> None:
+    standin = CudaStandIn()
+    ort = on_gpu(standin)
+    ort.capture_error = NOT_CAPTURED
+    with Session(paint, engine=opened(paint, standin, CUDA, ort, cuda_graph=False)):
         pass
     assert [run["gpu_graph_id"] for run in ort.runs] == ["-1", "-1"]
 
 
 def test_a_run_that_cannot_be_captured_warns(paint: Bundle) -> None:
-    fake, ort = FakeCuda(), Recorder()
-    ort.captures = False
-    engine = opened(paint, fake, ON_GPU, ort)
+    standin = CudaStandIn()
+    ort = on_gpu(standin)
+    ort.capture_error = NOT_CAPTURED
+    engine = opened(paint, standin, CUDA, ort)
     with pytest.warns(MMMSDeployWarning, match="runs as a sequence of operations.* when stream is cap") as warned:
         runner = engine.open()
     assert ["'image'" in str(warning.message) for warning in warned] == [True, False]
     assert not runner.is_cuda_graph
     runner.close()
     engine.close()
-    engine = opened(paint, fake, ON_GPU, ort, strict=True)
+    engine = opened(paint, standin, CUDA, ort, strict=True)
     with pytest.raises(EngineError, match="failed in stage 'image': operation not permitted"):
         engine.open()
     engine.close()
-    assert not fake.leaked
+    assert not standin.leaked
 
 
 def test_a_captured_run_that_fails_is_not_tried_without(paint: Bundle) -> None:
-    fake, ort = FakeCuda(), Recorder()
-    engine = opened(paint, fake, ON_GPU, ort)
+    standin = CudaStandIn()
+    ort = on_gpu(standin)
+    engine = opened(paint, standin, CUDA, ort)
     runner = engine.open()
-    ort.captures = False
+    ort.capture_error = NOT_CAPTURED
     with pytest.raises(EngineError, match="failed in stage 'click'"):
         runner._resources.stages["click"]._executor.enqueue(1)
     assert runner.is_cuda_graph
@@ -238,55 +187,55 @@ def test_a_captured_run_that_fails_is_not_tried_without(paint: Bundle) -> None:
     engine.close()
 
 
-def test_what_is_not_on_the_gpu_is_refused(paint: Bundle, fake: FakeCuda) -> None:
+def test_what_is_not_on_the_gpu_is_refused(paint: Bundle, standin: CudaStandIn) -> None:
     refusal = "This session cannot use the graph capture feature as requested by the user"
     with pytest.raises(EngineUnavailableError, match="cannot use the graph capture feature") as caught:
-        opened(paint, fake, ON_GPU, Recorder(refuse=refusal))
+        opened(paint, standin, CUDA, on_gpu(standin, refuse=refusal))
     assert "onnxruntime-gpu[cuda,cudnn]" in str(caught.value.fix)
     with pytest.raises(EngineUnavailableError, match="on something else: 3 nodes on CUDAExecutionProvider"):
-        opened(paint, fake, ON_GPU, Recorder(providers=("CPUExecutionProvider",)))
-    ort = Recorder()
+        opened(paint, standin, CUDA, on_gpu(standin, providers=("CPUExecutionProvider",)))
+    ort = on_gpu(standin)
     ort.nodes = {"CUDAExecutionProvider": 2, "TensorrtExecutionProvider": 1}
     with pytest.raises(EngineUnavailableError, match="1 nodes on TensorrtExecutionProvider"):
-        opened(paint, fake, ON_GPU, ort)
-    assert not fake.leaked
+        opened(paint, standin, CUDA, ort)
+    assert not standin.leaked
 
 
-def test_shapes_may_be_computed_on_the_cpu(paint: Bundle, fake: FakeCuda) -> None:
+def test_shapes_may_be_computed_on_the_cpu(paint: Bundle, standin: CudaStandIn) -> None:
     """As those of GroupNormalization, which ONNX Runtime expands: they need no data from the GPU."""
-    ort = Recorder()
+    ort = on_gpu(standin)
     ort.nodes = {"CUDAExecutionProvider": 9, "CPUExecutionProvider": 2}
-    engine = opened(paint, fake, ON_GPU, ort)
+    engine = opened(paint, standin, CUDA, ort)
     assert engine.info.evidence.endswith(
         "18 of 22 nodes on CUDAExecutionProvider (the other 4 compute shapes; nothing is copied)"
     )
     engine.close()
 
 
-def test_the_real_library_takes_the_cpu_and_is_refused(paint: Bundle, fake: FakeCuda) -> None:
+def test_the_real_library_takes_the_cpu_and_is_refused(paint: Bundle, standin: CudaStandIn) -> None:
     if CUDA.provider in onnxruntime.get_available_providers():
         pytest.skip("there is a wheel with CUDA here")
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
         pytest.raises(EngineUnavailableError, match="on something else: 2 nodes on CPUExecutionProvider"),
     ):
-        opened(paint, fake, CUDA)
-    assert not fake.leaked
+        opened(paint, standin, CUDA)
+    assert not standin.leaked
 
 
-def test_a_broken_graph(copy: Path, fake: FakeCuda) -> None:
+def test_a_broken_graph(copy: Path, standin: CudaStandIn) -> None:
     bundle = Bundle(copy)
     bundle.file("click.fp32.onnx").write_bytes(b"nonsense")
     with pytest.raises(BundleCorruptError, match=r"stage 'click' .* cannot be loaded"):
-        opened(bundle, fake)
-    assert not fake.leaked
+        opened(bundle, standin)
+    assert not standin.leaked
 
 
 def test_a_full_gpu_is_no_engine(paint: Bundle) -> None:
-    fake = FakeCuda()
-    fake.fail_always["cudaStreamCreateWithFlags"] = Error.cudaErrorMemoryAllocation
+    standin = CudaStandIn()
+    standin.fail_always["cudaStreamCreateWithFlags"] = Error.cudaErrorMemoryAllocation
     with pytest.raises(EngineUnavailableError, match="cudaStreamCreateWithFlags failed"):
-        opened(paint, fake)
+        opened(paint, standin)
 
 
 def test_another_stream(engine: OnnxRuntimeOnStream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,8 +247,8 @@ def test_another_stream(engine: OnnxRuntimeOnStream, monkeypatch: pytest.MonkeyP
 
 
 def test_a_failing_run_is_named(paint: Bundle) -> None:
-    fake = FakeCuda()
-    engine = opened(paint, fake)
+    standin = CudaStandIn()
+    engine = opened(paint, standin)
     executor = engine._programs["image"].executor()
     with pytest.raises(EngineError, match="ONNX Runtime failed in stage 'image'"):
         executor.enqueue(1)  # nothing is bound
@@ -312,16 +261,16 @@ def test_a_failing_run_is_named(paint: Bundle) -> None:
 
 
 def test_without_a_gpu_it_names_the_reason(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeCuda()
-    fake.unusable, fake.driver = Error.cudaErrorInsufficientDriver, 0
-    monkeypatch.setattr(devices, "import_cuda", lambda: fake)
+    standin = CudaStandIn()
+    standin.unusable, standin.driver = Error.cudaErrorInsufficientDriver, 0
+    monkeypatch.setattr(devices, "import_cuda", lambda: standin)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # not imported
     with pytest.raises(EngineUnavailableError, match="there is no NVIDIA driver"):
         OnnxRuntimeCuda(paint, Precision.FP32)
 
 
 def test_a_wheel_without_cuda(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "import_cuda", FakeCuda)
+    monkeypatch.setattr(devices, "import_cuda", CudaStandIn)
     with pytest.raises(EngineUnavailableError, match=r"onnxruntime .* is a wheel without CUDA") as caught:
         OnnxRuntimeCuda(paint, Precision.FP32)
     assert 'pip uninstall -y onnxruntime, then pip install "mmms-deploy[cuda]"' in str(caught.value.fix)
@@ -342,7 +291,7 @@ def test_the_wheels() -> None:
     assert "mmms-deploy[cuda]" in str(caught.value.fix)
 
 
-def test_missing_libraries_are_named(paint: Bundle, fake: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_libraries_are_named(paint: Bundle, standin: CudaStandIn, capsys: pytest.CaptureFixture[str]) -> None:
     def preload_dlls(**kwargs: object) -> None:
         print("Failed to load libcudnn.so.9: no such file")
         print("Please follow the instructions")
@@ -353,7 +302,7 @@ def test_missing_libraries_are_named(paint: Bundle, fake: FakeCuda, capsys: pyte
     assert preload(SimpleNamespace()) == ""
     with pytest.raises(EngineUnavailableError, match=r"no luck \(Failed to load libcudnn"):
         OnnxRuntimeOnStream(
-            Recorder(refuse="no luck"), ON_GPU, Cuda(fake), paint, Precision.FP32, "", CudaOptions(), missing
+            on_gpu(standin, refuse="no luck"), CUDA, Cuda(standin), paint, Precision.FP32, "", CudaOptions(), missing
         )
 
 
@@ -415,10 +364,10 @@ def test_a_provider_is_tried() -> None:
     assert try_provider(ort, CUDA.provider, 0) == "CUDA failure 35: driver version is insufficient"
 
 
-def test_half_graphs_and_a_bundle_of_three_stages(tmp_path: Path, fake: FakeCuda) -> None:
+def test_half_graphs_and_a_bundle_of_three_stages(tmp_path: Path, standin: CudaStandIn) -> None:
     bundle = write_toy(tmp_path / "three", three_stages=True, precisions=(Precision.FP16,))
-    engine = OnnxRuntimeOnStream(onnxruntime, CPU, Cuda(fake), bundle, Precision.FP16, "", CudaOptions())
+    engine = OnnxRuntimeOnStream(onnxruntime, CPU, Cuda(standin), bundle, Precision.FP16, "", CudaOptions())
     with Session(bundle, engine=engine) as session:
         assert len(annotated(session)) == 10
     engine.close()
-    assert not fake.leaked
+    assert not standin.leaked

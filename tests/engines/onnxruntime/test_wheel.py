@@ -1,4 +1,4 @@
-"""The real CUDA provider of ONNX Runtime with our graphs and settings, on hollow libraries of CUDA; needs no GPU.
+"""The real CUDA provider of ONNX Runtime with our graphs and settings, on stand-ins of CUDA's libraries; needs no GPU.
 
 It showed that every release puts arithmetic of shapes on the CPU when it expands GroupNormalization, and that releases
 before 1.25 put nodes of opset 19 and 21 there.
@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from mmms_deploy.bundle import Bundle
-from tests.standins import hollow_cuda
+from tests.standins import cuda_libraries
 from tests.support.paths import ROOT
 
 pytestmark = [
     pytest.mark.wheel,
-    pytest.mark.skipif(not hollow_cuda.can_build(), reason=f"needs {', '.join(hollow_cuda.TOOLS)}"),
+    pytest.mark.skipif(not cuda_libraries.can_build(), reason=f"needs {', '.join(cuda_libraries.TOOLS)}"),
 ]
 
 OLD, NEW = "1.25.1", "1.31.1"
@@ -34,15 +34,15 @@ from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.onnxruntime.binding import CUDA
 from mmms_deploy.engines.onnxruntime.cuda import OnnxRuntimeOnStream
 from mmms_deploy.session import Session
-from tests.standins.fake_cuda import FakeCuda
+from tests.standins.cuda import CudaStandIn
 import numpy as np
 
 def mark(name):
     import os
-    open(os.environ["HOLLOW_TRACE"], "a").write(f"# {name}\\n")
+    open(os.environ["STANDIN_TRACE"], "a").write(f"# {name}\\n")
 
-bundle, fake = Bundle(sys.argv[1]), FakeCuda()
-engine = OnnxRuntimeOnStream(onnxruntime, CUDA, Cuda(fake), bundle, Precision.FP32, "", CudaOptions())
+bundle, standin = Bundle(sys.argv[1]), CudaStandIn()
+engine = OnnxRuntimeOnStream(onnxruntime, CUDA, Cuda(standin), bundle, Precision.FP32, "", CudaOptions())
 print(engine.info.evidence)
 if len(sys.argv) > 2:
     mark("open")
@@ -54,17 +54,17 @@ if len(sys.argv) > 2:
             elif name == "click":
                 session.click(1, 1)
 engine.close()
-assert not fake.leaked, fake.leaked
+assert not standin.leaked, standin.leaked
 """
 
 
 @pytest.fixture(scope="module", params=(OLD, NEW))
 def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A release, and the folder that it is installed in, with hollow libraries beside it."""
+    """A release, and the folder that it is installed in, with the stand-ins of CUDA's libraries beside it."""
     folder = tmp_path_factory.mktemp("onnxruntime")
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--no-cache-dir", "--target"]
     subprocess.run([*pip, str(folder / "site"), f"onnxruntime-gpu=={request.param}"], check=True)
-    hollow_cuda.build(
+    cuda_libraries.build(
         folder / "site" / "onnxruntime" / "capi" / "libonnxruntime_providers_cuda.so", folder / "libraries"
     )
     return request.param, folder
@@ -81,7 +81,7 @@ def run(release: tuple[str, Path], *arguments: str | Path, **environment: str) -
             **os.environ,
             "PYTHONPATH": os.pathsep.join((str(folder / "site"), str(ROOT))),
             "LD_LIBRARY_PATH": str(folder / "libraries"),
-            "HOLLOW_TRACE": str(trace),
+            "STANDIN_TRACE": str(trace),
             **environment,
         },
         capture_output=True,
@@ -111,7 +111,7 @@ def test_a_click_is_one_launch(release: tuple[str, Path], paint: Bundle) -> None
 
 
 def test_a_stage_that_cannot_be_captured_runs_anyway(release: tuple[str, Path], paint: Bundle) -> None:
-    said, calls = run(release, paint.path, "click", HOLLOW_NO_CAPTURE="1")
+    said, calls = run(release, paint.path, "click", STANDIN_NO_CAPTURE="1")
     assert "stage 'click' runs as a sequence of operations" in said
     assert "stage 'image' runs as a sequence of operations" in said
     assert "cudaGraphLaunch" not in calls

@@ -19,7 +19,7 @@ from mmms_deploy.engines.openvino.inspect import Node, compiled_nodes, exact_com
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineUnavailableError, MMMSDeployWarning
 from mmms_deploy.session import Session
-from tests.conftest import skip_without
+from tests.support.engines import skip_without
 from tests.support.toy import Graph, _disk, spec
 
 SIDE = 448

@@ -12,7 +12,7 @@ import pytest
 from mmms_deploy.engines.tensorrt import api as tensorrt_api
 from mmms_deploy.engines.tensorrt.api import describe, listening, load_tensorrt, logger
 from mmms_deploy.errors import EngineUnavailableError
-from tests.standins.fake_tensorrt import FakeTensorRT, Severity
+from tests.standins.tensorrt import Severity, TensorRtStandIn
 from tests.support.paths import ROOT
 
 
@@ -66,7 +66,7 @@ def test_a_library_of_another_name() -> None:
 
 
 def test_which_library_it_is() -> None:
-    library = FakeTensorRT("10.16.1.11")
+    library = TensorRtStandIn("10.16.1.11")
     assert str(describe(library)) == "TensorRT 10.16.1.11"
     assert not describe(library).ahead_of_time
     library.ComputeCapability = object()
@@ -75,7 +75,7 @@ def test_which_library_it_is() -> None:
 
 
 def test_one_logger_for_a_process_and_many_listeners() -> None:
-    library = FakeTensorRT()
+    library = TensorRtStandIn()
     ear = logger(library)
     assert logger(library) is ear
     with listening(library) as outer:
@@ -96,7 +96,7 @@ def test_one_logger_for_a_process_and_many_listeners() -> None:
 
 def test_places_in_the_source_are_left_out() -> None:
     """The words of TensorRT 10.15 without a driver."""
-    library = FakeTensorRT()
+    library = TensorRtStandIn()
     with listening(library) as said:
         logger(library).log(
             Severity.ERROR,
@@ -115,7 +115,7 @@ def test_places_in_the_source_are_left_out() -> None:
 
 
 def test_many_errors_are_cut_short() -> None:
-    library = FakeTensorRT()
+    library = TensorRtStandIn()
     with listening(library) as said:
         for i in range(1000):
             logger(library).log(Severity.ERROR, f"error {i}")

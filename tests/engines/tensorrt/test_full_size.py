@@ -20,7 +20,7 @@ from mmms_deploy.export.half.network import OPSETS, half_network
 from mmms_deploy.export.network import OPSET, RecurrentNetwork, export_whole
 from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.source import Source, open_source
-from tests.engines.tensorrt.test_rtx import PINNED
+from tests.support.rtx import PINNED
 
 trt = pytest.importorskip("tensorrt_rtx")
 pytestmark = [

@@ -24,9 +24,9 @@ from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployWa
 from mmms_deploy.progress import Progress
 from mmms_deploy.replay.verify import replay_engines
 from mmms_deploy.session import Session
-from tests.engines.cuda.test_session import annotated
-from tests.replay.test_verify import golden
 from tests.support import gpu_host
+from tests.support.annotating import annotated
+from tests.support.golden_cases import golden
 from tests.support.gpu_host import GpuHost
 from tests.support.toy import write_toy
 

@@ -31,7 +31,7 @@ from mmms_deploy.errors import (
     PlanPrecisionError,
 )
 from mmms_deploy.progress import Progress
-from tests.standins.fake_tensorrt import FakeTensorRT, Severity
+from tests.standins.tensorrt import Severity, TensorRtStandIn
 from tests.support.attention import MATRICES, write_attention
 from tests.support.toy import write_toy
 
@@ -39,9 +39,10 @@ GPU = Gpu(ordinal=0, name="NVIDIA H200", capability=(9, 0), memory=1 << 37, cuda
 
 
 @pytest.fixture
-def trt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+def trt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TensorRtStandIn:
     """A library, a GPU, and an empty cache."""
-    library = FakeTensorRT()
+    library = TensorRtStandIn(scratch=1234)
+    library.inner_phases = library.fuses = False
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tensorrt_plans, "load_tensorrt", lambda name=None: library)
     see(monkeypatch, GPU, "580.65.06")
@@ -80,7 +81,7 @@ def kept(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_plan_is_compiled_once(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_plan_is_compiled_once(trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path) -> None:
     plan, why = built(bundle)
     assert why == "it was never compiled here"
     assert trt.calls[0] == "activate"
@@ -94,7 +95,7 @@ def test_a_plan_is_compiled_once(trt: FakeTensorRT, bundle: Bundle, tmp_path: Pa
     assert built(bundle, rebuild=True)[1] == "it was requested"
 
 
-def test_the_report_shows_the_precision(trt: FakeTensorRT, bundle: Bundle) -> None:
+def test_the_report_shows_the_precision(trt: TensorRtStandIn, bundle: Bundle) -> None:
     (plan,) = plans(bundle, Precision.FP16).values()
     assert plan.report.listed == "inspector"
     assert plan.report.matrices == {"fp16": MATRICES}
@@ -102,15 +103,17 @@ def test_the_report_shows_the_precision(trt: FakeTensorRT, bundle: Bundle) -> No
     assert plan.report.evidence(Precision.FP16) == "6 of 6 matrix operations in fp16, 0 of 1 attentions fused"
 
 
-def test_a_plan_of_another_precision_is_refused_and_not_kept(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_plan_of_another_precision_is_refused_and_not_kept(
+    trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path
+) -> None:
     trt.compiles_in = "Float"
     with pytest.raises(PlanPrecisionError, match="6 in fp32 of 6 matrix operations \\(node0"):
         built(bundle)
     assert list((tmp_path / "cache" / "tensorrt").glob("*.plan")) == []
 
 
-def test_without_a_list_of_kernels_the_typed_graph_is_the_evidence(trt: FakeTensorRT, tmp_path: Path) -> None:
-    trt.compiles_in = None
+def test_without_a_list_of_kernels_the_typed_graph_is_the_evidence(trt: TensorRtStandIn, tmp_path: Path) -> None:
+    trt.lists_kernels = False
     (plan,) = plans(write_attention(tmp_path / "half"), Precision.FP16).values()
     assert "as its typed graph says (the library lists no kernels)" in plan.report.evidence(Precision.FP16)
 
@@ -125,7 +128,7 @@ def test_without_a_list_of_kernels_the_typed_graph_is_the_evidence(trt: FakeTens
     ],
 )
 def test_what_differs_is_said(
-    trt: FakeTensorRT, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, change: str, reason: str
+    trt: TensorRtStandIn, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, change: str, reason: str
 ) -> None:
     built(bundle)
     options = BuildOptions()
@@ -141,7 +144,7 @@ def test_what_differs_is_said(
     assert built(bundle, options=options)[1] == ""
 
 
-def test_another_graph_is_another_plan(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
+def test_another_graph_is_another_plan(trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path) -> None:
     built(bundle)
     trt.fail = lambda logger: False
     with pytest.raises(PlanBuildError, match="node"):
@@ -149,7 +152,7 @@ def test_another_graph_is_another_plan(trt: FakeTensorRT, bundle: Bundle, tmp_pa
 
 
 @pytest.mark.parametrize("where", [0, 200, -200, -36, -1])
-def test_one_flipped_bit(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path, where: int) -> None:
+def test_one_flipped_bit(trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path, where: int) -> None:
     plan, _ = built(bundle)
     file = kept(tmp_path)
     content = bytearray(file.read_bytes())
@@ -162,7 +165,7 @@ def test_one_flipped_bit(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path, wher
 
 
 @pytest.mark.parametrize("length", [0, 1, 39, 40, 100, -1])
-def test_cut_off(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path, length: int) -> None:
+def test_cut_off(trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path, length: int) -> None:
     plan, _ = built(bundle)
     file = kept(tmp_path)
     file.write_bytes(file.read_bytes()[:length])
@@ -171,7 +174,7 @@ def test_cut_off(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path, length: int)
     assert str(file) in why
 
 
-def test_a_plan_that_somebody_put_there_is_never_loaded(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_plan_that_somebody_put_there_is_never_loaded(trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path) -> None:
     plan, _ = built(bundle)
     file = kept(tmp_path)
     file.write_bytes(plan)  # what trtexec would have written
@@ -184,7 +187,7 @@ def the_identity(file: Path) -> tensorrt_plan_cache.Identity:
         return tensorrt_plan_cache._facts(file, tensorrt_plan_cache._tail(file, stream)[2]).identity
 
 
-def test_a_plan_for_something_else_under_this_name(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_plan_for_something_else_under_this_name(trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path) -> None:
     built(bundle)
     here = kept(tmp_path)
     trt.__version__ = "10.12.0.36"
@@ -195,7 +198,7 @@ def test_a_plan_for_something_else_under_this_name(trt: FakeTensorRT, bundle: Bu
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="owners are a POSIX thing")
-def test_a_plan_that_others_could_have_written(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_plan_that_others_could_have_written(trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path) -> None:
     built(bundle)
     file = kept(tmp_path)
     file.chmod(0o666)
@@ -221,21 +224,21 @@ def the_identity_of_bundle(bundle: Bundle, file: Path) -> tensorrt_plan_cache.Id
     )
 
 
-def test_a_changed_graph_is_not_compiled_under_the_old_name(trt: FakeTensorRT, bundle: Bundle) -> None:
+def test_a_changed_graph_is_not_compiled_under_the_old_name(trt: TensorRtStandIn, bundle: Bundle) -> None:
     file = bundle.file("click.fp16.onnx")
     file.write_bytes(file.read_bytes() + b"\0")
     with pytest.raises(BundleCorruptError, match="SHA-256"):
         built(bundle)
 
 
-def test_without_a_cache(trt: FakeTensorRT, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache(trt: TensorRtStandIn, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
     assert "MMMS_DEPLOY_CACHE is off" in built(bundle)[1]
     assert "MMMS_DEPLOY_CACHE is off" in built(bundle)[1]
 
 
 def test_a_full_disk_costs_time_not_the_plan(
-    trt: FakeTensorRT, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -248,7 +251,7 @@ def test_a_full_disk_costs_time_not_the_plan(
 
 
 def test_an_interrupt_while_writing_leaves_nothing(
-    trt: FakeTensorRT, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.fdopen
 
@@ -264,7 +267,7 @@ def test_an_interrupt_while_writing_leaves_nothing(
     assert [file.name for file in (tmp_path / "cache" / "tensorrt").iterdir()] == [".lock"]
 
 
-def test_what_was_measured_is_used_again(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
+def test_what_was_measured_is_used_again(trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path) -> None:
     built(bundle)
     assert "timing cache of 0 bytes" in trt.calls
     trt.calls.clear()
@@ -294,7 +297,7 @@ def test_what_was_measured_is_used_again(trt: FakeTensorRT, bundle: Bundle, tmp_
         ("Error Code 10: Internal Error (Could not find any implementation)", "another engine"),
     ],
 )
-def test_a_failed_build_says_what_the_library_said(trt: FakeTensorRT, bundle: Bundle, words: str, fix: str) -> None:
+def test_a_failed_build_says_what_the_library_said(trt: TensorRtStandIn, bundle: Bundle, words: str, fix: str) -> None:
     def fail(logger: Any) -> bool:
         logger.log(Severity.WARNING, "something else")
         logger.log(Severity.ERROR, words)
@@ -308,14 +311,14 @@ def test_a_failed_build_says_what_the_library_said(trt: FakeTensorRT, bundle: Bu
     assert fix in str(caught.value.fix)
 
 
-def test_an_operation_that_the_parser_does_not_know(trt: FakeTensorRT, tmp_path: Path) -> None:
+def test_an_operation_that_the_parser_does_not_know(trt: TensorRtStandIn, tmp_path: Path) -> None:
     with pytest.raises(
         PlanBuildError, match=r"node node\d+ \(Det\): Assertion failed: no importer \[UNSUPPORTED_NODE\]"
     ):
         built(write_attention(tmp_path / "odd", unknown=True))
 
 
-def test_progress_and_a_listener_that_fails(trt: FakeTensorRT, bundle: Bundle) -> None:
+def test_progress_and_a_listener_that_fails(trt: TensorRtStandIn, bundle: Bundle) -> None:
     seen: list[Progress] = []
     plans(bundle, Precision.FP16, on_progress=seen.append)
     assert [(step.done, step.total, step.finished) for step in seen] == [
@@ -341,7 +344,7 @@ def nothing_runs() -> bool:
     return not any(thread.is_alive() for thread in builds)
 
 
-def test_an_interrupt_stops_the_library(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
+def test_an_interrupt_stops_the_library(trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path) -> None:
     """Ctrl-C reaches the waiting thread; the library stops at its next step and leaves nothing."""
     trt.steps = 10_000
 
@@ -360,7 +363,7 @@ def test_an_interrupt_stops_the_library(trt: FakeTensorRT, bundle: Bundle, tmp_p
     assert built(bundle)[1] == "it was never compiled here"
 
 
-def test_an_impatient_second_interrupt_waits_for_the_library_too(trt: FakeTensorRT, bundle: Bundle) -> None:
+def test_an_impatient_second_interrupt_waits_for_the_library_too(trt: TensorRtStandIn, bundle: Bundle) -> None:
     """A process that ends while TensorRT still compiles ends in a crash."""
     trt.steps = 10_000
 
@@ -377,7 +380,7 @@ def test_an_impatient_second_interrupt_waits_for_the_library_too(trt: FakeTensor
 
 
 def test_an_interrupt_while_the_build_starts(
-    trt: FakeTensorRT, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    trt: TensorRtStandIn, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trt.steps = 1000
     start = threading.Thread.start
@@ -399,7 +402,7 @@ def _hold(folder: Path, ready: Any, release: Any) -> None:
 
 
 def test_a_second_process_waits_for_the_first_and_takes_its_plan(
-    trt: FakeTensorRT, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan, _ = built(bundle)
     file = kept(tmp_path)
@@ -432,12 +435,12 @@ def test_a_second_process_waits_for_the_first_and_takes_its_plan(
     assert "another process compiles plans" in caplog.text, "for those who show no bars"
 
 
-def test_a_graph_of_another_precision(trt: FakeTensorRT, tmp_path: Path) -> None:
+def test_a_graph_of_another_precision(trt: TensorRtStandIn, tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailableError, match="has no graphs in fp16"):
         plans(write_toy(tmp_path / "toy"), Precision.FP16)
 
 
-def test_tensorrt_does_not_build_without_a_gpu(trt: FakeTensorRT, bundle: Bundle) -> None:
+def test_tensorrt_does_not_build_without_a_gpu(trt: TensorRtStandIn, bundle: Bundle) -> None:
     with pytest.raises(EngineUnavailableError, match="without a GPU"):
         plans(bundle, Precision.FP16, device=None)
     assert trt.calls == []
@@ -467,7 +470,7 @@ def test_impossible_options(options: dict[str, int]) -> None:
         BuildOptions(**options)
 
 
-def test_old_plans_go(trt: FakeTensorRT, bundle: Bundle, tmp_path: Path) -> None:
+def test_old_plans_go(trt: TensorRtStandIn, bundle: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "tensorrt"
     folder.mkdir(parents=True)
     old = folder / "old.plan"

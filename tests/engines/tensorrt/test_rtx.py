@@ -23,9 +23,9 @@ from mmms_deploy.engines.tensorrt.plans import plans
 from mmms_deploy.errors import EngineUnavailableError, PlanBuildError, PlanPrecisionError
 from mmms_deploy.progress import Progress
 from tests.support.attention import MATRICES, write_attention
+from tests.support.rtx import PINNED
 
 trt = pytest.importorskip("tensorrt_rtx")
-PINNED = "1.7.1.116"
 pytestmark = pytest.mark.skipif(trt.__version__ != PINNED, reason=f"the kernel list is that of {PINNED}")
 
 

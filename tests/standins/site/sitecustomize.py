@@ -1,4 +1,4 @@
-"""Makes this process believe that it runs on a GPU host; see tests/rehearsal/__init__.py."""
+"""Puts the stand-ins of a GPU host into this process; see tests/support/rehearsal.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERSIONS = {"tensorrt": TENSORRT, "cuda-python": "13.0.3"}
 
 
 def _distributions() -> None:
-    """onnxruntime-gpu in the place of onnxruntime, and the others that a GPU host has."""
+    """Report onnxruntime-gpu in the place of onnxruntime, and the other packages of a GPU host."""
     usual = metadata.Distribution.from_name
 
     def from_name(name: str) -> Any:
@@ -32,13 +32,13 @@ def _distributions() -> None:
 
 
 def _onnxruntime(module: ModuleType) -> None:
-    from tests.standins.ort import give_cuda
+    from tests.standins.onnxruntime import give_cuda
 
     give_cuda(module)
 
 
 def _eager(module: Any) -> None:
-    """PyTorch's GPU is the CPU."""
+    """Let PyTorch's GPU be the CPU."""
 
     class EagerOnCpu(module.EagerMMMS):  # type: ignore[misc]
         def __init__(self, manifest: Any, threads: int, device: str = "cpu") -> None:

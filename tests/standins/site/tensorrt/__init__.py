@@ -1,4 +1,4 @@
-"""Stands for TensorRT."""
+"""Stands in for TensorRT."""
 
 import os
 
@@ -6,6 +6,7 @@ _version = os.environ.get("MMMS_REHEARSAL_TENSORRT", "11.4.0.106")
 if _version == "off":
     raise ModuleNotFoundError("No module named 'tensorrt'", name="tensorrt")
 
-from tests.standins.trt import Library  # noqa: E402
+from tests.standins.tensorrt import TensorRtStandIn  # noqa: E402
 
-globals().update(vars(Library(_version)))
+globals().update({name: item for name, item in vars(TensorRtStandIn(_version)).items() if isinstance(item, type)})
+__version__ = _version

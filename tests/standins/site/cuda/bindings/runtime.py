@@ -1,10 +1,10 @@
-"""Stands for the module of cuda-python."""
+"""Stands in for the module of cuda-python."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.standins.gpu import GPU, cudaEvent_t, cudaGraph_t, cudaGraphExec_t, cudaStream_t
+from tests.standins.cuda import GPU, cudaEvent_t, cudaGraph_t, cudaGraphExec_t, cudaStream_t
 
 __all__ = ["cudaEvent_t", "cudaGraphExec_t", "cudaGraph_t", "cudaStream_t"]
 

@@ -1,5 +1,5 @@
 /* The CUDA runtime as far as ONNX Runtime's CUDA provider needs it to load a graph and to ask for its kernels: memory is
-   the host's, copies copy, and kernels do nothing. What is called is written to the file that HOLLOW_TRACE names.
+   the host's, copies copy, and kernels do nothing. What is called is written to the file that STANDIN_TRACE names.
    CUDA's headers are not needed: only handles and sizes pass through here. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,8 +9,8 @@ static long handles = 4096;
 static int capturing;
 static void *captured;
 
-static void hollow_trace(const char *call) {
-  const char *path = getenv("HOLLOW_TRACE");
+static void trace_call(const char *call) {
+  const char *path = getenv("STANDIN_TRACE");
   FILE *file = path ? fopen(path, "a") : NULL;
   if (!file) return;
   fprintf(file, "%s%s\n", call, capturing ? " capturing" : "");
@@ -18,13 +18,13 @@ static void hollow_trace(const char *call) {
 }
 
 static int handle(const char *call, void **out) {
-  hollow_trace(call);
+  trace_call(call);
   *out = (void *)++handles;
   return 0;
 }
 
 static int memory(const char *call, void **out, size_t size) {
-  hollow_trace(call);
+  trace_call(call);
   *out = aligned_alloc(256, (size + 511) / 256 * 256);
   return 0;
 }
@@ -32,7 +32,7 @@ static int memory(const char *call, void **out, size_t size) {
 /* --- an H200, by the layout of cudaDeviceProp in CUDA 12 and 13 --- */
 static int properties(char *to) {
   memset(to, 0, 1024);
-  strcpy(to, "hollow");
+  strcpy(to, "stand-in");
   *(size_t *)(to + 288) = 150UL << 30; /* totalGlobalMem */
   *(size_t *)(to + 296) = 49152;       /* sharedMemPerBlock */
   *(int *)(to + 308) = 32;             /* warpSize */
@@ -52,20 +52,20 @@ int cudaDeviceGetAttribute(int *value, int attribute, int device) {
   *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 16 ? 132 : attribute == 10 ? 32 : 1024;
   return 0;
 }
-const char *cudaGetErrorString(int error) { return "hollow"; }
-const char *cudaGetErrorName(int error) { return "hollow"; }
+const char *cudaGetErrorString(int error) { return "stand-in"; }
+const char *cudaGetErrorName(int error) { return "stand-in"; }
 
 /* --- memory --- */
 int cudaMalloc(void **out, size_t size) { return memory("cudaMalloc", out, size); }
 int cudaMallocHost(void **out, size_t size) { return memory("cudaMallocHost", out, size); }
 int cudaHostAlloc(void **out, size_t size, unsigned flags) { return memory("cudaHostAlloc", out, size); }
-int cudaFree(void *address) { return hollow_trace("cudaFree"), free(address), 0; }
-int cudaFreeHost(void *address) { return hollow_trace("cudaFreeHost"), free(address), 0; }
+int cudaFree(void *address) { return trace_call("cudaFree"), free(address), 0; }
+int cudaFreeHost(void *address) { return trace_call("cudaFreeHost"), free(address), 0; }
 int cudaMemcpy(void *to, const void *from, size_t size, int kind) {
-  return hollow_trace("cudaMemcpy"), memmove(to, from, size), 0;
+  return trace_call("cudaMemcpy"), memmove(to, from, size), 0;
 }
 int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) {
-  return hollow_trace("cudaMemcpyAsync"), memmove(to, from, size), 0;
+  return trace_call("cudaMemcpyAsync"), memmove(to, from, size), 0;
 }
 int cudaMemsetAsync(void *to, int value, size_t size, void *stream) { return memset(to, value, size), 0; }
 
@@ -74,11 +74,11 @@ int cudaStreamCreateWithFlags(void **out, unsigned flags) { return handle("cudaS
 int cudaEventCreate(void **out) { return handle("cudaEventCreate", out); }
 int cudaEventCreateWithFlags(void **out, unsigned flags) { return handle("cudaEventCreateWithFlags", out); }
 int cudaStreamBeginCapture(void *stream, int mode) {
-  return hollow_trace("cudaStreamBeginCapture"), capturing = 1, captured = stream, 0;
+  return trace_call("cudaStreamBeginCapture"), capturing = 1, captured = stream, 0;
 }
 int cudaStreamEndCapture(void *stream, void **graph) {
   capturing = 0;
-  if (!getenv("HOLLOW_NO_CAPTURE")) return handle("cudaStreamEndCapture", graph);
+  if (!getenv("STANDIN_NO_CAPTURE")) return handle("cudaStreamEndCapture", graph);
   *graph = NULL;
   return 901; /* cudaErrorStreamCaptureInvalidated */
 }
@@ -86,8 +86,8 @@ int cudaStreamIsCapturing(void *stream, int *status) { return *status = capturin
 int cudaGraphInstantiate(void **out, void *graph) { return handle("cudaGraphInstantiate", out); }
 
 /* --- kernels --- */
-int cudaLaunchKernel(void) { return hollow_trace("kernel"), 0; }
-int __cudaLaunchKernel(void) { return hollow_trace("kernel"), 0; }
+int cudaLaunchKernel(void) { return trace_call("kernel"), 0; }
+int __cudaLaunchKernel(void) { return trace_call("kernel"), 0; }
 int cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks) { return *blocks = 2, 0; }
 void **__cudaRegisterFatBinary(void *binary) { return malloc(64); }
 void __cudaRegisterFatBinaryEnd(void **binary) {}

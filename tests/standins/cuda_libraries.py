@@ -1,7 +1,7 @@
-"""Stands for the libraries of CUDA, so that ONNX Runtime's real CUDA provider loads, places nodes and asks for kernels.
+"""Stand-ins of CUDA's shared libraries. With them, ONNX Runtime's real CUDA provider loads, and calls kernels.
 
-What the provider wants of them is read off its file; ``hollow_cuda.c`` has what must answer sensibly, and all the rest
-succeeds and does nothing. Nothing is computed: this shows what ONNX Runtime does with CUDA, not what comes of it.
+The functions that the provider needs are read off its file. ``cuda_libraries.c`` has those that must answer sensibly;
+all others succeed and do nothing. Nothing is computed: this shows what ONNX Runtime does with CUDA, not the result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 TOOLS = ("gcc", "nm", "readelf", "strings")
-SOURCE = Path(__file__).with_name("hollow_cuda.c")
+SOURCE = Path(__file__).with_name("cuda_libraries.c")
 _LIBRARIES = ("cublasLt", "cublas", "cudnn", "cufft", "curand")
 
 
@@ -21,7 +21,7 @@ def can_build() -> bool:
 
 
 def build(provider: Path, folder: Path) -> None:
-    """Write hollow libraries for a file ``libonnxruntime_providers_cuda.so``; for LD_LIBRARY_PATH."""
+    """Write the libraries for a file ``libonnxruntime_providers_cuda.so``; for LD_LIBRARY_PATH."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {line.split()[-1].partition("@")[0] for line in _lines("nm", "-D", "--undefined-only", provider)}
     # cuDNN is looked up by name since 1.28.
@@ -29,7 +29,7 @@ def build(provider: Path, folder: Path) -> None:
     own = set(re.findall(r"^[\w ]+?\**\s*\**(__cuda\w+|cuda\w+)\(", SOURCE.read_text(), re.MULTILINE))
     named = re.findall(r"\[(lib(?:cu|nvrtc)[\w]*)\.so([.\d]*)\]", "\n".join(_lines("readelf", "-d", provider)))
     for library, version in {**dict(named), "libcudnn": ".9"}.items():
-        functions = {name for name in wanted if _home(name) == library}
+        functions = {name for name in wanted if _library_of(name) == library}
         text = SOURCE.read_text() if library == "libcudart" else "#include <stdlib.h>\n"
         text += "".join(_function(name) for name in sorted(functions - own))
         source = folder / f"{library}.c"
@@ -44,7 +44,7 @@ def _lines(*command: str | Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def _home(function: str) -> str:
+def _library_of(function: str) -> str:
     """Return the library that a function belongs to."""
     for prefix in _LIBRARIES:
         if function.startswith(prefix):
@@ -59,5 +59,5 @@ def _function(name: str) -> str:
         return f"unsigned long {name}(void) {{ return 92800; }}\n"
     if re.search(r"Create", name):
         return f"int {name}(void **out) {{ *out = malloc(4096); return 0; }}\n"
-    trace = f'hollow_trace("{name}"); ' if re.match(r"cuda.*(Graph|Synchronize)", name) else ""
+    trace = f'trace_call("{name}"); ' if re.match(r"cuda.*(Graph|Synchronize)", name) else ""
     return f"int {name}() {{ {trace}return 0; }}\n"

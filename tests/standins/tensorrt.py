@@ -1,29 +1,30 @@
-"""TensorRT's Python API over ONNX Runtime's CPU: every name from the list of the release that it claims to be.
+"""A stand-in of TensorRT: its Python API over ONNX Runtime's CPU. The names are those of the release's list.
 
-Plans hold their ONNX graph, are taken by the release that made them alone, and run on the fake CUDA runtime in stream
-order. As in the real library, enumerations are no integers, arguments have exact types, a constructor that fails raises
-``TypeError`` and everything else returns None or False and tells the logger.
+A plan holds its ONNX graph. Only the release that made it loads it, and it runs on the CUDA stand-in in stream order.
+As in the real library, enumerations are no integers, arguments have exact types, a constructor that fails raises
+``TypeError``, and everything else returns None or False and says why to the logger. What a real library does with a
+graph is tested with TensorRT-RTX, in ``tests/engines/tensorrt/test_rtx.py``.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from enum import Enum
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import onnx
 import onnxruntime
 from onnx import TensorProto, shape_inference
 
-from tests.standins.fake_cuda import GARBAGE
-from tests.standins.gpu import FAILS, GPU
+from tests.standins.cuda import FAILS, GARBAGE, GPU, CudaStandIn
 from tests.support.paths import ROOT
 
 SURFACES = ROOT / "mmms_deploy" / "engines" / "tensorrt" / "surface"
-SCRATCH = 1 << 20
 _TYPES = {
     TensorProto.FLOAT: "FLOAT",
     TensorProto.FLOAT16: "HALF",
@@ -54,10 +55,12 @@ _KINDS = {
 }
 _NUMBERS = {"STRONGLY_TYPED": {10: 1, 11: 0}}
 """Values that differ between releases, by the first number of the release."""
+_UNKNOWN = frozenset({"Det"})
+"""Operations that the parser does not know."""
 
 
 class Member(Enum):
-    """A member of an enumeration of pybind11: has a number and is none."""
+    """A member of an enumeration of pybind11: it converts to a number, but is not an int."""
 
     def __int__(self) -> int:
         return int(self.value)
@@ -72,6 +75,9 @@ def enumerations(names: dict[str, list[str]], major: int) -> dict[str, Any]:
             numbers = {value: _NUMBERS.get(value, {}).get(major, number) for number, value in enumerate(values)}
             found[name] = Member(name, numbers)
     return found
+
+
+Severity = Member("Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3, "VERBOSE": 4})
 
 
 def _exact(value: Any, kind: type, what: str) -> None:
@@ -90,6 +96,14 @@ class Interface:
 
     def __init__(self) -> None:
         self._made = True
+
+
+class ILogger(Interface):
+    Severity = Severity
+
+
+class IProgressMonitor(Interface):
+    pass
 
 
 class ITensor:
@@ -185,15 +199,46 @@ class Typed:
             yield node
 
 
-class Library(SimpleNamespace):
-    """The module of one release.
+class TensorRtStandIn(ModuleType):
+    """Stands in for the module of one release.
 
     Args:
         version: Its version; the list of its API is that of the same first two numbers, or the nearest.
+        cuda: The GPU.
+        scratch: Bytes of scratch memory that a run needs.
+
+    Attributes:
+        calls: What builds and runtimes were called with, in order.
+        threads: Names of the threads that compiled.
+        steps: How many steps a build has.
+        inner_phases: Whether every step has a phase of its own.
+        fuses: Whether an attention in less than float32 becomes one kernel.
+        compiles_in: The type in which kernels compute, as the inspector words it; None for that of the graph.
+        lists_kernels: Whether the inspector shows more than names.
+        accepts_timing: Whether it takes a filled timing cache.
+        fail: Called before a plan is returned; may log, and returns whether there is no plan.
+        refuse: What engines and contexts refuse: ``runtime``, ``plan``, ``dtype``, ``shape``, ``location``,
+            ``context``, ``address``, ``run``.
+        contexts: How many execution contexts there are.
     """
 
-    def __init__(self, version: str) -> None:
-        super().__init__(__version__=version)
+    def __init__(self, version: str = "11.4.0.106", cuda: CudaStandIn = GPU, scratch: int = 1 << 20) -> None:
+        super().__init__("tensorrt")
+        self.__version__ = version
+        self.cuda = cuda
+        self.scratch = scratch
+        self.stamp = f"rehearsal TensorRT {version}\n".encode()
+        self.calls: list[str] = []
+        self.threads: set[str] = set()
+        self.steps = 3
+        self.inner_phases = True
+        self.fuses = True
+        self.compiles_in: str | None = None
+        self.lists_kernels = True
+        self.accepts_timing = True
+        self.fail: Callable[[Any], bool] = lambda logger: False
+        self.refuse: set[str] = set()
+        self.contexts = 0
         major = int(version.partition(".")[0])
         surface = SURFACES / {10: "tensorrt-10.16.json", 11: "tensorrt-11.4.json"}[major]
         for name, members in enumerations(json.loads(surface.read_text())["names"], major).items():
@@ -201,17 +246,30 @@ class Library(SimpleNamespace):
         self.old_words = major == 10
         for name, kind in classes(self).items():
             setattr(self, name, kind)
+        if "tensorrt-build" in FAILS:
+            self.fails_with("IBuilder::buildSerializedNetwork: Error Code 10: Could not find any implementation")
+
+    @property
+    def builds(self) -> int:
+        """How often something was compiled."""
+        return sum(call.startswith("aux streams") for call in self.calls)
+
+    def fails_with(self, words: str) -> None:
+        """Let every build fail."""
+
+        def fail(logger: Any) -> bool:
+            logger.log(Severity.ERROR, words)
+            return True
+
+        self.fail = fail
+
+    def plan(self, file: Path) -> bytes:
+        """Return the plan of an ONNX graph."""
+        return bytes(self.stamp + onnx.load(file).SerializeToString())
 
 
 def classes(trt: Any) -> dict[str, type]:
-    """Return the classes that the package uses."""
-    stamp = f"rehearsal TensorRT {trt.__version__}\n".encode()
-
-    class ILogger(Interface):
-        Severity = Member("Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3, "VERBOSE": 4})
-
-    class IProgressMonitor(Interface):
-        pass
+    """Return the classes of a stand-in that the package uses."""
 
     def _logger(given: Any, what: str) -> Any:
         if not isinstance(given, ILogger) or not getattr(given, "_made", False):
@@ -222,8 +280,12 @@ def classes(trt: Any) -> dict[str, type]:
         def __init__(self, content: bytes) -> None:
             self._content = content
 
+        @property
+        def _measured(self) -> bytes:
+            return self._content.removeprefix(trt.stamp)
+
         def serialize(self) -> IHostMemory:
-            return IHostMemory(stamp + b"what was measured")
+            return IHostMemory(trt.stamp + self._measured + b"+")
 
     class IBuilderConfig:
         def __init__(self) -> None:
@@ -236,9 +298,11 @@ def classes(trt: Any) -> dict[str, type]:
         def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
             _exact(pool, trt.MemoryPoolType, "set_memory_pool_limit")
             _exact(pool_size, int, "set_memory_pool_limit")
+            trt.calls.append(f"{pool.name} {pool_size}")
 
         def clear_flag(self, flag: Any) -> None:
             _exact(flag, trt.BuilderFlag, "clear_flag")
+            trt.calls.append(f"clear {flag.name}")
             self._flags.discard(flag)
 
         def set_flag(self, flag: Any) -> None:
@@ -251,7 +315,9 @@ def classes(trt: Any) -> dict[str, type]:
 
         def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
             _exact(cache, ITimingCache, "set_timing_cache")
-            return not cache._content or cache._content.startswith(stamp) or ignore_mismatch
+            assert ignore_mismatch is False
+            trt.calls.append(f"timing cache of {len(cache._measured)} bytes")
+            return not cache._content or (cache._content.startswith(trt.stamp) and trt.accepts_timing)
 
     class Builder:
         def __init__(self, logger: Any) -> None:
@@ -260,7 +326,7 @@ def classes(trt: Any) -> dict[str, type]:
         def create_network(self, flags: int = 0) -> INetworkDefinition:
             _exact(flags, int, "create_network")
             if flags != 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED):
-                raise ValueError(f"flags {flags} ask for something else than strong types")
+                raise ValueError(f"flags {flags} set something else than strong types")
             return INetworkDefinition()
 
         def create_builder_config(self) -> IBuilderConfig:
@@ -269,52 +335,76 @@ def classes(trt: Any) -> dict[str, type]:
         def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
             _exact(network, INetworkDefinition, "build_serialized_network")
             _exact(config, IBuilderConfig, "build_serialized_network")
-            if not _told(config.progress_monitor):
-                self._logger.log(
-                    ILogger.Severity.ERROR, "[builder.cpp::buildSerializedNetwork::1] Error Code 7: Canceled"
-                )
+            trt.threads.add(threading.current_thread().name)
+            trt.calls.append(f"aux streams {config.max_aux_streams}, level {config.builder_optimization_level}")
+            if not _progress(config.progress_monitor):
+                self._logger.log(Severity.ERROR, "[builder.cpp::buildSerializedNetwork::1] Error Code 7: Canceled")
                 return None
-            if "tensorrt-build" in FAILS:
-                said = "IBuilder::buildSerializedNetwork: Error Code 10: Could not find any implementation"
-                self._logger.log(ILogger.Severity.ERROR, said)
+            if trt.fail(self._logger):
                 return None
             if config.profiling_verbosity != trt.ProfilingVerbosity.DETAILED:
                 raise ValueError("the inspector of this plan would name its layers and nothing else")
-            return IHostMemory(stamp + network._model.SerializeToString())
+            return IHostMemory(trt.stamp + network._model.SerializeToString())
 
-    def _told(monitor: Any) -> bool:
-        """Tell a progress monitor of a build in three nested phases; False when it wants no more."""
+    def _progress(monitor: Any) -> bool:
+        """Call a progress monitor as a build does; False when it cancels the build."""
         if monitor is None:
             return True
         _exact(monitor, IProgressMonitor, "progress_monitor")
-        monitor.phase_start("Building engine from subgraph", None, 2)
-        for step in range(2):
-            inner = f"Timing {step}"
-            monitor.phase_start(inner, "Building engine from subgraph", 1)
-            more = monitor.step_complete(inner, 0)
-            monitor.phase_finish(inner)
-            if not (more and monitor.step_complete("Building engine from subgraph", step)):
+        monitor.phase_start("Building engine", None, trt.steps)
+        for step in range(trt.steps):
+            if trt.inner_phases:
+                inner = f"Timing {step}"
+                monitor.phase_start(inner, "Building engine", 1)
+                more = monitor.step_complete(inner, 0)
+                monitor.phase_finish(inner)
+                if not more:
+                    return False
+            if not monitor.step_complete("Building engine", step):
                 return False
-        monitor.phase_finish("Building engine from subgraph")
+        monitor.phase_finish("Building engine")
         return True
+
+    class ParserError:
+        def __init__(self, node: onnx.NodeProto) -> None:
+            self._node = node
+
+        def code(self) -> Any:
+            return trt.ErrorCode.UNSUPPORTED_NODE
+
+        def desc(self) -> str:
+            return "Assertion failed:\n no importer"
+
+        def node_name(self) -> str:
+            return self._node.name
+
+        def node_operator(self) -> str:
+            return self._node.op_type
 
     class OnnxParser:
         def __init__(self, network: INetworkDefinition, logger: Any) -> None:
             _exact(network, INetworkDefinition, "OnnxParser")
             self._network, self._logger = network, _logger(logger, "OnnxParser")
-            self.num_errors = 0
+            self._errors: list[ParserError] = []
 
         def parse_from_file(self, model: str) -> bool:
             _exact(model, str, "parse_from_file")
             read = onnx.load(model)
+            self._errors = [ParserError(node) for node in read.graph.node if node.op_type in _UNKNOWN]
+            if self._errors:
+                return False
             typed = Typed(read)
             for node in typed.nodes:
                 self._network._layers += _layers(trt, typed, node)
             self._network._model = read
             return True
 
-        def get_error(self, index: int) -> Any:
-            raise IndexError(index)
+        @property
+        def num_errors(self) -> int:
+            return len(self._errors)
+
+        def get_error(self, index: int) -> ParserError:
+            return self._errors[index]
 
     class EngineInspector:
         def __init__(self, typed: Typed) -> None:
@@ -322,11 +412,13 @@ def classes(trt: Any) -> dict[str, type]:
 
         def get_engine_information(self, format: Any) -> str:
             _exact(format, trt.LayerInformationFormat, "get_engine_information")
-            layers = list(kernels(self._typed, old=trt.old_words))
+            if not trt.lists_kernels:
+                return json.dumps({"Layers": ["a name alone"]})
+            layers = list(kernels(self._typed, old=trt.old_words, fuse=trt.fuses, floats=trt.compiles_in))
             return json.dumps({"Layers": layers, "Bindings": [value.name for value in self._typed.model.graph.input]})
 
     class ICudaEngine:
-        device_memory_size_v2 = SCRATCH
+        device_memory_size_v2 = trt.scratch
 
         def __init__(self, logger: Any, content: bytes) -> None:
             self._logger = logger
@@ -336,10 +428,10 @@ def classes(trt: Any) -> dict[str, type]:
             self._names = [*self._inputs, *(value.name for value in self._model.graph.output)]
             self._session: Any = None
             self._held = len(content)
-            GPU.reserve(self._held)
+            trt.cuda.reserve(self._held)
 
         def __del__(self) -> None:
-            GPU.reserve(-getattr(self, "_held", 0))
+            trt.cuda.reserve(-getattr(self, "_held", 0))
 
         @property
         def num_io_tensors(self) -> int:
@@ -349,26 +441,27 @@ def classes(trt: Any) -> dict[str, type]:
             return self._names[index]
 
         def get_tensor_dtype(self, name: str) -> Any:
-            return trt.DataType[self._typed.types[name]]
+            return trt.DataType["INT64" if "dtype" in trt.refuse else self._typed.types[name]]
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-            return tuple(self._typed.shapes[name])
+            shape = tuple(self._typed.shapes[name])
+            return (-1, *shape[1:]) if "shape" in trt.refuse else shape
 
         def get_tensor_location(self, name: str) -> Any:
-            return trt.TensorLocation.DEVICE
+            return trt.TensorLocation.HOST if "location" in trt.refuse else trt.TensorLocation.DEVICE
 
         def get_tensor_mode(self, name: str) -> Any:
             return trt.TensorIOMode.INPUT if name in self._inputs else trt.TensorIOMode.OUTPUT
-
-        def get_engine_stat(self, stat: Any) -> int:
-            _exact(stat, trt.EngineStat, "get_engine_stat")
-            return self._held
 
         def create_engine_inspector(self) -> EngineInspector:
             return EngineInspector(self._typed)
 
         def create_execution_context(self, strategy: Any) -> IExecutionContext | None:
             _exact(strategy, trt.ExecutionContextAllocationStrategy, "create_execution_context")
+            assert strategy is trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            if "context" in trt.refuse:
+                self._logger.log(Severity.ERROR, "out of memory")
+                return None
             if self._session is None:
                 self._session = _session(self._model)
             return IExecutionContext(self)
@@ -379,65 +472,77 @@ def classes(trt: Any) -> dict[str, type]:
             self._bound: dict[str, int] = {}
             self._scratch = 0
             self._ran = False
+            trt.contexts += 1
+
+        def __del__(self) -> None:
+            trt.contexts -= 1
 
         def set_device_memory(self, memory: int, size: int) -> None:
             _exact(memory, int, "set_device_memory")
-            if size < SCRATCH or not GPU.on_device(memory, SCRATCH):
-                raise ValueError(f"{size} bytes at {memory} are not the {SCRATCH} that are needed")
+            if size != trt.scratch or not trt.cuda.on_device(memory, size):
+                raise ValueError(f"{size} bytes at {memory} are not the {trt.scratch} that are needed")
             self._scratch = memory
 
         def set_tensor_address(self, name: str, memory: int) -> bool:
             _exact(memory, int, "set_tensor_address")
+            if "address" in trt.refuse:
+                self._engine._logger.log(Severity.ERROR, f"no such tensor: {name}")
+                return False
             if name not in self._engine._names or memory % 256:
-                self._engine._logger.log(ILogger.Severity.ERROR, f"IExecutionContext::setTensorAddress: {name}")
+                self._engine._logger.log(Severity.ERROR, f"IExecutionContext::setTensorAddress: {name}")
                 return False
             self._bound[name] = memory
             return True
 
         def execute_async_v3(self, stream_handle: int) -> bool:
             _exact(stream_handle, int, "execute_async_v3")
-            missing = [name for name in self._engine._names if name not in self._bound]
-            capturing = getattr(GPU._capturing, "stream", None) is not None
-            if missing or not self._scratch or (capturing and not self._ran):
-                self._engine._logger.log(
-                    ILogger.Severity.ERROR, f"IExecutionContext::enqueueV3: {missing or 'not now'}"
-                )
+            if "run" in trt.refuse:
                 return False
-            self._ran = True
+            missing = [name for name in self._engine._names if name not in self._bound]
+            if missing or not self._scratch or (trt.cuda.capturing and not self._ran):
+                self._engine._logger.log(Severity.ERROR, f"IExecutionContext::enqueueV3: {missing or 'not now'}")
+                return False
             bound = dict(self._bound)  # a recorded run keeps its addresses
 
             def run() -> None:
                 binding = self._engine._session.io_binding()
                 for name, address in bound.items():
-                    if not GPU.on_device(address, 1):
+                    if not trt.cuda.on_device(address, 1):
                         raise MemoryError(f"{name} is gone")
                     bind = binding.bind_input if name in self._engine._inputs else binding.bind_output
                     dtype = _NUMPY[self._engine._typed.types[name]]
                     bind(name, "cpu", 0, dtype, self._engine._typed.shapes[name], address)
-                ctypes.memset(self._scratch, GARBAGE, SCRATCH)
+                ctypes.memset(self._scratch, GARBAGE, trt.scratch)
                 self._engine._session.run_with_iobinding(binding)
+                self._ran = True
 
-            return GPU.submit(stream_handle, run) == 0
+            return trt.cuda.submit(stream_handle, run) == 0
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
             self._logger = _logger(logger, "Runtime")
+            if "runtime" in trt.refuse:
+                raise TypeError("pybind11::init(): factory function returned nullptr")
+            trt.calls.append("runtime")
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
             _exact(serialized_engine, bytes, "deserialize_cuda_engine")
-            if not serialized_engine.startswith(stamp):
+            if "plan" in trt.refuse:
+                self._logger.log(Severity.ERROR, "The plan was made for SM 8.0 (In load at engine.cpp:7)")
+                return None
+            if not serialized_engine.startswith(trt.stamp):
                 said = "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion failed.)"
-                self._logger.log(ILogger.Severity.ERROR, said)
+                self._logger.log(Severity.ERROR, said)
                 return None
             try:
-                return ICudaEngine(self._logger, serialized_engine[len(stamp) :])
+                return ICudaEngine(self._logger, serialized_engine[len(trt.stamp) :])
             except Exception as error:  # a plan that was cut off
-                self._logger.log(ILogger.Severity.ERROR, f"IRuntime::deserializeCudaEngine: Error Code 1: {error}")
+                self._logger.log(Severity.ERROR, f"IRuntime::deserializeCudaEngine: Error Code 1: {error}")
                 return None
 
-    made = (ILogger, IProgressMonitor, ITimingCache, IBuilderConfig, Builder, OnnxParser, EngineInspector)
-    fixed = (IHostMemory, ITensor, ILayer, INetworkDefinition)
-    return {kind.__name__: kind for kind in (*made, *fixed, ICudaEngine, IExecutionContext, Runtime)}
+    made = (ITimingCache, IBuilderConfig, Builder, ParserError, OnnxParser)
+    fixed = (ILogger, IProgressMonitor, IHostMemory, ITensor, ILayer, INetworkDefinition)
+    return {kind.__name__: kind for kind in (*made, *fixed, EngineInspector, ICudaEngine, IExecutionContext, Runtime)}
 
 
 def _session(model: onnx.ModelProto) -> Any:
@@ -462,14 +567,23 @@ def _layers(trt: Any, typed: Typed, node: onnx.NodeProto) -> Iterator[ILayer]:
     yield ILayer(node.name, trt.LayerType[kind], [tensor(name) for name in inputs], outputs)  # type: ignore[arg-type]
 
 
-def kernels(typed: Typed, *, old: bool) -> Iterator[dict[str, Any]]:
-    """Yield the layers of a compiled plan as the engine inspector lists them."""
-    attentions = [found for node in typed.nodes if node.op_type == "Softmax" and (found := typed.attention(node))]
+def kernels(typed: Typed, *, old: bool, fuse: bool = True, floats: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the layers of a compiled plan as the engine inspector lists them.
+
+    Args:
+        typed: The graph.
+        old: Whether types are worded as in TensorRT 10.
+        fuse: Whether attentions become one kernel.
+        floats: The type of all floating-point numbers; None for those of the graph, which alone are fused.
+    """
+    fused = [node for node in typed.nodes if node.op_type == "Softmax" and fuse and floats is None]
+    attentions = [found for node in fused if (found := typed.attention(node))]
     inside = {name for names in attentions for name in names}
     by_name = {node.name: node for node in typed.nodes}
 
     def tensor(name: str) -> dict[str, Any]:
-        word = _WORDS.get(typed.types[name], "Float")
+        kind = typed.types[name]
+        word = floats if floats and kind in ("FLOAT", "HALF", "BF16") else _WORDS.get(kind, "Float")
         about = {"Name": name, "Dimensions": typed.shapes[name]}
         form = {"Format/Datatype": word} if old else {"Datatype": word, "Format": "(Linear) Row major linear format"}
         return {**about, **form}

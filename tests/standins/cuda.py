@@ -1,26 +1,27 @@
-"""The CUDA runtime on host memory, as unkind as the real one may be.
+"""A stand-in of the CUDA runtime, on host memory: the module ``cuda.bindings.runtime`` of cuda-python, 12 and 13.
 
-Nothing that is asked of a stream happens before somebody waits for it, memory is full of garbage when it is new and
-gone when it is freed, addresses are checked when an operation runs, and what a thread may not do while it captures
-fails and spoils the capture. Every call is counted, and any call can be made to fail.
+It is as strict as the real one can be. An operation on a stream runs when the stream is waited for, not before. New
+memory is full of garbage, and freed memory is gone. Addresses are checked when an operation runs. A call that a thread
+may not make while it captures fails and spoils the capture. Arguments have exactly the types that the bindings take,
+and streams, events and CUDA graphs are handles. Every call is counted, and any call can be made to fail.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from mmms_deploy.bundle import StageGraph
-from mmms_deploy.engines.cuda.executor import TensorIO
 from mmms_deploy.errors import EngineError
 
 GARBAGE = 0xCD
+DEFAULT_STREAM = 0
 
 
 class Error(IntEnum):
@@ -61,13 +62,13 @@ class Stream:
 
 
 @dataclass(eq=False)
-class Graph:
+class CudaGraph:
     operations: list[Operation]
 
 
 @dataclass(frozen=True)
 class Properties:
-    name: bytes = b"Fake GPU"
+    name: bytes = b"Stand-in GPU"
     major: int = 9
     minor: int = 0
     totalGlobalMem: int = 1 << 40
@@ -84,8 +85,68 @@ class Event:
     at: float | None = None
 
 
-class FakeCuda:
-    """Stands for the module ``cuda.bindings.runtime``."""
+class Handle:
+    """A stream, event or CUDA graph as the bindings hand it out: it converts to a number, but is not an int."""
+
+    def __init__(self, number: int = 0) -> None:
+        self._number = number
+
+    def __int__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and int(other) == self._number
+
+    def __hash__(self) -> int:
+        return hash(self._number)
+
+
+class cudaStream_t(Handle):
+    pass
+
+
+class cudaEvent_t(Handle):
+    pass
+
+
+class cudaGraph_t(Handle):
+    pass
+
+
+class cudaGraphExec_t(Handle):
+    pass
+
+
+def _handle(kind: type[Handle], given: Any) -> int:
+    """Return the number of a handle. As the bindings do, take the handle itself, a number, or None for 0."""
+    if given is None:
+        return 0
+    if type(given) is int or isinstance(given, kind):
+        return int(given)
+    raise TypeError(f"Argument has incorrect type (expected {kind.__name__}, got {type(given).__name__})")
+
+
+def _number(given: Any) -> int:
+    if type(given) is not int:
+        raise TypeError(f"Provided argument is of type {type(given)} but expected Type None, int or object with Buffer")
+    return given
+
+
+def _enum(kind: type, given: Any) -> Any:
+    if type(given) is not kind:
+        raise TypeError(f"Argument has incorrect type (expected {kind.__name__}, got {type(given).__name__})")
+    return given
+
+
+class CudaStandIn:
+    """Stands in for the module ``cuda.bindings.runtime``.
+
+    Args:
+        room: Bytes that all allocations together may take.
+        properties: What the GPU says of itself.
+        reserved: Bytes that are not free from the start; see :meth:`reserve`.
+        default_stream: Whether work on the default stream is allowed. Our engines never use it.
+    """
 
     cudaMemcpyKind = Kind
     cudaStreamCaptureMode = Mode
@@ -93,25 +154,39 @@ class FakeCuda:
     cudaHostAllocDefault = 0
     cudaStreamNonBlocking = 1
 
-    def __init__(self, room: int = 1 << 40) -> None:
+    def __init__(
+        self,
+        room: int = 1 << 40,
+        properties: Properties = Properties(),
+        *,
+        reserved: int = 0,
+        default_stream: bool = False,
+    ) -> None:
         self.calls: list[str] = []
         self.fail_at: dict[int, Error] = {}
         self.fail_always: dict[str, Error] = {}
         self.room = room
+        self.properties = properties
+        self.reserved = reserved
         self.devices = 1
         self.driver = 13000
         self.runtime = 13000
         self.unusable: Error = Error.cudaSuccess
         self.live: dict[int, tuple[Any, int, bool]] = {}
         self.streams: set[int] = set()
-        self.graphs: set[Graph] = set()
-        self.executables: set[Graph] = set()
+        self.cuda_graphs: set[CudaGraph] = set()
+        self.executables: set[CudaGraph] = set()
         self.events: set[Event] = set()
         self.clock: Callable[[], float] = lambda: 1e3 * time.perf_counter()
         self.copied: Counter[Kind] = Counter()
         self._streams: dict[int, Stream] = {}
+        self._objects: dict[int, Any] = {}
+        self._numbers = iter(range(1 << 20, 1 << 60))
         self._lock = threading.RLock()
         self._capturing = threading.local()
+        if default_stream:
+            self._streams[DEFAULT_STREAM] = Stream()
+            self.streams.add(DEFAULT_STREAM)
 
     # --- counting and failing ---------------------------------------------------------------------------------------
 
@@ -128,23 +203,43 @@ class FakeCuda:
         return self.fail_at.pop(number, self.fail_always.get(name, Error.cudaSuccess))
 
     def _unsafe(self) -> Error:
-        """For what a capturing thread may not call."""
+        """Return the error of a call that a capturing thread may not make."""
         stream: Stream | None = getattr(self._capturing, "stream", None)
         if stream is None:
             return Error.cudaSuccess
         stream.spoiled = True
         return Error.cudaErrorStreamCaptureUnsupported
 
+    @property
+    def capturing(self) -> bool:
+        """Whether the calling thread records a CUDA graph."""
+        return getattr(self._capturing, "stream", None) is not None
+
+    # --- handles ----------------------------------------------------------------------------------------------------
+
+    def _named(self, kind: type[Handle], thing: Any) -> Any:
+        if thing is None:
+            return None
+        handle = kind(next(self._numbers))
+        self._objects[int(handle)] = thing
+        return handle
+
+    def _thing(self, kind: type[Handle], handle: Any) -> Any:
+        return self._objects[_handle(kind, handle)]
+
+    def _forget(self, kind: type[Handle], handle: Any) -> Any:
+        return self._objects.pop(_handle(kind, handle))
+
     # --- what is left -----------------------------------------------------------------------------------------------
 
     @property
     def leaked(self) -> dict[str, int]:
-        """What was not given back."""
+        """What was not freed or destroyed."""
         left = {
             "device": sum(1 for _, _, on_device in self.live.values() if on_device),
             "pinned": sum(1 for _, _, on_device in self.live.values() if not on_device),
             "streams": len(self.streams),
-            "graphs": len(self.graphs),
+            "graphs": len(self.cuda_graphs),
             "executables": len(self.executables),
             "events": len(self.events),
         }
@@ -153,12 +248,17 @@ class FakeCuda:
     def device_bytes(self) -> int:
         return sum(size for _, size, on_device in self.live.values() if on_device)
 
+    def reserve(self, nbytes: int) -> None:
+        """Take memory that no account of the runtime shows, as libraries do, or give it back when negative."""
+        self.reserved += nbytes
+
     # --- errors -----------------------------------------------------------------------------------------------------
 
-    def cudaGetErrorName(self, code: Error) -> tuple[Error, bytes]:
-        return Error.cudaSuccess, Error(code).name.encode()
+    def cudaGetErrorName(self, error: Error) -> tuple[Error, bytes]:
+        return Error.cudaSuccess, _enum(Error, error).name.encode()
 
-    def cudaGetErrorString(self, code: Error) -> tuple[Error, bytes]:
+    def cudaGetErrorString(self, error: Error) -> tuple[Error, bytes]:
+        _enum(Error, error)
         return Error.cudaSuccess, b"what it means"
 
     def cudaGetLastError(self) -> tuple[Error]:
@@ -175,15 +275,18 @@ class FakeCuda:
     def cudaGetDeviceCount(self) -> tuple[Error, int | None]:
         return (self.unusable, None) if self.unusable else (Error.cudaSuccess, self.devices)
 
-    def cudaGetDeviceProperties(self, ordinal: int) -> tuple[Error, Properties | None]:
-        return Error.cudaSuccess, Properties()
+    def cudaGetDeviceProperties(self, device: int) -> tuple[Error, Properties | None]:
+        return Error.cudaSuccess, self.properties
 
-    def cudaSetDevice(self, ordinal: int) -> tuple[Error]:
-        return (self._enter("cudaSetDevice") or self.unusable,)
+    def cudaSetDevice(self, device: int) -> tuple[Error]:
+        error = self._enter("cudaSetDevice") or self.unusable
+        if not error and not 0 <= _number(device) < self.devices:
+            error = Error.cudaErrorInvalidValue
+        return (error,)
 
     def cudaMemGetInfo(self) -> tuple[Error, int | None, int | None]:
         error = self._enter("cudaMemGetInfo")
-        return (error, None, None) if error else (error, self.room - self.device_bytes(), self.room)
+        return (error, None, None) if error else (error, self.room - self.device_bytes() - self.reserved, self.room)
 
     # --- memory -----------------------------------------------------------------------------------------------------
 
@@ -196,16 +299,20 @@ class FakeCuda:
         return address
 
     def cudaMalloc(self, size: int) -> tuple[Error, int | None]:
+        _number(size)
         error = self._enter("cudaMalloc") or self._unsafe()
         if not error and self.device_bytes() + size > self.room:
             error = Error.cudaErrorMemoryAllocation
         return (error, None) if error else (error, self._new(size, True))
 
     def cudaHostAlloc(self, size: int, flags: int) -> tuple[Error, int | None]:
+        _number(size)
+        _number(flags)
         error = self._enter("cudaHostAlloc") or self._unsafe()
         return (error, None) if error else (error, self._new(size, False))
 
     def _release(self, name: str, address: int, on_device: bool) -> tuple[Error]:
+        _number(address)
         error = self._enter(name) or self._unsafe()
         for stream in list(self._streams.values()):
             self._work(stream)
@@ -217,11 +324,11 @@ class FakeCuda:
             del self.live[address]
         return (error,)
 
-    def cudaFree(self, address: int) -> tuple[Error]:
-        return self._release("cudaFree", address, True)
+    def cudaFree(self, devPtr: int) -> tuple[Error]:
+        return self._release("cudaFree", devPtr, True)
 
-    def cudaFreeHost(self, address: int) -> tuple[Error]:
-        return self._release("cudaFreeHost", address, False)
+    def cudaFreeHost(self, ptr: int) -> tuple[Error]:
+        return self._release("cudaFreeHost", ptr, False)
 
     def on_device(self, address: int, size: int) -> bool | None:
         """Whether an address is on the GPU (True), pinned (False), or neither (None); fails across a border."""
@@ -234,7 +341,9 @@ class FakeCuda:
                 return on_device
         return None
 
-    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Kind, stream: int) -> tuple[Error]:
+    def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: Kind, stream: Any) -> tuple[Error]:
+        target, source, size = _number(dst), _number(src), _number(count)
+        _enum(Kind, kind)
         error = self._enter("cudaMemcpyAsync")
         if error:
             return (error,)
@@ -249,7 +358,9 @@ class FakeCuda:
 
         return (self.submit(stream, copy),)
 
-    def cudaMemsetAsync(self, address: int, value: int, size: int, stream: int) -> tuple[Error]:
+    def cudaMemsetAsync(self, devPtr: int, value: int, count: int, stream: Any) -> tuple[Error]:
+        address, size = _number(devPtr), _number(count)
+        _number(value)
         error = self._enter("cudaMemsetAsync")
         if error:
             return (error,)
@@ -263,7 +374,8 @@ class FakeCuda:
 
     # --- streams ----------------------------------------------------------------------------------------------------
 
-    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Error, int | None]:
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Error, cudaStream_t | None]:
+        _number(flags)
         error = self._enter("cudaStreamCreateWithFlags") or self._unsafe()
         if error:
             return error, None
@@ -272,18 +384,20 @@ class FakeCuda:
             handle = 1 + len(self._streams)
             self._streams[handle] = Stream()
             self.streams.add(handle)
-        return error, handle
+        return error, cudaStream_t(handle)
 
-    def cudaStreamDestroy(self, stream: int) -> tuple[Error]:
+    def cudaStreamDestroy(self, stream: Any) -> tuple[Error]:
+        number = _handle(cudaStream_t, stream)
         error = self._enter("cudaStreamDestroy")
-        self._work(self._streams[stream])
-        self.streams.discard(stream)
+        self._work(self._streams[number])
+        self.streams.discard(number)
         return (error,)
 
-    def submit(self, stream: int, operation: Operation) -> Error:
-        """Ask a stream for an operation; what an executor's run is, too."""
-        assert stream in self.streams, "a stream that was destroyed, or the default one"
-        state = self._streams[stream]
+    def submit(self, stream: Any, operation: Operation) -> Error:
+        """Put an operation on a stream; an executor's run is one, too."""
+        number = _handle(cudaStream_t, stream)
+        assert number in self.streams, "a stream that was destroyed, or the default one"
+        state = self._streams[number]
         if state.capture is not None:
             if getattr(self._capturing, "stream", None) is not state:
                 state.spoiled = True
@@ -304,9 +418,9 @@ class FakeCuda:
                 except EngineError:
                     state.failed = Error.cudaErrorLaunchFailure
 
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Error]:
+    def cudaStreamSynchronize(self, stream: Any) -> tuple[Error]:
+        state = self._streams[_handle(cudaStream_t, stream)]
         error = self._enter("cudaStreamSynchronize") or self._unsafe()
-        state = self._streams[stream]
         if error:
             return (error,)
         self._work(state)
@@ -315,80 +429,88 @@ class FakeCuda:
 
     # --- events -----------------------------------------------------------------------------------------------------
 
-    def cudaEventCreate(self) -> tuple[Error, Event | None]:
+    def cudaEventCreate(self) -> tuple[Error, cudaEvent_t | None]:
         error = self._enter("cudaEventCreate") or self._unsafe()
         if error:
             return error, None
         event = Event()
         self.events.add(event)
-        return error, event
+        return error, self._named(cudaEvent_t, event)
 
-    def cudaEventDestroy(self, event: Event) -> tuple[Error]:
-        self.events.remove(event)
+    def cudaEventDestroy(self, event: Any) -> tuple[Error]:
+        self.events.remove(self._forget(cudaEvent_t, event))
         return (self._enter("cudaEventDestroy"),)
 
-    def cudaEventRecord(self, event: Event, stream: int) -> tuple[Error]:
+    def cudaEventRecord(self, event: Any, stream: Any) -> tuple[Error]:
+        moment: Event = self._thing(cudaEvent_t, event)
         error = self._enter("cudaEventRecord")
-        assert event in self.events
-        event.at = None
+        assert moment in self.events
+        moment.at = None
 
         def record() -> None:
-            event.at = self.clock()
+            moment.at = self.clock()
 
         return (error or self.submit(stream, record),)
 
-    def cudaEventSynchronize(self, event: Event) -> tuple[Error]:
+    def cudaEventSynchronize(self, event: Any) -> tuple[Error]:
+        self._thing(cudaEvent_t, event)
         error = self._enter("cudaEventSynchronize")
         for stream in list(self._streams.values()):
             self._work(stream)
         return (error,)
 
-    def cudaEventElapsedTime(self, start: Event, end: Event) -> tuple[Error, float | None]:
+    def cudaEventElapsedTime(self, start: Any, end: Any) -> tuple[Error, float | None]:
+        first, last = self._thing(cudaEvent_t, start), self._thing(cudaEvent_t, end)
         error = self._enter("cudaEventElapsedTime")
-        if start.at is None or end.at is None:
+        if first.at is None or last.at is None:
             return Error.cudaErrorInvalidResourceHandle, None
-        return error, end.at - start.at
+        return error, last.at - first.at
 
-    # --- graphs -----------------------------------------------------------------------------------------------------
+    # --- CUDA graphs --------------------------------------------------------------------------------------------------
 
-    def cudaStreamBeginCapture(self, stream: int, mode: Mode) -> tuple[Error]:
+    def cudaStreamBeginCapture(self, stream: Any, mode: Mode) -> tuple[Error]:
+        state = self._streams[_handle(cudaStream_t, stream)]
+        _enum(Mode, mode)
         error = self._enter("cudaStreamBeginCapture")
         if error:
             return (error,)
         assert mode is Mode.cudaStreamCaptureModeThreadLocal
-        state = self._streams[stream]
         assert state.capture is None
         state.capture, state.spoiled = [], False
         self._capturing.stream = state
         return (error,)
 
-    def cudaStreamEndCapture(self, stream: int) -> tuple[Error, Graph | None]:
+    def cudaStreamEndCapture(self, stream: Any) -> tuple[Error, cudaGraph_t | None]:
+        state = self._streams[_handle(cudaStream_t, stream)]
         error = self._enter("cudaStreamEndCapture")
-        state = self._streams[stream]
         operations, state.capture = state.capture, None
         self._capturing.stream = None
         if error or operations is None:
             return error or Error.cudaErrorInvalidValue, None
         if state.spoiled:
             return Error.cudaErrorStreamCaptureInvalidated, None
-        graph = Graph(operations)
-        self.graphs.add(graph)
-        return error, graph
+        cuda_graph = CudaGraph(operations)
+        self.cuda_graphs.add(cuda_graph)
+        return error, self._named(cudaGraph_t, cuda_graph)
 
-    def cudaGraphInstantiate(self, graph: Graph, flags: int) -> tuple[Error, Graph | None]:
+    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Error, cudaGraphExec_t | None]:
+        cuda_graph: CudaGraph = self._thing(cudaGraph_t, graph)
+        _number(flags)
         error = self._enter("cudaGraphInstantiate")
         if error:
             return error, None
-        assert graph in self.graphs
-        executable = Graph(list(graph.operations))
+        assert cuda_graph in self.cuda_graphs
+        executable = CudaGraph(list(cuda_graph.operations))
         self.executables.add(executable)
-        return error, executable
+        return error, self._named(cudaGraphExec_t, executable)
 
-    def cudaGraphUpload(self, executable: Graph, stream: int) -> tuple[Error]:
-        assert executable in self.executables
+    def cudaGraphUpload(self, graphExec: Any, stream: Any) -> tuple[Error]:
+        assert self._thing(cudaGraphExec_t, graphExec) in self.executables
+        _handle(cudaStream_t, stream)
         return (self._enter("cudaGraphUpload"),)
 
-    def cudaGraphLaunch(self, executable: Graph, stream: int) -> tuple[Error]:
+    def cudaGraphLaunch(self, graphExec: Any, stream: Any) -> tuple[Error]:
+        executable: CudaGraph = self._thing(cudaGraphExec_t, graphExec)
         error = self._enter("cudaGraphLaunch")
         assert executable in self.executables
         if error:
@@ -397,97 +519,27 @@ class FakeCuda:
             self.submit(stream, operation)
         return (error,)
 
-    def cudaGraphDestroy(self, graph: Graph) -> tuple[Error]:
-        self.graphs.discard(graph)
+    def cudaGraphDestroy(self, graph: Any) -> tuple[Error]:
+        self.cuda_graphs.discard(self._forget(cudaGraph_t, graph))
         return (self._enter("cudaGraphDestroy"),)
 
-    def cudaGraphExecDestroy(self, executable: Graph) -> tuple[Error]:
-        self.executables.discard(executable)
+    def cudaGraphExecDestroy(self, graphExec: Any) -> tuple[Error]:
+        self.executables.discard(self._forget(cudaGraphExec_t, graphExec))
         return (self._enter("cudaGraphExecDestroy"),)
 
 
-class FakeProgram:
-    """A stage that ONNX Runtime executes on the CPU, on the fake's memory: what TensorRT's plan is on a GPU.
+# --- the GPU of a rehearsed host --------------------------------------------------------------------------------------
 
-    It insists on what TensorRT insists on: every tensor bound, scratch memory lent, and one run before it is captured.
-    """
-
-    def __init__(self, cuda: FakeCuda, session: Any, graph: StageGraph, scratch: int = 4096) -> None:
-        self.cuda = cuda
-        self.session = session
-        self.graph = graph
-        self.scratch = scratch
-        self.executors = 0
-        self.fail: str | None = None
-
-    @property
-    def io_spec(self) -> Mapping[str, TensorIO]:
-        return {
-            spec.name: TensorIO(spec.dtype, spec.shape, spec in self.graph.inputs)
-            for spec in (*self.graph.inputs, *self.graph.outputs)
-        }
-
-    @property
-    def weights(self) -> int:
-        return 1000
-
-    @property
-    def device_memory(self) -> int:
-        return self.scratch
-
-    def executor(self) -> FakeExecutor:
-        if self.fail == "executor":
-            raise EngineError("no execution context")
-        self.executors += 1
-        return FakeExecutor(self)
-
-    def close(self) -> None:
-        pass
-
-
-class FakeExecutor:
-    def __init__(self, program: FakeProgram) -> None:
-        self.program = program
-        self.binding = program.session.io_binding()
-        self.bound: dict[str, int] = {}
-        self.lent: int | None = None
-        self.ran = False
-        self.open = True
-
-    def set_scratch(self, address: int) -> None:
-        self.lent = address
-
-    def bind(self, name: str, address: int) -> None:
-        spec = next(s for s in (*self.program.graph.inputs, *self.program.graph.outputs) if s.name == name)
-        bind = self.binding.bind_input if spec in self.program.graph.inputs else self.binding.bind_output
-        assert self.program.cuda.on_device(address, spec.nbytes)
-        assert address % 256 == 0
-        bind(name, "cpu", 0, spec.dtype, spec.shape, address)
-        self.bound[name] = address
-
-    def enqueue(self, stream: int) -> None:
-        program, cuda = self.program, self.program.cuda
-        assert self.open
-        assert set(self.bound) == set(program.io_spec)
-        assert not program.scratch or (self.lent is not None and cuda.on_device(self.lent, program.scratch))
-        if program.fail == "enqueue":
-            raise EngineError("the library refuses")
-        if getattr(cuda._capturing, "stream", None) is not None and not self.ran:
-            raise EngineError("captured before its first run was done")
-
-        def run() -> None:
-            for name, address in self.bound.items():
-                io = program.io_spec[name]
-                if not cuda.on_device(address, 1):
-                    raise MemoryError(f"{io} is gone")
-            if self.lent is not None:
-                ctypes.memset(self.lent, GARBAGE, program.scratch)
-            program.session.run_with_iobinding(self.binding)
-            self.ran = True
-
-        cuda.submit(stream, run)
-
-    def close(self) -> None:
-        if self.open:
-            self.program.executors -= 1
-        self.open = False
+MEMORY = int(os.environ.get("MMMS_REHEARSAL_MIB", "144384")) << 20
+CONTEXT = 520 << 20
+"""What the CUDA context of a process takes."""
+GPU = CudaStandIn(
+    MEMORY,
+    Properties(name=b"NVIDIA H200 (rehearsal)", totalGlobalMem=MEMORY),
+    reserved=CONTEXT,
+    default_stream=True,
+)
+"""The one GPU of a process of its own: an H200 as far as its name and memory go."""
+FAILS = frozenset(filter(None, os.environ.get("MMMS_REHEARSAL_FAILS", "").split(",")))
+"""What fails on this host: calls of the CUDA runtime, ``onnxruntime-graph``, ``tensorrt-build``."""
+GPU.fail_always |= {name: Error.cudaErrorUnknown for name in FAILS if name.startswith("cuda")}

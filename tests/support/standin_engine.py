@@ -1,4 +1,4 @@
-"""The CUDA engine as it is, on the fake CUDA runtime and ONNX Runtime's CPU provider."""
+"""The CUDA engine as it is, on the CUDA stand-in and ONNX Runtime's CPU provider."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.engines.registry import Backend
-from tests.standins.fake_cuda import FakeCuda, FakeProgram
+from tests.standins.cuda import CudaStandIn
+from tests.support.standin_program import StandInProgram
 
 
 def _session(bundle: Bundle, file: str) -> Any:
@@ -25,11 +26,11 @@ def _session(bundle: Bundle, file: str) -> Any:
     return onnxruntime.InferenceSession(bundle.file(file), sess_options=options, providers=["CPUExecutionProvider"])
 
 
-class FakeGpu(CudaEngine):
+class StandInEngine(CudaEngine):
     """An engine whose GPU is this process's memory.
 
     Args:
-        fake: The CUDA runtime; None for a new one.
+        standin: The CUDA runtime; None for a new one.
         options: Settings.
         shared: Whether the library executes on one stream for all sessions and remembers addresses, as ONNX Runtime
             does, instead of taking any, as TensorRT does.
@@ -42,15 +43,15 @@ class FakeGpu(CudaEngine):
         threads: int | None = None,
         reason: str = "",
         *,
-        fake: FakeCuda | None = None,
+        standin: CudaStandIn | None = None,
         options: CudaOptions | None = None,
         shared: bool = False,
     ) -> None:
-        self.fake = FakeCuda() if fake is None else fake
-        cuda = Cuda(self.fake)
+        self.standin = CudaStandIn() if standin is None else standin
+        cuda = Cuda(self.standin)
         graphs = {stage.name: stage.graphs[precision] for stage in bundle.manifest.stages}
         self.programs = {
-            name: FakeProgram(self.fake, _session(bundle, graph.file), graph, scratch=0 if shared else 4096)
+            name: StandInProgram(self.standin, _session(bundle, graph.file), graph, scratch=0 if shared else 4096)
             for name, graph in graphs.items()
         }
         super().__init__(
@@ -58,14 +59,14 @@ class FakeGpu(CudaEngine):
             graphs=graphs,
             programs=self.programs,
             info=EngineInfo(
-                name="fake-shared" if shared else "fake",
+                name="standin-shared" if shared else "standin",
                 device="cpu",
                 precision=precision,
-                library="Fake",
+                library="Stand-in",
                 version="1",
                 threads=threads or 1,
-                providers=("Fake",),
-                evidence="a fake",
+                providers=("Stand-in",),
+                evidence="a stand-in",
                 reason=reason,
             ),
             cuda=cuda,
@@ -77,16 +78,16 @@ class FakeGpu(CudaEngine):
 
 
 @contextmanager
-def tidy(bundle: Bundle, *, shared: bool = False) -> Iterator[FakeGpu]:
+def tidy(bundle: Bundle, *, shared: bool = False) -> Iterator[StandInEngine]:
     """An engine that has to leave nothing behind."""
-    engine = FakeGpu(bundle, shared=shared)
+    engine = StandInEngine(bundle, shared=shared)
     yield engine
     engine.close()
-    assert not engine.fake.leaked
+    assert not engine.standin.leaked
 
 
-def shared(*args: Any, **kwargs: Any) -> FakeGpu:
-    return FakeGpu(*args, shared=True, **kwargs)
+def shared(*args: Any, **kwargs: Any) -> StandInEngine:
+    return StandInEngine(*args, shared=True, **kwargs)
 
 
 BACKENDS = tuple(
@@ -94,17 +95,17 @@ BACKENDS = tuple(
         name=name,
         device="cpu",
         computes=MappingProxyType({Precision.FP32: Precision.FP32}),
-        installed=lambda: ("fake", "1"),
+        installed=lambda: ("standin", "1"),
         module=__name__,
         factory=factory,
     )
-    for name, factory in (("fake", "FakeGpu"), ("fake-shared", "shared"))
+    for name, factory in (("standin", "StandInEngine"), ("standin-shared", "shared"))
 )
 """For the engines' registry, to run what runs on every engine."""
 
 
-def on_gpu(*args: Any, **kwargs: Any) -> FakeGpu:
-    engine = FakeGpu(*args, **kwargs)
+def on_gpu(*args: Any, **kwargs: Any) -> StandInEngine:
+    engine = StandInEngine(*args, **kwargs)
     engine._info = replace(engine.info, device="cuda", threads=None)
     return engine
 
