@@ -13,7 +13,7 @@ class Progress:
     Attributes:
         task: What is done, in the words of a progress bar, e.g. ``stage 'click': choosing kernels``.
         done: Steps that are done.
-        total: Steps in all; None when nobody can know.
+        total: Steps in all; None when it is unknown.
         depth: 0 for the outermost task, 1 for one inside it.
         finished: Whether the task is over.
         detail: One more sentence, e.g. why a plan has to be compiled; empty when there is none.

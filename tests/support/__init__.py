@@ -7,6 +7,7 @@ attention: a bundle whose one stage is one attention, for compilers.
 golden_cases: golden cases of toy bundles, right ones and wrong ones.
 tiny: the narrow MMMS network of the export tests, and a bundle's manifest that describes it.
 prepared: made-up inputs of a network, prepared as the network itself says.
+bfloat16: bfloat16 in torch without the oneDNN kernels that are wrong on AMX.
 releases: checkpoint files as the official releases lay them out, with random weights.
 skipclick: narrow SkipClicks, and official checkpoint files of it.
 skipclick_reference: SkipClick a second time, as functions of an official state dict.

@@ -1,1 +1,7 @@
-"""OpenVINO on the CPU."""
+"""OpenVINO on the CPU.
+
+engine: the engine and its runners, in float32 or BF16.
+compile: a stage compiled, or loaded from the cache, and checked.
+amx: convolutions that the AMX kernel computes wrongly in BF16, in a form that is right.
+inspect: what a compiled graph really computes in.
+"""

@@ -1,4 +1,4 @@
-"""Compiling a stage with OpenVINO, or fetching it compiled from the cache, and checking what came out either way."""
+"""Compiling a stage with OpenVINO, or loading it compiled from the cache, and checking the result either way."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Compiled:
 
     Attributes:
         model: The ``openvino.CompiledModel``.
-        matrix: How many of its matrix operations run in the precision asked for, and how many it has.
+        matrix: How many of its matrix operations run in the requested precision, and how many it has.
         threads: Threads it computes with, as OpenVINO says.
         devices: Devices it runs on, as OpenVINO says.
         cached: Whether it came from the cache.
@@ -75,7 +75,7 @@ def compile_stage(
 
     Raises:
         BundleCorruptError: The graph cannot be loaded, or has other inputs and outputs than the manifest says.
-        EngineUnavailableError: It is not computed in the precision asked for, or clicks would not be exact.
+        EngineUnavailableError: It is not computed in the requested precision, or clicks would not be exact.
     """
     settings = _settings(precision, threads)
     file = _cache_file(core, bundle, graph, precision)
@@ -97,7 +97,7 @@ def _settings(precision: Precision, threads: int) -> dict[str, Any]:
 
     return {
         hint.performance_mode(): hint.PerformanceMode.LATENCY,
-        # Always said: OpenVINO takes BF16 by itself where the CPU has it.
+        # Always set: by default OpenVINO takes BF16 where the CPU has it.
         hint.inference_precision(): getattr(Type, _HINTS[precision]),
         hint.execution_mode(): hint.ExecutionMode.PERFORMANCE,
         properties.inference_num_threads(): threads,
@@ -118,6 +118,7 @@ def _compile(
             f"stage {stage!r} of {bundle.path} cannot be loaded: {_brief(error)}",
             expected=f"an ONNX graph that OpenVINO {_version()} can run",
             fix='upgrade openvino, pass engine="onnxruntime", or export the checkpoint again',
+            command_fix="upgrade openvino, pass --engine onnxruntime, or export the checkpoint again",
         ) from error
     return compiled, comparisons
 
@@ -162,7 +163,7 @@ def _checked(
     precision: Precision,
     comparisons: Mapping[str, frozenset[str]],
 ) -> Compiled:
-    """Read back from a compiled model what it is, and refuse it when that is not what was asked for."""
+    """Read back from a compiled model what it is, and refuse it when that was not requested."""
     _check_border(bundle, stage, graph.inputs, model.inputs, "inputs")
     _check_border(bundle, stage, graph.outputs, model.outputs[: len(graph.outputs)], "outputs")
     nodes = compiled_nodes(model)
@@ -172,6 +173,7 @@ def _checked(
             f"OpenVINO runs stage {stage!r} with the precision {hint}, {narrow_nodes(nodes)} nodes in 16 bits",
             expected=str(precision),
             fix="pass precision=None, or another engine",
+            command_fix="leave --precision out, or pass another --engine",
         )
     lost = not_exact(nodes, comparisons)
     if lost:
@@ -179,6 +181,7 @@ def _checked(
             f"OpenVINO does not compute {', '.join(sorted(lost))} of stage {stage!r} in float32",
             expected="exact click coordinates and distances in every precision",
             fix='pass precision="fp32", or engine="onnxruntime"',
+            command_fix="pass --precision fp32, or --engine onnxruntime",
         )
     return Compiled(
         model=model,
@@ -207,8 +210,8 @@ def _check_border(bundle: Bundle, stage: str, specs: tuple[TensorSpec, ...], por
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------
-# A file is the compiled graph, then what was found out about it as JSON, then the length of that in eight bytes, then
-# the SHA-256 of everything before. OpenVINO's own CACHE_DIR has no checksum, and a damaged file there can crash it.
+# A file holds the compiled graph, facts about it as JSON, the length of the JSON in eight bytes, and the SHA-256 of
+# everything before. OpenVINO's own CACHE_DIR has no checksum, and a damaged file there can crash it.
 
 
 def _cache_file(core: Any, bundle: Bundle, graph: StageGraph, precision: Precision) -> Path | None:
@@ -242,7 +245,7 @@ def _fetch(
     """Return a stage from the cache, or None when it is not there or cannot be used."""
     try:
         with file.open("rb") as stream:
-            # Private: openvino.Tensor wants memory that could be written, and nothing must reach the file.
+            # Private: openvino.Tensor needs writable memory, and no write may reach the file.
             memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         view = memoryview(memory)
         if len(view) < 40 or hashlib.sha256(view[:-32]).digest() != bytes(view[-32:]):
@@ -258,10 +261,10 @@ def _fetch(
     except FileNotFoundError:
         return None
     except (BundleCorruptError, EngineError) as error:
-        # It will be said, or not be so, of what is compiled anew.
+        # Compiling anew raises the same error, or removes it.
         _LOG.info("%s is not used: %s", file, error)
         return None
-    except Exception as error:  # whatever a damaged file makes OpenVINO raise
+    except Exception as error:  # a damaged file makes OpenVINO raise anything
         _LOG.warning("%s cannot be used (%s) and is made again", file, error)
         return None
     with contextlib.suppress(OSError):
@@ -277,7 +280,7 @@ def _fetch(
 
 
 def _keep(file: Path, model: Any, comparisons: Mapping[str, frozenset[str]]) -> None:
-    """Write a compiled stage to the cache; only costs time when that fails."""
+    """Write a compiled stage to the cache; a failure only costs time."""
     stream = BytesIO()
     try:
         model.export_model(stream)
@@ -303,7 +306,7 @@ def _forget_old(folder: Path) -> None:
 
 
 def _brief(error: Exception, most: int = 400) -> str:
-    """Return what an error says; OpenVINO's can list every node of a graph."""
+    """Return the beginning of an error's text; OpenVINO's can list every node of a graph."""
     text = " ".join(str(error).split())
     return text if len(text) <= most else f"{text[:most]} ..."
 

@@ -21,7 +21,7 @@ NAME = "openvino"
 SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.BF16: Precision.FP32}
 """What this engine computes in, and which of a bundle's graphs it loads for that."""
 _FREE_BUFFERS = 4
-"""Outputs kept for later of those that nobody holds any more; a click needs two of each."""
+"""Free buffers that are kept for reuse, per tensor; a click needs two of each."""
 
 
 def import_openvino() -> Any:
@@ -74,15 +74,17 @@ class OpenVinoCpu(EngineBase):
         ov = import_openvino()
         if precision not in SOURCES:
             raise EngineUnavailableError(
-                f"OpenVINO was asked for {precision}",
+                f"{precision} was requested of OpenVINO",
                 expected=f"one of {', '.join(SOURCES)}",
                 fix="pass precision=None",
+                command_fix="leave --precision out",
             )
         if precision is Precision.BF16 and not bf16_capable():
             raise EngineUnavailableError(
-                "bf16 was asked for, and this CPU has no instructions for it",
+                "bf16 was requested, and this CPU has no instructions for it",
                 expected="AVX512_BF16 or AMX",
                 fix='pass precision="fp32", or precision=None to take the best',
+                command_fix="pass --precision fp32, or leave it out to take the best",
             )
         self._ov = ov
         self._bundle = bundle
@@ -95,9 +97,10 @@ class OpenVinoCpu(EngineBase):
         done, total = (sum(column) for column in zip(*(s.matrix for s in self._stages.values()), strict=True))
         if 2 * done < total:
             raise EngineUnavailableError(
-                f"OpenVINO was asked for {precision} and runs {done} of {total} matrix operations in it",
+                f"OpenVINO runs {done} of {total} matrix operations in {precision}, which was requested",
                 expected=f"matrix operations in {precision}",
                 fix='pass precision="fp32", or precision=None to take the best',
+                command_fix="pass --precision fp32, or leave it out to take the best",
             )
         self._info = EngineInfo(
             name=NAME,
@@ -131,7 +134,7 @@ class OpenVinoCpu(EngineBase):
         return self._stages[stage]
 
     def tensor(self, spec: TensorSpec) -> Any:
-        """Return a new tensor, aligned as OpenVINO likes it, its contents undefined."""
+        """Return a new tensor with OpenVINO's alignment; its contents are undefined."""
         return self._ov.Tensor(getattr(self._ov.Type, _TYPES[spec.dtype]), list(spec.shape))
 
 
@@ -227,7 +230,7 @@ class OpenVinoCpuRunner:
         """Do nothing: stages run at once."""
 
     def close(self) -> None:
-        """Let go of the engine and of the buffers that nobody holds."""
+        """Release the engine and the free buffers."""
         self._engine = None
         self._requests = {}
         self._free = {}

@@ -1,9 +1,9 @@
-"""What OpenVINO really computes in: read from the compiled graph, because a hint is only a hint.
+"""What OpenVINO really computes in, read from the compiled graph: a hint does not bind it.
 
 With the BF16 hint the CPU plugin converts every node of a graph, except what lies between the last convolution or
 matrix multiplication and an output. Click coordinates and squared distances need float32: up to 2 * 448**2, they lose
 whole pixels in BF16 at the rim of a disk. So the comparisons that draw the disks are found in the graph before it is
-compiled, and everything that feeds them is looked up in what was compiled.
+compiled, and everything that feeds them is looked up in the compiled graph.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from mmms_deploy.bundle import Precision
 
 _HEAVY = frozenset({"MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData"})
-"""Operations whose results are approximate anyway; what follows them need not be exact."""
+"""Operations with approximate results; what follows them need not be exact."""
 _MATRIX = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 """The same, as the CPU plugin names the nodes of a compiled graph."""
 _NARROW = frozenset({"bf16", "f16"})
@@ -41,12 +41,12 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CompareOperation:
     """A comparison that must be exact.
 
     Attributes:
         output: Its output in the model.
-        names: Its name and those of the operations that read it; a compiled graph may keep only the last of a row.
+        names: Its name and those of the operations that read it; a compiled graph may keep only the last one.
     """
 
     output: Any
@@ -72,7 +72,7 @@ def compiled_nodes(compiled: Any) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def exact_comparisons(model: Any) -> dict[str, Comparison]:
+def exact_comparisons(model: Any) -> dict[str, CompareOperation]:
     """Return the comparisons of floats that depend on inputs, without a convolution or matrix product in between.
 
     In a click stage these draw the disks and threshold the previous mask.
@@ -81,7 +81,7 @@ def exact_comparisons(model: Any) -> dict[str, Comparison]:
         model: An ``openvino.Model``.
 
     Returns:
-        Them, by the names of their operations.
+        The comparisons, by the names of their operations.
     """
     approximate: dict[str, bool] = {}
     variable: dict[str, bool] = {}
@@ -99,7 +99,7 @@ def exact_comparisons(model: Any) -> dict[str, Comparison]:
         if compares and floats and variable[name] and not approximate[name]:
             output = operation.output(0)
             readers = (reader.get_node().get_friendly_name() for reader in output.get_target_inputs())
-            found[operation.get_friendly_name()] = Comparison(
+            found[operation.get_friendly_name()] = CompareOperation(
                 output, frozenset({operation.get_friendly_name(), *readers})
             )
     return found
@@ -119,7 +119,7 @@ def not_exact(nodes: tuple[Node, ...], comparisons: Mapping[str, frozenset[str]]
 def names_after_import(nodes: tuple[Node, ...], comparisons: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
     """Return under which names the comparisons are found in a compiled graph that was exported and imported.
 
-    Of a row of operations that became one node, only one name outlives that; so all of the node's names are returned.
+    Where several operations became one node, only one name survives; so all names of the node are returned.
 
     Args:
         nodes: The compiled graph, before it is exported; every comparison is exact in it.

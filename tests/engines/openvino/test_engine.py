@@ -122,7 +122,7 @@ def test_a_cpu_without_bf16(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_hint_that_is_not_followed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library says bf16, and the compiled graph does not."""
     monkeypatch.setattr(openvino_compile, "matrix_precisions", lambda nodes, precision: (0, 2))
-    with pytest.raises(EngineUnavailableError, match="runs 0 of 2 matrix operations in it"):
+    with pytest.raises(EngineUnavailableError, match="runs 0 of 2 matrix operations in bf16"):
         OpenVinoCpu(convolved(Bundle(copy)), Precision.BF16, threads=1)
 
 
@@ -133,7 +133,7 @@ def test_float32_that_is_none(copy: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_precision_it_never_computes_in(paint: Bundle) -> None:
-    with pytest.raises(EngineUnavailableError, match="OpenVINO was asked for fp16"):
+    with pytest.raises(EngineUnavailableError, match="fp16 was requested of OpenVINO"):
         OpenVinoCpu(paint, Precision.FP16)
 
 
