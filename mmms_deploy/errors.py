@@ -38,6 +38,7 @@ of the door that the user came through, Python or the command line.
             MaskInputError
             SurfaceError
             ClickError
+        MaskError
     MMMSDeployWarning
 """
 
@@ -249,60 +250,8 @@ class ClickError(SessionError):
     """A click is outside of the image or not a number."""
 
 
-# --- evaluation -----------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------------------------
 
 
-class EvaluationError(MMMSDeployError):
-    """An evaluation cannot be done."""
-
-
-class AnnotatorUnavailableError(EvaluationError):
-    """The simulated annotator's library (OpenCV) is not installed."""
-
-
-class MaskError(EvaluationError):
-    """A mask has the wrong shape or type."""
-
-
-class MeasureError(EvaluationError):
-    """A measure was asked for with values that it is not defined for."""
-
-
-class DatasetError(EvaluationError):
-    """A data set cannot be read."""
-
-
-class DatasetLayoutError(DatasetError):
-    """A folder does not have the layout of the data set that it is said to be."""
-
-
-class DatasetFileError(DatasetError):
-    """A file of a data set is missing, unreadable, or does not fit its image."""
-
-
-class DatasetOptionError(DatasetError):
-    """A data set was asked for by a name, or with an option, that is not known."""
-
-
-class DatasetLibraryError(DatasetError):
-    """The library that reads a data set's files (SciPy, pycocotools, OpenCV) is not installed."""
-
-
-class PredictorError(EvaluationError):
-    """What is evaluated was used in a way it cannot serve."""
-
-
-class EvaluationModalityError(EvaluationError):
-    """A bundle and a data set do not have the same modalities."""
-
-
-class EvaluationSettingsError(EvaluationError):
-    """An evaluation was asked for with other settings than the one it would continue, or with impossible ones."""
-
-
-class CaseError(EvaluationError):
-    """There is no such case in an evaluation's results."""
-
-
-class EvaluationLibraryError(EvaluationError):
-    """A library that an evaluation was asked to use (pyarrow) is not installed."""
+class MaskError(MMMSDeployError):
+    """A mask that is compared has the wrong shape or type."""

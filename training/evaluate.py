@@ -19,7 +19,8 @@ from rich.progress import track
 from rich.table import Table
 
 from mmms_deploy.evaluation.annotator import Annotator
-from mmms_deploy.evaluation.measures import MAX_CLICKS, Summary, iou, summarise
+from mmms_deploy.evaluation.measures import MAX_CLICKS, Summary, summarise
+from mmms_deploy.replay.metrics import iou
 from training.items import Item, drawn_items, held_out_items, mfnet_items, object_items, thermal_frame_items
 from training.predictor import Predictor, load_network
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick
-from mmms_deploy.evaluation.measures import iou
+from mmms_deploy.replay.metrics import iou
 from mmms_deploy.session.overlay import draw_overlay
 from mmms_deploy.session.result import Click
 from training.items import Item, drawn_items

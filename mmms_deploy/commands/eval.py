@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Display
 
 from mmms_deploy.commands.common import console, engine_options, err_console, user_errors, warn
 from mmms_deploy.commands.eval_open import open_sides
@@ -18,7 +20,9 @@ from mmms_deploy.commands.eval_report import write_replay, write_report
 if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.evaluation.results import SceneResult
+    from mmms_deploy.evaluation.run import OnResult
     from mmms_deploy.evaluation.settings import Settings
+    from mmms_deploy.progress import OnProgress, Progress
 
 
 def parse_percent(text: str) -> float:
@@ -65,7 +69,7 @@ Examples:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder of the results; one that holds some is continued.  [default: evaluations/NAME]",
+    help="Folder of the results; results that it holds are continued.  [default: evaluations/NAME]",
 )
 @click.option("--fresh", is_flag=True, help="Forget the results in --out and start over.")
 @click.option(
@@ -105,7 +109,7 @@ Examples:
     type=click.IntRange(min=1),
     default=10,
     show_default=True,
-    help="Clicks per object that the budget of --multi-instance is made of.",
+    help="Clicks per object in the budget of --multi-instance.",
 )
 @click.option("--flip", is_flag=True, help="Answer every click with the mean over the image and its mirror image.")
 @click.option(
@@ -114,32 +118,40 @@ Examples:
     help="A pixel belongs to the mask when its probability is greater.  [default: the bundle's]",
 )
 @click.option("--without", multiple=True, metavar="NAME", help="Leave out an optional modality; repeat for more.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many images of each data set.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many images of each data set.")
 @click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Every n-th image only.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Images in work at a time; they share one engine, and the results do not depend on it.",
+    help="Images evaluated at a time. They share one engine, and the results do not depend on their number.",
 )
 @click.option(
     "--against",
     metavar="BUNDLE|torch:CKPT",
-    help="Compare with another bundle, the same one on another engine, or a checkpoint in PyTorch (torch:demo is the "
-    "one that ships with mmms-deploy).",
+    help="Compare with another bundle, the same bundle on another engine, or a checkpoint in PyTorch (torch:demo is "
+    "the one that ships with mmms-deploy).",
 )
-@click.option("--against-engine", help="--engine of what is compared with.")
-@click.option("--against-precision", help="--precision of what is compared with.")
-@click.option("--against-device", default="auto", show_default=True, help="--device of what is compared with.")
-@click.option("--worst", type=click.IntRange(min=0), default=6, show_default=True, help="Pictures of worst cases.")
+@click.option("--against-engine", help="--engine of the bundle that --against names.")
+@click.option("--against-precision", help="--precision of the bundle that --against names.")
+@click.option(
+    "--against-device", default="auto", show_default=True, help="--device of the bundle that --against names."
+)
+@click.option(
+    "--worst",
+    type=click.IntRange(min=0),
+    default=6,
+    show_default=True,
+    help="Worst cases of each data set shown as pictures.",
+)
 @click.option("--parquet", is_flag=True, help="Also write objects.parquet (needs pyarrow).")
 @click.option(
     "--replay",
     nargs=2,
     type=(click.Path(path_type=Path), str),
     metavar="OUT CASE",
-    help="Instead of an evaluation: write a picture of every click of a case of OUT.",
+    help="Do not evaluate: write a picture of every click of a case in OUT.",
 )
 @engine_options
 @click.version_option(package_name="mmms-deploy")
@@ -172,8 +184,9 @@ def main(
 ) -> None:
     """Measure how many simulated clicks BUNDLE needs on data sets, and write a report.
 
-    Every finished image is kept in --out, so that a run that was stopped goes on where it was. There, report.html is
-    one page with curves and the worst cases, objects.csv has a row for every object, and summary.json all measures.
+    The results of every finished image are kept in --out, so that a stopped run goes on where it was. In that folder,
+    report.html is one page with curves and the worst cases, objects.csv has a row for every object, and summary.json
+    has all measures.
     """
     if replay is not None:
         write_replay(*replay, bundle)
@@ -185,12 +198,12 @@ def main(
 
     from mmms_deploy.evaluation.datasets import parse_dataset_argument
     from mmms_deploy.evaluation.depth import opencv
-    from mmms_deploy.evaluation.report.tables import parquet_library
+    from mmms_deploy.evaluation.report.csv_parquet import parquet_library
     from mmms_deploy.evaluation.results import forget
-    from mmms_deploy.evaluation.run import evaluate, plan
+    from mmms_deploy.evaluation.run import choose_scenes, evaluate
     from mmms_deploy.evaluation.settings import TARGETS, Protocol, Settings
 
-    opencv()  # what is not installed is told before minutes are spent
+    opencv()  # a missing library is an error now, not after minutes
     if parquet:
         parquet_library()
     settings = Settings(
@@ -204,13 +217,11 @@ def main(
     arguments = [parse_dataset_argument(text) for text in datasets]
     with err_console.status("listing the data sets"):
         opened = [(str(argument), argument.open()) for argument in arguments]
-    first = {"device": request.device, "engine": request.engine, "precision": request.precision}
-    other = {"device": against_device, "engine": against_engine, "precision": against_precision}
-    common = {"threads": request.threads, "strict": request.strict}
+    other = replace(request, device=against_device, engine=against_engine, precision=against_precision)
     with ExitStack() as stack:
-        sides = open_sides(stack, bundle, against, first | common, other | common, flip, threshold, without)
+        sides = open_sides(stack, bundle, against, request, other, flip, threshold, without)
         entries = [sides.entry(argument, dataset, without) for argument, dataset in opened]
-        tasks = plan(entries, limit, every)
+        tasks = choose_scenes(entries, limit, every)
         folder = out or Path("evaluations") / sides.first.facts.name
         if fresh:
             forget(folder)
@@ -218,7 +229,7 @@ def main(
             if facts is not None:
                 console.print(f"{'engine' if facts is sides.first.facts else 'against':<8} {escape(facts.engine)}")
         try:
-            with _progress(settings, len(tasks)) as on_scene:
+            with _progress(settings, len(tasks)) as (on_progress, on_result):
                 evaluation = evaluate(
                     entries,
                     sides.first,
@@ -228,7 +239,8 @@ def main(
                     workers=workers,
                     limit=limit,
                     every=every,
-                    on_scene=on_scene,
+                    on_progress=on_progress,
+                    on_result=on_result,
                 )
         except KeyboardInterrupt:
             warn(f"the finished images are kept in {folder}; the same command goes on from there")
@@ -237,8 +249,8 @@ def main(
 
 
 @contextmanager
-def _progress(settings: Settings, total: int) -> Iterator[Callable[[SceneResult, int, int], None]]:
-    """A bar with the NoC so far, at the highest target."""
+def _progress(settings: Settings, total: int) -> Iterator[tuple[OnProgress, OnResult]]:
+    """Show a bar with the NoC so far, at the highest target."""
     from mmms_deploy.evaluation.measures import noc
     from mmms_deploy.evaluation.report.text import percent
 
@@ -251,17 +263,20 @@ def _progress(settings: Settings, total: int) -> Iterator[Callable[[SceneResult,
         TimeRemainingColumn(),
     )
     clicks = objects = 0
-    with Progress(*columns, console=err_console, transient=True) as progress:
-        task = progress.add_task("evaluating", total=total)
+    with Display(*columns, console=err_console, transient=True) as display:
+        bar = display.add_task("evaluating", total=total)
 
-        def show(result: SceneResult, done: int, total: int) -> None:
+        def on_progress(step: Progress) -> None:
+            display.update(bar, completed=step.done)
+
+        def on_result(result: SceneResult) -> None:
             nonlocal clicks, objects
             clicks += sum(noc(one.ious, target, settings.max_clicks) for one in result.objects)
             objects += len(result.objects)
             running = f"NoC@{percent(target)} {clicks / objects:.2f}" if objects else "no objects yet"
-            progress.update(task, completed=done, description=f"{escape(result.dataset)}  {running}")
+            display.update(bar, description=f"{escape(result.dataset)}  {running}")
 
-        yield show
+        yield on_progress, on_result
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``mmms-eval``: opening what is evaluated and what it is compared with."""
+"""``mmms-eval``: opening the bundle that is evaluated, and what it is compared with."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from rich.markup import escape
 from mmms_deploy.commands.common import progress_bars, warn
 
 if TYPE_CHECKING:
+    from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.evaluation.run import Contestant, Entry
 
 TORCH = "torch:"
-"""What stands before a checkpoint that is compared with."""
+"""Prefix of --against for a checkpoint in PyTorch."""
 
 
 class Sides:
@@ -28,7 +29,7 @@ class Sides:
         self.notes: list[str] = []
 
     def entry(self, argument: str, dataset: Any, without: tuple[str, ...]) -> Entry:
-        """Decide what of a data set each side is shown; what is ignored is said aloud."""
+        """Choose the modalities that each side is shown, with a warning for those that are ignored."""
         from mmms_deploy.evaluation.modalities import choose_modalities
         from mmms_deploy.evaluation.run import Entry
 
@@ -46,37 +47,37 @@ def open_sides(
     stack: ExitStack,
     bundle: Path,
     against: str | None,
-    engine: Mapping[str, Any],
-    against_engine: Mapping[str, Any],
+    request: EngineRequest,
+    against_request: EngineRequest,
     flip: bool,
     threshold: float | None,
     without: tuple[str, ...],
 ) -> Sides:
-    """Open both sides; what needs closing is closed with the stack.
+    """Open both sides.
 
     Args:
-        stack: Closes the engines.
+        stack: Closes the engines when it is closed.
         bundle: Path of the bundle that is evaluated.
         against: What it is compared with; None for nothing.
-        engine: Engine options of the first.
-        against_engine: Engine options of the other.
-        flip: Whether bundles see the mirrored image, too.
-        threshold: Of masks; None for the bundles' own.
+        request: Which engine executes the bundle.
+        against_request: Which engine executes the other one.
+        flip: Whether bundles also see the mirrored image.
+        threshold: Threshold of masks; None takes the bundles' own.
         without: Modalities that are left out.
     """
-    first, specs = open_contestant(stack, str(bundle), engine, flip, threshold, without)
+    first, specs = open_contestant(stack, str(bundle), request, flip, threshold, without)
     if not first.facts.trained:
         warn("the weights of this bundle are random: its measures mean nothing")
     if against is None:
         return Sides(first, None, [(first.facts.source, specs)])
-    second, other_specs = open_contestant(stack, against, against_engine, flip, threshold, without)
+    second, other_specs = open_contestant(stack, against, against_request, flip, threshold, without)
     return Sides(first, second, [(first.facts.source, specs), (second.facts.source, other_specs)])
 
 
 def open_contestant(
     stack: ExitStack,
     source: str,
-    engine: Mapping[str, Any],
+    request: EngineRequest,
     flip: bool,
     threshold: float | None,
     without: tuple[str, ...],
@@ -93,8 +94,7 @@ def open_contestant(
     from mmms_deploy.evaluation.run import Contestant
 
     with progress_bars(f"opening {escape(source)}") as on_progress:
-        told = {**engine, "on_progress": on_progress}
-        opened = BundleSource(Bundle(source), told, flip=flip, threshold=threshold)
+        opened = BundleSource(Bundle(source), request, flip=flip, threshold=threshold, on_progress=on_progress)
     stack.callback(opened.close)
     manifest, info = opened.bundle.manifest, opened.info
     facts = PredictorFacts(
@@ -115,11 +115,13 @@ def open_contestant(
 
 
 def _open_torch(source: str, options: Mapping[str, str | None]) -> tuple[Contestant, Any]:
-    """Open a checkpoint in PyTorch; the evaluation itself knows nothing of the half that exports."""
+    """Open a checkpoint in PyTorch, and name the extra when its packages are missing."""
     if any(value is not None for name, value in options.items() if name != "without"):
         raise click.UsageError("--flip and --threshold are for bundles; leave them out with --against torch:...")
+    from mmms_deploy.evaluation.checkpoint_predictor import open_torch
+
     try:
-        from mmms_deploy.evaluation.checkpoint_predictor import open_torch
+        return open_torch(source.removeprefix(TORCH), {"without": options["without"]})
     except ImportError as error:
         from mmms_deploy.errors import ExportError
 
@@ -128,4 +130,3 @@ def _open_torch(source: str, options: Mapping[str, str | None]) -> tuple[Contest
             expected="the [export] extra",
             fix='pip install "mmms-deploy[export,cpu]"',
         ) from error
-    return open_torch(source.removeprefix(TORCH), {"without": options["without"]})

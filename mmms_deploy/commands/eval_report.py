@@ -36,9 +36,9 @@ def write_report(
     from mmms_deploy.engines.machine import describe_machine, machine_lines
     from mmms_deploy.evaluation.replay import worst_cases
     from mmms_deploy.evaluation.report.cases import draw_cases
+    from mmms_deploy.evaluation.report.console_table import render
+    from mmms_deploy.evaluation.report.csv_parquet import rows_of, write_csv, write_parquet
     from mmms_deploy.evaluation.report.page import render_page
-    from mmms_deploy.evaluation.report.table import render
-    from mmms_deploy.evaluation.report.tables import rows_of, write_csv, write_parquet
     from mmms_deploy.evaluation.results import PAGE_FILE, PARQUET_FILE, SUMMARY_FILE, TABLE_FILE
     from mmms_deploy.evaluation.summary import summarise_run
     from mmms_deploy.reporting.files import write_text
@@ -69,7 +69,7 @@ def write_report(
 
 def _check_any(summaries: Sequence[DatasetSummary], entries: Sequence[Entry]) -> None:
     if not summaries:
-        from mmms_deploy.errors import EvaluationSettingsError
+        from mmms_deploy.evaluation.errors import EvaluationSettingsError
 
         raise EvaluationSettingsError(
             f"no object in {', '.join(entry.dataset.name for entry in entries)}",
@@ -81,8 +81,9 @@ def _check_any(summaries: Sequence[DatasetSummary], entries: Sequence[Entry]) ->
 def write_replay(folder: Path, name: str, bundle: Path | None) -> None:
     """Write a picture of every click of a case."""
     from mmms_deploy.commands.output import write_atomically
-    from mmms_deploy.errors import CaseError
+    from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.evaluation.datasets import parse_dataset_argument
+    from mmms_deploy.evaluation.errors import CaseError
     from mmms_deploy.evaluation.replay import draw_frame, draw_truth, find_case, replay, surface_of
     from mmms_deploy.evaluation.results import REPLAY_FOLDER, read_facts, read_scenes
     from mmms_deploy.evaluation.run import shown
@@ -98,12 +99,12 @@ def write_replay(folder: Path, name: str, bundle: Path | None) -> None:
         )
     scene = shown(parse_dataset_argument(dataset.argument).open()[case.scene.index], dataset.modalities)
     options = facts.predictor.options
-    engine = {
-        "device": options["device"],
-        "engine": options["engine"],
-        "precision": options["precision"],
-        "threads": None if options["threads"] is None else int(options["threads"]),
-    }
+    request = EngineRequest(
+        device=options["device"] or "auto",
+        engine=options["engine"],
+        precision=options["precision"],
+        threads=None if options["threads"] is None else int(options["threads"]),
+    )
     pictures = folder / REPLAY_FOLDER / re.sub(r"[^\w.-]+", "_", case.name)
     pictures.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -111,7 +112,7 @@ def write_replay(folder: Path, name: str, bundle: Path | None) -> None:
         contestant, _ = open_contestant(
             stack,
             str(bundle or facts.predictor.source),
-            engine,
+            request,
             options["flip"] is not None,
             None if threshold is None else float(threshold),
             (),

@@ -2,6 +2,29 @@
 
 Any predictor can be evaluated: a ``Session``, an object with ``set_image`` and ``click``, or a plain function through
 :class:`~mmms_deploy.evaluation.predictor.FunctionPredictor`. Names are loaded when they are first used.
+
+In reading order:
+
+- ``scene``: an image with its surfaces, and what a data set is
+- ``datasets/``: readers of published data sets
+- ``depth``: the deepest pixel of a region
+- ``annotator``: where the simulated annotator clicks next
+- ``measures``: boundary IoU and NoC of one object; IoU is in ``mmms_deploy/replay/metrics.py``
+- ``predictor``: what is evaluated, and a plain function as a predictor
+- ``bundles``: bundles as predictors
+- ``checkpoint_predictor``: a checkpoint in PyTorch as a predictor
+- ``modalities``: which modalities of a data set a network is shown
+- ``settings``: what an evaluation does
+- ``clicking``: clicking through one object
+- ``surfaces``: several surfaces in one image: NoCMS, FRMS and the multi-instance task
+- ``results``: the results of every scene, and the folder that keeps them
+- ``run``: every scene of the data sets, by one worker or several
+- ``summary``: the measures of each data set
+- ``comparison``: two predictors on the same objects
+- ``replay``: pictures of results
+- ``report/``: what an evaluation gives to read
+- ``noc_gate``: the gate by clicks of an export
+- ``errors``: the named errors of evaluations
 """
 
 from __future__ import annotations
@@ -22,7 +45,6 @@ if TYPE_CHECKING:
         area_under_curve,
         boundary_iou,
         clicks_to_reach,
-        iou,
         iou_after,
         noc,
         summarise,
@@ -35,6 +57,7 @@ if TYPE_CHECKING:
     from mmms_deploy.evaluation.settings import Protocol, Settings
     from mmms_deploy.evaluation.summary import DatasetSummary, summarise_run
     from mmms_deploy.evaluation.surfaces import JointMask, multi_instance, multi_surface
+    from mmms_deploy.replay.metrics import iou
 
 _MODULES = {
     "DATASETS": "datasets",

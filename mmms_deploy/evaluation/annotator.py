@@ -22,10 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmms_deploy.errors import MaskError
-from mmms_deploy.evaluation.depth import Mask, bounds, deepest, distance_to_border, opencv, pack
-
-__all__ = ["Annotator", "SimulatedClick", "as_mask", "distance_to_border", "next_click"]
+from mmms_deploy.evaluation.depth import Mask, bounds, deepest, opencv, pack
+from mmms_deploy.replay.metrics import as_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,36 +39,6 @@ class SimulatedClick:
     x: int
     y: int
     positive: bool
-
-
-def as_mask(name: str, values: object, shape: tuple[int, int] | None = None) -> Mask:
-    """Check that an array is a mask, and view it as one.
-
-    Args:
-        name: What the array is called in the error's text.
-        values: (H, W) bool, or integers of which zero is false and anything else true.
-        shape: The (H, W) it must have; ``None`` for any.
-
-    Returns:
-        (H, W) bool.
-
-    Raises:
-        MaskError: It is no two-dimensional, non-empty array of bools or integers, or has another shape.
-    """
-    array = np.asarray(values)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "bui":
-        raise MaskError(
-            f"{name} is an array of shape {array.shape} and type {array.dtype}",
-            expected="a mask (H, W) of bools or integers, at least one pixel large",
-            fix="pass one mask, not a batch; threshold probabilities first (probability > 0.5)",
-        )
-    if shape is not None and array.shape != shape:
-        raise MaskError(
-            f"{name} is {array.shape[0]}x{array.shape[1]} pixels (H x W)",
-            expected=f"{shape[0]}x{shape[1]} as the ground truth",
-            fix="compare masks at the image's own resolution",
-        )
-    return array if array.dtype == np.bool_ else array != 0
 
 
 def next_click(
@@ -96,7 +64,7 @@ def next_click(
         MaskError: A mask has the wrong shape or type.
         AnnotatorUnavailableError: OpenCV is not installed.
     """
-    opencv()  # what deep regions need is asked for at once, not at some later click
+    opencv()  # a missing library is an error now, not at some later click
     object_mask = as_mask("ground_truth", ground_truth)
     shape = object_mask.shape
     truth, guess = pack(object_mask), pack(as_mask("prediction", prediction, shape))
@@ -106,7 +74,7 @@ def next_click(
     done = None if clicked is None else pack(as_mask("clicked", clicked, shape))
     missing, surplus = truth & ~guess, guess & ~truth
     missing_bounds, surplus_bounds = bounds(missing, done), bounds(surplus, done)
-    # The region that may be deeper goes first; of the other only what could still beat it is looked at.
+    # The region that may be deeper goes first; the other one is searched only for pixels that are deeper still.
     if missing_bounds.high > surplus_bounds.high:
         positive = deepest(missing, done, missing_bounds, surplus_bounds.low + 1)
         negative = deepest(surplus, done, surplus_bounds, max(positive[0], 1))
@@ -119,7 +87,7 @@ def next_click(
 
 @dataclass(slots=True)
 class Annotator:
-    """A simulated annotator at work on one object of one image; remembers where it clicked.
+    """A simulated annotator of one object in one image; remembers where it clicked.
 
     Attributes:
         ground_truth: (H, W), bool or integers, nonzero on the object.

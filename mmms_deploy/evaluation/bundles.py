@@ -1,8 +1,7 @@
-"""Bundles as what is evaluated: sessions that share an engine, with flips and thresholds."""
+"""Bundles as predictors: sessions that share an engine, with flips and thresholds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.bundle.contract import ClickContract
-from mmms_deploy.engines.select import open_engine
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.engines.select import open_request
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.predictor import Image
 from mmms_deploy.imaging.resize import FloatArray, resize, resize_above
@@ -18,18 +18,19 @@ from mmms_deploy.session import Session
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.protocol import EngineInfo
+    from mmms_deploy.progress import OnProgress
 
 _LEAST = 1e-7
-"""Probabilities are kept this far from 0 and 1, where a float32 logit ends."""
+"""Probabilities are kept this far from 0 and 1, so that their logits are finite; about float32's resolution."""
 
 
 class BundlePredictor:
-    """A session as what is evaluated.
+    """A session as a predictor.
 
     Args:
         session: The session; closed with this.
-        flipped: A second session of the same engine for the mirrored image; None for no flip. The answer is then the
-            mean of both: of their logits at the network's resolution, mirrored back, and both see the mean as their
+        flipped: A second session on the same engine, for the mirrored image; None for no flip. With it, the answer is
+            the mean of both: of their logits at the network's resolution, mirrored back. Both see the mean as their
             previous mask, as in RITM's evaluation.
         threshold: A pixel belongs to the mask when its probability is greater; None takes the bundle's.
     """
@@ -63,7 +64,7 @@ class BundlePredictor:
         return probability > threshold
 
     def set_mask(self, mask: npt.NDArray[Any]) -> None:
-        """Let the next click go on from a mask or a probability (H, W)."""
+        """Start the next click from a mask or a probability (H, W)."""
         self._session.set_mask(mask)
         if self._flipped is not None:
             self._flipped.set_mask(mask[:, ::-1])
@@ -92,26 +93,31 @@ def mean_by_logits(first: FloatArray, second: FloatArray) -> FloatArray:
 
 
 class BundleSource:
-    """Opens predictors of one bundle that share one engine, so that their number does not change what they answer.
+    """Opens predictors of one bundle. They share one engine, so that their number does not change their answers.
 
     Args:
         bundle: The bundle.
-        engine: Options of :func:`~mmms_deploy.engines.select.open_engine`: device, engine, precision, threads, strict.
+        request: Which engine executes; None leaves the choice open, as a ``Session`` does.
         flip: Whether to add the mirrored image to every answer.
         threshold: Probability above which a pixel belongs to the mask; None takes the bundle's.
+        on_progress: Receives every step of a build by TensorRT.
+
+    Raises:
+        EngineError: There is no usable engine.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        engine: Mapping[str, Any] | None = None,
+        request: EngineRequest | None = None,
         *,
         flip: bool = False,
         threshold: float | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self.bundle = bundle
         self._flip, self._threshold = flip, threshold
-        self._engine = open_engine(bundle, **(engine or {}))
+        self._engine = open_request(bundle, request or EngineRequest(), on_progress)
 
     @property
     def info(self) -> EngineInfo:

@@ -1,21 +1,24 @@
-"""A checkpoint in PyTorch as what is evaluated: the reference of the export, clicked through beside a bundle."""
+"""A checkpoint in PyTorch as a predictor: the reference of the export, to compare a bundle with.
+
+Torch and the export load when a checkpoint is opened.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.evaluation.results import PredictorFacts
 from mmms_deploy.evaluation.run import Contestant
-from mmms_deploy.export.reference import Answer, TorchReference
-from mmms_deploy.export.source import DEMOS, Source, demo_checkpoint, open_source
-from mmms_deploy.models.network import InteractiveNetwork
+
+if TYPE_CHECKING:
+    from mmms_deploy.export.reference import Answer
+    from mmms_deploy.models.network import InteractiveNetwork
 
 
 class TorchPredictor:
@@ -26,11 +29,13 @@ class TorchPredictor:
     """
 
     def __init__(self, network: InteractiveNetwork) -> None:
+        from mmms_deploy.export.reference import TorchReference
+
         self._reference = TorchReference(network)
 
     def set_image(self, image: npt.NDArray[np.uint8], /, **modalities: npt.NDArray[Any]) -> None:
         """Take an image (H0, W0, 3) uint8 RGB and its modalities as stored."""
-        # PyTorch warns of arrays that it could not write to; decoded images are such.
+        # PyTorch warns of read-only arrays, and decoded images are read-only.
         writable = image if image.flags.writeable else image.copy()
         self._reference.set_image(writable, modalities)
 
@@ -46,18 +51,23 @@ class TorchPredictor:
 def open_torch(
     checkpoint: str, options: Mapping[str, str | None] | None = None
 ) -> tuple[Contestant, tuple[ModalitySpec, ...]]:
-    """Open a checkpoint to be evaluated in PyTorch.
+    """Open a checkpoint for an evaluation in PyTorch.
 
     Args:
         checkpoint: A checkpoint file with its description, or ``demo`` for the one that ships with the package.
-        options: What else is to be noted beside the results.
+        options: Options to record beside the results.
 
     Returns:
-        It, and the modalities that it takes.
+        What an evaluation takes, and the modalities of the network.
 
     Raises:
         CheckpointError: The checkpoint or its description cannot be used.
+        ImportError: A package of the ``[export]`` extra is not installed.
     """
+    import torch
+
+    from mmms_deploy.export.source import DEMOS, Source, demo_checkpoint, open_source
+
     source = Source(checkpoint=demo_checkpoint(checkpoint) if checkpoint in DEMOS else Path(checkpoint))
     sourced = open_source(source)
     facts = PredictorFacts(

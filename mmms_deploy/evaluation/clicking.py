@@ -1,4 +1,4 @@
-"""One object clicked through: the simulated annotator and a predictor in turns."""
+"""Clicking through one object: the simulated annotator and a predictor take turns."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from time import perf_counter
 from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick
 from mmms_deploy.evaluation.depth import Mask
-from mmms_deploy.evaluation.measures import boundary_iou, iou
+from mmms_deploy.evaluation.measures import boundary_iou
 from mmms_deploy.evaluation.predictor import Predictor, mask_of
 from mmms_deploy.evaluation.scene import Scene, Surface
+from mmms_deploy.replay.metrics import iou
 
 
 class ObjectResult(Struct, frozen=True, kw_only=True):
-    """One object, clicked through. Lists have one entry for each click; masks are not kept.
+    """The result of clicking through one object. Lists have one entry for each click; masks are not kept.
 
     Attributes:
         name: The surface's name.
-        pixels: Its size without void.
+        pixels: Its number of pixels, without void.
         clicks: (x, y, positive) in image pixels.
         ious: IoU after each click.
         boundary_ious: Boundary IoU after each click.
-        predict_seconds: What the predictor took for each click, wall time.
-        simulate_seconds: What the simulated annotator took for each click.
+        predict_seconds: Wall time of the predictor's answer to each click.
+        simulate_seconds: Wall time in which the simulated annotator chose each click.
     """
 
     name: str
@@ -50,11 +51,11 @@ def click_through(
     """Click on an object until the limit, or until no error is left.
 
     Args:
-        predictor: Has the scene's image set and no clicks. Its previous mask is empty.
+        predictor: The predictor; the scene's image is set, there are no clicks, and the previous mask is empty.
         scene: The scene.
         surface: The object.
         max_clicks: The limit.
-        stop_at: IoU at which to stop before; None to go on to the limit, so that curves are complete.
+        stop_at: IoU at which to stop earlier; None to go on to the limit, so that curves are complete.
         on_click: Called after every click.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Two predictors on the same objects: the difference in clicks, how sure it is, and how alike their masks are."""
+"""Two predictors on the same objects: the difference in clicks with its interval, and how alike their masks are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import Struct
-from mmms_deploy.errors import MeasureError
+from mmms_deploy.evaluation.errors import MeasureError
 from mmms_deploy.evaluation.measures import noc
 from mmms_deploy.evaluation.results import SceneResult
 from mmms_deploy.evaluation.settings import Settings
@@ -32,8 +32,8 @@ class Difference(Struct, frozen=True, kw_only=True):
         difference: ``noc - other``: above 0, the first one needs more clicks.
         low: Lower end of the confidence interval of the difference.
         high: Upper end.
-        better: Objects that took the first one fewer clicks.
-        worse: Objects that took it more.
+        better: Objects on which the first one needs fewer clicks.
+        worse: Objects on which it needs more.
     """
 
     target: float
@@ -72,7 +72,7 @@ class DifferingObject(Struct, frozen=True, kw_only=True):
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
-    """Everything two predictors say about each other on one data set.
+    """The comparison of two predictors on one data set.
 
     Attributes:
         differences: One for each target.
@@ -98,7 +98,7 @@ def compare(scenes: Iterable[SceneResult], settings: Settings) -> Comparison:
 
     Args:
         scenes: Results with both, of one data set; at least one object.
-        settings: What was done.
+        settings: The settings of the evaluation.
 
     Raises:
         MeasureError: A scene has no results of the other predictor, or there is no object.
@@ -130,14 +130,17 @@ class Pairs:
         self._clicks = 0
 
     def add(self, scene: SceneResult) -> None:
-        """Take note of one scene.
+        """Add one scene.
 
         Raises:
             MeasureError: It has no results of the other predictor.
         """
         if len(scene.against) != len(scene.objects):
             raise MeasureError(
-                "a comparison of results of one predictor alone", expected="results of both", fix="pass --against"
+                "a comparison of results of one predictor alone",
+                expected="results of both",
+                fix="pass against to evaluate()",
+                command_fix="pass --against",
             )
         for one, pair in zip(scene.objects, scene.against, strict=True):
             curves = (array("d", values) for values in (one.ious, pair.result.ious, pair.agreement))
@@ -146,7 +149,7 @@ class Pairs:
             self._clicks += len(pair.result.predict_seconds)
 
     def comparison(self, settings: Settings) -> Comparison:
-        """Compare what was gathered.
+        """Compare the two predictors on these scenes.
 
         Raises:
             MeasureError: There is no object.
@@ -214,10 +217,10 @@ def paired_interval(
 
     Args:
         differences: (N,) one for each object.
-        groups: (N,) which image each object is in.
+        groups: (N,) the image that each object is in.
         confidence: Share of the resampled means inside of the interval.
         resamples: Number of resamples.
-        seed: Of the random generator; the interval is the same every time.
+        seed: Seed of the random generator, so that the interval is the same every time.
 
     Returns:
         Lower and upper end.
@@ -228,7 +231,7 @@ def paired_interval(
     counts = np.bincount(places).astype(np.float64)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
-    block = max(1, 2_000_000 // len(sums))  # as many indices at a time as fit into little memory
+    block = max(1, 2_000_000 // len(sums))  # indices drawn at a time, to keep memory small
     for start in range(0, resamples, block):
         drawn = rng.integers(0, len(sums), (min(block, resamples - start), len(sums)))
         means[start : start + len(drawn)] = sums[drawn].sum(1) / counts[drawn].sum(1)

@@ -1,16 +1,16 @@
 """The deepest pixel of a region, exactly and without a distance for every pixel.
 
-A pixel's depth is its Euclidean distance to the nearest pixel outside of its region. The annotator wants one number
-and one place: the greatest depth, and the first pixel that has it. So regions are kept as bits, 64 pixels a word, and
-pixels that cannot be deepest are ruled out by shapes that whole words are eroded by at once:
+A pixel's depth is its Euclidean distance to the nearest pixel outside of its region. The annotator needs one number
+and one place: the greatest depth, and the first pixel that has it. So regions are kept as bits, 64 pixels a word.
+Erosion by three shapes, a whole word at a time, rules out pixels that cannot be deepest:
 
 * squares bound the depth: with a chessboard depth of c it is at least c and at most sqrt(2) c;
 * diamonds bound it too: with a city-block depth of t it is at least t / sqrt(2) and at most t;
 * disks decide: a pixel is at least sqrt(s) deep when all pixels closer than that belong to the region. Squared depths
   are whole numbers, so the greatest one is found by bisection.
 
-All of it is integer arithmetic, so ties are exact. Disks cost in proportion to their radius: where the bounds allow a
-great depth, what they leave of the region goes through OpenCV's distance transform instead.
+All of it is integer arithmetic, so ties are exact. The cost of a disk grows with its radius: where the bounds allow a
+great depth, OpenCV's distance transform measures the remaining pixels instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmms_deploy.errors import AnnotatorUnavailableError
+from mmms_deploy.evaluation.errors import AnnotatorUnavailableError
 
 Mask: TypeAlias = NDArray[np.bool_]
 Bits: TypeAlias = NDArray[np.uint64]
@@ -37,7 +37,7 @@ _TRIES = 3
 
 
 def opencv() -> Any:
-    """OpenCV's module, whose distance transform is exact and fast.
+    """Import OpenCV, for its exact and fast distance transform.
 
     Raises:
         AnnotatorUnavailableError: It is not installed.
@@ -56,13 +56,13 @@ def opencv() -> Any:
 def distance_to_border(region: Mask) -> NDArray[np.float32]:
     """Exact Euclidean distance of every pixel of a region to the nearest pixel outside of it.
 
-    The image is surrounded by "outside": a region that touches the border has distance 1 there.
+    Everything beyond the image's border is outside: a region that touches the border has distance 1 there.
 
     Args:
         region: (H, W) bool.
 
     Returns:
-        (H, W) float32 in pixels, right to the last bit or the one before; 0 outside of the region.
+        (H, W) float32 in pixels, exact to the last bit or the one before it; 0 outside of the region.
 
     Raises:
         AnnotatorUnavailableError: OpenCV is not installed.
@@ -73,8 +73,8 @@ def distance_to_border(region: Mask) -> NDArray[np.float32]:
     if rows.size == 0:
         return distances
     columns = np.flatnonzero(region.any(axis=0))
-    # Only the bounding box is transformed. All around it is outside, and the outside pixel nearest to a pixel of the
-    # box is never more than one pixel beyond the box, so a rim of one pixel makes this exact.
+    # Only the bounding box is transformed. Everything around it is outside, and the outside pixel nearest to a pixel of
+    # the box is at most one pixel beyond the box, so a rim of one pixel makes this exact.
     box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
     padded = np.pad(region[box].view(np.uint8), 1)
     transformed = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -98,7 +98,7 @@ def unpack(bits: Bits) -> Mask:
 
 
 def across(bits: Bits, by: int) -> Bits:
-    """Return a shifted copy: pixel (x, y) of it is pixel (x + by, y) of ``bits``; what comes from outside is 0."""
+    """Return a shifted copy: its pixel (x, y) is pixel (x + by, y) of ``bits``, or 0 outside."""
     shifted = np.zeros_like(bits)
     words, rest = divmod(abs(by), _WORD)
     count = bits.shape[1] - words
@@ -116,7 +116,7 @@ def across(bits: Bits, by: int) -> Bits:
 
 
 def and_down(target: Bits, bits: Bits, by: int) -> None:
-    """Keep of ``target`` the pixels (x, y) for which (x, y + by) is in ``bits``; outside of the image nothing is."""
+    """Keep those pixels (x, y) of ``target`` for which (x, y + by) is in ``bits`` and in the image."""
     height = target.shape[0]
     if abs(by) >= height:
         target[:] = 0
@@ -129,14 +129,14 @@ def and_down(target: Bits, bits: Bits, by: int) -> None:
 
 
 def _wider_square(corners: Bits, by: int) -> Bits:
-    """From the upper left corners of squares of side n, those of side n + by, for by <= n."""
+    """Return the upper left corners of squares of side n + by from those of side n, for by <= n."""
     wider = corners & across(corners, by)
     and_down(wider, wider.copy(), by)
     return wider
 
 
 def _wider_diamond(diamonds: Bits, by: int) -> Bits:
-    """From the centres of diamonds of radius n (a pixel alone is 1), those of radius n + by, for by < max(n, 2)."""
+    """Return the centres of diamonds of radius n + by from those of radius n (1 is a pixel), for by < max(n, 2)."""
     wider = diamonds & across(diamonds, by)
     wider &= across(diamonds, -by)
     and_down(wider, diamonds, by)
@@ -145,7 +145,7 @@ def _wider_diamond(diamonds: Bits, by: int) -> Bits:
 
 
 def squares(region: Bits, side: int) -> Bits:
-    """Centres of the squares of an odd side that lie in the region: its erosion by one; the border is outside."""
+    """Return the centres of the squares of an odd side that lie in the region; beyond the border is outside."""
     corners, size = region, 1
     while size < side:
         step = min(size, side - size)
@@ -161,7 +161,7 @@ def squares(region: Bits, side: int) -> Bits:
 
 
 def _diamonds(region: Bits, radius: int) -> Bits:
-    """Centres of the diamonds of a radius that lie in the region."""
+    """Return the centres of the diamonds of a radius that lie in the region."""
     centres, size = region, 1
     while size < radius:
         step = min(max(size - 1, 1), radius - size)
@@ -185,11 +185,11 @@ def _largest(region: Bits, wider: Callable[[Bits, int], Bits], overlap: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What squares and diamonds say about the deepest pixel of a region that was not clicked.
+    """Bounds of the greatest depth among the pixels of a region that were not clicked, from squares and diamonds.
 
     Attributes:
-        low: Its squared depth is at least this; 0 when there is no such pixel.
-        high: And at most this.
+        low: The greatest squared depth is at least this; 0 when there is no such pixel.
+        high: It is at most this.
     """
 
     low: int
@@ -209,7 +209,7 @@ def bounds(region: Bits, clicked: Bits | None = None) -> Bounds:
     square = (_largest(region, _wider_square, 0) + 1) // 2
     diamond = _largest(region, _wider_diamond, 1)
     high = min(2 * square**2, diamond**2)
-    # A pixel at the centre of the largest shape has that depth at least, and often the greatest one: it is measured.
+    # The pixel at the centre of the largest shape has at least its depth, and often the greatest one: measure it.
     low = 1
     for shapes in (_diamonds(region, diamond), squares(region, 2 * square - 1)):
         centres = shapes & free
@@ -248,7 +248,7 @@ def deepest(region: Bits, clicked: Bits | None, found: Bounds, least: int = 1) -
         region: The region.
         clicked: Pixels that are left out; ``None`` for none.
         found: The region's :func:`bounds`.
-        least: Squared depth that is of interest, at least 1.
+        least: Smallest squared depth to look for, at least 1.
 
     Returns:
         Its squared depth, its column and its row; zeros when there is no pixel as deep as ``least``.
@@ -265,7 +265,7 @@ def deepest(region: Bits, clicked: Bits | None, found: Bounds, least: int = 1) -
         candidates &= ~clicked
     reach = math.isqrt(found.high)
     if low == found.high:
-        # Nothing is left to search for: the first pixel that is so deep is usually among the first candidates.
+        # Only one depth is possible, and the first pixel of that depth is usually among the first candidates.
         rest = candidates.copy()
         for _ in range(_TRIES):
             if not rest.any():
@@ -276,7 +276,7 @@ def deepest(region: Bits, clicked: Bits | None, found: Bounds, least: int = 1) -
             rest[y, x // _WORD] &= ~(np.uint64(1) << np.uint64(x % _WORD))
     find = _by_disks if reach <= DISK_LIMIT else _by_transform
     best = (0, 0, 0)
-    # Every window costs; those of few pixels are not worth it.
+    # Every window has a fixed cost. For disks it is not worth it to cut one out for every group.
     for top, left, window in _windows(candidates, reach, apart=find is _by_transform):
         squared, x, y = find(region[window], candidates[window], low, found.high)
         if squared:
@@ -286,7 +286,7 @@ def deepest(region: Bits, clicked: Bits | None, found: Bounds, least: int = 1) -
 
 
 def _windows(candidates: Bits, reach: int, *, apart: bool) -> Iterator[tuple[int, int, tuple[slice, slice]]]:
-    """Cut out where candidates are, with all that is within reach of them; as one window, or one for each group.
+    """Cut out the candidates with everything within reach of them: one window, or one for each group.
 
     Yields:
         The window's first row and word, and the window; none of its sides is beyond the image.
@@ -333,7 +333,7 @@ def _by_disks(region: Bits, candidates: Bits, low: int, high: int) -> tuple[int,
 
 
 def _runs(region: Bits, reach: int) -> list[Bits]:
-    """For w = 0, 1, ... reach the pixels whose row is in the region from x - w to x + w.
+    """Return, for w = 0, 1, ... reach, the pixels (x, y) whose row y lies in the region from x - w to x + w.
 
     Rows get empty words at their ends, as many as pixels can be shifted across. So the words of all rows are shifted as
     one line, which is several times as fast as row by row.
@@ -363,7 +363,7 @@ def _runs(region: Bits, reach: int) -> list[Bits]:
 
 
 def _eroded(alive: Bits, runs: list[Bits], squared: int) -> Bits | None:
-    """Keep the pixels all around which, closer than sqrt(squared), lies the region; None when none is left."""
+    """Keep the pixels around which all pixels closer than sqrt(squared) are in the region; None when none is left."""
     kept = alive.copy()
     for down in range(math.isqrt(squared - 1), -1, -1):
         width = math.isqrt(squared - 1 - down * down)
@@ -376,10 +376,10 @@ def _eroded(alive: Bits, runs: list[Bits], squared: int) -> Bits | None:
 
 
 def _by_transform(region: Bits, candidates: Bits, low: int, high: int) -> tuple[int, int, int]:
-    """Transform the window's distances.
+    """Measure depths with OpenCV's distance transform of the window.
 
     OpenCV's roots may differ from the true ones, and from call to call, in their last bit (seen with 5.0.0). Squared
-    depths are whole numbers, so pixels that are close to the greatest depth are compared by those.
+    depths are whole numbers, so pixels close to the greatest depth are compared by their rounded squares.
     """
     inside = unpack(region)
     wanted = unpack(candidates)

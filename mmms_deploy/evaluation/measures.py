@@ -1,8 +1,8 @@
-"""Measures of one object at a time: IoU, boundary IoU, and the number of clicks (NoC) that an IoU takes.
+"""Measures of one object at a time: boundary IoU, and the number of clicks (NoC) until an IoU is reached.
 
 NoC@t, failures and the limit of 20 clicks follow RITM's protocol (ICIP 2022), which MMMS uses (arXiv 2509.12963,
 section V). Boundary IoU: B. Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR
-2021.
+2021. IoU itself is in :mod:`mmms_deploy.replay.metrics`.
 """
 
 from __future__ import annotations
@@ -12,41 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mmms_deploy.errors import MeasureError
-from mmms_deploy.evaluation.annotator import as_mask
 from mmms_deploy.evaluation.depth import Mask, pack, squares, unpack
+from mmms_deploy.evaluation.errors import MeasureError
+from mmms_deploy.replay.metrics import as_mask, iou
 
 MAX_CLICKS = 20
 """Clicks after which an object counts as failed."""
 BOUNDARY_RATIO = 0.02
 """Width of the band of boundary IoU, as a share of the image's diagonal."""
-
-
-def iou(prediction: NDArray[Any], ground_truth: NDArray[Any], void: NDArray[Any] | None = None) -> float:
-    """Intersection over union of two masks.
-
-    Args:
-        prediction: (H, W), bool or integers, nonzero where the object is predicted.
-        ground_truth: (H, W), bool or integers, nonzero on the object.
-        void: (H, W), nonzero on pixels that are left out of both masks; ``None`` for none.
-
-    Returns:
-        A number from 0 to 1; 1 when both masks are empty.
-
-    Raises:
-        MaskError: A mask has the wrong shape or type.
-    """
-    truth = as_mask("ground_truth", ground_truth)
-    guess = as_mask("prediction", prediction, truth.shape)
-    both, either = truth & guess, truth | guess
-    if void is not None:
-        counted = ~as_mask("void", void, truth.shape)
-        both, either = both & counted, either & counted
-    union = int(np.count_nonzero(either))
-    return int(np.count_nonzero(both)) / union if union else 1.0
 
 
 def boundary_of(mask: NDArray[Any], ratio: float = BOUNDARY_RATIO) -> Mask:
@@ -83,8 +58,8 @@ def boundary_iou(
     Args:
         prediction: (H, W), bool or integers, nonzero where the object is predicted.
         ground_truth: (H, W), bool or integers, nonzero on the object.
-        void: (H, W), nonzero on pixels of the bands that are left out; ``None`` for none. The bands are those of the
-            masks as they are, so that void does not become a boundary.
+        void: (H, W), nonzero on pixels of the bands that are left out; ``None`` for none. The bands are found before
+            that, so that void makes no boundary.
         ratio: Width of the bands as a share of the image's diagonal.
 
     Returns:
@@ -117,13 +92,13 @@ def noc(ious: Sequence[float], threshold: float, max_clicks: int = MAX_CLICKS) -
 
 
 def clicks_to_reach(ious: Sequence[float], threshold: float, max_clicks: int = MAX_CLICKS) -> int | None:
-    """As :func:`noc`, but ``None`` for a failure: an object that does not reach the threshold within the limit."""
+    """Like :func:`noc`, but ``None`` for an object that does not reach the threshold within the limit."""
     if not 0 < threshold <= 1:
         raise MeasureError(
             f"threshold {threshold}", expected="a fraction above 0 and at most 1", fix="divide percent by 100"
         )
     if max_clicks < 1:
-        raise MeasureError(f"max_clicks {max_clicks}", expected="at least 1", fix="the papers use 20")
+        raise MeasureError(f"max_clicks {max_clicks}", expected="at least 1", fix="pass 20, the limit of the papers")
     for number, value in enumerate(ious[:max_clicks], start=1):
         if value >= threshold:
             return number
@@ -152,7 +127,7 @@ def iou_after(ious: Sequence[float], clicks: int) -> float:
 def area_under_curve(ious: Sequence[float], max_clicks: int = MAX_CLICKS) -> float:
     """AuC of one object: the area under its IoU by clicks from click 1 to the limit, over the number of steps.
 
-    By trapezoids, so that it is the mean height of the curve that a plot shows. After an annotator stopped, the last
+    Computed by trapezoids, so that it is the mean height of the curve in a plot. After an annotator stopped, the last
     IoU stays.
 
     Args:
@@ -177,12 +152,12 @@ class Summary:
 
     Attributes:
         objects: Number of objects.
-        mean_iou: Mean IoU (0..1) after each asked number of clicks.
+        mean_iou: Mean IoU (0..1) after each requested number of clicks.
         noc: Mean NoC by threshold (a fraction); failures count as ``max_clicks``.
         failures: Share (0..1) of the objects that never reach the threshold, by threshold.
-        failed: Their number.
-        at_limit: Number of objects whose NoC is the limit, by threshold: the failures as RITM's code and many papers
-            count them (NoF), in which reaching the threshold with the very last click is a failure too.
+        failed: Their number, by threshold.
+        at_limit: Number of objects with the limit as their NoC, by threshold: the failures as RITM's code and many
+            papers count them (NoF). There, reaching the threshold with the very last click is a failure too.
         clicks: How many objects took 1, 2, ... clicks to reach the threshold; failures are left out.
         auc: Mean area under the curve of IoU by clicks (:func:`area_under_curve`).
         max_clicks: The limit.

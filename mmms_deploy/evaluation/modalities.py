@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mmms_deploy.bundle.contract import ModalitySpec
-from mmms_deploy.errors import EvaluationModalityError
+from mmms_deploy.evaluation.errors import EvaluationModalityError
 from mmms_deploy.evaluation.scene import Dataset
 
 
@@ -15,8 +15,8 @@ class ModalityChoice:
     """Which modalities of a data set a network is shown.
 
     Attributes:
-        used: Those it gets.
-        ignored: Those of the data set that it does not know, or was not to see.
+        used: Those that it is shown.
+        ignored: Those of the data set that it does not take, or that are left out.
     """
 
     used: tuple[str, ...]
@@ -29,14 +29,14 @@ def choose_modalities(
     """Decide which modalities a network is shown, before anything runs.
 
     Args:
-        specs: The modalities that it takes.
-        name: What it is, for messages.
+        specs: The modalities that the network takes.
+        name: The network's name, for messages.
         dataset: The data set.
         without: Modalities to leave out; the network must be able to do without them.
 
     Raises:
-        EvaluationModalityError: It needs one that the data set has not, or cannot do without one that was to be left
-            out.
+        EvaluationModalityError: The network needs a modality that the data set does not have or that is left out, or
+            does not know one that is left out.
     """
     known = {spec.name: spec for spec in specs}
     left_out = tuple(without)
@@ -44,21 +44,22 @@ def choose_modalities(
     unknown = [modality for modality in left_out if modality not in known]
     if unknown:
         raise EvaluationModalityError(
-            f"{', '.join(unknown)} was to be left out, but {name} takes no such modality",
+            f"{', '.join(unknown)} is to be left out, but {name} takes no such modality",
             expected=f"one of its modalities: {takes}",
-            fix="leave --without out, or correct the name",
+            fix="take it out of without, or correct the name",
+            command_fix="leave --without out, or correct the name",
         )
     needed = [modality for modality in left_out if not known[modality].optional]
     if needed:
         raise EvaluationModalityError(
-            f"{', '.join(needed)} was to be left out, but {name} cannot answer without it",
+            f"{', '.join(needed)} is to be left out, but {name} cannot answer without it",
             expected=f"an optional modality; it takes: {takes}",
             fix="evaluate a checkpoint that was trained to do without it",
         )
     missing = [modality for modality, spec in known.items() if not spec.optional and modality not in dataset.modalities]
     if missing:
         raise EvaluationModalityError(
-            f"{name} needs {', '.join(missing)}, which the data set {dataset.name!r} has not",
+            f"{name} needs {', '.join(missing)}, which the data set {dataset.name!r} does not have",
             expected=f"a data set with {takes}; this one has {', '.join(dataset.modalities) or 'no modalities'}",
             fix="name another data set, or read more of it (its option 'modalities')",
         )

@@ -1,15 +1,17 @@
 """The gate by clicks: a bundle must need as many clicks on a data set as its checkpoint does in PyTorch.
 
-Tensors and masks that are within their limits can still add up over a closed loop of clicks; what counts in the end is
-what an annotator has to do. This is slow, as PyTorch clicks through every object as well, so it is asked for.
+Differences of tensors and masks within their limits can still add up over a closed loop of clicks, and what counts in
+the end is how often an annotator has to click. This gate is slow, because PyTorch clicks through every object too. So
+it runs only on request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mmms_deploy.bundle import Bundle, GateCheck
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
 from mmms_deploy.evaluation.bundles import BundleSource
 from mmms_deploy.evaluation.checkpoint_predictor import TorchPredictor
@@ -20,15 +22,17 @@ from mmms_deploy.evaluation.run import Contestant, Entry, evaluate
 from mmms_deploy.evaluation.scene import Dataset
 from mmms_deploy.evaluation.settings import Protocol, Settings
 from mmms_deploy.evaluation.summary import DatasetSummary, summarise_run
-from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.progress import OnProgress, Progress
+
+if TYPE_CHECKING:
+    from mmms_deploy.models.network import InteractiveNetwork
 
 NOC_LIMIT = 0.1
 """Clicks by which the mean NoC may differ, in either direction."""
 AGREEMENT_LIMIT = 0.01
 """One minus the mean IoU of the two masks after the same clicks."""
 SCENES = 20
-"""Images of each data set unless told otherwise."""
+"""Images of each data set by default."""
 _FIX = "look at which objects differ with mmms-eval --against torch:CKPT; nothing was written"
 
 
@@ -40,19 +44,19 @@ def noc_gate(
     scenes: int | None = SCENES,
     noc_limit: float = NOC_LIMIT,
     agreement_limit: float = AGREEMENT_LIMIT,
-    engine: Mapping[str, Any] | None = None,
+    request: EngineRequest | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[GateCheck]:
     """Click through data sets with a bundle and with its checkpoint in PyTorch.
 
     Args:
-        bundle: The bundle, which may still be sealed in a temporary folder.
+        bundle: The bundle; it may still lie in its temporary folder.
         network: The checkpoint's network in the paper's form.
         datasets: The data sets, with the modalities that the network needs.
         scenes: Images of each, spread evenly over it; None for all.
         noc_limit: Clicks by which the mean NoC at 80, 85 and 90 % may differ.
         agreement_limit: Largest allowed value of one minus the mean IoU of the two masks after the same clicks.
-        engine: Options of :func:`~mmms_deploy.engines.select.open_engine`; None for ONNX Runtime on the CPU.
+        request: Which engine executes the bundle; None for ONNX Runtime on the CPU.
         on_progress: Receives a step before each data set.
 
     Returns:
@@ -60,13 +64,13 @@ def noc_gate(
 
     Raises:
         GateError: A limit is exceeded.
-        EvaluationModalityError: A data set has not the modalities that the network needs.
+        EvaluationModalityError: A data set does not have the modalities that the network needs.
         DatasetError: A scene cannot be read.
     """
     settings = Settings(protocol=Protocol.NOC)
     specs = bundle.manifest.modalities
     shown = [choose_modalities(specs, bundle.manifest.name, dataset).used for dataset in datasets]
-    source = BundleSource(bundle, engine or {"engine": "onnxruntime", "device": "cpu", "strict": True})
+    source = BundleSource(bundle, request or EngineRequest(device="cpu", engine="onnxruntime", strict=True))
     checks: list[GateCheck] = []
     try:
         ours = Contestant(source.open, PredictorFacts(name=bundle.manifest.name))
@@ -87,7 +91,7 @@ def noc_gate(
 def _checked(summary: DatasetSummary, noc_limit: float, agreement_limit: float) -> list[GateCheck]:
     comparison = summary.comparison
     if comparison is None:
-        raise GateError("a run without PyTorch beside it", expected="both", fix=_FIX)
+        raise GateError("an evaluation without PyTorch beside it", expected="both", fix=_FIX)
     worst = max(comparison.differences, key=lambda one: abs(one.difference))
     least = min(range(len(comparison.agreement)), key=lambda k: comparison.agreement[k])
     checks = [

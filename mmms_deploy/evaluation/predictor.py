@@ -8,9 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmms_deploy.errors import PredictorError
-from mmms_deploy.evaluation.annotator import SimulatedClick, as_mask
+from mmms_deploy.evaluation.annotator import SimulatedClick
 from mmms_deploy.evaluation.depth import Mask
+from mmms_deploy.evaluation.errors import PredictorError
+from mmms_deploy.replay.metrics import as_mask
 
 Image = NDArray[np.uint8]
 
@@ -19,11 +20,13 @@ Image = NDArray[np.uint8]
 class Predictor(Protocol):
     """What is evaluated. A :class:`~mmms_deploy.session.Session` is one.
 
-    More methods are used where a predictor has them. ``reset()`` forgets the clicks and keeps the image; without
-    it, the image is set again for every object. ``resume(clicks, mask)`` goes back to an object: ``clicks`` are those
-    made on it so far (:class:`~mmms_deploy.evaluation.annotator.SimulatedClick`), ``mask`` (H, W) bool what is left of
-    its mask; without it, the clicks are made once more, and ``set_mask(mask)`` puts what is left in place of
-    the answer.
+    More methods are called if a predictor has them:
+
+    - ``reset()`` forgets the clicks and keeps the image. Without it, the image is set again for every object.
+    - ``resume(clicks, mask)`` goes back to an object. ``clicks`` were made on it so far
+      (:class:`~mmms_deploy.evaluation.annotator.SimulatedClick`), ``mask`` (H, W) bool is what is left of its mask.
+      Without it, the clicks are repeated, and ``set_mask(mask)`` replaces the answer with what is left.
+    - ``close()`` frees what it holds.
     """
 
     def set_image(self, image: Image, /, **modalities: Any) -> object:
@@ -49,7 +52,7 @@ def mask_of(answer: Any, shape: tuple[int, int]) -> Mask:
 
 
 class FunctionPredictor:
-    """Makes a predictor of a plain function.
+    """A plain function as a predictor.
 
     Args:
         function: Called with the image (H, W, 3) uint8, the clicks so far in order, and the previous mask (H, W) bool
@@ -100,7 +103,7 @@ def start_over(predictor: Predictor, image: Image, modalities: dict[str, Any]) -
 def return_to(
     predictor: Predictor, image: Image, modalities: dict[str, Any], clicks: Sequence[SimulatedClick], mask: Mask
 ) -> None:
-    """Bring a predictor back to where it was on an object; see :class:`Predictor` for how."""
+    """Bring a predictor back to an object that it left; :class:`Predictor` says how."""
     resume = getattr(predictor, "resume", None)
     if resume is not None:
         resume(clicks, mask)
@@ -114,7 +117,7 @@ def return_to(
 
 
 def close(predictor: object) -> None:
-    """Close a predictor that can be closed."""
+    """Close a predictor if it has ``close()``."""
     closing = getattr(predictor, "close", None)
     if closing is not None:
         closing()

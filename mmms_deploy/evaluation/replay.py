@@ -1,4 +1,4 @@
-"""Results made visible again: masks are not kept, so a case's clicks are made once more."""
+"""Pictures of results: masks are not kept, so the clicks of a case are repeated."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image as Pillow
 
-from mmms_deploy.errors import CaseError
 from mmms_deploy.evaluation.clicking import ObjectResult
 from mmms_deploy.evaluation.depth import Mask
-from mmms_deploy.evaluation.measures import area_under_curve, iou
+from mmms_deploy.evaluation.errors import CaseError
+from mmms_deploy.evaluation.measures import area_under_curve
 from mmms_deploy.evaluation.predictor import Predictor, mask_of
 from mmms_deploy.evaluation.results import SceneResult
 from mmms_deploy.evaluation.scene import Scene, Surface
+from mmms_deploy.replay.metrics import iou
 from mmms_deploy.session.overlay import draw_overlay
 from mmms_deploy.session.result import Click
 
@@ -36,7 +37,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What it is called: ``DATASET:SCENE:OBJECT``."""
+        """Its name: ``DATASET:SCENE:OBJECT``."""
         return f"{self.scene.dataset}:{self.scene.scene}:{self.result.name}"
 
 
@@ -46,7 +47,7 @@ def cases_of(results: Iterable[SceneResult]) -> Iterator[Case]:
 
 
 def find_case(results: Iterable[SceneResult], name: str) -> Case:
-    """Return the case of a name, or of a part of one that only one case has.
+    """Return the case with a name, or with a part of a name that only one case has.
 
     Raises:
         CaseError: There is none, or there are several.
@@ -62,7 +63,7 @@ def find_case(results: Iterable[SceneResult], name: str) -> Case:
     shown = ", ".join(case.name for case in found[:5]) + (", ..." if len(found) > 5 else "")
     raise CaseError(
         f"{len(found)} cases have {name!r} in their name" + (f": {shown}" if found else ""),
-        expected="DATASET:SCENE:OBJECT as in objects.csv and the report, or a part of one that no other has",
+        expected="DATASET:SCENE:OBJECT as in objects.csv and the report, or a part that no other case has",
         fix="look it up in objects.csv",
     )
 
@@ -87,12 +88,12 @@ def worst_cases(results: Iterable[SceneResult], count: int, max_clicks: int) -> 
 
 @dataclass(frozen=True)
 class Frame:
-    """What followed a click.
+    """The answer to a click.
 
     Attributes:
         clicks: All clicks so far.
         mask: (H, W) bool.
-        iou: Its IoU, measured again.
+        iou: IoU of the mask, measured again.
     """
 
     clicks: tuple[Click, ...]
@@ -101,11 +102,11 @@ class Frame:
 
 
 def replay(predictor: Predictor, scene: Scene, result: ObjectResult) -> Iterator[Frame]:
-    """Make the clicks of a case once more.
+    """Repeat the clicks of a case.
 
     Args:
         predictor: What was evaluated.
-        scene: The case's scene, with the modalities that the predictor is shown.
+        scene: The case's scene, with the modalities that the predictor receives.
         result: The case's results.
 
     Raises:
@@ -122,7 +123,7 @@ def replay(predictor: Predictor, scene: Scene, result: ObjectResult) -> Iterator
 
 
 def surface_of(scene: Scene, name: str) -> Surface:
-    """Return the surface of a name.
+    """Return the surface with a name.
 
     Raises:
         CaseError: The scene has none.

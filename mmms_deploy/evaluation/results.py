@@ -1,4 +1,4 @@
-"""What an evaluation writes about every scene, and the file it is kept in."""
+"""The results of every scene, the facts that belong to them, and the folder that keeps both."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import msgspec
 
 from mmms_deploy.bundle import writing
 from mmms_deploy.bundle.contract import Struct
-from mmms_deploy.errors import EvaluationSettingsError
 from mmms_deploy.evaluation.clicking import ObjectResult
+from mmms_deploy.evaluation.errors import EvaluationSettingsError
 from mmms_deploy.evaluation.settings import Settings
 from mmms_deploy.evaluation.surfaces import MultiInstanceResult, MultiSurfaceResult
 from mmms_deploy.reporting.files import write_text
@@ -31,11 +31,11 @@ _FILES = (SETTINGS_FILE, SCENES_FILE, SUMMARY_FILE, PAGE_FILE, TABLE_FILE, PARQU
 
 
 class PairedResult(Struct, frozen=True, kw_only=True):
-    """The same object with the predictor that is compared with.
+    """The same object with the other predictor.
 
     Attributes:
-        result: It, clicked through by itself.
-        agreement: IoU of the two predictors' masks after each click of the first one, both given the same clicks.
+        result: The object, clicked through with the other predictor alone.
+        agreement: IoU of the two predictors' masks after each click of the first one; both receive the same clicks.
     """
 
     result: ObjectResult
@@ -43,19 +43,19 @@ class PairedResult(Struct, frozen=True, kw_only=True):
 
 
 class SceneResult(Struct, frozen=True, kw_only=True):
-    """Everything about one scene.
+    """The results of one scene.
 
     Attributes:
         dataset: Name of its data set.
-        index: Its place in the data set.
+        index: Its index in the data set.
         scene: Its name.
         size: (H, W) of its image.
-        image_seconds: What setting the image took, wall time.
+        image_seconds: Wall time of setting the image.
         objects: In the scene's order.
-        against: The same objects with the other predictor; empty without one.
-        multi_surface: One for each (t, a) asked for.
-        multi_instance: One for each target asked for.
-        skipped: Names of surfaces that have no pixel outside of void, and are left out of everything.
+        against: The same objects with the other predictor; empty if there is none.
+        multi_surface: One for each requested (t, a).
+        multi_instance: One for each requested target.
+        skipped: Names of surfaces without a pixel outside of void; they are left out of everything.
     """
 
     dataset: str
@@ -75,10 +75,10 @@ class DatasetFacts(Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: What its results are filed under.
-        argument: How it was asked for on the command line; empty from Python.
+        argument: Its argument on the command line; empty from Python.
         scenes: Number of its scenes.
         names: SHA-256 of the names of its scenes where they are known without reading; else empty.
-        modalities: Those the predictor was shown.
+        modalities: Those that the predictor was shown.
     """
 
     name: str
@@ -92,12 +92,12 @@ class PredictorFacts(Struct, frozen=True, kw_only=True):
     """What was evaluated.
 
     Attributes:
-        name: Name for people.
-        source: How it was asked for: the path of a bundle, ``torch:`` and a checkpoint; empty from Python.
+        name: Its name, as reports show it.
+        source: The path of a bundle, or ``torch:`` and a checkpoint; empty from Python.
         identity: Hash of what computes: a bundle's manifest, a checkpoint; empty where it is not known.
         engine: What executed, e.g. ``ONNX Runtime 1.31.1 on cpu, fp32, 2 threads``.
-        options: What else decides its answers, e.g. ``flip``, ``threshold``, and how its engine was asked for.
-        trained: False for random weights, which mean nothing.
+        options: What else decides its answers: ``flip``, ``threshold``, ``without``, and the options of its engine.
+        trained: False for random weights; then the measures mean nothing.
     """
 
     name: str
@@ -109,14 +109,14 @@ class PredictorFacts(Struct, frozen=True, kw_only=True):
 
 
 class RunFacts(Struct, frozen=True, kw_only=True):
-    """What an evaluation's results are results of; kept beside them.
+    """What was evaluated, on what and how; kept beside the results.
 
     Attributes:
         schema: Version of this format.
         settings: What is done with every scene.
-        datasets: On what.
-        predictor: With what.
-        against: What it is compared with; None for nothing.
+        datasets: The data sets.
+        predictor: The predictor.
+        against: The predictor that it is compared with; None for none.
     """
 
     schema: int
@@ -134,10 +134,10 @@ class ResultStore:
 
     Args:
         folder: The folder; made when it is not there.
-        facts: What the results are results of.
+        facts: What is evaluated, on what and how.
 
     Raises:
-        EvaluationSettingsError: The folder holds results of something else, or something else than results.
+        EvaluationSettingsError: The folder holds results of another evaluation, or other files.
         OutputWriteError: It cannot be written.
     """
 
@@ -152,7 +152,8 @@ class ResultStore:
             raise EvaluationSettingsError(
                 f"{folder} holds files that are no results of mmms-eval",
                 expected="a new or empty folder, or one to continue",
-                fix="name another folder with --out",
+                fix="pass another folder as out",
+                command_fix="name another folder with --out",
             )
         write_text(before, msgspec.json.format(msgspec.json.encode(facts), indent=1) + b"\n")
         self._names = tuple(dataset.name for dataset in facts.datasets)
@@ -198,12 +199,12 @@ def forget(folder: Path) -> None:
     """
     if (folder / SETTINGS_FILE).exists():
         with writing(folder):
-            for name in reversed(_FILES):  # the settings, which say that these are results, last
+            for name in reversed(_FILES):  # the settings last: they mark the folder as one of results
                 (folder / name).unlink(missing_ok=True)
 
 
 def _whole_lines(file: Path) -> int:
-    """Bytes up to the end of the last whole line."""
+    """Return the number of bytes up to the end of the last whole line."""
     end = position = 0
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -214,14 +215,14 @@ def _whole_lines(file: Path) -> int:
 
 
 class _Place(msgspec.Struct, frozen=True):
-    """Which scene a line is about; the rest of the line is skipped."""
+    """The scene of a line; the rest of the line is skipped."""
 
     dataset: str
     index: int
 
 
 def _places(folder: Path) -> Iterator[tuple[int, _Place]]:
-    """Yield where in the file each line starts, and what it is about."""
+    """Yield for each line where it starts in the file, and its scene."""
     file = folder / SCENES_FILE
     if not file.exists():
         return
@@ -236,12 +237,12 @@ def _places(folder: Path) -> Iterator[tuple[int, _Place]]:
 def read_scenes(folder: Path, datasets: Sequence[str] = ()) -> Iterator[SceneResult]:
     """Read the results of a folder one by one.
 
-    They are kept in the order in which they were finished, which several workers do not repeat; they are read in the
-    order of the data sets and of their scenes, so that sums and tables come out the same every time.
+    The file holds them in the order in which they were finished, which differs from run to run with several workers.
+    They are read in the order of the data sets and their scenes, so that sums and tables are the same every time.
 
     Args:
         folder: The folder.
-        datasets: Names of the data sets in the order wanted; others follow by name.
+        datasets: Names of the data sets in the wanted order; others follow by name.
 
     Raises:
         EvaluationSettingsError: A line is no result.
@@ -268,38 +269,42 @@ def _decoded(decoder: msgspec.json.Decoder[T], line: bytes, file: Path, number: 
         raise EvaluationSettingsError(
             f"{where} of {file} is no result: {error}",
             expected="results that this version of mmms-eval wrote",
-            fix="evaluate anew into another folder with --out",
+            fix="evaluate again into another folder",
+            command_fix="evaluate again into another folder with --out",
         ) from error
 
 
 def read_facts(folder: Path) -> RunFacts:
-    """Read what a folder's results are results of.
+    """Read what was evaluated, on what and how, from a folder of results.
 
     Raises:
-        EvaluationSettingsError: It holds none, or those of another version.
+        EvaluationSettingsError: The folder holds no results, or those of another version.
     """
     file = folder / SETTINGS_FILE
-    fix = "name a folder that this version of mmms-eval wrote, or another one with --out"
+    fixes = {
+        "fix": "pass a folder that this version of mmms-eval wrote, or another one as out",
+        "command_fix": "name a folder that this version of mmms-eval wrote, or another one with --out",
+    }
     try:
         content = file.read_bytes()
         schema = msgspec.json.decode(content)["schema"]
         if schema != SCHEMA:
-            raise EvaluationSettingsError(f"{file} is of schema {schema}", expected=f"schema {SCHEMA}", fix=fix)
+            raise EvaluationSettingsError(f"{file} is of schema {schema}", expected=f"schema {SCHEMA}", **fixes)
         return msgspec.json.decode(content, type=RunFacts)
     except OSError as error:
         raise EvaluationSettingsError(
-            f"{file} cannot be read: {error.strerror or error}", expected="results of mmms-eval", fix=fix
+            f"{file} cannot be read: {error.strerror or error}", expected="results of mmms-eval", **fixes
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise EvaluationSettingsError(
-            f"{file} holds no settings: {error}", expected="results of mmms-eval", fix=fix
+            f"{file} holds no settings: {error}", expected="results of mmms-eval", **fixes
         ) from error
 
 
 def check_same(old: RunFacts, new: RunFacts, folder: Path) -> None:
     """Refuse to continue results with another bundle, data or setting.
 
-    Where a data set or a bundle lies does not matter, nor how many scenes or workers were asked for.
+    The places of data sets and bundles do not count, nor do the numbers of scenes and workers.
 
     Raises:
         EvaluationSettingsError: Something differs.
@@ -311,7 +316,8 @@ def check_same(old: RunFacts, new: RunFacts, folder: Path) -> None:
         raise EvaluationSettingsError(
             f"{folder} holds results of another evaluation: {listed}",
             expected="the same bundle, engine, data and settings, to go on where it stopped",
-            fix="name another folder with --out, or ask for the same",
+            fix="pass another folder as out, or request the same evaluation",
+            command_fix="name another folder with --out, or request the same evaluation",
         )
 
 

@@ -1,4 +1,4 @@
-"""Running an evaluation: every scene of the data sets, by one or several workers, in memory for one scene each."""
+"""Running an evaluation: every scene of the data sets, by one worker or several; each holds one scene in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from time import perf_counter
 
 import msgspec
 
-from mmms_deploy.errors import EvaluationSettingsError
 from mmms_deploy.evaluation.annotator import SimulatedClick
 from mmms_deploy.evaluation.clicking import ObjectResult, click_through
 from mmms_deploy.evaluation.depth import Mask
-from mmms_deploy.evaluation.measures import iou
+from mmms_deploy.evaluation.errors import EvaluationSettingsError
 from mmms_deploy.evaluation.predictor import Predictor, close, mask_of, start_over
 from mmms_deploy.evaluation.results import (
     SCHEMA,
@@ -31,9 +30,14 @@ from mmms_deploy.evaluation.results import (
 from mmms_deploy.evaluation.scene import Dataset, Scene, Surface
 from mmms_deploy.evaluation.settings import Settings
 from mmms_deploy.evaluation.surfaces import multi_instance, multi_surface
+from mmms_deploy.progress import OnProgress, Progress
+from mmms_deploy.replay.metrics import iou
 
 OpenPredictor = Callable[[], Predictor]
-"""Opens a predictor; called once for every worker. What it opens is closed again where it can be."""
+"""Opens a predictor; called once for every worker. The predictor is closed if it has ``close()``."""
+
+OnResult = Callable[[SceneResult], None]
+"""Receives the result of every scene as soon as it is finished."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Entry:
         dataset: The data set.
         modalities: Those that the predictor is shown; None for all.
         against_modalities: Those that the other predictor is shown; None for all.
-        argument: How it was asked for on the command line.
+        argument: Its argument on the command line; empty from Python.
     """
 
     dataset: Dataset
@@ -53,7 +57,7 @@ class Entry:
     argument: str = ""
 
     def facts(self) -> DatasetFacts:
-        """Describe it."""
+        """Describe the data set, for the results."""
         names: Sequence[str] | None = getattr(self.dataset, "scene_names", None)
         digest = "" if names is None else hashlib.sha256("\n".join(names).encode()).hexdigest()
         shown = self.dataset.modalities if self.modalities is None else self.modalities
@@ -72,14 +76,14 @@ class Contestant:
 
     Attributes:
         open: Opens a predictor.
-        facts: What it is.
+        facts: What is known about it.
     """
 
     open: OpenPredictor
     facts: PredictorFacts
 
 
-def plan(entries: Sequence[Entry], limit: int | None = None, every: int = 1) -> list[tuple[Entry, int]]:
+def choose_scenes(entries: Sequence[Entry], limit: int | None = None, every: int = 1) -> list[tuple[Entry, int]]:
     """Return the scenes to evaluate: of each data set every n-th, at most ``limit``.
 
     Raises:
@@ -90,7 +94,8 @@ def plan(entries: Sequence[Entry], limit: int | None = None, every: int = 1) -> 
         raise EvaluationSettingsError(
             f"data sets named {', '.join(names) or 'nothing'}",
             expected="one or more, each with a name of its own",
-            fix="name them with KIND=PATH:name=NAME",
+            fix="give them different names; open_dataset() takes one as name",
+            command_fix="name them with KIND=PATH:name=NAME",
         )
     empty = [entry.dataset.name for entry in entries if len(entry.dataset) == 0]
     if empty or (limit is not None and limit < 1) or every < 1:
@@ -112,16 +117,16 @@ def evaluate_scene(
     against: Predictor | None = None,
     against_scene: Scene | None = None,
 ) -> SceneResult:
-    """Click through every object of a scene, and through all of them together where the settings ask for it.
+    """Click through every object of a scene, and through all of them together if the settings request it.
 
     Args:
         scene: The scene, with the modalities that the predictor is shown.
         predictor: What is evaluated.
         settings: What to do.
         dataset: Name of the data set, for the result.
-        index: The scene's place in it, for the result.
-        against: What it is compared with; None for nothing.
-        against_scene: The scene with the modalities that this one is shown; None for the same.
+        index: The scene's index in it, for the result.
+        against: The predictor that it is compared with; None for none.
+        against_scene: The scene with the modalities that the other predictor is shown; None for the same.
     """
     surfaces, skipped = _countable(scene)
     scene = replace(scene, surfaces=surfaces)
@@ -137,7 +142,7 @@ def evaluate_scene(
         result = click_through(predictor, scene, surface, settings.max_clicks, settings.stop_at, follow)
         objects.append(result)
         if other is not None and follow is not None:
-            # With equal masks after every click, the other one by itself would have been given the same clicks.
+            # With equal masks after every click, the other predictor alone would receive the same clicks.
             own = (
                 msgspec.structs.replace(result, predict_seconds=tuple(follow.seconds))
                 if follow.identical
@@ -161,13 +166,13 @@ def evaluate_scene(
 
 
 def _countable(scene: Scene) -> tuple[tuple[Surface, ...], tuple[str, ...]]:
-    """The surfaces that have a pixel outside of void, and the names of the others."""
+    """Return the surfaces that have a pixel outside of void, and the names of the others."""
     counted = [(s, bool((s.mask if scene.void is None else s.mask & ~scene.void).any())) for s in scene.surfaces]
     return tuple(s for s, there in counted if there), tuple(s.name for s, there in counted if not there)
 
 
 class _Follow:
-    """The other predictor, given the first one's clicks on one object."""
+    """The other predictor with the first one's clicks on one object."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -197,13 +202,13 @@ class _Other:
         return _Follow(self._predictor)
 
     def alone(self, surface: Surface, settings: Settings) -> ObjectResult:
-        """Click through an object by itself."""
+        """Click through an object with the other predictor alone."""
         start_over(self._predictor, self._scene.image, dict(self._scene.modalities))
         return click_through(self._predictor, self._scene, surface, settings.max_clicks, settings.stop_at)
 
 
 class _Worker:
-    """One predictor, and the one it is compared with."""
+    """A predictor, and the one that it is compared with."""
 
     def __init__(self, predictor: Predictor, against: Predictor | None) -> None:
         self.predictor, self.against = predictor, against
@@ -242,11 +247,11 @@ def run_scenes(
     The predictors' answers, and so all results but times, do not depend on the number of workers.
 
     Args:
-        tasks: Data sets and places in them.
+        tasks: Data sets and indices of their scenes.
         contestant: What is evaluated.
         settings: What to do.
         against: What it is compared with; None for nothing.
-        workers: How many scenes are in work at a time, each in a thread with predictors of its own.
+        workers: How many scenes are evaluated at a time, each in a thread with predictors of its own.
     """
     waiting = list(tasks)
     with ExitStack() as stack:
@@ -280,7 +285,7 @@ def run_scenes(
                 while waiting and len(running) < 2 * workers:
                     running.add(pool.submit(work, *waiting.pop()))
                 done, running = wait(running, return_when=FIRST_COMPLETED)
-                # What is finished is handed on before an error beside it ends the run.
+                # Hand out finished scenes before an error in another one ends the run.
                 for future in sorted(done, key=lambda finished: finished.exception() is not None):
                     yield future.result()
         finally:
@@ -289,10 +294,10 @@ def run_scenes(
 
 
 class Evaluation:
-    """The results of an evaluation: iterate over them by scene, as often as you like.
+    """The results of an evaluation. Iterate over its scenes as often as you like.
 
     Attributes:
-        facts: What they are results of.
+        facts: What was evaluated, on what and how.
         folder: Where they are kept; None for in memory.
     """
 
@@ -302,7 +307,7 @@ class Evaluation:
         self._results, self._wanted = results, wanted
 
     def __iter__(self) -> Iterator[SceneResult]:
-        """Yield the scenes that were asked for, in the order of the data sets and their scenes."""
+        """Yield the requested scenes, in the order of the data sets and their scenes."""
         return (result for result in self._results if (result.dataset, result.index) in self._wanted)
 
 
@@ -316,7 +321,8 @@ def evaluate(
     workers: int = 1,
     limit: int | None = None,
     every: int = 1,
-    on_scene: Callable[[SceneResult, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
+    on_result: OnResult | None = None,
 ) -> Evaluation:
     """Evaluate a predictor on data sets.
 
@@ -325,18 +331,18 @@ def evaluate(
         contestant: What opens a predictor, called once for every worker; ``lambda: Session("bundles/demo")`` is one.
         settings: What to do; None for NoC at the papers' targets with complete curves.
         against: What opens the predictor that it is compared with; None for nothing.
-        out: A folder to keep the results in, continued when it holds some; None keeps them in memory.
-        workers: How many scenes are in work at a time.
+        out: A folder to keep the results in; results that it holds are continued. None keeps them in memory.
+        workers: How many scenes are evaluated at a time.
         limit: Scenes of each data set; None for all.
         every: Take every n-th scene of each data set.
-        on_scene: Called for every scene, also those finished before, with its result, how many are done, and of how
-            many.
+        on_progress: Receives every finished scene as a step, those of an earlier run included.
+        on_result: Receives the result of each of these scenes, before its step.
 
     Returns:
         The results.
 
     Raises:
-        EvaluationSettingsError: ``out`` holds results of something else, or a number is below 1.
+        EvaluationSettingsError: ``out`` holds results of another evaluation or other files, or a number is below 1.
         DatasetError: A scene cannot be read.
         MaskError: A mask of the predictor has another shape than the image.
     """
@@ -345,7 +351,7 @@ def evaluate(
         raise EvaluationSettingsError(f"{workers} workers", expected="1 or more", fix="pass workers=1")
     given = [entries] if not isinstance(entries, Sequence) else list(entries)
     sets = [entry if isinstance(entry, Entry) else Entry(entry) for entry in given]
-    tasks = plan(sets, limit, every)
+    tasks = choose_scenes(sets, limit, every)
     first = contestant if isinstance(contestant, Contestant) else _unnamed(contestant)
     second = against if against is None or isinstance(against, Contestant) else _unnamed(against)
     facts = RunFacts(
@@ -361,9 +367,18 @@ def evaluate(
     evaluation = Evaluation(facts, memory if store is None else store, wanted)
     finished = frozenset() if store is None else store.done
     count = 0
-    if on_scene is not None:
-        for count, result in enumerate(evaluation, start=1):
-            on_scene(result, count, len(tasks))
+
+    def report(result: SceneResult) -> None:
+        nonlocal count
+        count += 1
+        if on_result is not None:
+            on_result(result)
+        if on_progress is not None:
+            on_progress(Progress("evaluating", count, len(tasks), finished=count == len(tasks)))
+
+    if on_progress is not None or on_result is not None:
+        for result in evaluation:
+            report(result)
     missing = [task for task in tasks if (task[0].dataset.name, task[1]) not in finished]
     if missing:
         for result in run_scenes(missing, first, settings, against=second, workers=workers):
@@ -371,9 +386,7 @@ def evaluate(
                 memory.append(result)
             else:
                 store.append(result)
-            count += 1
-            if on_scene is not None:
-                on_scene(result, count, len(tasks))
+            report(result)
     order = {entry.dataset.name: number for number, entry in enumerate(sets)}
     memory.sort(key=lambda result: (order[result.dataset], result.index))
     return evaluation

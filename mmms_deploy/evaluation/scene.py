@@ -32,13 +32,13 @@ class Scene:
     Attributes:
         name: Unique within its data set, e.g. ``bmx-trees/00003``.
         image: (H, W, 3) uint8, RGB.
-        surfaces: The targets; they may overlap only where the data set says so. None at all in an image of which only
-            reading tells that nothing in it counts (docs/datasets.md): an evaluation leaves such a scene out.
+        surfaces: The targets; they may overlap only where the data set says so. Empty when nothing in the image counts,
+            which only reading it shows (docs/datasets.md); an evaluation leaves such a scene out.
         modalities: (H, W) or (H, W, C) numbers as stored, by name; registered to the image pixel by pixel.
         void: (H, W) bool, true where a pixel counts neither as surface nor as background; None for nowhere.
 
     Raises:
-        MaskError: A mask or the void map has another shape than the image, or is no bool array.
+        MaskError: A mask or the void map has another shape than the image, or is not a bool array.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Scene:
 
 
 class Dataset(Protocol):
-    """A data set, read scene by scene, so that its size does not matter for memory.
+    """A data set, read scene by scene, so that its size does not affect memory.
 
     Attributes:
         name: What results are filed under, e.g. ``davis``.

@@ -1,11 +1,11 @@
-"""What an evaluation does, and what must stay the same for it to be continued."""
+"""What an evaluation does; a run continues only results with the same settings."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 from mmms_deploy.bundle.contract import Struct
-from mmms_deploy.errors import EvaluationSettingsError
+from mmms_deploy.evaluation.errors import EvaluationSettingsError
 from mmms_deploy.evaluation.measures import MAX_CLICKS
 
 TARGETS = (0.80, 0.85, 0.90)
@@ -18,7 +18,7 @@ class Protocol(StrEnum):
     CURVE = "curve"
     """At the limit, or when no error is left: curves, AuC and boundary IoU are complete."""
     NOC = "noc"
-    """As soon as the highest target is reached: faster, NoC only."""
+    """As soon as the highest target is reached, which is faster but gives NoC alone."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         targets: The t of NoC@t, as fractions, ascending.
         multi_surface: The (t, a) of NoCMS and FRMS, as fractions.
         multi_instance: The targets of the multi-instance task, as fractions.
-        instance_clicks: Its clicks per object.
+        instance_clicks: The clicks per object in its budget.
     """
 
     protocol: Protocol = Protocol.CURVE

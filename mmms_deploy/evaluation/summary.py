@@ -1,4 +1,4 @@
-"""The measures of an evaluation, a data set at a time."""
+"""The measures of an evaluation, one data set at a time."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class TargetSummary(Struct, frozen=True, kw_only=True):
         noc: Mean number of clicks; a failure counts as the limit.
         failed: Objects that never reach t within the limit.
         failure_rate: Their share, 0..1.
-        at_limit: Objects whose NoC is the limit: failures as RITM's code counts them, in which reaching t with the very
-            last click is one too.
-        clicks: How many objects took 1, 2, ... clicks; failures left out.
+        at_limit: Objects whose NoC is the limit: failures as RITM's code counts them. There, reaching t with the very
+            last click is a failure too.
+        clicks: How many objects took 1, 2, ... clicks; failures are left out.
     """
 
     target: float
@@ -42,7 +42,7 @@ class TargetSummary(Struct, frozen=True, kw_only=True):
 
 
 class CurveSummary(Struct, frozen=True, kw_only=True):
-    """Quality by clicks; only of complete curves.
+    """Quality by clicks, of complete curves only.
 
     Attributes:
         iou: Mean IoU after 1, 2, ... clicks.
@@ -67,7 +67,7 @@ class TimeSummary(Struct, frozen=True, kw_only=True):
     Attributes:
         image: Mean of setting an image.
         click: Mean of the predictor's answer to a click.
-        click_with_simulation: With the time in which the simulated annotator chose the click.
+        click_with_simulation: The same with the time in which the simulated annotator chose the click.
         click_median: Median of the predictor's answers.
         clicks: Number of clicks measured.
     """
@@ -80,7 +80,7 @@ class TimeSummary(Struct, frozen=True, kw_only=True):
 
 
 class DatasetSummary(Struct, frozen=True, kw_only=True):
-    """Everything about one data set.
+    """The measures of one data set.
 
     Attributes:
         name: Its name.
@@ -117,7 +117,7 @@ def summarise_run(facts: RunFacts, results: Iterable[SceneResult]) -> tuple[Data
     """Summarise results, one entry for each data set that has any, in the order of ``facts``.
 
     Args:
-        facts: What they are results of.
+        facts: What was evaluated, on what and how.
         results: The scenes of each data set in their order; read once, and not kept.
     """
     gathered = {dataset.name: _Gathered(dataset.name, facts) for dataset in facts.datasets}
@@ -127,7 +127,7 @@ def summarise_run(facts: RunFacts, results: Iterable[SceneResult]) -> tuple[Data
 
 
 class _Gathered:
-    """The numbers that a summary needs of a data set, half a kilobyte an object."""
+    """The numbers that a summary of a data set needs, half a kilobyte for each object."""
 
     def __init__(self, name: str, facts: RunFacts) -> None:
         self._name, self._settings = name, facts.settings
@@ -142,7 +142,7 @@ class _Gathered:
         self._pairs = None if facts.against is None else Pairs()
 
     def add(self, scene: SceneResult) -> None:
-        """Take note of one scene."""
+        """Add one scene."""
         for one in scene.objects:
             self.ious.append(array("d", one.ious))
             self._boundary_ious.append(array("d", one.boundary_ious))
@@ -158,7 +158,7 @@ class _Gathered:
             self._pairs.add(scene)
 
     def summary(self) -> DatasetSummary:
-        """Summarise what was gathered; at least one object."""
+        """Summarise the scenes that were added; they have one object or more."""
         settings = self._settings
         found = summarise(self.ious, (), settings.targets, settings.max_clicks)
         targets = tuple(

@@ -3,7 +3,7 @@
 NoCMS and FRMS are the measures of MMMS (arXiv 2509.12963, section III and appendix E). NCI, NFO and NFI are those of
 the multi-instance interactive segmentation task of DynaMITe (A. K. Rana, S. Mahadevan, A. Hermans, B. Leibe, ICCV 2023,
 arXiv 2304.06668), defined as its public evaluation code computes them. Both are measured with predictors that know one
-object at a time; the joint mask settles who a pixel belongs to.
+object at a time; the joint mask decides which object has a pixel.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import Struct
-from mmms_deploy.errors import MeasureError
-from mmms_deploy.evaluation.annotator import Annotator, as_mask
+from mmms_deploy.evaluation.annotator import Annotator
 from mmms_deploy.evaluation.depth import Mask
-from mmms_deploy.evaluation.measures import MAX_CLICKS, iou
+from mmms_deploy.evaluation.errors import MeasureError
+from mmms_deploy.evaluation.measures import MAX_CLICKS
 from mmms_deploy.evaluation.predictor import Predictor, mask_of, return_to, start_over
 from mmms_deploy.evaluation.scene import Scene
+from mmms_deploy.replay.metrics import as_mask, iou
 
 MIST_CLICKS = 10
-"""Clicks per object that an image's budget is made of, as DynaMITe sets it."""
+"""Clicks per object in an image's budget, as in DynaMITe."""
 
 
 class JointMask:
@@ -36,7 +37,7 @@ class JointMask:
         self.labels: npt.NDArray[np.int32] = np.zeros(shape, np.int32)
 
     def paste(self, label: int, mask: npt.NDArray[np.bool_]) -> None:
-        """Set a surface's mask: it takes its pixels from whoever has them; those it gives up become background.
+        """Set a surface's mask. Its pixels are taken from other surfaces; pixels that it gives up become background.
 
         Args:
             label: The surface, from 1.
@@ -53,15 +54,15 @@ class JointMask:
 
 
 class SurfaceResult(Struct, frozen=True, kw_only=True):
-    """What became of one surface.
+    """The result of one surface.
 
     Attributes:
         name: Its name.
         clicks: Clicks made on it, over all visits.
-        iou: IoU of what the joint mask holds of it in the end.
+        iou: IoU of its part of the joint mask in the end.
         reached: NoCMS: whether its mask reached the target within the limit when it was last worked on.
             Multi-instance task: whether it is at the target in the end.
-        visits: How often it was taken up.
+        visits: How often the annotator turned to it.
     """
 
     name: str
@@ -92,7 +93,7 @@ class MultiInstanceResult(Struct, frozen=True, kw_only=True):
 
     Attributes:
         target: The IoU that every object is to reach, a fraction.
-        budget: Clicks that the image was allowed: the limit per object times its objects.
+        budget: Clicks that the image may take: the limit per object times its objects.
         surfaces: In the scene's order.
     """
 
@@ -107,7 +108,7 @@ class MultiInstanceResult(Struct, frozen=True, kw_only=True):
 
 
 class _Work:
-    """One scene in work: the joint mask, an annotator and the clicks of every surface."""
+    """A scene while it is segmented: the joint mask, and an annotator with its clicks for every surface."""
 
     def __init__(self, predictor: Predictor, scene: Scene) -> None:
         self.predictor, self.scene = predictor, scene
@@ -120,11 +121,11 @@ class _Work:
         self.measure()
 
     def used(self, index: int) -> int:
-        """Clicks made on a surface so far."""
+        """Return the number of clicks made on a surface so far."""
         return len(self.annotators[index].clicks)
 
     def take_up(self, index: int) -> Mask:
-        """Turn to a surface; returns what is left of its mask."""
+        """Turn to a surface; return what is left of its mask."""
         mask = self.joint.read(index + 1)
         if self._active != index:
             clicks = self.annotators[index].clicks
@@ -138,7 +139,7 @@ class _Work:
         return mask
 
     def click(self, index: int, mask: Mask) -> Mask | None:
-        """Make one click on the surface that was taken up; None when there is nothing to click on."""
+        """Make one click on the current surface; return its mask, or None when there is nothing to click on."""
         click = self.annotators[index].click(mask)
         if click is None:
             self.stuck[index] = True
@@ -147,20 +148,20 @@ class _Work:
         return mask_of(answer, (mask.shape[0], mask.shape[1]))
 
     def iou_of(self, index: int, mask: Mask) -> float:
-        """IoU of a mask with a surface."""
+        """Return the IoU of a mask with a surface."""
         return iou(mask, self.scene.surfaces[index].mask, self.scene.void)
 
     def paste(self, index: int, mask: Mask) -> None:
-        """Put a surface's mask into the joint mask; every surface is measured anew."""
+        """Put a surface's mask into the joint mask, and measure every surface again."""
         self.joint.paste(index + 1, mask)
         self.measure()
 
     def measure(self) -> None:
-        """Measure what the joint mask holds of every surface."""
+        """Measure every surface's part of the joint mask."""
         self.ious = [self.iou_of(index, self.joint.read(index + 1)) for index in range(len(self.ious))]
 
     def result(self, index: int, reached: bool) -> SurfaceResult:
-        """Say what became of a surface."""
+        """Return the result of a surface."""
         return SurfaceResult(
             name=self.scene.surfaces[index].name,
             clicks=self.used(index),
@@ -175,15 +176,15 @@ def multi_surface(
 ) -> MultiSurfaceResult:
     """Segment all surfaces of an image into one joint mask, as NoCMS@(t, a) and FRMS@(t, a) are defined.
 
-    Until the mean IoU over the surfaces reaches a: the surface of smallest IoU is taken (of equals the first), and
-    clicked on until its mask reaches t; then the mask is pasted. Its clicks add up over visits. A surface that has used
-    its clicks is not taken again, nor one that is at t already.
+    Until the mean IoU over the surfaces reaches a, the surface of smallest IoU (of equals the first) is clicked on
+    until its mask reaches t; then the mask is pasted. Clicks on a surface add up over visits. A surface is not taken
+    again when it has used its clicks or is at t already.
 
     Args:
-        predictor: Has the scene's image set.
+        predictor: The predictor, with the scene's image set.
         scene: The scene.
         target: t, a fraction.
-        average: a, a fraction of at most t.
+        average: a, a fraction, at most t.
         max_clicks: Clicks a surface may use.
 
     Raises:
@@ -193,7 +194,7 @@ def multi_surface(
         raise MeasureError(
             f"NoCMS@({target}, {average}) with {max_clicks} clicks",
             expected="0 < a <= t <= 1 as fractions, and one click or more",
-            fix="the paper uses t = 0.8, a = 0.7 and 20 clicks",
+            fix="pass what the paper uses: t = 0.8, a = 0.7 and 20 clicks",
         )
     work = _Work(predictor, scene)
     count = len(scene.surfaces)
@@ -235,19 +236,19 @@ def multi_instance(
     more: DynaMITe's strategy "worst". Every answer is pasted into the joint mask at once.
 
     Args:
-        predictor: Has the scene's image set.
+        predictor: The predictor, with the scene's image set.
         scene: The scene.
         target: The IoU that every object is to reach, a fraction.
-        clicks_per_object: What the budget is made of.
+        clicks_per_object: Clicks per object in the budget.
 
     Raises:
-        MeasureError: The target is no fraction, or there is no click per object.
+        MeasureError: The target is no fraction, or the clicks per object are below 1.
     """
     if not 0 < target <= 1 or clicks_per_object < 1:
         raise MeasureError(
             f"target {target} with {clicks_per_object} clicks per object",
             expected="a fraction above 0 and at most 1, and one click or more",
-            fix="DynaMITe uses 0.85 and 10 clicks",
+            fix="pass what DynaMITe uses: 0.85 and 10 clicks",
         )
     work = _Work(predictor, scene)
     count = len(scene.surfaces)

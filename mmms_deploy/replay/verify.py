@@ -24,9 +24,9 @@ from mmms_deploy.errors import (
     SessionError,
     VerificationError,
 )
-from mmms_deploy.evaluation.measures import iou
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.replay.golden import GoldenCase, load_golden
+from mmms_deploy.replay.metrics import iou
 from mmms_deploy.session import Session
 from mmms_deploy.session.result import ClickResult
 

@@ -1,4 +1,4 @@
-"""mmms-eval on toy bundles: options, files, going on, comparing, replaying."""
+"""mmms-eval on toy bundles: options, files, continuing, comparing, replaying."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def evaluate(*arguments: object):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Four images with two objects each, depth beside them."""
+    """Four images with two objects and a depth map each."""
     root = tmp_path_factory.mktemp("data")
     for name in ("images", "masks", "depth"):
         (root / name).mkdir()
@@ -95,7 +95,7 @@ def test_the_report_stands_by_itself(base, tmp_path: Path) -> None:
     for outside in ("http://", "https://", "<script", 'src="/', "@import", "url("):
         assert outside not in page.replace("http://www.w3.org", "")
     assert page.count("data:image/jpeg;base64,") == 2 * 3
-    assert "random" in page, "that its weights mean nothing stands in it"
+    assert "random" in page, "the page says that its measures mean nothing"
     assert page.count("mmms-eval --replay") == 2
 
 
@@ -185,7 +185,7 @@ def with_depth(tmp_path_factory) -> Bundle:
     return write_toy(tmp_path_factory.mktemp("bundle") / "with-depth", modalities=(ModalitySpec(name="depth"),))
 
 
-def test_modalities_that_a_bundle_does_not_take_are_ignored_aloud(base, data: Path, tmp_path: Path) -> None:
+def test_modalities_that_a_bundle_does_not_take_are_ignored_with_a_warning(base, data: Path, tmp_path: Path) -> None:
     base[2] = f"folder={data}:name=ellipses:modalities=depth"
     result = evaluate(*base, "--limit", 1)
     assert result.exit_code == 0, result.output
@@ -193,10 +193,10 @@ def test_modalities_that_a_bundle_does_not_take_are_ignored_aloud(base, data: Pa
     assert "depth of ellipses is ignored" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_a_modality_that_is_missing_is_said_before_anything_runs(base, with_depth: Bundle, tmp_path: Path) -> None:
+def test_a_missing_modality_is_an_error_before_anything_runs(base, with_depth: Bundle, tmp_path: Path) -> None:
     result = evaluate(with_depth.path, *base[1:])
     assert result.exit_code == 1
-    assert "needs depth, which the data set 'ellipses' has not" in result.stderr
+    assert "needs depth, which the data set 'ellipses' does not have" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

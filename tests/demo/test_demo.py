@@ -8,9 +8,9 @@ from PIL import Image
 
 from mmms_deploy import Bundle, Session
 from mmms_deploy.evaluation.annotator import Annotator
-from mmms_deploy.evaluation.measures import iou
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.source import Source, demo_checkpoint
+from mmms_deploy.replay.metrics import iou
 from tests.support.paths import DATA, ROOT
 
 OBJECTS = DATA / "voc-objects"

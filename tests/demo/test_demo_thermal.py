@@ -9,9 +9,10 @@ pytest.importorskip("cv2")
 
 from mmms_deploy import Bundle, Session
 from mmms_deploy.evaluation.annotator import Annotator
-from mmms_deploy.evaluation.measures import iou, noc
+from mmms_deploy.evaluation.measures import noc
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.source import Source, demo_checkpoint
+from mmms_deploy.replay.metrics import iou
 from tests.support.paths import ROOT
 from training.conditions import Condition
 from training.items import Item, drawn_items

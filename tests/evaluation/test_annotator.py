@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmms_deploy.errors import AnnotatorUnavailableError, MaskError
-from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick, distance_to_border, next_click
+from mmms_deploy.errors import MaskError
+from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick, next_click
+from mmms_deploy.evaluation.depth import distance_to_border
+from mmms_deploy.evaluation.errors import AnnotatorUnavailableError
 
 
 def mask(*rows: str) -> np.ndarray:
@@ -22,7 +24,7 @@ def blank(shape: tuple[int, int]) -> np.ndarray:
 
 
 def brute_force(region: np.ndarray) -> np.ndarray:
-    """Distances by looking at every outside pixel, those of a rim around the image included."""
+    """Return distances by comparing with every outside pixel, and with a rim around the image."""
     padded = np.pad(region, 1)
     outside = np.argwhere(~padded)
     squared = np.zeros(padded.shape, np.int64)

@@ -1,4 +1,4 @@
-"""Bundles as what is evaluated: flips, thresholds, shared engines; and which modalities a network is shown."""
+"""Bundles as predictors: flips, thresholds, shared engines; and which modalities a network is shown."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import pytest
 
 from mmms_deploy import Bundle, Session
 from mmms_deploy.bundle.contract import ModalitySpec
-from mmms_deploy.errors import EvaluationModalityError
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.evaluation.annotator import SimulatedClick
 from mmms_deploy.evaluation.bundles import BundlePredictor, BundleSource, mean_by_logits
+from mmms_deploy.evaluation.errors import EvaluationModalityError
 from mmms_deploy.evaluation.modalities import choose_modalities
 from mmms_deploy.evaluation.predictor import return_to
 from mmms_deploy.imaging.resize import resize
 from tests.support.scenes import Scenes
 
-ENGINE = {"engine": "onnxruntime"}
+REQUEST = EngineRequest(engine="onnxruntime")
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def test_the_mean_of_logits_by_hand() -> None:
 
 
 def test_a_predictor_answers_as_its_session(paint: Bundle, image: np.ndarray) -> None:
-    source = BundleSource(paint, ENGINE)
-    with Session(paint, **ENGINE) as session:
+    source = BundleSource(paint, REQUEST)
+    with Session(paint, engine="onnxruntime") as session:
         predictor = source.open()
         for one in (session, predictor):
             one.set_image(image)
@@ -50,7 +51,7 @@ def test_a_predictor_answers_as_its_session(paint: Bundle, image: np.ndarray) ->
 
 
 def test_a_flip_is_the_mean_with_the_mirror_image(paint: Bundle, image: np.ndarray) -> None:
-    source = BundleSource(paint, ENGINE, flip=True)
+    source = BundleSource(paint, REQUEST, flip=True)
     predictor = source.open()
     predictor.set_image(image)
     mirrored = source.open()
@@ -67,7 +68,7 @@ def test_a_flip_is_the_mean_with_the_mirror_image(paint: Bundle, image: np.ndarr
 
 def test_the_mean_of_both_is_what_both_see_next(paint: Bundle, image: np.ndarray) -> None:
     """RITM's evaluation: one previous mask for the image and its mirror image."""
-    source = BundleSource(paint, ENGINE, flip=True)
+    source = BundleSource(paint, REQUEST, flip=True)
     predictor = source.open()
     predictor.set_image(image)
     predictor.click(30, 20, True)
@@ -91,7 +92,7 @@ def test_a_surface_taken_up_again_goes_on_from_what_is_left_of_it(paint: Bundle,
     left = np.zeros((50, 71), dtype=np.bool_)
     left[30:45, 40:60] = True
     clicks = [SimulatedClick(30, 20, True), SimulatedClick(5, 5, False)]
-    source = BundleSource(paint, ENGINE)
+    source = BundleSource(paint, REQUEST)
     predictor = source.open()
     predictor.set_image(image)
     return_to(predictor, image, {}, clicks, left)
@@ -109,7 +110,7 @@ def test_a_flip_mirrors_modalities_too(modal: Bundle, image: np.ndarray) -> None
     depth = np.zeros((50, 71))
     depth[:, :10] = 300
     event = np.zeros((50, 71, 3))
-    source = BundleSource(modal, ENGINE, flip=True)
+    source = BundleSource(modal, REQUEST, flip=True)
     predictor = source.open()
     predictor.set_image(image, depth=depth, event=event)
     flipped = source.open()
@@ -121,11 +122,11 @@ def test_a_flip_mirrors_modalities_too(modal: Bundle, image: np.ndarray) -> None
 
 
 def test_a_threshold_replaces_the_bundles(paint: Bundle, image: np.ndarray) -> None:
-    with Session(paint, **ENGINE) as session:
+    with Session(paint, engine="onnxruntime") as session:
         session.set_image(image)
         probability = session.click(30, 20).probability
     for threshold in (0.2, 0.5, 0.9):
-        predictor = BundlePredictor(Session(paint, **ENGINE), threshold=threshold)
+        predictor = BundlePredictor(Session(paint, engine="onnxruntime"), threshold=threshold)
         predictor.set_image(image)
         found = predictor.click(30, 20, True)
         sure = np.abs(probability - threshold) > 1e-6
@@ -151,8 +152,8 @@ def test_modalities_are_chosen_by_what_the_network_takes() -> None:
 @pytest.mark.parametrize(
     ("modalities", "without", "message"),
     [
-        (("thermal",), (), "net needs depth, which the data set 'ellipses' has not"),
-        (("depth",), ("depth",), "depth was to be left out, but net cannot answer without it"),
+        (("thermal",), (), "net needs depth, which the data set 'ellipses' does not have"),
+        (("depth",), ("depth",), "depth is to be left out, but net cannot answer without it"),
         (("depth",), ("lidar",), "net takes no such modality"),
     ],
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmms_deploy.errors import MeasureError
 from mmms_deploy.evaluation import FunctionPredictor, Settings, SimulatedClick, compare, evaluate, noc, paired_interval
+from mmms_deploy.evaluation.errors import MeasureError
 from tests.support.scenes import Scenes, disks
 
 SETTINGS = Settings(max_clicks=8, targets=(0.6, 0.8))
@@ -25,7 +25,7 @@ def test_a_predictor_agrees_with_itself() -> None:
     assert found.most == ()
 
 
-def test_each_clicks_by_itself_and_both_are_given_the_first_ones_clicks() -> None:
+def test_each_clicks_alone_and_both_receive_the_first_ones_clicks() -> None:
     scenes = list(evaluate(Scenes(4), opened(5), SETTINGS, against=opened(7)))
     alone = {result.index: [one.ious for one in result.objects] for result in evaluate(Scenes(4), opened(7), SETTINGS)}
     data = Scenes(4)
@@ -60,7 +60,7 @@ def test_results_of_one_predictor_are_not_compared() -> None:
 # --- the interval -----------------------------------------------------------------------------------------------------
 
 
-def test_the_interval_is_the_same_every_time_and_is_the_seeds() -> None:
+def test_the_interval_depends_on_the_seed_alone() -> None:
     rng = np.random.default_rng(1)
     values, groups = rng.normal(0.5, 1, 60), np.repeat(np.arange(20), 3)
     assert paired_interval(values, groups) == paired_interval(values, groups)
@@ -76,7 +76,7 @@ def test_the_interval_is_that_of_the_normal_distribution_for_many_groups() -> No
 
 
 def test_objects_of_one_image_are_resampled_together() -> None:
-    """Ten copies of an object in its image say no more than one."""
+    """Ten copies of an object in its image add no information."""
     single = np.random.default_rng(3).normal(0, 1, 40)
     alone = paired_interval(single, np.arange(40))
     together = paired_interval(np.repeat(single, 10), np.repeat(np.arange(40), 10))

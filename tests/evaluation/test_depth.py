@@ -56,7 +56,7 @@ def test_bits_hold_the_mask_and_shift_it(mask: np.ndarray, by: int) -> None:
 
 
 @pytest.mark.parametrize("by", [-4, -3, -1, 0, 1, 3, 4])
-def test_what_comes_from_above_or_below_the_image_is_outside(by: int) -> None:
+def test_rows_above_and_below_the_image_are_outside(by: int) -> None:
     mask = np.random.default_rng(0).random((4, 70)) < 0.7
     target = pack(np.ones_like(mask))
     and_down(target, pack(mask), by)
@@ -83,7 +83,7 @@ def test_deepest_is_the_first_greatest_distance(shape, limit, monkeypatch) -> No
 
 
 @LIMITS
-def test_depths_below_what_is_of_interest_are_not_looked_for(limit, monkeypatch) -> None:
+def test_depths_below_the_least_are_not_searched_for(limit, monkeypatch) -> None:
     monkeypatch.setattr(depth, "DISK_LIMIT", limit)
     for region in patterns((80, 90), 2):
         bits, squared = pack(region), squared_depths(region)
@@ -95,7 +95,7 @@ def test_depths_below_what_is_of_interest_are_not_looked_for(limit, monkeypatch)
 
 @LIMITS
 def test_groups_that_lie_apart_are_compared(limit, monkeypatch) -> None:
-    """Squares in the corners, the deepest of them the last; then one as deep that comes before it."""
+    """Squares in the corners, of which the last is the deepest; then one of the same depth comes before it."""
     monkeypatch.setattr(depth, "DISK_LIMIT", limit)
     region = np.zeros((700, 900), bool)
     region[:21, :21] = region[:21, -22:] = region[-21:, :21] = region[-23:, -23:] = True

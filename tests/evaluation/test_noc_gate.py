@@ -1,4 +1,4 @@
-"""The gate by clicks, and a checkpoint in PyTorch as what is evaluated."""
+"""The gate by clicks, and a checkpoint in PyTorch as a predictor."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from PIL import Image
 from mmms_deploy import Bundle
 from mmms_deploy.bundle.contract import ClickContract, PreviousMask
 from mmms_deploy.commands.export import main
-from mmms_deploy.errors import CheckpointNotFoundError, EvaluationModalityError, GateError
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.errors import CheckpointNotFoundError, GateError
 from mmms_deploy.evaluation import Settings, evaluate, summarise_run
 from mmms_deploy.evaluation.bundles import BundleSource
 from mmms_deploy.evaluation.checkpoint_predictor import TorchPredictor, open_torch
+from mmms_deploy.evaluation.errors import EvaluationModalityError
 from mmms_deploy.evaluation.noc_gate import noc_gate
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.source import Source, open_source
@@ -65,7 +67,7 @@ def test_a_checkpoint_and_its_bundle_are_compared(bundle, checkpoint) -> None:
     assert [spec.name for spec in specs] == ["depth"]
     assert contestant.facts.name == "tiny in PyTorch"
     assert contestant.facts.identity == bundle.manifest.provenance.checkpoint_sha256
-    source = BundleSource(bundle, {"engine": "onnxruntime"})
+    source = BundleSource(bundle, EngineRequest(engine="onnxruntime"))
     data = Scenes(2, modalities=("depth",))
     evaluation = evaluate(data, source.open, Settings(max_clicks=4), against=contestant)
     source.close()
@@ -110,7 +112,7 @@ def test_the_command_keeps_what_the_gate_measured(checkpoint, data, tmp_path) ->
     assert clicks.samples == 1
 
 
-def test_an_export_that_a_proof_refuses_leaves_nothing(checkpoint, tmp_path) -> None:
+def test_an_export_that_a_gate_refuses_leaves_nothing(checkpoint, tmp_path) -> None:
     def refuse(bundle, network):
         assert Bundle(bundle.path).manifest.name == "refused"
         raise GateError("no")
@@ -134,7 +136,7 @@ def test_the_gate_by_clicks_needs_data_and_images(checkpoint, arguments, message
     assert message in result.stderr
 
 
-def test_data_that_cannot_be_opened_are_said_before_the_export(checkpoint, tmp_path) -> None:
+def test_data_that_cannot_be_opened_are_an_error_before_the_export(checkpoint, tmp_path) -> None:
     arguments = ["--gate", "noc", "--gate-data", f"folder={tmp_path / 'nowhere'}", "--out", tmp_path / "out"]
     result = invoke(main, "--ckpt", checkpoint, *arguments)
     assert result.exit_code == 1

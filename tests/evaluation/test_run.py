@@ -1,4 +1,4 @@
-"""Running evaluations: what is called, what is kept, that workers change nothing, and going on after a stop."""
+"""Running evaluations: the calls of predictors, the results that are kept, workers, and continuing after a stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from mmms_deploy import Bundle, Session
-from mmms_deploy.errors import EvaluationSettingsError, MaskError, PredictorError
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.errors import Door, MaskError
 from mmms_deploy.evaluation import (
     Annotator,
     BundleSource,
@@ -22,7 +23,6 @@ from mmms_deploy.evaluation import (
     FunctionPredictor,
     PredictorFacts,
     Protocol,
-    SceneResult,
     Settings,
     Surface,
     boundary_iou,
@@ -30,8 +30,10 @@ from mmms_deploy.evaluation import (
     iou,
     summarise_run,
 )
+from mmms_deploy.evaluation.errors import EvaluationSettingsError, PredictorError
 from mmms_deploy.evaluation.results import SCENES_FILE, SETTINGS_FILE
 from mmms_deploy.evaluation.run import evaluate_scene
+from mmms_deploy.progress import Progress
 from tests.support.scenes import Scenes, disks, scene
 
 SHORT = Settings(max_clicks=6, targets=(0.7, 0.85))
@@ -42,7 +44,7 @@ def opened(radius: float = 5):
 
 
 def without_times(results) -> list:
-    """Results in the order of the data set, without what depends on the clock."""
+    """Return results in the order of the data set, without their times."""
 
     def plain(one):
         return msgspec.structs.replace(one, predict_seconds=(), simulate_seconds=())
@@ -99,7 +101,7 @@ def test_clicking_ends_when_no_error_is_left() -> None:
     assert [one.ious for one in result.objects] == [(1.0,), (1.0,)]
 
 
-def test_a_predictor_without_reset_is_given_the_image_again() -> None:
+def test_a_predictor_without_reset_receives_the_image_again() -> None:
     class Plain:
         def __init__(self) -> None:
             self.inner = FunctionPredictor(disks(5))
@@ -161,7 +163,7 @@ def test_a_mask_of_another_size_is_refused() -> None:
 @pytest.mark.parametrize("workers", [2, 5])
 def test_the_number_of_workers_changes_no_result(paint: Bundle, workers: int) -> None:
     settings = Settings(max_clicks=4, multi_surface=((0.8, 0.7),), multi_instance=(0.85,), instance_clicks=2)
-    source = BundleSource(paint, {"engine": "onnxruntime"}, flip=True)
+    source = BundleSource(paint, EngineRequest(engine="onnxruntime"), flip=True)
     contestant = Contestant(source.open, PredictorFacts(name="paint"))
     data = Scenes(count=7)
     alone = list(evaluate(data, contestant, settings, against=opened()))
@@ -172,7 +174,7 @@ def test_the_number_of_workers_changes_no_result(paint: Bundle, workers: int) ->
 
 
 def test_a_session_is_a_predictor(paint: Bundle) -> None:
-    source = BundleSource(paint, {"engine": "onnxruntime"})
+    source = BundleSource(paint, EngineRequest(engine="onnxruntime"))
     direct = evaluate(Scenes(2), lambda: Session(paint, engine="onnxruntime"), SHORT)
     shared = evaluate(Scenes(2), source.open, SHORT)
     assert without_times(direct) == without_times(shared)
@@ -228,27 +230,28 @@ def test_a_predictor_is_shown_the_chosen_modalities() -> None:
 
 
 def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    data, counted = Scenes(5), []
+    data, counted, handed_out = Scenes(5), [], []
 
-    def stop_after_two(result: SceneResult, done: int, total: int) -> None:
-        if done == 2:
+    def stop_after_two(step: Progress) -> None:
+        if step.done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(data, opened(), SHORT, out=tmp_path, on_scene=stop_after_two)
+        evaluate(data, opened(), SHORT, out=tmp_path, on_progress=stop_after_two)
     with (tmp_path / SCENES_FILE).open("ab") as stream:
         stream.write(b'{"dataset": "ellipses", "index": 2, "sce')  # cut off by a crash
     data.read.clear()
-    kept = evaluate(data, opened(), SHORT, out=tmp_path, on_scene=lambda *args: counted.append(args[1:]))
+    kept = evaluate(data, opened(), SHORT, out=tmp_path, on_progress=counted.append, on_result=handed_out.append)
     assert data.read == [2, 3, 4]
-    assert counted == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+    assert [(step.done, step.total) for step in counted] == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+    assert handed_out == list(kept)
     assert without_times(kept) == without_times(evaluate(Scenes(5), opened(), SHORT))
     data.read.clear()
     evaluate(data, opened(), SHORT, out=tmp_path)
     assert data.read == []
 
 
-def test_more_scenes_can_be_asked_for_later(tmp_path: Path) -> None:
+def test_more_scenes_can_be_requested_later(tmp_path: Path) -> None:
     data = Scenes(5)
     assert len(list(evaluate(data, opened(), SHORT, out=tmp_path, limit=2))) == 2
     data.read.clear()
@@ -280,7 +283,8 @@ def test_another_evaluation_is_not_continued(tmp_path: Path, change, message) ->
     with pytest.raises(EvaluationSettingsError, match="another evaluation") as caught:
         run(**change)
     assert message in str(caught.value)
-    assert "--out" in str(caught.value)
+    assert "pass another folder as out" in str(caught.value)
+    assert "--out" in caught.value.message(Door.COMMAND_LINE)
     assert ((tmp_path / SETTINGS_FILE).read_bytes(), (tmp_path / SCENES_FILE).read_bytes()) == before
     run(name="the same bundle, moved")
 
@@ -377,7 +381,7 @@ def test_names_are_loaded_when_they_are_used() -> None:
 
     for name in room.__all__:
         assert getattr(room, name) is not None
-    assert set(room._HOME) == set(room.__all__)
+    assert set(room._MODULES) == set(room.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         room.nothing  # noqa: B018
     code = "import sys, mmms_deploy.evaluation; print(sorted({'numpy', 'cv2', 'msgspec'} & set(sys.modules)))"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mmms_deploy.errors import MeasureError
+from mmms_deploy.evaluation.errors import MeasureError
 from mmms_deploy.evaluation.predictor import FunctionPredictor
 from mmms_deploy.evaluation.scene import Scene, Surface
 from mmms_deploy.evaluation.surfaces import (
@@ -34,9 +34,9 @@ def scene_of(*rows: str, void: str | None = None) -> Scene:
 
 
 class Scripted:
-    """Answers from a script: for the surface at whose pixels the first click falls, the n-th click's mask.
+    """Answers from a script: the masks of a surface, one for each click.
 
-    It knows one object at a time, as a session does: which one, it tells by the first click after a reset.
+    It knows one object at a time, as a session does: the surface that the first click after a reset falls on.
     """
 
     def __init__(self, scene: Scene, script: dict[str, list[str]]) -> None:
@@ -243,7 +243,7 @@ def test_every_object_gets_a_click_first_then_the_worst_gets_one_at_a_time() -> 
 
 
 def _without_repeats(made: list[tuple[str, int, bool]]) -> list[tuple[str, int, bool]]:
-    """Clicks that were made once more to come back to a surface left out."""
+    """Return the clicks without those that were repeated to come back to a surface."""
     return list(dict.fromkeys(made))
 
 

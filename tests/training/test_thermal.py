@@ -142,7 +142,7 @@ def test_telling_objects_differ_from_their_background(scene: tuple[np.ndarray, n
 
 def test_no_threshold_finds_the_objects() -> None:
     """The best threshold of each picture, chosen with the true mask, is far from a mask."""
-    from mmms_deploy.evaluation.measures import iou
+    from mmms_deploy.replay.metrics import iou
 
     best = []
     for item in drawn_items(6, side=64):

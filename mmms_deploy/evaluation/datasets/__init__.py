@@ -1,4 +1,21 @@
-"""Readers of evaluation data sets: from the folders as they are published to scenes. See docs/datasets.md."""
+"""Readers of evaluation data sets: from the folders as they are published to scenes. See docs/datasets.md.
+
+In reading order:
+
+- ``argument``: a data set as one word of a command line
+- ``registry``: all kinds of data sets, and how to open one
+- ``kind``: what a kind of data set is: its folders, options and opening function
+- ``listed``: a data set that reads a scene when it is indexed
+- ``files``: finding files, and pairing those of one scene
+- ``labels``: reading masks and label maps
+- ``surfaces``: from a label map to the surfaces of a scene
+- ``pairs``: scenes of an image and one file of masks
+- ``semantic``: scenes of an image, a semantic label map and modalities
+- ``folder``: a plain folder of images, masks and modalities
+- ``grabcut``, ``davis``, ``hqseg``: one object an image
+- ``sbd``, ``voc``, ``coco``: many objects an image
+- ``deliver``, ``mfnet``, ``fmb``, ``mcubes``: classes and modalities
+"""
 
 from mmms_deploy.evaluation.datasets.argument import DatasetArgument, parse_dataset_argument
 from mmms_deploy.evaluation.datasets.kind import Kind, Option, OptionType

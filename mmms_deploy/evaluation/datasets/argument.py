@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmms_deploy.errors import DatasetOptionError
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.registry import find_kind, open_dataset
+from mmms_deploy.evaluation.errors import DatasetOptionError
 
 SYNTAX = "KIND=PATH or KIND=PATH:OPTION=VALUE:OPTION=VALUE, e.g. deliver=data/DELIVER:split=val:modalities=depth,lidar"
 
-# The path takes as much as it can: a colon in it is no option unless a word and an equals sign follow.
+# The path takes as much as it can: a colon starts an option only when a word and an equals sign follow.
 _ARGUMENT = re.compile(r"(?P<kind>[^=:]+)=(?P<path>.+?)(?P<options>(?::[a-z_]+=[^:]*)*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetArgument:
-    """A data set that was asked for.
+    """A data set as an argument names it.
 
     Attributes:
         kind: One of :data:`~mmms_deploy.evaluation.datasets.DATASETS`.
@@ -44,7 +44,7 @@ def parse_dataset_argument(text: str) -> DatasetArgument:
     """Take a data set argument apart; nothing is opened.
 
     Args:
-        text: ``KIND=PATH``, or ``KIND=PATH:OPTION=VALUE:...``; no character of this has a meaning to shells.
+        text: ``KIND=PATH``, or ``KIND=PATH:OPTION=VALUE:...``; no character of it is special to shells.
 
     Raises:
         DatasetOptionError: It has another form, the kind is not known, or an option is given twice.

@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mmms_deploy.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.datasets.files import nonempty, partner, read_image
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, min_area_option
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.surfaces import Mask
+from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.scene import Scene, Surface
 
 TREE = """\
@@ -49,7 +49,7 @@ class Annotation(msgspec.Struct, frozen=True):
 
 
 class ImageEntry(msgspec.Struct, frozen=True):
-    """One image; LVIS names its file in the address alone."""
+    """One image; LVIS gives the name of its file only in the address."""
 
     id: int
     height: int
@@ -88,8 +88,8 @@ def open_coco(
     """Open a data set in COCO's format; the keywords are the options of :data:`KIND`.
 
     Raises:
-        DatasetLayoutError: The JSON file or the folder of images is not there, or no image has objects.
-        DatasetFileError: The JSON file is not in the format, or an image is not there.
+        DatasetLayoutError: The JSON file or the folder of images is missing, or no image has objects.
+        DatasetFileError: The JSON file has another format, or an image is missing.
         DatasetLibraryError: pycocotools is not installed.
     """
     _coco_mask()
@@ -188,7 +188,7 @@ def _mask(annotation: Annotation, size: tuple[int, int], file: Path) -> Mask:
             if shape.size != size:
                 raise ValueError(f"it is for {shape.size[0]}x{shape.size[1]} pixels, the image has {size[0]}x{size[1]}")
             return draw_runs(shape.counts, size)
-        # The library would take four numbers for a box.
+        # The library would read four numbers as a box.
         polygons = [list(polygon) for polygon in shape or () if len(polygon) >= 6]
         mask = np.zeros(size, np.bool_)
         for polygon in polygons:
@@ -205,7 +205,7 @@ def _mask(annotation: Annotation, size: tuple[int, int], file: Path) -> Mask:
 
 
 def _check_polygon(polygon: Sequence[float], size: tuple[int, int]) -> None:
-    """Refuse what the library would spend all memory on."""
+    """Refuse coordinates for which the library would use up all memory."""
     reach = 2 * max(size)
     if not all(-reach <= value <= reach for value in polygon):
         raise ValueError(f"a polygon reaches from {min(polygon)} to {max(polygon)}")
@@ -224,7 +224,7 @@ def draw_runs(counts: str | Sequence[int], size: tuple[int, int]) -> Mask:
     Raises:
         ValueError: The runs do not fill the image exactly.
     """
-    # COCO's library draws whatever is in memory where runs are missing, so this is done here.
+    # Where runs are missing, COCO's library draws whatever is in memory, so they are drawn here.
     lengths = np.asarray(_uncompressed(counts) if isinstance(counts, str) else counts, dtype=np.int64)
     if lengths.size == 0 or lengths.min() < 0 or lengths.max() > math.prod(size) or lengths.sum() != math.prod(size):
         raise ValueError(f"its runs do not add up to {size[0]}x{size[1]} pixels")
@@ -234,8 +234,8 @@ def draw_runs(counts: str | Sequence[int], size: tuple[int, int]) -> Mask:
 def _uncompressed(text: str) -> list[int]:
     """Return the numbers in COCO's compressed text.
 
-    A character holds five bits, least significant first; the sixth says that more follow, and the last one's fifth is
-    the sign. From the fourth on, numbers are differences to the one before the last.
+    A character holds five bits, the least significant ones first. Its sixth bit says that more characters follow; the
+    fifth bit of the last one is the sign. From the fourth on, a number is the difference to the one two places before.
     """
     numbers: list[int] = []
     value = shift = 0

@@ -44,8 +44,8 @@ def open_davis(
     """Open DAVIS; the keywords are the options of :data:`KIND`.
 
     Raises:
-        DatasetLayoutError: None of the layouts is there, or a list that was asked for is not.
-        DatasetFileError: A frame has no mask, or a listed frame is not there.
+        DatasetLayoutError: The folder has none of the layouts, or a requested list is missing.
+        DatasetFileError: A frame has no mask, or a listed frame is missing.
     """
     root = LAYOUT.root(path, "DAVIS")
     images, masks = _folders(root, resolution)
@@ -64,7 +64,7 @@ def open_davis(
 
 
 def _folders(root: Path, resolution: str) -> tuple[Path, Path]:
-    """Return the folders of images and masks of the first layout that is there."""
+    """Return the folders of images and masks of the first layout that fits."""
     layouts = (("img", "gt"), (f"JPEGImages/{resolution}", f"Annotations/{resolution}"), ("images", "masks"))
     for images, masks in layouts:
         if (root / images).is_dir():
@@ -92,7 +92,7 @@ def _listed(pairs: Mapping[str, Pair], file: Path, where: Path) -> dict[str, Pai
 
 
 def _thinned(pairs: Mapping[str, Pair], every: int) -> dict[str, Pair]:
-    """Return every so many-th frame of each sequence, beginning with its first."""
+    """Return every n-th frame of each sequence, beginning with its first."""
     kept: dict[str, Pair] = {}
     position: dict[str, int] = {}
     for name, pair in pairs.items():
@@ -110,7 +110,7 @@ KIND = Kind(
     options=(
         Option("split", "sequences in ImageSets/480p/SPLIT.txt (as published); all unless given"),
         Option("resolution", "folder in JPEGImages and Annotations (as published)", "480p"),
-        Option("every", "take every so many-th frame of a sequence", 1, OptionType.INTEGER, least=1),
+        Option("every", "take every n-th frame of a sequence", 1, OptionType.INTEGER, least=1),
         Option("frames", "file with the frames to take, a line SEQUENCE/NNNNN each; all unless given"),
         Option("objects", "everything marked is one object, or each value is one", ONE, choices=(ONE, EACH)),
         Option(

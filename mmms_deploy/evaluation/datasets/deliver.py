@@ -55,7 +55,7 @@ def open_deliver(
     """Open DeLiVER; the keywords are the options of :data:`KIND`.
 
     Raises:
-        DatasetLayoutError: A folder is not there, or has no image of the split and case.
+        DatasetLayoutError: A folder is missing, or has no image of the split and case.
         DatasetFileError: An image has no labels or lacks a modality.
     """
     root = LAYOUT.root(path, "DELIVER")
@@ -83,7 +83,7 @@ def _of_split(folder: Path, word: str, split: str) -> Mapping[str, Path]:
     for key, file in stems(folder).items():
         weather, *places, own = key.split("/")
         if places[:1] == [split]:
-            # Only in the file's own name: there are folders MAP_..._eventlowres.
+            # Replaced in the file's own name only: there are folders MAP_..._eventlowres.
             found["/".join([weather, *places[1:], own.replace(f"_{word}", "")])] = file
     return dict(sorted(found.items()))
 

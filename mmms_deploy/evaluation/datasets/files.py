@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.errors import DatasetFileError, ImageError, MMMSDeployError, ModalityError
+from mmms_deploy.errors import ImageError, MMMSDeployError, ModalityError
 from mmms_deploy.evaluation.datasets.kind import Layout
+from mmms_deploy.evaluation.errors import DatasetFileError
 from mmms_deploy.imaging.io import load_modality, load_rgb
 
 T = TypeVar("T")
@@ -24,14 +25,14 @@ def stems(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str, Path]:
     """Return the files in a folder and in those below, by their path without the suffix.
 
     Args:
-        folder: It may have folders inside, links to folders too; hidden files and folders are passed over.
+        folder: The folder. Links to folders in it are followed; hidden files and folders are skipped.
         suffixes: Lower-case suffixes that count.
 
     Returns:
         E.g. ``bmx-trees/00003`` -> ``folder/bmx-trees/00003.jpg``, sorted by key.
 
     Raises:
-        DatasetFileError: Two files differ in nothing but their suffix.
+        DatasetFileError: Two files differ only in their suffix.
     """
     found: dict[str, Path] = {}
     for file in _walk(folder):
@@ -53,7 +54,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder, followlinks=True):
         here = Path(place)
         above = {here.resolve(), *here.resolve().parents}
-        # Into links, but not in circles.
+        # Links are followed, but not in circles.
         folders[:] = [name for name in folders if not name.startswith(".") and (here / name).resolve() not in above]
         yield from (here / name for name in sorted(files) if not name.startswith("."))
 
@@ -75,8 +76,8 @@ def partner(names: Collection[str], find: Callable[[str], T | None], what: str, 
     Args:
         names: Names of scenes.
         find: Returns what belongs to a name; None when it is not there.
-        what: What it is called, e.g. ``mask``.
-        where: The folder in which it was looked for.
+        what: Its name in messages, e.g. ``mask``.
+        where: The folder that was searched.
 
     Raises:
         DatasetFileError: Something is missing; the first is named.
@@ -108,7 +109,7 @@ def check_size(what: str, file: Path, array: npt.NDArray[Any], image: npt.NDArra
     """Check that something has as many rows and columns as its image.
 
     Raises:
-        DatasetFileError: It has others.
+        DatasetFileError: It has other numbers.
     """
     if array.shape[:2] != image.shape[:2]:
         raise DatasetFileError(
@@ -163,6 +164,6 @@ def read_modality(file: Path, modality: str, image: npt.NDArray[np.uint8], name:
 
 
 def _named(file: Path, error: MMMSDeployError) -> DatasetFileError:
-    """The error about one file of many says which."""
+    """Return an error that names the file, which is one of many."""
     given = error.given if str(file) in error.given else f"{file}: {error.given}"
-    return DatasetFileError(given, expected=error.expected, fix=error.fix)
+    return DatasetFileError(given, expected=error.expected, fix=error.fix, command_fix=error.command_fix)

@@ -44,7 +44,7 @@ def open_fmb(
     """Open FMB; the keywords are the options of :data:`KIND`.
 
     Raises:
-        DatasetLayoutError: A folder is not there, or has no image.
+        DatasetLayoutError: A folder is missing, or has no image.
         DatasetFileError: An image has no labels or no infrared image.
     """
     root = LAYOUT.root(path, "FMB")

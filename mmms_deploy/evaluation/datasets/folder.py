@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mmms_deploy.errors import DatasetOptionError
 from mmms_deploy.evaluation.datasets.files import (
     NUMBERS,
     check_size,
@@ -22,10 +21,11 @@ from mmms_deploy.evaluation.datasets.kind import ANY_INTEGER, Kind, Layout, Opti
 from mmms_deploy.evaluation.datasets.labels import read_labels
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.surfaces import COMPONENTS, VALUES, ObjectRule, Rule, SurfaceRule
+from mmms_deploy.evaluation.errors import DatasetOptionError
 from mmms_deploy.evaluation.scene import Scene, Surface
 
 MODALITIES = ("depth", "lidar", "event", "thermal", "aolp", "dolp", "nir")
-"""Folders that are taken as modalities by themselves: the field's names."""
+"""Folders that are read as modalities by default: the field's names."""
 
 TREE = """\
 PATH/
@@ -70,7 +70,7 @@ def open_folder(
     """Open a plain folder; the keywords are the options of :data:`KIND`.
 
     Raises:
-        DatasetLayoutError: There is no folder of images or masks, or no image in it.
+        DatasetLayoutError: There is no folder of images or masks, or no image.
         DatasetFileError: A mask or modality is missing.
         DatasetOptionError: Options contradict each other.
     """
@@ -154,7 +154,7 @@ def _read(name: str, item: Item, *, rule: Rule) -> Scene:
 
 
 def _of(owner: str, part: Surface, *, alone: bool) -> Surface:
-    """Name a surface after the file that it is in, where every object has a file."""
+    """Name a surface after its file if every object has a file."""
     if not owner:
         return part
     return Surface(owner if alone else f"{owner}-{part.name}", part.mask)

@@ -39,7 +39,7 @@ def open_hqseg(path: Path, *, name: str, sets: tuple[str, ...], threshold: int) 
     """Open the validation sets of HQSeg-44K; the keywords are the options of :data:`KIND`.
 
     Raises:
-        DatasetLayoutError: A folder of a set that was asked for is not there.
+        DatasetLayoutError: A folder of a requested set is missing.
         DatasetFileError: An image has no mask.
     """
     root = LAYOUT.root(path)

@@ -9,8 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from mmms_deploy.errors import DatasetLayoutError, DatasetOptionError
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.errors import DatasetLayoutError, DatasetOptionError
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _SHOWN = 12
@@ -53,7 +53,7 @@ class Option:
             value: Text as on a command line, or a Python value: an integer, or a sequence of names.
 
         Raises:
-            DatasetOptionError: It is no such value, or none of the choices.
+            DatasetOptionError: The value has another type, or is none of the choices.
         """
         given = f"option {self.name} of {kind} is {value!r}"
         fix = f"{self.name}: {self.help}"
@@ -94,7 +94,7 @@ def _names(value: object) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The folders of a kind of data set, and how to say that they are not there.
+    """The folders of a kind of data set, and the error for a folder of another layout.
 
     Attributes:
         kind: Name of the kind.
@@ -146,10 +146,10 @@ class Kind:
     """A kind of data set.
 
     Attributes:
-        name: What it is opened by.
+        name: The kind in ``open_dataset`` and in a data set argument.
         description: One line.
         tree: Drawing of its folders.
-        options: What can be set; the names are keywords of ``open``.
+        options: Its options; their names are keywords of ``open``.
         open: Called with the path and every option by keyword.
     """
 
@@ -166,7 +166,7 @@ def split_option(default: str | None, *choices: str, help: str = "which part of 
 
 
 def modalities_option(*choices: str) -> Option:
-    """The option ``modalities`` of a set whose modalities are known; all of them unless given."""
+    """The option ``modalities`` of a set whose modalities are known; all of them by default."""
     return Option("modalities", "which to read", choices, OptionType.NAMES, choices)
 
 

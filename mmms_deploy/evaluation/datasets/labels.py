@@ -10,20 +10,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from mmms_deploy.errors import DatasetFileError
 from mmms_deploy.evaluation.datasets.listed import Labels
+from mmms_deploy.evaluation.errors import DatasetFileError
 
 JPEG_THRESHOLD = 127
-"""JPEG smears a mask's 0 and 255 over all values; what lies above the middle was 255."""
+"""JPEG smears a mask's 0 and 255 over all values; values above the middle were 255."""
 
 
 class Channel(StrEnum):
-    """What counts in a mask that is saved in colour."""
+    """Which channel counts in a mask that is saved in colour."""
 
     FIRST = "first"
-    """The red channel: where a simulator wrote the class there."""
+    """The red channel, where a simulator writes the class."""
     GREATEST = "greatest"
-    """The greatest of all: where any colour means the object."""
+    """The greatest of all channels, for masks in which any colour means the object."""
 
 
 _EXPECTED = "a mask or label map: one integer a pixel (PNG, BMP, TIFF, GIF, JPEG or .npy)"
@@ -37,7 +37,7 @@ def read_labels(file: Path, channel: Channel | None = None) -> Labels:
 
     Args:
         file: Path.
-        channel: What counts in a colour image whose channels differ; None to refuse it.
+        channel: Which channel counts when channels differ; None to refuse such an image.
 
     Returns:
         (H, W) unsigned or signed integers as stored.

@@ -1,4 +1,4 @@
-"""A data set whose scenes are listed when it is opened and read when they are asked for."""
+"""A data set that lists its scenes when it is opened, and reads a scene when it is indexed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class ListedDataset(Generic[T]):
-    """A data set of which only the listing is in memory. Deterministic: scenes are in the order of their names.
+    """A data set with only its list of scenes in memory. Deterministic: scenes are in the order of their names.
 
     Attributes:
-        name: What results are filed under.
-        items: By scene name, in order: whatever ``read`` needs to find the scene's files.
+        name: The name that its results are filed under.
+        items: By scene name, in order: what ``read`` needs to find the scene's files.
         read: Reads one scene, from its name and its item.
         modalities: Names of the modalities that its scenes have.
     """

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.errors import DatasetFileError
 from mmms_deploy.evaluation.datasets.files import (
     NUMBERS,
     check_size,
@@ -29,6 +28,7 @@ from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, OptionTyp
 from mmms_deploy.evaluation.datasets.labels import read_labels
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.surfaces import VOID, SurfaceRule, class_options, class_rule
+from mmms_deploy.evaluation.errors import DatasetFileError
 from mmms_deploy.evaluation.scene import Scene
 
 CLASSES = (
@@ -39,9 +39,9 @@ CLASSES = (
 
 NO_CLASS = frozenset({255})
 LEFT = 192
-"""Columns at the left that the set's own code cuts off from everything."""
+"""Columns that the set's own code cuts off at the left of everything."""
 UNSEEN = -1
-"""Label given here to pixels that the near-infrared camera did not see."""
+"""Label of pixels that the near-infrared camera did not see."""
 SIN_COS, SIN_COS_SIN = "sin-cos", "sin-cos-sin"
 FOLDERS = {
     "aolp": ("polL_aolp_sin", "polL_aolp_cos"),
@@ -97,8 +97,8 @@ def open_mcubes(
     """Open MCubeS; the keywords are the options of :data:`KIND`.
 
     Raises:
-        DatasetLayoutError: A folder is not there, or the split's list.
-        DatasetFileError: A listed image, its labels or a modality is not there.
+        DatasetLayoutError: A folder or the split's list is missing.
+        DatasetFileError: A listed image, its labels or a modality is missing.
     """
     root = LAYOUT.root(path, "multimodal_dataset")
     listing = root / "list_folder" / f"{split}.txt"

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.errors import DatasetFileError
 from mmms_deploy.evaluation.datasets.files import nonempty, partner, read_list, read_numbers, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, modalities_option, split_option
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.datasets.semantic import SemanticItem, assemble, labelled
 from mmms_deploy.evaluation.datasets.surfaces import BACKGROUND, class_options, class_rule
+from mmms_deploy.evaluation.errors import DatasetFileError
 
 CLASSES = ("car", "person", "bike", "curve", "car-stop", "guardrail", "color-cone", "bump")
 """The 8 classes, of values 1 to 8."""
@@ -43,8 +43,8 @@ def open_mfnet(
     """Open MFNet; the keywords are the options of :data:`KIND`.
 
     Raises:
-        DatasetLayoutError: A folder is not there, or the split's list.
-        DatasetFileError: A listed image or its labels are not there.
+        DatasetLayoutError: A folder or the split's list is missing.
+        DatasetFileError: A listed image or its labels are missing.
     """
     root = LAYOUT.root(path, "ir_seg_dataset")
     images, folder = LAYOUT.folder(root, "images"), LAYOUT.folder(root, "labels")

@@ -27,7 +27,7 @@ def match(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -
 
     Args:
         images: By name.
-        masks: By name; those without an image do not count.
+        masks: By name; masks without an image do not count.
         folder: Where the masks are, for messages.
 
     Raises:
@@ -37,7 +37,7 @@ def match(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -
 
 
 def paired(name: str, pairs: Mapping[str, Pair], rule: Rule) -> ListedDataset[Pair]:
-    """Return the data set of these pairs, their masks read by a rule; in masks of one object every colour counts."""
+    """Return the data set of these pairs; a rule reads the masks. In masks of one object every colour counts."""
     channel = Channel.GREATEST if isinstance(rule, ObjectRule) else None
     return ListedDataset(name, pairs, partial(_read, rule=rule, channel=channel))
 

@@ -1,4 +1,4 @@
-"""All kinds of data sets, and opening one by its kind."""
+"""All kinds of data sets, and how to open one by its kind."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mmms_deploy.errors import DatasetOptionError
 from mmms_deploy.evaluation.datasets import coco, davis, deliver, fmb, folder, grabcut, hqseg, mcubes, mfnet, sbd, voc
 from mmms_deploy.evaluation.datasets.kind import Kind, Option
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.errors import DatasetOptionError
 
 NAME = Option("name", "what results are filed under; the kind unless given")
 """The option that every kind has."""
@@ -41,11 +41,11 @@ def open_dataset(kind: str, path: str | os.PathLike[str], **options: object) -> 
     Args:
         kind: One of :data:`DATASETS`.
         path: Its folder (or file, where the kind says so).
-        options: As the kind lists them, and ``name``; text as on a command line, or Python values. ``None`` stands for
-            the default where that is none.
+        options: Those of the kind, and ``name``; text as on a command line, or Python values. ``None`` is accepted
+            where it is the default.
 
     Raises:
-        DatasetOptionError: The kind or an option is not known, or an option has no value that it takes.
+        DatasetOptionError: The kind or an option is unknown, or an option has a wrong value.
         DatasetLayoutError: The folder has another layout; the message shows the right one.
         DatasetFileError: A file that belongs to a scene is missing.
         DatasetLibraryError: The library that reads the set's files is not installed.

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mmms_deploy.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.datasets.files import check_size, nonempty, partner, read_image, read_list
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, min_area_option
 from mmms_deploy.evaluation.datasets.listed import Labels, ListedDataset
 from mmms_deploy.evaluation.datasets.pairs import Pair
 from mmms_deploy.evaluation.datasets.surfaces import SurfaceRule
 from mmms_deploy.evaluation.datasets.voc import CLASSES, VOID
+from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.scene import Scene
 
 TREE = """\
@@ -32,8 +32,8 @@ def open_sbd(path: Path, *, name: str, split: str, min_area: int) -> ListedDatas
     """Open SBD; the keywords are the options of :data:`KIND`.
 
     Raises:
-        DatasetLayoutError: A folder is not there, or the split's list.
-        DatasetFileError: A listed image or its objects are not there.
+        DatasetLayoutError: A folder or the split's list is missing.
+        DatasetFileError: A listed image or its objects are missing.
         DatasetLibraryError: SciPy is not installed.
     """
     _scipy_io()
@@ -72,7 +72,7 @@ def read_instances(file: Path) -> tuple[Labels, dict[int, str]]:
         (H, W) integers, the number of the object, 0 for none; and the name of every number, ``person-3`` for object 3.
 
     Raises:
-        DatasetFileError: The file is no such MATLAB file.
+        DatasetFileError: The file is not such a MATLAB file.
         DatasetLibraryError: SciPy is not installed.
     """
     io = _scipy_io()

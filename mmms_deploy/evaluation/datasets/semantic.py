@@ -62,7 +62,7 @@ def labelled(
         items: By scene name.
         modalities: Names of the modalities that the items have.
         rule: What the labels mean.
-        channel: What counts in a label map saved in colour; None when all channels must be equal.
+        channel: Which channel counts in a label map saved in colour; None when all must be equal.
         read: How a modality is read.
     """
     return ListedDataset(name, items, partial(_read, rule=rule, channel=channel, modality=read), modalities)

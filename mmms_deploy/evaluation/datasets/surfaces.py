@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.datasets.kind import Option, min_area_option
 from mmms_deploy.evaluation.datasets.listed import Labels
+from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.scene import Surface
 
 Mask = npt.NDArray[np.bool_]
 
 CLICK_AREA = 81
-"""Pixels of the disk that the paper draws for a click (radius 5): what is smaller is covered by its first click."""
+"""Pixels of the disk that the paper draws for a click (radius 5): a smaller surface is covered by its first click."""
 _SUSPICIOUS = 128
-"""A label map of 8 bits with more values than this is a smoothed mask: no set has as many objects in an image."""
+"""A label map of 8 bits with more values is a smoothed mask: no set has so many objects in an image."""
 
 
 OBJECT = "object"
@@ -43,7 +43,7 @@ class ObjectRule:
     min_area: int = 1
 
     def split(self, labels: Labels, file: Path) -> tuple[tuple[Surface, ...], Mask | None]:
-        """Return the object, or nothing where there is none, and the void pixels; as :meth:`SurfaceRule.split`."""
+        """Return the object, or nothing if there is none, and the void pixels; like :meth:`SurfaceRule.split`."""
         void = np.isin(labels, list(self.void)) if self.void else None
         mask = labels > self.threshold if void is None else (labels > self.threshold) & ~void
         surfaces = (Surface(OBJECT, mask),) if np.count_nonzero(mask) >= self.min_area else ()
@@ -81,7 +81,7 @@ class SurfaceRule:
 
         Raises:
             DatasetFileError: A value has no meaning in this data set, or the map looks like a smoothed mask.
-            DatasetLibraryError: Components were asked for and OpenCV is not installed.
+            DatasetLibraryError: Components are requested and OpenCV is not installed.
         """
         values = np.unique(labels).tolist()
         self._check(values, labels, file)
@@ -134,7 +134,7 @@ def components(mask: Mask) -> Iterator[Mask]:
     _, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     found, first = np.unique(numbers, return_index=True)
     for number in found[np.argsort(first)]:  # OpenCV does not promise an order
-        if number != 0:  # what lies outside of the mask
+        if number != 0:  # outside of the mask
             yield numbers == number
 
 
@@ -159,7 +159,7 @@ def class_options(unlabelled: str) -> tuple[Option, ...]:
     """The options of a semantic label map.
 
     Args:
-        unlabelled: What pixels without a class are unless given.
+        unlabelled: What pixels without a class count as by default.
     """
     return (
         Option(

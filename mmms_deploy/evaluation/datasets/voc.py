@@ -39,13 +39,13 @@ def open_voc(path: Path, *, name: str, split: str, annotations: str, min_area: i
     """Open a folder in the layout of Pascal VOC; the keywords are the options of :data:`KIND`.
 
     Raises:
-        DatasetLayoutError: A folder is not there, or the split's list.
-        DatasetFileError: A listed image or its mask is not there.
+        DatasetLayoutError: A folder or the split's list is missing.
+        DatasetFileError: A listed image or its mask is missing.
     """
     root = LAYOUT.root(path, "VOCdevkit/VOC2012", "VOC2012")
     folder, images = LAYOUT.folder(root, FOLDERS[annotations]), LAYOUT.folder(root, "JPEGImages")
     masks, found = stems(folder), stems(images)
-    # Most images of VOC have no masks: without a list, those that have them are taken.
+    # Most images of VOC have no masks; without a list, only those with masks are taken.
     wanted = masks if split == ALL else _list(root, split)
     chosen = nonempty(LAYOUT, root, partner(wanted, found.get, "image", images), f"images in split {split!r}")
     rule = SurfaceRule(names=NAMES[annotations], void=frozenset({VOID}), min_area=min_area)

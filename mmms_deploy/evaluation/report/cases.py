@@ -16,7 +16,7 @@ from mmms_deploy.evaluation.run import Contestant, Entry, shown
 from mmms_deploy.session.result import Click
 
 _SIDE = 274
-"""Longest side of a picture in the report, in pixels of the page; they are stored with one and a half as many."""
+"""Longest side of a picture in the report, in pixels of the page; they are stored at one and a half times this size."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class CasePictures:
         case: The case.
         pictures: A caption, and the picture as a ``data:`` address.
         size: (width, height) at which they are shown, in pixels.
-        command: What shows every click of it.
-        note: What is odd about it; empty for nothing.
+        command: The command that shows every click of it.
+        note: That the IoU of the repeated clicks differs; empty when it does not.
     """
 
     case: Case
@@ -78,7 +78,7 @@ def _draw(case: Case, entry: Entry, predictor: Predictor, out: str) -> CasePictu
         pictures=tuple((caption, _address(picture, scale)) for caption, picture in pictures),
         size=(round(width * scale), round(height * scale)),
         command=f"mmms-eval --replay {shlex.quote(out)} {shlex.quote(case.name)}",
-        note=f"made again for this picture, its IoU differs by up to {differs:.2g}" if differs > 1e-9 else "",
+        note=f"repeated for this picture, its IoU differs by up to {differs:.2g}" if differs > 1e-9 else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""An evaluation as one self-contained HTML page: no script, nothing loaded from anywhere, pictures included."""
+"""An evaluation as one self-contained HTML page: no script, nothing to load, pictures included."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def render_page(
         summaries: The measures of each data set; at least one.
         cases: The worst cases, with pictures.
         machine: The machine, as pairs of a heading and a text.
-        notes: What a reader should know about this run.
+        notes: Remarks on this run.
         created: When, as text.
     """
     settings = facts.settings
@@ -89,7 +89,7 @@ def render_page(
 
 
 def _heads(summaries: Sequence[DatasetSummary], settings: Settings) -> str:
-    """The few numbers that matter, large."""
+    """Return the main numbers, large."""
     boxes: list[tuple[str, str]] = []
     if len(summaries) == 1:
         (summary,) = summaries

@@ -14,7 +14,7 @@ STYLE = """
 .plot .sd { stroke: var(--d); } .plot .dashed { stroke-dasharray: 5 4; }
 .plot .band { fill: var(--a); fill-opacity: 0.14; }
 """
-"""Style of these plots, beside that of the others."""
+"""The style of these plots, in addition to that of all plots."""
 
 CLASSES = ("a", "b", "c", "d")
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 190, 14, 44
@@ -22,10 +22,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 190, 14, 44
 
 @dataclass(frozen=True)
 class Series:
-    """One line.
+    """One line of a plot.
 
     Attributes:
-        label: What it is.
+        label: Its label.
         values: One for each click, from the first on, 0..1.
         style: ``a``, ``b``, ``c`` or ``d``.
         dashed: Whether it is drawn with dashes.
@@ -47,7 +47,7 @@ def by_clicks(series: Sequence[Series], marks: Sequence[float], title: str, floo
     Args:
         series: At least one, each with a value or more.
         marks: Heights of horizontal marks (targets), 0..1.
-        title: What is shown, for those who cannot see it.
+        title: What is shown, for screen readers.
         floor: Where the vertical axis starts, below 1.
     """
     height = 340
@@ -88,7 +88,7 @@ def by_clicks(series: Sequence[Series], marks: Sequence[float], title: str, floo
 
 
 def _legend(series: Sequence[Series], ends: Sequence[float], height: int) -> list[str]:
-    """Labels at the lines' ends, kept apart; a swatch tells which is which."""
+    """Return labels at the ends of the lines, kept apart, each with a piece of its line."""
     order = sorted(range(len(series)), key=lambda i: ends[i])
     parts, previous = [], 0.0
     for rank, i in enumerate(order):
@@ -108,7 +108,7 @@ def histogram(clicks: Sequence[int], failed: int, title: str) -> str:
     Args:
         clicks: Objects that took 1, 2, ... clicks.
         failed: Objects that failed.
-        title: What is shown, for those who cannot see it.
+        title: What is shown, for screen readers.
     """
     height, high = 220, max(*clicks, failed, 1)
     slots = len(clicks) + 1.6

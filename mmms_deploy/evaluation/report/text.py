@@ -1,4 +1,4 @@
-"""An evaluation's numbers as people read them, the same on the terminal and in the HTML page."""
+"""The numbers of an evaluation as text, the same on the console and in the HTML page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def predictor_line(facts: PredictorFacts) -> str:
 
 
 def settings_line(settings: Settings) -> str:
-    """What was done, in one line."""
+    """The settings, in one line."""
     stop = "or no error is left" if settings.protocol is Protocol.CURVE else "or the highest target is reached"
     return f"Simulated clicks by RITM's protocol, until {settings.max_clicks} clicks {stop}"
 

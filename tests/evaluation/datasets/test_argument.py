@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmms_deploy.errors import DatasetError, DatasetOptionError, EvaluationError
 from mmms_deploy.evaluation.datasets import DATASETS, open_dataset, parse_dataset_argument
+from mmms_deploy.evaluation.errors import DatasetError, DatasetOptionError, EvaluationError
 from tests.support.dataset_trees import RGB, labels, save
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmms_deploy.errors import DatasetFileError, DatasetLayoutError, DatasetLibraryError, DatasetOptionError
 from mmms_deploy.evaluation.datasets import open_dataset
+from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLayoutError, DatasetLibraryError, DatasetOptionError
 from tests.support.dataset_trees import DATA, RGB, SIZE, labels, needs, same, save, save_palette
 
 MAP = labels(nw=1, ne=3, se=255)
@@ -230,7 +230,7 @@ def test_two_files_of_one_name(root: Path) -> None:
         open_dataset("folder", root)
 
 
-def test_another_layout_is_told(root: Path, tmp_path: Path) -> None:
+def test_another_layout_is_an_error(root: Path, tmp_path: Path) -> None:
     (root / "masks").rename(root / "gt")
     with pytest.raises(DatasetLayoutError) as caught:
         open_dataset("folder", root)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmms_deploy.errors import DatasetFileError, DatasetLayoutError, DatasetOptionError
 from mmms_deploy.evaluation.datasets import open_dataset
+from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLayoutError, DatasetOptionError
 from tests.support.dataset_trees import DATA, RGB, SIZE, labels, needs, same, save
 
 STREET = labels(nw=1, ne=10, sw=255)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmms_deploy.errors import DatasetFileError, DatasetLayoutError, DatasetOptionError
 from mmms_deploy.evaluation.datasets import DATASETS, open_dataset
+from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLayoutError, DatasetOptionError
 from tests.support.dataset_trees import DATA, RGB, labels, needs, same, save, save_palette
 
 TRIMAP = labels(nw=255, ne=128, sw=64)
-"""64 is background: RITM takes what is above 128."""
+"""64 is background: in RITM the object is above 128."""
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_frame_without_an_object_has_no_surface(davis: Path) -> None:
 
 
 def test_one_object_in_any_colour(davis: Path) -> None:
-    """As the field's code: what is not black."""
+    """As in the field's code, every pixel that is not black counts."""
     colours = np.dstack([np.where(TWO == 1, 200, 0), np.where(TWO == 2, 3, 0), np.zeros_like(TWO)]).astype(np.uint8)
     file = save(davis / "Annotations" / "480p" / "bear" / "00000.png", colours)
     same(open_dataset("davis", davis)[0], {"object": TWO > 0})

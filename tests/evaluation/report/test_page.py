@@ -1,4 +1,4 @@
-"""The report, its plots, its pictures and the tables: what stands in them."""
+"""The contents of the report, its plots, its pictures and the files of objects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmms_deploy.errors import CaseError, EvaluationLibraryError
 from mmms_deploy.evaluation import (
     Contestant,
     Entry,
@@ -28,10 +27,11 @@ from mmms_deploy.evaluation import (
     render_page,
     summarise_run,
 )
+from mmms_deploy.evaluation.errors import CaseError, EvaluationLibraryError
 from mmms_deploy.evaluation.replay import find_case, replay, window_of, worst_cases
 from mmms_deploy.evaluation.report.cases import draw_cases
+from mmms_deploy.evaluation.report.csv_parquet import parquet_library, rows_of, write_csv, write_parquet
 from mmms_deploy.evaluation.report.plots import Series, by_clicks, histogram
-from mmms_deploy.evaluation.report.tables import parquet_library, rows_of, write_csv, write_parquet
 from mmms_deploy.session.result import Click
 from tests.support.scenes import Scenes, disks, scene
 
@@ -88,7 +88,7 @@ def test_several_data_sets_share_a_plot_and_have_a_histogram_each() -> None:
     assert "Clicks to reach 80 % on two" in page
 
 
-def test_random_weights_are_said() -> None:
+def test_the_page_warns_of_random_weights() -> None:
     facts = PredictorFacts(name="net", trained=False)
     evaluation = evaluate(Scenes(1), Contestant(contestant().open, facts), SETTINGS)
     assert "these measures mean nothing" in page_of(evaluation)

@@ -1,4 +1,4 @@
-"""An evaluation on the terminal."""
+"""The measures of an evaluation as a table on the console."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmms_deploy.evaluation.summary import DatasetSummary
 
 
 def render(summaries: Sequence[DatasetSummary]) -> RenderableType:
-    """Return the measures: a row for each, a column for each data set."""
+    """Return a table: a row for each measure, a column for each data set, and the comparisons below it."""
     table = Table("", box=box.SIMPLE)
     for summary in summaries:
         table.add_column(escape(summary.name), justify="right")

@@ -1,4 +1,4 @@
-"""Results object by object, as CSV and as Parquet, written row by row."""
+"""The files of objects: a row for each object, as CSV and as Parquet."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mmms_deploy.bundle import writing
-from mmms_deploy.errors import EvaluationLibraryError
 from mmms_deploy.evaluation.clicking import ObjectResult
+from mmms_deploy.evaluation.errors import EvaluationLibraryError
 from mmms_deploy.evaluation.measures import area_under_curve, clicks_to_reach, noc
 from mmms_deploy.evaluation.replay import Case
 from mmms_deploy.evaluation.report.text import percent
@@ -31,7 +31,7 @@ def rows_of(results: Iterable[SceneResult], settings: Settings, *, paired: bool)
 
     Args:
         results: The scenes.
-        settings: What was done.
+        settings: The settings of the evaluation.
         paired: Whether there is another predictor.
     """
     for scene, number, one in ((found, k, one) for found in results for k, one in enumerate(found.objects)):
@@ -73,7 +73,7 @@ def _points(one: ObjectResult) -> str:
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as CSV (UTF-8, header, comma), into place when complete; nothing for no rows.
+    """Write rows as CSV (UTF-8, header, comma). The file appears when it is complete; without rows there is none.
 
     Raises:
         OutputWriteError: It cannot be written.
@@ -92,7 +92,7 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write_parquet(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as Parquet, in batches, into place when complete.
+    """Write rows as Parquet, in batches. The file appears when it is complete; without rows there is none.
 
     Raises:
         EvaluationLibraryError: pyarrow is not installed.
@@ -129,13 +129,14 @@ def parquet_library() -> tuple[Any, Any]:
         raise EvaluationLibraryError(
             "writing Parquet needs pyarrow, which is not installed",
             expected="the package pyarrow",
-            fix="pip install 'mmms-deploy[parquet]', or take objects.csv, which is always written",
+            fix="pip install 'mmms-deploy[parquet]', or write CSV",
+            command_fix="pip install 'mmms-deploy[parquet]', or take objects.csv, which is always written",
         ) from error
     return pyarrow, pyarrow.parquet
 
 
 def _schema(arrow: Any, row: Row) -> Any:
-    """The type of every column; by name, as the first rows may be empty where later ones are not."""
+    """Return the type of every column by its name, because the first rows may be empty where later ones are not."""
     whole = {"height", "width", "pixels", "clicks"}
     text = {"case", "dataset", "scene", "object", "points"}
 
