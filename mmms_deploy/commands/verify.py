@@ -21,7 +21,7 @@ from mmms_deploy.commands.common import (
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
-    from mmms_deploy.replay.verify import EngineOutcome, VerificationReport
+    from mmms_deploy.replay.verification import EngineOutcome, VerificationReport
 
 
 @click.command(
@@ -66,7 +66,7 @@ def main(
             raise click.UsageError("--all-engines goes without --engine, --precision, --limit and --strict.")
         _verify_all(bundle, request)
         return
-    from mmms_deploy.replay.verify import replay
+    from mmms_deploy.replay.verification import replay
 
     with progress_bars("comparing hashes, opening the engine") as on_progress:
         report = replay(bundle, request, limit=limit, on_progress=on_progress)
@@ -86,7 +86,7 @@ def _verify_all(path: Path, request: EngineRequest) -> None:
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.engines.select import choose
     from mmms_deploy.errors import VerificationError
-    from mmms_deploy.replay.verify import replay_engines
+    from mmms_deploy.replay.verification import replay_engines
 
     with progress_bars("comparing hashes, replaying golden clicks with every engine") as on_progress:
         bundle = Bundle(path)

@@ -1,7 +1,7 @@
 """Verdicts on this machine's engines: whether each passed a bundle's golden replay, and how fast.
 
 A verdict holds for one bundle, engine, precision, CPU, and version of everything involved. A replay
-(:func:`mmms_deploy.replay.verify.replay_engines`) writes it, and the choice of an engine reads it.
+(:func:`mmms_deploy.replay.verification.replay_engines`) writes it, and the choice of an engine reads it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from mmms_deploy.export.steps import announce
 from mmms_deploy.models import InteractiveNetwork
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.replay.golden import GoldenCase
-from mmms_deploy.replay.verify import LIMITS, ClickCheck, replay
+from mmms_deploy.replay.verification import LIMITS, ClickCheck, replay
 from mmms_deploy.session.result import ClickResult
 
 Array = npt.NDArray[Any]

@@ -17,7 +17,7 @@ from mmms_deploy.engines.protocol import Engine, Runner, Value
 from mmms_deploy.engines.registry import BACKENDS
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import BundleCorruptError, EngineError
-from mmms_deploy.replay.verify import LIMITS, verify
+from mmms_deploy.replay.verification import LIMITS, verify
 from mmms_deploy.session import Session
 from tests.support.engines import CPU_ENGINES
 from tests.support.toy import misdescribed, write_toy

@@ -21,7 +21,7 @@ from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.samples import Sample, sample_images
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
-from mmms_deploy.replay.verify import verify
+from mmms_deploy.replay.verification import verify
 from tests.support.tiny import DEPTH, EVENT, tiny_config
 
 CLICKS = ClickContract(previous=PreviousMask.PROBABILITY)

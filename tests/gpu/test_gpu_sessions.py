@@ -15,7 +15,7 @@ from mmms_deploy.engines.cuda.runtime import Cuda, import_cuda
 from mmms_deploy.engines.registry import Backend
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineError, ResidentBudgetError
-from mmms_deploy.replay.verify import verify
+from mmms_deploy.replay.verification import verify
 from mmms_deploy.session import Session
 from tests.support.annotating import GREY, annotated
 from tests.support.engines import Open

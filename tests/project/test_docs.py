@@ -45,6 +45,19 @@ def test_commands_exist(path) -> None:
     assert set(re.findall(r"`make ([a-z-]+)`", text)) | set(re.findall(r"^make ([a-z-]+)$", text, re.M)) <= set(targets)
 
 
+@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_the_map_names_files_that_exist(name: str) -> None:
+    """A path is below the repository, the package or the tests; a bare name is in the folder of the path before it."""
+    for line in (ROOT / name).read_text().splitlines():
+        folders = [ROOT, ROOT / "mmms_deploy", ROOT / "tests"]
+        for path in re.findall(r"`([\w/.]+(?:\.(?:py|toml|md)|/))`", line):
+            if "NAME" in path:
+                continue
+            found = next((folder / path for folder in folders if (folder / path).exists()), None)
+            assert found is not None, f"{name}: {path} in: {line}"
+            folders.insert(0, found if found.is_dir() else found.parent)
+
+
 def test_installs_name_extras_that_exist() -> None:
     extras = set(PROJECT["optional-dependencies"])
     for path in DOCUMENTS:

@@ -38,7 +38,7 @@ def test_a_session_without_torch_and_onnx(modal: Bundle, tmp_path: Path) -> None
         import numpy as np
         from mmms_deploy import Session
         from mmms_deploy.session.overlay import draw_overlay
-        from mmms_deploy.replay.verify import verify
+        from mmms_deploy.replay.verification import verify
 
         bundle, image = sys.argv[1:]
         with Session(bundle) as session:
@@ -100,7 +100,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["commands.segment", "commands.verify", "engines.select", "session", "replay.verify"]
+    "module", ["commands.segment", "commands.verify", "engines.select", "session", "replay.verification"]
 )
 def test_engines_are_imported_when_they_are_needed(module: str) -> None:
     script = f"import sys, mmms_deploy.{module}\nprint('onnxruntime' in sys.modules, 'torch' in sys.modules)"

@@ -25,7 +25,7 @@ from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.gate import Golden, Worst
 from mmms_deploy.export.half.precision import REDUCED, Advice, other_precisions
 from mmms_deploy.imaging.coordinates import to_network
-from mmms_deploy.replay.verify import ClickCheck, replay
+from mmms_deploy.replay.verification import ClickCheck, replay
 from mmms_deploy.session.result import ClickResult
 
 Array = npt.NDArray[Any]

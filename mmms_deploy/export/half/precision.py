@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from mmms_deploy.bundle import BlockPeak, Precision
-from mmms_deploy.replay.verify import LIMITS
+from mmms_deploy.replay.verification import LIMITS
 
 
 @dataclass(frozen=True)

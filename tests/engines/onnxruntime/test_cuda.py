@@ -34,7 +34,7 @@ from mmms_deploy.errors import (
     EngineUnavailableError,
     MMMSDeployWarning,
 )
-from mmms_deploy.replay.verify import verify
+from mmms_deploy.replay.verification import verify
 from mmms_deploy.session import Session
 from tests.standins.cuda import CudaStandIn, Error
 from tests.standins.onnxruntime import OnnxRuntimeStandIn

@@ -22,7 +22,7 @@ from mmms_deploy.engines.tensorrt.plans import plans, stage_of, why_not_ready
 from mmms_deploy.engines.verdicts import Verdict, write_verdict
 from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployWarning
 from mmms_deploy.progress import Progress
-from mmms_deploy.replay.verify import replay_engines
+from mmms_deploy.replay.verification import replay_engines
 from mmms_deploy.session import Session
 from tests.support import gpu_host
 from tests.support.annotating import annotated

@@ -33,7 +33,7 @@ from mmms_deploy.export.rewrites import EVERY
 from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.source import Source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
-from mmms_deploy.replay.verify import verify
+from mmms_deploy.replay.verification import verify
 from tests.support.bfloat16 import without_onednn
 from tests.support.releases import TINY
 from tests.support.skipclick import tiny_skipclick

@@ -29,7 +29,7 @@ from mmms_deploy.export.samples import sample_images
 from mmms_deploy.export.source import Source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
 from mmms_deploy.progress import Progress
-from mmms_deploy.replay.verify import LIMITS, verify
+from mmms_deploy.replay.verification import LIMITS, verify
 from tests.support.tiny import DEPTH, tiny_config
 
 CONFIG = tiny_config(DEPTH, clicks=ClickContract(previous=PreviousMask.MASK))

@@ -11,7 +11,7 @@ from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError, MMMSDeployWarning, VerificationError
 from mmms_deploy.replay.golden import GoldenCase
 from mmms_deploy.replay.metrics import iou
-from mmms_deploy.replay.verify import LIMITS, replay, replay_engines, verify
+from mmms_deploy.replay.verification import LIMITS, replay, replay_engines, verify
 from mmms_deploy.session import Session
 from tests.support.golden_cases import CLICKS, golden, spoiled
 from tests.support.toy import write_toy
