@@ -47,15 +47,15 @@ def test_commands_exist(path) -> None:
 
 @pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
 def test_the_map_names_files_that_exist(name: str) -> None:
-    """A path is below the repository, the package or the tests; a bare name is in the folder of the path before it."""
-    for line in (ROOT / name).read_text().splitlines():
+    """A path is below the repository, the package, the tests, or a folder that the same item or row named before."""
+    for item in re.split(r"\n(?=\||\d+\.|- |\n)", (ROOT / name).read_text()):
         folders = [ROOT, ROOT / "mmms_deploy", ROOT / "tests"]
-        for path in re.findall(r"`([\w/.]+(?:\.(?:py|toml|md)|/))`", line):
-            if "NAME" in path:
-                continue
-            found = next((folder / path for folder in folders if (folder / path).exists()), None)
-            assert found is not None, f"{name}: {path} in: {line}"
-            folders.insert(0, found if found.is_dir() else found.parent)
+        for path in re.findall(r"`([\w/.]+(?:\.(?:py|toml|md)|/))`", item):
+            known = re.sub(r"NAME(\.\w+|/)$", "", path)
+            found = next((folder / known for folder in folders if (folder / known).exists()), None)
+            if "test_NAME" not in path:
+                assert found is not None, f"{path} in: {item}"
+                folders.insert(0, found if found.is_dir() else found.parent)
 
 
 def test_installs_name_extras_that_exist() -> None:
