@@ -111,8 +111,9 @@ def test_the_room_gives_the_names_that_a_user_needs() -> None:
 
 def test_an_existing_folder_is_not_touched(bundle, checkpoint, tmp_path) -> None:
     before = sorted(f.read_bytes() for f in bundle.path.iterdir())
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError, match="overwrite=True") as caught:
         export_bundle(Source(checkpoint=checkpoint), bundle.path)
+    assert "--overwrite" in caught.value.message(Door.COMMAND_LINE)
     assert sorted(f.read_bytes() for f in bundle.path.iterdir()) == before
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="is no bundle"):
