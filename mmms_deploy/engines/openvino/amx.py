@@ -2,9 +2,10 @@
 
 On CPUs with AMX, oneDNN (in OpenVINO up to 2026.4 at least, and in torch) merges the kernel's width with the input
 channels when these are few, and then reads the wrong pixels: the result has nothing to do with the input. It happens
-where fewer than 32 input channels times the kernel's width are 64 or more and a multiple of 32
+where an even number of fewer than 32 input channels, times the kernel's width, is 64 or more and a multiple of 32
 (https://github.com/pytorch/pytorch/issues/169688). Convolutions of 32 channels and more are right, so channels of zeros
-are added: the result is the same, and it is still computed in bfloat16.
+are added: the result is the same, and it is still computed in bfloat16. Pictures of one or three channels are never
+concerned.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def _suspect(operation: Any) -> bool:
         return False
     _, channels, *kernel = operation.input(1).get_shape()
     row = channels * kernel[-1]
-    return bool(channels < ENOUGH_CHANNELS and row > _BLOCK and row % _BLOCK == 0)
+    return bool(channels < ENOUGH_CHANNELS and channels % 2 == 0 and row > _BLOCK and row % _BLOCK == 0)
 
 
 def widen(convolution: Any) -> None:

@@ -18,7 +18,7 @@ from mmms_deploy.engines.openvino.inspect import Node
 HINT = "INFERENCE_PRECISION_HINT"
 FAULTY = [(4, 16, 16), (8, 8, 8), (8, 8, 1), (12, 8, 3), (16, 4, 4), (16, 14, 14), (24, 8, 4), (2, 32, 1), (20, 16, 16)]
 """(channels, kernel, stride) that the AMX kernel gets wrong (OpenVINO 2026.4)."""
-SOUND = [(3, 16, 16), (16, 3, 1), (16, 2, 2), (32, 8, 8), (64, 4, 4)]
+SOUND = [(3, 16, 16), (3, 32, 32), (3, 32, 8), (5, 32, 4), (15, 32, 1), (16, 3, 1), (16, 2, 2), (32, 8, 8), (64, 4, 4)]
 
 
 def convolution(channels: int, kernel: int, stride: int, side: int = 64) -> openvino.Model:
