@@ -1,11 +1,14 @@
 """Convolutions that OpenVINO's AMX kernel computes wrongly in bfloat16, and the same ones in a form that is right.
 
-On CPUs with AMX, oneDNN (in OpenVINO up to 2026.4 at least, and in torch) merges the kernel's width with the input
-channels when these are few, and then reads the wrong pixels: the result has nothing to do with the input. It happens
-where an even number of fewer than 32 input channels, times the kernel's width, is 64 or more and a multiple of 32
-(https://github.com/pytorch/pytorch/issues/169688). Convolutions of 32 channels and more are right, so channels of zeros
-are added: the result is the same, and it is still computed in bfloat16. Pictures of one or three channels are never
-concerned.
+On CPUs with AMX, oneDNN (in OpenVINO up to 2026.4 at least, and in torch) reads wrong pixels: the result has nothing
+to do with the input (https://github.com/pytorch/pytorch/issues/169688).
+
+* With few channels it merges the kernel's width with them. This goes wrong where an even number of fewer than 32
+  channels, times the kernel's width, is 64 or more and a multiple of 32. From 32 channels on it is right, so channels
+  of zeros are added: the result is the same, and it is still computed in bfloat16.
+* With an output one pixel wide and a stride it goes wrong for any number of channels.
+
+Convolutions of one or three channels, such as patch embeddings, are not concerned unless their output is that narrow.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ import numpy as np
 from mmms_deploy.engines.openvino.inspect import Node
 
 ENOUGH_CHANNELS = 32
-"""From this number of input channels on, the kernel is right."""
+"""From this number of input channels on, the kernel does not merge them."""
 _BLOCK = 32
 """Elements of bfloat16 that a row of an AMX tile holds."""
+_KINDS = ("Convolution", "GroupConvolution")
 
 
 def faulty_convolutions(model: Any, nodes: Sequence[Node]) -> list[Any]:
@@ -28,19 +32,31 @@ def faulty_convolutions(model: Any, nodes: Sequence[Node]) -> list[Any]:
 
     Args:
         model: The ``openvino.Model``, with static shapes.
-        nodes: What it was compiled to, for BF16.
+        nodes: The nodes that it was compiled to, for BF16.
     """
-    operations = [operation for operation in model.get_ordered_ops() if _suspect(operation)]
     on_amx = frozenset[str]().union(*(node.origins for node in nodes if "amx" in node.primitive))
-    return [operation for operation in operations if operation.get_friendly_name() in on_amx]
+    return [
+        operation
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() in _KINDS
+        and operation.get_friendly_name() in on_amx
+        and (_merges_channels(operation) or _narrow(operation))
+    ]
 
 
-def _suspect(operation: Any) -> bool:
-    if operation.get_type_name() != "Convolution":
-        return False
-    _, channels, *kernel = operation.input(1).get_shape()
-    row = channels * kernel[-1]
+def can_widen(convolution: Any) -> bool:
+    """Return whether :func:`widen` makes a faulty convolution right."""
+    return convolution.get_type_name() == "Convolution" and not _narrow(convolution)
+
+
+def _merges_channels(convolution: Any) -> bool:
+    *_, channels, _, width = convolution.input(1).get_shape()
+    row = channels * width
     return bool(channels < ENOUGH_CHANNELS and channels % 2 == 0 and row > _BLOCK and row % _BLOCK == 0)
+
+
+def _narrow(convolution: Any) -> bool:
+    return bool(convolution.output(0).get_shape()[-1] == 1 and convolution.get_attributes()["strides"][-1] > 1)
 
 
 def widen(convolution: Any) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
 from mmms_deploy.engines.cache import cache_folder, cache_key, store
 from mmms_deploy.engines.cpu import cpu_identity
-from mmms_deploy.engines.openvino.amx import faulty_convolutions, widen
+from mmms_deploy.engines.openvino.amx import can_widen, faulty_convolutions, widen
 from mmms_deploy.engines.openvino.inspect import (
     compiled_nodes,
     exact_comparisons,
@@ -112,6 +112,8 @@ def _compile(
 ) -> tuple[Any, dict[str, frozenset[str]]]:
     try:
         compiled, comparisons = compile_model(core, core.read_model(str(bundle.file(graph.file))), precision, settings)
+    except EngineUnavailableError:
+        raise
     # OpenVINO raises RuntimeError, and others from its bindings.
     except Exception as error:
         raise BundleCorruptError(
@@ -136,6 +138,9 @@ def compile_model(
 
     Returns:
         The ``openvino.CompiledModel``, and the names of each comparison that must be exact, by the first of them.
+
+    Raises:
+        EngineUnavailableError: This CPU would compute a convolution wrongly in BF16.
     """
     found = {} if precision is Precision.FP32 else exact_comparisons(model)
     comparisons = {name: comparison.names for name, comparison in found.items()}
@@ -143,10 +148,19 @@ def compile_model(
     if precision is Precision.FP32:
         return compiled, comparisons
     faulty = faulty_convolutions(model, compiled_nodes(compiled))
-    for convolution in faulty:
+    for convolution in filter(can_widen, faulty):
         widen(convolution)
     if faulty:
         compiled = core.compile_model(model, "CPU", settings)
+    wrong = faulty_convolutions(model, compiled_nodes(compiled))
+    if wrong:
+        names = ", ".join(convolution.get_friendly_name() for convolution in wrong)
+        raise EngineUnavailableError(
+            f"this CPU's AMX kernel in OpenVINO {_version()} computes convolutions wrongly in bf16: {names}",
+            expected="right convolutions (docs/engines.md)",
+            fix='pass precision="fp32"',
+            command_fix="pass --precision fp32",
+        )
     lost = not_exact(compiled_nodes(compiled), comparisons)
     if lost:
         # Whatever leads to an output stays in float32.
