@@ -41,7 +41,7 @@ class EngineRequest:
                 fix="pass threads=None",
                 command_fix="leave --threads out",
             )
-        named = "" if self.cuda_options is None or not self.cuda_options.ordinal else self.cuda_options.ordinal
+        named = 0 if self.cuda_options is None else self.cuda_options.ordinal
         if named and self.device not in ("auto", "cpu", "cuda", f"cuda:{named}"):
             raise EngineError(
                 f"device {self.device!r} and CudaOptions(ordinal={named}) name different GPUs",

@@ -139,7 +139,7 @@ def test_auto_says_why_it_takes_the_cpu_on_a_machine_prepared_for_cuda(
     paint: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     without_gpu(monkeypatch)
-    assert "on the CPU, because" not in reason(choose(paint, EngineRequest())), "nobody prepared this machine for CUDA"
+    assert "on the CPU, because" not in reason(choose(paint, EngineRequest())), "this machine was not prepared for CUDA"
     (tmp_path / "version").write_text("a driver")
     monkeypatch.setattr(registry, "DRIVER_FILE", tmp_path / "version")
     assert "on the CPU, because TensorRT is not installed; onnxruntime" in reason(choose(paint, EngineRequest()))

@@ -152,7 +152,8 @@ def compile_model(
         widen(convolution)
     if faulty:
         compiled = core.compile_model(model, "CPU", settings)
-    wrong = faulty_convolutions(model, compiled_nodes(compiled))
+    nodes = compiled_nodes(compiled)
+    wrong = faulty_convolutions(model, nodes)
     if wrong:
         names = ", ".join(convolution.get_friendly_name() for convolution in wrong)
         raise EngineUnavailableError(
@@ -161,7 +162,7 @@ def compile_model(
             fix='pass precision="fp32"',
             command_fix="pass --precision fp32",
         )
-    lost = not_exact(compiled_nodes(compiled), comparisons)
+    lost = not_exact(nodes, comparisons)
     if lost:
         # Whatever leads to an output stays in float32.
         model.add_outputs([found[name].output for name in sorted(lost)])
