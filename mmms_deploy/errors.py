@@ -21,6 +21,7 @@ of the door that the user came through, Python or the command line.
             BundleVersionError
             VerificationError
         EngineError
+            AnswerError
             EngineUnavailableError
             EngineConflictError
             CudaError
@@ -163,6 +164,10 @@ class VerificationError(BundleError):
 
 class EngineError(MMMSDeployError):
     """An engine failed."""
+
+
+class AnswerError(EngineError):
+    """A network answers with numbers that are no probabilities, such as NaN."""
 
 
 class EngineUnavailableError(EngineError):

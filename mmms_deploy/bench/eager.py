@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.workload import Picture
 from mmms_deploy.bundle import Manifest, Precision, sha256_of
-from mmms_deploy.bundle.contract import ClickChannel, PreviousMask
+from mmms_deploy.bundle.contract import ClickChannel, PreviousMask, ResizeRule
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
@@ -136,7 +136,7 @@ class EagerMMMS:
     @property
     def probability(self) -> npt.NDArray[np.float32]:
         """(H, W) float32: the newest answer at the network's own resolution."""
-        return np.asarray(self._previous.cpu().numpy(), dtype=np.float32)
+        return np.asarray(self._answer.cpu().numpy(), dtype=np.float32)
 
     def set_image(self, picture: Picture) -> None:
         """Prepare an image and compute its features, and wait for them."""
@@ -153,7 +153,7 @@ class EagerMMMS:
             torch.cuda.synchronize()
         self._size = (picture.rgb.shape[0], picture.rgb.shape[1])
         self._disks = {kind: torch.zeros(self._config.size, device=self._device) for kind in (True, False)}
-        self._previous = torch.zeros(self._config.size, device=self._device)
+        self._previous = self._answer = torch.zeros(self._config.size, device=self._device)
 
     def click(self, x: float, y: float, positive: bool) -> npt.NDArray[np.bool_]:
         """Answer a click at image pixel (x, y).
@@ -179,15 +179,22 @@ class EagerMMMS:
             with self._cast():
                 logits = self._click_part(self._features, interaction.to(self._dtype))
             probability = torch.sigmoid(logits.float())
-            self._previous = probability[0, 0]
-            mask = torch.nn.functional.interpolate(
-                probability,
-                size=self._size,
-                mode=rule.mask_resize.interpolation.value,
-                align_corners=rule.mask_resize.align_corners,
-            )
+            self._answer = probability[0, 0]
+            mask = self._resized(probability, self._size, rule.mask_resize)
+            reduce = rule.previous_resize
+            fed = probability if reduce is None else self._resized(mask, self._config.size, reduce)
+            self._previous = fed[0, 0]
             answer: npt.NDArray[np.bool_] = (mask[0, 0] > rule.threshold).cpu().numpy()
             return answer
+
+    def _resized(self, x: Tensor, size: tuple[int, int], rule: ResizeRule) -> Tensor:
+        return self._torch.nn.functional.interpolate(
+            x,
+            size=size,
+            mode=rule.interpolation.value,
+            align_corners=rule.align_corners,
+            antialias=rule.antialias,
+        )
 
     def _tensor(self, array: npt.NDArray[np.float32]) -> Tensor:
         return self._torch.from_numpy(array).to(self._device, self._dtype)

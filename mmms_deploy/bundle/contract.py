@@ -182,6 +182,9 @@ class ClickContract(Struct, frozen=True, kw_only=True):
         threshold: A pixel belongs to the mask when its probability is greater than this; in (0, 1).
         coordinates: How image pixels become network pixels.
         mask_resize: How the probability is resized to the image's size, before it is thresholded.
+        previous_resize: How the probability at the image's size is reduced to the network's size again, to be the
+            previous mask at the next click, as code of RITM's family does. None feeds back the probability at the
+            network's size as it is (paper section III). With ``previous`` as a mask, the reduced map is thresholded.
     """
 
     radius: float = 5.0
@@ -194,6 +197,7 @@ class ClickContract(Struct, frozen=True, kw_only=True):
     threshold: float = 0.5
     coordinates: Coordinates = Coordinates.HALF_PIXEL
     mask_resize: ResizeRule = ResizeRule()
+    previous_resize: ResizeRule | None = None
 
     def __post_init__(self) -> None:
         if not self.radius > 0:

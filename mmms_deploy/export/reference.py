@@ -87,8 +87,10 @@ class TorchReference:
         """Answer a click at image pixel (x, y), after all clicks before it."""
         self._clicks.append((*self.to_network(x, y), positive))
         probability = torch.sigmoid(self.network.respond(self.features, self._interaction()))
-        self._previous = probability
-        at_image = _resize(probability, self.image_size, self.contract.mask_resize)[0, 0]
+        enlarged = _resize(probability, self.image_size, self.contract.mask_resize)
+        reduce = self.contract.previous_resize
+        self._previous = probability if reduce is None else _resize(enlarged, self.network.config.size, reduce)
+        at_image = enlarged[0, 0]
         return Answer(
             probability=at_image.numpy(),
             mask=(at_image > self.contract.threshold).numpy(),

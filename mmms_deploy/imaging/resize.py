@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.imaging.mask_resize import BoolArray, FloatArray, enlarge, enlarge_above
-from mmms_deploy.imaging.resize_weights import resampling_weights
+from mmms_deploy.imaging.resize_weights import ResamplingWeights, joined_weights, resampling_weights
 
 __all__ = ["BoolArray", "FloatArray", "resize", "resize_above", "resize_image"]
 
@@ -120,6 +120,32 @@ def resize_above(array: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRul
     return out
 
 
+def through_image(array: FloatArray, size: tuple[int, int], up: ResizeRule, down: ResizeRule) -> FloatArray:
+    """Return ``resize(resize(array, size, up), (H, W), down)`` without ever holding the resized map.
+
+    Both resizes are linear, and so one matrix for each axis, whose few diagonals are independent of ``size``.
+
+    Args:
+        array: (H, W) float32, finite.
+        size: The size between, such as the image's (H0, W0), each at least 1.
+        up: The rule from (H, W) to that size.
+        down: The rule back.
+
+    Returns:
+        (H, W) float32; it differs from the two resizes by rounding alone.
+    """
+    height, width = array.shape
+    _check(height, width, size)
+    if (height, width) == size:
+        return array.astype(np.float32)
+    out = np.empty_like(array, dtype=np.float32)
+    columns = _bands_through(width, size[1], up, down)
+    for band in _bands_through(height, size[0], up, down):
+        block = _apply_rows(band.weights, array[band.first : band.last])
+        out[band.start : band.stop] = _apply_columns(block, columns, width)
+    return out
+
+
 def _check(height: int, width: int, size: tuple[int, int]) -> None:
     if min(height, width, *size) < 1:
         raise ValueError(f"cannot resize ({height}, {width}) to {size}: every side must be at least 1")
@@ -175,8 +201,18 @@ def _apply_columns(rows: FloatArray, bands: tuple[_Band, ...], width: int) -> Fl
 @lru_cache(maxsize=64)
 def _bands(size_in: int, size_out: int, rule: ResizeRule) -> tuple[_Band, ...]:
     """Return the interpolation along one axis as dense blocks of its banded matrix."""
-    first, weight = resampling_weights(size_in, size_out, rule)
-    count = weight.shape[1]
+    return _dense(size_in, resampling_weights(size_in, size_out, rule))
+
+
+@lru_cache(maxsize=64)
+def _bands_through(size_in: int, size_between: int, up: ResizeRule, down: ResizeRule) -> tuple[_Band, ...]:
+    """Return the same for an axis that is resized and brought back."""
+    return _dense(size_in, joined_weights(size_in, size_between, up, down))
+
+
+def _dense(size_in: int, resampling: ResamplingWeights) -> tuple[_Band, ...]:
+    first, weight = resampling
+    size_out, count = weight.shape
     # Longer blocks multiply more zeros, the more so the wider the kernel is; shorter ones have more overhead.
     scale = size_out / size_in
     step = int(np.clip(48 * scale * min(scale, 1.0), 8, 96))

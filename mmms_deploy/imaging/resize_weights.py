@@ -25,6 +25,28 @@ def resampling_weights(size_in: int, size_out: int, rule: ResizeRule) -> Resampl
     return _antialiased(size_in, size_out) if rule.antialias else _two_pixels(size_in, size_out, rule.align_corners)
 
 
+def joined_weights(size_in: int, size_between: int, first: ResizeRule, second: ResizeRule) -> ResamplingWeights:
+    """Return the weights of an axis that is resized to another size and back to its own.
+
+    Args:
+        size_in: Number of input pixels, and of output pixels.
+        size_between: Number of pixels between the two.
+        first: The rule from the axis' own size to the other one.
+        second: The rule back.
+    """
+    start, weight = resampling_weights(size_between, size_in, second)
+    # Places beyond the last pixel have the weight 0.
+    pixel = np.minimum(start[:, None] + np.arange(weight.shape[1]), size_between - 1)
+    inner_start, inner_weight = resampling_weights(size_in, size_between, first)
+    low = inner_start[pixel].min(axis=1)
+    reach = int((inner_start[pixel].max(axis=1) - low).max()) + inner_weight.shape[1]
+    joined = np.zeros((size_in, reach))
+    rows = np.arange(size_in)[:, None, None]
+    index = inner_start[pixel][:, :, None] - low[:, None, None] + np.arange(inner_weight.shape[1])
+    np.add.at(joined, (rows, index), weight[:, :, None] * inner_weight[pixel])
+    return low, joined
+
+
 def _two_pixels(size_in: int, size_out: int, align_corners: bool) -> ResamplingWeights:
     index = np.arange(size_out, dtype=np.float64)
     if align_corners:

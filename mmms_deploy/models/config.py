@@ -152,6 +152,7 @@ class SkipClickConfig(NetworkConfig, frozen=True, kw_only=True):
         previous=PreviousMask.PROBABILITY,
         coordinates=Coordinates.SCALE,
         mask_resize=ResizeRule(align_corners=True),
+        previous_resize=ResizeRule(align_corners=True),
     )
 
     def __post_init__(self) -> None:

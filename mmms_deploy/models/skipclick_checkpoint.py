@@ -165,6 +165,7 @@ def describe_official(config: object, names: Collection[str], source: str) -> di
             "previous": "probability",
             "coordinates": "scale",
             "mask_resize": {"align_corners": True},
+            "previous_resize": {"align_corners": True},
         },
     }
 

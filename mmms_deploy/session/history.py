@@ -2,84 +2,102 @@
 
 from __future__ import annotations
 
-from collections import deque
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
+
+import numpy as np
 
 from mmms_deploy.errors import HistoryError
 
 T = TypeVar("T")
 
 
+def checked_limit(limit: object) -> int | None:
+    """Return how many steps can be undone, checked.
+
+    Args:
+        limit: A whole number of 0 or more, or None for all of them.
+
+    Raises:
+        HistoryError: It is another type, or negative.
+    """
+    if limit is None:
+        return None
+    if isinstance(limit, bool | np.bool_) or not isinstance(limit, int | np.integer) or limit < 0:
+        raise HistoryError(
+            f"history_limit is {limit!r}",
+            expected="a whole number of steps, 0 or more, or None for all of them",
+            fix="pass history_limit=100, or None for no limit",
+        )
+    return int(limit)
+
+
+@dataclass(frozen=True, eq=False)
 class History(Generic[T]):
     """A current snapshot, what came before it, and what was undone.
 
+    It never changes: every step returns a new history, so that an interrupt leaves either the old or the new one.
     Snapshots are kept as they are and must never be written to; going back and forth computes nothing.
 
-    Args:
-        first: The snapshot before any step.
+    Attributes:
+        current: The current snapshot.
         limit: How many steps can be undone; None for all of them.
+        past: The snapshots before it that can be reached, oldest first.
+        future: The snapshots that were undone, the newest step first.
     """
 
-    def __init__(self, first: T, limit: int | None = None) -> None:
-        if limit is not None and limit < 0:
-            raise HistoryError(f"history limit {limit}", expected="0 or more steps", fix="pass None for no limit")
-        self._past: deque[T] = deque(maxlen=limit)
-        self._current = first
-        self._future: list[T] = []
+    current: T
+    limit: int | None = None
+    past: tuple[T, ...] = ()
+    future: tuple[T, ...] = ()
 
-    @property
-    def current(self) -> T:
-        """The current snapshot."""
-        return self._current
+    def __post_init__(self) -> None:
+        checked_limit(self.limit)
 
     @property
     def newest(self) -> T:
         """The snapshot that redoing everything would lead to."""
-        return self._future[0] if self._future else self._current
+        return self.future[0] if self.future else self.current
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a step to undo."""
-        return bool(self._past)
+        return bool(self.past)
 
     @property
     def can_redo(self) -> bool:
         """Whether there is an undone step to redo."""
-        return bool(self._future)
+        return bool(self.future)
 
-    def push(self, snapshot: T) -> None:
-        """Take a step; what was undone is forgotten, and so is the oldest step beyond the limit."""
-        self._past.append(self._current)
-        self._current = snapshot
-        self._future.clear()
+    def push(self, snapshot: T) -> History[T]:
+        """Return the history with one more step; what was undone is forgotten, and so is a step beyond the limit."""
+        past = (*self.past, self.current)
+        if self.limit is not None:
+            past = past[len(past) - self.limit :] if len(past) > self.limit else past
+        return History(snapshot, self.limit, past)
 
-    def undo(self) -> T:
-        """Go one step back and return the snapshot there.
+    def undo(self) -> History[T]:
+        """Return the history one step back.
 
         Raises:
             HistoryError: There is no step to undo.
         """
-        if not self._past:
-            limit = self._past.maxlen
+        if not self.past:
             raise HistoryError(
                 "nothing to undo",
-                expected="an earlier click" + ("" if limit is None else f" within the limit of {limit}"),
+                expected="an earlier click" + ("" if self.limit is None else f" within the limit of {self.limit}"),
                 fix="check can_undo first, or call reset() to start over",
             )
-        self._future.append(self._current)
-        self._current = self._past.pop()
-        return self._current
+        return replace(self, current=self.past[-1], past=self.past[:-1], future=(*self.future, self.current))
 
-    def redo(self) -> T:
-        """Go one undone step forward again and return the snapshot there.
+    def redo(self) -> History[T]:
+        """Return the history one undone step forward again.
 
         Raises:
             HistoryError: There is no step to redo.
         """
-        if not self._future:
+        if not self.future:
             raise HistoryError(
                 "nothing to redo", expected="an undone click; a new click forgets them", fix="check can_redo first"
             )
-        self._past.append(self._current)
-        self._current = self._future.pop()
-        return self._current
+        return replace(self, current=self.future[-1], past=(*self.past, self.current), future=self.future[:-1])

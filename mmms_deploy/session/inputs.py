@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
 
@@ -12,12 +13,16 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle import Manifest, Rate, Role
 from mmms_deploy.bundle.names import PRESENT, RGB
+from mmms_deploy.engines.protocol import Value
 from mmms_deploy.errors import FeatureError, ModalityError, SessionError
 from mmms_deploy.imaging.io import ImageLike
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.features import checked_features, load_features
-from mmms_deploy.session.pipeline import StagePipeline
+from mmms_deploy.session.pipeline import PipelineState, StagePipeline
+
+LONGEST = 1 << 20
+"""The longest side of an image, in pixels."""
 
 
 class Later(Enum):
@@ -33,8 +38,25 @@ ModalityLike: TypeAlias = "ImageLike | Literal[Later.LATER] | None"
 """What a session takes for a modality; None for one that is not present."""
 
 
+@dataclass(frozen=True, eq=False)
+class ImageState:
+    """An image at one moment: what was set, and what the stages made of it. It never changes.
+
+    Attributes:
+        pipeline: The values on the device.
+        size: (H0, W0) of the image; None before the first one.
+        present: Names of the modalities that are there.
+        awaited: Names of required modalities that were announced with ``LATER``.
+    """
+
+    pipeline: PipelineState
+    size: tuple[int, int] | None = None
+    present: frozenset[str] = frozenset()
+    awaited: frozenset[str] = frozenset()
+
+
 class ImageInputs:
-    """Sets the inputs of a pipeline that do not come from clicks, and knows which modalities are present.
+    """Sets the inputs of a pipeline that do not come from clicks.
 
     Args:
         manifest: The bundle's manifest.
@@ -48,18 +70,6 @@ class ImageInputs:
         self._optional = frozenset(spec.name for spec in manifest.modalities if spec.optional)
         self._late = any(stage.rate is Rate.MODALITY for stage in manifest.stages)
         self.backbone = tuple(spec for spec in pipeline.inputs.values() if spec.role is Role.FEATURE)
-        self.image_size: tuple[int, int] | None = None
-        self.present: frozenset[str] = frozenset()
-        self.awaited: frozenset[str] = frozenset()
-
-    def save(self) -> tuple[Any, ...]:
-        """Return everything held now, the pipeline's values included, for :meth:`restore`."""
-        return self.image_size, self.present, self.awaited, self._pipeline.save()
-
-    def restore(self, saved: tuple[Any, ...]) -> None:
-        """Go back to what :meth:`save` returned."""
-        self.image_size, self.present, self.awaited, state = saved
-        self._pipeline.restore(state)
 
     def prepare_image(self, image: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
         """Return the pipeline's inputs for an RGB image (H0, W0, 3) uint8.
@@ -97,18 +107,12 @@ class ImageInputs:
         if not isinstance(features, Mapping):
             features, stored_size = load_features(features)
             image_size = image_size or stored_size
-        if image_size is None or len(image_size) != 2 or min(image_size) < 1:
-            raise FeatureError(
-                f"image_size is {image_size}",
-                expected="(H0, W0), the size of the image that the features belong to, in pixels",
-                fix="pass image_size=(height, width)",
-            )
-        return checked_features(features, self.backbone), (int(image_size[0]), int(image_size[1]))
+        return checked_features(features, self.backbone), _checked_size(image_size)
 
     def begin(
         self, arrays: Mapping[str, FloatArray], image_size: tuple[int, int], modalities: Mapping[str, ModalityLike]
-    ) -> None:
-        """Set a new image and its modalities.
+    ) -> ImageState:
+        """Return the state of a new image and its modalities; no stage has run.
 
         Args:
             arrays: The inputs for the image or its backbone features, by name.
@@ -116,7 +120,7 @@ class ImageInputs:
             modalities: Modalities by name; ``LATER`` for one that comes later, None or no entry for one that does not.
 
         Raises:
-            ModalityError: One is missing or surplus, or does not fit; the pipeline is as it was.
+            ModalityError: One is missing or surplus, or does not fit.
         """
         self._check_names(modalities)
         given = {name: value for name, value in modalities.items() if value is not None and value is not LATER}
@@ -125,20 +129,23 @@ class ImageInputs:
         if missing:
             raise self._wrong_names(modalities, missing=missing)
         prepared = self._prepare(given, image_size)
-        for name, array in arrays.items():
-            self._pipeline.set(name, array)
-        self.image_size, self.present, self.awaited = image_size, frozenset(), awaited - self._optional
-        self._feed(prepared, frozenset(given))
+        values = {name: self._pipeline.upload(name, array) for name, array in arrays.items()}
+        pipeline = self._pipeline.set(self._pipeline.start(), values)
+        image = ImageState(pipeline, image_size, frozenset(), awaited - self._optional)
+        return self._feed(image, prepared, frozenset(given))
 
-    def change(self, modalities: Mapping[str, ModalityLike]) -> None:
-        """Set modalities of the current image that are new, have changed, or are gone (None).
+    def change(self, image: ImageState, modalities: Mapping[str, ModalityLike]) -> ImageState:
+        """Return the state of an image with modalities that are new, have changed, or are gone (None).
+
+        Args:
+            image: The image before.
+            modalities: Modalities by name.
 
         Raises:
-            ModalityError: One is unknown, does not fit, or is gone though it is required; the pipeline is as it was.
+            ModalityError: One is unknown, does not fit, or is gone though it is required.
         """
         self._check_names(modalities)
-        size = self.image_size
-        if size is None or not modalities or any(value is LATER for value in modalities.values()):
+        if image.size is None or not modalities or any(value is LATER for value in modalities.values()):
             raise ModalityError(
                 f"modalities given: {', '.join(modalities) or 'none'}",
                 expected="at least one, now that the image is set, with its map",
@@ -148,21 +155,22 @@ class ImageInputs:
         if gone - self._optional:
             raise self._wrong_names(modalities, missing=sorted(gone - self._optional))
         given = {name: value for name, value in modalities.items() if value is not None and value is not LATER}
-        prepared = self._prepare(given, size)
-        self.awaited -= frozenset(given)
-        self._feed(prepared, (self.present | frozenset(given)) - gone)
+        prepared = self._prepare(given, image.size)
+        image = replace(image, awaited=image.awaited - frozenset(given))
+        return self._feed(image, prepared, (image.present | frozenset(given)) - gone)
 
-    def check_complete(self) -> None:
-        """Check that no required modality is still to come.
+    @staticmethod
+    def check_complete(image: ImageState) -> None:
+        """Check that no required modality of an image is still to come.
 
         Raises:
             ModalityError: One is.
         """
-        if self.awaited:
+        if image.awaited:
             raise ModalityError(
-                f"modalities announced with LATER that are not there yet: {', '.join(sorted(self.awaited))}",
+                f"modalities announced with LATER that are not there yet: {', '.join(sorted(image.awaited))}",
                 expected="every modality before the first click",
-                fix=f"call set_modalities({', '.join(f'{name}=...' for name in sorted(self.awaited))}) first",
+                fix=f"call set_modalities({', '.join(f'{name}=...' for name in sorted(image.awaited))}) first",
             )
 
     def _prepare(self, given: Mapping[str, ImageLike], image_size: tuple[int, int]) -> dict[str, FloatArray]:
@@ -170,19 +178,22 @@ class ImageInputs:
         specs = {spec.name: spec for spec in self._manifest.modalities}
         return {name: prepare(array, specs[name], self._manifest.size) for name, array in loaded.items()}
 
-    def _feed(self, prepared: Mapping[str, FloatArray], present: frozenset[str]) -> None:
-        self.present = present
-        self._pipeline.bypass(not present)
+    def _feed(self, image: ImageState, prepared: Mapping[str, FloatArray], present: frozenset[str]) -> ImageState:
+        state = self._pipeline.bypass(image.pipeline, not present)
+        values: dict[str, Value] = {}
+        unread = set()
         for name in self._names:
             if name in prepared:
-                self._pipeline.set(name, prepared[name])
-            elif name not in present and self._pipeline.reads(name) and name not in self.awaited:
-                self._pipeline.set_zeros(name)
+                values[name] = self._pipeline.upload(name, prepared[name])
+            elif name not in present and self._pipeline.reads(state, name) and name not in image.awaited:
+                values[name] = self._pipeline.zeros(name)
             elif name not in present:
-                self._pipeline.clear(name)  # no stage reads it now; the value of an older image must not come back
-        if self._pipeline.reads(PRESENT):
+                unread.add(name)  # no stage reads it now; an older value must not come back
+        if self._pipeline.reads(state, PRESENT):
             flags = np.array([[float(name in present) for name in self._names]], dtype=np.float32)
-            self._pipeline.set(PRESENT, flags)
+            values[PRESENT] = self._pipeline.upload(PRESENT, flags)
+        state = self._pipeline.set(self._pipeline.clear(state, unread), values)
+        return replace(image, pipeline=state, present=present)
 
     def _check_names(self, given: Mapping[str, object]) -> None:
         surplus = [name for name in given if name not in self._names]
@@ -210,3 +221,21 @@ class ImageInputs:
             fix=f"call set_image({call}){later}",
             command_fix=f"pass {options}" if options else "leave out --modality",
         )
+
+
+def _checked_size(size: object) -> tuple[int, int]:
+    """Return the size of an image that a caller gives, checked.
+
+    Raises:
+        FeatureError: It is no pair of whole numbers, or they are no sides of an image.
+    """
+    sides = tuple(size) if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str | bytes) else ()
+    whole = all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in sides)
+    if len(sides) != 2 or not whole or not all(1 <= side <= LONGEST for side in sides):
+        raise FeatureError(
+            f"image_size is {size!r}",
+            expected=f"(H0, W0), the size of the image that the features belong to: two whole numbers of pixels from 1"
+            f" to {LONGEST}",
+            fix="pass image_size=(height, width)",
+        )
+    return int(sides[0]), int(sides[1])

@@ -71,9 +71,18 @@ def checked_mask(
     Raises:
         MaskInputError: The mask has another shape or dtype, or values that are no probabilities.
     """
-    array = np.asarray(mask)
-    given = f"the mask has shape {array.shape} and dtype {array.dtype}"
     expected = f"{image_size} bool, or probabilities from 0 to 1 in a float dtype, like the image"
+    if isinstance(mask, np.ma.MaskedArray):
+        raise MaskInputError("the mask is a masked array", expected=expected, fix="fill it: mask.filled(False)")
+    try:
+        array = np.asarray(mask)
+    except (ValueError, TypeError) as error:  # ragged lists, tensors of a GPU
+        raise MaskInputError(
+            f"the mask is a {type(mask).__qualname__} that is no array: {error}",
+            expected=expected,
+            fix="pass a NumPy array on the host",
+        ) from error
+    given = f"the mask has shape {array.shape} and dtype {array.dtype}"
     if array.shape != image_size:
         raise MaskInputError(given, expected=expected, fix="bring it to the image's own size")
     if array.dtype.kind not in "bf":
@@ -81,7 +90,7 @@ def checked_mask(
     if (array.dtype.kind == "f" and not (array >= 0).all()) or not (array <= 1).all():
         raise MaskInputError(f"{given}, and values that are no probabilities", expected=expected, fix="apply a sigmoid")
     aligned = rule.mask_resize.align_corners
-    shrink = ResizeRule(align_corners=aligned, antialias=not aligned)
+    shrink = rule.previous_resize or ResizeRule(align_corners=aligned, antialias=not aligned)
     previous = resize_image(array[:, :, None].astype(np.float32), network_size, shrink)[None]
     shown = np.array(array if array.dtype == np.bool_ else array > rule.threshold)
     shown.setflags(write=False)

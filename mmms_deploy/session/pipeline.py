@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableSet
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
 
 from mmms_deploy.bundle import Manifest, Rate, StageGraph, TensorSpec
 from mmms_deploy.engines.protocol import Array, Runner, Value
 from mmms_deploy.errors import BundleCorruptError, SessionError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PipelineState:
-    """Everything a pipeline holds at one moment, to go back to. Values are never written to: a shallow copy is enough.
+    """Everything that a pipeline's stages computed at one moment. It never changes: every step returns a new state.
 
     Attributes:
         values: The tensors on the device, by name.
@@ -24,9 +24,22 @@ class PipelineState:
     stale: frozenset[str]
     bypassed: frozenset[str] = frozenset()
 
+    def value(self, name: str) -> Value:
+        """Return the current value of a tensor.
+
+        Raises:
+            SessionError: It was never set or computed.
+        """
+        try:
+            return self.values[name]
+        except KeyError:
+            raise SessionError(
+                f"{name!r} was not computed yet", expected="a tensor of a stage that ran", fix="call run() first"
+            ) from None
+
 
 class StagePipeline:
-    """The stages in order, the values that stay on the device, and which stages are stale.
+    """The stages in order, and what runs again when an input changes. It holds no values itself: see PipelineState.
 
     A tensor is known by its name: an output of one stage is the input of that name of the later ones. An input that no
     earlier stage computes comes from outside: images, clicks, the click stage's own previous state, or features that
@@ -53,9 +66,6 @@ class StagePipeline:
             if stage in self._bypasses:
                 self._check_bypass(stage)
             self._connect(stage, graph)
-        self._bypassed: frozenset[str] = frozenset()
-        self._values: dict[str, Value] = {}
-        self._stale = set(self._graphs)
         self._runs = dict.fromkeys(self._graphs, 0)
 
     def _connect(self, stage: str, graph: StageGraph) -> None:
@@ -103,8 +113,12 @@ class StagePipeline:
         """How often every stage ran, by name."""
         return dict(self._runs)
 
-    def set(self, name: str, array: Array) -> None:
-        """Upload an input and mark the stages that depend on it as stale.
+    def start(self) -> PipelineState:
+        """Return the state before any input is set."""
+        return PipelineState({}, frozenset(self._graphs))
+
+    def upload(self, name: str, array: Array) -> Value:
+        """Return an input on the device.
 
         Args:
             name: Name of the input.
@@ -113,50 +127,64 @@ class StagePipeline:
         Raises:
             SessionError: There is no such input.
         """
-        self.put(name, self._runner.upload(self._spec(name), array))
+        return self._runner.upload(self._spec(name), array)
 
-    def set_zeros(self, name: str) -> None:
-        """Set an input to zeros and mark the stages that depend on it as stale."""
-        self.put(name, self._runner.zeros(self._spec(name)))
+    def zeros(self, name: str) -> Value:
+        """Return zeros for an input, on the device.
 
-    def put(self, name: str, value: Value) -> None:
-        """Set an input to a value that is on the device already, and mark the stages that depend on it as stale."""
-        self._spec(name)
-        self._values[name] = value
-        self._mark({name})
+        Raises:
+            SessionError: There is no such input.
+        """
+        return self._runner.zeros(self._spec(name))
 
-    def clear(self, name: str) -> None:
-        """Forget an input if it is set; the stages that read it cannot run before it is set again."""
-        self._values.pop(name, None)
-        self._mark({name})
+    def set(self, state: PipelineState, values: Mapping[str, Value]) -> PipelineState:
+        """Return a state with other inputs; the stages that depend on them are stale.
 
-    def reads(self, name: str) -> bool:
+        Args:
+            state: The state before.
+            values: Values on the device by the name of their input.
+
+        Raises:
+            SessionError: There is no such input.
+        """
+        for name in values:
+            self._spec(name)
+        return replace(state, values={**state.values, **values}, stale=state.stale | self._dependents(values.keys()))
+
+    def clear(self, state: PipelineState, names: Set[str]) -> PipelineState:
+        """Return a state without some inputs; the stages that read one cannot run before it is set again."""
+        values = {name: value for name, value in state.values.items() if name not in names}
+        return replace(state, values=values, stale=state.stale | self._dependents(names))
+
+    def reads(self, state: PipelineState, name: str) -> bool:
         """Whether a stage that is not bypassed reads an input of this name."""
         return any(
             spec.name == name
             for stage, graph in self._graphs.items()
-            if stage not in self._bypassed
+            if stage not in state.bypassed
             for spec in graph.inputs
         )
 
-    def bypass(self, active: bool) -> None:
-        """Leave out the stages that can be bypassed, from the next :meth:`ensure` on, or run them again.
+    def bypass(self, state: PipelineState, active: bool) -> PipelineState:
+        """Return a state in which the stages that can be bypassed are left out, or run again.
 
         Args:
+            state: The state before.
             active: Whether to leave them out.
         """
         wanted = frozenset(self._bypasses) if active else frozenset()
-        for stage in wanted ^ self._bypassed:
-            self._stale.add(stage)
-            self._mark({spec.name for spec in self._graphs[stage].outputs})
-        self._bypassed = wanted
+        changed = wanted ^ state.bypassed
+        outputs = {spec.name for stage in changed for spec in self._graphs[stage].outputs}
+        return replace(state, bypassed=wanted, stale=state.stale | changed | self._dependents(outputs))
 
-    def _mark(self, changed: MutableSet[str]) -> None:
-        """Mark the stages that depend on changed tensors as stale."""
+    def _dependents(self, changed: Set[str]) -> frozenset[str]:
+        """Return the stages that depend on changed tensors."""
+        tensors, stages = set(changed), set()
         for stage, graph in self._graphs.items():
-            if any(spec.name in changed for spec in graph.inputs):
-                self._stale.add(stage)
-                changed |= {spec.name for spec in graph.outputs}
+            if any(spec.name in tensors for spec in graph.inputs):
+                stages.add(stage)
+                tensors |= {spec.name for spec in graph.outputs}
+        return frozenset(stages)
 
     def _spec(self, name: str) -> TensorSpec:
         if name not in self._inputs:
@@ -167,54 +195,34 @@ class StagePipeline:
             )
         return self._inputs[name]
 
-    def ensure(self, up_to: Rate = Rate.CLICK) -> None:
-        """Run the stages that are stale, in order.
+    def run(self, state: PipelineState, up_to: Rate = Rate.CLICK) -> PipelineState:
+        """Run the stages that are stale, in order, and return the state afterwards.
 
         Args:
+            state: The state before. It stays valid: values are never written to.
             up_to: Leave stages of a faster rate than this as they are.
 
         Raises:
             SessionError: An input was never set.
-            EngineError: A stage failed; it stays stale.
+            EngineError: A stage failed.
         """
+        values, stale = dict(state.values), set(state.stale)
         for stage, graph in self._graphs.items():
-            if stage not in self._stale or self._rates[stage] > up_to:
+            if stage not in stale or self._rates[stage] > up_to:
                 continue
-            if stage in self._bypassed:
-                self._values.update({name: self.value(source) for name, source in self._bypasses[stage].items()})
-                self._stale.discard(stage)
-                continue
-            missing = [spec.name for spec in graph.inputs if spec.name not in self._values]
+            sources = self._bypasses[stage] if stage in state.bypassed else {}
+            inputs = tuple(sources.values()) if sources else tuple(spec.name for spec in graph.inputs)
+            missing = [name for name in inputs if name not in values]
             if missing:
                 raise SessionError(
                     f"stage {stage!r} cannot run without {', '.join(missing)}",
                     expected="every input set",
                     fix="set them first",
                 )
-            outputs = self._runner.run(stage, {spec.name: self._values[spec.name] for spec in graph.inputs})
-            self._values.update(outputs)
-            self._runs[stage] += 1
-            self._stale.discard(stage)
-
-    def value(self, name: str) -> Value:
-        """Return the current value of a tensor.
-
-        Raises:
-            SessionError: It was never set or computed.
-        """
-        try:
-            return self._values[name]
-        except KeyError:
-            raise SessionError(
-                f"{name!r} was not computed yet", expected="a tensor of a stage that ran", fix="call ensure() first"
-            ) from None
-
-    def save(self) -> PipelineState:
-        """Return everything the pipeline holds now, for :meth:`restore`."""
-        return PipelineState(dict(self._values), frozenset(self._stale), self._bypassed)
-
-    def restore(self, state: PipelineState) -> None:
-        """Go back to what :meth:`save` returned. The counts of runs go on."""
-        self._values = dict(state.values)
-        self._stale = set(state.stale)
-        self._bypassed = state.bypassed
+            if sources:
+                values.update({name: values[source] for name, source in sources.items()})
+            else:
+                values.update(self._runner.run(stage, {name: values[name] for name in inputs}))
+                self._runs[stage] += 1
+            stale.discard(stage)
+        return replace(state, values=values, stale=frozenset(stale))

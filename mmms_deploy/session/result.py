@@ -104,7 +104,10 @@ def checked_click(x: object, y: object, positive: object, size: tuple[int, int])
     for value in (x, y):
         if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
             raise ClickError(given, expected="two numbers, x and y in image pixels", fix="pass click(x, y)")
-        numbers.append(float(value))
+        try:
+            numbers.append(float(value))
+        except OverflowError:
+            numbers.append(math.inf)
     if not isinstance(positive, bool | np.bool_):
         raise ClickError(
             f"{given} with positive={positive!r}", expected="True or False", fix="pass positive=True or positive=False"

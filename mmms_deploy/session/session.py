@@ -11,27 +11,28 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.cuda.options import CudaOptions
-from mmms_deploy.engines.protocol import Engine, EngineInfo
+from mmms_deploy.engines.protocol import Engine, EngineInfo, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
-from mmms_deploy.errors import NoImageError, SessionClosedError, SessionError
+from mmms_deploy.errors import AnswerError, NoImageError, SessionClosedError, SessionError
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.io import ImageLike, load_rgb
-from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above
+from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.click_stage import find_click_stage
-from mmms_deploy.session.history import History
-from mmms_deploy.session.inputs import ImageInputs, ModalityLike
+from mmms_deploy.session.history import History, checked_limit
+from mmms_deploy.session.inputs import ImageInputs, ImageState, ModalityLike
 from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask
 from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings, checked_click
@@ -39,6 +40,22 @@ from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, checked_name
 
 HISTORY_LIMIT = 100
 """How many clicks can be undone by default: more than an object takes, and 240 MB at 448 x 448."""
+
+
+@dataclass(frozen=True, eq=False)
+class SessionState:
+    """Everything that a session knows of its image and its clicks. It never changes.
+
+    Every call builds a new state and assigns it at its end. So an error, an interrupt or a lack of memory leaves the
+    session as it was.
+
+    Attributes:
+        image: The image, and what the stages made of it.
+        surfaces: The objects in it, their clicks and answers.
+    """
+
+    image: ImageState
+    surfaces: Surfaces
 
 
 class Session:
@@ -71,6 +88,7 @@ class Session:
     Raises:
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
+        HistoryError: ``history_limit`` is no number of steps.
     """
 
     def __init__(
@@ -90,9 +108,7 @@ class Session:
         self._closed = False
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
-        self._limit = history_limit
-        self._surfaces = Surfaces(Snapshot((), {}, None), history_limit)
-        self._labels: Labels | None = None
+        self._limit = checked_limit(history_limit)
         name = engine if isinstance(engine, str) else None
         request = EngineRequest(device, name, precision, threads, strict, cuda_options)
         if engine is None or isinstance(engine, str):
@@ -110,6 +126,7 @@ class Session:
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
             self._click_input, self._probability_output = find_click_stage(self._manifest, self._pipeline)
             self._inputs = ImageInputs(self._manifest, self._pipeline)
+            self._state = self._empty()
             on_error.pop_all()
 
     # --- the image --------------------------------------------------------------------------------------------------
@@ -196,17 +213,12 @@ class Session:
         with self._lock:
             self._size()
             start = perf_counter()
-            before = self._inputs.save()
-            try:
-                self._inputs.change(modalities)
-                prepared = perf_counter()
-                self._run_image()
-                blank = self._blank()
-                surfaces = self._surfaces.rebuilt(blank, lambda history: self._replayed(history, blank))
-            except BaseException:
-                self._inputs.restore(before)
-                raise
-            self._surfaces, self._labels = surfaces, None
+            image = self._inputs.change(self._state.image, modalities)
+            prepared = perf_counter()
+            image = self._run_image(image)
+            blank = self._blank()
+            surfaces = self._state.surfaces.rebuild(blank, lambda history: self._replayed(image, history, blank))
+            self._state = SessionState(image, surfaces)
             return _image_timings(start, prepared)
 
     def _begin(
@@ -216,30 +228,26 @@ class Session:
         modalities: Mapping[str, ModalityLike],
         start: float,
     ) -> ImageTimings:
-        before = self._inputs.save()
-        try:
-            self._inputs.begin(arrays, size, modalities)
-            prepared = perf_counter()
-            self._run_image()
-            blank = self._blank()
-        except BaseException:
-            self._inputs.restore(before)
-            raise
-        self._surfaces = Surfaces(blank, self._limit)
-        self._labels = None
+        image = self._inputs.begin(arrays, size, modalities)
+        prepared = perf_counter()
+        image = self._run_image(image)
+        self._state = SessionState(image, Surfaces.first(self._blank(), self._limit))
         return _image_timings(start, prepared)
 
-    def _run_image(self) -> None:
-        self._pipeline.ensure(Rate.IMAGE if self._inputs.awaited else Rate.MODALITY)
+    def _run_image(self, image: ImageState) -> ImageState:
+        """Run the stages that need no click."""
+        pipeline = self._pipeline.run(image.pipeline, Rate.IMAGE if image.awaited else Rate.MODALITY)
         self._runner.synchronize()
+        return replace(image, pipeline=pipeline)
 
-    def _replayed(self, old: History[Snapshot], blank: Snapshot) -> History[Snapshot]:
+    def _replayed(self, image: ImageState, old: History[Snapshot], blank: Snapshot) -> History[Snapshot]:
         """Repeat all interactions with a surface, undone ones included."""
         history = History(blank, self._limit)
         for interaction in old.newest.interactions:
-            history.push(self._after(history.current, interaction))
+            snapshot, _ = self._after(image, history.current, interaction)
+            history = history.push(snapshot)
         for _ in range(len(old.newest.interactions) - len(old.current.interactions)):
-            history.undo()
+            history = history.undo()
         return history
 
     @property
@@ -276,7 +284,7 @@ class Session:
             size = self._size()
             click = checked_click(x, y, positive, size)
             start = perf_counter()
-            self._inputs.check_complete()
+            self._inputs.check_complete(self._state.image)
             return self._take(click, start)
 
     def set_mask(self, mask: npt.NDArray[Any]) -> ClickResult:
@@ -302,53 +310,71 @@ class Session:
             return self._take(checked_mask(mask, size, self._manifest.size, self._manifest.clicks), start)
 
     def _take(self, interaction: Interaction, start: float) -> ClickResult:
-        history = self._surfaces.current.history
-        snapshot = self._after(history.current, interaction)
-        result = self._answer(snapshot, start)
-        history.push(snapshot)
-        self._changed(result)
+        surfaces = self._state.surfaces
+        history = surfaces.current.history
+        snapshot, probability = self._after(self._state.image, history.current, interaction)
+        result = self._answer(snapshot, start, probability)
+        self._state = replace(self._state, surfaces=surfaces.change(history.push(snapshot), result))
         return result
 
-    def _after(self, current: Snapshot, interaction: Interaction) -> Snapshot:
-        """Return the snapshot after one more interaction."""
+    def _after(self, image: ImageState, current: Snapshot, interaction: Interaction) -> tuple[Snapshot, FloatArray]:
+        """Return the snapshot after one more interaction, and its probability (H, W) at the network's size."""
         if isinstance(interaction, MaskInput):
-            return self._after_mask(current, interaction)
-        return self._after_click(current, interaction)
+            return self._after_mask(current, interaction), interaction.previous[0, 0]
+        return self._after_click(image, current, interaction)
 
     @property
-    def _feeds_back(self) -> bool:
-        return any(link.output == self._probability_output for link in self._manifest.state)
+    def _previous_input(self) -> str | None:
+        """The input of the click stage that takes the previous mask; None when there is none."""
+        links = (link.input for link in self._manifest.state if link.output == self._probability_output)
+        return next(links, None)
 
     def _after_mask(self, current: Snapshot, mask: MaskInput) -> Snapshot:
-        for link in self._manifest.state:
-            if link.output == self._probability_output:
-                previous = self._runner.upload(self._pipeline.inputs[link.input], mask.previous)
-                return Snapshot((*current.interactions, mask), {**current.state, link.input: previous}, previous)
-        raise SessionError(
-            f"{self._manifest.name} feeds no previous mask back",
-            expected="a network that takes its previous mask",
-            fix="use clicks alone with this bundle",
-        )
+        name = self._previous_input
+        if name is None:
+            raise SessionError(
+                f"{self._manifest.name} feeds no previous mask back",
+                expected="a network that takes its previous mask",
+                fix="use clicks alone with this bundle",
+            )
+        previous = self._pipeline.upload(name, mask.previous)
+        return Snapshot((*current.interactions, mask), {**current.state, name: previous}, previous)
 
-    def _after_click(self, current: Snapshot, click: Click) -> Snapshot:
+    def _after_click(self, image: ImageState, current: Snapshot, click: Click) -> tuple[Snapshot, FloatArray]:
         """Run the click stage on one more click."""
-        column, row = to_network(
-            click.x,
-            click.y,
-            image=self._size(),
-            network=self._manifest.size,
-            rule=self._manifest.clicks.coordinates,
-        )
-        for name, value in current.state.items():
-            self._pipeline.put(name, value)
+        size = self._size_of(image)
+        rule = self._manifest.clicks
+        column, row = to_network(click.x, click.y, image=size, network=self._manifest.size, rule=rule.coordinates)
         encoded = np.array([[column, row, float(click.positive), 1.0]], dtype=np.float32)
-        self._pipeline.set(self._click_input, encoded)
-        self._pipeline.ensure()
-        return Snapshot(
-            interactions=(*current.interactions, click),
-            state={link.input: self._pipeline.value(link.output) for link in self._manifest.state},
-            probability=self._pipeline.value(self._probability_output),
-        )
+        values = {**current.state, self._click_input: self._pipeline.upload(self._click_input, encoded)}
+        done = self._pipeline.run(self._pipeline.set(image.pipeline, values))
+        answer = done.value(self._probability_output)
+        probability = self._fetched(answer)
+        state = {link.input: done.value(link.output) for link in self._manifest.state}
+        name = self._previous_input
+        if name is not None and rule.previous_resize is not None:
+            reduced = through_image(probability, size, rule.mask_resize, rule.previous_resize)
+            state[name] = self._pipeline.upload(name, reduced[None, None])
+        return Snapshot((*current.interactions, click), state, answer), probability
+
+    def _fetched(self, answer: Value) -> FloatArray:
+        """Return an answer of the network on the host, (H, W) float32.
+
+        Raises:
+            AnswerError: It has values that are no probabilities.
+        """
+        probability = as_float32(self._runner.download(answer)[0, 0])
+        # NaN is in the way of both comparisons.
+        if not (probability.min() >= 0.0 and probability.max() <= 1.0):
+            raise AnswerError(
+                f"{self._manifest.name} answers with values that are no probabilities on {self._engine.info}",
+                expected="numbers from 0 to 1 for every pixel",
+                fix="pass precision='fp32' to Session, or another engine, and check the image's modalities; where it"
+                " stays, the checkpoint itself computes such values",
+                command_fix="pass --precision fp32, or another --engine, and check the image's modalities; where it"
+                " stays, the checkpoint itself computes such values",
+            )
+        return probability
 
     def undo(self) -> ClickResult:
         """Take back the newest click or mask; the network does not run.
@@ -362,7 +388,7 @@ class Session:
         """
         with self._lock:
             self._size()
-            return self._move(self._surfaces.current.history.undo)
+            return self._move(self._state.surfaces.current.history.undo)
 
     def redo(self) -> ClickResult:
         """Bring back the click or mask that was undone last; the network does not run.
@@ -376,7 +402,7 @@ class Session:
         """
         with self._lock:
             self._size()
-            return self._move(self._surfaces.current.history.redo)
+            return self._move(self._state.surfaces.current.history.redo)
 
     def reset(self) -> None:
         """Forget all clicks and undone clicks on the current surface; the image stays, and the network does not run.
@@ -386,26 +412,25 @@ class Session:
         """
         with self._lock:
             self._size()
-            self._surfaces.reset()
-            self._labels = None
+            self._state = replace(self._state, surfaces=self._state.surfaces.reset())
 
     @property
     def clicks(self) -> tuple[Click, ...]:
         """The clicks so far, oldest first."""
         with self._lock:
-            return self._surfaces.current.history.current.clicks
+            return self._state.surfaces.current.history.current.clicks
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a click to undo."""
         with self._lock:
-            return self._surfaces.current.history.can_undo
+            return self._state.surfaces.current.history.can_undo
 
     @property
     def can_redo(self) -> bool:
         """Whether there is an undone click to bring back."""
         with self._lock:
-            return self._surfaces.current.history.can_redo
+            return self._state.surfaces.current.history.can_redo
 
     @property
     def result(self) -> ClickResult:
@@ -416,7 +441,7 @@ class Session:
         """
         with self._lock:
             self._size()
-            return self._result_of(self._surfaces.current)
+            return self._result_of(self._state.surfaces.current)
 
     @property
     def mask(self) -> BoolArray:
@@ -454,16 +479,19 @@ class Session:
             size = self._size()
             start = perf_counter()
             name = checked_name(surface)
-            known = self._surfaces.all.get(name)
-            if known is not None and known is not self._surfaces.current and self._feeds_back:
+            surfaces = self._state.surfaces
+            known = surfaces.all.get(name)
+            if known is not None and known is not surfaces.current and self._previous_input is not None:
                 left = self._label_map() == known.label
                 if not left[self._result_of(known).mask].all():
                     rest = checked_mask(left, size, self._manifest.size, self._manifest.clicks)
                     snapshot = self._after_mask(known.history.current, rest)
-                    known.result = self._answer(snapshot, start)
-                    known.history.push(snapshot)
-            self._surfaces.select(name)
-            return self._result_of(self._surfaces.current)
+                    result = self._answer(snapshot, start, rest.previous[0, 0])
+                    surfaces = surfaces.extend(name, known.history.push(snapshot), result)
+            surfaces = surfaces.select(name)
+            answer = self._result_of(surfaces.current)
+            self._state = replace(self._state, surfaces=surfaces)
+            return answer
 
     def remove(self, surface: str) -> None:
         """Forget an object and its clicks. If it was the current one, the object that changed last becomes current.
@@ -473,24 +501,23 @@ class Session:
 
         Raises:
             NoImageError: No image was set.
-            SurfaceError: There is none of that name.
+            SurfaceError: There is none of that name, or it is no text.
         """
         with self._lock:
             self._size()
-            self._surfaces.remove(surface)
-            self._labels = None
+            self._state = replace(self._state, surfaces=self._state.surfaces.remove(checked_name(surface)))
 
     @property
     def surface(self) -> str:
         """Name of the current surface."""
         with self._lock:
-            return self._surfaces.name
+            return self._state.surfaces.name
 
     @property
     def surfaces(self) -> Mapping[str, int]:
         """The label of every surface by name, oldest first; no label is given twice on an image."""
         with self._lock:
-            return {name: surface.label for name, surface in self._surfaces.all.items()}
+            return {name: surface.label for name, surface in self._state.surfaces.all.items()}
 
     @property
     def labels(self) -> Labels:
@@ -522,7 +549,7 @@ class Session:
         """Names of the modalities that are present for the current image."""
         with self._lock:
             self._size()
-            return self._inputs.present
+            return self._state.image.present
 
     @property
     def runs(self) -> Mapping[str, int]:
@@ -533,13 +560,13 @@ class Session:
     def close(self) -> None:
         """Free everything the session holds, and its engine unless the caller passed it in. Safe to call twice."""
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
-            self._surfaces = Surfaces(Snapshot((), {}, None), self._limit)
-            self._runner.close()
-            if self._owns_engine:
-                self._engine.close()
+            self._state = self._empty()
+            try:
+                self._runner.close()
+            finally:
+                if self._owns_engine:
+                    self._engine.close()
 
     def __enter__(self) -> Session:
         self._check_open()
@@ -549,6 +576,13 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise SessionError(
+            "a session can be neither pickled nor copied: its image lives in the memory of this process or GPU",
+            expected="one session for each annotator, in the process that uses it",
+            fix="pass the bundle's path, and open another session there with Session(path)",
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else str(self._engine.info)
@@ -562,29 +596,31 @@ class Session:
 
     def _size(self) -> tuple[int, int]:
         self._check_open()
-        if self._inputs.image_size is None:
+        return self._size_of(self._state.image)
+
+    @staticmethod
+    def _size_of(image: ImageState) -> tuple[int, int]:
+        if image.size is None:
             raise NoImageError(
                 "no image is set", expected="an image before the first click", fix="call set_image(...) first"
             )
-        return self._inputs.image_size
+        return image.size
+
+    def _empty(self) -> SessionState:
+        """Return the state before the first image."""
+        surfaces = Surfaces.first(Snapshot((), {}, None), self._limit)
+        return SessionState(ImageState(self._pipeline.start()), surfaces)
 
     def _blank(self) -> Snapshot:
         """Return the snapshot of a surface without interactions."""
-        inputs = self._pipeline.inputs
-        return Snapshot((), {link.input: self._runner.zeros(inputs[link.input]) for link in self._manifest.state}, None)
+        return Snapshot((), {link.input: self._pipeline.zeros(link.input) for link in self._manifest.state}, None)
 
-    def _move(self, undo_or_redo: Callable[[], Snapshot]) -> ClickResult:
+    def _move(self, undo_or_redo: Callable[[], History[Snapshot]]) -> ClickResult:
         start = perf_counter()
-        snapshot = undo_or_redo()
-        # Forget the old answer first: if fetching the new one fails, the old one must not pass for the current one.
-        self._changed(None)
-        result = self._answer(snapshot, start)
-        self._changed(result)
+        history = undo_or_redo()
+        result = self._answer(history.current, start)
+        self._state = replace(self._state, surfaces=self._state.surfaces.change(history, result))
         return result
-
-    def _changed(self, result: ClickResult | None) -> None:
-        self._surfaces.changed(result)
-        self._labels = None
 
     def _result_of(self, surface: Surface) -> ClickResult:
         if surface.result is None:
@@ -592,24 +628,33 @@ class Session:
         return surface.result
 
     def _label_map(self) -> Labels:
-        """Return the label map; it is made again when a surface changed."""
-        if self._labels is None:
-            surfaces = sorted(self._surfaces.all.values(), key=lambda surface: surface.changed)
-            self._labels = label_map([(s.label, self._result_of(s).mask) for s in surfaces if s.changed], self._size())
-        return self._labels
+        """Return the label map; it is kept until a surface changes."""
+        surfaces = self._state.surfaces
+        if surfaces.labels is None:
+            ordered = sorted(surfaces.all.values(), key=lambda surface: surface.changed)
+            surfaces.labels = label_map(
+                [(s.label, self._result_of(s).mask) for s in ordered if s.changed], self._size()
+            )
+        return surfaces.labels
 
-    def _answer(self, snapshot: Snapshot, start: float) -> ClickResult:
-        """Fetch a snapshot's answer and bring its mask to the image's size."""
+    def _answer(self, snapshot: Snapshot, start: float, probability: FloatArray | None = None) -> ClickResult:
+        """Bring a snapshot's answer to the image's size.
+
+        Args:
+            snapshot: The snapshot.
+            start: When the call began, by ``perf_counter``.
+            probability: Its answer (H, W), when it is on the host already.
+        """
         rule = self._manifest.clicks
         size = self._size()
         newest = snapshot.newest
-        probability: FloatArray
-        if isinstance(newest, MaskInput):
-            probability = newest.previous[0, 0]
-        elif snapshot.probability is None:
-            probability = np.zeros(self._manifest.size, dtype=np.float32)
-        else:
-            probability = as_float32(self._runner.download(snapshot.probability)[0, 0])
+        if probability is None:
+            if isinstance(newest, MaskInput):
+                probability = newest.previous[0, 0]
+            elif snapshot.probability is None:
+                probability = np.zeros(self._manifest.size, dtype=np.float32)
+            else:
+                probability = self._fetched(snapshot.probability)
         fetched = perf_counter()
         if isinstance(newest, MaskInput):
             mask = newest.mask

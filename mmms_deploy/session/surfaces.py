@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -25,92 +23,117 @@ Labels: TypeAlias = npt.NDArray[np.int32]
 
 @dataclass(eq=False)
 class Surface:
-    """One object.
+    """One object at one moment. Only ``result`` is ever assigned; a step makes a new surface.
 
     Attributes:
         label: Its number in the label map; no label is used twice on an image.
         history: Its interactions, and the click stage's state after each.
-        result: The answer to its clicks so far; None before it is requested.
         changed: When it changed last, counted in changes of any surface; 0 for never.
+        result: The answer to its clicks so far, kept once it was requested; None before.
     """
 
     label: int
     history: History[Snapshot]
-    result: ClickResult | None = None
     changed: int = 0
+    result: ClickResult | None = None
 
 
+@dataclass(eq=False)
 class Surfaces:
-    """The surfaces of an image; one of them is the current one.
+    """The surfaces of an image at one moment; one of them is the current one.
 
-    Args:
+    Only ``labels`` is ever assigned. Every step returns new surfaces, so that an interrupt leaves either the old or the
+    new ones.
+
+    Attributes:
         blank: The snapshot that every surface begins with.
         limit: How many interactions with a surface can be undone; None for all of them.
+        all: Every surface by name, oldest first.
+        name: Name of the current surface.
+        given: How many labels were given on this image.
+        changes: How many changes there were.
+        labels: The label map, kept once it was requested; None before.
     """
 
-    def __init__(self, blank: Snapshot, limit: int | None) -> None:
-        self._blank = blank
-        self._limit = limit
-        self._all: dict[str, Surface] = {}
-        self._labels = self._changes = 0
-        self.select(FIRST)
+    blank: Snapshot
+    limit: int | None
+    all: Mapping[str, Surface]
+    name: str
+    given: int
+    changes: int = 0
+    labels: Labels | None = None
+
+    @classmethod
+    def first(cls, blank: Snapshot, limit: int | None) -> Surfaces:
+        """Return the surfaces that an image begins with: one without interactions."""
+        return cls(blank, limit, {FIRST: Surface(1, History(blank, limit))}, FIRST, 1)
 
     @property
     def current(self) -> Surface:
         """The current surface."""
-        return self._all[self.name]
+        return self.all[self.name]
 
-    @property
-    def all(self) -> Mapping[str, Surface]:
-        """Every surface by name, oldest first."""
-        return MappingProxyType(self._all)
+    def select(self, name: str) -> Surfaces:
+        """Return them with another surface as the current one; a new one when there is none of that name."""
+        if name in self.all:
+            return replace(self, name=name)
+        surface = Surface(self.given + 1, History(self.blank, self.limit))
+        return replace(self, name=name, all={**self.all, name: surface}, given=self.given + 1)
 
-    def select(self, name: str) -> None:
-        """Make a surface the current one; a new one when there is none of that name."""
-        if name not in self._all:
-            self._labels += 1
-            self._all[name] = Surface(self._labels, History(self._blank, self._limit))
-        self.name = name
-
-    def remove(self, name: str) -> None:
-        """Forget a surface. If it was the current one, the surface that changed last takes its place.
+    def remove(self, name: str) -> Surfaces:
+        """Return them without a surface. If it was the current one, the one that changed last takes its place.
 
         Raises:
             SurfaceError: There is none of that name.
         """
-        if name not in self._all:
+        if name not in self.all:
             raise SurfaceError(
-                f"surface {name!r}", expected=f"one of {', '.join(map(repr, self._all))}", fix="check its name"
+                f"surface {name!r}", expected=f"one of {', '.join(map(repr, self.all))}", fix="check its name"
             )
-        del self._all[name]
-        if name == self.name:
-            self.select(max(self._all, key=lambda other: self._all[other].changed, default=FIRST))
+        left = {other: surface for other, surface in self.all.items() if other != name}
+        rest = replace(self, all=left, labels=None)
+        if name != self.name:
+            return rest
+        return rest.select(max(rest.all, key=lambda other: rest.all[other].changed, default=FIRST))
 
-    def reset(self) -> None:
-        """Forget the interactions with the current surface."""
-        self.current.history = History(self._blank, self._limit)
-        self.changed(None)
+    def reset(self) -> Surfaces:
+        """Return them with the current surface as it was before its interactions; this is a change of it."""
+        return self.change(History(self.blank, self.limit), None)
 
-    def changed(self, result: ClickResult | None) -> None:
-        """Record that the current surface changed, and its new answer."""
-        self._changes += 1
-        self.current.result = result
-        self.current.changed = self._changes
+    def change(self, history: History[Snapshot], result: ClickResult | None) -> Surfaces:
+        """Return them with another history of the current surface, and its answer.
 
-    def rebuilt(self, blank: Snapshot, history: Callable[[History[Snapshot]], History[Snapshot]]) -> Surfaces:
+        Args:
+            history: The history that replaces the old one.
+            result: The answer to it; None when it is not known yet.
+        """
+        changed = Surface(self.current.label, history, self.changes + 1, result)
+        return replace(self, all={**self.all, self.name: changed}, changes=self.changes + 1, labels=None)
+
+    def extend(self, name: str, history: History[Snapshot], result: ClickResult) -> Surfaces:
+        """Return them with another history of any surface, whose place in the order of changes stays as it is.
+
+        Args:
+            name: Its name.
+            history: The history that replaces the old one.
+            result: The answer to it.
+        """
+        old = self.all[name]
+        surface = Surface(old.label, history, old.changed, result)
+        return replace(self, all={**self.all, name: surface}, labels=None)
+
+    def rebuild(self, blank: Snapshot, history: Callable[[History[Snapshot]], History[Snapshot]]) -> Surfaces:
         """Return the same surfaces with other histories.
 
         Args:
             blank: The snapshot that new surfaces begin with.
             history: Returns the new history that replaces an old one.
         """
-        other = copy(self)
-        other._blank = blank
-        other._all = {
-            name: Surface(surface.label, history(surface.history), changed=surface.changed)
-            for name, surface in self._all.items()
+        rebuilt = {
+            name: Surface(surface.label, history(surface.history), surface.changed)
+            for name, surface in self.all.items()
         }
-        return other
+        return replace(self, blank=blank, all=rebuilt, labels=None)
 
 
 def checked_name(name: object) -> str:

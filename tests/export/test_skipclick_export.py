@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 from click.testing import CliRunner
+from torch.nn import functional
 
 from mmms_deploy import Bundle, Session
 from mmms_deploy.bundle import Precision, Rate, Role
@@ -55,12 +57,44 @@ def test_the_manifest_says_what_the_official_software_does(exported) -> None:
     assert clicks.channels == (ClickChannel.PREVIOUS, ClickChannel.POSITIVE, ClickChannel.NEGATIVE)
     assert (clicks.radius, clicks.threshold, clicks.previous) == (5.0, 0.5, PreviousMask.PROBABILITY)
     assert clicks.coordinates is Coordinates.SCALE
-    for rule in (clicks.mask_resize, manifest.image.resize):
+    assert clicks.previous_resize is not None
+    for rule in (clicks.mask_resize, clicks.previous_resize, manifest.image.resize):
         assert (rule.align_corners, rule.antialias) == (True, False)
     assert manifest.provenance.description["family"] == "skipclick"
     assert set(manifest.provenance.rewrites) <= set(names_for("skipclick"))
     assert "fold_mix_attention" in manifest.provenance.rewrites
     assert all(check.worst <= check.limit for check in manifest.gate)
+
+
+def test_a_session_clicks_as_the_official_software_does(exported) -> None:
+    """Its loop: the map at the photograph's size, as it is shown, is what the network sees next."""
+    source, bundle = exported
+    network = open_source(source).network
+    sample = sample_images(network.config.modalities)[1]
+    side = network.config.size
+    (height, width), points = sample.image.shape[:2], []
+    grid = torch.stack(torch.meshgrid(torch.arange(side[0]), torch.arange(side[1]), indexing="ij"))
+    reference = TorchReference(network)
+    reference.set_image(sample.image, sample.modalities)
+    shown = torch.zeros(1, 1, height, width)
+    differs = 0.0
+    with Session(bundle.path, engine="onnxruntime", precision="fp32") as session, torch.no_grad():
+        session.set_image(sample.image, **sample.modalities)
+        own = torch.zeros(1, 1, *side)
+        for x, y, positive in sample.clicks[:6].tolist():
+            points.append((y * side[0] / height, x * side[1] / width, positive > 0.5))
+            disks = torch.zeros(2, *side)
+            for row, column, inside in points:
+                near = (grid[0] - row) ** 2 + (grid[1] - column) ** 2 <= 25
+                disks[0 if inside else 1][near] = 1
+            previous = functional.interpolate(shown, side, mode="bilinear", align_corners=True)
+            differs = max(differs, float((previous - own).abs().max()))
+            logits = network.respond(reference.features, torch.cat([previous[0], disks])[None])
+            own = torch.sigmoid(logits)
+            shown = functional.interpolate(own, (height, width), mode="bilinear", align_corners=True)
+            result = session.click(x, y, positive > 0.5)
+            np.testing.assert_allclose(result.probability, shown[0, 0].numpy(), atol=1e-4)
+    assert differs > 1e-3, "the picture tells the two forms of feedback apart"
 
 
 def test_it_answers_as_the_checkpoint_on_every_engine(exported, cpu_engine) -> None:

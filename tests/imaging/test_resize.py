@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.imaging import mask_resize
-from mmms_deploy.imaging.resize import _bands, resize, resize_above, resize_image
+from mmms_deploy.imaging.resize import _bands, resize, resize_above, resize_image, through_image
 
 RULES = (ResizeRule(), ResizeRule(align_corners=True), ResizeRule(antialias=True))
 SIZES = ((1, 1), (2, 3), (7, 5), (448, 448), (333, 517), (3, 1000), (97, 1))
@@ -48,6 +48,31 @@ def test_equals_float32_torch_on_smooth_images(rule: ResizeRule) -> None:
     array = (np.sin(columns / 25) + np.cos(rows / 31))[None].astype(np.float32)
     ours, theirs = resize(array, (448, 448), rule), interpolate(array, (448, 448), rule)
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.ptp(array))
+
+
+@pytest.mark.parametrize("down", RULES, ids=["half_pixel", "align_corners", "antialias"])
+@pytest.mark.parametrize("up", RULES[:2], ids=["half_pixel", "align_corners"])
+def test_through_an_image_equals_two_resizes_by_torch(up: ResizeRule, down: ResizeRule) -> None:
+    rng = np.random.default_rng(2)
+    for size in ((64, 96), (7, 5), (33, 21)):
+        array = rng.random(size, dtype=np.float32)
+        for image in ((480, 854), (64, 96), (50, 70), (33, 700), (3, 2), (1, 1), (64, 200)):
+            got = through_image(array, image, up, down)
+            assert (got.dtype, got.shape) == (np.float32, size)
+            there = interpolate(array[None].astype(np.float64), image, up)  # in float32, torch's places are rounded
+            np.testing.assert_allclose(got, interpolate(there, size, down)[0], atol=2e-6)
+
+
+def test_through_an_image_never_holds_the_enlarged_map() -> None:
+    array = np.zeros((448, 448), dtype=np.float32)
+    rule = ResizeRule(align_corners=True)
+    through_image(array, (3000, 4000), rule, rule)
+    tracemalloc.start()
+    try:
+        through_image(array, (3000, 4000), rule, rule)
+        assert tracemalloc.get_traced_memory()[1] < 4 * array.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=["half_pixel", "align_corners", "antialias"])

@@ -57,7 +57,10 @@ def test_refused_features_change_nothing(black_box: Bundle, tmp_path: Path) -> N
             ({"f1": np.zeros((1, 1, 1, 1))}, SIZE, "dtype float64"),
             ({"f1": np.full((1, 1, 1, 1), np.inf, np.float16)}, SIZE, "not finite"),
             (F1, None, "image_size is None"),
-            (F1, (0, 5), "image_size is"),
+            *(
+                (F1, size, "image_size is")
+                for size in ((0, 5), (5,), (5, 2.5), ("5", "6"), "56", 5, (5, 10**30), (True, 5))
+            ),
             (tmp_path / "missing.npz", SIZE, "cannot be read"),
         ]
         for features, size, match in refused:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -21,7 +22,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(value=st.integers())
     def push(self, value: int) -> None:
-        self.history.push(value)
+        self.history = self.history.push(value)
         self.line = [*self.line[: self.at + 1], value]
         self.at += 1
         if self.limit is not None and self.at > self.limit:
@@ -32,13 +33,13 @@ class Model(RuleBasedStateMachine):
     @rule()
     def undo(self) -> None:
         self.at -= 1
-        assert self.history.undo() == self.line[self.at]
+        self.history = self.history.undo()
 
     @precondition(lambda self: self.at + 1 < len(self.line))
     @rule()
     def redo(self) -> None:
         self.at += 1
-        assert self.history.redo() == self.line[self.at]
+        self.history = self.history.redo()
 
     @precondition(lambda self: self.at == 0)
     @rule()
@@ -72,6 +73,22 @@ TestLimitedHistory = LimitedModel.TestCase
 TestForgetfulHistory = ForgetfulModel.TestCase
 
 
-def test_negative_limit() -> None:
-    with pytest.raises(HistoryError, match="history limit -1"):
-        History(0, -1)
+@pytest.mark.parametrize("limit", [-1, "3", 2.0, True, np.float64(3), [3]])
+def test_wrong_limits(limit: object) -> None:
+    with pytest.raises(HistoryError, match="history_limit is"):
+        History(0, limit)  # type: ignore[arg-type]
+
+
+def test_a_limit_of_numpy() -> None:
+    assert History(0, np.int64(1)).push(1).push(2).undo().current == 1
+
+
+def test_a_history_never_changes() -> None:
+    first = History(0)
+    second = first.push(1)
+    third = second.undo()
+    assert (first.current, first.can_undo) == (0, False)
+    assert (second.current, second.can_redo) == (1, False)
+    assert third.redo().current == 1
+    assert third.push(2).can_redo is False
+    assert third.can_redo

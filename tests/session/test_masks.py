@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -20,28 +18,32 @@ BOX = np.zeros(SIZE, dtype=np.bool_)
 BOX[10:40, 20:60] = True
 
 
-@pytest.fixture
-def session(paint: Bundle) -> Iterator[Session]:
-    with Session(paint, threads=1) as session:
-        session.set_image(GREY)
-        yield session
-
-
 def after(bundle: Bundle, before: list[Click], mask: np.ndarray, clicks: list[Click]) -> np.ndarray:
     """Return the answer of a NumPy network when a mask replaces its answer between clicks; torch shrinks the mask."""
     torch = pytest.importorskip("torch")
-    network = Reference(bundle.manifest, 0.2)
+    network = Reference(bundle.manifest, 0.2, SIZE)
     contract = bundle.manifest.clicks
     for click in (*before, None, *clicks):
         if click is None:
             given = torch.from_numpy(mask.astype(np.float32))[None, None]
-            network.prob = torch.nn.functional.interpolate(
+            network.prob = network.prev = torch.nn.functional.interpolate(
                 given, bundle.manifest.size, mode="bilinear", antialias=True
             )[0, 0].numpy()
         else:
             x, y = to_network(click.x, click.y, image=SIZE, network=bundle.manifest.size, rule=contract.coordinates)
             network.click(x, y, click.positive)
     return resize(network.prob, SIZE, contract.mask_resize)
+
+
+def test_masks_that_are_no_arrays(session: Session) -> None:
+    class Remote:
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            raise TypeError("the tensor is on a GPU")
+
+    for mask in (np.ma.masked_array(BOX, mask=BOX), [[True], [True, False]], Remote(), None, "mask", 3):
+        with pytest.raises(MaskInputError):
+            session.set_mask(mask)  # type: ignore[arg-type]
+    assert not session.can_undo
 
 
 def test_a_mask_to_start_from(session: Session, paint: Bundle) -> None:

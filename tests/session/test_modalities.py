@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
 
 from mmms_deploy import LATER, Bundle, Click, Session
-from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineError, ModalityError, NoImageError
-from mmms_deploy.session.pipeline import StagePipeline
+from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from tests.support.annotating import GREY, SIZE, check, reference
 from tests.support.flaky import Flaky
-from tests.support.toy import write_toy
 
 pytestmark = pytest.mark.usefixtures("every_engine")
 
 DEPTH = np.full(SIZE, 20.0)  # 0.2 in the network's unit
 EVENT = np.full((*SIZE, 3), 0.1)
 CLICKS = [Click(10, 10), Click(40, 30), Click(12, 14, False)]
-
-
-@pytest.fixture(scope="module")
-def optional(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Depth and event, both optional: one, both or none may be present, and the fuser can be bypassed."""
-    modalities = (
-        ModalitySpec(name="depth", scale=0.01, optional=True),
-        ModalitySpec(name="event", channels=3, optional=True),
-    )
-    return write_toy(tmp_path_factory.mktemp("bundles") / "optional", modalities=modalities)
 
 
 @pytest.fixture
@@ -177,13 +165,13 @@ def test_without_any_modality_the_fuser_is_bypassed(optional: Bundle) -> None:
 
 def test_unread_inputs_are_not_uploaded(optional: Bundle, modal: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     fed: list[str] = []
-    put = StagePipeline.put
+    put = StagePipeline.set
 
-    def recorded(pipeline: StagePipeline, name: str, value: Value) -> None:
-        fed.append(name)
-        put(pipeline, name, value)
+    def recorded(pipeline: StagePipeline, state: PipelineState, values: Mapping[str, Value]) -> PipelineState:
+        fed.extend(values)
+        return put(pipeline, state, values)
 
-    monkeypatch.setattr(StagePipeline, "put", recorded)
+    monkeypatch.setattr(StagePipeline, "set", recorded)
     with Session(optional) as session:
         for change, expected in (
             (lambda: session.set_image(GREY), ["rgb"]),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -71,88 +72,102 @@ def manifest(paint: object) -> Manifest:
     return msgspec.structs.replace(base, image=ImageSpec(), clicks=ClickContract())
 
 
-def feed(pipeline: StagePipeline, **numbers: float) -> None:
-    for name, number in numbers.items():
-        pipeline.set(name, np.array([number], dtype=np.float32))
+class Driven:
+    """A pipeline and its newest state."""
 
+    def __init__(self, pipeline: StagePipeline) -> None:
+        self.pipeline = pipeline
+        self.state = pipeline.start()
 
-def number(pipeline: StagePipeline, name: str) -> float:
-    return float(pipeline.value(name)[0])  # type: ignore[index]
+    def feed(self, **numbers: float) -> None:
+        values = {
+            name: self.pipeline.upload(name, np.array([number], dtype=np.float32)) for name, number in numbers.items()
+        }
+        self.state = self.pipeline.set(self.state, values)
+
+    def run(self, up_to: Rate = Rate.CLICK) -> None:
+        self.state = self.pipeline.run(self.state, up_to)
+
+    def number(self, name: str) -> float:
+        return float(self.state.value(name)[0])  # type: ignore[index]
 
 
 def test_runs_what_is_stale_and_nothing_else(manifest: Manifest) -> None:
-    pipeline = pipeline_of(THREE, manifest)
-    assert set(pipeline.inputs) == {"rgb", "depth", "prev", "click"}
-    feed(pipeline, rgb=1, depth=10, prev=0, click=100)
-    pipeline.ensure()
-    assert pipeline.runs == {"image": 1, "modality": 1, "click": 1}
-    assert number(pipeline, "prob") == 1 + 10 + 1 + 100
-    pipeline.ensure()
-    assert pipeline.runs == {"image": 1, "modality": 1, "click": 1}
-    feed(pipeline, click=200)
-    assert pipeline.save().stale == {"click"}
-    pipeline.ensure()
-    assert number(pipeline, "prob") == 212
-    feed(pipeline, depth=20)
-    assert pipeline.save().stale == {"modality", "click"}
-    pipeline.ensure()
-    assert pipeline.runs == {"image": 1, "modality": 2, "click": 3}
-    assert number(pipeline, "prob") == 222
-    feed(pipeline, rgb=2)
-    assert pipeline.save().stale == {"image", "modality", "click"}
+    driven = Driven(pipeline_of(THREE, manifest))
+    assert set(driven.pipeline.inputs) == {"rgb", "depth", "prev", "click"}
+    driven.feed(rgb=1, depth=10, prev=0, click=100)
+    driven.run()
+    assert driven.pipeline.runs == {"image": 1, "modality": 1, "click": 1}
+    assert driven.number("prob") == 1 + 10 + 1 + 100
+    driven.run()
+    assert driven.pipeline.runs == {"image": 1, "modality": 1, "click": 1}
+    driven.feed(click=200)
+    assert driven.state.stale == {"click"}
+    driven.run()
+    assert driven.number("prob") == 212
+    driven.feed(depth=20)
+    assert driven.state.stale == {"modality", "click"}
+    driven.run()
+    assert driven.pipeline.runs == {"image": 1, "modality": 2, "click": 3}
+    assert driven.number("prob") == 222
+    driven.feed(rgb=2)
+    assert driven.state.stale == {"image", "modality", "click"}
 
 
 def test_a_feature_that_skips_a_stage_reaches_the_click(manifest: Manifest) -> None:
     graphs = {**THREE, "modality": StageGraph(file="b", inputs=(DEPTH,), outputs=(FUSED,))}
-    pipeline = pipeline_of(graphs, manifest)
-    feed(pipeline, rgb=1, depth=10, prev=0, click=100)
-    pipeline.ensure()
-    feed(pipeline, rgb=2)
-    assert pipeline.save().stale == {"image", "click"}
-    pipeline.ensure()
-    assert pipeline.runs == {"image": 2, "modality": 1, "click": 2}
+    driven = Driven(pipeline_of(graphs, manifest))
+    driven.feed(rgb=1, depth=10, prev=0, click=100)
+    driven.run()
+    driven.feed(rgb=2)
+    assert driven.state.stale == {"image", "click"}
+    driven.run()
+    assert driven.pipeline.runs == {"image": 2, "modality": 1, "click": 2}
 
 
 def test_up_to_a_rate(manifest: Manifest) -> None:
-    pipeline = pipeline_of(THREE, manifest)
-    feed(pipeline, rgb=1, depth=10)
-    pipeline.ensure(Rate.IMAGE)
-    assert pipeline.runs == {"image": 1, "modality": 0, "click": 0}
-    pipeline.ensure(Rate.MODALITY)
-    assert pipeline.runs == {"image": 1, "modality": 1, "click": 0}
+    driven = Driven(pipeline_of(THREE, manifest))
+    driven.feed(rgb=1, depth=10)
+    driven.run(Rate.IMAGE)
+    assert driven.pipeline.runs == {"image": 1, "modality": 0, "click": 0}
+    driven.run(Rate.MODALITY)
+    assert driven.pipeline.runs == {"image": 1, "modality": 1, "click": 0}
     with pytest.raises(SessionError, match="'click' cannot run without prev, click"):
-        pipeline.ensure()
+        driven.run()
 
 
 def test_features_from_outside(manifest: Manifest) -> None:
-    pipeline = pipeline_of(BLACK_BOX, manifest)
-    assert set(pipeline.inputs) == {"f", "depth", "prev", "click"}
-    feed(pipeline, f=5, depth=1, prev=0, click=0)
-    pipeline.ensure()
-    assert number(pipeline, "prob") == 6
+    driven = Driven(pipeline_of(BLACK_BOX, manifest))
+    assert set(driven.pipeline.inputs) == {"f", "depth", "prev", "click"}
+    driven.feed(f=5, depth=1, prev=0, click=0)
+    driven.run()
+    assert driven.number("prob") == 6
 
 
-def test_save_and_restore(manifest: Manifest) -> None:
-    pipeline = pipeline_of(THREE, manifest)
-    feed(pipeline, rgb=1, depth=10, prev=0, click=100)
-    pipeline.ensure()
-    before = pipeline.save()
-    feed(pipeline, rgb=7)
-    pipeline.ensure(Rate.IMAGE)
-    pipeline.restore(before)
-    assert pipeline.save().stale == frozenset()
-    assert number(pipeline, "f") == 1
-    assert number(pipeline, "prob") == 112
+def test_a_state_never_changes(manifest: Manifest) -> None:
+    driven = Driven(pipeline_of(THREE, manifest))
+    driven.feed(rgb=1, depth=10, prev=0, click=100)
+    driven.run()
+    before = driven.state
+    driven.feed(rgb=7)
+    driven.run(Rate.IMAGE)
+    assert driven.number("f") == 7
+    driven.state = before
+    assert driven.state.stale == frozenset()
+    assert driven.number("f") == 1
+    assert driven.number("prob") == 112
 
 
 def test_unknown_inputs(manifest: Manifest) -> None:
-    pipeline = pipeline_of(THREE, manifest)
+    driven = Driven(pipeline_of(THREE, manifest))
     with pytest.raises(SessionError, match="'thermal' is no input"):
-        feed(pipeline, thermal=1)
+        driven.feed(thermal=1)
     with pytest.raises(SessionError, match="'fused' is no input"):
-        feed(pipeline, fused=1)
+        driven.feed(fused=1)
+    with pytest.raises(SessionError, match="'fused' is no input"):
+        driven.pipeline.set(driven.state, {"fused": 1})
     with pytest.raises(SessionError, match="not computed yet"):
-        pipeline.value("prob")
+        driven.state.value("prob")
 
 
 def test_stages_must_fit_each_other(manifest: Manifest) -> None:
@@ -165,17 +180,17 @@ def test_stages_must_fit_each_other(manifest: Manifest) -> None:
 
 
 def test_a_cleared_input_is_missed(manifest: Manifest) -> None:
-    pipeline = pipeline_of(THREE, manifest)
-    feed(pipeline, rgb=1, depth=10, prev=0, click=0)
-    pipeline.ensure()
-    pipeline.clear("depth")
-    assert pipeline.save().stale == {"modality", "click"}
+    driven = Driven(pipeline_of(THREE, manifest))
+    driven.feed(rgb=1, depth=10, prev=0, click=0)
+    driven.run()
+    driven.state = driven.pipeline.clear(driven.state, {"depth"})
+    assert driven.state.stale == {"modality", "click"}
     with pytest.raises(SessionError, match="stage 'modality' cannot run without depth"):
-        pipeline.ensure()
-    pipeline.clear("depth")
-    feed(pipeline, depth=20)
-    pipeline.ensure()
-    assert number(pipeline, "fused") == 21
+        driven.run()
+    driven.state = driven.pipeline.clear(driven.state, {"depth"})
+    driven.feed(depth=20)
+    driven.run()
+    assert driven.number("fused") == 21
 
 
 # --- bypass -----------------------------------------------------------------------------------------------------------
@@ -189,30 +204,40 @@ def bypassable(manifest: Manifest, **sources: str) -> StagePipeline:
 
 
 def test_a_bypassed_stage_does_not_run(manifest: Manifest) -> None:
-    pipeline = bypassable(manifest, fused="f")
-    feed(pipeline, rgb=1, prev=0, click=0)
-    assert pipeline.reads("depth")
-    pipeline.bypass(True)
-    assert not pipeline.reads("depth")
-    assert pipeline.reads("extra")
-    pipeline.ensure()
-    assert number(pipeline, "fused") == number(pipeline, "f") == 1
+    driven = Driven(bypassable(manifest, fused="f"))
+    pipeline = driven.pipeline
+    driven.feed(rgb=1, prev=0, click=0)
+    assert pipeline.reads(driven.state, "depth")
+    driven.state = pipeline.bypass(driven.state, True)
+    assert not pipeline.reads(driven.state, "depth")
+    assert pipeline.reads(driven.state, "extra")
+    driven.run()
+    assert driven.number("fused") == driven.number("f") == 1
     assert pipeline.runs == {"image": 1, "modality": 0, "click": 1}
-    pipeline.bypass(True)
-    assert pipeline.save().stale == frozenset()
-    feed(pipeline, depth=10)
-    pipeline.bypass(False)
-    assert pipeline.save().stale == {"modality", "click"}
-    pipeline.ensure()
-    assert (number(pipeline, "fused"), number(pipeline, "prob")) == (11, 12)
-    saved = pipeline.save()
-    pipeline.bypass(True)
-    pipeline.ensure()
-    pipeline.restore(saved)
-    assert number(pipeline, "fused") == 11
-    feed(pipeline, depth=20)
-    pipeline.ensure()
-    assert number(pipeline, "fused") == 21
+    driven.state = pipeline.bypass(driven.state, True)
+    assert driven.state.stale == frozenset()
+    driven.feed(depth=10)
+    driven.state = pipeline.bypass(driven.state, False)
+    assert driven.state.stale == {"modality", "click"}
+    driven.run()
+    assert (driven.number("fused"), driven.number("prob")) == (11, 12)
+    before = driven.state
+    driven.state = pipeline.bypass(driven.state, True)
+    driven.run()
+    assert driven.number("fused") == 1
+    driven.state = before
+    assert driven.number("fused") == 11
+    driven.feed(depth=20)
+    driven.run()
+    assert driven.number("fused") == 21
+
+
+def test_a_bypass_waits_for_what_it_takes(manifest: Manifest) -> None:
+    driven = Driven(bypassable(manifest, fused="f"))
+    driven.state = driven.pipeline.bypass(driven.state, True)
+    driven.state = replace(driven.state, stale=frozenset({"modality"}))
+    with pytest.raises(SessionError, match="stage 'modality' cannot run without f"):
+        driven.run()
 
 
 @pytest.mark.parametrize("sources", [{"fused": "prob"}, {"fused": "nothing"}, {"fused": "f", "other": "f"}])

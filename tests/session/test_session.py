@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -30,18 +33,11 @@ from mmms_deploy.errors import (
     SessionError,
 )
 from mmms_deploy.session import HISTORY_LIMIT
-from tests.support.annotating import GREY, SIZE, check, reference
+from tests.support.annotating import GREY, SIZE, check, recorded_outputs, reference
 from tests.support.flaky import Flaky
 from tests.support.toy import write_toy
 
 pytestmark = pytest.mark.usefixtures("every_engine")
-
-
-@pytest.fixture
-def session(paint: Bundle) -> Iterator[Session]:
-    with Session(paint, threads=1) as session:
-        session.set_image(GREY)
-        yield session
 
 
 # --- what a click answers ---------------------------------------------------------------------------------------------
@@ -77,8 +73,9 @@ def test_network_mask_equals_thresholded_probability(paint: Bundle) -> None:
     """The graph's own mask and the session's agree when nothing is resized."""
     with Session(paint) as session:
         session.set_image(np.full((64, 96, 3), 51, dtype=np.uint8))
+        outputs = recorded_outputs(session)
         result = session.click(30, 20)
-        inside = session._runner.download(session._pipeline.value("mask"))[0, 0]
+        inside = session._runner.download(outputs["mask"])[0, 0]
         np.testing.assert_array_equal(result.mask, inside.astype(bool))
 
 
@@ -375,12 +372,14 @@ def test_a_failing_stage_changes_nothing(modal: Bundle) -> None:
             assert session.clicks == (Click(10, 10),)
             assert session.result is first
         flaky.fail = None
-        check(session.click(40, 20), reference(modal, [Click(10, 10), Click(40, 20)]))
+        second = session.click(40, 20)
+        check(second, reference(modal, [Click(10, 10), Click(40, 20)]))
         flaky.fail = "download"
         with pytest.raises(EngineError, match="device lost"):
             session.undo()
+        assert session.result is second
         flaky.fail = None
-        np.testing.assert_array_equal(session.result.mask, first.mask)
+        np.testing.assert_array_equal(session.undo().mask, first.mask)
         assert session.clicks == (Click(10, 10),)
 
 
@@ -395,6 +394,26 @@ def test_shared_engine_is_not_closed(paint: Bundle) -> None:
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         Session(paint, engine=engine)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_session_is_neither_pickled_nor_copied(session: Session, copied: Callable[[Session], object]) -> None:
+    with pytest.raises(SessionError, match="neither pickled nor copied"):
+        copied(session)
+
+
+@pytest.mark.parametrize("limit", ["3", -1, 2.5, True])
+def test_wrong_history_limits(paint: Bundle, limit: Any) -> None:
+    with pytest.raises(HistoryError, match="history_limit is"):
+        Session(paint, history_limit=limit)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), "3", None, 1j, True, [1]])
+def test_coordinates_that_are_no_place(session: Session, value: Any) -> None:
+    for point in ((value, 3), (3, value)):
+        with pytest.raises(ClickError):
+            session.click(*point)
+    assert session.clicks == ()
 
 
 def test_an_engine_that_is_none(paint: Bundle) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,11 +19,11 @@ RIGHT = np.zeros(SIZE, dtype=np.bool_)
 RIGHT[20:45, 30:70] = True
 
 
-@pytest.fixture
-def session(paint: Bundle) -> Iterator[Session]:
-    with Session(paint, threads=1) as session:
-        session.set_image(GREY)
-        yield session
+@pytest.mark.parametrize("name", ["", None, 3, ["car"], b"car"])
+def test_names_that_are_no_text(session: Session, name: object) -> None:
+    for call in (session.select, session.remove):
+        with pytest.raises(SurfaceError, match="surface"):
+            call(name)  # type: ignore[arg-type]
 
 
 def test_every_surface_has_its_own_clicks(session: Session, paint: Bundle) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from mmms_deploy import Bundle, Click, ClickResult, Session
+from mmms_deploy.engines.protocol import Value
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.resize import resize
 from tests.support.toy import Reference
@@ -35,7 +38,7 @@ def annotated(session: Session) -> list[np.ndarray]:
 
 def reference(bundle: Bundle, clicks: list[Click], feature: float = 0.2) -> np.ndarray:
     """The probability (H0, W0) that NumPy finds for these clicks."""
-    network = Reference(bundle.manifest, feature)
+    network = Reference(bundle.manifest, feature, SIZE)
     probability = network.prob
     for click in clicks:
         column, row = to_network(
@@ -43,6 +46,21 @@ def reference(bundle: Bundle, clicks: list[Click], feature: float = 0.2) -> np.n
         )
         probability = network.click(column, row, click.positive)
     return resize(probability, SIZE, bundle.manifest.clicks.mask_resize)
+
+
+def recorded_outputs(session: Session) -> dict[str, Value]:
+    """Return a dict that receives, by name, the tensors of every stage that the session runs from now on."""
+    outputs: dict[str, Value] = {}
+    runner = session._runner
+    run = runner.run
+
+    def recorded(stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        values = run(stage, inputs)
+        outputs.update(values)
+        return values
+
+    runner.run = recorded  # type: ignore[method-assign]
+    return outputs
 
 
 def check(result: ClickResult, probability: np.ndarray) -> None:

@@ -16,7 +16,7 @@ CLICKS = np.array([[30, 20, 1], [90, 60, 1], [34, 24, 0]], dtype=np.float32)
 
 def golden(bundle: Bundle) -> GoldenCase:
     """A case whose reference is the NumPy network."""
-    network = Reference(bundle.manifest, 0.0)
+    network = Reference(bundle.manifest, 0.0, SIZE)
     probabilities = []
     for x, y, positive in CLICKS.tolist():
         column, row = to_network(

@@ -32,6 +32,7 @@ from mmms_deploy.bundle import (
     TensorSpec,
 )
 from mmms_deploy.bundle.contract import ClickContract, Coordinates, ImageSpec, ModalitySpec, ResizeRule
+from mmms_deploy.imaging.resize import resize
 from mmms_deploy.replay.golden import GoldenCase, save_golden
 
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
@@ -120,7 +121,9 @@ def modality_graph(size: tuple[int, int], modalities: Sequence[ModalitySpec]) ->
     return graph
 
 
-def click_graph(size: tuple[int, int], feature: str, *, radius: float, threshold: float, echo: bool) -> Graph:
+def click_graph(
+    size: tuple[int, int], feature: str, *, radius: float, threshold: float, echo: bool, gain: float | None = None
+) -> Graph:
     """(feature, maps, prev, click) -> (maps_next, prob, mask)."""
     h, w = size
     graph = Graph(
@@ -153,7 +156,10 @@ def click_graph(size: tuple[int, int], feature: str, *, radius: float, threshold
         bias = graph.node("Mul", feature, graph.constant(0.5))
         memory = graph.node("Mul", "prev", graph.constant(0.25))
         total = graph.node("Add", graph.node("Add", drawn, memory), bias)
-        graph.node("Clip", total, graph.constant(0.0), graph.constant(1.0), out="prob")
+        clipped = "prob" if gain is None else None
+        answer = graph.node("Clip", total, graph.constant(0.0), graph.constant(1.0), out=clipped)
+        if gain is not None:
+            graph.node("Mul", answer, graph.constant(gain), out="prob")
     above = graph.node("Greater", "prob", graph.constant(threshold))
     graph.node("Cast", above, out="mask", to=TensorProto.UINT8)
     return graph
@@ -169,6 +175,8 @@ def write_toy(
     radius: float = 5.0,
     coordinates: Coordinates = Coordinates.HALF_PIXEL,
     mask_resize: ResizeRule | None = None,
+    previous_resize: ResizeRule | None = None,
+    gain: float | None = None,
     precisions: tuple[Precision, ...] = (Precision.FP32,),
     golden: Sequence[GoldenCase] | None = None,
     black_box: bool = False,
@@ -176,6 +184,7 @@ def write_toy(
     """Write a toy bundle: two stages without modalities, three with them or on request.
 
     Modalities that are all optional can be bypassed. A black box has no image stage: its features come from outside.
+    A gain multiplies the answer, so that it is no probability.
     """
     threshold = 0.5
     parts = [] if black_box else [("image", Rate.IMAGE, image_graph(size))]
@@ -183,7 +192,8 @@ def write_toy(
     if modalities or three_stages:
         parts.append(("modality", Rate.MODALITY, modality_graph(size, modalities)))
         feature = "fused"
-    parts.append(("click", Rate.CLICK, click_graph(size, feature, radius=radius, threshold=threshold, echo=echo)))
+    click = click_graph(size, feature, radius=radius, threshold=threshold, echo=echo, gain=gain)
+    parts.append(("click", Rate.CLICK, click))
     detour = {"fused": "f1"} if modalities and all(m.optional for m in modalities) else {}
     with BundleWriter(out) as writer:
         stages = tuple(
@@ -207,6 +217,7 @@ def write_toy(
                 threshold=threshold,
                 coordinates=coordinates,
                 mask_resize=mask_resize or ResizeRule(),
+                previous_resize=previous_resize,
             ),
             stages=stages,
             state=(StateLink(input="maps", output="maps_next"), StateLink(input="prev", output="prob")),
@@ -241,11 +252,12 @@ def blank_case(modalities: Sequence[ModalitySpec] = ()) -> GoldenCase:
 class Reference:
     """The ``paint`` network in NumPy, to compare a session with."""
 
-    def __init__(self, manifest: Manifest, feature: float) -> None:
+    def __init__(self, manifest: Manifest, feature: float, image_size: tuple[int, int]) -> None:
         self.manifest = manifest
+        self.image_size = image_size
         self.feature = np.float32(feature)
         self.maps = np.zeros((2, *manifest.size), dtype=np.float32)
-        self.prob = np.zeros(manifest.size, dtype=np.float32)
+        self.prob = self.prev = np.zeros(manifest.size, dtype=np.float32)
 
     def click(self, column: float, row: float, positive: bool) -> np.ndarray:
         """Take a click in network pixels and return the probability (H, W)."""
@@ -254,8 +266,12 @@ class Reference:
         square = (columns - np.float32(column)) ** 2 + (rows - np.float32(row)) ** 2
         index = 0 if positive else 1
         self.maps[index] = np.maximum(self.maps[index], square <= self.manifest.clicks.radius**2)
-        total = self.maps[0] - self.maps[1] + 0.25 * self.prob + 0.5 * self.feature
-        self.prob = np.clip(total, 0, 1).astype(np.float32)
+        total = self.maps[0] - self.maps[1] + 0.25 * self.prev + 0.5 * self.feature
+        self.prob = self.prev = np.clip(total, 0, 1).astype(np.float32)
+        rule = self.manifest.clicks
+        if rule.previous_resize is not None:
+            at_image = resize(self.prob, self.image_size, rule.mask_resize)
+            self.prev = resize(at_image, self.manifest.size, rule.previous_resize)
         return self.prob
 
 

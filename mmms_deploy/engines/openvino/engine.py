@@ -151,9 +151,9 @@ class _OpenVinoValue:
         self.free = free
 
     def __del__(self) -> None:
-        if self.free is not None:
+        if getattr(self, "free", None) is not None:  # an interrupt may come before it is set
             # Appending to a deque is atomic, so that the garbage collector may do it in any thread.
-            self.free.append(self.tensor)
+            self.free.append(self.tensor)  # type: ignore[union-attr]
 
 
 class OpenVinoCpuRunner:
@@ -189,8 +189,8 @@ class OpenVinoCpuRunner:
         compiled = engine.compiled(stage)
         graph = engine.graphs[stage]
         outputs: dict[str, Value] = {}
+        request = self._requests.get(stage)
         try:
-            request = self._requests.get(stage)
             if request is None:
                 request = self._requests[stage] = compiled.model.create_infer_request()
             for i, spec in enumerate(graph.inputs):
@@ -202,10 +202,14 @@ class OpenVinoCpuRunner:
             # Not infer(), which copies every output.
             request.start_async()
             request.wait()
-        # OpenVINO raises RuntimeError, and others from its bindings.
-        except Exception as error:
-            # The request may still know the buffers that it could not fill.
+        except BaseException as error:
+            # After an interrupt the request may still run, and write to its buffers: neither is used again.
             self._requests.pop(stage, None)
+            for output in outputs.values():
+                output.free = None  # type: ignore[attr-defined]
+            # OpenVINO raises RuntimeError, and others from its bindings.
+            if not isinstance(error, Exception):
+                raise
             raise EngineError(
                 f"OpenVINO failed in stage {stage!r}: {error}",
                 expected="a stage that runs",

@@ -94,8 +94,7 @@ def test_any_call_may_fail_while_a_session_works(engine: StandInEngine, paint: B
                     step(session)
                 assert caught.value.call == call
                 if name == "undo":
-                    assert len(session.clicks) == 1, "the step was taken, its answer could not be downloaded"
-                    session.redo()
+                    assert len(session.clicks) == 2, "the answer could not be downloaded, so the step was not taken"
                 elif name == "branch" and len(session.clicks) == 1:
                     session.redo()
                 np.testing.assert_array_equal(session.result.network_probability, second)

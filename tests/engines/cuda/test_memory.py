@@ -69,12 +69,12 @@ def test_handles_outlive_their_session(engine: StandInEngine, paint: Bundle) -> 
     session.set_image(GREY)
     for x in range(5):
         session.click(x, 1)
-    pipeline = session._pipeline
+    state = session._state
     session.close()
-    assert pipeline.value("prob") is not None
+    assert state.surfaces.current.history.current.probability is not None
     engine.close()
     assert not engine.standin.leaked
-    del pipeline
+    del state
     gc.collect()
 
 
