@@ -4,6 +4,7 @@ Every message has three parts: what was given, what was expected, and what to do
 of the door that the user came through, Python or the command line.
 
     MMMSDeployError
+        FileReadError
         CheckpointError
             CheckpointNotFoundError
             CheckpointCorruptError
@@ -79,11 +80,41 @@ class MMMSDeployError(Exception):
         """Return the whole message in the words of a door."""
         fix = self.fix if door is Door.PYTHON else self.command_fix
         parts = (self.given, self.expected and f"expected: {self.expected}", fix and f"to fix: {fix}")
-        return "\n  ".join(part for part in parts if part)
+        whole = "\n  ".join(part for part in parts if part)
+        # The name of a file need not be UTF-8; what Python makes of the other bytes cannot be printed.
+        return whole.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class MMMSDeployWarning(UserWarning):
     """A fallback was taken (a slower engine, another precision). With ``strict`` it is refused instead."""
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+class FileReadError(MMMSDeployError):
+    """A file cannot be read: it is missing, no regular file, too large, or not of the format that is expected.
+
+    Most readers raise the error of their own subject from it.
+
+    Attributes:
+        reason: Why, as a clause, e.g. ``it is a FIFO``.
+        missing: Whether there is nothing at the path.
+    """
+
+    def __init__(
+        self,
+        given: str,
+        *,
+        reason: str,
+        missing: bool = False,
+        expected: str | None = None,
+        fix: str | None = None,
+        command_fix: str | None = None,
+    ) -> None:
+        self.reason = reason
+        self.missing = missing
+        super().__init__(given, expected=expected, fix=fix, command_fix=command_fix)
 
 
 # --- checkpoints and networks ---------------------------------------------------------------------------------------

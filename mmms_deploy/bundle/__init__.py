@@ -39,7 +39,7 @@ from mmms_deploy.bundle.manifest import (
 )
 from mmms_deploy.bundle.names import GOLDEN_NAME, MANIFEST_NAME
 from mmms_deploy.bundle.reader import Bundle, sha256_of
-from mmms_deploy.bundle.writer import BundleWriter, writing
+from mmms_deploy.bundle.writer import BundleWriter
 
 __all__ = [
     "GOLDEN_NAME",
@@ -69,5 +69,4 @@ __all__ = [
     "StateLink",
     "TensorSpec",
     "sha256_of",
-    "writing",
 ]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +14,8 @@ from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.bundle.manifest import FileEntry, Manifest
 from mmms_deploy.bundle.names import FILE_NAME, MANIFEST_NAME
 from mmms_deploy.bundle.reader import Bundle, digest_of, sha256_of
-from mmms_deploy.errors import OutputExistsError, OutputWriteError
+from mmms_deploy.errors import OutputExistsError
+from mmms_deploy.files import writing
 
 
 class BundleWriter:
@@ -145,24 +143,3 @@ class BundleWriter:
 def _sync(file: Path) -> None:
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-@contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Turn the system's errors while writing ``target`` into :class:`OutputWriteError`.
-
-    Args:
-        target: The file or folder that is written, for the message.
-    """
-    try:
-        yield
-    except OSError as error:
-        fixes = {
-            errno.ENOSPC: "free some space, or write elsewhere",
-            errno.EDQUOT: "free some of your quota, or write elsewhere",
-        }
-        raise OutputWriteError(
-            f"{target} cannot be written: {error.strerror or error}",
-            expected="a place with room that this user may write to",
-            fix=fixes.get(error.errno or 0, "check the folder and its permissions, or write elsewhere"),
-        ) from error

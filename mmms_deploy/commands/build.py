@@ -242,7 +242,7 @@ def _megabytes(count: int | None) -> str:
 def _write_json(file: Path, bundle: Bundle, made: dict[Precision, dict[str, StagePlan]]) -> None:
     import msgspec
 
-    from mmms_deploy.bundle import writing
+    from mmms_deploy.files import writing
 
     rows: Iterable[dict[str, object]] = [
         {

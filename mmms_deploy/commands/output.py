@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmms_deploy.bundle import writing
 from mmms_deploy.errors import OutputExistsError, OutputWriteError
+from mmms_deploy.files import writing
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mmms_deploy.bundle import writing
 from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.evaluation.clicking import ObjectResult
 from mmms_deploy.evaluation.errors import EvaluationSettingsError
 from mmms_deploy.evaluation.settings import Settings
 from mmms_deploy.evaluation.surfaces import MultiInstanceResult, MultiSurfaceResult
+from mmms_deploy.files import writing
 from mmms_deploy.reporting.files import write_text
 
 T = TypeVar("T")

@@ -25,7 +25,6 @@ from mmms_deploy.bundle import (
     Provenance,
     Rate,
     Stage,
-    writing,
 )
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.wheels import require_onnxruntime
@@ -44,6 +43,7 @@ from mmms_deploy.export.rewrites.gate import compare_forms
 from mmms_deploy.export.samples import NAMES, Sample, sample_images
 from mmms_deploy.export.source import DEMOS, Source, SourcedNetwork, demo_checkpoint, open_source
 from mmms_deploy.export.steps import announce, counted
+from mmms_deploy.files import writing
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.replay.golden import save_golden

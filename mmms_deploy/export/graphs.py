@@ -8,10 +8,11 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from mmms_deploy.bundle import BundleWriter, Precision, StageGraph, TensorSpec, writing
+from mmms_deploy.bundle import BundleWriter, Precision, StageGraph, TensorSpec
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.network import RecurrentNetwork
+from mmms_deploy.files import writing
 
 EXTERNAL_DATA_ABOVE = 1_900_000_000
 """Bytes of weights above which a graph keeps them in a file of their own; one protobuf message ends at 2 GB."""

@@ -1,11 +1,10 @@
-"""Writing a file whole, or not at all."""
+"""Writing a report whole, or not at all."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from mmms_deploy.bundle import writing
+from mmms_deploy.files import write_file
 
 
 def write_text(path: Path, content: bytes) -> None:
@@ -16,12 +15,6 @@ def write_text(path: Path, content: bytes) -> None:
         content: Its content.
 
     Raises:
-        OutputWriteError: It cannot be written.
+        OutputWriteError: It cannot be written; or what is there is a link, folder, FIFO, socket or block device.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with writing(path):
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    write_file(path, content)

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "mmms_deploy"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "lazy", "progress", "version"}),
+    frozenset({"files"}),
     frozenset({"bundle"}),
     frozenset({"imaging", "models", "reporting"}),
     frozenset({"engines"}),

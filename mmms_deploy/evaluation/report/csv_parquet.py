@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mmms_deploy.bundle import writing
 from mmms_deploy.evaluation.clicking import ObjectResult
 from mmms_deploy.evaluation.errors import EvaluationLibraryError
 from mmms_deploy.evaluation.measures import area_under_curve, clicks_to_reach, noc
@@ -16,6 +15,7 @@ from mmms_deploy.evaluation.replay import Case
 from mmms_deploy.evaluation.report.text import percent
 from mmms_deploy.evaluation.results import SceneResult
 from mmms_deploy.evaluation.settings import Protocol, Settings
+from mmms_deploy.files import writing
 
 Row = dict[str, Any]
 _BATCH = 1000

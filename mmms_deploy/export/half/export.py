@@ -20,7 +20,6 @@ from mmms_deploy.bundle import (
     Rate,
     StageGraph,
     TensorSpec,
-    writing,
 )
 from mmms_deploy.engines.onnxruntime import cpu as onnxruntime_cpu
 from mmms_deploy.errors import ExportError
@@ -33,6 +32,7 @@ from mmms_deploy.export.half.rounded import rounded
 from mmms_deploy.export.network import export_whole
 from mmms_deploy.export.rewrites.deployed import Deployed
 from mmms_deploy.export.steps import announce
+from mmms_deploy.files import writing
 from mmms_deploy.models import InteractiveNetwork
 from mmms_deploy.progress import OnProgress
 
