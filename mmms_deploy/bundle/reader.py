@@ -1,19 +1,31 @@
-"""Reads a bundle and checks it against its manifest. Nothing in a bundle is executed when it is read."""
+"""Reads a bundle and checks it against its manifest. Nothing in a bundle is executed when it is read.
+
+Every file is a regular one, or a link to one (caches of downloads are folders of links). Libraries open graphs by their
+names, so between the comparison of a hash and the loading somebody who may write to the folder could put another file
+there. :meth:`Bundle.file` notices every change of a file's size or time since then; whoever can forge those, too, can
+change the bundle before it is opened.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
-from mmms_deploy.bundle.manifest import SCHEMA, FileEntry, Manifest
+from mmms_deploy.bundle.external_data import check_graph
+from mmms_deploy.bundle.manifest import SCHEMA, FileEntry, Manifest, StageGraph
 from mmms_deploy.bundle.names import FILE_NAME, GOLDEN_NAME, MANIFEST_NAME
-from mmms_deploy.errors import BundleCorruptError, BundleNotFoundError, BundleVersionError
+from mmms_deploy.errors import BundleCorruptError, BundleNotFoundError, BundleVersionError, FileReadError
+from mmms_deploy.files import MIB, PathLike, as_path, open_regular, read_bytes, unreadable
 
-# For bytes that are not UTF-8 and for values nested too deeply, msgspec raises Python's own exceptions.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
+"""What msgspec raises for bytes that are no manifest: also Python's own, for values nested too deeply or too large."""
+MOST_MANIFEST = 16 * MIB
+"""The most bytes of a manifest."""
+_Seen: TypeAlias = tuple[int, int]
 
 
 class Bundle:
@@ -25,19 +37,53 @@ class Bundle:
 
     Raises:
         BundleNotFoundError: There is no bundle there.
-        BundleCorruptError: A file is missing or differs from the manifest.
+        BundleCorruptError: A file is missing, is no regular file or differs from the manifest; or a graph takes
+            weights from a file that the manifest does not list.
         BundleVersionError: The manifest was written in another schema.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, verify: bool = True) -> None:
-        self.path = Path(path)
+    def __init__(self, path: PathLike, *, verify: bool = True) -> None:
+        try:
+            self.path = as_path(path, "the bundle")
+        except FileReadError as error:
+            raise BundleNotFoundError(
+                error.given, expected=f"the path of a folder with a {MANIFEST_NAME} in it", fix="name that folder"
+            ) from error
         self.manifest = _read_manifest(self.path)
-        for name, entry in self.manifest.files.items():
-            _check_file(self.path, name, entry, hashed=verify)
+        self._seen = {
+            name: _check_file(self.path, name, entry, hashed=verify) for name, entry in self.manifest.files.items()
+        }
+        sizes = {name: entry.size for name, entry in self.manifest.files.items()}
+        self._external = {
+            graph.file: check_graph(self.path / graph.file, sizes)
+            for stage in self.manifest.stages
+            for graph in stage.graphs.values()
+        }
 
     def file(self, name: str) -> Path:
-        """Return the path of a file of the bundle."""
-        return self.path / name
+        """Return the path of a file of the bundle.
+
+        Raises:
+            BundleCorruptError: The file was changed after the bundle was opened.
+        """
+        path = self.path / name
+        if name in self.manifest.files and name in self._seen:
+            try:
+                same = _seen(path.stat()) == self._seen[name]
+            except OSError:
+                same = False
+            if not same:
+                raise BundleCorruptError(
+                    f"{path} was changed or removed after the bundle was opened",
+                    expected="the files whose hashes were compared",
+                    fix="open the bundle again",
+                )
+        return path
+
+    def files_of(self, graph: StageGraph) -> tuple[str, ...]:
+        """Return the names of all files of a graph: its own, and those that hold its weights."""
+        names = {graph.data} if graph.data else set()
+        return (graph.file, *sorted(names | self._external.get(graph.file, frozenset())))
 
     def __repr__(self) -> str:
         return f"Bundle({str(self.path)!r})"
@@ -47,16 +93,18 @@ def _read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST_NAME
     fix = "export it again with mmms-export, or name the folder that holds bundle.json"
     try:
-        raw = file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise BundleNotFoundError(
-            f"no bundle at {folder}", expected=f"a folder with a {MANIFEST_NAME} in it", fix=fix
-        ) from None
-    except OSError as error:
-        raise BundleCorruptError(f"{file} cannot be read: {error}", expected="a readable manifest", fix=fix) from error
+        raw = read_bytes(file, MOST_MANIFEST)
+    except FileReadError as error:
+        if error.missing:
+            raise BundleNotFoundError(
+                f"no bundle at {folder}", expected=f"a folder with a {MANIFEST_NAME} in it", fix=fix
+            ) from None
+        raise BundleCorruptError(
+            f"{file} cannot be read: {error.reason}", expected="a readable manifest", fix=fix
+        ) from error
     try:
         schema = msgspec.json.decode(raw, type=_SchemaOnly).schema
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BundleCorruptError(f"{file} is no manifest: {error}", expected="JSON with a schema", fix=fix) from error
     if schema != SCHEMA:
         newer = schema > SCHEMA
@@ -67,7 +115,7 @@ def _read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BundleCorruptError(f"{file}: {error}", expected=f"a manifest of schema {SCHEMA}", fix=fix) from error
     if manifest.digest != digest_of(msgspec.json.decode(raw)):
         raise BundleCorruptError(
@@ -97,23 +145,40 @@ def _check_references(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_file(folder: Path, name: str, entry: FileEntry, *, hashed: bool) -> None:
+def _check_file(folder: Path, name: str, entry: FileEntry, *, hashed: bool) -> _Seen:
     file = folder / name
     fix = "copy the bundle again, or export the checkpoint again"
     try:
-        size = file.stat().st_size
-        if size != entry.size:
-            raise BundleCorruptError(f"{file} has {size} bytes", expected=f"{entry.size} bytes", fix=fix)
-        if hashed and (found := sha256_of(file)) != entry.sha256:
-            raise BundleCorruptError(f"{file} has SHA-256 {found}", expected=entry.sha256, fix=fix)
+        with open_regular(file) as stream:
+            status = os.fstat(stream.fileno())
+            if status.st_size != entry.size:
+                raise BundleCorruptError(f"{file} has {status.st_size} bytes", expected=f"{entry.size} bytes", fix=fix)
+            if hashed and (found := hashlib.file_digest(stream, "sha256").hexdigest()) != entry.sha256:
+                raise BundleCorruptError(f"{file} has SHA-256 {found}", expected=entry.sha256, fix=fix)
+            return _seen(status)
+    except FileReadError as error:
+        raise BundleCorruptError(
+            f"{file} cannot be read: {error.reason}", expected="a complete bundle of regular files", fix=fix
+        ) from error
     except OSError as error:
         raise BundleCorruptError(f"{file} cannot be read: {error}", expected="a complete bundle", fix=fix) from error
 
 
+def _seen(status: os.stat_result) -> _Seen:
+    return status.st_size, status.st_mtime_ns
+
+
 def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file as a hexadecimal string."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the SHA-256 of a regular file as a hexadecimal string.
+
+    Raises:
+        FileReadError: It cannot be read, or is no regular file.
+    """
+    with open_regular(file) as stream:
+        try:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise unreadable(file, error) from error
 
 
 def digest_of(manifest: dict[str, object]) -> str:

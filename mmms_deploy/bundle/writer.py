@@ -1,7 +1,8 @@
-"""Writes a bundle whole or not at all."""
+"""Writes a bundle whole or not at all, and deletes nothing but an old bundle's own files."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -13,9 +14,9 @@ import msgspec
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.bundle.manifest import FileEntry, Manifest
 from mmms_deploy.bundle.names import FILE_NAME, MANIFEST_NAME
-from mmms_deploy.bundle.reader import Bundle, digest_of, sha256_of
-from mmms_deploy.errors import OutputExistsError
-from mmms_deploy.files import writing
+from mmms_deploy.bundle.reader import MOST_MANIFEST, UNREADABLE, Bundle, digest_of, sha256_of
+from mmms_deploy.errors import FileReadError, OutputExistsError
+from mmms_deploy.files import read_bytes, writing
 
 
 class BundleWriter:
@@ -26,10 +27,12 @@ class BundleWriter:
 
     Args:
         out: The bundle's folder; it must not exist unless ``overwrite`` is set.
-        overwrite: Whether an existing *bundle* may be replaced, once the new one is complete.
+        overwrite: Whether an existing *bundle* may be replaced, once the new one is complete. A folder that also holds
+            other files is refused, and so is a link.
 
     Raises:
-        OutputExistsError: The folder exists.
+        OutputExistsError: The folder exists; or it may be replaced, and is a link, is no bundle, or holds other files
+            than the bundle's.
         OutputWriteError: The folder cannot be written.
     """
 
@@ -39,26 +42,24 @@ class BundleWriter:
         self._folder: Path | None = None
 
     def __enter__(self) -> BundleWriter:
-        if self.out.exists() or self.out.is_symlink():
-            if not self.overwrite:
-                raise OutputExistsError(
-                    f"{self.out} exists",
-                    expected="a new folder",
-                    fix="pass another out=..., or overwrite=True",
-                    command_fix="choose another --out, or pass --overwrite",
-                )
-            if not (self.out / MANIFEST_NAME).is_file():
-                raise OutputExistsError(
-                    f"{self.out} exists and is no bundle",
-                    expected="a new folder, or an old bundle to replace",
-                    fix="pass another out=...",
-                    command_fix="choose another --out",
-                )
         with writing(self.out):
+            if os.path.lexists(self.out):
+                if not self.overwrite:
+                    raise OutputExistsError(
+                        f"{self.out} exists",
+                        expected="a new folder",
+                        fix="pass another out=..., or overwrite=True",
+                        command_fix="choose another --out, or pass --overwrite",
+                    )
+                replaceable_files(self.out)
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.", suffix=".partial", dir=self.out.parent))
+            self._folder = self._beside(".partial")
             self._folder.chmod(0o755)
         return self
+
+    def _beside(self, suffix: str) -> Path:
+        # Cut, because the whole name must not become longer than a file system allows.
+        return Path(tempfile.mkdtemp(prefix=f".{self.out.name[:40]}.", suffix=suffix, dir=self.out.parent))
 
     @property
     def folder(self) -> Path:
@@ -110,26 +111,30 @@ class BundleWriter:
         return Bundle(self.out, verify=False)
 
     def _into_place(self) -> None:
-        old = None
-        if self.out.exists():
-            if not self.overwrite:
-                raise OutputExistsError(
-                    f"{self.out} appeared while exporting",
-                    expected="a new folder",
-                    fix="pass another out=...",
-                    command_fix="choose another --out",
-                )
-            old = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.", suffix=".old", dir=self.out.parent)) / "bundle"
-            self.out.rename(old)
-        try:
+        if not os.path.lexists(self.out):
             self.folder.rename(self.out)
-        except OSError:
-            if old is not None:
-                old.rename(self.out)
-            raise
+            self._folder = None
+            return
+        if not self.overwrite:
+            raise OutputExistsError(
+                f"{self.out} appeared while exporting",
+                expected="a new folder",
+                fix="pass another out=...",
+                command_fix="choose another --out",
+            )
+        own = replaceable_files(self.out)  # once more, because an export takes minutes
+        old = self._beside(".old") / "bundle"
+        try:
+            self.out.rename(old)
+            self.folder.rename(self.out)
         finally:
-            if old is not None:
-                shutil.rmtree(old.parent, ignore_errors=True)
+            # Looked at and not remembered, because an interrupt may come between any two lines.
+            if old.exists() and not os.path.lexists(self.out):
+                old.rename(self.out)
+            else:
+                _remove(old, own)
+            with contextlib.suppress(OSError):
+                old.parent.rmdir()
         self._folder = None
 
     def __exit__(
@@ -138,6 +143,57 @@ class BundleWriter:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def replaceable_files(folder: Path) -> tuple[str, ...]:
+    """Return the names of a bundle's own files, where the folder holds nothing else.
+
+    Args:
+        folder: A folder that exists.
+
+    Raises:
+        OutputExistsError: It is a link, is no bundle, or holds files that the bundle's manifest does not list.
+        OSError: It cannot be looked at.
+    """
+    fixes = {"fix": "pass another out=...", "command_fix": "choose another --out"}
+    expected = "a new folder, or an old bundle to replace"
+    if folder.is_symlink():
+        raise OutputExistsError(
+            f"{folder} is a link to {folder.readlink()}",
+            expected=f"{expected}; a link is neither followed nor replaced",
+            fix="name the folder that it leads to, or remove the link",
+        )
+    try:
+        listed = msgspec.json.decode(read_bytes(folder / MANIFEST_NAME, MOST_MANIFEST), type=_Listed).files
+    except (FileReadError, *UNREADABLE) as error:
+        raise OutputExistsError(f"{folder} exists and is no bundle", expected=expected, **fixes) from error
+    own = {MANIFEST_NAME, *filter(FILE_NAME.fullmatch, listed)}
+    there = sorted(folder.iterdir())
+    foreign = [file.name for file in there if file.name not in own or (file.is_dir() and not file.is_symlink())]
+    if foreign:
+        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+        raise OutputExistsError(
+            f"{folder} also holds files that are not the bundle's: {', '.join(foreign[:5])}{more}",
+            expected=f"{expected}, which holds the bundle's own files only: others would be lost",
+            fix="move them elsewhere, or pass another out=...",
+            command_fix="move them elsewhere, or choose another --out",
+        )
+    return tuple(file.name for file in there)
+
+
+class _Listed(msgspec.Struct):
+    """What every schema of a manifest says of the bundle's files."""
+
+    files: dict[str, object]
+
+
+def _remove(folder: Path, names: tuple[str, ...]) -> None:
+    """Remove an old bundle's own files; what somebody put there in the last moment stays, and the folder with it."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _sync(file: Path) -> None:

@@ -5,15 +5,16 @@ Nothing depends on it: a cache that is off, full, read-only or damaged costs tim
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from mmms_deploy.errors import OutputWriteError
+from mmms_deploy.files import write_file, writing
 
 VARIABLE = "MMMS_DEPLOY_CACHE"
 """Environment variable that names the folder, or is ``off``."""
@@ -63,21 +64,11 @@ def store(file: Path, chunks: Iterable[bytes | memoryview]) -> bool:
     Returns:
         Whether it was written; a refusal by the system is logged.
     """
-    partial = None
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".partial", dir=file.parent)
-        partial = Path(name)
-        with os.fdopen(handle, "wb") as stream:
-            stream.writelines(chunks)
-        partial.replace(file)
-        partial = None
-    except OSError as error:
-        _LOG.warning("%s cannot be kept: %s; set %s to another folder, or to 'off'", file, error, VARIABLE)
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_file(file, chunks, mode=0o600)
+    except OutputWriteError as error:
+        _LOG.warning("%s; set %s to another folder, or to 'off'", error.given, VARIABLE)
         return False
-    finally:
-        # It is gone when it was renamed; otherwise an error or an interrupt left it.
-        if partial is not None:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
     return True

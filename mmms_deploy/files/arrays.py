@@ -51,7 +51,7 @@ def load_array(path: object, limit: int = LIMIT) -> Array:
     with open_regular(place) as stream:
         try:
             size = os.fstat(stream.fileno()).st_size
-            if stream.peek(2)[:2] == _ZIP:  # type: ignore[attr-defined]
+            if stream.peek(2)[:2] == _ZIP:
                 raise ValueError("it is an archive, of several arrays (.npz) or of something else")
             return _array(stream, size, limit)
         # NumPy's and Python's parsers raise nearly anything for a damaged file.

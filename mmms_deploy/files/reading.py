@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
@@ -73,7 +74,7 @@ def as_path(value: object, what: str = "the path") -> Path:
     return Path(text)
 
 
-def open_regular(path: object) -> BinaryIO:
+def open_regular(path: object) -> io.BufferedReader:
     """Open a regular file for reading, through links, without waiting for anything.
 
     Args:
@@ -93,7 +94,7 @@ def open_regular(path: object) -> BinaryIO:
         handle = os.open(place, _FLAGS)
         try:
             _check_regular(place, os.fstat(handle).st_mode)
-            return os.fdopen(handle, "rb")
+            return io.BufferedReader(io.FileIO(handle, "rb"))
         except BaseException:
             os.close(handle)
             raise

@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,17 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmms_deploy.bundle import MANIFEST_NAME, SCHEMA, Bundle, BundleWriter, FileEntry, Manifest
+from mmms_deploy.bundle import (
+    GOLDEN_NAME,
+    MANIFEST_NAME,
+    SCHEMA,
+    Bundle,
+    BundleWriter,
+    FileEntry,
+    Manifest,
+    Precision,
+    sha256_of,
+)
 from mmms_deploy.bundle.reader import digest_of
 from mmms_deploy.errors import (
     BundleCorruptError,
     BundleError,
     BundleNotFoundError,
     BundleVersionError,
+    Door,
     OutputExistsError,
     OutputWriteError,
 )
@@ -168,6 +182,105 @@ def test_unknown_fields_are_refused(copy: Path) -> None:
         Bundle(copy)
 
 
+@pytest.mark.parametrize("path", [None, 0, b"", b"x", [], True, "", "a\0b", Path("a\0b")])
+def test_what_is_no_path(path: object) -> None:
+    with pytest.raises(BundleNotFoundError) as caught:
+        Bundle(path)  # type: ignore[arg-type]
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST_NAME])
+@pytest.mark.parametrize("kind", ["fifo", "zero", "sparse", "circle"])
+def test_special_files_are_refused_without_waiting(copy: Path, name: str, kind: str) -> None:
+    file = copy / name
+    file.unlink()
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "zero":
+        file.symlink_to("/dev/zero")
+    elif kind == "circle":
+        file.symlink_to(name)
+    else:
+        with file.open("wb") as stream:
+            stream.truncate(40 << 30)
+    if name != MANIFEST_NAME:
+        rewrite(copy, files={**manifest_files(copy), name: {"size": 0, "sha256": "0" * 64}})
+    for verify in (True, False):
+        with pytest.raises(BundleCorruptError, match=re.escape(name)):
+            Bundle(copy, verify=verify)
+
+
+def manifest_files(folder: Path) -> dict[str, object]:
+    files: dict[str, object] = json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
+    return files
+
+
+def test_a_folder_of_links_is_a_bundle(copy: Path) -> None:
+    """As caches of downloads keep it."""
+    folder = copy.with_name("linked")
+    folder.mkdir()
+    for file in copy.iterdir():
+        (folder / file.name).symlink_to(file)
+    assert Bundle(folder).manifest == Bundle(copy).manifest
+
+
+def test_a_file_that_changes_while_the_bundle_is_open(copy: Path) -> None:
+    bundle = Bundle(copy)
+    file = bundle.file("click.fp32.onnx")
+    os.utime(file, (1, 1))
+    with pytest.raises(BundleCorruptError, match="was changed or removed after the bundle was opened"):
+        bundle.file("click.fp32.onnx")
+    assert bundle.file("image.fp32.onnx").exists()
+    file.unlink()
+    with pytest.raises(BundleCorruptError, match="was changed or removed"):
+        bundle.file("click.fp32.onnx")
+
+
+def outside(folder: Path, name: str, *, listed: bool) -> None:
+    """Put the weights of the click stage into a file, and give the manifest hashes that fit."""
+    file = folder / "click.fp32.onnx"
+    model = onnx.load(file)
+    onnx.external_data_helper.convert_model_to_external_data(model, location=name, size_threshold=0)
+    onnx.save(model, file)
+    changed = {file.name, *({name} if listed else ())}
+    entries = {
+        one: {"size": (folder / one).stat().st_size, "sha256": sha256_of(folder / one)}
+        for one in changed
+        if (folder / one).is_file()
+    }
+    rewrite(folder, files={**manifest_files(folder), **entries})
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_weights_that_no_hash_covers(copy: Path, verify: bool) -> None:
+    outside(copy, "weights.bin", listed=False)
+    assert (copy / "weights.bin").stat().st_size > 0
+    with pytest.raises(BundleCorruptError, match=r"weights\.bin', which the manifest does not list"):
+        Bundle(copy, verify=verify)
+
+
+def test_weights_in_a_listed_file(copy: Path) -> None:
+    outside(copy, "weights.bin", listed=True)
+    bundle = Bundle(copy)
+    graph = bundle.manifest.stage("click").graphs[Precision.FP32]
+    assert bundle.files_of(graph) == ("click.fp32.onnx", "weights.bin")
+    content = bytearray((copy / "weights.bin").read_bytes())
+    content[0] ^= 1
+    (copy / "weights.bin").write_bytes(content)
+    with pytest.raises(BundleCorruptError, match=r"weights\.bin has SHA-256"):
+        Bundle(copy)
+
+
+def test_a_graph_of_another_format(copy: Path) -> None:
+    (copy / "click.fp32.onnx").rename(copy / "click.fp32.ort")
+    raw = json.loads((copy / MANIFEST_NAME).read_bytes())
+    raw["files"]["click.fp32.ort"] = raw["files"].pop("click.fp32.onnx")
+    raw["stages"][1]["graphs"]["fp32"]["file"] = "click.fp32.ort"
+    rewrite(copy, files=raw["files"], stages=raw["stages"])
+    with pytest.raises(BundleCorruptError, match=r"does not end in \.onnx"):
+        Bundle(copy)
+
+
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
@@ -188,7 +301,8 @@ def test_existing_output(tmp_path: Path) -> None:
             out.symlink_to("nowhere")
         with pytest.raises(OutputExistsError, match="exists"):
             write_toy(out)
-        with pytest.raises(OutputExistsError, match="is no bundle"), BundleWriter(out, overwrite=True):
+        reason = "is a link to nowhere" if kind == "link" else "is no bundle"
+        with pytest.raises(OutputExistsError, match=reason), BundleWriter(out, overwrite=True):
             pass
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", "link"]
     assert (tmp_path / "file").read_text() == "mine"
@@ -295,7 +409,12 @@ def test_a_real_limit_on_the_size_of_files(tmp_path: Path) -> None:
 
 def replace_toy(out: Path) -> Bundle:
     """Write another toy over ``out``."""
-    other = write_toy(out.with_name("other"), radius=9)
+    write_toy(out.with_name("other"), radius=9)
+    return replace_with_other(out)
+
+
+def replace_with_other(out: Path) -> Bundle:
+    other = Bundle(out.with_name("other"))
     with BundleWriter(out, overwrite=True) as writer:
         for name in other.manifest.files:
             writer.path(name).write_bytes(other.file(name).read_bytes())
@@ -307,6 +426,89 @@ def test_overwriting_a_bundle(copy: Path) -> None:
     assert replace_toy(copy).manifest.clicks.radius == 9
     assert Bundle(copy).manifest.clicks.radius == 9
     assert sorted(p.name for p in copy.parent.iterdir()) == ["copy", "other"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "folder", "golden.npz.bak"])
+def test_overwriting_never_deletes_what_is_not_the_bundles(copy: Path, name: str) -> None:
+    other = copy / name
+    other.mkdir() if name == "folder" else other.write_text("precious")
+    for overwrite in (True, False):
+        with pytest.raises(OutputExistsError), BundleWriter(copy, overwrite=overwrite):
+            pytest.fail("an export would start for nothing")
+    with pytest.raises(OutputExistsError, match=re.escape(f"not the bundle's: {name}")) as caught:
+        replace_toy(copy)
+    assert "move them elsewhere" in caught.value.message(Door.COMMAND_LINE)
+    assert other.exists()
+    Bundle(copy)
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["copy", "other"]
+
+
+def test_a_folder_under_the_name_of_a_file_of_the_bundle_is_kept(copy: Path) -> None:
+    (copy / GOLDEN_NAME).unlink()
+    (copy / GOLDEN_NAME).mkdir()
+    (copy / GOLDEN_NAME / "notes.txt").write_text("precious")
+    with pytest.raises(OutputExistsError, match=GOLDEN_NAME):
+        replace_toy(copy)
+    assert (copy / GOLDEN_NAME / "notes.txt").exists()
+
+
+def test_what_appears_while_exporting_is_kept(copy: Path) -> None:
+    def race(writer: BundleWriter) -> None:
+        for name in paint.manifest.files:
+            writer.path(name).write_bytes(paint.file(name).read_bytes())
+        (copy / "notes.txt").write_text("precious")
+        writer.commit(paint.manifest)
+
+    paint = write_toy(copy.with_name("other"))
+    with pytest.raises(OutputExistsError, match=r"notes\.txt"), BundleWriter(copy, overwrite=True) as writer:
+        race(writer)
+    assert (copy / "notes.txt").read_text() == "precious"
+    Bundle(copy)
+
+
+def test_what_appears_in_the_last_moment_is_kept(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self == copy:
+            (copy / "notes.txt").write_text("precious")
+        return whole(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert replace_toy(copy).manifest.clicks.radius == 9
+    (kept,) = copy.parent.rglob("notes.txt")
+    assert kept.read_text() == "precious"
+    assert [file.name for file in kept.parent.iterdir()] == ["notes.txt"]
+
+
+def test_a_link_to_a_bundle_is_not_replaced(copy: Path) -> None:
+    link = copy.with_name("link")
+    link.symlink_to("copy")
+    with pytest.raises(OutputExistsError, match="is a link to copy"):
+        replace_toy(link)
+    assert link.is_symlink()
+    assert Bundle(link).manifest == Bundle(copy).manifest
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"files": ["a"]}', b"[" * 100_000, b'{"settings": 1, "files": 2}'])
+def test_a_folder_with_another_bundle_json_is_no_bundle(tmp_path: Path, content: bytes) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / MANIFEST_NAME).write_bytes(content)
+    with pytest.raises(OutputExistsError, match="is no bundle"), BundleWriter(out, overwrite=True):
+        pytest.fail("it would be replaced")
+    assert (out / MANIFEST_NAME).read_bytes() == content
+
+
+def test_an_old_bundle_that_is_damaged_or_of_another_schema_is_replaced(copy: Path) -> None:
+    raw = json.loads((copy / MANIFEST_NAME).read_bytes())
+    (copy / MANIFEST_NAME).write_text(json.dumps({**raw, "schema": 99, "new": 1}))
+    (copy / "click.fp32.onnx").unlink()
+    assert replace_toy(copy).manifest.clicks.radius == 9
+
+
+def test_a_long_name(tmp_path: Path) -> None:
+    write_toy(tmp_path / ("b" * 250))
 
 
 def test_failing_to_overwrite_keeps_the_old_bundle(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +523,27 @@ def test_failing_to_overwrite_keeps_the_old_bundle(copy: Path, monkeypatch: pyte
     with pytest.raises(OutputWriteError):
         replace_toy(copy)
     assert Bundle(copy).manifest.clicks.radius == 5
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["copy", "other"]
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_an_interrupt_while_replacing(copy: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """At every moment there is a whole bundle, the old one or the new one, and nothing else stays."""
+    whole = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if when == "before" and self == copy:
+            raise KeyboardInterrupt
+        moved = whole(self, target)
+        if (when == "between" and self == copy) or (when == "after" and self.parent == target.parent == copy.parent):
+            raise KeyboardInterrupt
+        return moved
+
+    write_toy(copy.with_name("other"), radius=9)
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace_with_other(copy)
+    assert Bundle(copy).manifest.clicks.radius == (9 if when == "after" else 5)
     assert sorted(p.name for p in copy.parent.iterdir()) == ["copy", "other"]
 
 

@@ -20,7 +20,7 @@ from mmms_deploy.errors import BundleCorruptError, EngineError
 from mmms_deploy.replay.verification import LIMITS, verify
 from mmms_deploy.session import Session
 from tests.support.engines import CPU_ENGINES
-from tests.support.toy import misdescribed, write_toy
+from tests.support.toy import misdescribed, taken_as_it_is, write_toy
 
 
 def opened(bundle: Bundle, cpu_engine: tuple[str, Precision]) -> Engine:
@@ -138,6 +138,7 @@ def test_a_graph_that_is_none(copy: Path, cpu_engine: tuple[str, Precision], mon
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")  # nobody looks at a graph that is kept compiled
     bundle = Bundle(copy)
     bundle.file("click.fp32.onnx").write_bytes(b"nonsense")
+    taken_as_it_is(bundle)
     with pytest.raises(BundleCorruptError, match=r"stage 'click' .* cannot be loaded"):
         opened(bundle, cpu_engine)
 

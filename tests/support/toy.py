@@ -30,6 +30,7 @@ from mmms_deploy.bundle import (
     StageGraph,
     StateLink,
     TensorSpec,
+    reader,
 )
 from mmms_deploy.bundle.contract import ClickContract, Coordinates, ImageSpec, ModalitySpec, ResizeRule
 from mmms_deploy.imaging.resize import resize
@@ -234,6 +235,12 @@ def write_toy(
             gate=(),
         )
         return writer.commit(manifest)
+
+
+def taken_as_it_is(bundle: Bundle) -> Bundle:
+    """Let an open bundle's files count as they are now, as if they had been so when it was opened."""
+    bundle._seen = {name: reader._seen(bundle.path.joinpath(name).stat()) for name in bundle._seen}
+    return bundle
 
 
 def blank_case(modalities: Sequence[ModalitySpec] = ()) -> GoldenCase:

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph
@@ -178,14 +179,14 @@ class _Loader:
 
     def load(self, stage: str, graph: StageGraph) -> OnnxRuntimeProgram:
         """Load a stage; its runs are captured as CUDA graphs if the options say so."""
+        file = self.bundle.file(graph.file)
+        weights = sum(self.bundle.file(name).stat().st_size for name in self.bundle.files_of(graph))
         try:
-            session = self._session(graph)
+            session = self._session(file)
         # ONNX Runtime raises its own exception types, which derive from RuntimeError or straight from Exception.
         except Exception as error:
             raise self._refused(stage, error) from error
         placed = self._placed(stage, session)
-        file = self.bundle.file(graph.file)
-        weights = file.stat().st_size + (self.bundle.file(graph.data).stat().st_size if graph.data else 0)
         return OnnxRuntimeProgram(
             self.ort,
             session,
@@ -200,7 +201,7 @@ class _Loader:
             strict=self.options.strict,
         )
 
-    def _session(self, graph: StageGraph) -> Any:
+    def _session(self, file: Path) -> Any:
         options = self.ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1  # nothing but shapes is computed on the CPU
@@ -217,7 +218,7 @@ class _Loader:
                 "arena_extend_strategy": "kSameAsRequested",
             }
         return self.ort.InferenceSession(
-            self.bundle.file(graph.file),
+            file,
             sess_options=options,
             providers=[(self.place.provider, settings)],
             # With the fallback it prints the reason, tries the CPU, and raises an error of the CPU.

@@ -110,8 +110,9 @@ def _settings(precision: Precision, threads: int) -> dict[str, Any]:
 def _compile(
     core: Any, bundle: Bundle, stage: str, graph: StageGraph, precision: Precision, settings: Mapping[str, Any]
 ) -> tuple[Any, dict[str, frozenset[str]]]:
+    file = bundle.file(graph.file)
     try:
-        compiled, comparisons = compile_model(core, core.read_model(str(bundle.file(graph.file))), precision, settings)
+        compiled, comparisons = compile_model(core, core.read_model(str(file)), precision, settings)
     except EngineUnavailableError:
         raise
     # OpenVINO raises RuntimeError, and others from its bindings.
@@ -234,7 +235,7 @@ def _cache_file(core: Any, bundle: Bundle, graph: StageGraph, precision: Precisi
     if folder is None:
         return None
     files = bundle.manifest.files
-    hashes = [files[name].sha256 for name in (graph.file, graph.data) if name is not None and name in files]
+    hashes = [files[name].sha256 for name in bundle.files_of(graph) if name in files]
     if not hashes:
         return None
     key = cache_key(

@@ -231,7 +231,7 @@ def _place(folder: Path, identity: Identity, exact: bool = False) -> tuple[Path,
 def _hashes(bundle: Bundle, stage: Stage, precision: Precision) -> str:
     """Return the SHA-256 of a stage's ONNX graph, and of its weights where they are in a separate file."""
     files, graph = bundle.manifest.files, stage.graphs[precision]
-    return " ".join(files[name].sha256 for name in (graph.file, graph.data) if name is not None and name in files)
+    return " ".join(files[name].sha256 for name in bundle.files_of(graph) if name in files)
 
 
 def _identity(
@@ -317,7 +317,7 @@ class _Maker:
         self._check_may_build(bundle, stage, why)
         graph = stage.graphs[precision]
         # The bundle may have been opened without comparing hashes, and this hash is the key of the plan.
-        for name in filter(None, (graph.file, graph.data)):
+        for name in bundle.files_of(graph):
             entry = bundle.manifest.files.get(name)
             if entry is not None and (found := sha256_of(bundle.file(name))) != entry.sha256:
                 raise BundleCorruptError(

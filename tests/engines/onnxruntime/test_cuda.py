@@ -39,7 +39,7 @@ from mmms_deploy.session import Session
 from tests.standins.cuda import CudaStandIn, Error
 from tests.standins.onnxruntime import OnnxRuntimeStandIn
 from tests.support.annotating import annotated
-from tests.support.toy import write_toy
+from tests.support.toy import taken_as_it_is, write_toy
 
 CPU = Place("CPUExecutionProvider", "cpu", cuda_graphs=False)
 
@@ -226,6 +226,7 @@ def test_the_real_library_takes_the_cpu_and_is_refused(paint: Bundle, standin: C
 def test_a_broken_graph(copy: Path, standin: CudaStandIn) -> None:
     bundle = Bundle(copy)
     bundle.file("click.fp32.onnx").write_bytes(b"nonsense")
+    taken_as_it_is(bundle)
     with pytest.raises(BundleCorruptError, match=r"stage 'click' .* cannot be loaded"):
         opened(bundle, standin)
     assert not standin.leaked

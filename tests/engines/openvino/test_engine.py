@@ -20,7 +20,7 @@ from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineUnavailableError, MMMSDeployWarning
 from mmms_deploy.session import Session
 from tests.support.engines import skip_without
-from tests.support.toy import Graph, _disk, spec
+from tests.support.toy import Graph, _disk, spec, taken_as_it_is
 
 SIDE = 448
 
@@ -171,6 +171,7 @@ def test_kept_graphs_are_proven_again(copy: Path, cached: Path, monkeypatch: pyt
     bundle = convolved(Bundle(copy))
     entry = {"click.fp32.onnx": SimpleNamespace(sha256="0" * 64)}
     bundle.manifest = msgspec.structs.replace(bundle.manifest, files=entry)
+    taken_as_it_is(bundle)
     OpenVinoCpu(bundle, Precision.BF16, threads=1).close()
     assert from_cache(OpenVinoCpu(bundle, Precision.BF16, threads=1)) == [True]
     monkeypatch.setattr(openvino_compile, "not_exact", lambda nodes, comparisons: frozenset(comparisons))
