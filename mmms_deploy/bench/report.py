@@ -13,9 +13,12 @@ import msgspec
 from mmms_deploy.bench.errors import ReportError
 from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.engines.machine import MachineFacts
+from mmms_deploy.errors import FileReadError
+from mmms_deploy.files import MIB, read_bytes
 
 SCHEMA = 1
 KIND = "mmms-bench"
+_MOST_BYTES = 64 * MIB
 
 # --- statistics -------------------------------------------------------------------------------------------------------
 
@@ -273,9 +276,9 @@ def read_report(path: Path) -> Report:
     fix = "name a file of results that mmms-bench wrote"
     expected = f"results of schema {SCHEMA}"
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror or error}", expected=expected, fix=fix) from error
+        raw = read_bytes(path, _MOST_BYTES)
+    except FileReadError as error:
+        raise ReportError(f"{path!s:.200} cannot be read: {error.reason}", expected=expected, fix=fix) from error
     try:
         header = msgspec.json.decode(raw, type=_Header)
         if (header.kind, header.schema) != (KIND, SCHEMA):
@@ -285,5 +288,6 @@ def read_report(path: Path) -> Report:
                 fix="measure again with this version of mmms-deploy",
             )
         return msgspec.json.decode(raw, type=Report)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    # The last three: values that are no UTF-8, too large or nested too deeply.
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         raise ReportError(f"{path} holds no results: {error}", expected=expected, fix=fix) from error

@@ -242,7 +242,7 @@ def _megabytes(count: int | None) -> str:
 def _write_json(file: Path, bundle: Bundle, made: dict[Precision, dict[str, StagePlan]]) -> None:
     import msgspec
 
-    from mmms_deploy.files import writing
+    from mmms_deploy.files import write_file
 
     rows: Iterable[dict[str, object]] = [
         {
@@ -257,13 +257,7 @@ def _write_json(file: Path, bundle: Bundle, made: dict[Precision, dict[str, Stag
         for plan in stages.values()
     ]
     content = {"bundle": bundle.manifest.name, "digest": bundle.manifest.digest, "plans": rows}
-    with writing(file):
-        partial = file.with_name(f".{file.name}.partial")
-        try:
-            partial.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+    write_file(file, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmms_deploy.errors import OutputExistsError, OutputWriteError
-from mmms_deploy.files import writing
+from mmms_deploy.files import replacing
+from mmms_deploy.files.output import check_replaceable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,8 +25,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         OutputExistsError: The file exists.
         OutputWriteError: Its folder does not exist or cannot be written to, or it is a folder itself.
     """
-    if path.is_dir():
-        raise OutputWriteError(f"{path} is a folder", expected="a file to write", fix="name a file in it")
+    if check_replaceable(path):
+        return
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists", expected="a new file", fix="choose another name, or pass --overwrite")
     if not path.parent.is_dir():
@@ -54,16 +55,7 @@ def write_atomically(path: Path, picture: Image.Image, *, overwrite: bool) -> No
     """
     from PIL import Image
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     format_name = Image.registered_extensions()[path.suffix.lower()]
     options = {"quality": 92} if format_name in ("JPEG", "WEBP") else {}
-    with writing(path):
-        try:
-            with partial.open("xb") as stream:
-                picture.save(stream, format=format_name, **options)
-                stream.flush()
-                os.fsync(stream.fileno())
-            check_output(path, overwrite=overwrite)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(path, overwrite=overwrite, sync=True) as stream:
+        picture.save(stream, format=format_name, **options)

@@ -6,6 +6,7 @@ A verdict holds for one bundle, engine, precision, CPU, and version of everythin
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,8 @@ from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.engines.cache import cache_folder, cache_key, store
 from mmms_deploy.engines.cpu import cpu_identity
+from mmms_deploy.errors import FileReadError
+from mmms_deploy.files import MIB, read_bytes
 from mmms_deploy.version import __version__
 
 
@@ -48,11 +51,11 @@ def read_verdict(bundle: Bundle, engine: str, version: str, precision: Precision
     if file is None:
         return None
     try:
-        verdict = msgspec.json.decode(file.read_bytes(), type=Verdict)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        verdict = msgspec.json.decode(read_bytes(file, MIB), type=Verdict)
+    except (FileReadError, msgspec.DecodeError, ValueError, OverflowError, RecursionError):
         return None
     same = (verdict.engine, verdict.version, verdict.precision) == (engine, version, precision)
-    return verdict if same and verdict.milliseconds > 0 else None
+    return verdict if same and 0 < verdict.milliseconds < math.inf else None
 
 
 def write_verdict(bundle: Bundle, verdict: Verdict) -> bool:

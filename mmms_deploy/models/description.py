@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from mmms_deploy.errors import DescriptionError
+from mmms_deploy.errors import DescriptionError, FileReadError
+from mmms_deploy.files import as_path, read_json, read_toml
 from mmms_deploy.models.config import NetworkConfig
 from mmms_deploy.models.families import FAMILIES
 
@@ -37,7 +36,8 @@ def parse_description(raw: object, source: str) -> NetworkConfig:
         )
     try:
         return msgspec.convert(raw, family.config)
-    except msgspec.ValidationError as error:
+    # msgspec passes Python's own exceptions on for numbers that are too large and values nested too deeply.
+    except (msgspec.ValidationError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DescriptionError(
             f"{source}: {error}",
             expected=f"fields {', '.join(family.config.__struct_fields__)} as in docs/checkpoints.md",
@@ -52,11 +52,11 @@ def read_description(path: Path) -> dict[str, Any]:
         DescriptionError: The file is missing or cannot be decoded.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        raw = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
+        place = as_path(path, "the description")
+        raw = read_toml(place) if place.suffix.lower() == ".toml" else read_json(place)
+    except FileReadError as error:
         raise DescriptionError(
-            f"description {path} cannot be read: {error}",
+            f"description {path!s:.200} cannot be read: {error.reason}",
             expected="a TOML (.toml) or JSON file that describes the network",
             fix="see docs/checkpoints.md for its fields",
         ) from error

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.errors import BundleCorruptError
+from mmms_deploy.errors import BundleCorruptError, FileReadError
+from mmms_deploy.files import MIB, replacing
+from mmms_deploy.files.arrays import load_arrays
 from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.imaging.resize import BoolArray, FloatArray
+
+_MOST_PACKED = 256 * MIB
+"""The most bytes of the packed masks of a case; unpacked they have eight times as many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +75,7 @@ def save_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
 
     Raises:
         ValueError: There is no case.
-        OSError: The file cannot be written.
+        OutputWriteError: The file cannot be written.
     """
     if not cases:
         raise ValueError("a golden replay needs at least one case")
@@ -86,7 +89,7 @@ def save_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
             arrays[f"{index}/modality/{name}"] = array
         for name, array in case.features.items():
             arrays[f"{index}/feature/{name}"] = array
-    with path.open("wb") as stream:
+    with replacing(path) as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
@@ -100,11 +103,12 @@ def load_golden(path: Path) -> list[GoldenCase]:
         BundleCorruptError: It is missing or holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            cases = [_case(arrays, index) for index in range(int(arrays["cases"]))]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        arrays = load_arrays(path)
+        cases = [_case(arrays, index) for index in range(int(arrays["cases"]))]
+    # ValueError and the others: arrays of other shapes, types and numbers than a replay has.
+    except (FileReadError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError) as error:
         raise BundleCorruptError(
-            f"{path} is no golden replay: {error}",
+            f"{path} is no golden replay: {error.reason if isinstance(error, FileReadError) else error}",
             expected="images, clicks and masks, as mmms-export writes them",
             fix="copy the bundle again, or export the checkpoint again",
         ) from error
@@ -135,4 +139,6 @@ def _case(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> GoldenCase:
 def _unpacked(bits: npt.NDArray[Any], width: int) -> BoolArray:
     if bits.dtype != np.uint8 or bits.ndim != 3 or bits.shape[2] != -(-width // 8):
         raise ValueError(f"packed masks of shape {bits.shape} and dtype {bits.dtype} do not fit a width of {width}")
+    if bits.size > _MOST_PACKED:
+        raise ValueError(f"packed masks of shape {bits.shape} are too large")
     return np.unpackbits(bits, axis=-1, count=width).view(np.bool_)

@@ -9,18 +9,16 @@ integers (H0, W0).
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import TensorSpec
-from mmms_deploy.errors import FeatureError
+from mmms_deploy.errors import FeatureError, FileReadError
+from mmms_deploy.files import PathLike, as_path, replacing
+from mmms_deploy.files.arrays import load_arrays
 from mmms_deploy.imaging.resize import FloatArray
 
 IMAGE_SIZE = "image_size"
@@ -68,7 +66,7 @@ def checked_features(features: Mapping[str, npt.NDArray[Any]], specs: Sequence[T
     return checked
 
 
-def load_features(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], tuple[int, int] | None]:
+def load_features(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], tuple[int, int] | None]:
     """Read features from a ``.npz`` file, such as :func:`save_features` writes; nothing in the file is executed.
 
     Args:
@@ -81,11 +79,10 @@ def load_features(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
         FeatureError: The file is missing, or is no such file.
     """
     try:
-        with np.load(Path(path), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = load_arrays(as_path(path, "the file of features"))
+    except FileReadError as error:
         raise FeatureError(
-            f"{path} cannot be read: {error}",
+            error.given,
             expected="an .npz file of backbone features, no pickled objects",
             fix="write it with numpy.savez(path, backbone_1=..., backbone_2=..., backbone_3=..., backbone_4=...)",
             command_fix="write it with numpy.savez, with arrays named backbone_1 to backbone_4",
@@ -99,7 +96,7 @@ def load_features(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
 
 
 def save_features(
-    path: str | os.PathLike[str], features: Mapping[str, npt.NDArray[Any]], image_size: tuple[int, int] | None = None
+    path: PathLike, features: Mapping[str, npt.NDArray[Any]], image_size: tuple[int, int] | None = None
 ) -> None:
     """Write features to a ``.npz`` file.
 
@@ -107,7 +104,15 @@ def save_features(
         path: The file; overwritten.
         features: Arrays by name, in the format of this module.
         image_size: (H0, W0) of their image; None leaves it out.
+
+    Raises:
+        FeatureError: The path is none.
+        OutputWriteError: The file cannot be written.
     """
+    try:
+        place = as_path(path, "the file of features")
+    except FileReadError as error:
+        raise FeatureError(error.given, expected=error.expected, fix="pass the path of an .npz file") from error
     sizes = {} if image_size is None else {IMAGE_SIZE: np.array(image_size, dtype=np.int64)}
-    with Path(path).open("wb") as stream:
+    with replacing(place) as stream:
         np.savez(stream, allow_pickle=False, **features, **sizes)

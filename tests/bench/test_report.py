@@ -58,7 +58,7 @@ def test_what_is_no_report(tmp_path, content, match) -> None:
 
 
 def test_missing_files_and_folders(tmp_path) -> None:
-    with pytest.raises(ReportError, match="No such file"):
+    with pytest.raises(ReportError, match="there is no such file"):
         read_report(tmp_path / "old.json")
     with pytest.raises(OutputWriteError):
         write_text(tmp_path / "nowhere" / "new.json", b"x")

@@ -28,7 +28,8 @@ from mmms_deploy.engines.openvino.inspect import (
     narrow_nodes,
     not_exact,
 )
-from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError
+from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError, FileReadError
+from mmms_deploy.files import open_regular
 
 CACHE_ABOVE_SECONDS = 0.3
 """A stage that is compiled faster than this is not cached."""
@@ -260,7 +261,7 @@ def _fetch(
 ) -> Compiled | None:
     """Return a stage from the cache, or None when it is not there or cannot be used."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             # Private: openvino.Tensor needs writable memory, and no write may reach the file.
             memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         view = memoryview(memory)
@@ -274,7 +275,9 @@ def _fetch(
         model = core.import_model(blob, "CPU", settings)
         comparisons = {str(name): frozenset(names) for name, names in facts["comparisons"].items()}
         compiled = _checked(model, bundle, stage, graph, precision, comparisons)
-    except FileNotFoundError:
+    except FileReadError as error:
+        if not error.missing:
+            _LOG.warning("%s cannot be used (%s) and is made again", file, error.reason)
         return None
     except (BundleCorruptError, EngineError) as error:
         # Compiling anew raises the same error, or removes it.

@@ -22,7 +22,8 @@ from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.engines.cache import cache_folder, cache_key, store
 from mmms_deploy.engines.tensorrt.inspect import PlanReport
-from mmms_deploy.errors import PlanError
+from mmms_deploy.errors import FileReadError, OutputWriteError, PlanError
+from mmms_deploy.files import append_to, open_regular
 from mmms_deploy.progress import OnProgress, Progress
 
 FORMAT = 1
@@ -167,11 +168,11 @@ def _check_identity(file: Path, facts: Facts, identity: Identity) -> None:
 def _opened(file: Path) -> Iterator[BinaryIO]:
     """Open a file of the cache; refuse it where a user other than this one and root could have written it."""
     try:
-        stream = file.open("rb")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise PlanError(f"{file} cannot be read: {error}", expected="a plan of this user", fix=_FIX) from error
+        stream = open_regular(file)
+    except FileReadError as error:
+        if error.missing:
+            raise FileNotFoundError(str(file)) from None
+        raise PlanError(f"{file} cannot be read: {error.reason}", expected="a plan of this user", fix=_FIX) from error
     with stream:
         if hasattr(os, "geteuid"):
             status = os.fstat(stream.fileno())
@@ -207,7 +208,7 @@ def _tail(file: Path, stream: BinaryIO) -> tuple[int, int, bytes, bytes]:
 def _facts(file: Path, encoded: bytes) -> Facts:
     try:
         return msgspec.json.decode(encoded, type=Facts)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         raise PlanError(
             f"{file} is no plan of this version of mmms-deploy: {error}", expected="a plan of this version", fix=_FIX
         ) from error
@@ -301,8 +302,8 @@ def one_at_a_time(folder: Path, on_progress: OnProgress | None = None) -> Iterat
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            stream = stack.enter_context((folder / ".lock").open("ab"))
-        except OSError:
+            stream = stack.enter_context(append_to(folder / ".lock"))
+        except (OSError, OutputWriteError):
             stream = None
         waited = False
         while stream is not None:

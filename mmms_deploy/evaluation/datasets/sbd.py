@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmms_deploy.evaluation.datasets.surfaces import SurfaceRule
 from mmms_deploy.evaluation.datasets.voc import CLASSES, VOID
 from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.scene import Scene
+from mmms_deploy.files import MIB, read_bytes, unreadable
 
 TREE = """\
 PATH/                     benchmark_RELEASE, its folder dataset, or any folder with
@@ -25,6 +27,7 @@ PATH/                     benchmark_RELEASE, its folder dataset, or any folder w
   val.txt                 names, one a line; train.txt likewise"""
 
 LAYOUT = Layout("sbd", TREE)
+_LIMIT = 16 * MIB  # those of SBD have a few kilobytes
 _EXPECTED = "a MATLAB file (version 5) with the struct GTinst and its fields Segmentation and Categories"
 
 
@@ -77,13 +80,15 @@ def read_instances(file: Path) -> tuple[Labels, dict[int, str]]:
     """
     io = _scipy_io()
     try:
-        instances = io.loadmat(file, variable_names=["GTinst"])["GTinst"][0, 0]
+        instances = io.loadmat(BytesIO(read_bytes(file, _LIMIT)), variable_names=["GTinst"])["GTinst"][0, 0]
         labels = np.asarray(instances["Segmentation"])
         categories = [int(category) for category in np.ravel(instances["Categories"])]
-    # SciPy raises all of these for files that are broken, of another version, or hold something else.
-    except (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, io.matlab.MatReadError) as error:
+    # SciPy raises nearly anything for files that are broken, of another version, or hold something else.
+    except Exception as error:
         raise DatasetFileError(
-            f"the objects {file} cannot be read: {error!r}", expected=_EXPECTED, fix="check whether it is complete"
+            f"the objects {file} cannot be read: {unreadable(file, error).reason}",
+            expected=_EXPECTED,
+            fix="check whether it is complete",
         ) from error
     if labels.ndim != 2 or labels.dtype.kind not in "ui" or not all(1 <= c <= len(CLASSES) for c in categories):
         raise DatasetFileError(

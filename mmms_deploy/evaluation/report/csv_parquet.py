@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Callable, Iterable, Iterator
+import io
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mmms_deploy.evaluation.replay import Case
 from mmms_deploy.evaluation.report.text import percent
 from mmms_deploy.evaluation.results import SceneResult
 from mmms_deploy.evaluation.settings import Protocol, Settings
-from mmms_deploy.files import writing
+from mmms_deploy.files import partial_beside, replacing
 
 Row = dict[str, Any]
 _BATCH = 1000
@@ -78,17 +79,17 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
     Raises:
         OutputWriteError: It cannot be written.
     """
-
-    def write(partial: Path) -> None:
-        with partial.open("w", newline="", encoding="utf-8") as stream:
-            writer: csv.DictWriter[str] | None = None
-            for row in rows:
-                if writer is None:
-                    writer = csv.DictWriter(stream, row.keys())
-                    writer.writeheader()
-                writer.writerow(row)
-
-    _into_place(path, write)
+    rest = iter(rows)
+    first = next(rest, None)
+    if first is None:
+        return
+    with replacing(path) as stream:
+        text = io.TextIOWrapper(stream, newline="", encoding="utf-8")
+        writer = csv.DictWriter(text, first.keys())
+        writer.writeheader()
+        for row in chain([first], rest):
+            writer.writerow(row)
+        text.detach()  # it would close what is not its own
 
 
 def write_parquet(path: Path, rows: Iterable[Row]) -> None:
@@ -100,20 +101,14 @@ def write_parquet(path: Path, rows: Iterable[Row]) -> None:
     """
     arrow, parquet = parquet_library()
 
-    def write(partial: Path) -> None:
-        writer = None
-        try:
-            for batch in _batches(rows):
-                schema = None if writer is None else writer.schema
-                table = arrow.Table.from_pylist(batch, schema or _schema(arrow, batch[0]))
-                if writer is None:
-                    writer = parquet.ParquetWriter(partial, table.schema)
-                writer.write_table(table)
-        finally:
-            if writer is not None:
-                writer.close()
-
-    _into_place(path, write)
+    batches = _batches(rows)
+    first = next(batches, None)
+    if first is None:
+        return
+    schema = _schema(arrow, first[0])
+    with partial_beside(path) as partial, parquet.ParquetWriter(partial, schema) as writer:
+        for batch in chain([first], batches):
+            writer.write_table(arrow.Table.from_pylist(batch, schema))
 
 
 def parquet_library() -> tuple[Any, Any]:
@@ -159,14 +154,3 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
             batch = []
     if batch:
         yield batch
-
-
-def _into_place(path: Path, write: Callable[[Path], None]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with writing(path):
-        try:
-            write(partial)
-            if partial.exists():
-                partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
