@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 
-.PHONY: demo test test-slow test-wheel test-rtx gpu-check bench lint format train train-thermal clean
+.PHONY: demo test test-slow test-wheel test-rtx gpu-check bench fuzz lint format train train-thermal clean
 
 ## Export the demo checkpoint, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -41,6 +41,12 @@ gpu-check:
 ## The CPU comparison of benchmarks/results, on this machine. Exports four full-size networks first.
 bench: $(VENV)/.export
 	$(BIN)/python benchmarks/cpu.py
+
+## Every reader on COUNT damaged files each; prints what each did with them. Other files: SEED.
+COUNT ?= 1000
+SEED ?= 0
+fuzz: $(VENV)/.dev
+	$(BIN)/python tools/fuzz.py --count $(COUNT) --seed $(SEED)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

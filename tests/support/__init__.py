@@ -34,6 +34,8 @@ bench_reports: reports of the benchmark, made by hand.
 
 Commands and processes:
 
+fuzzing: every reader on damaged files, with limits of time and memory.
+mutations: damage to files, drawn from a seed.
 invoke: runs a command in this process.
 blocker: the start of a script in which only the run-time half can be imported.
 paths: where the repository and the test data are.
