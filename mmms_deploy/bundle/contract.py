@@ -20,6 +20,8 @@ RESERVED_NAMES = frozenset(
 )
 MODALITY_DTYPES = ("uint8", "uint16", "int16", "int32", "float16", "float32", "float64")
 """NumPy dtypes that measurements may have."""
+MOST_CHANNELS = 1024
+"""The most channels of a modality; hyperspectral cameras have some hundreds."""
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -144,8 +146,8 @@ class ModalitySpec(Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"modality name {self.name!r}: expected a lower-case identifier not in {sorted(RESERVED_NAMES)}"
             )
-        if self.channels < 1:
-            raise ValueError(f"modality {self.name!r}: channels must be at least 1, got {self.channels}")
+        if not 1 <= self.channels <= MOST_CHANNELS:
+            raise ValueError(f"modality {self.name!r}: channels must be from 1 to {MOST_CHANNELS}, got {self.channels}")
         scales = self.scale if isinstance(self.scale, dict) else {"float32": self.scale}
         if not scales or not set(scales) <= set(MODALITY_DTYPES) or not all(map(_usable_factor, scales.values())):
             raise ValueError(

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
-import os
 import pickle
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +26,9 @@ from mmms_deploy.errors import (
     CheckpointKeysError,
     CheckpointNotFoundError,
     DescriptionError,
+    FileReadError,
 )
+from mmms_deploy.files import as_path, check_regular, decode_json, partial_beside
 from mmms_deploy.models.config import NetworkConfig
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.families import build_network
@@ -92,6 +91,7 @@ def read_checkpoint_file(path: Path) -> CheckpointFile:
         CheckpointNotFoundError: There is no such file.
         CheckpointCorruptError: It cannot be read, or only by executing code.
     """
+    path = _checked(path)
     if not path.is_file():
         raise CheckpointNotFoundError(
             f"no checkpoint at {path}",
@@ -111,6 +111,24 @@ def read_checkpoint_file(path: Path) -> CheckpointFile:
     return CheckpointFile(path, native_names(state), description, problem)
 
 
+def _checked(path: object) -> Path:
+    """Return a path that can be one of a checkpoint: nothing yet, a folder, or a regular file."""
+    try:
+        place = as_path(path, "the checkpoint")
+    except FileReadError as error:
+        raise CheckpointNotFoundError(error.given, expected=error.expected, fix="name a checkpoint file") from error
+    try:
+        check_regular(place)
+    except FileReadError as error:
+        if not (error.missing or place.is_dir()):
+            raise CheckpointCorruptError(
+                f"{place!s:.200} cannot be read: {error.reason}",
+                expected="a .safetensors file or a PyTorch state dict (.pt, .pth)",
+                fix="check the path and the permissions",
+            ) from error
+    return place
+
+
 def _own_description(path: Path, state: State, config: object) -> tuple[dict[str, Any] | None, DescriptionError | None]:
     """Describe a network by the config beside its weights, if the official software saved them."""
     if not is_official(config, state):
@@ -126,7 +144,8 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
+    # The library also lets other exceptions of Python pass, for instance for types that torch does not have.
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
         raise CheckpointCorruptError(
             f"{path} is no readable safetensors file: {error}",
             expected="a complete safetensors file",
@@ -136,9 +155,9 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None]:
     if text is None:
         return state, None
     try:
-        description = json.loads(text)
-    except ValueError as error:
-        raise DescriptionError(f"{path}: the description in its metadata is no JSON: {error}") from error
+        description = decode_json(text, path)
+    except FileReadError as error:
+        raise DescriptionError(f"{path}: the description in its metadata cannot be used: {error.reason}") from error
     if not isinstance(description, dict):
         raise DescriptionError(f"{path}: the description in its metadata is no JSON object")
     return state, description
@@ -366,12 +385,5 @@ def save_checkpoint(
         for name, tensor in release_state(model).items()
     }
     described = {DESCRIPTION_KEY: msgspec.json.encode(model.config).decode(), **metadata}
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    try:
+    with partial_beside(path) as temporary:
         save_file(state, temporary, metadata=described)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -269,3 +271,29 @@ def test_metadata_that_is_no_description(tmp_path) -> None:
         save_file({"a": torch.zeros(1)}, path, metadata={"mmms_deploy.description": text})
         with pytest.raises(DescriptionError):
             read_checkpoint_file(path)
+
+
+@pytest.mark.parametrize("path", [None, 0, b"", [], "", "a\0b", Path("a\0b")])
+def test_what_is_no_path_is_refused(path: object) -> None:
+    with pytest.raises(CheckpointNotFoundError):
+        read_checkpoint_file(path)  # type: ignore[arg-type]
+    with pytest.raises(DescriptionError):
+        read_description(path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.toml", "a.json"])
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_special_files_are_refused_without_waiting(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero")
+    with pytest.raises(CheckpointCorruptError, match="FIFO" if kind == "fifo" else "a device"):
+        read_checkpoint_file(path)
+    with pytest.raises(DescriptionError, match="FIFO" if kind == "fifo" else "a device"):
+        read_description(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"size": NaN}', '{"a": "\\ud800"}', "[]", "1" * 5000])
+def test_a_description_in_metadata_that_cannot_be_used(tmp_path: Path, text: str) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"mmms_deploy.description": text})
+    with pytest.raises(DescriptionError, match="the description in its metadata"):
+        read_checkpoint_file(tmp_path / "a.safetensors")

@@ -128,7 +128,7 @@ def changed(draw: random.Random, root: Any) -> Any:
         elif kind == 2:
             place[key] = [place[key]] * draw.choice((1, 2, 5))
         elif kind == 3 and isinstance(place[key], int | float) and not isinstance(place[key], bool):
-            place[key] = draw.choice((-place[key], place[key] * 1000, place[key] + 1, place[key] / 3, 0, 10**15))
+            place[key] = draw.choice((-place[key], place[key] * 1000, place[key] + 1, place[key] // 3, 0, 10**15))
         else:
             place[key] = draw.choice(VALUES)
     return root
