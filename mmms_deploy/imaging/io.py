@@ -1,14 +1,15 @@
 """Reads images and modalities from files, PIL images and arrays into checked arrays.
 
-All of the following is decided here, once, instead of by a library's default:
+All of the following is decided here and in the modules it calls, once, instead of by a library's default:
 
+* Which formats are opened, and which picture of a file is taken: :mod:`mmms_deploy.imaging.picture`.
 * EXIF orientation is applied, so that a photograph has the width and height that viewers show.
-* The first picture of animations and multi-page files is taken.
 * RGB: grey and palette images become RGB. Alpha is dropped and the stored colours are used, as OpenCV does; nothing is
-  composited on a background that the caller did not choose. 16 bits a channel become 8, so that 65535 becomes 255.
-  32-bit integer and float files have no agreed range and are refused.
+  composited on a background that the caller did not choose. What white is among 16 bits, and which samples are no
+  brightness: :mod:`mmms_deploy.imaging.samples`.
 * Modalities: numbers are taken as stored; :mod:`mmms_deploy.imaging.modality` scales them as the bundle says. Palette
   indices, and 16-bit colour files (which Pillow would silently cut to 8 bits), are refused.
+* Masked arrays: :mod:`mmms_deploy.imaging.arrays`. What they hide is nothing measured in a modality, and no colour.
 """
 
 from __future__ import annotations
@@ -19,16 +20,21 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from mmms_deploy.errors import ImageError, MMMSDeployError, ModalityError
+from mmms_deploy.errors import ImageError, ModalityError
+from mmms_deploy.imaging.arrays import hidden, plain, unmasked
+from mmms_deploy.imaging.formats import READ
+from mmms_deploy.imaging.picture import Picture, Refusal, open_picture
+from mmms_deploy.imaging.samples import UInt8Array, to_numbers, to_rgb
+
+__all__ = ["ImageLike", "UInt8Array", "load_modality", "load_oriented_modality", "load_photo", "load_rgb"]
 
 ImageLike: TypeAlias = "npt.NDArray[Any] | Image.Image | str | os.PathLike[str]"
 """An array, a PIL image, or the path of a file."""
 
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
-
-_RGB = "an RGB image: (H, W, 3) uint8 array, PIL image, or path of an image file"
+_RGB = f"an RGB image: (H, W, 3) uint8 array, PIL image, or path of an image file ({READ})"
+_NUMBERS = "(H, W) or (H, W, C) numbers: array, PIL image, image file or .npy file"
 
 
 def load_rgb(source: ImageLike) -> UInt8Array:
@@ -38,11 +44,26 @@ def load_rgb(source: ImageLike) -> UInt8Array:
         source: (H, W, 3) uint8 array in RGB order, PIL image, or path. An array is returned as it is, not copied.
 
     Raises:
-        ImageError: It is none of these, or the file is missing or cannot be decoded.
+        ImageError: It is none of these, the file is missing or cannot be decoded, or its numbers are no brightness.
     """
     if isinstance(source, np.ndarray):
         return _checked_rgb(source)
-    return _pil_to_rgb(*_open(source, ImageError, "the image", _RGB))
+    refuse = Refusal(ImageError, "the image", _RGB)
+    return to_rgb(_open(source, refuse), refuse)
+
+
+def load_photo(path: str | os.PathLike[str]) -> tuple[UInt8Array, int]:
+    """Return an image file as (H, W, 3) uint8, RGB, upright, and the EXIF orientation that was applied, 1 to 8.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ImageError: The file is missing or cannot be decoded, or its numbers are no brightness.
+    """
+    refuse = Refusal(ImageError, "the image", _RGB)
+    picture = _open(path, refuse)
+    return to_rgb(picture, refuse), picture.orientation or 1
 
 
 def load_modality(source: ImageLike, name: str) -> npt.NDArray[Any]:
@@ -50,108 +71,76 @@ def load_modality(source: ImageLike, name: str) -> npt.NDArray[Any]:
 
     Args:
         source: (H, W) or (H, W, C) array of integers or floats, PIL image, or path of an image or ``.npy`` file. An
-            array is not copied.
+            array is not copied, and a masked one stays masked.
         name: Name of the modality, for messages.
 
     Raises:
         ModalityError: It is none of these, or the file is missing or cannot be read.
     """
-    what = f"modality {name!r}"
-    expected = "(H, W) or (H, W, C) numbers: array, PIL image, image file or .npy file"
+    return load_oriented_modality(source, name)[0]
+
+
+def load_oriented_modality(source: ImageLike, name: str) -> tuple[npt.NDArray[Any], bool]:
+    """Return a modality as :func:`load_modality` does, and whether its file has an EXIF orientation of its own.
+
+    Args:
+        source: As there.
+        name: As there.
+
+    Raises:
+        ModalityError: As there.
+    """
+    refuse = Refusal(ModalityError, f"modality {name!r}", _NUMBERS)
+    oriented = False
     if isinstance(source, np.ndarray):
-        array = source
+        array = plain(source)
     elif isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == ".npy":
-        array = _load_npy(Path(source), what, expected)
+        array = _load_npy(Path(source), refuse.what, _NUMBERS)
     else:
-        array = _pil_to_numbers(*_open(source, ModalityError, what, expected), what, expected)
-    given = f"{what} has shape {array.shape} and dtype {array.dtype}"
+        picture = _open(source, refuse)
+        _check_measurements(picture, refuse)
+        array, oriented = to_numbers(picture, refuse), picture.orientation is not None
+    given = f"modality {name!r} has shape {array.shape} and dtype {array.dtype}"
     if array.dtype.kind not in "uif":
-        raise ModalityError(given, expected=expected, fix="convert it to integers or floats")
+        raise ModalityError(given, expected=_NUMBERS, fix="convert it to integers or floats")
     if array.ndim not in (2, 3):
-        raise ModalityError(given, expected=expected, fix="pass one image, without a batch axis, channels last")
+        raise ModalityError(given, expected=_NUMBERS, fix="pass one image, without a batch axis, channels last")
     if array.size == 0:
-        raise ModalityError(f"{given}: it has no pixels", expected=expected, fix="check how it was cropped")
-    return array if array.ndim == 3 else array[:, :, None]
+        raise ModalityError(f"{given}: it has no pixels", expected=_NUMBERS, fix="check how it was cropped")
+    return (array if array.ndim == 3 else array[:, :, None]), oriented
 
 
-def _open(source: object, kind: type[MMMSDeployError], what: str, expected: str) -> tuple[Image.Image, bool]:
-    """Return a decoded, upright image, and whether its file has 16 bits a channel."""
-    if isinstance(source, Image.Image):
-        return _upright(source, kind, what, expected, "the PIL image")
-    if not isinstance(source, str | os.PathLike):
-        raise kind(
-            f"{what} is a {type(source).__module__}.{type(source).__qualname__}",
-            expected=expected,
+def _open(source: object, refuse: Refusal) -> Picture:
+    if not isinstance(source, Image.Image | str | os.PathLike):
+        raise refuse.error(
+            f"{refuse.what} is a {type(source).__module__}.{type(source).__qualname__}",
+            expected=refuse.expected,
             fix="convert it to a NumPy array, channels last",
         )
-    path = Path(source)
-    try:
-        with Image.open(path) as image:
-            return _upright(image, kind, what, expected, str(path))
-    except FileNotFoundError:
-        raise kind(f"{what}: there is no file {path}", expected=expected, fix="check the path") from None
-    except UnidentifiedImageError:
-        raise kind(
-            f"{what}: {path} is no image that Pillow can read",
-            expected=expected,
-            fix="convert it to PNG or JPEG",
-        ) from None
-    except Image.DecompressionBombError as error:
-        raise kind(
-            f"{what}: {path} is refused: {error}",
-            expected=f"at most {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels",
-            fix="if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS",
-            command_fix="make the image smaller",
-        ) from error
-    except OSError as error:
-        raise kind(
-            f"{what}: {path} cannot be read: {error.strerror or error}", expected=expected, fix="check the file"
-        ) from error
+    return open_picture(source, refuse)
 
 
-def _upright(
-    image: Image.Image, kind: type[MMMSDeployError], what: str, expected: str, where: str
-) -> tuple[Image.Image, bool]:
-    # Pillow forgets how the file was stored once it is decoded. Older versions read a 16-bit grey PNG as mode I.
-    sixteen = ";16" in str(getattr(image, "tile", "")) or (image.format == "PNG" and image.mode == "I")
-    try:
-        image.load()
-        return ImageOps.exif_transpose(image), sixteen
-    # Decoders of broken files raise all of these.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        raise kind(
-            f"{what}: {where} cannot be decoded: {error}", expected=expected, fix="check whether the file is complete"
-        ) from error
-
-
-def _pil_to_rgb(image: Image.Image, sixteen: bool) -> UInt8Array:
-    if image.mode.startswith("I;16") or (image.mode == "I" and sixteen):
-        grey = np.asarray(image).astype(np.uint32)
-        # 65535 = 255 * 257, so this is the nearest 8-bit value.
-        eight = ((np.minimum(grey, 65535) + 128) // 257).astype(np.uint8)
-        return np.repeat(eight[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            f"the image has mode {image.mode!r} (32 bits a pixel)",
-            expected=_RGB,
-            fix="scale it to 0..255 yourself and pass a uint8 array",
-            command_fix="scale it to 0..255 yourself and save it with 8 bits a channel",
+def _check_measurements(picture: Picture, refuse: Refusal) -> None:
+    mode = picture.image.mode
+    if mode in ("P", "PA", "1"):
+        kind = "black and white" if mode == "1" else "palette"
+        raise refuse(
+            f"{picture.where} is a {kind} image: its numbers are no measurements",
+            "convert it to the numbers that are meant and pass an array",
+            "convert it to the numbers that are meant and save them as .npy",
         )
-    if image.mode == "P":
-        # Pillow warns about the palette's transparency when it converts straight to RGB.
-        image = image.convert("RGBA")
-    try:
-        return _checked_rgb(np.asarray(image.convert("RGB")))
-    except ValueError as error:
-        raise ImageError(
-            f"the image has mode {image.mode!r}, which Pillow cannot convert: {error}",
-            expected=_RGB,
-            fix="convert it to RGB yourself",
-        ) from error
 
 
 def _checked_rgb(array: npt.NDArray[Any]) -> UInt8Array:
     given = f"the image is an array of shape {array.shape} and dtype {array.dtype}"
+    covered = hidden(array)
+    if covered is not None:
+        raise ImageError(
+            f"{given}, and a masked one that hides {np.count_nonzero(covered)} of its numbers",
+            expected=_RGB,
+            fix="choose a colour for the pixels that were not measured: array.filled(0)",
+        )
+    array = unmasked(array) if isinstance(array, np.ma.MaskedArray) else plain(array)
     if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
         if min(array.shape) == 0:
             raise ImageError(f"{given}: it has no pixels", expected=_RGB, fix="check how the image was cropped")
@@ -188,21 +177,3 @@ def _load_npy(path: Path, what: str, expected: str) -> npt.NDArray[Any]:
             f"{what}: {path} holds several arrays", expected=expected, fix="save one array with np.save"
         )
     return array
-
-
-def _pil_to_numbers(image: Image.Image, sixteen: bool, what: str, expected: str) -> npt.NDArray[Any]:
-    if image.mode in ("P", "PA", "1"):
-        kind = "black and white" if image.mode == "1" else "palette"
-        raise ModalityError(
-            f"{what} is a {kind} image: its numbers are no measurements",
-            expected=expected,
-            fix="convert it to the numbers that are meant and pass an array",
-            command_fix="convert it to the numbers that are meant and save them as .npy",
-        )
-    if sixteen and not image.mode.startswith("I"):
-        raise ModalityError(
-            f"{what} has 16 bits a channel and {len(image.getbands())} channels, which Pillow would cut to 8 bits",
-            expected=expected,
-            fix="save it as .npy",
-        )
-    return np.asarray(image)

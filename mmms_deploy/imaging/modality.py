@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import ModalityError
+from mmms_deploy.imaging.arrays import hidden, unmasked
 from mmms_deploy.imaging.resize import BoolArray, FloatArray
 
 
@@ -17,18 +18,22 @@ def measure(stored: npt.NDArray[Any], spec: ModalitySpec) -> FloatArray:
 
     Args:
         stored: (H, W, C) integers or floats. One channel is repeated to C where the spec says so, and equal channels
-            (a grey picture saved in colour) count as one.
+            (a grey picture saved in colour) count as one. What a masked array hides is invalid.
         spec: The checkpoint's preparation.
 
     Returns:
         (H, W, C) float32, finite, in the network's unit, not normalised yet.
 
     Raises:
-        ModalityError: It has other channels or another dtype than the spec takes, or values that are neither finite nor
-            declared invalid.
+        ModalityError: It has other channels or another dtype than the spec takes, values that are neither finite nor
+            declared invalid, values that float32 cannot hold when they are scaled and clipped, or hidden ones and the
+            spec declares nothing invalid.
     """
     what = f"modality {spec.name!r}"
-    stored = _with_channels(stored, spec, what)
+    covered = hidden(stored)
+    if covered is not None:
+        _check_fill(covered, spec, what)
+    stored, covered = _with_channels(unmasked(stored), covered, spec, what)
     factor = spec.factor(stored.dtype.name)
     if factor is None:
         known = ", ".join(spec.scale) if isinstance(spec.scale, dict) else ""
@@ -38,30 +43,50 @@ def measure(stored: npt.NDArray[Any], spec: ModalitySpec) -> FloatArray:
             fix="convert it to one of these, in the unit that the bundle's description gives for it",
         )
     invalid = _invalid(stored, spec)
+    if covered is not None:
+        invalid = covered if invalid is None else invalid | covered
+    if stored.dtype.kind == "f":
+        _check_finite(np.isfinite(stored), stored, invalid, what, "that are not finite")
     values: FloatArray
     if factor == 1.0 and stored.dtype == np.float32 and spec.clip is None and invalid is None:
-        values = stored
-    else:
-        with np.errstate(over="ignore", invalid="ignore"):  # values declared invalid may overflow
-            values = np.multiply(stored, np.float32(factor), dtype=np.float32)
-    _check_finite(values, stored, invalid, what)
+        return stored
+    with np.errstate(over="ignore", invalid="ignore"):  # a number may overflow that is invalid, or clipped next
+        values = np.multiply(stored, np.float32(factor), dtype=np.float32)
     if spec.clip is not None:
         np.clip(values, *map(np.float32, spec.clip), out=values)
     if invalid is not None:
         values[invalid] = np.float32(spec.fill)
+    _check_finite(np.isfinite(values), stored, None, what, "that float32 cannot hold when they are scaled")
     return values
 
 
-def _with_channels(stored: npt.NDArray[Any], spec: ModalitySpec, what: str) -> npt.NDArray[Any]:
+def _check_fill(covered: BoolArray, spec: ModalitySpec, what: str) -> None:
+    """Check that the bundle says what takes the place of a pixel that was not measured."""
+    if not spec.invalid:
+        raise ModalityError(
+            f"{what} is a masked array that hides {np.count_nonzero(covered)} of {covered.size} values",
+            expected="a number everywhere: the checkpoint's description declares no value invalid, so nothing says what"
+            " takes the place of a missing one",
+            fix="fill the holes the way the network was trained, e.g. array.filled(0), or declare them ('invalid' of the"
+            " modality) and export again",
+        )
+
+
+def _with_channels(
+    stored: npt.NDArray[Any], covered: BoolArray | None, spec: ModalitySpec, what: str
+) -> tuple[npt.NDArray[Any], BoolArray | None]:
+    """Return the numbers, and where they are hidden, with as many channels as the spec takes."""
     channels = stored.shape[2]
     if channels == spec.channels:
-        return stored
+        return stored, covered
     if channels == 1 and spec.repeat:
-        return np.repeat(stored, spec.channels, axis=2)
+        repeated = None if covered is None else np.repeat(covered, spec.channels, axis=2)
+        return np.repeat(stored, spec.channels, axis=2), repeated
     if spec.channels == 1 and channels > 1:
         first = stored[:, :, :1]
-        if np.array_equal(stored, np.broadcast_to(first, stored.shape), equal_nan=stored.dtype.kind == "f"):
-            return np.ascontiguousarray(first)
+        shown = stored if covered is None else np.where(covered.any(axis=2, keepdims=True), first, stored)
+        if np.array_equal(shown, np.broadcast_to(first, stored.shape), equal_nan=stored.dtype.kind == "f"):
+            return np.ascontiguousarray(first), None if covered is None else covered.any(axis=2, keepdims=True)
         fix = command_fix = "choose one channel, or export a network for that number of channels"
     elif stored.shape[0] == spec.channels:
         fix = command_fix = "put the channels last"
@@ -92,17 +117,16 @@ def _invalid(stored: npt.NDArray[Any], spec: ModalitySpec) -> BoolArray | None:
     return found if found is not None and found.any() else None
 
 
-def _check_finite(values: FloatArray, stored: npt.NDArray[Any], invalid: BoolArray | None, what: str) -> None:
-    """Check the scaled values: a number that float32 cannot hold counts as not finite."""
-    if stored.dtype.kind != "f":
+def _check_finite(
+    finite: BoolArray, stored: npt.NDArray[Any], invalid: BoolArray | None, what: str, problem: str
+) -> None:
+    if finite.all():
         return
-    bad = ~np.isfinite(values)
-    if invalid is not None:
-        bad &= ~invalid
+    bad = ~finite if invalid is None else ~finite & ~invalid
     if bad.any():
         row, column, channel = (int(i) for i in np.argwhere(bad)[0])
         raise ModalityError(
-            f"{what} has {int(bad.sum())} of {bad.size} values that are not finite in float32 when scaled, the first"
+            f"{what} has {int(bad.sum())} of {bad.size} values {problem}, the first"
             f" ({stored[row, column, channel]}) at x={column}, y={row}, channel {channel}",
             expected="finite numbers, or values that the checkpoint's description declares invalid",
             fix="fill the holes the way the network was trained, e.g. np.nan_to_num(array, nan=0.0), or declare them"

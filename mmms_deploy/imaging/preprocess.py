@@ -14,6 +14,9 @@ from mmms_deploy.imaging.io import ImageLike, load_modality
 from mmms_deploy.imaging.modality import measure
 from mmms_deploy.imaging.resize import FloatArray, resize_image
 
+_SQUARED = float(np.sqrt(np.finfo(np.float32).max))
+"""The greatest number whose square float32 can hold."""
+
 
 def prepare(array: npt.NDArray[Any], spec: ImageSpec | ModalitySpec, size: tuple[int, int]) -> FloatArray:
     """Resize, scale and normalise an image; or resize and normalise a modality that is in the network's unit.
@@ -26,7 +29,19 @@ def prepare(array: npt.NDArray[Any], spec: ImageSpec | ModalitySpec, size: tuple
 
     Returns:
         (1, C, H, W) float32: (resized - mean) / std; an image is multiplied by its scale first.
+
+    Raises:
+        ModalityError: A normalised number of a modality is so large that its square is none in float32.
     """
+    if isinstance(spec, ImageSpec):
+        return _normalised(array, spec, size)
+    with np.errstate(over="ignore", invalid="ignore"):  # checked below
+        out = _normalised(array, spec, size)
+    _check_size_of_numbers(out, array, spec)
+    return out
+
+
+def _normalised(array: npt.NDArray[Any], spec: ImageSpec | ModalitySpec, size: tuple[int, int]) -> FloatArray:
     out = resize_image(array, size, spec.resize)
     # The rewrite fold_normalisation moves all of this into the network's first layer; then nothing is left to do here.
     if isinstance(spec, ImageSpec) and spec.scale != 1.0:
@@ -36,6 +51,20 @@ def prepare(array: npt.NDArray[Any], spec: ImageSpec | ModalitySpec, size: tuple
     if set(spec.std) != {1.0}:
         out /= np.asarray(spec.std, dtype=np.float32)[:, None, None]
     return out[None]
+
+
+def _check_size_of_numbers(out: FloatArray, array: npt.NDArray[Any], spec: ModalitySpec) -> None:
+    """Refuse numbers that no layer of a network could take: normalising layers square them."""
+    least, greatest = float(out.min()), float(out.max())
+    if -_SQUARED <= least and greatest <= _SQUARED:
+        return
+    raise ModalityError(
+        f"modality {spec.name!r} has values from {float(array.min()):g} to {float(array.max()):g} in the network's unit,"
+        f" and up to {max(-least, greatest):g} standard deviations from the mean",
+        expected=f"at most {_SQUARED:.2g} standard deviations, the square of which float32 can hold",
+        fix="check its unit and its holes: values that mean nothing are declared with 'invalid' of the modality, bounds"
+        " with 'clip'",
+    )
 
 
 def load_modalities(

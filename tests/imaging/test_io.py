@@ -111,11 +111,11 @@ def test_unreadable_files(tmp_path: Path) -> None:
         load_rgb(tmp_path)
     text = tmp_path / "text.png"
     text.write_text("no image")
-    with pytest.raises(ImageError, match="no image that Pillow"):
+    with pytest.raises(ImageError, match="is a text file"):
         load_rgb(text)
     empty = tmp_path / "empty.png"
     empty.write_bytes(b"")
-    with pytest.raises(ImageError, match="no image that Pillow"):
+    with pytest.raises(ImageError, match="is empty"):
         load_rgb(empty)
 
 
@@ -139,15 +139,13 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         load_rgb(file)
 
 
-def test_modes_that_have_no_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_rgb(Image.new("CMYK", (3, 4))).shape == (4, 3, 3)
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "RGBX", "RGBa", "La", "PA"])
+def test_modes_of_colours(mode: str) -> None:
+    assert load_rgb(Image.new(mode, (3, 4))).shape == (4, 3, 3)
 
-    def refuse(self: Image.Image, mode: str) -> Image.Image:
-        raise ValueError(f"conversion from {self.mode} to {mode} not supported")
 
-    # Which modes these are differs between versions of Pillow.
-    monkeypatch.setattr(Image.Image, "convert", refuse)
-    with pytest.raises(ImageError, match="mode 'LAB', which Pillow cannot convert"):
+def test_modes_that_have_no_rgb() -> None:
+    with pytest.raises(ImageError, match="colour mode 'LAB', which has no one conversion"):
         load_rgb(Image.new("LAB", (3, 4)))
 
 

@@ -5,7 +5,9 @@ import pytest
 
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import ModalityError
+from mmms_deploy.imaging.io import load_modality
 from mmms_deploy.imaging.modality import measure
+from mmms_deploy.imaging.preprocess import prepare
 
 DEPTH = ModalitySpec(name="depth", scale={"uint16": 0.001, "float32": 1.0}, invalid=(0, "nan", "inf"), fill=3.0)
 
@@ -62,8 +64,65 @@ def test_not_finite_says_how_many_and_where() -> None:
         measure(depth, spec)
     with pytest.raises(ModalityError, match="1 of 1 values"):
         measure(np.array([[[1e300]]]), spec)
-    with pytest.raises(ModalityError, match=r"1 of 2 values .* when scaled, the first \(3\.0.*e\+38\) at x=1"):
+    with pytest.raises(ModalityError, match=r"1 of 2 values .* are scaled, the first \(3\.0.*e\+38\) at x=1"):
         measure(one(1, 3e38, dtype="float32"), ModalitySpec(name="depth", scale=10.0))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float16", "float32", "float64", "longdouble"])
+def test_numbers_that_scaling_makes_infinite_are_refused_for_every_dtype(dtype) -> None:
+    with pytest.raises(ModalityError, match="1 of 2 values that float32 cannot hold when they are scaled"):
+        measure(one(0, 100, dtype=dtype), ModalitySpec(name="depth", scale=1e37))
+
+
+def test_bounds_are_applied_before_a_number_is_called_too_large() -> None:
+    spec = ModalitySpec(name="depth", scale=10.0, clip=(0.0, 80.0))
+    np.testing.assert_array_equal(measure(one(1, 1e300, -1e300, dtype="float64"), spec), one(10, 80, 0, dtype="float32"))
+    with pytest.raises(ModalityError, match="not finite"):
+        measure(one(1, np.inf, dtype="float64"), spec)
+
+
+@pytest.mark.parametrize("value", [1e20, 3.4e38])
+def test_numbers_whose_square_overflows_are_refused_when_they_are_normalised(value) -> None:
+    spec = ModalitySpec(name="depth", mean=(1.0,), std=(0.001,))
+    map_ = np.full((8, 9, 1), 2.0, dtype=np.float32)
+    assert prepare(measure(map_, spec), spec, (4, 4)).max() == pytest.approx(1000)
+    map_[3:6, 3:6] = value
+    with pytest.raises(ModalityError, match="standard deviations from the mean"):
+        prepare(measure(map_, spec), spec, (4, 4))
+
+
+def hiding(*values: float, dtype: str = "float32") -> np.ma.MaskedArray:
+    """Return one row of numbers, of which the first is hidden."""
+    return np.ma.MaskedArray(one(*values, dtype=dtype), mask=np.arange(len(values))[None, :, None] == 0)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 5.0, 1e38])
+def test_what_a_masked_array_hides_is_filled_as_the_bundle_says(number) -> None:
+    stored = load_modality(hiding(number, 1, 0), "depth")
+    measured = measure(stored, DEPTH)
+    assert type(measured) is np.ndarray
+    np.testing.assert_array_equal(measured, one(3, 1, 3, dtype="float32"))
+    with pytest.raises(ModalityError, match=r"masked array that hides 1 of 3 values[\s\S]*no value invalid"):
+        measure(stored, ModalitySpec(name="depth"))
+
+
+def test_a_masked_array_that_hides_nothing_is_an_array() -> None:
+    for mask in (False, np.zeros((1, 3, 1), bool)):
+        measured = measure(np.ma.MaskedArray(one(1, 2, 3, dtype="float32"), mask=mask), ModalitySpec(name="depth"))
+        assert type(measured) is np.ndarray
+        np.testing.assert_array_equal(measured, one(1, 2, 3, dtype="float32"))
+    with pytest.raises(ModalityError, match="not finite"):
+        measure(np.ma.MaskedArray(one(1, np.nan, dtype="float32")), ModalitySpec(name="depth"))
+
+
+def test_hidden_numbers_follow_the_channels() -> None:
+    repeated = measure(hiding(5, 1), ModalitySpec(name="depth", channels=3, repeat=True, invalid=(0,), fill=9.0))
+    np.testing.assert_array_equal(repeated, np.repeat(one(9, 1, dtype="float32"), 3, axis=2))
+    colour = np.ma.MaskedArray(np.repeat(one(5, 1, dtype="float32"), 3, axis=2), mask=False)
+    colour[0, 0, 1] = 77
+    colour[0, 0, 1] = np.ma.masked
+    single = measure(colour, ModalitySpec(name="depth", invalid=(0,), fill=9.0))
+    np.testing.assert_array_equal(single, one(9, 1, dtype="float32"))
 
 
 def test_a_grey_picture_in_colour_is_one_channel() -> None:
