@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmms_deploy.imaging.io import load_rgb
+
 HELD_OUT = ("car-shadow", "goat", "horsejump-high")
 """Sequences never trained on: one vehicle, one animal, one person on an animal. Fixed before the first training run."""
 
@@ -74,10 +76,8 @@ def read_frames(root: Path, names: Sequence[str]) -> list[Frame]:
             mask_path = root / "masks" / sequence / f"{path.stem}.png"
             if not mask_path.is_file():
                 raise TrainingDataError(f"{path} has no mask {mask_path}")
-            with Image.open(path) as picture:
-                image = np.asarray(picture.convert("RGB"))
-            with Image.open(mask_path) as picture:
-                mask = np.asarray(picture.convert("L")) > MASK_THRESHOLD
+            image = load_rgb(path)
+            mask = np.asarray(Image.fromarray(load_rgb(mask_path)).convert("L")) > MASK_THRESHOLD
             if mask.shape != image.shape[:2]:
                 raise TrainingDataError(f"{mask_path} is {mask.shape}, its image {image.shape[:2]}")
             frames.append(Frame(sequence, path.stem, image, mask.astype(np.uint8)))

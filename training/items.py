@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from mmms_deploy.evaluation.datasets.labels import read_labels
+from mmms_deploy.imaging.io import load_modality, load_rgb
 from training.conditions import Condition, disguise, expose
 from training.davis import TrainingDataError, read_frames, split
 from training.samples import TELLING, SampleMaker
@@ -101,10 +102,7 @@ def object_items(root: Path) -> Iterator[Item]:
         found = sorted((root / "images").glob(f"{mask_path.stem}.*"))
         if not found:
             raise TrainingDataError(f"{mask_path} has no image in {root / 'images'}")
-        with Image.open(mask_path) as picture:
-            mask = np.asarray(picture.convert("L"))
-        with Image.open(found[0]) as picture:
-            image = np.asarray(picture.convert("RGB"))
+        mask, image = read_labels(mask_path), load_rgb(found[0])
         yield Item(mask_path.stem, image, mask == OBJECT, mask == VOID)
 
 
@@ -117,10 +115,8 @@ def mfnet_items(root: Path) -> Iterator[Item]:
     if not labels:
         raise TrainingDataError(f"there are no labels in {root / 'labels'}")
     for label_path in labels:
-        with Image.open(label_path) as picture:
-            label = np.asarray(picture)
-        with Image.open(root / "images" / label_path.name) as picture:
-            pixels = np.asarray(picture)
+        label = read_labels(label_path)
+        pixels = load_modality(root / "images" / label_path.name, "thermal")
         image, thermal = np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
         for number, name in enumerate(MFNET_CLASSES, start=1):
             count, parts, stats, _ = cv2.connectedComponentsWithStats((label == number).astype(np.uint8))

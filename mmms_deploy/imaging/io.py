@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mmms_deploy.errors import ImageError, ModalityError
+from mmms_deploy.errors import FileReadError, ImageError, ModalityError
+from mmms_deploy.files.arrays import load_array
 from mmms_deploy.imaging.arrays import hidden, plain, unmasked
 from mmms_deploy.imaging.formats import READ
 from mmms_deploy.imaging.picture import Picture, Refusal, open_picture
@@ -95,7 +96,7 @@ def load_oriented_modality(source: ImageLike, name: str) -> tuple[npt.NDArray[An
     if isinstance(source, np.ndarray):
         array = plain(source)
     elif isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == ".npy":
-        array = _load_npy(Path(source), refuse.what, _NUMBERS)
+        array = _load_npy(Path(source), refuse)
     else:
         picture = _open(source, refuse)
         _check_measurements(picture, refuse)
@@ -160,20 +161,14 @@ def _checked_rgb(array: npt.NDArray[Any]) -> UInt8Array:
     raise ImageError(given, expected=_RGB, fix=fix)
 
 
-def _load_npy(path: Path, what: str, expected: str) -> npt.NDArray[Any]:
+def _load_npy(path: Path, refuse: Refusal) -> npt.NDArray[Any]:
     try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise ModalityError(f"{what}: there is no file {path}", expected=expected, fix="check the path") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise ModalityError(
-            f"{what}: {path} cannot be read: {error}",
-            expected=f"{expected} (no pickled objects)",
-            fix="save plain numbers with np.save(path, array, allow_pickle=False)",
-            command_fix="save one array of plain numbers with numpy.save",
+        return load_array(path)
+    except FileReadError as error:
+        if error.missing:
+            raise refuse(f"there is no file {path}", "check the path") from None
+        raise refuse(
+            f"{path} cannot be read: {error.reason}",
+            "save one array of plain numbers with np.save(path, array, allow_pickle=False)",
+            "save one array of plain numbers with numpy.save",
         ) from error
-    if not isinstance(array, np.ndarray):
-        raise ModalityError(
-            f"{what}: {path} holds several arrays", expected=expected, fix="save one array with np.save"
-        )
-    return array

@@ -84,9 +84,10 @@ def _with_channels(
         return np.repeat(stored, spec.channels, axis=2), repeated
     if spec.channels == 1 and channels > 1:
         first = stored[:, :, :1]
-        shown = stored if covered is None else np.where(covered.any(axis=2, keepdims=True), first, stored)
+        somewhere: BoolArray | None = None if covered is None else np.asarray(covered.any(axis=2, keepdims=True))
+        shown = stored if somewhere is None else np.where(somewhere, first, stored)
         if np.array_equal(shown, np.broadcast_to(first, stored.shape), equal_nan=stored.dtype.kind == "f"):
-            return np.ascontiguousarray(first), None if covered is None else covered.any(axis=2, keepdims=True)
+            return np.ascontiguousarray(first), somewhere
         fix = command_fix = "choose one channel, or export a network for that number of channels"
     elif stored.shape[0] == spec.channels:
         fix = command_fix = "put the channels last"

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
-from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
+from mmms_deploy.errors import FileReadError, MMMSDeployError, MMMSDeployWarning
+from mmms_deploy.files import as_path, open_regular, unreadable
 from mmms_deploy.imaging.formats import FORMATS, HEAD, OPENED, READ, refusal
 
 _ORIENTATION = 0x0112
@@ -95,9 +96,9 @@ def open_picture(source: Image.Image | str | os.PathLike[str], refuse: Refusal) 
     if isinstance(source, Image.Image):
         _check_lazy(source, refuse)
         return _decoded(source, "the PIL image", refuse, damaged=False)
-    path = Path(source)
     try:
-        with path.open("rb") as stream:
+        path = as_path(source)
+        with open_regular(path) as stream:
             head = stream.read(HEAD)
             try:
                 image, damaged = _opened(stream)
@@ -109,10 +110,15 @@ def open_picture(source: Image.Image | str | os.PathLike[str], refuse: Refusal) 
             with image:
                 _warn_of_pages(image, path)
                 return _decoded(image, str(path), refuse, damaged=damaged)
-    except FileNotFoundError:
-        raise refuse(f"there is no file {path}", "check the path") from None
+    except FileReadError as error:
+        raise _unreadable(source, error, refuse) from error
     except OSError as error:
-        raise refuse(f"{path} cannot be read: {error.strerror or error}", "check the file") from error
+        raise _unreadable(source, unreadable(source, error), refuse) from error
+
+
+def _unreadable(source: object, error: FileReadError, refuse: Refusal) -> MMMSDeployError:
+    given = f"there is no file {source}" if error.missing else f"{source!s} cannot be read: {error.reason}"
+    return refuse(given, "check the path" if error.missing else "check the file")
 
 
 def _opened(stream: BinaryIO) -> tuple[ImageFile.ImageFile, bool]:
@@ -181,9 +187,7 @@ def _decoded(image: Image.Image, where: str, refuse: Refusal, *, damaged: bool) 
         image.load()
         after, broken = _orientation(image)
     except MemoryError as error:
-        raise refuse(
-            f"{where} needs more memory than there is", "make the picture smaller, or free memory"
-        ) from error
+        raise refuse(f"{where} needs more memory than there is", "make the picture smaller, or free memory") from error
     except Exception as error:  # decoders of broken files raise nearly everything
         problem = str(error) or type(error).__name__
         raise refuse(f"{where} cannot be decoded: {problem}", "check whether the file is complete") from error

@@ -56,7 +56,7 @@ def _normalised(array: npt.NDArray[Any], spec: ImageSpec | ModalitySpec, size: t
 def _check_size_of_numbers(out: FloatArray, array: npt.NDArray[Any], spec: ModalitySpec) -> None:
     """Refuse numbers that no layer of a network could take: normalising layers square them."""
     least, greatest = float(out.min()), float(out.max())
-    if -_SQUARED <= least and greatest <= _SQUARED:
+    if least >= -_SQUARED and greatest <= _SQUARED:
         return
     raise ModalityError(
         f"modality {spec.name!r} has values from {float(array.min()):g} to {float(array.max()):g} in the network's unit,"

@@ -152,7 +152,10 @@ def to_numbers(picture: Picture, refuse: Refusal) -> npt.NDArray[Any]:
             "save it as .npy",
         )
     if colour and picture.format == "PPM" and picture.greatest not in (None, 255):
-        raise refuse(f"{picture.where} has numbers up to {picture.greatest}, which Pillow would stretch to 255", "save it as .npy")
+        raise refuse(
+            f"{picture.where} has numbers up to {picture.greatest}, which Pillow would stretch to 255",
+            "save it as .npy",
+        )
     array = np.asarray(image)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))

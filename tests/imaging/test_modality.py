@@ -76,7 +76,9 @@ def test_numbers_that_scaling_makes_infinite_are_refused_for_every_dtype(dtype) 
 
 def test_bounds_are_applied_before_a_number_is_called_too_large() -> None:
     spec = ModalitySpec(name="depth", scale=10.0, clip=(0.0, 80.0))
-    np.testing.assert_array_equal(measure(one(1, 1e300, -1e300, dtype="float64"), spec), one(10, 80, 0, dtype="float32"))
+    np.testing.assert_array_equal(
+        measure(one(1, 1e300, -1e300, dtype="float64"), spec), one(10, 80, 0, dtype="float32")
+    )
     with pytest.raises(ModalityError, match="not finite"):
         measure(one(1, np.inf, dtype="float64"), spec)
 

@@ -81,7 +81,11 @@ def test_postscript_named_png_starts_no_program(tmp_path: Path) -> None:
     )
     path = f"{gs.parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}
+        [sys.executable, "-c", code, str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PATH": path},
     )
     assert "photo.png is a PostScript file" in done.stdout
     assert "a file of the format EPS that is not decoded yet" in done.stdout

@@ -16,12 +16,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mmms_deploy.evaluation.datasets.files import nonempty, partner, read_image
+from mmms_deploy.errors import FileReadError
+from mmms_deploy.evaluation.datasets.files import file_named, nonempty, partner, plain_name
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, min_area_option
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.photo import fitted, read_photo
 from mmms_deploy.evaluation.datasets.surfaces import Mask
 from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.scene import Scene, Surface
+from mmms_deploy.files import GIB, read_bytes
 
 TREE = """\
 PATH/
@@ -29,6 +32,8 @@ PATH/
   annotations/instances_val2017.json          or where the option annotations says"""
 
 LAYOUT = Layout("coco", TREE)
+LIMIT = 4 * GIB
+"""The most bytes of the JSON file; LVIS has 1.2 GB."""
 
 
 class RunLengths(msgspec.Struct, frozen=True):
@@ -104,10 +109,11 @@ def open_coco(
 
 def _decode(file: Path) -> Instances:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Instances, strict=False)
-    except (OSError, msgspec.DecodeError) as error:
+        return msgspec.json.decode(read_bytes(file, LIMIT), type=Instances, strict=False)
+    # msgspec raises UnicodeDecodeError for bytes that are not UTF-8, and RecursionError for deep nesting.
+    except (FileReadError, msgspec.DecodeError, ValueError, RecursionError) as error:
         raise DatasetFileError(
-            f"{file} cannot be read: {error}",
+            f"{file} cannot be read: {error.reason if isinstance(error, FileReadError) else error}",
             expected="JSON in COCO's format: images, annotations with segmentation, categories",
             fix="give the file of the object instances, not the captions or keypoints",
         ) from error
@@ -128,14 +134,11 @@ def _items(instances: Instances, file: Path, folder: Path) -> dict[str, Item]:
                     f"{file} lists {name} twice", expected="every image once", fix="remove the second entry"
                 )
 
-    def find(name: str) -> Path | None:
-        return folder / name if (folder / name).is_file() else None
-
-    found = partner(entries, find, "file", folder)
+    found = partner(entries, partial(file_named, folder), "file", folder)
     items = {}
     for name, image in sorted(entries.items()):
         own = sorted(objects[image.id], key=lambda annotation: annotation.id)
-        scene = PurePosixPath(name).with_suffix("").as_posix()
+        scene = plain_name(PurePosixPath(name).with_suffix("").as_posix())
         items[scene] = Item(found[name], (image.height, image.width), _named(own, categories))
     return items
 
@@ -165,19 +168,19 @@ def _named(own: Sequence[Annotation], categories: dict[int, str]) -> tuple[tuple
 
 
 def _read(name: str, item: Item, *, file: Path, min_area: int) -> Scene:
-    image = read_image(item.image)
-    if image.shape[:2] != item.size:
+    photo = read_photo(item.image, name)
+    if item.size not in (photo.size, photo.stored_size):
         raise DatasetFileError(
-            f"the image {item.image} has {image.shape[0]} rows and {image.shape[1]} columns",
+            f"the image {item.image} has {photo.size[0]} rows and {photo.size[1]} columns",
             expected=f"{item.size[0]} rows and {item.size[1]} columns, as {file.name} says",
             fix="nothing is resized here: give the images that were annotated",
         )
     surfaces = []
     for surface, annotation in item.objects:
-        mask = _mask(annotation, item.size, file)
+        mask = fitted(_mask(annotation, item.size, file), "segmentation in", file, photo)
         if np.count_nonzero(mask) >= min_area:
             surfaces.append(Surface(surface, mask))
-    return Scene(name, image, tuple(surfaces))
+    return Scene(name, photo.pixels, tuple(surfaces))
 
 
 def _mask(annotation: Annotation, size: tuple[int, int], file: Path) -> Mask:

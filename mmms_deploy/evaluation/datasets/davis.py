@@ -59,7 +59,7 @@ def open_davis(
     if every > 1:
         pairs = _thinned(pairs, every)
     ignored = frozenset() if void is None else frozenset({void})
-    rule: Rule = ObjectRule(void=ignored) if objects == ONE else SurfaceRule(void=ignored)
+    rule: Rule = ObjectRule(void=ignored, numbered=True) if objects == ONE else SurfaceRule(void=ignored)
     return paired(name, pairs, rule)
 
 

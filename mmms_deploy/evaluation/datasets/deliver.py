@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.evaluation.datasets.files import check_size, nonempty, partner, read_numbers, stems
+from mmms_deploy.evaluation.datasets.files import nonempty, partner, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, modalities_option, split_option
 from mmms_deploy.evaluation.datasets.labels import Channel
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.photo import Photo, fitted, read_numbers
 from mmms_deploy.evaluation.datasets.semantic import SemanticItem, assemble, labelled
 from mmms_deploy.evaluation.datasets.surfaces import VOID, class_options, class_rule
 
@@ -88,19 +89,18 @@ def _of_split(folder: Path, word: str, split: str) -> Mapping[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _read_modality(file: Path, modality: str, image: npt.NDArray[np.uint8], name: str) -> npt.NDArray[Any]:
+def _read_modality(file: Path, modality: str, photo: Photo) -> npt.NDArray[Any]:
     """Read a modality without the simulator's alpha channel, and events at the image's size.
 
     Events of the case of low resolution are stored small; DeLiVER's own code enlarges them to the nearest pixel.
     """
-    array = read_numbers(file, modality)
+    array, oriented = read_numbers(file, modality)
     if array.shape[2] == 4:
         array = array[:, :, :3]
-    if modality == "event" and array.shape[:2] != image.shape[:2]:
-        rows, columns = (np.arange(n) * small // n for n, small in zip(image.shape[:2], array.shape[:2], strict=True))
+    if modality == "event" and array.shape[:2] != photo.size:
+        rows, columns = (np.arange(n) * small // n for n, small in zip(photo.size, array.shape[:2], strict=True))
         array = array[rows[:, None], columns]
-    check_size(modality, file, array, image, name)
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(fitted(array, modality, file, photo, oriented=oriented))
 
 
 KIND = Kind(

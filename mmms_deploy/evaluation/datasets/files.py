@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from mmms_deploy.errors import ImageError, MMMSDeployError, ModalityError
+from mmms_deploy.errors import FileReadError
 from mmms_deploy.evaluation.datasets.kind import Layout
 from mmms_deploy.evaluation.errors import DatasetFileError
-from mmms_deploy.imaging.io import load_modality, load_rgb
+from mmms_deploy.files import MIB, read_text
 
 T = TypeVar("T")
 
@@ -29,7 +27,7 @@ def stems(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str, Path]:
         suffixes: Lower-case suffixes that count.
 
     Returns:
-        E.g. ``bmx-trees/00003`` -> ``folder/bmx-trees/00003.jpg``, sorted by key.
+        E.g. ``bmx-trees/00003`` -> ``folder/bmx-trees/00003.jpg``, sorted by key; keys as :func:`plain_name` has them.
 
     Raises:
         DatasetFileError: Two files differ only in their suffix.
@@ -38,7 +36,7 @@ def stems(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str, Path]:
     for file in _walk(folder):
         if file.suffix.lower() not in suffixes:
             continue
-        key = file.relative_to(folder).with_suffix("").as_posix()
+        key = plain_name(file.relative_to(folder).with_suffix("").as_posix())
         if key in found:
             raise DatasetFileError(
                 f"{found[key]} and {file} have the same name",
@@ -47,6 +45,31 @@ def stems(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str, Path]:
             )
         found[key] = file
     return dict(sorted(found.items()))
+
+
+def plain_name(name: str) -> str:
+    """Return a name in the one form in which names are compared.
+
+    Accented letters can be written as one character (NFC) or as two (NFD, which macOS stores), and both look the same.
+    A name that is not UTF-8 keeps its other bytes as ``\\xff``, so that it can be printed and stored.
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)
+
+
+def file_named(folder: Path, name: str) -> Path | None:
+    """Return the file with a name, in whichever form the disk has it; None when there is none.
+
+    Args:
+        folder: The folder.
+        name: Its path below the folder, as a list or a JSON file writes it.
+    """
+    return next((folder / form for form in forms_of(name) if (folder / form).is_file()), None)
+
+
+def forms_of(name: str) -> tuple[str, ...]:
+    """Return the forms in which a disk may have a name."""
+    return name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -97,73 +120,11 @@ def partner(names: Collection[str], find: Callable[[str], T | None], what: str, 
 def read_list(file: Path) -> list[str]:
     """Return the names in a list file: the first word of every line that has one, without repeats, sorted."""
     try:
-        words = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        words = [line.split() for line in read_text(file, 256 * MIB, "utf-8-sig").splitlines()]
+    except FileReadError as error:
         raise DatasetFileError(
-            f"the list {file} cannot be read: {error}", expected="a text file, one name a line", fix="check the file"
+            f"the list {file} cannot be read: {error.reason}",
+            expected="a text file in UTF-8, one name a line",
+            fix="check the file",
         ) from error
-    return sorted({line[0] for line in words if line})
-
-
-def check_size(what: str, file: Path, array: npt.NDArray[Any], image: npt.NDArray[np.uint8], name: str) -> None:
-    """Check that something has as many rows and columns as its image.
-
-    Raises:
-        DatasetFileError: It has other numbers.
-    """
-    if array.shape[:2] != image.shape[:2]:
-        raise DatasetFileError(
-            f"the {what} {file} has {array.shape[0]} rows and {array.shape[1]} columns",
-            expected=f"{image.shape[0]} rows and {image.shape[1]} columns, like the image of scene {name!r}",
-            fix="nothing is resized here: bring it to the image's size, or check whether the image was rotated (EXIF)",
-        )
-
-
-def read_image(file: Path) -> npt.NDArray[np.uint8]:
-    """Read an image: (H, W, 3) uint8, RGB.
-
-    Raises:
-        DatasetFileError: It cannot be read.
-    """
-    try:
-        return load_rgb(file)
-    except ImageError as error:
-        raise _named(file, error) from error
-
-
-def read_numbers(file: Path, modality: str) -> npt.NDArray[Any]:
-    """Read a modality's numbers as they are stored: (H, W, C) integers or floats.
-
-    Raises:
-        DatasetFileError: It cannot be read.
-    """
-    try:
-        return load_modality(file, modality)
-    except ModalityError as error:
-        raise _named(file, error) from error
-
-
-def read_modality(file: Path, modality: str, image: npt.NDArray[np.uint8], name: str) -> npt.NDArray[Any]:
-    """Read a modality's numbers as they are stored.
-
-    Args:
-        file: An image file or ``.npy``.
-        modality: Its name.
-        image: (H, W, 3), the image of its scene.
-        name: The scene's name, for messages.
-
-    Returns:
-        (H, W, C) integers or floats.
-
-    Raises:
-        DatasetFileError: It cannot be read, or has another size than the image.
-    """
-    array = read_numbers(file, modality)
-    check_size(modality, file, array, image, name)
-    return array
-
-
-def _named(file: Path, error: MMMSDeployError) -> DatasetFileError:
-    """Return an error that names the file, which is one of many."""
-    given = error.given if str(file) in error.given else f"{file}: {error.given}"
-    return DatasetFileError(given, expected=error.expected, fix=error.fix, command_fix=error.command_fix)
+    return sorted({plain_name(line[0]) for line in words if line})

@@ -8,18 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mmms_deploy.evaluation.datasets.files import (
-    NUMBERS,
-    check_size,
-    nonempty,
-    partner,
-    read_image,
-    read_modality,
-    stems,
-)
+from mmms_deploy.evaluation.datasets.files import NUMBERS, forms_of, nonempty, partner, plain_name, stems
 from mmms_deploy.evaluation.datasets.kind import ANY_INTEGER, Kind, Layout, Option, OptionType, min_area_option
-from mmms_deploy.evaluation.datasets.labels import read_labels
+from mmms_deploy.evaluation.datasets.labels import read_fitted_labels
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.photo import read_modality, read_photo
 from mmms_deploy.evaluation.datasets.surfaces import COMPONENTS, VALUES, ObjectRule, Rule, SurfaceRule
 from mmms_deploy.evaluation.errors import DatasetOptionError
 from mmms_deploy.evaluation.scene import Scene, Surface
@@ -93,7 +86,8 @@ def open_folder(
     ignored = frozenset() if void is None else frozenset({void})
     rule: Rule = ObjectRule(threshold or 0, ignored, min_area)
     if threshold is None:
-        rule = SurfaceRule(void=ignored, components=surfaces == COMPONENTS, min_area=min_area)
+        # Here every value is a surface, by definition and whatever it is.
+        rule = SurfaceRule(void=ignored, components=surfaces == COMPONENTS, min_area=min_area, trimaps=True)
     return ListedDataset(name, items, partial(_read, rule=rule), tuple(folders))
 
 
@@ -108,7 +102,7 @@ def _masks(folder: Path, by_name: Mapping[str, Path]) -> Callable[[str], Masks |
         if key in by_name:
             return by_name[key]
         # An image without objects has an empty folder.
-        return objects[key] if key in objects or (folder / key).is_dir() else None
+        return objects[key] if key in objects or any((folder / form).is_dir() for form in forms_of(key)) else None
 
     return find
 
@@ -129,7 +123,7 @@ def _modality_folders(root: Path, wanted: tuple[str, ...] | None) -> dict[str, P
 
 def _modality_files(folder: Path, names: Mapping[str, Path]) -> dict[str, Path]:
     by_name = stems(folder, NUMBERS)
-    suffix = f"_{folder.name}"
+    suffix = f"_{plain_name(folder.name)}"
 
     def find(key: str) -> Path | None:
         # Some sets repeat the folder's name in the file's: Depth/8_08-40-06_Depth.png.
@@ -139,18 +133,17 @@ def _modality_files(folder: Path, names: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _read(name: str, item: Item, *, rule: Rule) -> Scene:
-    image = read_image(item.image)
+    photo = read_photo(item.image, name)
     surfaces: list[Surface] = []
     void = None
     for owner, file in {"": item.masks}.items() if isinstance(item.masks, Path) else item.masks.items():
-        labels = read_labels(file)
-        check_size("mask", file, labels, image, name)
+        labels = read_fitted_labels(file, photo)
         parts, ignored = rule.split(labels, file)
         surfaces += [_of(owner, part, alone=len(parts) == 1) for part in parts]
         if ignored is not None:
             void = ignored if void is None else void | ignored
-    modalities = {modality: read_modality(file, modality, image, name) for modality, file in item.modalities.items()}
-    return Scene(name, image, tuple(surfaces), modalities, void)
+    modalities = {modality: read_modality(file, modality, photo) for modality, file in item.modalities.items()}
+    return Scene(name, photo.pixels, tuple(surfaces), modalities, void)
 
 
 def _of(owner: str, part: Surface, *, alone: bool) -> Surface:

@@ -12,11 +12,11 @@ from pathlib import Path
 from mmms_deploy.evaluation.datasets.files import nonempty, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.mistaken import UNDECIDED
 from mmms_deploy.evaluation.datasets.pairs import Pair, match, paired
 from mmms_deploy.evaluation.datasets.surfaces import ObjectRule
 
-UNDECIDED = 128
-RULE = ObjectRule(threshold=UNDECIDED, void=frozenset({UNDECIDED}))
+RULE = ObjectRule(threshold=UNDECIDED, void=frozenset({UNDECIDED}), trimap=True)
 
 GRABCUT_TREE = """\
 PATH/

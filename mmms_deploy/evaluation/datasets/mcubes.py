@@ -14,19 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.evaluation.datasets.files import (
-    NUMBERS,
-    check_size,
-    nonempty,
-    partner,
-    read_image,
-    read_list,
-    read_modality,
-    stems,
-)  # fmt: skip
+from mmms_deploy.evaluation.datasets.files import NUMBERS, nonempty, partner, read_list, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, OptionType, modalities_option, split_option
-from mmms_deploy.evaluation.datasets.labels import read_labels
+from mmms_deploy.evaluation.datasets.labels import read_fitted_labels
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.photo import read_modality, read_photo
 from mmms_deploy.evaluation.datasets.surfaces import VOID, SurfaceRule, class_options, class_rule
 from mmms_deploy.evaluation.errors import DatasetFileError
 from mmms_deploy.evaluation.scene import Scene
@@ -130,27 +122,24 @@ def open_mcubes(
 
 
 def _read(name: str, item: Item, *, how: Reading) -> Scene:
-    image = read_image(item.image)
-    labels = read_labels(item.labels).astype(np.int32)
-    check_size("label map", item.labels, labels, image, name)
+    photo = read_photo(item.image, name)
+    labels = read_fitted_labels(item.labels, photo, "label map").astype(np.int32)
     if item.unseen is not None:
-        unseen = read_labels(item.unseen)
-        check_size("mask", item.unseen, unseen, image, name)
-        labels[unseen > 0] = UNSEEN
+        labels[read_fitted_labels(item.unseen, photo) > 0] = UNSEEN
     modalities = {}
     for modality, files in item.modalities.items():
-        parts = [read_modality(file, modality, image, name) for file in files]
+        parts = [read_modality(file, modality, photo) for file in files]
         if modality == "aolp" and how.aolp == SIN_COS_SIN:
             parts.append(parts[0])
         modalities[modality] = _cut(np.concatenate(parts, axis=2), how.crop)
-    if how.crop >= image.shape[1]:
+    if how.crop >= photo.size[1]:
         raise DatasetFileError(
-            f"the image {item.image} has {image.shape[1]} columns",
+            f"the image {item.image} has {photo.size[1]} columns",
             expected=f"more than the {how.crop} that are cut off at the left",
             fix="give the images as they were published, or crop=0",
         )
     surfaces, void = how.rule.split(_cut(labels, how.crop), item.labels)
-    return Scene(name, _cut(image, how.crop), surfaces, modalities, void)
+    return Scene(name, _cut(photo.pixels, how.crop), surfaces, modalities, void)
 
 
 def _cut(array: npt.NDArray[Any], columns: int) -> npt.NDArray[Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.evaluation.datasets.files import nonempty, partner, read_list, read_numbers, stems
+from mmms_deploy.evaluation.datasets.files import nonempty, partner, read_list, stems
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, modalities_option, split_option
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.photo import Photo, read_numbers
 from mmms_deploy.evaluation.datasets.semantic import SemanticItem, assemble, labelled
 from mmms_deploy.evaluation.datasets.surfaces import BACKGROUND, class_options, class_rule
 from mmms_deploy.evaluation.errors import DatasetFileError
@@ -63,12 +64,12 @@ def open_mfnet(
     return labelled(name, items, modalities, rule, read=_read_thermal)
 
 
-def _read_thermal(file: Path, modality: str, image: npt.NDArray[np.uint8], name: str) -> npt.NDArray[Any]:
+def _read_thermal(file: Path, modality: str, photo: Photo) -> npt.NDArray[Any]:
     """Return the fourth channel of a scene's image, which was read without it."""
-    array = read_numbers(file, modality)
+    array, _ = read_numbers(file, modality)
     if array.shape[2] != _CHANNELS:
         raise DatasetFileError(
-            f"the image {file} of scene {name!r} has {array.shape[2]} channels",
+            f"the image {file} of scene {photo.scene!r} has {array.shape[2]} channels",
             expected="4 channels: red, green, blue, thermal",
             fix="give the images as they were published, or leave thermal out with modalities=none",
         )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mmms_deploy.evaluation.datasets.files import check_size, partner, read_image
-from mmms_deploy.evaluation.datasets.labels import Channel, read_labels
+from mmms_deploy.evaluation.datasets.files import partner
+from mmms_deploy.evaluation.datasets.labels import Channel, read_fitted_labels
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.photo import read_photo
 from mmms_deploy.evaluation.datasets.surfaces import ObjectRule, Rule
 from mmms_deploy.evaluation.scene import Scene
 
@@ -43,8 +44,7 @@ def paired(name: str, pairs: Mapping[str, Pair], rule: Rule) -> ListedDataset[Pa
 
 
 def _read(name: str, pair: Pair, *, rule: Rule, channel: Channel | None) -> Scene:
-    image = read_image(pair.image)
-    labels = read_labels(pair.masks, channel)
-    check_size("mask", pair.masks, labels, image, name)
+    photo = read_photo(pair.image, name)
+    labels = read_fitted_labels(pair.masks, photo, channel=channel)
     surfaces, void = rule.split(labels, pair.masks)
-    return Scene(name, image, surfaces, void=void)
+    return Scene(name, photo.pixels, surfaces, void=void)

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mmms_deploy.evaluation.datasets.files import check_size, nonempty, partner, read_image, read_list
+from mmms_deploy.evaluation.datasets.files import file_named, nonempty, partner, read_list
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, min_area_option
 from mmms_deploy.evaluation.datasets.listed import Labels, ListedDataset
 from mmms_deploy.evaluation.datasets.pairs import Pair
+from mmms_deploy.evaluation.datasets.photo import fitted, read_photo
 from mmms_deploy.evaluation.datasets.surfaces import SurfaceRule
 from mmms_deploy.evaluation.datasets.voc import CLASSES, VOID
 from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
@@ -53,16 +54,14 @@ def open_sbd(path: Path, *, name: str, split: str, min_area: int) -> ListedDatas
 
 
 def _file(folder: Path, suffix: str, name: str) -> Path | None:
-    file = folder / f"{name}{suffix}"
-    return file if file.is_file() else None
+    return file_named(folder, f"{name}{suffix}")
 
 
 def _read(name: str, pair: Pair, *, rule: SurfaceRule) -> Scene:
-    image = read_image(pair.image)
+    photo = read_photo(pair.image, name)
     labels, names = read_instances(pair.masks)
-    check_size("mask", pair.masks, labels, image, name)
-    surfaces, void = replace(rule, names=names).split(labels, pair.masks)
-    return Scene(name, image, surfaces, void=void)
+    surfaces, void = replace(rule, names=names).split(fitted(labels, "mask", pair.masks, photo), pair.masks)
+    return Scene(name, photo.pixels, surfaces, void=void)
 
 
 def read_instances(file: Path) -> tuple[Labels, dict[int, str]]:

@@ -8,17 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.evaluation.datasets.files import check_size, read_image, read_modality
-from mmms_deploy.evaluation.datasets.labels import Channel, read_labels
+from mmms_deploy.evaluation.datasets.labels import Channel, read_fitted_labels
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
+from mmms_deploy.evaluation.datasets.photo import Photo, read_modality, read_photo
 from mmms_deploy.evaluation.datasets.surfaces import Rule
 from mmms_deploy.evaluation.scene import Scene
 
-ReadModality = Callable[[Path, str, npt.NDArray[np.uint8], str], npt.NDArray[Any]]
-"""Reads a modality from its file, its name, its scene's image and its scene's name, as ``read_modality``."""
+ReadModality = Callable[[Path, str, Photo], npt.NDArray[Any]]
+"""Reads a modality from its file, its name and its scene's image, as ``read_modality``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,8 @@ def labelled(
 
 
 def _read(name: str, item: SemanticItem, *, rule: Rule, channel: Channel | None, modality: ReadModality) -> Scene:
-    image = read_image(item.image)
-    labels = read_labels(item.labels, channel)
-    check_size("label map", item.labels, labels, image, name)
+    photo = read_photo(item.image, name)
+    labels = read_fitted_labels(item.labels, photo, "label map", channel)
     surfaces, void = rule.split(labels, item.labels)
-    modalities = {key: modality(file, key, image, name) for key, file in item.modalities.items()}
-    return Scene(name, image, surfaces, modalities, void)
+    modalities = {key: modality(file, key, photo) for key, file in item.modalities.items()}
+    return Scene(name, photo.pixels, surfaces, modalities, void)

@@ -13,6 +13,14 @@ import numpy.typing as npt
 
 from mmms_deploy.evaluation.datasets.kind import Option, min_area_option
 from mmms_deploy.evaluation.datasets.listed import Labels
+from mmms_deploy.evaluation.datasets.mistaken import (
+    SMOOTHED_FIX,
+    UNDECIDED,
+    check_has_trimap_values,
+    check_no_numbers_beside_255,
+    check_no_trimap,
+    check_not_smoothed,
+)
 from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.scene import Surface
 
@@ -20,6 +28,9 @@ Mask = npt.NDArray[np.bool_]
 
 CLICK_AREA = 81
 """Pixels of the disk that the paper draws for a click (radius 5): a smaller surface is covered by its first click."""
+_TRIMAP_FIX = (
+    f"read it with the kind 'grabcut' or 'berkeley', or with the option void={UNDECIDED} of 'folder' and 'davis'"
+)
 _SUSPICIOUS = 128
 """A label map of 8 bits with more values is a smoothed mask: no set has so many objects in an image."""
 
@@ -36,14 +47,29 @@ class ObjectRule:
         threshold: The object is where values are greater.
         void: Values, of any size, that count neither as surface nor as background.
         min_area: An object of fewer pixels is left out.
+        trimap: Whether masks have to be trimaps.
+        numbered: Whether a mask may hold the numbers of several objects, which count as one.
     """
 
     threshold: int = 0
     void: frozenset[int] = frozenset()
     min_area: int = 1
+    trimap: bool = False
+    numbered: bool = False
 
     def split(self, labels: Labels, file: Path) -> tuple[tuple[Surface, ...], Mask | None]:
-        """Return the object, or nothing if there is none, and the void pixels; like :meth:`SurfaceRule.split`."""
+        """Return the object, or nothing if there is none, and the void pixels; like :meth:`SurfaceRule.split`.
+
+        Raises:
+            DatasetFileError: The values are those of another kind of mask.
+        """
+        values = [value for value in np.unique(labels).tolist() if value not in self.void]
+        if self.trimap:
+            check_has_trimap_values(values, file)
+        elif self.threshold < UNDECIDED - 1:
+            check_no_trimap(values, file, _TRIMAP_FIX)
+            if self.numbered:
+                check_no_numbers_beside_255(values, file)
         void = np.isin(labels, list(self.void)) if self.void else None
         mask = labels > self.threshold if void is None else (labels > self.threshold) & ~void
         surfaces = (Surface(OBJECT, mask),) if np.count_nonzero(mask) >= self.min_area else ()
@@ -60,6 +86,7 @@ class SurfaceRule:
         background: Values that are no surface.
         components: Whether every connected component (8 neighbours) of a value is a surface of its own.
         min_area: Surfaces of fewer pixels are left out; their pixels count as background.
+        trimaps: Whether the values 0, 128 and 255 alone are taken for a background and two objects.
     """
 
     names: Mapping[int, str] | None = None
@@ -67,6 +94,7 @@ class SurfaceRule:
     background: frozenset[int] = field(default_factory=lambda: frozenset({0}))
     components: bool = False
     min_area: int = 1
+    trimaps: bool = False
 
     def split(self, labels: Labels, file: Path) -> tuple[tuple[Surface, ...], Mask | None]:
         """Return the surfaces of a label map in the order of their values, and its void pixels.
@@ -80,7 +108,7 @@ class SurfaceRule:
             pixels; None when there are none.
 
         Raises:
-            DatasetFileError: A value has no meaning in this data set, or the map looks like a smoothed mask.
+            DatasetFileError: A value has no meaning in this data set, or the map looks like a smoothed mask or a trimap.
             DatasetLibraryError: Components are requested and OpenCV is not installed.
         """
         values = np.unique(labels).tolist()
@@ -116,8 +144,11 @@ class SurfaceRule:
             raise DatasetFileError(
                 f"the label map {file} has {len(values)} different values",
                 expected="one value an object",
-                fix="for a smoothed mask of one object give the option threshold, e.g. threshold=127",
+                fix=SMOOTHED_FIX,
             )
+        if not self.trimaps:
+            check_no_trimap([value for value in values if value not in self.background], file, _TRIMAP_FIX)
+        check_not_smoothed(labels, values, file)
 
 
 def _list(values: frozenset[int]) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mmms_deploy.evaluation.datasets import open_dataset
 from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLayoutError, DatasetLibraryError, DatasetOptionError
@@ -88,17 +87,6 @@ def test_negative_labels(root: Path) -> None:
     scene = open_dataset("folder", root, void="-1")[0]
     same(scene, {"2": MAP == 3, "254": MAP == 255})
     np.testing.assert_array_equal(scene.void, MAP == 0)
-
-
-def test_an_image_that_the_camera_turned(root: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    (root / "images" / "a.png").unlink()
-    save(root / "images" / "a.jpg", RGB, exif=exif)
-    with pytest.raises(DatasetFileError, match="EXIF"):
-        open_dataset("folder", root)[0]
-    save(root / "masks" / "a.png", np.rot90(MAP, -1))
-    same(open_dataset("folder", root, void=255)[0], {str(v): np.rot90(MAP, -1) == v for v in (1, 3)})
 
 
 def test_palette_indices_count_not_colours(root: Path) -> None:
@@ -208,7 +196,7 @@ def test_broken_files_are_named(root: Path) -> None:
     with pytest.raises(DatasetFileError, match=str(file)):
         open_dataset("folder", root)[0]
     file.write_text("no image")
-    with pytest.raises(DatasetFileError, match="Pillow does not know its format"):
+    with pytest.raises(DatasetFileError, match="is a text file"):
         open_dataset("folder", root)[0]
     file.unlink()
     np.save(root / "masks" / "a.npy", np.array([{}]), allow_pickle=True)
@@ -216,11 +204,11 @@ def test_broken_files_are_named(root: Path) -> None:
         open_dataset("folder", root)[0]
     for name in ("a", "b", "more/a"):
         save_palette(root / "lidar" / f"{name}.png", MAP)
-    with pytest.raises(DatasetFileError, match=f"{root / 'lidar' / 'b.png'}: .* palette"):
+    with pytest.raises(DatasetFileError, match=f"{root / 'lidar' / 'b.png'} is a palette"):
         open_dataset("folder", root)[1]
     save(root / "images" / "b.tif", MAP.astype(np.float32))
     (root / "images" / "b.png").unlink()
-    with pytest.raises(DatasetFileError, match=f"{root / 'images' / 'b.tif'}: the image has mode 'F'"):
+    with pytest.raises(DatasetFileError, match=f"{root / 'images' / 'b.tif'} has mode 'F'"):
         open_dataset("folder", root)[1]
 
 
