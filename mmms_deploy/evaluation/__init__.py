@@ -17,6 +17,7 @@ In reading order:
 - ``settings``: what an evaluation does
 - ``clicking``: clicking through one object
 - ``surfaces``: several surfaces in one image: NoCMS, FRMS and the multi-instance task
+- ``lock``: one evaluation at a time in a folder of results
 - ``results``: the results of every scene, and the folder that keeps them
 - ``run``: every scene of the data sets, by one worker or several
 - ``summary``: the measures of each data set

@@ -12,6 +12,7 @@ from mmms_deploy.bundle.contract import ClickContract
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import open_request
 from mmms_deploy.evaluation.depth import Mask
+from mmms_deploy.evaluation.errors import EvaluationSettingsError
 from mmms_deploy.evaluation.predictor import Image
 from mmms_deploy.imaging.resize import FloatArray, resize, resize_above
 from mmms_deploy.session import Session
@@ -39,13 +40,13 @@ class BundlePredictor:
         self._session = session
         self._flipped = flipped
         self._rule: ClickContract = session.bundle.manifest.clicks
-        self._threshold = threshold
+        self._threshold = checked_threshold(threshold)
 
     def set_image(self, image: Image, /, **modalities: Any) -> None:
         """Take an image."""
         self._session.set_image(image, **modalities)
         if self._flipped is not None:
-            mirrored = {name: np.ascontiguousarray(array[:, ::-1]) for name, array in modalities.items()}
+            mirrored = {name: array[:, ::-1].copy() for name, array in modalities.items()}  # a masked one stays masked
             self._flipped.set_image(np.ascontiguousarray(image[:, ::-1]), **mirrored)
 
     def click(self, x: float, y: float, positive: bool, /) -> Mask:
@@ -92,6 +93,25 @@ def mean_by_logits(first: FloatArray, second: FloatArray) -> FloatArray:
     return mean
 
 
+def checked_threshold(value: float | None) -> float | None:
+    """Return a threshold of probabilities, checked.
+
+    Args:
+        value: Above 0 and below 1; None for the bundle's.
+
+    Raises:
+        EvaluationSettingsError: It is something else.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1):
+        raise EvaluationSettingsError(
+            f"threshold {value!r}",
+            expected="a probability above 0 and below 1",
+            fix="pass threshold=0.5, or None for the bundle's",
+            command_fix="pass --threshold 0.5, or leave it out for the bundle's",
+        )
+    return value
+
+
 class BundleSource:
     """Opens predictors of one bundle. They share one engine, so that their number does not change their answers.
 
@@ -103,6 +123,7 @@ class BundleSource:
         on_progress: Receives every step of a build by TensorRT.
 
     Raises:
+        EvaluationSettingsError: The threshold is no number between 0 and 1.
         EngineError: There is no usable engine.
     """
 
@@ -116,7 +137,7 @@ class BundleSource:
         on_progress: OnProgress | None = None,
     ) -> None:
         self.bundle = bundle
-        self._flip, self._threshold = flip, threshold
+        self._flip, self._threshold = flip, checked_threshold(threshold)
         self._engine = open_request(bundle, request or EngineRequest(), on_progress)
 
     @property

@@ -11,6 +11,7 @@
         PredictorError
         EvaluationModalityError
         EvaluationSettingsError
+        ResultsInUseError
         CaseError
         EvaluationLibraryError
 
@@ -65,6 +66,10 @@ class EvaluationModalityError(EvaluationError):
 
 class EvaluationSettingsError(EvaluationError):
     """An evaluation has other settings than the results it would continue, or impossible ones."""
+
+
+class ResultsInUseError(EvaluationError):
+    """Another evaluation writes into the folder of results."""
 
 
 class CaseError(EvaluationError):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
 from mmms_deploy.bundle.contract import Struct
+from mmms_deploy.errors import FileReadError
 from mmms_deploy.evaluation.clicking import ObjectResult
 from mmms_deploy.evaluation.errors import EvaluationSettingsError
+from mmms_deploy.evaluation.lock import LOCK_FILE
 from mmms_deploy.evaluation.settings import Settings
 from mmms_deploy.evaluation.surfaces import MultiInstanceResult, MultiSurfaceResult
-from mmms_deploy.files import writing
+from mmms_deploy.files import MIB, append_to, open_regular, read_bytes, writing
 from mmms_deploy.reporting.files import write_text
 
 T = TypeVar("T")
@@ -130,7 +132,8 @@ class ResultStore:
     """A folder of results that grows scene by scene and can be continued.
 
     Every finished scene is one line of ``scenes.jsonl``, appended and flushed; a line that was cut off by a crash is
-    dropped when the folder is opened again.
+    dropped when the folder is opened again. Whoever opens it holds its lock
+    (:func:`~mmms_deploy.evaluation.lock.results_lock`) as long as it grows.
 
     Args:
         folder: The folder; made when it is not there.
@@ -146,15 +149,9 @@ class ResultStore:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         before = folder / SETTINGS_FILE
+        check_own(folder)
         if before.exists():
             check_same(read_facts(folder), facts, folder)
-        elif any(entry.name not in (*_FILES, REPLAY_FOLDER) for entry in folder.iterdir()):
-            raise EvaluationSettingsError(
-                f"{folder} holds files that are no results of mmms-eval",
-                expected="a new or empty folder, or one to continue",
-                fix="pass another folder as out",
-                command_fix="name another folder with --out",
-            )
         write_text(before, msgspec.json.format(msgspec.json.encode(facts), indent=1) + b"\n")
         self._names = tuple(dataset.name for dataset in facts.datasets)
         self._recover()
@@ -171,7 +168,7 @@ class ResultStore:
         Raises:
             OutputWriteError: It cannot be written.
         """
-        with writing(self.folder), (self.folder / SCENES_FILE).open("ab") as stream:
+        with writing(self.folder), append_to(self.folder / SCENES_FILE) as stream:
             stream.write(msgspec.json.encode(result) + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -189,6 +186,30 @@ class ResultStore:
             if content_end < file.stat().st_size:
                 with writing(file):
                     os.truncate(file, content_end)
+
+
+def check_own(folder: Path) -> None:
+    """Check that a folder is new, empty, or one of results.
+
+    Raises:
+        EvaluationSettingsError: It holds other files, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        problem = f"{folder} is a file"
+    elif (
+        folder.exists()
+        and not (folder / SETTINGS_FILE).exists()
+        and not {entry.name for entry in folder.iterdir()} <= {*_FILES, REPLAY_FOLDER, LOCK_FILE}
+    ):
+        problem = f"{folder} holds files that are no results of mmms-eval"
+    else:
+        return
+    raise EvaluationSettingsError(
+        problem,
+        expected="a new or empty folder, or one to continue",
+        fix="pass another folder as out",
+        command_fix="name another folder with --out",
+    )
 
 
 def forget(folder: Path) -> None:
@@ -222,15 +243,25 @@ class _Place(msgspec.Struct, frozen=True):
 
 
 def _places(folder: Path) -> Iterator[tuple[int, _Place]]:
-    """Yield for each line where it starts in the file, and its scene."""
+    """Yield for each scene where its line starts in the file.
+
+    A scene that is there twice, as two evaluations in one folder could write it once, counts by its first line. A line
+    without its end is still being written, or was cut off.
+    """
     file = folder / SCENES_FILE
     if not file.exists():
         return
     decoder = msgspec.json.Decoder(_Place)
     start = 0
-    with file.open("rb") as stream:
+    seen: set[_Place] = set()
+    with _opened(file) as stream:
         for number, line in enumerate(stream, start=1):
-            yield start, _decoded(decoder, line, file, number)
+            if not line.endswith(b"\n"):
+                return
+            place = _decoded(decoder, line, file, number)
+            if place not in seen:
+                seen.add(place)
+                yield start, place
             start += len(line)
 
 
@@ -255,16 +286,25 @@ def read_scenes(folder: Path, datasets: Sequence[str] = ()) -> Iterator[SceneRes
         return
     decoder = msgspec.json.Decoder(SceneResult)
     file = folder / SCENES_FILE
-    with file.open("rb") as stream:
+    with _opened(file) as stream:
         for *_, start in ordered:
             stream.seek(start)
             yield _decoded(decoder, stream.readline(), file, None)
 
 
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return open_regular(file)
+    except FileReadError as error:
+        raise EvaluationSettingsError(
+            f"{file} cannot be read: {error.reason}", expected="results of mmms-eval", fix="check the folder"
+        ) from error
+
+
 def _decoded(decoder: msgspec.json.Decoder[T], line: bytes, file: Path, number: int | None) -> T:
     try:
         return decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         where = "a line" if number is None else f"line {number}"
         raise EvaluationSettingsError(
             f"{where} of {file} is no result: {error}",
@@ -286,16 +326,16 @@ def read_facts(folder: Path) -> RunFacts:
         "command_fix": "name a folder that this version of mmms-eval wrote, or another one with --out",
     }
     try:
-        content = file.read_bytes()
+        content = read_bytes(file, 64 * MIB)
         schema = msgspec.json.decode(content)["schema"]
         if schema != SCHEMA:
             raise EvaluationSettingsError(f"{file} is of schema {schema}", expected=f"schema {SCHEMA}", **fixes)
         return msgspec.json.decode(content, type=RunFacts)
-    except OSError as error:
+    except FileReadError as error:
         raise EvaluationSettingsError(
-            f"{file} cannot be read: {error.strerror or error}", expected="results of mmms-eval", **fixes
+            f"{file} cannot be read: {error.reason}", expected="results of mmms-eval", **fixes
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise EvaluationSettingsError(
             f"{file} holds no settings: {error}", expected="results of mmms-eval", **fixes
         ) from error

@@ -17,6 +17,7 @@ from mmms_deploy.evaluation.annotator import SimulatedClick
 from mmms_deploy.evaluation.clicking import ObjectResult, click_through
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.errors import EvaluationSettingsError
+from mmms_deploy.evaluation.lock import results_lock
 from mmms_deploy.evaluation.predictor import Predictor, close, mask_of, start_over
 from mmms_deploy.evaluation.results import (
     SCHEMA,
@@ -26,6 +27,7 @@ from mmms_deploy.evaluation.results import (
     ResultStore,
     RunFacts,
     SceneResult,
+    check_own,
 )
 from mmms_deploy.evaluation.scene import Dataset, Scene, Surface
 from mmms_deploy.evaluation.settings import Settings
@@ -98,13 +100,17 @@ def choose_scenes(entries: Sequence[Entry], limit: int | None = None, every: int
             command_fix="name them with KIND=PATH:name=NAME",
         )
     empty = [entry.dataset.name for entry in entries if len(entry.dataset) == 0]
-    if empty or (limit is not None and limit < 1) or every < 1:
+    if empty or (limit is not None and not _is_whole(limit)) or not _is_whole(every):
         raise EvaluationSettingsError(
-            f"the data set {empty[0]!r} has no scenes" if empty else f"limit {limit}, every {every}",
+            f"the data set {empty[0]!r} has no scenes" if empty else f"limit {limit!r}, every {every!r}",
             expected="one scene or more",
             fix="check the data set's folder" if empty else "pass 1 or more",
         )
     return [(entry, index) for entry in entries for index in list(range(0, len(entry.dataset), every))[:limit]]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def evaluate_scene(
@@ -342,13 +348,15 @@ def evaluate(
         The results.
 
     Raises:
-        EvaluationSettingsError: ``out`` holds results of another evaluation or other files, or a number is below 1.
+        EvaluationSettingsError: ``out`` holds results of another evaluation or other files, or a number is no integer
+            or below 1.
+        ResultsInUseError: Another evaluation writes into ``out``.
         DatasetError: A scene cannot be read.
         MaskError: A mask of the predictor has another shape than the image.
     """
     settings = settings or Settings()
-    if workers < 1:
-        raise EvaluationSettingsError(f"{workers} workers", expected="1 or more", fix="pass workers=1")
+    if not _is_whole(workers):
+        raise EvaluationSettingsError(f"{workers!r} workers", expected="1 or more", fix="pass workers=1")
     given = [entries] if not isinstance(entries, Sequence) else list(entries)
     sets = [entry if isinstance(entry, Entry) else Entry(entry) for entry in given]
     tasks = choose_scenes(sets, limit, every)
@@ -362,31 +370,35 @@ def evaluate(
         against=None if second is None else second.facts,
     )
     wanted = frozenset((entry.dataset.name, index) for entry, index in tasks)
-    store = None if out is None else ResultStore(Path(out), facts)
-    memory: list[SceneResult] = []
-    evaluation = Evaluation(facts, memory if store is None else store, wanted)
-    finished = frozenset() if store is None else store.done
-    count = 0
+    with ExitStack() as locked:
+        if out is not None:
+            check_own(Path(out))
+            locked.enter_context(results_lock(Path(out)))
+        store = None if out is None else ResultStore(Path(out), facts)
+        memory: list[SceneResult] = []
+        evaluation = Evaluation(facts, memory if store is None else store, wanted)
+        finished = frozenset() if store is None else store.done
+        count = 0
 
-    def report(result: SceneResult) -> None:
-        nonlocal count
-        count += 1
-        if on_result is not None:
-            on_result(result)
-        if on_progress is not None:
-            on_progress(Progress("evaluating", count, len(tasks), finished=count == len(tasks)))
+        def report(result: SceneResult) -> None:
+            nonlocal count
+            count += 1
+            if on_result is not None:
+                on_result(result)
+            if on_progress is not None:
+                on_progress(Progress("evaluating", count, len(tasks), finished=count == len(tasks)))
 
-    if on_progress is not None or on_result is not None:
-        for result in evaluation:
-            report(result)
-    missing = [task for task in tasks if (task[0].dataset.name, task[1]) not in finished]
-    if missing:
-        for result in run_scenes(missing, first, settings, against=second, workers=workers):
-            if store is None:
-                memory.append(result)
-            else:
-                store.append(result)
-            report(result)
+        if on_progress is not None or on_result is not None:
+            for result in evaluation:
+                report(result)
+        missing = [task for task in tasks if (task[0].dataset.name, task[1]) not in finished]
+        if missing:
+            for result in run_scenes(missing, first, settings, against=second, workers=workers):
+                if store is None:
+                    memory.append(result)
+                else:
+                    store.append(result)
+                report(result)
     order = {entry.dataset.name: number for number, entry in enumerate(sets)}
     memory.sort(key=lambda result: (order[result.dataset], result.index))
     return evaluation

@@ -41,23 +41,29 @@ class Settings(Struct, frozen=True, kw_only=True):
     instance_clicks: int = 10
 
     def __post_init__(self) -> None:
-        fractions = (*self.targets, *self.multi_instance, *(value for pair in self.multi_surface for value in pair))
-        rising = all(first < second for first, second in zip(self.targets, self.targets[1:], strict=False))
-        sensible = all(a <= t for t, a in self.multi_surface)
-        if (
-            not self.targets
-            or not rising
-            or not sensible
-            or not all(0 < value <= 1 for value in fractions)
-            or self.max_clicks < 1
-            or self.instance_clicks < 1
-        ):
+        try:
+            valid = self._is_valid()
+        except TypeError:  # something that is no number, or no sequence of numbers
+            valid = False
+        if not valid:
             raise EvaluationSettingsError(
-                f"targets {self.targets}, multi-surface {self.multi_surface}, multi-instance {self.multi_instance}, "
-                f"{self.max_clicks} clicks",
+                f"targets {self.targets!r}, multi-surface {self.multi_surface!r}, multi-instance"
+                f" {self.multi_instance!r}, {self.max_clicks!r} clicks, {self.instance_clicks!r} clicks per object",
                 expected="fractions above 0 and at most 1, targets ascending, a at most t, one click or more",
                 fix="divide percent by 100",
             )
+
+    def _is_valid(self) -> bool:
+        fractions = (*self.targets, *self.multi_instance, *(value for pair in self.multi_surface for value in pair))
+        rising = all(first < second for first, second in zip(self.targets, self.targets[1:], strict=False))
+        sensible = all(len(pair) == 2 and pair[1] <= pair[0] for pair in self.multi_surface)
+        return (
+            bool(self.targets)
+            and rising
+            and sensible
+            and all(0 < value <= 1 and not isinstance(value, bool) for value in fractions)
+            and all(type(value) is int and value >= 1 for value in (self.max_clicks, self.instance_clicks))
+        )
 
     @property
     def stop_at(self) -> float | None:

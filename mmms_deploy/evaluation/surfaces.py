@@ -284,6 +284,8 @@ class MultiSurfaceSummary(Struct, frozen=True, kw_only=True):
         failed: Their number.
         surfaces: Number of surfaces.
         mean_iou: Mean over the images of their surfaces' mean IoU in the end.
+        untouched: Surfaces that were never clicked on, because the mean was reached without them; each counts 0 clicks
+            in NoCMS, and none in FRMS.
     """
 
     target: float
@@ -293,6 +295,7 @@ class MultiSurfaceSummary(Struct, frozen=True, kw_only=True):
     failed: int
     surfaces: int
     mean_iou: float
+    untouched: int = 0
 
 
 def summarise_surfaces(results: Sequence[MultiSurfaceResult], max_clicks: int = MAX_CLICKS) -> MultiSurfaceSummary:
@@ -314,6 +317,7 @@ def summarise_surfaces(results: Sequence[MultiSurfaceResult], max_clicks: int = 
         failed=sum(failed),
         surfaces=len(surfaces),
         mean_iou=sum(result.mean_iou for result in results) / len(results),
+        untouched=sum(surface.visits == 0 for surface in surfaces),
     )
 
 

@@ -1,8 +1,8 @@
 """Arrays that callers pass: plain numbers, and what a masked array hides.
 
 Subclasses of ``numpy.ndarray`` (``memmap``, ``matrix``, those that carry units) count by their plain numbers. A masked
-array (``numpy.ma``, as rasterio and netCDF4 return them) says of some numbers that they mean nothing. Functions of NumPy
-forget this on the way, so it is asked here, once.
+array (``numpy.ma``, as rasterio and netCDF4 return them) says of some numbers that they mean nothing. Functions of
+NumPy forget this on the way, so it is asked here, once.
 """
 
 from __future__ import annotations

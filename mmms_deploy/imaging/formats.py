@@ -111,6 +111,13 @@ _STARTS: tuple[tuple[bytes, Kind], ...] = (
     (b"\x01\xda\x00", Kind("an SGI picture")),
     (b"\x01\xda\x01", Kind("an SGI picture")),
 )
+_FORMS = (
+    *((re.compile(re.escape(start)), kind) for start, kind in _STARTS),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), Kind("a WebP file", known=True)),
+    (re.compile(rb"P[1-6Ff]\s"), Kind("a PPM file", known=True)),
+    (re.compile(rb".{128}DICM", re.DOTALL), Kind("a DICOM file", _DICOM)),
+    (re.compile(rb"BM"), Kind("a BMP file", known=True)),
+)
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), Kind("an AVIF picture")),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), _HEIC),
@@ -131,20 +138,10 @@ def kind_of(head: bytes) -> Kind | None:
     """
     if not head:
         return Kind("empty", "check how it was copied or downloaded")
-    for start, kind in _STARTS:
-        if head.startswith(start):
+    for form, kind in _FORMS:
+        if form.match(head):
             return kind
-    if head[4:8] == b"ftyp":
-        return _media(head)
-    if head[128:132] == b"DICM":
-        return Kind("a DICOM file", _DICOM)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return Kind("a WebP file", known=True)
-    if head[:2] == b"BM":
-        return Kind("a BMP file", known=True)
-    if re.match(rb"P[1-6Ff]\s", head):
-        return Kind("a PPM file", known=True)
-    return _text(head)
+    return _media(head) if head[4:8] == b"ftyp" else _text(head)
 
 
 def _media(head: bytes) -> Kind:

@@ -67,8 +67,8 @@ def _check_fill(covered: BoolArray, spec: ModalitySpec, what: str) -> None:
             f"{what} is a masked array that hides {np.count_nonzero(covered)} of {covered.size} values",
             expected="a number everywhere: the checkpoint's description declares no value invalid, so nothing says what"
             " takes the place of a missing one",
-            fix="fill the holes the way the network was trained, e.g. array.filled(0), or declare them ('invalid' of the"
-            " modality) and export again",
+            fix="fill the holes the way the network was trained, e.g. array.filled(0), or declare them ('invalid' of"
+            " the modality) and export again",
         )
 
 

@@ -59,8 +59,8 @@ def _check_size_of_numbers(out: FloatArray, array: npt.NDArray[Any], spec: Modal
     if least >= -_SQUARED and greatest <= _SQUARED:
         return
     raise ModalityError(
-        f"modality {spec.name!r} has values from {float(array.min()):g} to {float(array.max()):g} in the network's unit,"
-        f" and up to {max(-least, greatest):g} standard deviations from the mean",
+        f"modality {spec.name!r} has values from {float(array.min()):g} to {float(array.max()):g} in the network's"
+        f" unit, and up to {max(-least, greatest):g} standard deviations from the mean",
         expected=f"at most {_SQUARED:.2g} standard deviations, the square of which float32 can hold",
         fix="check its unit and its holes: values that mean nothing are declared with 'invalid' of the modality, bounds"
         " with 'clip'",

@@ -51,7 +51,7 @@ def plain_name(name: str) -> str:
     """Return a name in the one form in which names are compared.
 
     Accented letters can be written as one character (NFC) or as two (NFD, which macOS stores), and both look the same.
-    A name that is not UTF-8 keeps its other bytes as ``\\xff``, so that it can be printed and stored.
+    The bytes of a name that are not UTF-8 become text with a backslash, so that it can be printed and stored.
     """
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", text)

@@ -108,7 +108,7 @@ class SurfaceRule:
             pixels; None when there are none.
 
         Raises:
-            DatasetFileError: A value has no meaning in this data set, or the map looks like a smoothed mask or a trimap.
+            DatasetFileError: A value has no meaning in this data set, or the map looks smoothed or like a trimap.
             DatasetLibraryError: Components are requested and OpenCV is not installed.
         """
         values = np.unique(labels).tolist()

@@ -70,6 +70,9 @@ def surface_rows(summary: DatasetSummary) -> list[tuple[str, str, str]]:
         pair = f"({percent(joint.target)}, {percent(joint.average)})"
         share = f"{joint.failed} of {joint.surfaces} surfaces"
         rows.append((f"NoCMS@{pair}", f"{joint.nocms:.2f}", "clicks per surface, all surfaces in one joint mask"))
+        never = f"{joint.untouched} ({100 * joint.untouched / joint.surfaces:.1f} %)"
+        why = f"of {joint.surfaces} surfaces; the mean was reached without them, and each counts 0 clicks in NoCMS"
+        rows.append((f"never clicked, {pair}", never, why))
         rows.append((f"FRMS@{pair}", f"{100 * joint.frms:.1f} %", f"{share} not segmented within the limit"))
         rows.append((f"mean IoU, {pair}", f"{100 * joint.mean_iou:.2f} %", "over surfaces, then images, in the end"))
     for task in summary.multi_instance:

@@ -88,7 +88,7 @@ def test_what_cannot_be_told_apart_is_refused(tmp_path: Path, orientation: int, 
     same(data[0], {})
     (tmp_path / "depth").mkdir()
     save(tmp_path / "depth" / "a.png", upright)
-    with pytest.raises(DatasetFileError, match="and the depth .* has none"):
+    with pytest.raises(DatasetFileError, match=r"and the depth .* has none"):
         open_dataset("folder", tmp_path)[0]
 
 
