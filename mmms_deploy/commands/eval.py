@@ -198,8 +198,9 @@ def main(
 
     from mmms_deploy.evaluation.datasets import parse_dataset_argument
     from mmms_deploy.evaluation.depth import opencv
+    from mmms_deploy.evaluation.lock import results_lock
     from mmms_deploy.evaluation.report.csv_parquet import parquet_library
-    from mmms_deploy.evaluation.results import forget
+    from mmms_deploy.evaluation.results import check_own, forget
     from mmms_deploy.evaluation.run import choose_scenes, evaluate
     from mmms_deploy.evaluation.settings import TARGETS, Protocol, Settings
 
@@ -223,6 +224,8 @@ def main(
         entries = [sides.entry(argument, dataset, without) for argument, dataset in opened]
         tasks = choose_scenes(entries, limit, every)
         folder = out or Path("evaluations") / sides.first.facts.name
+        check_own(folder)
+        stack.enter_context(results_lock(folder))  # until the report is written
         if fresh:
             forget(folder)
         for facts in (sides.first.facts, sides.second.facts if sides.second else None):

@@ -10,7 +10,7 @@ from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.evaluation.annotator import SimulatedClick
 from mmms_deploy.evaluation.bundles import BundlePredictor, BundleSource, mean_by_logits
-from mmms_deploy.evaluation.errors import EvaluationModalityError
+from mmms_deploy.evaluation.errors import EvaluationModalityError, EvaluationSettingsError
 from mmms_deploy.evaluation.modalities import choose_modalities
 from mmms_deploy.evaluation.predictor import return_to
 from mmms_deploy.imaging.resize import resize
@@ -48,6 +48,12 @@ def test_a_predictor_answers_as_its_session(paint: Bundle, image: np.ndarray) ->
         np.testing.assert_array_equal(predictor.click(3, 4, True), session.click(3, 4, True).mask)
     predictor.close()
     source.close()
+
+
+@pytest.mark.parametrize("wrong", [0, 1, -0.5, 2, float("nan"), "0.5", True])
+def test_thresholds_without_sense_are_refused(paint: Bundle, wrong) -> None:
+    with pytest.raises(EvaluationSettingsError, match="threshold"):
+        BundleSource(paint, REQUEST, threshold=wrong)
 
 
 def test_a_flip_is_the_mean_with_the_mirror_image(paint: Bundle, image: np.ndarray) -> None:

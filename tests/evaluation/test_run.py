@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from mmms_deploy.evaluation import (
     iou,
     summarise_run,
 )
-from mmms_deploy.evaluation.errors import EvaluationSettingsError, PredictorError
+from mmms_deploy.evaluation.errors import EvaluationSettingsError, PredictorError, ResultsInUseError
 from mmms_deploy.evaluation.results import SCENES_FILE, SETTINGS_FILE
 from mmms_deploy.evaluation.run import evaluate_scene
 from mmms_deploy.progress import Progress
@@ -251,6 +252,51 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert data.read == []
 
 
+def test_a_second_evaluation_is_kept_out_while_the_first_one_runs(tmp_path: Path) -> None:
+    found = []
+
+    def second() -> None:
+        try:
+            evaluate(Scenes(2), opened(), SHORT, out=tmp_path)
+        except ResultsInUseError as error:
+            found.append(error)
+
+    def meanwhile(step: Progress) -> None:
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+
+    first = evaluate(Scenes(2), opened(), SHORT, out=tmp_path, on_progress=meanwhile)
+    assert len(found) == 2
+    assert [result.index for result in first] == [0, 1]
+    assert len(list(evaluate(Scenes(2), opened(), SHORT, out=tmp_path))) == 2
+
+
+def test_what_two_evaluations_wrote_counts_once(tmp_path: Path) -> None:
+    before = list(evaluate(Scenes(3), opened(), SHORT, out=tmp_path))
+    file = tmp_path / SCENES_FILE
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join((*lines, *reversed(lines), lines[1])))
+    data = Scenes(3)
+    again = evaluate(data, opened(), SHORT, out=tmp_path)
+    assert data.read == []
+    assert list(again) == before
+    (summary,) = summarise_run(again.facts, again)
+    assert (summary.scenes, summary.objects) == (3, sum(len(result.objects) for result in before))
+    with file.open("ab") as stream:
+        stream.write(b'{"dataset": "ellipses", "index": 9')  # another process is writing
+    assert list(again) == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"workers": 0}, {"workers": "2"}, {"workers": True}, {"limit": 0}, {"limit": 1.5}, {"every": float("nan")}],
+)
+def test_numbers_without_sense_are_refused(wrong) -> None:
+    with pytest.raises(EvaluationSettingsError, match=next(iter(wrong)).rstrip("s")):
+        evaluate(Scenes(2), opened(), SHORT, **wrong)
+
+
 def test_more_scenes_can_be_requested_later(tmp_path: Path) -> None:
     data = Scenes(5)
     assert len(list(evaluate(data, opened(), SHORT, out=tmp_path, limit=2))) == 2
@@ -352,6 +398,17 @@ def test_results_are_readable_by_others(tmp_path: Path) -> None:
         {"multi_surface": ((0.7, 0.8),)},
         {"multi_instance": (0.0,)},
         {"instance_clicks": 0},
+        {"targets": 0.9},
+        {"targets": ("90",)},
+        {"targets": (float("nan"),)},
+        {"targets": (True,)},
+        {"max_clicks": 2.5},
+        {"max_clicks": "20"},
+        {"max_clicks": True},
+        {"multi_surface": (0.8, 0.7)},
+        {"multi_surface": ((0.8, 0.7, 0.6),)},
+        {"multi_instance": (float("inf"),)},
+        {"instance_clicks": None},
     ],
 )
 def test_settings_without_sense_are_refused(wrong) -> None:

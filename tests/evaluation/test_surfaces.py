@@ -214,6 +214,15 @@ def test_nocms_refuses_what_it_is_not_defined_for(t, a, limit) -> None:
         multi_surface(Scripted(scene, {}), scene, t, a, limit)
 
 
+def test_surfaces_that_were_never_clicked_are_said_beside_nocms() -> None:
+    def surface(name: str, clicks: int) -> SurfaceResult:
+        return SurfaceResult(name=name, clicks=clicks, iou=0.9, reached=True, visits=min(clicks, 1))
+
+    surfaces = (surface("road", 2), surface("pole", 0), surface("sky", 1), surface("sign", 0))
+    found = summarise_surfaces([MultiSurfaceResult(target=0.8, average=0.7, mean_iou=0.9, surfaces=surfaces)])
+    assert (found.untouched, found.surfaces, found.nocms, found.frms) == (2, 4, 0.75, 0)
+
+
 def test_nocms_averages_over_surfaces_and_not_over_images() -> None:
     def result(*clicks: int) -> MultiSurfaceResult:
         return MultiSurfaceResult(

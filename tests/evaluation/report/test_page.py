@@ -63,6 +63,7 @@ def test_the_page_has_every_part_and_is_well_formed() -> None:
         "This against the other",
         "How alike their masks are",
         "NoCMS@(80, 70)",
+        "never clicked, (80, 70)",
         "NFI@85",
         "Worst cases",
         "mmms-eval --replay &#x27;some folder&#x27;",
