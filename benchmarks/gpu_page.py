@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from gpu_targets import PAPER_MIB, Target, benchmarks, by_bundle, column, is_full_size, targets
@@ -12,6 +11,7 @@ from mmms_deploy.bench.report import Report
 from mmms_deploy.bench.text import number, with_unit
 from mmms_deploy.reporting.html import document
 from mmms_deploy.reporting.svg import Bar, bars, stack
+from mmms_deploy.reporting.visible import escape
 
 _STYLE = """
 .met { color: var(--c); font-weight: 600; } .missed, .failed, .stopped { color: #d43c3c; font-weight: 600; }

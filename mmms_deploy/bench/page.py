@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 
 from mmms_deploy.bench.compare import ReportComparison
 from mmms_deploy.bench.papers import FIGURES, VRAM_HERE, VRAM_TITLE, papers_heading
@@ -21,6 +20,7 @@ from mmms_deploy.bench.text import (
 from mmms_deploy.engines.machine import machine_lines
 from mmms_deploy.reporting.html import document
 from mmms_deploy.reporting.svg import Bar, bars, curve, stack, strip
+from mmms_deploy.reporting.visible import escape
 
 
 def render_page(report: Report, comparison: ReportComparison | None = None) -> str:

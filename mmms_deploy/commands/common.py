@@ -16,10 +16,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
+from mmms_deploy.commands.console import VisibleConsole
 from mmms_deploy.errors import Door, MMMSDeployError, MMMSDeployWarning
+from mmms_deploy.reporting.visible import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Display
@@ -34,10 +35,10 @@ EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
-console = Console(highlight=False)
+console = VisibleConsole(highlight=False)
 """Where results go (stdout)."""
 
-err_console = Console(stderr=True, highlight=False)
+err_console = VisibleConsole(stderr=True, highlight=False)
 """Where progress, warnings and errors go (stderr)."""
 
 
@@ -89,7 +90,8 @@ def warn(message: str) -> None:
 
 def say(kind: str, message: str) -> None:
     """Print ``kind: message`` on stderr, unwrapped, so that paths and commands can be copied."""
-    click.echo(f"{click.style(f'{kind}:', fg='red' if kind == 'error' else 'yellow', bold=True)} {message}", err=True)
+    start = click.style(f"{kind}:", fg="red" if kind == "error" else "yellow", bold=True)
+    click.echo(f"{start} {visible(message)}", err=True)
 
 
 def print_engine(info: EngineInfo) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,9 @@ def find_case(results: Iterable[SceneResult], name: str) -> Case:
         CaseError: There is none, or there are several.
     """
     found: list[Case] = []
+    name = unicodedata.normalize("NFC", name)
+    if name.startswith(("'=", "'+", "'-", "'@")):
+        name = name[1:]  # copied from objects.csv, where the apostrophe keeps spreadsheets from computing it
     for case in cases_of(results):
         if case.name == name:
             return case

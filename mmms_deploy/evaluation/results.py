@@ -18,6 +18,7 @@ from mmms_deploy.evaluation.settings import Settings
 from mmms_deploy.evaluation.surfaces import MultiInstanceResult, MultiSurfaceResult
 from mmms_deploy.files import MIB, append_to, open_regular, read_bytes, writing
 from mmms_deploy.reporting.files import write_text
+from mmms_deploy.reporting.visible import visible
 
 T = TypeVar("T")
 
@@ -126,6 +127,23 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     datasets: tuple[DatasetFacts, ...]
     predictor: PredictorFacts
     against: PredictorFacts | None = None
+
+
+def storable(facts: RunFacts) -> RunFacts:
+    """Return facts that JSON can hold: a path need not be UTF-8, and its other bytes are written out."""
+    try:
+        msgspec.json.encode(facts)
+    except UnicodeEncodeError:
+        return msgspec.convert(_written_out(msgspec.to_builtins(facts)), RunFacts)
+    return facts
+
+
+def _written_out(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {name: _written_out(one) for name, one in value.items()}
+    return [_written_out(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class ResultStore:

@@ -28,6 +28,7 @@ from mmms_deploy.evaluation.results import (
     RunFacts,
     SceneResult,
     check_own,
+    storable,
 )
 from mmms_deploy.evaluation.scene import Dataset, Scene, Surface
 from mmms_deploy.evaluation.settings import Settings
@@ -362,12 +363,14 @@ def evaluate(
     tasks = choose_scenes(sets, limit, every)
     first = contestant if isinstance(contestant, Contestant) else _unnamed(contestant)
     second = against if against is None or isinstance(against, Contestant) else _unnamed(against)
-    facts = RunFacts(
-        schema=SCHEMA,
-        settings=settings,
-        datasets=tuple(entry.facts() for entry in sets),
-        predictor=first.facts,
-        against=None if second is None else second.facts,
+    facts = storable(
+        RunFacts(
+            schema=SCHEMA,
+            settings=settings,
+            datasets=tuple(entry.facts() for entry in sets),
+            predictor=first.facts,
+            against=None if second is None else second.facts,
+        )
     )
     wanted = frozenset((entry.dataset.name, index) for entry, index in tasks)
     with ExitStack() as locked:

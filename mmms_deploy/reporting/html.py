@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from mmms_deploy.reporting.svg import COLOURS, STYLE
+from mmms_deploy.reporting.visible import escape
 
 _PAGE = """
 * { box-sizing: border-box; }

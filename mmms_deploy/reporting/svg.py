@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from mmms_deploy.reporting.visible import escape
 
 STYLE = """
 .plot { font: 13px system-ui, sans-serif; }

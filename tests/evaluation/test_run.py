@@ -297,6 +297,15 @@ def test_numbers_without_sense_are_refused(wrong) -> None:
         evaluate(Scenes(2), opened(), SHORT, **wrong)
 
 
+def test_paths_that_are_no_utf8_are_stored(tmp_path: Path) -> None:
+    facts = PredictorFacts(name="\udcff", source="bundles/\udcff", options={"device": "auto"})
+    done = evaluate(Scenes(1), Contestant(opened(), facts), SHORT, out=tmp_path)
+    stored = json.loads((tmp_path / SETTINGS_FILE).read_bytes())
+    assert stored["predictor"]["source"] == "bundles/\\udcff"
+    assert done.facts.predictor.options == {"device": "auto"}
+    assert len(list(evaluate(Scenes(1), Contestant(opened(), facts), SHORT, out=tmp_path))) == 1
+
+
 def test_more_scenes_can_be_requested_later(tmp_path: Path) -> None:
     data = Scenes(5)
     assert len(list(evaluate(data, opened(), SHORT, out=tmp_path, limit=2))) == 2

@@ -17,6 +17,7 @@ from mmms_deploy.evaluation.report.text import percent
 from mmms_deploy.evaluation.results import SceneResult
 from mmms_deploy.evaluation.settings import Protocol, Settings
 from mmms_deploy.files import partial_beside, replacing
+from mmms_deploy.reporting.visible import cell
 
 Row = dict[str, Any]
 _BATCH = 1000
@@ -76,6 +77,8 @@ def _points(one: ObjectResult) -> str:
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as CSV (UTF-8, header, comma). The file appears when it is complete; without rows there is none.
 
+    No cell is a formula (:func:`~mmms_deploy.reporting.visible.cell`).
+
     Raises:
         OutputWriteError: It cannot be written.
     """
@@ -88,7 +91,7 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
         writer = csv.DictWriter(text, first.keys())
         writer.writeheader()
         for row in chain([first], rest):
-            writer.writerow(row)
+            writer.writerow({name: cell(value) for name, value in row.items()})
         text.detach()  # it would close what is not its own
 
 

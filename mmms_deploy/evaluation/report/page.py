@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 
 from mmms_deploy.evaluation.comparison import CONFIDENCE, RESAMPLES, Comparison
 from mmms_deploy.evaluation.measures import noc
@@ -25,6 +24,7 @@ from mmms_deploy.evaluation.results import RunFacts
 from mmms_deploy.evaluation.settings import Protocol, Settings
 from mmms_deploy.evaluation.summary import DatasetSummary
 from mmms_deploy.reporting.html import document
+from mmms_deploy.reporting.visible import escape
 
 _STYLE = """
 .heads { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.6rem, 1fr)); }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from mmms_deploy.reporting.svg import WIDTH, draw_line, draw_text, drawing, ticks
+from mmms_deploy.reporting.visible import escape
 
 STYLE = """
 .plot .series { fill: none; stroke-width: 2.2; stroke-linejoin: round; }

@@ -205,6 +205,22 @@ def test_csv_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["objects.csv", "objects.parquet"]
 
 
+def test_no_cell_is_a_formula_and_no_page_holds_control_characters(tmp_path: Path) -> None:
+    evil = "=cmd|' /C calc'!A0\x1b[2J"
+    evaluation = evaluate(Scenes(2, name=evil), contestant(), SETTINGS)
+    write_csv(tmp_path / "objects.csv", rows_of(evaluation, SETTINGS, paired=False))
+    with (tmp_path / "objects.csv").open(newline="", encoding="utf-8") as stream:
+        row = next(csv.DictReader(stream))
+    assert row["dataset"] == "'=cmd|' /C calc'!A0\\x1b[2J"
+    assert row["case"].startswith("'=cmd")
+    assert float(row["iou_01"]) >= 0
+    cases = draw_cases(worst_cases(evaluation, 1, 5), [Entry(Scenes(2, name=evil))], contestant(), "out")
+    page = page_of(evaluation, cases=cases, notes=[evil])
+    assert "\x1b" not in page
+    assert "\\x1b[2J" in page
+    assert find_case(evaluation, row["case"].replace("\\x1b", "\x1b")).scene.dataset == evil
+
+
 def test_cells_after_the_last_click_are_empty() -> None:
     data = scene(0)
     masks = [surface.mask for surface in data.surfaces]
