@@ -145,14 +145,15 @@ def main(
         mask, taken = session.mask, session.clicks
 
     if out is not None:
+        import numpy as np
         from PIL import Image
 
-        write_atomically(out, Image.fromarray(mask.astype("uint8") * 255), overwrite=overwrite)
+        write_atomically(out, Image.fromarray(mask.view("uint8") * np.uint8(255)), overwrite=overwrite)
         console.print(f"mask     {escape(str(out))}", soft_wrap=True)
     if overlay is not None:
         from mmms_deploy.session.overlay import draw_overlay
 
-        write_atomically(overlay, draw_overlay(pixels, mask, taken), overwrite=overwrite)
+        write_atomically(overlay, draw_overlay(pixels, mask, taken, consume=True), overwrite=overwrite)
         console.print(f"overlay  {escape(str(overlay))}", soft_wrap=True)
 
 

@@ -17,38 +17,65 @@ NEGATIVE = (220, 53, 69)
 WHITE = (255, 255, 255)
 
 _TINT = 0.42
+_WIDE, _NARROW = 2.6, 1.2
+"""Widths of the outline's white and blue line, in pixels of a small picture."""
+_STRIP = 1 << 21
+"""Pixels that are drawn at a time: a picture of 100 megapixels would need gigabytes at once."""
 # Markers are drawn this much larger and then shrunk, because Pillow draws circles without smooth edges.
 _SMOOTH = 4
 
 
-def draw_overlay(image: UInt8Array, mask: BoolArray, clicks: Sequence[Click] = ()) -> Image.Image:
+def draw_overlay(
+    image: UInt8Array, mask: BoolArray, clicks: Sequence[Click] = (), *, consume: bool = False
+) -> Image.Image:
     """Draw a mask as a tint with an outline, and clicks as numbered markers: green on the object, red off it.
 
     Args:
         image: (H0, W0, 3) uint8, RGB.
         mask: (H0, W0) bool.
         clicks: In image pixels, oldest first.
+        consume: Whether the memory of ``image`` is given back row by row while the picture grows, so that a large
+            picture is not there twice. The array is empty afterwards. Only for whoever has the array and every view of
+            it for himself.
 
     Returns:
         An RGB picture of the image's size.
     """
-    picture = Image.fromarray(image)
-    inside = Image.fromarray(mask.view(np.uint8) * np.uint8(255))
-    colour = Image.new("RGB", picture.size, MASK)
-    picture = Image.composite(Image.blend(picture, colour, _TINT), picture, inside)
-    unit = max(1.0, min(picture.size) / 480)
-    picture = _outline(picture, inside, 2.6 * unit, WHITE)
-    picture = _outline(picture, inside, 1.2 * unit, MASK)
+    height, width = mask.shape
+    unit = max(1.0, min(width, height) / 480)
+    consume = consume and image.flags.owndata and image.flags.writeable and image.flags.c_contiguous
+    picture = Image.new("RGB", (width, height), None)
+    rows = max(1, _STRIP // width)
+    for top in reversed(range(0, height, rows)):  # from the bottom, because an array can be shortened there alone
+        part = _drawn(image[top : top + rows], mask, top, unit)
+        picture.paste(part, (0, top))
+        if consume:
+            image.resize((top, width, 3), refcheck=False)
     for number, click in enumerate(clicks, start=1):
         _marker(picture, click, number, radius=max(6.0, 9.5 * unit))
     return picture
 
 
-def _outline(picture: Image.Image, inside: Image.Image, width: float, colour: tuple[int, int, int]) -> Image.Image:
-    """Draw a soft line where a blurred mask crosses 0.5; at any width, this is much faster than growing the mask."""
+def _drawn(rows: UInt8Array, mask: BoolArray, top: int, unit: float) -> Image.Image:
+    """Draw the mask on some rows of the image, from row ``top`` on."""
+    picture = Image.fromarray(rows)
+    # The blur of the outline reaches over rows beside these.
+    reach = int(2 * _WIDE * unit) + 8
+    first, last = max(0, top - reach), min(len(mask), top + len(rows) + reach)
+    inside = Image.fromarray(mask[first:last].view(np.uint8) * np.uint8(255))
+    here = (0, top - first, picture.width, top - first + picture.height)
+    tint = Image.blend(picture, Image.new("RGB", picture.size, MASK), _TINT)
+    picture = Image.composite(tint, picture, inside.crop(here))
+    for width, colour in ((_WIDE * unit, WHITE), (_NARROW * unit, MASK)):
+        line = _outline(inside, width).crop(here)
+        picture = Image.composite(Image.new("RGB", picture.size, colour), picture, line)
+    return picture
+
+
+def _outline(inside: Image.Image, width: float) -> Image.Image:
+    """Return a soft line where a blurred mask crosses 0.5; at any width, this is much faster than growing the mask."""
     blurred = inside.filter(ImageFilter.GaussianBlur(width / 2))
-    line = blurred.point([min(255, int(2.2 * (255 - abs(2 * level - 255)))) for level in range(256)])
-    return Image.composite(Image.new("RGB", picture.size, colour), picture, line)
+    return blurred.point([min(255, int(2.2 * (255 - abs(2 * level - 255)))) for level in range(256)])
 
 
 def _marker(picture: Image.Image, click: Click, number: int, radius: float) -> None:

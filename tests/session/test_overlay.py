@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmms_deploy import Click
+from mmms_deploy.session import overlay
 from mmms_deploy.session.overlay import NEGATIVE, POSITIVE, draw_overlay
 
 GREY = np.full((240, 360, 3), 128, dtype=np.uint8)
@@ -51,3 +52,23 @@ def test_inputs_stay_as_they_are() -> None:
     image.setflags(write=False)
     draw_overlay(image, mask, [Click(5, 5)])
     np.testing.assert_array_equal(image, GREY)
+
+
+def test_a_large_picture_is_drawn_in_strips_and_looks_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (1100, 90, 3), dtype=np.uint8)
+    mask = np.hypot(*np.mgrid[-550:550, -45:45]) < 300
+    mask[100:103] = True
+    clicks = [Click(40, 500), Click(3, 99, False)]
+    whole = np.asarray(draw_overlay(image, mask, clicks))
+    for strip in (90, 90 * 7, 90 * 400):
+        monkeypatch.setattr(overlay, "_STRIP", strip)
+        np.testing.assert_array_equal(np.asarray(draw_overlay(image, mask, clicks)), whole)
+    assert image.shape == (1100, 90, 3)
+    np.testing.assert_array_equal(np.asarray(draw_overlay(image.copy(), mask, clicks, consume=True)), whole)
+    given = image.copy()
+    draw_overlay(given, mask, consume=True)
+    assert given.size == 0
+    view = image[:, :80]
+    draw_overlay(view, np.ascontiguousarray(mask[:, :80]), consume=True)  # it belongs to another array
+    assert view.size
