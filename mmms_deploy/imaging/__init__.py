@@ -3,6 +3,10 @@
 In reading order:
 
 - ``io``: reads images and modalities into checked arrays
+- ``formats``: which formats are opened, and what a file of another format is
+- ``picture``: opens and decodes pictures; the only place that does
+- ``samples``: from decoded pictures to 8-bit colours, or to the samples as stored
+- ``arrays``: plain arrays, and what masked ones hide
 - ``modality``: converts a modality's stored numbers to measurements in the network's unit
 - ``preprocess``: resizes and normalises both into the network's input tensors
 - ``coordinates``: where a pixel of the image lies in the network's input

@@ -19,6 +19,7 @@ from mmms_deploy.bundle import TensorSpec
 from mmms_deploy.errors import FeatureError, FileReadError
 from mmms_deploy.files import PathLike, as_path, replacing
 from mmms_deploy.files.arrays import load_arrays
+from mmms_deploy.imaging.arrays import hidden
 from mmms_deploy.imaging.resize import FloatArray
 
 IMAGE_SIZE = "image_size"
@@ -35,7 +36,8 @@ def checked_features(features: Mapping[str, npt.NDArray[Any]], specs: Sequence[T
         (1, d, h, w) float32 arrays by name.
 
     Raises:
-        FeatureError: A name is missing or surplus, or an array has another shape or type or is not finite.
+        FeatureError: A name is missing or surplus, or an array has another shape or type, is not finite, or is a
+            masked one that hides a number.
     """
     wanted = ", ".join(f"{spec.name} {spec.shape}" for spec in specs)
     names = {spec.name for spec in specs}
@@ -47,6 +49,13 @@ def checked_features(features: Mapping[str, npt.NDArray[Any]], specs: Sequence[T
         )
     checked = {}
     for spec in specs:
+        covered = hidden(features[spec.name])
+        if covered is not None:
+            raise FeatureError(
+                f"{spec.name} is a masked array that hides {np.count_nonzero(covered)} of its numbers",
+                expected="a number everywhere",
+                fix="ask the provider for whole features: nothing takes the place of a missing one",
+            )
         array = np.asarray(features[spec.name])
         given = f"{spec.name} has shape {array.shape} and dtype {array.dtype}"
         if array.shape not in (spec.shape, spec.shape[1:]) or array.dtype not in (np.float16, np.float32):

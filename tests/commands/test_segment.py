@@ -251,3 +251,26 @@ def test_interrupt(image: Path, tmp_path: Path) -> None:
     assert "error: interrupted" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "mask.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="asks POSIX for the memory")
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_108_megapixels_with_an_overlay_take_less_than_a_gigabyte(
+    paint: Bundle, tmp_path: Path, orientation: int
+) -> None:
+    file, out, overlay = (tmp_path / name for name in ("large.jpg", "mask.png", "overlay.jpg"))
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    small.resize((12000, 9000), Image.Resampling.BICUBIC).save(file, quality=85, exif=exif)
+    code = (
+        "import resource, sys; from mmms_deploy.commands.segment import main\n"
+        "try: main()\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    given = [str(paint.path), str(file), "--pos", "4000,4500", "--out", str(out), "--overlay", str(overlay)]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=True)
+    kilobytes = int(done.stdout.splitlines()[-1]) // (1024 if sys.platform == "darwin" else 1)
+    assert kilobytes < 1_000_000
+    assert "Warning" not in done.stderr

@@ -36,6 +36,24 @@ def test_features_stand_for_the_image(black_box: Bundle) -> None:
         check(session.result, reference(black_box, [Click(10, 10)], feature=0.2))
 
 
+def test_hidden_features_are_refused(black_box: Bundle) -> None:
+    masked = np.ma.MaskedArray(F1["f1"], mask=True)
+    with Session(black_box) as session:
+        with pytest.raises(FeatureError, match="masked array that hides 1 of its numbers"):
+            session.set_features({"f1": masked}, SIZE, depth=np.zeros(SIZE))
+        session.set_features({"f1": np.ma.MaskedArray(F1["f1"])}, SIZE, depth=np.zeros(SIZE))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.float32, 1e38), (np.float64, 1e38), (np.float64, 1e300)])
+def test_numbers_that_no_layer_can_take_are_refused(black_box: Bundle, dtype: type, value: float) -> None:
+    depth = np.zeros(SIZE, dtype)
+    with Session(black_box) as session:
+        session.set_features(F1, SIZE, depth=depth)
+        depth[3, 4] = value
+        with pytest.raises(ModalityError):
+            session.set_modalities(depth=depth)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_a_file_of_features(black_box: Bundle, tmp_path: Path, dtype: type) -> None:
     file = tmp_path / "features.npz"

@@ -7,8 +7,10 @@ In reading order:
 - ``kind``: what a kind of data set is: its folders, options and opening function
 - ``listed``: a data set that reads a scene when it is indexed
 - ``files``: finding files, and pairing those of one scene
+- ``photo``: the image of a scene, and whether masks and modalities fit it
 - ``labels``: reading masks and label maps
 - ``surfaces``: from a label map to the surfaces of a scene
+- ``mistaken``: masks that are no label maps: smoothed ones, trimaps
 - ``pairs``: scenes of an image and one file of masks
 - ``semantic``: scenes of an image, a semantic label map and modalities
 - ``folder``: a plain folder of images, masks and modalities
