@@ -1,13 +1,11 @@
 """One evaluation at a time writes into a folder of results.
 
-The lock belongs to the process: the system takes it away when the process ends, however it ends. So nothing that a
-killed evaluation leaves behind keeps the next one out. The file stays; it says who holds the lock, for the message.
+The lock is on the file that scenes are appended to. It belongs to the process: the system takes it away when the
+process ends, however it ends. So nothing that a killed evaluation leaves behind keeps the next one out.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from mmms_deploy.errors import FileReadError, MMMSDeployWarning
+from mmms_deploy.errors import MMMSDeployWarning
 from mmms_deploy.evaluation.errors import ResultsInUseError
-from mmms_deploy.files import append_to, read_text, writing
+from mmms_deploy.files import append_to, writing
 
-LOCK_FILE = ".lock"
+SCENES_FILE = "scenes.jsonl"
+_FAR = (1 << 31) - 2
+"""Where the byte lies that is locked on Windows, which lets nobody else read it."""
 _held = threading.local()
 
 
@@ -43,12 +43,12 @@ def results_lock(folder: Path) -> Iterator[None]:
     if place in mine:
         yield
         return
-    with append_to(folder / LOCK_FILE) as stream:
+    with append_to(folder / SCENES_FILE) as stream:
         try:
             _lock(stream)
         except BlockingIOError:
             raise ResultsInUseError(
-                f"another evaluation writes into {folder}{_holder(folder)}",
+                f"another evaluation writes into {folder}",
                 expected="one evaluation at a time in a folder of results",
                 fix="wait until it has finished, or pass another folder as out",
                 command_fix="wait until it has finished, or name another folder with --out",
@@ -59,24 +59,11 @@ def results_lock(folder: Path) -> Iterator[None]:
                 MMMSDeployWarning,
                 stacklevel=3,
             )
-        else:
-            with writing(folder):
-                stream.truncate(0)
-                stream.write(f"process {os.getpid()} on {platform.node()}\n".encode())
-                stream.flush()
         mine.add(place)
         try:
             yield
         finally:
             mine.discard(place)
-
-
-def _holder(folder: Path) -> str:
-    try:
-        text = read_text(folder / LOCK_FILE, 1 << 10).strip()
-    except FileReadError:  # Windows lets nobody read it
-        return ""
-    return f" ({text})" if text else ""
 
 
 def _lock(stream: BinaryIO) -> None:
@@ -97,15 +84,8 @@ def _lock(stream: BinaryIO) -> None:
 def _lock_on_windows(stream: BinaryIO) -> None:
     import msvcrt
 
-    position = stream.tell()
-    stream.seek(_FAR)  # what is locked cannot be read either; the message lies before it
+    stream.seek(_FAR)
     try:
         msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
     except OSError as error:
         raise BlockingIOError(*error.args) from error
-    finally:
-        stream.seek(position)
-
-
-_FAR = 1 << 16
-"""Where the byte lies that is locked on Windows."""

@@ -13,7 +13,7 @@ from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.errors import FileReadError
 from mmms_deploy.evaluation.clicking import ObjectResult
 from mmms_deploy.evaluation.errors import EvaluationSettingsError
-from mmms_deploy.evaluation.lock import LOCK_FILE
+from mmms_deploy.evaluation.lock import SCENES_FILE
 from mmms_deploy.evaluation.settings import Settings
 from mmms_deploy.evaluation.surfaces import MultiInstanceResult, MultiSurfaceResult
 from mmms_deploy.files import MIB, append_to, open_regular, read_bytes, writing
@@ -24,7 +24,6 @@ T = TypeVar("T")
 
 SCHEMA = 1
 SETTINGS_FILE = "settings.json"
-SCENES_FILE = "scenes.jsonl"
 SUMMARY_FILE = "summary.json"
 PAGE_FILE = "report.html"
 TABLE_FILE = "objects.csv"
@@ -217,7 +216,7 @@ def check_own(folder: Path) -> None:
     elif (
         folder.exists()
         and not (folder / SETTINGS_FILE).exists()
-        and not {entry.name for entry in folder.iterdir()} <= {*_FILES, REPLAY_FOLDER, LOCK_FILE}
+        and not {entry.name for entry in folder.iterdir()} <= {*_FILES, REPLAY_FOLDER}
     ):
         problem = f"{folder} holds files that are no results of mmms-eval"
     else:
@@ -239,7 +238,10 @@ def forget(folder: Path) -> None:
     if (folder / SETTINGS_FILE).exists():
         with writing(folder):
             for name in reversed(_FILES):  # the settings last: they mark the folder as one of results
-                (folder / name).unlink(missing_ok=True)
+                if name == SCENES_FILE and (folder / name).exists():
+                    os.truncate(folder / name, 0)  # it stays, because the lock of the folder is on it
+                else:
+                    (folder / name).unlink(missing_ok=True)
 
 
 def _whole_lines(file: Path) -> int:

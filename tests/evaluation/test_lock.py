@@ -11,7 +11,8 @@ import pytest
 from mmms_deploy.errors import Door, MMMSDeployWarning
 from mmms_deploy.evaluation import lock
 from mmms_deploy.evaluation.errors import ResultsInUseError
-from mmms_deploy.evaluation.lock import LOCK_FILE, results_lock
+from mmms_deploy.evaluation.lock import SCENES_FILE, results_lock
+from mmms_deploy.evaluation.results import SETTINGS_FILE, forget
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the lock is asked for as POSIX has it")
 
@@ -38,7 +39,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     with results_lock(folder), results_lock(folder):  # the same evaluation may take it twice
         (error,) = in_a_thread(folder)
         assert isinstance(error, ResultsInUseError)
-        assert f"another evaluation writes into {folder} (process " in error.given
+        assert error.given == f"another evaluation writes into {folder}"
         assert "as out" in str(error.fix)
         assert "--out" in error.message(Door.COMMAND_LINE)
         assert in_a_thread(tmp_path / "other") == [None]
@@ -55,11 +56,11 @@ def test_a_killed_evaluation_keeps_nobody_out(tmp_path: Path) -> None:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            with pytest.raises(ResultsInUseError, match=f"process {holder.pid} on"), results_lock(tmp_path):
+            with pytest.raises(ResultsInUseError, match="another evaluation"), results_lock(tmp_path):
                 pass
         finally:
             holder.kill()
-    assert (tmp_path / LOCK_FILE).exists()
+    assert [file.name for file in tmp_path.iterdir()] == [SCENES_FILE]
     with results_lock(tmp_path):
         pass
 
@@ -77,3 +78,14 @@ def test_disks_that_cannot_lock_are_said(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(lock, "_lock", refuse)
     with pytest.warns(MMMSDeployWarning, match="cannot be locked.*one evaluation at a time"), results_lock(tmp_path):
         pass
+
+
+def test_forgetting_results_keeps_the_lock(tmp_path: Path) -> None:
+    with results_lock(tmp_path):
+        (tmp_path / SETTINGS_FILE).write_text("{}")
+        (tmp_path / SCENES_FILE).write_text("{}\n")
+        forget(tmp_path)
+        assert not (tmp_path / SETTINGS_FILE).exists()
+        assert (tmp_path / SCENES_FILE).read_text() == ""
+        (error,) = in_a_thread(tmp_path)
+        assert isinstance(error, ResultsInUseError)

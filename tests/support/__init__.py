@@ -5,6 +5,7 @@ Bundles and checkpoints:
 toy: bundles of small ONNX graphs with the full topology, and their network in NumPy.
 attention: a bundle whose one stage is one attention, for compilers.
 golden_cases: golden cases of toy bundles, right ones and wrong ones.
+tiff: writes TIFF files whose samples are of any kind
 tiny: the narrow MMMS network of the export tests, and a bundle's manifest that describes it.
 prepared: made-up inputs of a network, prepared as the network itself says.
 bfloat16: bfloat16 in torch without the oneDNN kernels that are wrong on AMX.
