@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import warnings
@@ -236,11 +237,18 @@ def _orientation(image: Image.Image) -> tuple[int | None, bool]:
 
 
 def _warn_of_pages(image: ImageFile.ImageFile, path: Path) -> None:
-    if image.format == "MPO" or not getattr(image, "is_animated", False):
-        return
-    if image.format == "TIFF" and not _has_pages(image):
+    if image.format == "MPO" or not _is_animated(image) or (image.format == "TIFF" and not _has_pages(image)):
         return
     warnings.warn(f"{path} holds several pictures: the first one is taken", MMMSDeployWarning, stacklevel=2)
+
+
+def _is_animated(image: ImageFile.ImageFile) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # a later picture of a GIF file that is damaged does not matter
+        with contextlib.suppress(Exception):
+            image.seek(0)
+        return True
 
 
 def _has_pages(image: Any) -> bool:

@@ -158,6 +158,19 @@ def test_several_pictures_in_a_file_are_said(tmp_path: Path, name: str) -> None:
         np.testing.assert_array_equal(pixels, RGB)
 
 
+def test_a_later_picture_that_is_damaged_does_not_matter(tmp_path: Path) -> None:
+    file = tmp_path / "several.gif"
+    Image.fromarray(RGB).save(file, save_all=True, append_images=[Image.fromarray(255 - RGB)])
+    first = np.asarray(Image.open(file).convert("RGB"))
+    whole = file.read_bytes()
+    second = whole.rindex(b"!\xf9")
+    for end in range(second + 1, len(whole)):
+        file.write_bytes(whole[:end])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MMMSDeployWarning)
+            np.testing.assert_array_equal(load_rgb(file), first)
+
+
 def test_previews_and_reduced_copies_are_no_further_pictures(tmp_path: Path) -> None:
     file = tmp_path / "camera.jpg"
     Image.fromarray(RGB).save(file, format="MPO", save_all=True, append_images=[Image.fromarray(255 - RGB)])
