@@ -13,6 +13,7 @@ from time import perf_counter
 
 import msgspec
 
+from mmms_deploy.errors import FileReadError
 from mmms_deploy.evaluation.annotator import SimulatedClick
 from mmms_deploy.evaluation.clicking import ObjectResult, click_through
 from mmms_deploy.evaluation.depth import Mask
@@ -33,6 +34,7 @@ from mmms_deploy.evaluation.results import (
 from mmms_deploy.evaluation.scene import Dataset, Scene, Surface
 from mmms_deploy.evaluation.settings import Settings
 from mmms_deploy.evaluation.surfaces import multi_instance, multi_surface
+from mmms_deploy.files import as_path
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.replay.metrics import iou
 
@@ -373,11 +375,12 @@ def evaluate(
         )
     )
     wanted = frozenset((entry.dataset.name, index) for entry, index in tasks)
+    folder = None if out is None else _folder(out)
     with ExitStack() as locked:
-        if out is not None:
-            check_own(Path(out))
-            locked.enter_context(results_lock(Path(out)))
-        store = None if out is None else ResultStore(Path(out), facts)
+        if folder is not None:
+            check_own(folder)
+            locked.enter_context(results_lock(folder))
+        store = None if folder is None else ResultStore(folder, facts)
         memory: list[SceneResult] = []
         evaluation = Evaluation(facts, memory if store is None else store, wanted)
         finished = frozenset() if store is None else store.done
@@ -405,6 +408,15 @@ def evaluate(
     order = {entry.dataset.name: number for number, entry in enumerate(sets)}
     memory.sort(key=lambda result: (order[result.dataset], result.index))
     return evaluation
+
+
+def _folder(out: Path | str) -> Path:
+    try:
+        return as_path(out)
+    except FileReadError as error:
+        raise EvaluationSettingsError(
+            f"out: {error.reason}", expected="the path of a folder", fix="pass its path as text"
+        ) from error
 
 
 def _unnamed(open_predictor: OpenPredictor) -> Contestant:

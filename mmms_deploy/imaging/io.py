@@ -15,7 +15,6 @@ All of the following is decided here and in the modules it calls, once, instead 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -95,8 +94,8 @@ def load_oriented_modality(source: ImageLike, name: str) -> tuple[npt.NDArray[An
     oriented = False
     if isinstance(source, np.ndarray):
         array = plain(source)
-    elif isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == ".npy":
-        array = _load_npy(Path(source), refuse)
+    elif isinstance(source, str | os.PathLike) and str(os.fspath(source)).lower().endswith(".npy"):
+        array = _load_npy(source, refuse)
     else:
         picture = _open(source, refuse)
         _check_measurements(picture, refuse)
@@ -161,7 +160,7 @@ def _checked_rgb(array: npt.NDArray[Any]) -> UInt8Array:
     raise ImageError(given, expected=_RGB, fix=fix)
 
 
-def _load_npy(path: Path, refuse: Refusal) -> npt.NDArray[Any]:
+def _load_npy(path: str | os.PathLike[str], refuse: Refusal) -> npt.NDArray[Any]:
     try:
         return load_array(path)
     except FileReadError as error:

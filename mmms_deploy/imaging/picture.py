@@ -141,6 +141,9 @@ def _recorded() -> Iterator[list[warnings.WarningMessage]]:
     with _FILTERS, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         yield said
+    for one in said:
+        if issubclass(one.category, MMMSDeployWarning):  # of another thread, in the meantime
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _of_exif(said: list[warnings.WarningMessage]) -> bool:

@@ -61,7 +61,7 @@ def to_rgb(picture: Picture, refuse: Refusal) -> UInt8Array:
         )
     if ";16" in picture.rawmode and image.mode not in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
         # Of 16 bits a channel in colour, Pillow keeps the upper 8.
-        _check_range(int(pixels.max()) * 257, picture, refuse)
+        _check_range(int(pixels.max()) << 8 | 255 if pixels.any() else 0, picture, refuse)
     turns = picture.turns
     del image, picture  # turning copies; a large picture need not be there three times
     return np.ascontiguousarray(turned(pixels, turns))

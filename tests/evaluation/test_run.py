@@ -297,6 +297,12 @@ def test_numbers_without_sense_are_refused(wrong) -> None:
         evaluate(Scenes(2), opened(), SHORT, **wrong)
 
 
+@pytest.mark.parametrize("out", [0, b"out", "", "a\0b"])
+def test_folders_without_sense_are_named(out: object) -> None:
+    with pytest.raises(EvaluationSettingsError, match="out: "):
+        evaluate(Scenes(1), opened(), SHORT, out=out)  # type: ignore[arg-type]
+
+
 def test_paths_that_are_no_utf8_are_stored(tmp_path: Path) -> None:
     facts = PredictorFacts(name="\udcff", source="bundles/\udcff", options={"device": "auto"})
     done = evaluate(Scenes(1), Contestant(opened(), facts), SHORT, out=tmp_path)

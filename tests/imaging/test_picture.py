@@ -52,6 +52,7 @@ def test_every_documented_format_is_opened(tmp_path: Path, name: str) -> None:
     assert kind_of(file.read_bytes()[:4096]).known
 
 
+@pytest.mark.filterwarnings("ignore:IM image format is deprecated")
 @pytest.mark.parametrize("name", ["EPS", "PDF", "ICO", "TGA", "PCX", "SGI", "DDS", "IM", "MSP", "JPEG2000", "AVIF"])
 def test_no_other_format_is_opened(tmp_path: Path, name: str) -> None:
     file = tmp_path / "picture.png"
@@ -237,6 +238,20 @@ def test_turned(orientation: int) -> None:
     np.testing.assert_array_equal(turned(RGB, orientation), np.asarray(ImageOps.exif_transpose(image)))
 
 
+class BytesPath:
+    def __fspath__(self) -> bytes:
+        return b"depth.npy"
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "a\0b.npy", BytesPath(), "\ud800.png"])
+def test_paths_without_sense_are_named(path: object) -> None:
+    with pytest.raises(ImageError):
+        load_rgb(path)  # type: ignore[arg-type]
+    with pytest.raises(ModalityError):
+        load_modality(path, "depth")  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
 def test_arrays_of_other_classes() -> None:
     plain = load_rgb(RGB.view(np.recarray))
     assert type(plain) is np.ndarray

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mmms_deploy.errors import FileReadError
 from mmms_deploy.evaluation.datasets import coco, davis, deliver, fmb, folder, grabcut, hqseg, mcubes, mfnet, sbd, voc
 from mmms_deploy.evaluation.datasets.kind import Kind, Option
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.errors import DatasetOptionError
+from mmms_deploy.files import as_path
 
 NAME = Option("name", "what results are filed under; the kind unless given")
 """The option that every kind has."""
@@ -64,7 +65,13 @@ def open_dataset(kind: str, path: str | os.PathLike[str], **options: object) -> 
     }
     if values["name"] is None:
         values["name"] = kind
-    return found.open(Path(path), **values)
+    try:
+        place = as_path(path)
+    except FileReadError as error:
+        raise DatasetOptionError(
+            f"the path of the data set: {error.reason}", expected="the path of a folder", fix="pass its path as text"
+        ) from error
+    return found.open(place, **values)
 
 
 def find_kind(name: str) -> Kind:
@@ -73,7 +80,7 @@ def find_kind(name: str) -> Kind:
     Raises:
         DatasetOptionError: There is no such kind.
     """
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise DatasetOptionError(
             f"there is no kind of data set {name!r}",
             expected="".join(f"\n  {kind.name}: {kind.description}" for kind in DATASETS.values()),

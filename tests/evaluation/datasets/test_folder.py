@@ -277,6 +277,14 @@ def test_options_are_checked(root: Path, option: dict[str, object]) -> None:
         open_dataset("folder", root, **option)
 
 
+@pytest.mark.parametrize("path", [None, 0, b"photos", "", "a\0b"])
+def test_paths_without_sense_are_named(path: object) -> None:
+    with pytest.raises(DatasetOptionError, match="path of the data set"):
+        open_dataset("folder", path)  # type: ignore[arg-type]
+    with pytest.raises(DatasetOptionError, match="no kind of data set"):
+        open_dataset(path, "photos")  # type: ignore[arg-type]
+
+
 @needs("davis")
 def test_davis_frames() -> None:
     data = open_dataset("folder", DATA / "davis", threshold=0)
