@@ -8,7 +8,8 @@ In reading order:
 - ``network``: the recurrent form of a network, and its ONNX graph
 - ``cut``: from one graph to stages, and the names of the further cuts
 - ``graphs``: writes the stages' graphs into a bundle
-- ``gate``: compares torch, the whole graph, the stages and a session; on ``samples``, with ``reference``
+- ``gate``: compares torch, the whole graph, the stages and a session; on ``samples``, with ``reference`` and
+  ``comparison``
 - ``absmax``: the backbone's largest activations
 - ``half/``: graphs in float16 and bfloat16, and their gate
 - ``steps``: the steps of an export, as progress bars show them

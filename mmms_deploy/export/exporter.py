@@ -76,7 +76,7 @@ def count_steps(samples: int = len(NAMES), precisions: Collection[Precision] = (
         samples: Number of pictures that the gate clicks on.
         precisions: The requested precisions.
     """
-    return 10 + samples + sum(HALF_STEPS[precision] for precision in reduced_precisions(precisions))
+    return 11 + samples + sum(HALF_STEPS[precision] for precision in reduced_precisions(precisions))
 
 
 def export_bundle(

@@ -2,15 +2,18 @@
 
 :mod:`mmms_deploy.export.rewrites.gate` compares the rewritten network with the paper's form first. This file compares
 
-- tensors: the whole ONNX graph with torch, then the stages with the whole graph. Every graph receives the state of the
-  rewritten torch network.
+- tensors: the whole ONNX graph with torch, the stages with the whole graph, and the stages as an engine runs them with
+  torch. Every graph receives the state of the rewritten torch network.
 - masks: the bundle with the torch reference in the paper's form. A :class:`~mmms_deploy.session.Session` clicks as a
   user would, closed loop: its own masks are fed back.
+
+Limits against torch are relative: a difference of a feature is divided by the feature's largest value, a difference of
+probabilities by a quarter of the largest logit (:func:`~mmms_deploy.export.comparison.logit_scale`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, PRESENT, PREV
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
+from mmms_deploy.export.comparison import Worst, difference, logit_scale
 from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.network import BACKBONE, RecurrentNetwork
 from mmms_deploy.export.reference import TorchReference
@@ -41,91 +45,31 @@ OPEN_LOOP_CLICKS = 2
 FEATURE_LIMIT = 1e-4
 """Largest difference of a feature, divided by its largest value; ONNX Runtime sums in another order than torch."""
 PROBABILITY_LIMIT = 1e-4
-STAGE_LIMIT = 1e-6
-"""The stages have the whole graph's operators; the difference is 0 where the runtime fuses the same ones."""
+"""Largest difference of a probability, divided by a quarter of the largest logit."""
+STAGE_LIMIT = 0.0
+"""The stages have the whole graph's nodes. Without optimisations, ONNX Runtime evaluates exactly these nodes, each with
+the same kernel on the same numbers, so every bit is the same, for any number of threads. With optimisations it may fuse
+nodes of the whole graph that the cut separates, and sums change their order."""
 FIRST_PROBABILITY_LIMIT = 1e-4
-"""Mean over the pixels; the session resizes the photograph with NumPy, the reference with torch."""
-
-
-@dataclass
-class Worst:
-    """The worst value of a comparison so far, and where it was seen.
-
-    Attributes:
-        name: What is compared.
-        measure: What the value is.
-        limit: The largest value that passes.
-        fix: What to do when a value is beyond the limit, for a caller in Python.
-        command_fix: The same for a user of ``mmms-export``; None where ``fix`` is right for both.
-        value: The worst value.
-        where: Where it was seen.
-        samples: How many values were seen.
-    """
-
-    name: str
-    measure: str
-    limit: float
-    fix: str = (
-        "this export would not compute what the checkpoint computes, so nothing was written; please report the network"
-        " and the versions of torch, onnxscript and onnxruntime"
-    )
-    command_fix: str | None = None
-    value: float = 0.0
-    where: str = "-"
-    samples: int = 0
-
-    def see(self, value: float, where: str) -> None:
-        """Take note of one comparison.
-
-        Raises:
-            GateError: The value is beyond the limit, or NaN.
-        """
-        self.samples += 1
-        if not value <= self.value:
-            self.value, self.where = value, where
-        if not value <= self.limit:
-            raise GateError(
-                f"{self.name}: {self.measure} is {value:.3g} at {where}",
-                expected=f"at most {self.limit:g}",
-                fix=self.fix,
-                command_fix=self.command_fix,
-            )
-
-    def check(self) -> GateCheck:
-        """Return the record for the manifest."""
-        return GateCheck(
-            name=self.name,
-            measure=self.measure,
-            worst=float(self.value),
-            limit=self.limit,
-            where=self.where,
-            samples=self.samples,
-        )
-
-
-def difference(a: Array, b: Array, *, relative: bool = False) -> float:
-    """Return the largest absolute difference of two arrays; NaN where one holds NaN.
-
-    Args:
-        a: An array.
-        b: An array; the difference is infinite when its shape is another.
-        relative: Whether to divide by the largest absolute value of ``b``.
-    """
-    if a.shape != b.shape:
-        return float("inf")
-    worst = float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
-    scale = float(np.abs(b.astype(np.float64)).max(initial=0.0)) if relative else 1.0
-    return worst / scale if scale > 0 else worst
+"""Mean over the pixels, divided by a quarter of the largest logit; the session resizes the photograph with NumPy, the
+reference with torch."""
 
 
 class _Graph:
-    """An ONNX file on ONNX Runtime's CPU provider."""
+    """An ONNX file on ONNX Runtime's CPU provider.
 
-    def __init__(self, file: Path) -> None:
+    Args:
+        file: The file.
+        optimised: Whether ONNX Runtime fuses and reorders nodes, as it does in a session of the CPU engine.
+    """
+
+    def __init__(self, file: Path, *, optimised: bool) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if not optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
@@ -158,60 +102,130 @@ def compare_graphs(
         GateError: Something differs.
     """
     announce(on_progress, "gate: torch on one picture")
-    feeds, expected = _torch_trace(network, sample)
-    features = Worst("whole ONNX graph against torch", "largest relative difference of a feature", FEATURE_LIMIT)
-    answers = Worst("whole ONNX graph against torch", "largest difference of maps_next or prob", PROBABILITY_LIMIT)
+    trace = _torch_trace(network, sample)
     announce(on_progress, "gate: whole graph against torch")
-    graph, outputs = _Graph(whole), []
-    for number, (feed, torch_values) in enumerate(zip(feeds, expected, strict=True), start=1):
-        values = graph.run(feed)
-        outputs.append(values)
-        for name, value in torch_values.items():
-            if name == MASK:
-                continue
-            where = f"whole graph, tensor {name}, image {sample.name}, click {number}"
-            if name in (MAPS_NEXT, PROB):
-                answers.see(difference(values[name], value), where)
-            else:
-                features.see(difference(values[name], value, relative=True), where)
+    against_torch = _AgainstTorch("whole ONNX graph against torch", trace, sample)
+    graph, outputs = _Graph(whole, optimised=False), []
+    for number, feed in enumerate(trace.feeds):
+        outputs.append(graph.run(feed))
+        against_torch.see(outputs[-1], number, "whole graph")
     del graph
     announce(on_progress, "gate: stages against whole graph")
     exact = Worst("stages against whole graph", "largest relative difference of any output", STAGE_LIMIT)
-    feeds = [dict(feed) for feed in feeds]
+    for stage, graph, number, feed in _staged(stages, trace, optimised=False):
+        found = graph.run(feed)
+        feed.update(found)
+        for name in outputs[number].keys() & found.keys():
+            where = f"stage {stage.rate.name.lower()}, tensor {name}, {trace.where(number, sample)}"
+            exact.see(difference(found[name], outputs[number][name], relative=True), where)
+    announce(on_progress, "gate: stages as an engine runs them against torch")
+    fused = _AgainstTorch("stages, optimised, against torch", trace, sample)
+    for stage, graph, number, feed in _staged(stages, trace, optimised=True):
+        found = graph.run(feed)
+        feed.update(found)
+        fused.see(found, number, f"stage {stage.rate.name.lower()}")
+    return [*against_torch.checks(), exact.check(), *fused.checks()]
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What torch computed on one picture.
+
+    Attributes:
+        feeds: The inputs of the whole graph at each click.
+        outputs: Its outputs.
+        labels: A name for each click, for messages.
+        scale: What differences of logits are divided by.
+    """
+
+    feeds: list[dict[str, Array]]
+    outputs: list[dict[str, Array]]
+    labels: list[str]
+    scale: float
+
+    def where(self, number: int, sample: Sample) -> str:
+        return f"image {sample.name}, {self.labels[number]}"
+
+
+class _AgainstTorch:
+    """The comparison of graphs with torch: features, disks, probabilities.
+
+    Args:
+        name: The two sides.
+        trace: Torch's answers.
+        sample: The picture.
+    """
+
+    def __init__(self, name: str, trace: _Trace, sample: Sample) -> None:
+        self._trace, self._sample = trace, sample
+        self._features = Worst(name, "largest relative difference of a feature", FEATURE_LIMIT)
+        self._disks = Worst(name, "largest difference of the disks", 0.0)
+        self._answers = Worst(
+            name, "largest difference of prob, over a quarter of the largest logit", PROBABILITY_LIMIT
+        )
+
+    def see(self, found: Mapping[str, Array], number: int, part: str) -> None:
+        """Compare the outputs at one click with torch's; those that torch does not have are passed over."""
+        expected = self._trace.outputs[number]
+        for name in (name for name in expected if name in found and name != MASK):
+            where = f"{part}, tensor {name}, {self._trace.where(number, self._sample)}"
+            if name == MAPS_NEXT:
+                self._disks.see(difference(found[name], expected[name]), where)
+            elif name == PROB:
+                self._answers.see(4 * difference(found[name], expected[name]) / self._trace.scale, where)
+            else:
+                self._features.see(difference(found[name], expected[name], relative=True), where)
+
+    def checks(self) -> list[GateCheck]:
+        return [self._features.check(), self._disks.check(), self._answers.check()]
+
+
+def _staged(
+    stages: Sequence[tuple[StageModel, Path]], trace: _Trace, *, optimised: bool
+) -> Iterator[tuple[StageModel, _Graph, int, dict[str, Array]]]:
+    """Yield every stage with every click's inputs; what a stage computes is put into them for the stages after it."""
+    feeds = [dict(feed) for feed in trace.feeds]
     for stage, file in stages:
-        graph = _Graph(file)
-        for number, (feed, values) in enumerate(zip(feeds, outputs, strict=True), start=1):
-            feed.update(graph.run(feed))
-            for name in stage.outputs:
-                where = f"stage {stage.rate.name.lower()}, tensor {name}, image {sample.name}, click {number}"
-                if name in values:
-                    exact.see(difference(feed[name], values[name], relative=True), where)
-        del graph
-    return [features.check(), answers.check(), exact.check()]
+        graph = _Graph(file, optimised=optimised)
+        for number, feed in enumerate(feeds):
+            yield stage, graph, number, feed
 
 
 @torch.no_grad()
-def _torch_trace(network: RecurrentNetwork, sample: Sample) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
-    """Return the inputs and the outputs of the recurrent network in torch at each of the sample's first clicks."""
+def _torch_trace(network: RecurrentNetwork, sample: Sample) -> _Trace:
+    """Run the recurrent network in torch at each of the sample's first clicks.
+
+    Where some modalities may be missing, one more click is answered without them.
+    """
     reference = TorchReference(network.network)
     reference.set_image(sample.image, sample.modalities)
     height, width = network.network.config.size
     maps, prev = torch.zeros(1, 2, height, width), torch.zeros(1, 1, height, width)
     encoded = reference.backbone_maps
     image = {RGB: reference.rgb} | dict(zip(BACKBONE, encoded, strict=True))
-    if network.partial:
-        image[PRESENT] = torch.ones(1, len(network.names))
     plain = network.network.mix(encoded, {}) if network.bypassable else ()
-    feeds, outputs = [], []
-    for x, y, positive in sample.clicks[:OPEN_LOOP_CLICKS].tolist():
+    steps = [
+        (f"click {number}", place, frozenset[str]())
+        for number, place in enumerate(sample.clicks[:OPEN_LOOP_CLICKS].tolist(), start=1)
+    ]
+    if network.partial:
+        absent = frozenset(sorted(network.optional)[::2])
+        steps.append((f"click {len(steps) + 1} without {', '.join(sorted(absent))}", steps[-1][1], absent))
+    feeds, outputs, logits = [], [], []
+    for _, (x, y, positive), absent in steps:
         click = torch.tensor([[*reference.to_network(x, y), positive, 1.0]])
+        there = {name: tensor for name, tensor in reference.modalities.items() if name not in absent}
+        features = network.network.mix(encoded, there) if absent else reference.features
         feed = {**image, **reference.modalities, MAPS: maps, PREV: prev, CLICK: click}
-        values = (*reference.features, *plain, *network.click_stage(reference.features, maps, prev, click))
+        if network.partial:
+            feed[PRESENT] = torch.tensor([[float(name in there) for name in network.names]])
+        values = (*features, *plain, *network.click_stage(features, maps, prev, click))
         named = dict(zip(network.output_names(), values, strict=True))
+        logits.append(network.network.respond(features, network.interaction(named[MAPS_NEXT], prev)))
         feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
         outputs.append({name: tensor.numpy() for name, tensor in named.items()})
         maps, prev = named[MAPS_NEXT], named[PROB]
-    return feeds, outputs
+    return _Trace(feeds, outputs, [label for label, _, _ in steps], logit_scale(logits))
 
 
 @dataclass(frozen=True)
@@ -222,11 +236,13 @@ class Golden:
         names: Name of each sample.
         cases: Masks after every click, and which pixels are certain.
         first: The probability after the first click, (H, W) float32 at the network's size, for each sample.
+        scales: For each sample, what differences of logits after the first click are divided by.
     """
 
     names: list[str]
     cases: list[GoldenCase]
     first: list[Array]
+    scales: list[float]
 
 
 def record_golden(
@@ -251,7 +267,7 @@ def record_golden(
         GateError: The network answers NaN.
     """
     reference = TorchReference(network)
-    cases, first = [], []
+    cases, first, scales = [], [], []
     for sample in samples:
         announce(on_progress, f"gate: torch reference on {sample.name}")
         reference.set_image(sample.image, sample.modalities)
@@ -269,6 +285,7 @@ def record_golden(
             certain.append(answer.certain)
             if len(masks) == 1:
                 first.append(answer.network_probability[0, 0].numpy())
+                scales.append(logit_scale([answer.logits]))
         cases.append(
             GoldenCase(
                 image=sample.image,
@@ -279,7 +296,7 @@ def record_golden(
                 features=_named_features(reference) if black_box else {},
             )
         )
-    return Golden([sample.name for sample in samples], cases, first)
+    return Golden([sample.name for sample in samples], cases, first, scales)
 
 
 def _named_features(reference: TorchReference) -> dict[str, npt.NDArray[np.float32]]:
@@ -304,13 +321,18 @@ def compare_session(bundle: Bundle, golden: Golden, engine: Engine) -> list[Gate
     masks = Worst(name, "largest 1 - IoU of the mask on certain pixels", 1.0 - LIMITS[Precision.FP32])
     # After the first click only: later answers depend on masks that were thresholded and fed back. A rounding
     # difference before the threshold may be a whole pixel after it.
-    probabilities = Worst(name, "largest mean difference of prob after the first click", FIRST_PROBABILITY_LIMIT)
+    probabilities = Worst(
+        name,
+        "largest mean difference of prob after the first click, over a quarter of the largest logit",
+        FIRST_PROBABILITY_LIMIT,
+    )
 
     def compare(check: ClickCheck, result: ClickResult) -> None:
         where = f"stage click, tensor prob, image {golden.names[check.case]}, click {check.click + 1}"
         if check.click == 0:
             differences = np.abs(result.network_probability - golden.first[check.case])
-            probabilities.see(float(differences.mean(dtype=np.float64)), where)
+            mean = float(differences.mean(dtype=np.float64))
+            probabilities.see(4 * mean / golden.scales[check.case], where)
         masks.see(1.0 - check.iou, f"{where} ({check.certain:.1%} of its pixels certain)")
 
     replay(bundle, EngineRequest(precision=Precision.FP32), engine=engine, on_result=compare)

@@ -32,12 +32,14 @@ class Answer:
         mask: (H0, W0) bool.
         certain: (H0, W0) bool: where the probability is farther than a hair from the threshold.
         network_probability: (1, 1, H, W) at the network's resolution.
+        logits: (1, 1, H, W), of which it is the sigmoid.
     """
 
     probability: npt.NDArray[np.float32]
     mask: npt.NDArray[np.bool_]
     certain: npt.NDArray[np.bool_]
     network_probability: Tensor
+    logits: Tensor
 
 
 class TorchReference:
@@ -86,7 +88,8 @@ class TorchReference:
     def click(self, x: float, y: float, positive: bool) -> Answer:
         """Answer a click at image pixel (x, y), after all clicks before it."""
         self._clicks.append((*self.to_network(x, y), positive))
-        probability = torch.sigmoid(self.network.respond(self.features, self._interaction()))
+        logits = self.network.respond(self.features, self._interaction())
+        probability = torch.sigmoid(logits)
         enlarged = _resize(probability, self.image_size, self.contract.mask_resize)
         reduce = self.contract.previous_resize
         self._previous = probability if reduce is None else _resize(enlarged, self.network.config.size, reduce)
@@ -96,6 +99,7 @@ class TorchReference:
             mask=(at_image > self.contract.threshold).numpy(),
             certain=((at_image - self.contract.threshold).abs() > HAIR).numpy(),
             network_probability=probability,
+            logits=logits,
         )
 
     def to_network(self, x: float, y: float) -> tuple[float, float]:

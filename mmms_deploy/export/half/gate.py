@@ -21,8 +21,9 @@ from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu, import_onnxrunti
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
+from mmms_deploy.export.comparison import Worst
 from mmms_deploy.export.cut import StageModel
-from mmms_deploy.export.gate import Golden, Worst
+from mmms_deploy.export.gate import Golden
 from mmms_deploy.export.half.precision import REDUCED, Advice, other_precisions
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.replay.verification import ClickCheck, replay

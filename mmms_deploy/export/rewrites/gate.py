@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmms_deploy.bundle import GateCheck
 from mmms_deploy.errors import GateError
-from mmms_deploy.export.gate import Worst, difference
+from mmms_deploy.export.comparison import Worst, difference, logit_scale
 from mmms_deploy.export.network import RecurrentNetwork
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.rewrites import NAMES
@@ -19,8 +19,12 @@ from mmms_deploy.export.samples import Sample
 from mmms_deploy.models import InteractiveNetwork
 
 FORM_CLICKS = 3
-LOGIT_LIMIT = 1e-4
-"""Rewrites change the order of float32 sums, about 1e-6 on logits; a wrong rewrite changes them by 1e-2 and more."""
+LOGIT_LIMIT = 2e-5
+"""Largest difference of a logit, divided by the largest logit of these clicks (at least 1).
+
+Rewrites change the order of float32 sums, which round in proportion to what is added up: about 1e-6 of the largest
+logit. A wrong rewrite changes logits by 1e-3 and more of it.
+"""
 
 Click = tuple[Tensor, Tensor]
 """Interaction tensor and logits of one click."""
@@ -46,7 +50,7 @@ def compare_forms(
     if not applied:
         return []
     clicks = _paper_clicks(network, sample)
-    worst = Worst("deploy form against paper form", "largest difference of a logit", LOGIT_LIMIT)
+    worst = Worst("deploy form against paper form", "largest difference of a logit, over the largest one", LOGIT_LIMIT)
     for number, value in enumerate(_differences(deployed, clicks, sample), start=1):
         where = f"image {sample.name}, click {number}"
         if not value <= LOGIT_LIMIT:
@@ -85,11 +89,12 @@ def _paper_clicks(network: InteractiveNetwork, sample: Sample) -> list[Click]:
 
 @torch.no_grad()
 def _differences(network: InteractiveNetwork, clicks: Sequence[Click], sample: Sample) -> list[float]:
-    """Return the largest difference of a logit at each click."""
+    """Return the largest difference of a logit at each click, divided by the largest logit of all clicks."""
     reference = TorchReference(network)
     reference.set_image(sample.image, sample.modalities)
     answers = [network.respond(reference.features, interaction) for interaction, _ in clicks]
-    return [difference(a.numpy(), logits.numpy()) for a, (_, logits) in zip(answers, clicks, strict=True)]
+    scale = logit_scale([logits for _, logits in clicks])
+    return [difference(a.numpy(), logits.numpy()) / scale for a, (_, logits) in zip(answers, clicks, strict=True)]
 
 
 def _blame(network: InteractiveNetwork, applied: Sequence[str], clicks: Sequence[Click], sample: Sample) -> str:
