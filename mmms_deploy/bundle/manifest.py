@@ -114,6 +114,8 @@ class Provenance(Struct, frozen=True, kw_only=True):
     Attributes:
         checkpoint: File name of the checkpoint, or None for random weights.
         checkpoint_sha256: Its hash.
+        weights: Where in the checkpoint the weights lie, keys joined by slashes; empty for the outermost dict.
+        averaged: Whether they are averaged weights (EMA).
         backbone_checkpoint: File name of the separate backbone weights, if any.
         backbone_checkpoint_sha256: Its hash.
         random_seed: Seed of the random weights; None when the weights are trained.
@@ -129,6 +131,8 @@ class Provenance(Struct, frozen=True, kw_only=True):
 
     checkpoint: str | None
     checkpoint_sha256: str | None
+    weights: str = ""
+    averaged: bool = False
     backbone_checkpoint: str | None = None
     backbone_checkpoint_sha256: str | None = None
     random_seed: int | None = None

@@ -131,7 +131,7 @@ Examples:
     "--against",
     metavar="BUNDLE|torch:CKPT",
     help="Compare with another bundle, the same bundle on another engine, or a checkpoint in PyTorch (torch:demo is "
-    "the one that ships with mmms-deploy).",
+    "the one that ships with mmms-deploy, torch:FILE#ema the averaged weights of a file).",
 )
 @click.option("--against-engine", help="--engine of the bundle that --against names.")
 @click.option("--against-precision", help="--precision of the bundle that --against names.")

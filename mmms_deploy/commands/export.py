@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -109,6 +110,12 @@ Examples:
     help="TOML or JSON description of the network, instead of the checkpoint's own.",
 )
 @click.option(
+    "--weights",
+    metavar="NAME",
+    help="Which weights, where the checkpoint holds several sets: 'ema' for averaged ones, or a name as the message lists "
+    "it.  [default: the trained ones]",
+)
+@click.option(
     "--backbone-ckpt",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -189,6 +196,7 @@ def main(
     out: Path | None,
     overwrite: bool,
     description: Path | None,
+    weights: str | None,
     backbone_ckpt: Path | None,
     backbone: str | None,
     size: tuple[int, int] | None,
@@ -231,6 +239,7 @@ def main(
         description=description,
         backbone_checkpoint=backbone_ckpt,
         overrides=overrides,
+        weights=weights,
     )
     target = out or Path("bundles") / source.name
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -307,6 +316,8 @@ def _summarise(report: ExportReport, seconds: float) -> None:
     console.print(graphs)
     console.print(gate)
     _warn_of_peaks(manifest)
+    if manifest.provenance.averaged:
+        console.print(f"The weights are averages (EMA), from {escape(manifest.provenance.weights)} in the checkpoint.")
     rewrites = ", ".join(manifest.provenance.rewrites) or "none, the network is as the paper draws it"
     console.print(f"Exact rewrites applied: {rewrites}.")
     if not manifest.trained:

@@ -54,7 +54,8 @@ def open_torch(
     """Open a checkpoint for an evaluation in PyTorch.
 
     Args:
-        checkpoint: A checkpoint file with its description, or ``demo`` for the one that ships with the package.
+        checkpoint: A checkpoint file with its description, or ``demo`` for the one that ships with the package. A file
+            with several sets of weights takes the name of one after it, as in ``FILE#ema``.
         options: Options to record beside the results.
 
     Returns:
@@ -68,7 +69,10 @@ def open_torch(
 
     from mmms_deploy.export.source import DEMOS, Source, demo_checkpoint, open_source
 
-    source = Source(checkpoint=demo_checkpoint(checkpoint) if checkpoint in DEMOS else Path(checkpoint))
+    name, _, weights = checkpoint.rpartition("#") if not Path(checkpoint).exists() else (checkpoint, "", "")
+    name, weights = (name, weights) if name else (weights, "")
+    file = demo_checkpoint(name) if name in DEMOS else Path(name)
+    source = Source(checkpoint=file, weights=weights or None)
     sourced = open_source(source)
     facts = PredictorFacts(
         name=f"{source.name} in PyTorch",

@@ -226,6 +226,8 @@ def _manifest(
         provenance=Provenance(
             checkpoint=source.checkpoint.name if source.checkpoint else None,
             checkpoint_sha256=sourced.hashes.get("checkpoint"),
+            weights=sourced.weights,
+            averaged=sourced.averaged,
             backbone_checkpoint=source.backbone_checkpoint.name if source.backbone_checkpoint else None,
             backbone_checkpoint_sha256=sourced.hashes.get("backbone"),
             random_seed=source.random_seed,

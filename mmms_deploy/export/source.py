@@ -39,6 +39,8 @@ class Source:
         description: A TOML or JSON file with the description; None takes the checkpoint's own.
         backbone_checkpoint: A file with the frozen backbone's weights; None when the checkpoint holds them.
         overrides: Fields that replace those of the description (``size``, ``backbone``, ``modalities``).
+        weights: Which weights of the checkpoint: ``ema`` for averaged ones, or the place of a set as an error lists it;
+            None for the trained ones.
     """
 
     checkpoint: Path | None = None
@@ -46,6 +48,7 @@ class Source:
     description: Path | None = None
     backbone_checkpoint: Path | None = None
     overrides: dict[str, Any] | None = None
+    weights: str | None = None
 
     @property
     def name(self) -> str:
@@ -62,10 +65,14 @@ class SourcedNetwork:
     Attributes:
         network: The network, in evaluation mode, float32.
         hashes: SHA-256 of each file that was read, as ``checkpoint`` and ``backbone``.
+        weights: Where in the checkpoint the weights lie; empty for the outermost dict, and for random weights.
+        averaged: Whether they are averaged weights (EMA).
     """
 
     network: InteractiveNetwork
     hashes: dict[str, str]
+    weights: str = ""
+    averaged: bool = False
 
 
 def demo_checkpoint(name: str = "demo") -> Path:
@@ -96,6 +103,13 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
             command_fix="pass --ckpt FILE, or --random-weights SEED for latency work",
         )
     if source.checkpoint is None:
+        if source.weights is not None:
+            raise DescriptionError(
+                f"the weights {source.weights!r} of random weights",
+                expected="a checkpoint to choose them from",
+                fix="leave out weights or random_seed",
+                command_fix="leave out --weights or --random-weights",
+            )
         if source.backbone_checkpoint is not None:
             raise DescriptionError(
                 "a backbone checkpoint with random weights",
@@ -105,7 +119,7 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
             )
         config = _describe(source, None)
         return SourcedNetwork(random_network(config, source.random_seed or 0), {})
-    file = read_checkpoint_file(source.checkpoint)
+    file = read_checkpoint_file(source.checkpoint, source.weights)
     backbone = read_checkpoint_file(source.backbone_checkpoint) if source.backbone_checkpoint else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -117,7 +131,7 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
     hashes = {"checkpoint": sha256_of(source.checkpoint)}
     if source.backbone_checkpoint is not None:
         hashes["backbone"] = sha256_of(source.backbone_checkpoint)
-    return SourcedNetwork(network.eval(), hashes)
+    return SourcedNetwork(network.eval(), hashes, file.place, file.averaged)
 
 
 def _describe(source: Source, file: CheckpointFile | None) -> NetworkConfig:

@@ -1,15 +1,13 @@
 """Checkpoints: one file with the weights and the description of the network.
 
-The native form is safetensors with the description as JSON in the metadata. Plain PyTorch state dicts are read too
-(``weights_only``: nothing in the file is executed); their description comes from elsewhere.
+The native form is safetensors with the description as JSON in the metadata. Files of ``torch.save`` are read too, bare
+state dicts and whole training checkpoints; their description comes from elsewhere. Nothing in a file is ever executed.
 """
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import pickle
-import zipfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +21,32 @@ from torch import Tensor
 from mmms_deploy.bundle.contract import ClickChannel
 from mmms_deploy.errors import (
     CheckpointCorruptError,
+    CheckpointError,
     CheckpointKeysError,
     CheckpointNotFoundError,
     DescriptionError,
     FileReadError,
+    MMMSDeployWarning,
 )
 from mmms_deploy.files import as_path, check_regular, decode_json, partial_beside
+from mmms_deploy.models.checkpoint_contents import Chosen, choose_weights
+from mmms_deploy.models.checkpoint_kinds import FileKind, begins_as_safetensors, foreign_kind, kind_by_suffix
 from mmms_deploy.models.config import NetworkConfig
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.network import InteractiveNetwork
+from mmms_deploy.models.passive_pickle import Contents, PickleError, StoredTensor
 from mmms_deploy.models.release_layout import describe_layout
-from mmms_deploy.models.skipclick_checkpoint import describe_official, inert_globals, is_official, native_names
+from mmms_deploy.models.skipclick_checkpoint import describe_official, is_official, native_names
+from mmms_deploy.models.torch_files import TorchFile, open_torch_file, plain_pickle_names
+from mmms_deploy.models.weight_types import (
+    WEIGHT_TYPES,
+    check_finite,
+    check_stored,
+    check_types,
+    running_names,
+    widened,
+)
 
 __all__ = [
     "BACKBONE_PREFIX",
@@ -55,8 +67,6 @@ _IGNORED_SUFFIX = "num_batches_tracked"
 _LISTED = 12
 _CLICK_EMBEDDINGS = ("patch_embed.", "patch_embed_coords.")
 _LAST_LAYERS = ("linear_pred.weight", "conv_seg.weight")
-NESTS = ("state_dict", "model", "target_encoder", "encoder")
-"""Keys under which PyTorch files keep the state dict. The last two are I-JEPA's, whose evaluations take the first."""
 State = dict[str, Tensor]
 
 
@@ -69,46 +79,94 @@ class CheckpointFile:
         state: Tensors by name.
         description: The file's own description, if it has one.
         problem: Why the file's own description cannot be used; None when it can, or when there is none.
+        place: Where in the file the weights lie: keys joined by slashes; empty for the outermost dict.
+        averaged: Whether they are averaged weights (EMA).
     """
 
     path: Path
     state: State
     description: dict[str, Any] | None
     problem: DescriptionError | None = None
+    place: str = ""
+    averaged: bool = False
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def read_checkpoint_file(path: Path) -> CheckpointFile:
-    """Read a ``.safetensors`` file or a PyTorch state dict without executing anything in it.
+def read_checkpoint_file(path: Path, weights: str | None = None) -> CheckpointFile:
+    """Read a safetensors file or one of ``torch.save`` without executing anything in it.
+
+    The weights may lie in dicts inside of dicts, beside optimizers, settings and objects of any class, and their names
+    may begin with prefixes of training software (:mod:`mmms_deploy.models.checkpoint_contents`). An official SkipClick
+    file describes itself.
 
     Args:
-        path: The file. Of PyTorch files, the state dict may lie under one of :data:`NESTS`; a ``module.`` prefix
-            (DataParallel) is removed. An official SkipClick file describes itself.
+        path: The file.
+        weights: Which weights, where a file holds several sets: ``ema`` for the averaged ones, or the place of a set as
+            the error lists it; None for the trained ones.
+
+    Warns:
+        MMMSDeployWarning: Averaged weights lie beside the trained ones, or are taken.
 
     Raises:
         CheckpointNotFoundError: There is no such file.
-        CheckpointCorruptError: It cannot be read, or only by executing code.
+        CheckpointCorruptError: It is of another kind, or cannot be read.
+        CheckpointKeysError: It holds several sets of weights, or not those that were chosen.
     """
     path = _checked(path)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointNotFoundError(
             f"no checkpoint at {path}",
             expected="a .safetensors file or a PyTorch state dict (.pt, .pth)",
             fix="check the path; mmms_deploy.export.demo_checkpoint() returns one that ships with mmms-deploy",
             command_fix="check the path; the name 'demo' is a checkpoint that ships with mmms-deploy",
         )
+    kind = _foreign_kind(path)
+    if kind is not None:
+        raise _of_another_kind(path, kind)
     problem = None
-    if path.suffix.lower() == ".safetensors":
+    if _is_safetensors(path):
         state, description = _read_safetensors(path)
+        chosen: Chosen[Tensor] = choose_weights(state, path, weights, Tensor)
     else:
-        state, config = _read_torch(path)
-        description, problem = _own_description(path, state, config)
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    _check_finite(path, state)
-    return CheckpointFile(path, native_names(state), description, problem)
+        chosen, config = _read_torch(path, weights)
+        description, problem = _own_description(path, chosen.tensors, config)
+    for note in chosen.notes:
+        warnings.warn(f"{path}: {note}", MMMSDeployWarning, stacklevel=2)
+    check_finite(path, chosen.tensors)
+    state = native_names(chosen.tensors)
+    return CheckpointFile(path, state, description, problem, chosen.place, chosen.averaged)
+
+
+def _foreign_kind(path: Path) -> FileKind | None:
+    try:
+        return foreign_kind(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _of_another_kind(path: Path, kind: FileKind) -> CheckpointCorruptError:
+    return CheckpointCorruptError(
+        f"{path} is {kind.name}", expected="a safetensors file or a file of torch.save", fix=kind.fix
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointCorruptError:
+    return CheckpointCorruptError(
+        f"{path} is no readable PyTorch file: {_first_line(error)}",
+        expected="a complete state dict",
+        fix="copy it again and compare its hash with the source's",
+    )
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, or has their suffix and begins as nothing else."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if begins_as_safetensors(head, path.stat().st_size):
+        return True
+    return path.suffix.lower() == ".safetensors" and not head.startswith((b"PK\x03\x04", b"\x80"))
 
 
 def _checked(path: object) -> Path:
@@ -163,51 +221,57 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any] | None]:
     return state, description
 
 
-def _read_torch(path: Path) -> tuple[State, object]:
+def _read_torch(path: Path, weights: str | None) -> tuple[Chosen[Tensor], object]:
     """Return the weights, and the file's entry ``config``."""
     try:
-        # With mmap, the unused parts of a file are not read: an I-JEPA file holds three networks and an optimizer. MAE
-        # keeps its command line in an argparse.Namespace, which has data and no code; SkipClick's config names classes.
-        with torch.serialization.safe_globals([argparse.Namespace, *inert_globals(path)]):
-            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
+        file = open_torch_file(path)
+    except (PickleError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if file is None:
+        raise _of_another_kind(path, kind_by_suffix(path) or _pickled_kind(path))
+    _check_names(path, file.contents)
+    chosen = choose_weights(file.contents.value, path, weights, StoredTensor)
+    check_stored(path, chosen.tensors)
+    return _loaded(file, chosen), _config(file.contents.value)
+
+
+def _loaded(file: TorchFile, chosen: Chosen[StoredTensor]) -> Chosen[Tensor]:
+    try:
+        tensors = file.load(chosen.tensors)
+    except (PickleError, OSError, RuntimeError, ValueError) as error:
+        raise _unreadable(file.path, error) from error
+    return Chosen(tensors, chosen.place, chosen.averaged, chosen.notes)
+
+
+def _config(root: object) -> object:
+    return root.get("config") if isinstance(root, dict) else None
+
+
+def _pickled_kind(path: Path) -> FileKind:
+    """Describe a file that is no file of ``torch.save``: another pickle, or nothing that is known."""
+    names = plain_pickle_names(path)
+    if names is None:
+        return FileKind("of no known kind", "copy it again and compare its hash with the source's")
+    numpy = any(name.startswith("numpy.") for name in names)
+    return FileKind(
+        "a plain pickle" + (" of NumPy arrays" if numpy else "") + ", not a file of torch.save",
+        "load it with the software that wrote it, and save its tensors with torch.save or as safetensors",
+    )
+
+
+def _check_names(path: Path, contents: Contents) -> None:
+    """Refuse a file that other software could not open without starting something."""
+    if running := running_names(contents.names):
         raise CheckpointCorruptError(
-            f"{path} holds more than tensors: {_first_line(error)}",
-            expected="a plain state dict; reading classes in a checkpoint would execute code, which is refused",
-            fix="save it again as torch.save(model.state_dict(), ...), or as safetensors",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointCorruptError(
-            f"{path} is no readable PyTorch file: {_first_line(error)}",
-            expected="a complete state dict",
-            fix="copy it again and compare its hash with the source's",
-        ) from error
-    config = raw.get("config") if isinstance(raw, dict) else None
-    for key in NESTS:
-        if isinstance(raw, dict) and isinstance(raw.get(key), dict):
-            raw = raw[key]
-    if not isinstance(raw, dict) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
-        found = f"a dict of {_listing(sorted(map(str, raw)))}" if isinstance(raw, dict) else f"a {type(raw).__name__}"
-        raise CheckpointCorruptError(
-            f"{path} holds no state dict but {found}",
-            expected=f"a dict of tensors, or one under {', '.join(map(repr, NESTS))}",
-            fix="save it as torch.save(model.state_dict(), ...)",
+            f"{path} holds more than tensors: it names {_listing(running)}, which would run code in software that"
+            " unpickles it",
+            expected="weights, settings and objects of training software",
+            fix="do not open it elsewhere; if it is your own, save it again as torch.save(model.state_dict(), ...)",
         )
-    return {str(name): tensor for name, tensor in raw.items()}, config
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _check_finite(path: Path, state: State) -> None:
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise CheckpointCorruptError(
-            f"{path}: {_listing(bad)} hold NaN or infinite values",
-            expected="finite weights",
-            fix="take a checkpoint from before the training diverged",
-        )
 
 
 def _listing(names: list[str]) -> str:
@@ -223,20 +287,26 @@ def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: Chec
 
     Args:
         model: The network; its weights are replaced.
-        file: The checkpoint. Half-precision weights are widened to float32.
+        file: The checkpoint. Weights in half precision and in float64 become float32.
         backbone: A separate file with the frozen backbone's weights, under the names of its release.
 
     Raises:
-        CheckpointKeysError: Keys are missing, unexpected or misshapen, or both files hold different backbones.
+        CheckpointKeysError: Keys are missing, unexpected or misshapen, weights are of a type that cannot be weights, or
+            both files hold different backbones.
     """
-    own, vit = _split({name: _widened(tensor) for name, tensor in file.state.items()})
     source, names, vit_model = str(file.path), model.backbone.names, model.backbone.vit
+    expected = release_state(model)
+    own, vit = _split(file.state)
     vit = names.clean(vit)
+    check_types(file.path, expected, own | _as_backbone(vit))
+    own, vit = widened(file.path, own), widened(file.path, vit)
     grid = _stored_grid(file, model)
     own, converted = model.adapt(own, grid), names.to_timm(vit, vit_model, grid)
     if backbone is not None:
         source += f" with {backbone.path}"
-        extra = names.clean({n.removeprefix(BACKBONE_PREFIX): _widened(t) for n, t in backbone.state.items()})
+        extra = names.clean({n.removeprefix(BACKBONE_PREFIX): t for n, t in backbone.state.items()})
+        check_types(backbone.path, expected, _as_backbone(extra))
+        extra = widened(backbone.path, extra)
         # Compared after renaming and resampling: the checkpoint's position table may have been resampled already.
         loadable = names.to_timm(extra, vit_model)
         differing = [n for n in loadable if n in converted and not torch.equal(converted[n], loadable[n])]
@@ -248,7 +318,7 @@ def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: Chec
                 command_fix="leave out --backbone-ckpt, or take the backbone out of the checkpoint",
             )
         vit, converted = vit | extra, converted | loadable
-    state = own | {BACKBONE_PREFIX + name: tensor for name, tensor in vit.items()}
+    state = own | _as_backbone(vit)
     _check_keys(model, state, converted, source)
     model.load_state_dict(own, strict=False)
     vit_model.load_state_dict(converted, strict=False)
@@ -262,8 +332,8 @@ def _stored_grid(file: CheckpointFile, model: InteractiveNetwork) -> tuple[int, 
     return size[0] // rows, size[1] // columns
 
 
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _as_backbone(vit: State) -> State:
+    return {BACKBONE_PREFIX + name: tensor for name, tensor in vit.items()}
 
 
 def _split(state: State) -> tuple[State, State]:
@@ -289,9 +359,12 @@ def _check_keys(model: InteractiveNetwork, given: State, converted: State, sourc
         n for n in given if n not in expected and _is_read(model, n) and not n.endswith(_IGNORED_SUFFIX)
     )
     target = model.backbone.vit.state_dict()
+    # A resampled position table fits; nothing else may change its shape on the way.
     fits = {
-        BACKBONE_PREFIX + n for n, t in converted.items() if n in target and t.shape == target[n].shape
-    }  # e.g. a resampled position table
+        BACKBONE_PREFIX + n
+        for n, t in converted.items()
+        if n.rpartition(".")[2] == "pos_embed" and n in target and t.shape == target[n].shape
+    }
     misshapen = sorted(
         n for n in expected.keys() & given.keys() if expected[n].shape != given[n].shape and n not in fits
     )
@@ -379,7 +452,16 @@ def save_checkpoint(
         model: The network.
         dtype: Type to store floating-point weights in; None keeps their type.
         **metadata: Further entries for the file's metadata.
+
+    Raises:
+        CheckpointError: Weights cannot be stored in this type.
     """
+    if dtype is not None and dtype not in WEIGHT_TYPES:
+        raise CheckpointError(
+            f"weights to be stored as {str(dtype).removeprefix('torch.')}",
+            expected=f"one of {', '.join(str(t).removeprefix('torch.') for t in WEIGHT_TYPES)}, or None",
+            fix="store them in a floating-point type",
+        )
     state = {
         name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in release_state(model).items()

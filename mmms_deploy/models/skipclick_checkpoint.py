@@ -1,19 +1,17 @@
-"""Official SkipClick checkpoints: reading their pickle without executing it, and their ``config`` as a description.
+"""Official SkipClick checkpoints: their ``config`` as a description, and the names of their weights.
 
 Such a file is ``torch.save({"state_dict": ..., "config": ...})``. The config holds the arguments of the model's class;
-one of them is a whole pickled loss module, so the pickle names classes and functions.
+one of them is a whole pickled loss module, so the pickle names classes and functions. None of them is imported
+(:mod:`mmms_deploy.models.passive_pickle`).
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
+import reprlib
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmms_deploy.errors import DescriptionError
@@ -27,7 +25,6 @@ _UNREAD = re.compile(r"head\.up_conv[12]\.[0-3]\.(weight|bias)")
 """Layers of the head that no published network runs: they are for ways of upsampling other than "x1"."""
 
 _PACKAGE = "isegm."
-_INERT_MODULES = (_PACKAGE, "torch.nn.modules.", "pathlib.")
 _BLOCKS = (2, 5, 8, 11)
 _FIXED = {
     "use_disks": True,
@@ -40,48 +37,6 @@ _FIXED = {
 _REQUIRED = ("use_disks", "norm_radius", "with_prev_mask", "backbone_params", "neck_params", "use_intermediate")
 _WITHOUT_EFFECT = ("trained_extractor", "backbone_weight_path", "backbone_repo_path", "use_rgb_conv", "use_leaky_relu")
 """How the network was trained and from which file, and layers that would show in the names of its weights."""
-
-
-# --- the pickle -------------------------------------------------------------------------------------------------------
-
-
-class Inert:
-    """Stands for any class or function of a pickle that is not imported; takes any arguments and keeps nothing."""
-
-    def __new__(cls, *_: object) -> Inert:
-        """Take the arguments of a call or of an unpickled object."""
-        return super().__new__(cls)
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        """Take an unpickled object's state."""
-
-
-def inert_globals(path: Path) -> list[tuple[type, str]]:
-    """Return a stand-in for each class that an official checkpoint names.
-
-    Nothing is imported, and nothing but :class:`Inert` is called. Only names from the official package, from torch's
-    modules and from pathlib get a stand-in, and only in a file that names the official package. Any other name makes
-    ``torch.load(..., weights_only=True)`` refuse the file, as in every checkpoint.
-
-    Args:
-        path: A file written by ``torch.save``.
-
-    Returns:
-        Entries for ``torch.serialization.safe_globals``; none for files of another kind.
-    """
-    if not zipfile.is_zipfile(path):
-        return []
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, UnicodeDecodeError):
-        return []  # loading reports what is wrong with the file
-    if not any(name.startswith(_PACKAGE) for name in names):
-        return []
-    # Older versions of torch refuse sets with weights_only, although they are mere data.
-    return [(set, "builtins.set"), *((Inert, name) for name in names if name.startswith(_INERT_MODULES))]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -298,5 +253,7 @@ def _statistics(params: Mapping[str, Any], source: str) -> tuple[list[float], li
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) < 200 else f"{text[:200]}..."
+    """Return a value's text; of deep ones only the beginning, which a crafted file could make endless."""
+    texts = reprlib.Repr()
+    texts.maxstring = texts.maxother = 200
+    return texts.repr(value)
