@@ -112,8 +112,8 @@ Examples:
 @click.option(
     "--weights",
     metavar="NAME",
-    help="Which weights, where the checkpoint holds several sets: 'ema' for averaged ones, or a name as the message lists "
-    "it.  [default: the trained ones]",
+    help="Which weights, where the checkpoint holds several sets: 'ema' for averaged ones, or a name as the message "
+    "lists it.  [default: the trained ones]",
 )
 @click.option(
     "--backbone-ckpt",

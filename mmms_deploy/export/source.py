@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from mmms_deploy.bundle import sha256_of
 from mmms_deploy.bundle.contract import to_builtins
-from mmms_deploy.errors import DescriptionError
+from mmms_deploy.errors import DescriptionError, MMMSDeployWarning
 from mmms_deploy.models import InteractiveNetwork, NetworkConfig
 from mmms_deploy.models.checkpoint import (
     BACKBONE_PREFIX,
@@ -27,6 +28,12 @@ from mmms_deploy.models.families import build_network
 
 DEMOS = {"demo": "demo.safetensors", "demo-thermal": "demo-thermal.safetensors"}
 """Files of the checkpoints that ship with the package, by the name that the commands take."""
+
+_UNDESCRIBED_CLICKS = (
+    "{file}: its description has no section clicks, so the paper's defaults are taken (channels positive, negative,"
+    " previous; the previous mask as 0 and 1; half-pixel coordinates). Training code of RITM's family does otherwise, and"
+    " the masks would be wrong without any other sign. Write the section, even an empty one: docs/checkpoints.md, Clicks"
+)
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,8 @@ def _describe(source: Source, file: CheckpointFile | None) -> NetworkConfig:
             fix='pass description=FILE.toml, or overrides={"backbone": {"name": "dinov2_b14_reg"}, "size": (448, 448)}',
             command_fix="pass --description FILE.toml, or flags such as --backbone dinov2_b14_reg --size 448",
         )
-    origin = str(source.description or source.checkpoint or "the description")
     merged: dict[str, Any] = {**(given or {}), **overrides}
+    if source.checkpoint is not None and merged.get("family", "mmms") == "mmms" and "clicks" not in merged:
+        warnings.warn(_UNDESCRIBED_CLICKS.format(file=source.checkpoint), MMMSDeployWarning, stacklevel=3)
+    origin = str(source.description or source.checkpoint or "the description")
     return parse_description(to_builtins(merged), origin)

@@ -73,6 +73,7 @@ class NetworkConfig(Struct, frozen=True, kw_only=True):
         modalities: The extra modalities, in the order in which MMFuser adds them.
         image: How the RGB image is prepared.
         clicks: How clicks and the previous mask become the network's input.
+        logits_resize: How the head's logits are enlarged to the network's size, before the sigmoid.
     """
 
     family: str
@@ -81,8 +82,11 @@ class NetworkConfig(Struct, frozen=True, kw_only=True):
     modalities: tuple[ModalitySpec, ...] = ()
     image: ImageSpec = ImageSpec()
     clicks: ClickContract = ClickContract()
+    logits_resize: ResizeRule = ResizeRule()
 
     def __post_init__(self) -> None:
+        if self.logits_resize.antialias:
+            raise ValueError("logits_resize enlarges logits; antialias has no meaning there")
         names = [modality.name for modality in self.modalities]
         if len(set(names)) != len(names):
             raise ValueError(f"modality names must differ, got {names}")
@@ -154,6 +158,7 @@ class SkipClickConfig(NetworkConfig, frozen=True, kw_only=True):
         mask_resize=ResizeRule(align_corners=True),
         previous_resize=ResizeRule(align_corners=True),
     )
+    logits_resize: ResizeRule = ResizeRule(align_corners=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

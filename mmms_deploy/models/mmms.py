@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmms_deploy.models.backbone import Backbone, check_size
 from mmms_deploy.models.config import EncoderConfig, MMMSConfig, Scales
@@ -96,5 +95,4 @@ class MMMS(InteractiveNetwork):
 
     def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
         """MSPatchEmbed and CSNet; returns logits (B, 1, H, W)."""
-        logits = self.csnet(features, self.patch_embed(interaction))
-        return F.interpolate(logits, size=self.config.size, mode="bilinear", align_corners=False)
+        return self.enlarge_logits(self.csnet(features, self.patch_embed(interaction)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmms_deploy.models.backbone import Backbone
 from mmms_deploy.models.config import NetworkConfig
@@ -68,6 +69,11 @@ class InteractiveNetwork(nn.Module):
             Logits (B, 1, H, W) float32.
         """
         raise NotImplementedError
+
+    def enlarge_logits(self, logits: Tensor) -> Tensor:
+        """Bring the head's logits (B, 1, h, w) to the network's size, (B, 1, H, W), as the description says."""
+        corners = self.config.logits_resize.align_corners
+        return F.interpolate(logits, size=self.config.size, mode="bilinear", align_corners=corners)
 
     def adapt(self, state: dict[str, Tensor], grid: tuple[int, int] | None) -> dict[str, Tensor]:
         """Resample a checkpoint's weights, the backbone's left out, to this network's size.

@@ -215,8 +215,7 @@ class SkipClick(InteractiveNetwork):
 
     def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
         """Mix the clicks in, neck and head; returns logits (B, 1, H, W)."""
-        logits = self.coarse_logits(features, interaction)
-        return F.interpolate(logits, size=self.config.size, mode="bilinear", align_corners=True)
+        return self.enlarge_logits(self.coarse_logits(features, interaction))
 
     def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
         """The same on the head's grid, (B, 1, 4 H/P, 4 W/P)."""

@@ -6,10 +6,27 @@ import copy
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmms_deploy.models import MMMS, InteractiveNetwork
-from mmms_deploy.models.fpn import Resize
 from mmms_deploy.models.segformer import tokens
+
+
+class LogitResize(nn.Module):
+    """Bilinear interpolation to a fixed size.
+
+    Args:
+        size: Output (H, W).
+        corners: Whether corners are aligned.
+    """
+
+    def __init__(self, size: tuple[int, int], *, corners: bool) -> None:
+        super().__init__()
+        self.size, self.corners = size, corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, *size)."""
+        return F.interpolate(x, size=self.size, mode="bilinear", align_corners=self.corners)
 
 
 class Deployed(InteractiveNetwork):
@@ -36,6 +53,8 @@ class Deployed(InteractiveNetwork):
         nn.Module.__init__(self)
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         self.config = network.config
+        self.corners = network.config.logits_resize.align_corners
+        self.enlarge = LogitResize(network.config.size, corners=self.corners)
         self.feature_names = network.feature_names
         self.fuser = None
         for name, part in copy.deepcopy(dict(network.named_children()), shared).items():
@@ -58,8 +77,7 @@ class DeployedMMMS(Deployed, MMMS):
         self.token_features = False
         self.feature_biases = nn.ParameterList()
         height, width = network.config.size
-        self.coarse_size, self.corners = (height // 4, width // 4), False
-        self.enlarge = Resize(network.config.size)
+        self.coarse_size = (height // 4, width // 4)
 
     def mix(
         self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None

@@ -14,22 +14,6 @@ from mmms_deploy.export.rewrites.vit import fold_plain_attention
 from mmms_deploy.models.skipclick import MLPHead, SkipClick, SkipNeck
 
 
-class CornerResize(nn.Module):
-    """Bilinear interpolation to a fixed size, corners aligned.
-
-    Args:
-        size: Output (H, W).
-    """
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, *size)."""
-        return F.interpolate(x, size=self.size, mode="bilinear", align_corners=True)
-
-
 class DeployedSkipClick(Deployed, SkipClick):
     """SkipClick in a form that engines run faster.
 
@@ -44,8 +28,7 @@ class DeployedSkipClick(Deployed, SkipClick):
         super().__init__(network)
         self.skip_layers = nn.ModuleList()
         height, width = network.backbone_mix.grid
-        self.coarse_size, self.corners = (4 * height, 4 * width), True
-        self.enlarge = CornerResize(network.config.size)
+        self.coarse_size = (4 * height, 4 * width)
 
     def mix(
         self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
