@@ -31,8 +31,9 @@ DEMOS = {"demo": "demo.safetensors", "demo-thermal": "demo-thermal.safetensors"}
 
 _UNDESCRIBED_CLICKS = (
     "{file}: its description has no section clicks, so the paper's defaults are taken (channels positive, negative,"
-    " previous; the previous mask as 0 and 1; half-pixel coordinates). Training code of RITM's family does otherwise, and"
-    " the masks would be wrong without any other sign. Write the section, even an empty one: docs/checkpoints.md, Clicks"
+    " previous; the previous mask as 0 and 1; half-pixel coordinates). Training code of RITM's family does otherwise,"
+    " and the masks would be wrong without any other sign. Write the section, even an empty one; docs/checkpoints.md"
+    " says what to write"
 )
 
 

@@ -7,6 +7,8 @@ In reading order:
 - ``backbone``, ``fpn``, ``inverse_fpn``, ``fuser``, ``segformer``: their parts
 - ``config``, ``description``, ``families``: from a description in TOML or JSON to a network
 - ``checkpoint``: reads, checks and writes checkpoints
+- ``checkpoint_kinds``, ``checkpoint_contents``, ``weight_types``: what a file is, which weights it holds, of which type
+- ``torch_files``, ``passive_pickle``: files of ``torch.save``, read without executing anything
 - ``backbone_names``, ``release_layout``, ``skipclick_checkpoint``: weights as other software names and stores them
 
 The names below load on first use, so that importing the package loads no torch.
