@@ -78,7 +78,7 @@ def test_stages_and_what_they_are_given(name: str, stages: dict, exported: Expor
     for stage, given in stages.items():
         assert [n for n in inputs[stage] if n in ("rgb", "depth", *BACKBONE)] == list(given)
     assert manifest.provenance.cuts == tuple(sorted(EVERY[name]))
-    assert len(manifest.gate) == 6
+    assert len(manifest.gate) == 10
     # A provider prepares the image as the paper does; otherwise the first layer normalises it.
     assert manifest.image == (ImageSpec() if "black" in name or name == "both" else manifest.image)
     assert manifest.image.scale == (ImageSpec().scale if Cut.BLACK_BOX in EVERY[name] else 1.0)

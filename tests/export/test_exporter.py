@@ -73,7 +73,7 @@ def test_the_manifest_tells_the_truth(bundle, checkpoint) -> None:
     assert roles["depth"] is Role.MODALITY
     assert roles["f_mix_32"] is Role.FEATURE
     assert roles["maps"] is roles["prev"] is Role.STATE
-    assert [(check.worst <= check.limit, check.samples > 0) for check in manifest.gate] == [(True, True)] * 6
+    assert [(check.worst <= check.limit, check.samples > 0) for check in manifest.gate] == [(True, True)] * 10
     assert manifest.gate[0].name == "deploy form against paper form"
     assert manifest.provenance.rewrites == tuple(  # it has no LayerScale
         name for name in names_for("mmms") if name != "fold_layer_scale"
@@ -126,7 +126,7 @@ def test_without_rewrites_the_graph_is_the_paper_form(bundle, checkpoint, tmp_pa
     manifest = plain.bundle.manifest
     assert manifest.provenance.rewrites == ()
     assert manifest.image == ImageSpec()
-    assert len(manifest.gate) == 5
+    assert len(manifest.gate) == 9
     features = {spec.name: spec.shape for spec in manifest.stage("click").graphs[Precision.FP32].inputs}
     assert features["f_mix_4"] == (1, 8, 16, 24)
     sample = sample_images((DEPTH,))[0]

@@ -87,9 +87,10 @@ def test_python_examples_run(name, paint: Bundle, tmp_path) -> None:
 def test_the_toml_example_is_a_description() -> None:
     from mmms_deploy.models.checkpoint import parse_description
 
-    (example,) = blocks(ROOT / "docs/checkpoints.md", "toml")
-    config = parse_description(tomllib.loads(example), "docs")
-    assert config.modalities[0].std == (2.0,)
+    examples = blocks(ROOT / "docs/checkpoints.md", "toml")
+    clicks, modalities = (parse_description(tomllib.loads(example), "docs") for example in examples)
+    assert clicks.logits_resize.align_corners
+    assert modalities.modalities[0].std == (2.0,)
 
 
 def test_the_changelog_knows_this_version() -> None:
