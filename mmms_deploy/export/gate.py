@@ -115,7 +115,7 @@ def compare_graphs(
     for stage, graph, number, feed in _staged(stages, trace, optimised=False):
         found = graph.run(feed)
         feed.update(found)
-        for name in outputs[number].keys() & found.keys():
+        for name in (name for name in stage.outputs if name in outputs[number]):
             where = f"stage {stage.rate.name.lower()}, tensor {name}, {trace.where(number, sample)}"
             exact.see(difference(found[name], outputs[number][name], relative=True), where)
     announce(on_progress, "gate: stages as an engine runs them against torch")
