@@ -2,6 +2,6 @@
 
 engine: the engine and its runners, in float32 or BF16.
 compile: a stage compiled, or loaded from the cache, and checked.
-amx: convolutions that the AMX kernel computes wrongly in BF16, in a form that is right.
+amx: convolutions that OpenVINO's kernels compute wrongly, above all on AMX, in a form that is right.
 inspect: what a compiled graph really computes in.
 """

@@ -19,7 +19,7 @@ import numpy as np
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
 from mmms_deploy.engines.cache import cache_folder, cache_key, store
 from mmms_deploy.engines.cpu import cpu_identity
-from mmms_deploy.engines.openvino.amx import can_widen, faulty_convolutions, widen
+from mmms_deploy.engines.openvino.amx import faulty_convolutions, one_column_convolutions, widen, without_stride
 from mmms_deploy.engines.openvino.inspect import (
     compiled_nodes,
     exact_comparisons,
@@ -34,7 +34,7 @@ from mmms_deploy.files import open_regular
 CACHE_ABOVE_SECONDS = 0.3
 """A stage that is compiled faster than this is not cached."""
 _FORGET_AFTER_DAYS = 60
-_FORMAT = 2
+_FORMAT = 3
 _LOG = logging.getLogger(__name__)
 _TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "uint8": "u8"}
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
@@ -134,36 +134,26 @@ def compile_model(
 
     Args:
         core: The ``openvino.Core``.
-        model: The ``openvino.Model``; it is changed where BF16 needs it.
+        model: The ``openvino.Model``; it is changed where OpenVINO would compute it wrongly.
         precision: What to compute in.
         settings: OpenVINO's properties, with the hint for that precision.
 
     Returns:
         The ``openvino.CompiledModel``, and the names of each comparison that must be exact, by the first of them.
-
-    Raises:
-        EngineUnavailableError: This CPU would compute a convolution wrongly in BF16.
     """
+    for convolution in one_column_convolutions(model):
+        without_stride(convolution)
     found = {} if precision is Precision.FP32 else exact_comparisons(model)
     comparisons = {name: comparison.names for name, comparison in found.items()}
     compiled = core.compile_model(model, "CPU", settings)
     if precision is Precision.FP32:
         return compiled, comparisons
     faulty = faulty_convolutions(model, compiled_nodes(compiled))
-    for convolution in filter(can_widen, faulty):
+    for convolution in faulty:
         widen(convolution)
     if faulty:
         compiled = core.compile_model(model, "CPU", settings)
     nodes = compiled_nodes(compiled)
-    wrong = faulty_convolutions(model, nodes)
-    if wrong:
-        names = ", ".join(convolution.get_friendly_name() for convolution in wrong)
-        raise EngineUnavailableError(
-            f"this CPU's AMX kernel in OpenVINO {_version()} computes convolutions wrongly in bf16: {names}",
-            expected="right convolutions (docs/engines.md)",
-            fix='pass precision="fp32"',
-            command_fix="pass --precision fp32",
-        )
     lost = not_exact(nodes, comparisons)
     if lost:
         # Whatever leads to an output stays in float32.

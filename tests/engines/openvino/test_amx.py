@@ -1,9 +1,8 @@
-"""Convolutions that oneDNN's AMX kernel computes wrongly in bfloat16 are right in our engine, on every CPU."""
+"""Convolutions that oneDNN computes wrongly are right in our engine, on every CPU."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import openvino
@@ -11,11 +10,10 @@ import pytest
 from openvino import opset13 as ops
 
 from mmms_deploy.bundle import Precision
-from mmms_deploy.engines.openvino.amx import ENOUGH_CHANNELS, faulty_convolutions, widen
+from mmms_deploy.engines.openvino.amx import ENOUGH_CHANNELS, faulty_convolutions, one_column_convolutions, widen
 from mmms_deploy.engines.openvino.compile import compile_model
 from mmms_deploy.engines.openvino.engine import bf16_capable
 from mmms_deploy.engines.openvino.inspect import Node
-from mmms_deploy.errors import EngineUnavailableError
 
 HINT = "INFERENCE_PRECISION_HINT"
 FAULTY = [(4, 16, 16), (8, 8, 8), (8, 8, 1), (12, 8, 3), (16, 4, 4), (16, 14, 14), (24, 8, 4), (2, 32, 1), (20, 16, 16)]
@@ -63,29 +61,81 @@ def test_zero_channels_change_nothing(channels: int, kernel: int, stride: int) -
     np.testing.assert_allclose(answer(model, Precision.FP32, image), wanted, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        pytest.param(lambda: convolution(8, 8, 8, groups=2), id="groups"),
-        pytest.param(lambda: convolution(24, 14, 9, side=14), id="one pixel wide"),
-        pytest.param(lambda: convolution(64, 3, 2, side=3), id="one pixel wide, many channels"),
-    ],
-)
-def test_what_cannot_be_widened_is_right_or_refused(model: Callable[[], openvino.Model]) -> None:
-    if not bf16_capable():
+def test_zero_channels_of_every_group_change_nothing() -> None:
+    image = np.random.default_rng(0).standard_normal((1, 16, 64, 64)).astype(np.float32)
+    wanted = answer(convolution(8, 8, 8, groups=2), Precision.FP32, image)
+    model = convolution(8, 8, 8, groups=2)
+    (wide,) = (op for op in model.get_ordered_ops() if op.get_type_name() == "GroupConvolution")
+    widen(wide)
+    assert wide.input(1).get_shape()[2] == ENOUGH_CHANNELS
+    assert wide.input(0).get_shape()[1] == 2 * ENOUGH_CHANNELS
+    np.testing.assert_allclose(answer(model, Precision.FP32, image), wanted, rtol=0, atol=1e-5)
+
+
+ONE_COLUMN = [
+    # channels, kernel, strides, side, padding before and behind the width, dilation
+    (1, (7, 9), (1, 4), (18, 8), (1, 0), 1),
+    (1, (6, 3), (1, 5), (14, 5), (0, 1), 1),
+    (1, (4, 8), (1, 2), (16, 7), (0, 1), 1),
+    (24, (14, 14), (9, 9), (14, 14), (0, 0), 1),
+    (64, (3, 3), (2, 2), (3, 3), (0, 0), 1),
+    (3, (3, 3), (1, 3), (9, 7), (0, 0), 2),
+    (2, (5, 2), (1, 7), (20, 1), (2, 1), 1),  # the kernel covers padding alone
+]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+@pytest.mark.parametrize(("channels", "kernel", "strides", "side", "padding", "dilation"), ONE_COLUMN)
+def test_an_output_one_pixel_wide_is_right(
+    channels: int,
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    side: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: int,
+    precision: Precision,
+    grouped: bool,
+) -> None:
+    if precision is Precision.BF16 and not bf16_capable():
         pytest.skip("this CPU has no instructions for bf16 (AVX512_BF16 or AMX)")
-    image = np.random.default_rng(0).standard_normal(tuple(model().input(0).shape)).astype(np.float32)
-    wanted = answer(model(), Precision.FP32, image)
-    try:
-        found = answer(model(), Precision.BF16, image)
-    except EngineUnavailableError as error:
-        refused = error.given
-    else:
-        refused = ""
-    if refused:
-        assert "computes convolutions wrongly in bf16: convolution" in refused
-        return
-    assert np.linalg.norm(found - wanted) < 0.01 * np.linalg.norm(wanted)
+    groups = 2 if grouped else 1
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((1, groups * channels, *side)).astype(np.float32)
+    weights = rng.standard_normal((groups, 8, channels, *kernel)).astype(np.float32) / math.sqrt(channels)
+
+    padded = np.pad(values.astype(np.float64), ((0, 0), (0, 0), (0, 0), padding))
+    reach = tuple(dilation * (length - 1) + 1 for length in kernel)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
+    windows = windows[:, :, :: strides[0], :: strides[1], ::dilation, ::dilation]
+    apart = windows.reshape(1, groups, channels, *windows.shape[2:])
+    wanted = np.einsum("ngchwij,gocij->ngohw", apart, weights).reshape(1, groups * 8, *windows.shape[2:4])
+    assert wanted.shape[-1] == 1
+
+    image = ops.parameter(values.shape, np.float32, name="image")
+    convolve = ops.group_convolution if grouped else ops.convolution
+    product = convolve(
+        image,
+        ops.constant(weights if grouped else weights[0]),
+        list(strides),
+        [0, padding[0]],
+        [0, padding[1]],
+        [dilation, dilation],
+    )
+    product.set_friendly_name("convolution")
+    model = openvino.Model([product], [image])
+    (concerned,) = one_column_convolutions(model)
+    assert concerned.get_friendly_name() == "convolution"
+    found = answer(model, precision, values)
+    assert not one_column_convolutions(model)
+    limit = 1e-5 if precision is Precision.FP32 else 0.01
+    assert np.linalg.norm(found - wanted) <= limit * np.linalg.norm(wanted)
+
+
+def test_only_a_stride_without_effect_is_removed() -> None:
+    assert not one_column_convolutions(convolution(3, 16, 16))
+    assert not one_column_convolutions(convolution(3, 1, 2, side=1))
+    assert not one_column_convolutions(convolution(3, 3, 1, side=3))
 
 
 @pytest.mark.parametrize("primitive", ["brgconv_avx512_amx_bf16", "brgconv_avx512_bf16"])
