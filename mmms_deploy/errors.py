@@ -25,6 +25,7 @@ of the door that the user came through, Python or the command line.
             AnswerError
             EngineUnavailableError
             EngineConflictError
+            ForkError
             CudaError
             ResidentBudgetError
             PlanError
@@ -207,6 +208,10 @@ class EngineUnavailableError(EngineError):
 
 class EngineConflictError(EngineError):
     """Two installed packages exclude each other (onnxruntime and onnxruntime-gpu)."""
+
+
+class ForkError(EngineError):
+    """A session or an engine was used in a child that was forked after it had been opened."""
 
 
 class CudaError(EngineError):

@@ -19,6 +19,9 @@ import numpy as np
 
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bundle import Precision
+from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
+from mmms_deploy.engines.openvino.library import import_openvino
+from mmms_deploy.errors import EngineError
 
 SIZE = 2048
 """Rows and columns of the square matrices: 17 GFLOP a product, 50 MB in float32."""
@@ -157,10 +160,10 @@ _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.FP16: "f16"}
 @contextmanager
 def _openvino(precision: Precision, threads: int, size: int) -> Iterator[Multiply]:
     try:
-        import openvino
-        from openvino import opset13
-    except ImportError as error:
-        raise NotMeasuredError("not installed") from error
+        openvino = import_openvino()
+    except EngineError as error:
+        raise NotMeasuredError(error.given) from error
+    opset13 = openvino.opset13
     a, b = _matrices(size)
     left = opset13.parameter([size, size], np.float32)
     # The right matrix is a constant, as a layer's weights are, so that the library may choose its memory layout.
@@ -193,8 +196,10 @@ def _onnxruntime(precision: Precision, threads: int, size: int) -> Iterator[Mult
     if precision is not Precision.FP32:
         raise NotMeasuredError(f"it does not multiply in {precision} on a CPU")
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
         from onnx import TensorProto, helper, numpy_helper
+    except EngineError as error:
+        raise NotMeasuredError(error.given) from error
     except ImportError as error:
         raise NotMeasuredError(f"{error.name} is not installed") from error
     a, b = _matrices(size)

@@ -186,7 +186,7 @@ _Found = tuple[str, tuple[Precision, ...], str, str]
 
 
 def _openvino(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
-    from mmms_deploy.engines.openvino.engine import bf16_capable, import_openvino
+    from mmms_deploy.engines.openvino.library import bf16_capable, import_openvino
 
     version = str(import_openvino().__version__).partition("-")[0]
     if not bf16_capable():

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mmms_deploy.bundle import Bundle, StageGraph
+from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import EngineInfo
 
 
 class EngineBase:
-    """The three properties of :class:`~mmms_deploy.engines.protocol.Engine`; an engine sets them when it is made."""
+    """The three properties of :class:`~mmms_deploy.engines.protocol.Engine`, and the process that an engine belongs to.
 
+    An engine sets them when it is made.
+    """
+
+    _own: OwnProcess
     _info: EngineInfo
     _bundle: Bundle
     _graphs: dict[str, StageGraph]

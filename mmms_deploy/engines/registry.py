@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.cuda.devices import DRIVER_FILE, REQUESTED, require_gpu
+from mmms_deploy.engines.process import library_call
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.wheels import (
@@ -84,7 +85,8 @@ class Backend:
             options["options"] = request.on_gpu()
         if self.not_compiled is not None:
             options |= {"may_build": may_build, "on_progress": on_progress}
-        return factory(bundle, precision, request.threads, reason, **options)
+        with library_call():
+            return factory(bundle, precision, request.threads, reason, **options)
 
     def usable(self, ordinal: int = 0) -> tuple[str, str]:
         """Return name and version of its distribution, and for a GPU also which one, or raise.

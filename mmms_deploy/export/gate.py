@@ -24,6 +24,7 @@ import torch
 
 from mmms_deploy.bundle import Bundle, GateCheck, Precision
 from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, PRESENT, PREV, PROB, RGB
+from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
@@ -64,7 +65,7 @@ class _Graph:
     """
 
     def __init__(self, file: Path, *, optimised: bool) -> None:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

@@ -8,7 +8,6 @@ with Session("bundles/demo") as session:
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.cuda.options import CudaOptions
+from mmms_deploy.engines.process import OwnProcess, ProcessLock
 from mmms_deploy.engines.protocol import Engine, EngineInfo, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
@@ -89,6 +89,9 @@ class Session:
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
         HistoryError: ``history_limit`` is no number of steps.
+
+    In a child that was forked after the session had been opened, every call but :meth:`close` raises ``ForkError``
+    (docs/engines.md).
     """
 
     def __init__(
@@ -104,7 +107,8 @@ class Session:
         history_limit: int | None = HISTORY_LIMIT,
         on_progress: OnProgress | None = None,
     ) -> None:
-        self._lock = threading.RLock()
+        self._own = OwnProcess("this session", self)
+        self._lock = ProcessLock(self._own)
         self._closed = False
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
@@ -558,7 +562,12 @@ class Session:
             return self._pipeline.runs
 
     def close(self) -> None:
-        """Free everything the session holds, and its engine unless the caller passed it in. Safe to call twice."""
+        """Free everything the session holds, and its engine unless the caller passed it in. Safe to call twice.
+
+        In a child that was forked after the session had been opened it does nothing.
+        """
+        if self._own.elsewhere:
+            return
         with self._lock:
             self._closed = True
             self._state = self._empty()
@@ -589,6 +598,7 @@ class Session:
         return f"Session({str(self._bundle.path)!r}: {state})"
 
     def _check_open(self) -> None:
+        self._own.check()
         if self._closed:
             raise SessionClosedError(
                 "this session is closed", expected="an open session", fix="open a new one with Session(bundle)"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
-from mmms_deploy.engines.openvino.engine import bf16_capable
+from mmms_deploy.engines.openvino.library import bf16_capable
 from mmms_deploy.engines.protocol import Engine, Runner, Value
 from mmms_deploy.engines.registry import BACKENDS
 from mmms_deploy.engines.request import EngineRequest

@@ -18,9 +18,9 @@ from types import ModuleType
 from typing import Any
 
 import onnx
-import onnxruntime
 from onnx import TensorProto, shape_inference
 
+from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from tests.standins.cuda import FAILS, GARBAGE, GPU, CudaStandIn
 from tests.support.paths import ROOT
 
@@ -546,6 +546,7 @@ def classes(trt: Any) -> dict[str, type]:
 
 
 def _session(model: onnx.ModelProto) -> Any:
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

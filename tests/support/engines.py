@@ -29,7 +29,7 @@ CUDA_ENGINES = [pytest.param((backend.name, Precision.FP32), id=backend.name) fo
 
 def skip_without(name: str, precision: Precision) -> None:
     if name == "openvino" and precision is Precision.BF16:
-        from mmms_deploy.engines.openvino.engine import bf16_capable
+        from mmms_deploy.engines.openvino.library import bf16_capable
 
         if not bf16_capable():
             pytest.skip("this CPU has no instructions for bf16 (AVX512_BF16 or AMX)")

@@ -12,6 +12,7 @@ from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.cuda.runtime import Cuda
+from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.engines.registry import Backend
 from tests.standins.cuda import CudaStandIn
@@ -19,8 +20,7 @@ from tests.support.standin_program import StandInProgram
 
 
 def _session(bundle: Bundle, file: str) -> Any:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(bundle.file(file), sess_options=options, providers=["CPUExecutionProvider"])

@@ -18,6 +18,7 @@ from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.cuda.resources import SessionResources
 from mmms_deploy.engines.cuda.runner import CudaRunner
 from mmms_deploy.engines.cuda.runtime import OUT_OF_MEMORY, Cuda
+from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.errors import (
     CudaError,
@@ -65,6 +66,7 @@ class CudaEngine(EngineBase):
         keep_resources: bool = False,
         capture: bool = True,
     ) -> None:
+        self._own = OwnProcess("this engine", self)
         self._bundle = bundle
         self._graphs = dict(graphs)
         self._info = info
@@ -97,6 +99,7 @@ class CudaEngine(EngineBase):
         """The GPU that it works on."""
         return self._cuda
 
+    @call
     def open(self) -> CudaRunner:
         """Return a new runner for one session, warmed up.
 
@@ -162,6 +165,7 @@ class CudaEngine(EngineBase):
             command_fix="close another program on the GPU (nvidia-smi lists them)",
         )
 
+    @call
     def memory(self) -> DeviceMemory:
         """Return what the engine and its sessions hold on the GPU.
 
@@ -216,7 +220,9 @@ class CudaEngine(EngineBase):
             self._release(self._unclosed.popleft())
 
     def close(self) -> None:
-        """Release the weights; they are freed once the last runner is closed too."""
+        """Release the weights, which are freed once the last runner is closed too; in a forked child, do nothing."""
+        if self._own.elsewhere:
+            return
         with self._lock:
             if self._closed:
                 return

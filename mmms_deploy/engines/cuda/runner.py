@@ -13,6 +13,7 @@ from mmms_deploy.bundle import TensorSpec
 from mmms_deploy.engines.cuda.resources import Moved, SessionResources
 from mmms_deploy.engines.cuda.stage import CudaStage
 from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
+from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import Array, Value, checked_array
 from mmms_deploy.errors import EngineError
 
@@ -42,6 +43,7 @@ class CudaRunner:
         release: Callable[[SessionResources], None],
         reclaim: Callable[[SessionResources], None],
     ) -> None:
+        self._own = OwnProcess("this session", self)
         self._resources: SessionResources | None = resources
         self._library = library
         self._check = check
@@ -60,16 +62,19 @@ class CudaRunner:
         self._check()
         return self._resources
 
+    @call
     def upload(self, spec: TensorSpec, array: Array) -> Value:
         """Keep a copy of an array of the spec's shape; the stage that reads it copies it to the GPU."""
         self._open_resources()
         return Tensor(spec, host=checked_array(spec, array))
 
+    @call
     def zeros(self, spec: TensorSpec) -> Value:
         """Return zeros of the spec's shape and dtype."""
         self._open_resources()
         return Tensor(spec, zero=True)
 
+    @call
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Enqueue one run of a stage.
 
@@ -136,6 +141,7 @@ class CudaRunner:
             outputs[buffer.spec.name] = tensor
         return outputs
 
+    @call
     def download(self, value: Value) -> Array:
         """Wait for a value and return a copy, bfloat16 as float32.
 
@@ -206,6 +212,7 @@ class CudaRunner:
         """Whether a click is one CUDA graph."""
         return all(stage.is_cuda_graph for stage in self._open_resources().stages.values() if stage.uploaded)
 
+    @call
     def synchronize(self) -> None:
         """Wait until all enqueued operations are done."""
         resources = self._open_resources()
@@ -214,7 +221,9 @@ class CudaRunner:
             resources.wait()
 
     def close(self) -> None:
-        """Free what this session holds on the GPU. Safe to call twice."""
+        """Free what this session holds on the GPU. Safe to call twice; in a forked child it does nothing."""
+        if self._own.elsewhere:
+            return
         resources, self._resources = self._resources, None
         self._downloaded = {}
         if resources is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mmms_deploy.engines.imports import import_library, is_absent
 from mmms_deploy.engines.wheels import install_command
 from mmms_deploy.errors import CudaError, EngineUnavailableError
 
@@ -30,16 +31,14 @@ def import_cuda() -> Any:
     Raises:
         EngineUnavailableError: cuda-python is not installed or cannot be loaded.
     """
+    expected, fix = "the package cuda-python beside the base install", install_command("cuda")
+    needed = ("cudaGetDeviceCount", "cudaRuntimeGetVersion", "cudaDriverGetVersion")
     try:
-        from cuda.bindings import runtime
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "cuda"
-        raise EngineUnavailableError(
-            "cuda-python is not installed" if missing else f"cuda-python cannot be imported: {error}",
-            expected="the package cuda-python beside the base install",
-            fix=install_command("cuda"),
-        ) from error
-    return runtime
+        return import_library("cuda.bindings.runtime", *needed, called="cuda-python", expected=expected, fix=fix)
+    except EngineUnavailableError as error:
+        if is_absent(error, "cuda"):
+            raise EngineUnavailableError("cuda-python is not installed", expected=expected, fix=fix) from error
+        raise
 
 
 class Cuda:

@@ -10,9 +10,11 @@ import numpy as np
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
 from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cores import available_cores
+from mmms_deploy.engines.imports import import_library
+from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import Array, EngineInfo, Value, checked_array, names
 from mmms_deploy.engines.wheels import require_onnxruntime
-from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError
+from mmms_deploy.errors import BundleCorruptError, EngineError
 
 NAME = "onnxruntime"
 SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
@@ -33,15 +35,13 @@ def import_onnxruntime() -> Any:
         EngineConflictError: Two distributions overwrote each other.
     """
     name, version = require_onnxruntime()
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineUnavailableError(
-            f"{name} {version} is installed but cannot be imported: {error}",
-            expected="a working ONNX Runtime",
-            fix=f"pip install --force-reinstall {name}",
-        ) from error
-    return onnxruntime
+    return import_library(
+        "onnxruntime",
+        *("__version__", "InferenceSession", "SessionOptions", "OrtValue", "get_available_providers"),
+        called=f"{name} {version}",
+        expected="a working ONNX Runtime",
+        fix=f"pip install --force-reinstall {name}",
+    )
 
 
 class OnnxRuntimeCpu(EngineBase):
@@ -61,6 +61,7 @@ class OnnxRuntimeCpu(EngineBase):
     """
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int | None = None, reason: str = "") -> None:
+        self._own = OwnProcess("this engine", self)
         ort = import_onnxruntime()
         self._value = ort.OrtValue
         self._bundle = bundle
@@ -81,6 +82,7 @@ class OnnxRuntimeCpu(EngineBase):
             reason=reason,
         )
 
+    @call
     def open(self) -> OnnxRuntimeCpuRunner:
         """Return a new runner, for one session."""
         if not self._sessions:
@@ -88,9 +90,11 @@ class OnnxRuntimeCpu(EngineBase):
         return OnnxRuntimeCpuRunner(self)
 
     def close(self) -> None:
-        """Free the weights."""
-        self._sessions = {}
+        """Free the weights; in a forked child, do nothing."""
+        if not self._own.elsewhere:
+            self._sessions = {}
 
+    @call
     def execute(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Run a stage. Any number of runners may call it at the same time."""
         session = self._sessions.get(stage)
@@ -112,6 +116,7 @@ class OnnxRuntimeCpu(EngineBase):
             ) from error
         return dict(zip(outputs, values, strict=True))
 
+    @call
     def to_device(self, array: Array) -> Value:
         """Wrap an array that is never written to again; no byte is copied on the CPU."""
         return self._value.ortvalue_from_numpy(array)
@@ -121,6 +126,7 @@ class OnnxRuntimeCpuRunner:
     """One session's use of an :class:`OnnxRuntimeCpu`; ONNX Runtime allocates every output anew."""
 
     def __init__(self, engine: OnnxRuntimeCpu) -> None:
+        self._own = OwnProcess("this session", self)
         self._engine: OnnxRuntimeCpu | None = engine
 
     def _open_engine(self) -> OnnxRuntimeCpu:
@@ -128,18 +134,22 @@ class OnnxRuntimeCpuRunner:
             raise EngineError("this runner is closed", expected="an open runner", fix="open a new session")
         return self._engine
 
+    @call
     def upload(self, spec: TensorSpec, array: Array) -> Value:
         """Copy an array of the spec's shape."""
         return self._open_engine().to_device(checked_array(spec, array))
 
+    @call
     def zeros(self, spec: TensorSpec) -> Value:
         """Return zeros of the spec's shape and dtype."""
         return self._open_engine().to_device(np.zeros(spec.shape, dtype=np.dtype(spec.dtype)))
 
+    @call
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Run a stage on values of this engine."""
         return self._open_engine().execute(stage, inputs)
 
+    @call
     def download(self, value: Value) -> Array:
         """Return a copy of a value."""
         self._open_engine()
@@ -147,12 +157,14 @@ class OnnxRuntimeCpuRunner:
         # and writing to a view would change the value.
         return np.array(value.numpy(), copy=True)  # type: ignore[attr-defined]
 
+    @call
     def synchronize(self) -> None:
         """Do nothing: a stage is done when ``run`` returns."""
 
     def close(self) -> None:
-        """Release the engine."""
-        self._engine = None
+        """Release the engine; in a forked child, do nothing."""
+        if not self._own.elsewhere:
+            self._engine = None
 
 
 def _load(ort: Any, bundle: Bundle, graph: StageGraph, *, threads: int, stage: str) -> Any:

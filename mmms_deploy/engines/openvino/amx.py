@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from mmms_deploy.engines.openvino.inspect import Node
+from mmms_deploy.engines.openvino.library import import_openvino
 
 ENOUGH_CHANNELS = 32
 """From this number of input channels on, the kernel is right."""
@@ -82,7 +83,7 @@ def _channel_axis(convolution: Any) -> int:
 
 def widen(convolution: Any) -> None:
     """Add input channels of zeros to a convolution and its weights, in place; its output stays the same."""
-    from openvino import opset13 as ops
+    ops = import_openvino().opset13
 
     axis = _channel_axis(convolution)
     values, weights = convolution.input_value(0), convolution.input_value(1)
@@ -103,7 +104,7 @@ def widen(convolution: Any) -> None:
 
 def _padded(source: Any, axis: int, surplus: int) -> Any:
     """Return a tensor with zeros added at the end of an axis."""
-    from openvino import opset13 as ops
+    ops = import_openvino().opset13
 
     end = np.zeros(len(source.get_shape()), dtype=np.int64)
     end[axis] = surplus
@@ -116,8 +117,8 @@ def without_stride(convolution: Any) -> None:
 
     The kernel covers the columns from the left border on; whatever lies behind them, padding first, is cut off.
     """
-    from openvino import opset13 as ops
-    from openvino.utils import replace_node
+    ov = import_openvino()
+    ops = ov.opset13
 
     attributes = convolution.get_attributes()
     values, weights = convolution.input_value(0), convolution.input_value(1)
@@ -140,4 +141,4 @@ def without_stride(convolution: Any) -> None:
         attributes["dilations"],
     )
     replaced.set_friendly_name(convolution.get_friendly_name())
-    replace_node(convolution, replaced)
+    ov.utils.replace_node(convolution, replaced)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from mmms_deploy.engines.openvino.inspect import (
     narrow_nodes,
     not_exact,
 )
+from mmms_deploy.engines.openvino.library import import_openvino
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError, FileReadError
 from mmms_deploy.files import open_regular
 
@@ -93,13 +94,12 @@ def compile_stage(
 
 
 def _settings(precision: Precision, threads: int) -> dict[str, Any]:
-    from openvino import Type, properties
-    from openvino.properties import hint
-
+    ov = import_openvino()
+    properties, hint = ov.properties, ov.properties.hint
     return {
         hint.performance_mode(): hint.PerformanceMode.LATENCY,
         # Always set: by default OpenVINO takes BF16 where the CPU has it.
-        hint.inference_precision(): getattr(Type, _HINTS[precision]),
+        hint.inference_precision(): getattr(ov.Type, _HINTS[precision]),
         hint.execution_mode(): hint.ExecutionMode.PERFORMANCE,
         properties.inference_num_threads(): threads,
         properties.num_streams(): 1,
@@ -259,9 +259,9 @@ def _fetch(
             raise ValueError("its checksum does not fit")
         length = int.from_bytes(view[-40:-32], "little")
         facts = json.loads(bytes(view[-40 - length : -40]))
-        from openvino import Tensor
-
-        blob = Tensor(np.frombuffer(memory, dtype=np.uint8, count=len(view) - 40 - length), shared_memory=True)
+        blob = import_openvino().Tensor(
+            np.frombuffer(memory, dtype=np.uint8, count=len(view) - 40 - length), shared_memory=True
+        )
         model = core.import_model(blob, "CPU", settings)
         comparisons = {str(name): frozenset(names) for name, names in facts["comparisons"].items()}
         compiled = _checked(model, bundle, stage, graph, precision, comparisons)
@@ -321,6 +321,4 @@ def _brief(error: Exception, most: int = 400) -> str:
 
 
 def _version() -> str:
-    import openvino
-
-    return cast(str, openvino.__version__)
+    return str(import_openvino().__version__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from mmms_deploy.bundle import Bundle, Precision, TensorSpec
 from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.openvino.compile import Compiled, compile_stage
+from mmms_deploy.engines.openvino.library import bf16_capable, core, import_openvino, start_threads
+from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import Array, EngineInfo, Value
-from mmms_deploy.engines.wheels import require_openvino
 from mmms_deploy.errors import EngineError, EngineUnavailableError
 
 NAME = "openvino"
@@ -22,35 +22,6 @@ SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precis
 """What this engine computes in, and which of a bundle's graphs it loads for that."""
 _FREE_BUFFERS = 4
 """Free buffers that are kept for reuse, per tensor; a click needs two of each."""
-
-
-def import_openvino() -> Any:
-    """Import OpenVINO, lazily.
-
-    Raises:
-        EngineUnavailableError: It is not installed, or its libraries cannot be loaded.
-    """
-    name, version = require_openvino()
-    try:
-        import openvino
-    except ImportError as error:
-        raise EngineUnavailableError(
-            f"{name} {version} is installed but cannot be imported: {error}",
-            expected="a working OpenVINO",
-            fix=f"pip install --force-reinstall {name}",
-        ) from error
-    return openvino
-
-
-@lru_cache(maxsize=1)
-def _core() -> Any:
-    """Return the one ``openvino.Core`` of this process, so that its engines share plugin and threads."""
-    return import_openvino().Core()
-
-
-def bf16_capable() -> bool:
-    """Return whether OpenVINO computes in BF16 on this CPU."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoCpu(EngineBase):
@@ -71,6 +42,7 @@ class OpenVinoCpu(EngineBase):
     """
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int | None = None, reason: str = "") -> None:
+        self._own = OwnProcess("this engine", self)
         ov = import_openvino()
         if precision not in SOURCES:
             raise EngineUnavailableError(
@@ -86,13 +58,13 @@ class OpenVinoCpu(EngineBase):
                 fix='pass precision="fp32", or precision=None to take the best',
                 command_fix="pass --precision fp32, or leave it out to take the best",
             )
+        start_threads()
         self._ov = ov
         self._bundle = bundle
         self._graphs = {stage.name: stage.graphs[SOURCES[precision]] for stage in bundle.manifest.stages}
         threads = available_cores() if threads is None else threads
         self._stages = {
-            name: compile_stage(_core(), bundle, name, graph, precision, threads)
-            for name, graph in self._graphs.items()
+            name: compile_stage(core(), bundle, name, graph, precision, threads) for name, graph in self._graphs.items()
         }
         done, total = (sum(column) for column in zip(*(s.matrix for s in self._stages.values()), strict=True))
         if 2 * done < total:
@@ -114,14 +86,16 @@ class OpenVinoCpu(EngineBase):
             reason=reason,
         )
 
+    @call
     def open(self) -> OpenVinoCpuRunner:
         """Return a new runner, for one session."""
         self.compiled(next(iter(self._graphs)))
         return OpenVinoCpuRunner(self)
 
     def close(self) -> None:
-        """Free the weights, once the runners are closed too."""
-        self._stages = {}
+        """Free the weights, once the runners are closed too; in a forked child, do nothing."""
+        if not self._own.elsewhere:
+            self._stages = {}
 
     def compiled(self, stage: str) -> Compiled:
         """Return a compiled stage; for the runners, which share it."""
@@ -160,6 +134,7 @@ class OpenVinoCpuRunner:
     """One session's use of an :class:`OpenVinoCpu`: one inference request a stage, and its output buffers."""
 
     def __init__(self, engine: OpenVinoCpu) -> None:
+        self._own = OwnProcess("this session", self)
         self._engine: OpenVinoCpu | None = engine
         self._requests: dict[str, Any] = {}
         self._free: dict[tuple[str, str], deque[Any]] = {}
@@ -169,6 +144,7 @@ class OpenVinoCpuRunner:
             raise EngineError("this runner is closed", expected="an open runner", fix="open a new session")
         return self._engine
 
+    @call
     def upload(self, spec: TensorSpec, array: Array) -> Value:
         """Copy an array of the spec's shape."""
         if tuple(array.shape) != spec.shape:
@@ -177,12 +153,14 @@ class OpenVinoCpuRunner:
         tensor.data[...] = array
         return _OpenVinoValue(tensor)
 
+    @call
     def zeros(self, spec: TensorSpec) -> Value:
         """Return zeros of the spec's shape and dtype."""
         tensor = self._open_engine().tensor(spec)
         tensor.data[...] = 0
         return _OpenVinoValue(tensor)
 
+    @call
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Run a stage on values of this engine."""
         engine = self._open_engine()
@@ -225,16 +203,20 @@ class OpenVinoCpuRunner:
             tensor = engine.tensor(spec)
         return _OpenVinoValue(tensor, free)
 
+    @call
     def download(self, value: Value) -> Array:
         """Return a copy of a value."""
         self._open_engine()
         return np.array(value.tensor.data, copy=True)  # type: ignore[attr-defined]
 
+    @call
     def synchronize(self) -> None:
         """Do nothing: stages run at once."""
 
     def close(self) -> None:
-        """Release the engine and the free buffers."""
+        """Release the engine and the free buffers; in a forked child, do nothing."""
+        if self._own.elsewhere:
+            return
         self._engine = None
         self._requests = {}
         self._free = {}

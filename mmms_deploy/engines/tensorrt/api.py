@@ -12,9 +12,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
+from mmms_deploy.engines.imports import import_library, is_absent
+from mmms_deploy.engines.process import ModuleLock
 from mmms_deploy.engines.wheels import install_command
 from mmms_deploy.errors import EngineUnavailableError
 
@@ -70,17 +71,18 @@ def load_tensorrt(library: str | None = None) -> Any:
             command_fix="omit --library to take the one that is installed",
         )
     for name in LIBRARIES if library is None else (library,):
-        try:
-            module = import_module(name)
         # A wheel without its libraries raises ImportError or OSError; a source package without network, RuntimeError.
-        except (ImportError, OSError, RuntimeError) as error:
-            if isinstance(error, ModuleNotFoundError) and error.name == name:
-                continue
-            raise EngineUnavailableError(
-                f"{_TITLES[name]} is installed but cannot be imported: {error}",
+        try:
+            module = import_library(
+                name,
+                called=_TITLES[name],
                 expected="its bindings and its libraries in the same version",
                 fix=f"install both again: {_install(name)}",
-            ) from error
+            )
+        except EngineUnavailableError as error:
+            if is_absent(error, name):
+                continue
+            raise
         _check_version(name, module)
         return module
     missing = library or TENSORRT
@@ -199,7 +201,7 @@ class _SharedLogger:
 
 
 _LOGGERS: dict[str, _SharedLogger] = {}
-_LOGGERS_LOCK = threading.Lock()
+_LOGGERS_LOCK = ModuleLock()
 
 
 def _shared_logger(trt: Any) -> _SharedLogger:

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
@@ -24,6 +23,7 @@ from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.engines.onnxruntime import cuda as onnxruntime_cuda
 from mmms_deploy.engines.onnxruntime import libraries as onnxruntime_libraries
 from mmms_deploy.engines.onnxruntime.binding import CUDA, OnnxRuntimeExecutor, Place
+from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.engines.onnxruntime.cuda import OnnxRuntimeCuda, OnnxRuntimeOnStream
 from mmms_deploy.engines.onnxruntime.libraries import plain, preload, try_provider, why_not_loaded
 from mmms_deploy.engines.wheels import require_onnxruntime_cuda
@@ -40,6 +40,8 @@ from tests.standins.cuda import CudaStandIn, Error
 from tests.standins.onnxruntime import OnnxRuntimeStandIn
 from tests.support.annotating import annotated
 from tests.support.toy import taken_as_it_is, write_toy
+
+onnxruntime = import_onnxruntime()
 
 CPU = Place("CPUExecutionProvider", "cpu", cuda_graphs=False)
 

@@ -26,7 +26,9 @@ pytestmark = [
 OLD, NEW = "1.25.1", "1.31.1"
 SCRIPT = """
 import sys
-import onnxruntime
+from mmms_deploy.engines import telemetry
+with telemetry.off("onnxruntime"):
+    import onnxruntime
 onnxruntime.set_default_logger_severity(4)
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.cuda.runtime import Cuda

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-import openvino
 import pytest
-from openvino import opset13 as ops
 
 from mmms_deploy.bundle import Precision
 from mmms_deploy.engines.openvino.amx import ENOUGH_CHANNELS, faulty_convolutions, one_column_convolutions, widen
 from mmms_deploy.engines.openvino.compile import compile_model
-from mmms_deploy.engines.openvino.engine import bf16_capable
 from mmms_deploy.engines.openvino.inspect import Node
+from mmms_deploy.engines.openvino.library import bf16_capable, import_openvino
+
+openvino = import_openvino()
+ops = openvino.opset13
 
 HINT = "INFERENCE_PRECISION_HINT"
 FAULTY = [(4, 16, 16), (8, 8, 8), (8, 8, 1), (12, 8, 3), (16, 4, 4), (16, 14, 14), (24, 8, 4), (2, 32, 1), (20, 16, 16)]
@@ -21,7 +23,7 @@ FAULTY = [(4, 16, 16), (8, 8, 8), (8, 8, 1), (12, 8, 3), (16, 4, 4), (16, 14, 14
 SOUND = [(3, 16, 16), (3, 32, 32), (3, 32, 8), (5, 32, 4), (15, 32, 1), (16, 3, 1), (16, 2, 2), (32, 8, 8), (64, 4, 4)]
 
 
-def convolution(channels: int, kernel: int, stride: int, side: int = 64, groups: int = 1) -> openvino.Model:
+def convolution(channels: int, kernel: int, stride: int, side: int = 64, groups: int = 1) -> Any:
     """A convolution between two activations, as in a network; its weights keep the size of the numbers."""
     rng = np.random.default_rng(channels * 1000 + kernel)
     image = ops.parameter((1, channels * groups, side, side), np.float32, name="image")
@@ -35,7 +37,7 @@ def convolution(channels: int, kernel: int, stride: int, side: int = 64, groups:
     return openvino.Model([ops.relu(product)], [image])
 
 
-def answer(model: openvino.Model, precision: Precision, image: np.ndarray) -> np.ndarray:
+def answer(model: Any, precision: Precision, image: np.ndarray) -> np.ndarray:
     compiled, _ = compile_model(openvino.Core(), model, precision, {HINT: str({"fp32": "f32"}.get(precision, "bf16"))})
     return compiled(image)[0]
 

@@ -16,6 +16,7 @@ from mmms_deploy.engines.openvino import compile as openvino_compile
 from mmms_deploy.engines.openvino import engine as openvino_engine
 from mmms_deploy.engines.openvino.engine import OpenVinoCpu
 from mmms_deploy.engines.openvino.inspect import Node, compiled_nodes, exact_comparisons, matrix_precisions, not_exact
+from mmms_deploy.engines.openvino.library import bf16_capable, core
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineUnavailableError, MMMSDeployWarning
 from mmms_deploy.session import Session
@@ -86,7 +87,7 @@ def test_disks_that_cannot_be_kept_exact_are_refused(copy: Path, monkeypatch: py
 
 def test_what_must_be_exact_is_found(copy: Path) -> None:
     bundle = convolved(Bundle(copy))
-    model = openvino_engine._core().read_model(str(bundle.file("click.fp32.onnx")))
+    model = core().read_model(str(bundle.file("click.fp32.onnx")))
     (found,) = exact_comparisons(model).values()
     assert found.output.get_node().get_type_name() == "LessEqual"
 
@@ -154,7 +155,7 @@ def from_cache(engine: OpenVinoCpu) -> list[bool]:
 
 
 def test_compiled_graphs_are_kept(paint: Bundle, cached: Path) -> None:
-    precisions = [Precision.FP32] + ([Precision.BF16] if openvino_engine.bf16_capable() else [])
+    precisions = [Precision.FP32] + ([Precision.BF16] if bf16_capable() else [])
     for count, precision in enumerate(precisions, start=1):
         first = OpenVinoCpu(paint, precision, threads=1)
         assert from_cache(first) == [False, False]
@@ -224,7 +225,7 @@ def test_what_was_not_used_for_long_is_removed(paint: Bundle, cached: Path) -> N
     old = cached / "old.blob"
     old.write_bytes(b"")
     os.utime(old, (1, 1))
-    if openvino_engine.bf16_capable():
+    if bf16_capable():
         OpenVinoCpu(paint, Precision.BF16, threads=1).close()
         assert not old.exists()
 

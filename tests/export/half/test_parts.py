@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -19,6 +18,7 @@ from torch import nn
 from mmms_deploy import Bundle, Session
 from mmms_deploy.bundle import BlockPeak, Precision, Rate
 from mmms_deploy.bundle.contract import ClickContract, ModalitySpec, PreviousMask
+from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.absmax import Peaks
@@ -144,7 +144,9 @@ def half_graph(kind: int, *nodes: tuple[str, list[str], str], **constants: np.nd
 
 
 def run(model: ir.Model, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     return session.run(["y"], {"x": x})[0]
 
 
