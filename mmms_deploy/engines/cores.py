@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 _CPU = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
 
 
-def available_cores(cpu: Path = _CPU, cgroup: Path = _CGROUP) -> int:
+def available_cores(cpu: Path = _CPU, cgroup: Path = _CGROUP, own: Path = _OWN) -> int:
     """Return the number of physical cores this process may use, at least 1.
 
     Args:
         cpu: Where Linux describes its CPUs.
-        cgroup: Where Linux describes the limits of this container.
+        cgroup: Where Linux describes the limits of groups of processes, such as containers.
+        own: Where Linux says which of these groups this process is in.
     """
     everything = range(os.cpu_count() or 1)
     logical = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else everything
     cores = {_core(cpu, index) for index in logical}
-    quota = _quota(cgroup)
-    return max(1, len(cores) if quota is None else min(len(cores), quota))
+    return max(1, min([len(cores), *(math.ceil(quota) for quota in _quotas(cgroup, own))]))
 
 
 def _core(cpu: Path, index: int) -> tuple[str, str]:
@@ -38,17 +40,47 @@ def _core(cpu: Path, index: int) -> tuple[str, str]:
         return "?", f"cpu{index}"
 
 
-def _quota(cgroup: Path) -> int | None:
-    """Return the CPU quota of the container (cgroup v2, else v1), rounded up, or None without one."""
+def _quotas(cgroup: Path, own: Path) -> Iterator[float]:
+    """Yield the CPU quota, in CPUs, of every group that this process is in: its own and all above it."""
+    for folder in _groups(cgroup, own):
+        yield from _quota(folder, "cpu.max")
+        yield from _quota(folder, "cpu.cfs_quota_us", "cpu.cfs_period_us")
+
+
+def _groups(cgroup: Path, own: Path) -> list[Path]:
+    """Return the folders of this process's groups, of both versions of cgroups.
+
+    A container usually sees its own group as the root. Otherwise ``own`` names a path below the root; inside a
+    container that path may be the host's and not exist, or begin with ``/..``.
+    """
     try:
-        limit, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            limit = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        lines = []
+    # Lines are number:controllers:path. Version 2 has no controllers there; beside version 1 it may be in "unified".
+    groups = [
+        (mount, path) for _, names, path in (line for line in lines if len(line) == 3) for mount in _mounts(names)
+    ]
+    folders = [cgroup, cgroup / "cpu"]
+    for mount, path in groups:
+        folders.append(cgroup / mount)
+        parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
+        folders += [cgroup / mount / Path(*parts[: i + 1]) for i in range(len(parts))]
+    return list(dict.fromkeys(folders))
+
+
+def _mounts(controllers: str) -> tuple[str, ...]:
+    """Return the folders where the groups of these controllers may be mounted; none for those without quotas."""
+    if not controllers:
+        return ("", "unified")
+    return (controllers, "cpu") if "cpu" in controllers.split(",") else ()
+
+
+def _quota(folder: Path, *files: str) -> Iterator[float]:
+    """Yield the quota of a group, in CPUs, if it has one: microseconds of CPU time in a period of microseconds."""
     try:
-        return math.ceil(int(limit) / int(period)) if int(limit) > 0 and int(period) > 0 else None
-    except ValueError:
-        return None
+        limit, period = " ".join((folder / file).read_text() for file in files).split()
+        if int(limit) > 0 and int(period) > 0:
+            yield int(limit) / int(period)
+    except (OSError, ValueError):  # there is no such file, or no limit ("max", -1)
+        return

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines import registry
+from mmms_deploy.engines.checks import did_you_mean, shown
 from mmms_deploy.engines.choice import Candidate, Choice, Impossible, Obstacle
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.registry import DEVICES, Backend
@@ -136,7 +137,7 @@ def refused_when_strict(difference: str) -> EngineUnavailableError:
 def unknown_precision(precision: str) -> EngineUnavailableError:
     """A precision that does not exist was requested."""
     return EngineUnavailableError(
-        f"precision {precision!r} was requested",
+        f"precision {precision[:60]!r} was requested{did_you_mean(precision, list(Precision))}",
         expected=f"one of {', '.join(Precision)}",
         fix="pass precision=None",
         command_fix="leave --precision out",
@@ -146,7 +147,7 @@ def unknown_precision(precision: str) -> EngineUnavailableError:
 def unknown_device(device: str) -> EngineUnavailableError:
     """A device that does not exist was requested."""
     return EngineUnavailableError(
-        f"device {device!r} was requested",
+        f"device {device[:60]!r} was requested{did_you_mean(device, DEVICES)}",
         expected=f"one of {', '.join(DEVICES)}, cuda:1, cuda:2, ...",
         fix='pass device="auto"',
         command_fix="pass --device auto",
@@ -165,8 +166,10 @@ def no_engine_for_device(device: str) -> EngineUnavailableError:
 
 def unknown_engine(engine: str, device: str) -> EngineUnavailableError:
     """This version has no engine of that name for the device."""
+    names = [backend.name for backend in registry.BACKENDS]
+    meant = "" if engine in names else did_you_mean(engine, names)
     return EngineUnavailableError(
-        f"engine {engine!r} was requested on device {device!r}",
+        f"engine {engine[:60]!r} was requested on device {device!r}{meant}",
         expected=f"one of {_listed()}",
         fix="pass engine=None to take the best for the device",
         command_fix="leave --engine out to take the best for the device",
@@ -218,7 +221,7 @@ def impossible_precision(impossible: Impossible, possible: Sequence[Candidate]) 
 def not_an_engine(given: object) -> EngineError:
     """Something else was given in the place of an engine."""
     return EngineError(
-        f"engine={given!r} was given",
+        f"engine={shown(given)} was given",
         expected=f"an open engine, or one of the names {', '.join(b.name for b in registry.BACKENDS)}",
         fix="pass engine=None to take the best for the device",
     )

@@ -55,6 +55,6 @@ def is_absent(error: EngineUnavailableError, name: str) -> bool:
 def in_words(error: BaseException) -> str:
     """Return what an error of a library says, in one line, after its type where that is not plain from the words."""
     text = " ".join(str(error).split())
-    if isinstance(error, ImportError) and text:
+    if isinstance(error, (ImportError, OSError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

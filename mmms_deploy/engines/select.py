@@ -11,6 +11,7 @@ them into sentences.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -175,7 +176,7 @@ def _why_not(bundle: Bundle, wanted: Precision, possible: list[Candidate], named
 
 
 def open_engine(
-    bundle: Bundle,
+    bundle: Bundle | str | os.PathLike[str],
     *,
     device: str = "auto",
     engine: str | None = None,
@@ -191,7 +192,7 @@ def open_engine(
     is the only engine that works on the GPU, and its plans are not in the cache. Then it warns of that.
 
     Args:
-        bundle: What to execute.
+        bundle: What to execute: a bundle, or the path of one.
         device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
         engine: Name of an engine; None takes the fastest that passed on this machine, or else the first.
         precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed on this machine.
@@ -208,13 +209,14 @@ def open_engine(
         EngineUnavailableError: No such engine, device or precision, here or in this version.
         EngineConflictError: Two installed packages exclude each other.
         BundleCorruptError: A graph is not what the manifest says.
-        EngineError: ``threads`` is not positive, or ``device`` and ``cuda_options`` name different GPUs.
+        EngineError: An argument has a wrong type, ``threads`` is out of range, or ``device`` and ``cuda_options`` name
+            different GPUs.
 
     Warns:
         MMMSDeployWarning: Something else than requested was taken.
     """
     request = EngineRequest(device, engine, precision, threads, strict, cuda_options)
-    return open_request(bundle, request, on_progress)
+    return open_request(bundle if isinstance(bundle, Bundle) else Bundle(bundle), request, on_progress)
 
 
 def open_request(bundle: Bundle, request: EngineRequest, on_progress: OnProgress | None = None) -> Engine:
@@ -257,7 +259,7 @@ def check_shared(engine: Engine, bundle: Bundle, request: EngineRequest) -> None
     Raises:
         EngineError: It executes another bundle, or is something else.
     """
-    if not isinstance(engine, Engine):
+    if isinstance(engine, type) or not isinstance(engine, Engine):
         raise explain.not_an_engine(engine)
     if engine.bundle.manifest.digest != bundle.manifest.digest:
         raise explain.other_bundle(engine, bundle)

@@ -15,7 +15,7 @@ from mmms_deploy.commands import health
 from mmms_deploy.commands.doctor import main
 from mmms_deploy.commands.health import examine
 from mmms_deploy.engines.cuda import devices
-from mmms_deploy.engines.openvino import engine as openvino_engine
+from mmms_deploy.engines.openvino import library as openvino_library
 from mmms_deploy.engines.registry import BACKENDS
 from mmms_deploy.engines.tensorrt import api as tensorrt_api
 from tests.standins.cuda import CudaStandIn, Error
@@ -150,6 +150,7 @@ def test_a_gpu_with_everything(gpu: CudaStandIn, install: Install, monkeypatch: 
         get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
         set_default_logger_severity=lambda severity: None,
         SessionOptions=SimpleNamespace,
+        OrtValue=SimpleNamespace,
         InferenceSession=lambda *arguments, **options: opened,
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", ort)
@@ -203,7 +204,7 @@ def test_a_library_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cpu_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_engine, "bf16_capable", lambda: False)
+    monkeypatch.setattr(openvino_library, "bf16_capable", lambda: False)
     found = engine("openvino")
     assert (found.works, found.precisions) == (True, ("fp32",))
     assert "no bf16" in found.why

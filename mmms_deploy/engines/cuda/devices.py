@@ -176,7 +176,8 @@ def driver_release(driver_file: Path = DRIVER_FILE) -> str | None:
 def split_device(device: str) -> tuple[str, int]:
     """Split a device into kind and number of the GPU: ``cuda`` and 1 for ``cuda:1``; other names as given and 0."""
     kind, _, number = device.partition(":")
-    return (kind, int(number)) if kind == "cuda" and number.isascii() and number.isdigit() else (device, 0)
+    plain = number.isascii() and number.isdigit() and len(number) < 10
+    return (kind, int(number)) if kind == "cuda" and plain else (device, 0)
 
 
 def require_gpu(ordinal: int = 0, library: Any = None) -> Gpu:

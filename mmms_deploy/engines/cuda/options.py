@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmms_deploy.errors import EngineError
+from mmms_deploy.engines.checks import checked_flag, checked_whole
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class CudaOptions:
         history_block: Number of clicks. A session allocates the memory for the history of that many clicks when it is
             opened, and again whenever it is used up.
         ordinal: Number of the GPU among those that CUDA_VISIBLE_DEVICES leaves.
+
+    Raises:
+        EngineError: A setting has a wrong type or is out of range.
     """
 
     cuda_graph: bool = True
@@ -34,9 +37,11 @@ class CudaOptions:
     ordinal: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("resident_images", "memory_limit", "history_block"):
+        for name in ("cuda_graph", "strict"):
+            flag = checked_flag(f"CudaOptions: {name}", getattr(self, name), fix=f"leave {name} out")
+            object.__setattr__(self, name, flag)
+        for name, least in (("resident_images", 1), ("memory_limit", 1), ("history_block", 1), ("ordinal", 0)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise EngineError(f"CudaOptions({name}={value})", expected="1 or more", fix=f"leave {name} out")
-        if self.ordinal < 0:
-            raise EngineError(f"CudaOptions(ordinal={self.ordinal})", expected="0 or more", fix="leave ordinal out")
+            if value is not None or name in ("history_block", "ordinal"):
+                number = checked_whole(f"CudaOptions: {name}", value, least=least, fix=f"leave {name} out")
+                object.__setattr__(self, name, number)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mmms_deploy.engines import imports
 from mmms_deploy.engines.cuda import runtime as cuda_runtime
 from mmms_deploy.engines.cuda.devices import Gpu, Problem, driver_release, probe, require_gpu
 from mmms_deploy.engines.cuda.runtime import Cuda
@@ -169,11 +170,10 @@ def test_the_stand_in_has_what_the_real_bindings_have() -> None:
 
 
 def test_a_broken_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def __getattr__(self, name: str) -> object:
-            raise ImportError("libcudart.so.13: cannot open shared object file")
+    def broken(name: str) -> object:
+        raise ImportError("libcudart.so.13: cannot open shared object file")
 
-    monkeypatch.setitem(sys.modules, "cuda.bindings", Broken())
+    monkeypatch.setattr(imports, "import_module", broken)
     with pytest.raises(EngineUnavailableError, match=r"cannot be imported: .*libcudart"):
         cuda_runtime.import_cuda()
 
