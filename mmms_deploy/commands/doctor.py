@@ -89,7 +89,8 @@ def _machine(health: Health) -> Table:
     if gpu.driver or gpu.cuda:
         runs = f"runs CUDA {gpu.cuda}" if gpu.cuda else ""
         table.add_row("driver", escape(", ".join(filter(None, (gpu.driver, runs)))))
-    table.add_row("cache", escape(health.cache or "off (MMMS_DEPLOY_CACHE)"))
+    table.add_row("cache", escape(health.cache_problem or health.cache or ""))
+    table.add_row("telemetry", escape(health.telemetry))
     table.add_section()
     for name, version in health.packages.items():
         table.add_row(escape(name), escape(version))

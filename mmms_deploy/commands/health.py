@@ -8,8 +8,10 @@ from typing import Any
 
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import Struct
-from mmms_deploy.engines.cache import cache_folder
+from mmms_deploy.engines import telemetry
+from mmms_deploy.engines.cache import cache_folder, why_off
 from mmms_deploy.engines.cuda.devices import Gpu, Probe, probe
+from mmms_deploy.engines.imports import in_words
 from mmms_deploy.engines.machine import MachineFacts, describe_machine
 from mmms_deploy.engines.registry import BACKENDS, Backend
 from mmms_deploy.engines.wheels import FLAVOURS, OPENVINO_FLAVOURS, TENSORRT_FLAVOURS, installed_flavours
@@ -92,6 +94,8 @@ class Health(Struct, frozen=True, kw_only=True):
         engines: Every engine of this version.
         conflicts: Packages that exclude each other, each with the command that fixes it.
         cache: Where compiled graphs and verdicts are kept; None when caching is off.
+        cache_problem: Why nothing can be kept there; empty when it can.
+        telemetry: Whether the engines' libraries send telemetry, in words.
     """
 
     machine: MachineFacts
@@ -100,6 +104,8 @@ class Health(Struct, frozen=True, kw_only=True):
     engines: tuple[EngineHealth, ...]
     conflicts: tuple[str, ...] = ()
     cache: str | None = None
+    cache_problem: str = ""
+    telemetry: str = ""
 
     @property
     def works(self) -> bool:
@@ -119,6 +125,8 @@ def examine() -> Health:
         engines=tuple(_engine_health(backend, found) for backend in BACKENDS),
         conflicts=tuple(_conflicts(found, packages)),
         cache=None if folder is None else str(folder),
+        cache_problem=why_off() or "",
+        telemetry=telemetry.describe(),
     )
 
 
@@ -169,6 +177,16 @@ def _engine_health(backend: Backend, found: Probe) -> EngineHealth:
     except EngineError as error:
         return EngineHealth(
             name=backend.name, device=backend.device, works=False, why=error.given, fix=str(error.fix or "")
+        )
+    # A library that is broken in a way of its own must not hide what works beside it.
+    except Exception as error:
+        why = f"its library is installed but broken: {in_words(error)}"
+        return EngineHealth(
+            name=backend.name,
+            device=backend.device,
+            works=False,
+            why=why,
+            fix="install it again with --force-reinstall",
         )
     return EngineHealth(
         name=backend.name,

@@ -23,7 +23,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"precision": "fp16", "strict": True}, "pass precision='fp32', or", "pass --precision fp32, or"),
     ({"threads": 0}, "pass threads=None", "leave --threads out"),
     (
-        {"threads": 1000, "engine": "openvino", "strict": True},
+        {"threads": 64, "engine": "openvino", "strict": True},
         "request what is possible, or pass strict=False",
         "request what is possible, or leave --strict out",
     ),

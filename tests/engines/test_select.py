@@ -59,15 +59,15 @@ def test_the_cpu(paint: Bundle, device: str, engine: str | None) -> None:
 
 def test_threads(paint: Bundle) -> None:
     assert open_engine(paint, threads=3, engine="onnxruntime").info.threads == 3
-    with pytest.raises(EngineError, match="0 threads"):
+    with pytest.raises(EngineError, match="number of threads 0"):
         open_engine(paint, threads=0)
 
 
 def test_fewer_threads_than_asked_for(paint: Bundle) -> None:
-    with pytest.warns(MMMSDeployWarning, match="openvino computes with .* threads instead of 1000"):
-        open_engine(paint, threads=1000, engine="openvino")
-    with pytest.raises(EngineUnavailableError, match="instead of 1000"):
-        open_engine(paint, threads=1000, engine="openvino", strict=True)
+    with pytest.warns(MMMSDeployWarning, match="openvino computes with .* threads instead of 64"):
+        open_engine(paint, threads=64, engine="openvino")
+    with pytest.raises(EngineUnavailableError, match="instead of 64"):
+        open_engine(paint, threads=64, engine="openvino", strict=True)
 
 
 @pytest.mark.parametrize("asked", [{"device": "cuda"}, {"engine": "tensorrt"}, {"engine": "onnxruntime-cuda"}])

@@ -7,7 +7,7 @@ import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines import verdicts
-from mmms_deploy.engines.cache import cache_folder, store
+from mmms_deploy.engines.cache import cache_folder, store, why_off
 from mmms_deploy.engines.cpu import cpu_identity
 from mmms_deploy.engines.verdicts import Verdict, read_verdict, write_verdict
 
@@ -96,6 +96,43 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
     assert cache_folder() == tmp_path / "mmms-deploy"
+
+
+@pytest.mark.parametrize("named", ["", "~nobody-has-this-name/cache"])
+def test_a_user_without_a_home_folder(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    monkeypatch.setattr(Path, "home", lambda: no_home(Path()))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(VARIABLE, named)
+    assert cache_folder() is None
+    assert why_off() == "off: this user has no home folder; set MMMS_DEPLOY_CACHE to a folder"
+
+
+def test_why_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "new" / "cache"))
+    assert why_off() is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / "cache"))
+    assert f"nothing can be kept in {tmp_path}/file/cache: Not a directory" in str(why_off())
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space left on device" in str(why_off())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    for name in ("verdicts/a", "verdicts/b", "openvino/c"):
+        assert not store(tmp_path / "file" / name, [b"one"])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
