@@ -12,7 +12,7 @@ demo: $(VENV)/.export
 	$(BIN)/mmms-export --ckpt demo --overwrite
 	mkdir -p $(OUT)
 	$(BIN)/mmms-segment bundles/demo "$$($(BIN)/python -c 'import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / "data" / "astronaut.png")')" \
-	    --pos 220,130 --neg 330,200 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
+	    --pos 350,460 --neg 450,310 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
 
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev

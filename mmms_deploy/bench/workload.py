@@ -13,6 +13,7 @@ from mmms_deploy.bench.errors import RecipeError
 from mmms_deploy.bundle import Bundle, Manifest
 from mmms_deploy.imaging.modality import as_stored
 from mmms_deploy.progress import OnProgress
+from mmms_deploy.spelling import did_you_mean
 
 # --- networks ---------------------------------------------------------------------------------------------------------
 
@@ -58,7 +59,8 @@ def recipe(name: str) -> Recipe:
     """
     found = next((known for key, known in RECIPES.items() if name in (key, known.bundle)), None)
     if found is None:
-        raise RecipeError(f"recipe {name!r} was requested", expected=f"one of {', '.join(RECIPES)}", fix="correct it")
+        given = f"recipe {name!r} was requested{did_you_mean(name, RECIPES)}"
+        raise RecipeError(given, expected=f"one of {', '.join(RECIPES)}", fix="correct it")
     return found
 
 

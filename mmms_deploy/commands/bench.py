@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Display
 
-from mmms_deploy.commands.common import console, engine_options, err_console, user_errors, warn
+from mmms_deploy.commands.command import command
+from mmms_deploy.commands.common import engine_options, warn, wrong_usage
+from mmms_deploy.commands.display import progress_bar
+from mmms_deploy.commands.parameters import FilePath, Number, OneOf, Text, Whole
+from mmms_deploy.commands.places import check_benchmark, check_bundle
+from mmms_deploy.commands.tables import print_tables
 
 if TYPE_CHECKING:
     from mmms_deploy.bench.compare import ReportComparison
     from mmms_deploy.bench.report import Report
     from mmms_deploy.bench.run import Settings
     from mmms_deploy.engines.request import EngineRequest
-    from mmms_deploy.progress import OnProgress, Progress
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -32,8 +31,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
+@command(
     epilog="""\b
 Examples:
   mmms-bench bundles/demo
@@ -41,14 +39,15 @@ Examples:
   mmms-bench --recipe rgb --compare old.json --threshold 1.1
   mmms-bench --load new.json --compare old.json""",
 )
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=FilePath(), required=False)
 @click.option(
     "--recipe",
+    type=Text(),
     metavar="NAME",
     help="A network by name: demo, rgb, rgbd or rgbdl; exported into bundles/ when it is not there.",
 )
-@click.option("--clicks", type=click.IntRange(min=1), default=30, show_default=True, help="Clicks on each image.")
-@click.option("--images", type=click.IntRange(min=1), default=3, show_default=True, help="Images.")
+@click.option("--clicks", type=Whole(min=1), default=30, show_default=True, help="Clicks on each image.")
+@click.option("--images", type=Whole(min=1), default=3, show_default=True, help="Images.")
 @click.option(
     "--image-size",
     callback=lambda ctx, param, value: parse_size(value),
@@ -61,33 +60,31 @@ Examples:
 @click.option(
     "--compiled/--no-compiled", default=True, help="Measure torch.compile too, on a GPU; compiling takes minutes."
 )
-@click.option("--sweep", type=click.Choice(["threads"]), help="Measure clicks on 1 thread up to all cores, too.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results here, with all samples.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write a page with plots here.")
+@click.option("--sweep", type=OneOf(["threads"]), help="Measure clicks on 1 thread up to all cores, too.")
+@click.option("--json", "json_file", type=FilePath(), help="Write the results here, with all samples.")
+@click.option("--html", "html_file", type=FilePath(), help="Write a page with plots here.")
 @click.option(
     "--load",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Show results that --json wrote, instead of measuring.",
 )
 @click.option(
     "--compare",
     "old_file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="OLD.json",
     help="Print ratios to older results; exit with 1 when something became worse.",
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(min=1.0),
+    type=Number(min=1.0),
     default=1.15,
     show_default=True,
     help="Factor by which --compare lets something become worse.",
 )
 @click.option("--anyway", is_flag=True, help="Compare with results of another machine, network or workload.")
 @engine_options
-@click.version_option(package_name="mmms-deploy")
-@user_errors
 def main(
     bundle: Path | None,
     recipe: str | None,
@@ -113,9 +110,21 @@ def main(
     if sum(given is not None for given in (bundle, recipe, load)) != 1:
         raise click.UsageError("Give one of BUNDLE, --recipe NAME and --load FILE.")
     _check_files(json_file, html_file, load, old_file)
+    from mmms_deploy.bench.errors import ReportError
+    from mmms_deploy.bench.report import encode, read_report
+
+    for results in filter(None, (load, old_file)):
+        check_benchmark(results, ReportError)
+    old = None if old_file is None else read_report(old_file)
+    if bundle is not None:
+        check_bundle(bundle)
+    if recipe is not None:
+        from mmms_deploy.bench.workload import recipe as find_recipe
+
+        with wrong_usage():
+            find_recipe(recipe)
 
     from mmms_deploy.bench.compare import compare
-    from mmms_deploy.bench.report import encode, read_report
     from mmms_deploy.bench.run import Settings
     from mmms_deploy.bench.text import render, render_comparison
     from mmms_deploy.reporting.files import write_text
@@ -129,10 +138,9 @@ def main(
         compiled=compiled,
         sweep=sweep is not None,
     )
-    old = None if old_file is None else read_report(old_file)
     report = read_report(load) if load is not None else _measure(bundle, recipe, settings)
     comparison = None if old is None else compare(report, old, threshold)
-    console.print(render(report))
+    print_tables(render(report))
     if json_file is not None:
         write_text(json_file, encode(report))
     if comparison is not None and not anyway:
@@ -143,7 +151,7 @@ def main(
     if comparison is not None:
         for difference in comparison.differences:
             warn(f"these runs are of different things: {difference}")
-        console.print(render_comparison(comparison))
+        print_tables(render_comparison(comparison))
         comparison.raise_for_regressions()
 
 
@@ -160,32 +168,16 @@ def _check_files(json_file: Path | None, html_file: Path | None, load: Path | No
 
 
 def _measure(bundle: Path | None, recipe: str | None, settings: Settings) -> Report:
-    from mmms_deploy.bench.run import run_bench
-    from mmms_deploy.bench.workload import bundle_of
+    # It is drawn only when something is reported: a thread that draws ten times a second would be measured too.
+    with progress_bar("starting", quiet=True) as on_progress:
+        from mmms_deploy.bench.run import run_bench
+        from mmms_deploy.bench.workload import bundle_of
 
-    with _progress_bar() as on_progress:
         if bundle is None:
             bundle = bundle_of(
                 str(recipe), on_progress=lambda step: on_progress(replace(step, task=f"exporting: {step.task}"))
             )
         return run_bench(bundle, settings, on_progress)
-
-
-@contextmanager
-def _progress_bar() -> Iterator[OnProgress]:
-    """Show one bar on stderr, for the newest task.
-
-    It is drawn only when something is reported: a thread that draws ten times a second would be measured too.
-    """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Display(*columns, console=err_console, transient=True, auto_refresh=False) as display:
-        bar = display.add_task("starting", total=None)
-
-        def show(step: Progress) -> None:
-            display.update(bar, description=escape(step.task), completed=step.done, total=max(1, step.total or 0))
-            display.refresh()
-
-        yield show
 
 
 def _write_page(path: Path | None, report: Report, comparison: ReportComparison | None) -> None:

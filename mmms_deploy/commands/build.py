@@ -12,7 +12,15 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from mmms_deploy.commands.common import console, err_console, progress_bars, user_errors, warn
+from mmms_deploy.commands.command import command
+from mmms_deploy.commands.common import console, err_console, warn
+from mmms_deploy.commands.display import progress_bars
+from mmms_deploy.commands.output import check_output
+from mmms_deploy.commands.parameters import FilePath, OneOf, Text, Whole
+from mmms_deploy.commands.places import check_bundle
+from mmms_deploy.commands.tables import print_table
+from mmms_deploy.errors import PlanBuildError
+from mmms_deploy.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle, Precision
@@ -31,33 +39,41 @@ class BytesType(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return bytes."""
-        match = re.fullmatch(r"(\d+)([KMG]?)", str(value).upper())
+        match = re.fullmatch(r"([1-9]\d{0,11})([KMG]?)", str(value).upper(), re.ASCII)
         if match is None:
             self.fail(f"{value!r} is no size such as 512M or 2G", param, ctx)
         return int(match[1]) * _UNITS[match[2]]
 
 
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
+def parse_capability(text: str) -> str:
+    """Check a compute capability such as ``8.9``."""
+    if not re.fullmatch(r"[1-9]\d?\.\d", text, re.ASCII):
+        raise click.BadParameter(f"{text!r} is no compute capability such as 8.9")
+    return text
+
+
+@command(
     epilog="""\b
 Examples:
   mmms-build bundles/demo
   mmms-build bundles/mmms --precision fp16 --opt-level 5
   mmms-build bundles/mmms --precision fp16 --ahead-of-time --target 8.9 --target 12.0""",
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=FilePath())
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(["fp32", "fp16", "bf16"]),
+    type=OneOf(["fp32", "fp16", "bf16"]),
     multiple=True,
     help="Which of the bundle's graphs to compile; may be given several times.  [default: all]",
 )
-@click.option("--stage", "stages", metavar="NAME", multiple=True, help="Compile this stage only; may be repeated.")
-@click.option("--ordinal", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the GPU.")
+@click.option(
+    "--stage", "stages", type=Text(), metavar="NAME", multiple=True, help="Compile this stage only; may be repeated."
+)
+@click.option("--ordinal", type=Whole(min=0), default=0, show_default=True, help="Number of the GPU.")
 @click.option(
     "--library",
-    type=click.Choice(["tensorrt", "tensorrt_rtx"]),
+    type=OneOf(["tensorrt", "tensorrt_rtx"]),
     help="Library to compile with.  [default: the one that is installed]",
 )
 @click.option(
@@ -68,22 +84,19 @@ Examples:
 @click.option(
     "--target",
     "targets",
+    type=parse_capability,
     metavar="CAPABILITY",
     multiple=True,
     help="With --ahead-of-time: compute capability to compile for, such as 8.9; may be given several times.",
 )
-@click.option("--opt-level", type=click.IntRange(0, 5), help="How long to search for fast kernels.  [default: 3]")
+@click.option("--opt-level", type=Whole(0, 5), help="How long to search for fast kernels.  [default: 3]")
 @click.option("--workspace", type=BytesType(), help="Most GPU memory that one operation may use as scratch, e.g. 2G.")
 @click.option("--tf32", is_flag=True, help="Let float32 products be rounded to TF32: faster, less exact.")
 @click.option(
     "--timing-cache/--no-timing-cache", default=True, show_default=True, help="Use the measurements of earlier builds."
 )
 @click.option("--rebuild", is_flag=True, help="Compile again what is in the cache.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write the facts about the plans to this file too."
-)
-@click.version_option(package_name="mmms-deploy")
-@user_errors
+@click.option("--json", "json_file", type=FilePath(), help="Write the facts about the plans to this file too.")
 def main(
     bundle: Path,
     precisions: tuple[str, ...],
@@ -105,11 +118,15 @@ def main(
     GPU with this driver and library. Each plan is inspected: the command fails when a convolution or matrix product is
     not computed in the precision of its ONNX graph.
     """
+    if targets and not ahead_of_time:
+        raise click.UsageError("--target goes with --ahead-of-time; without, this machine's GPU is the target.")
+    check_bundle(bundle)
+    if json_file is not None:
+        check_output(json_file, overwrite=True)
+
     from mmms_deploy.bundle import Bundle, Precision
     from mmms_deploy.engines.tensorrt.build import BuildOptions
 
-    if targets and not ahead_of_time:
-        raise click.UsageError("--target goes with --ahead-of-time; without, this machine's GPU is the target.")
     options = BuildOptions(
         opt_level=opt_level, workspace=workspace, tf32=tf32, timing_cache=timing_cache, targets=targets
     )
@@ -117,7 +134,11 @@ def main(
     known = [stage.name for stage in opened.manifest.stages]
     unknown = [name for name in stages if name not in known]
     if unknown:
-        raise click.UsageError(f"{bundle} has no stage {', '.join(unknown)}; it has {', '.join(known)}.")
+        raise PlanBuildError(
+            f"{bundle} has no stage {unknown[0]!r}{did_you_mean(unknown[0], known)}",
+            expected=f"one of {', '.join(known)}",
+            fix="correct --stage, or leave it out to compile all",
+        )
     wanted = [Precision(name) for name in dict.fromkeys(precisions)] or list(opened.manifest.precisions)
     made = build(
         opened,
@@ -162,7 +183,7 @@ def build(
                 rebuild=rebuild,
                 on_progress=_explained(on_progress),
             )
-    console.print(_table(bundle, made))
+    print_table(_table(bundle, made))
     for precision, found in made.items():
         for stage in found.values():
             _print_details(precision, stage)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
-from mmms_deploy.commands.common import EXIT_ERROR, console, err_console, user_errors
+from mmms_deploy.commands.command import EXIT_ERROR, command
+from mmms_deploy.commands.common import console
+from mmms_deploy.commands.display import waiting
+from mmms_deploy.commands.streams import Output
+from mmms_deploy.commands.tables import print_table
 
 if TYPE_CHECKING:
     from mmms_deploy.commands.health import EngineHealth, Health
@@ -26,42 +30,38 @@ _FLAGS = (
 """Instruction sets that decide how fast matrices are multiplied: their name, and how Linux names them."""
 
 
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
+@command(
     epilog="""\b
 Examples:
   mmms-doctor
   mmms-doctor --json > machine.json""",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
-@click.version_option(package_name="mmms-deploy")
-@user_errors
 def main(as_json: bool) -> None:
     """Show what mmms-deploy can use on this machine: processor, GPUs, driver, libraries, engines.
 
     For every engine that does not work, it says why and which command fixes it. It needs no bundle, downloads nothing,
     and leaves nothing on a GPU. Exits with 1 when no engine works.
     """
-    import msgspec
+    with waiting("looking at this machine"):
+        from mmms_deploy.commands.health import examine
 
-    from mmms_deploy.commands.health import examine
-
-    if as_json:
         health = examine()
+    if as_json:
+        import msgspec
+
         facts = {"works": health.works, **msgspec.to_builtins(health)}
-        click.echo(msgspec.json.format(msgspec.json.encode(facts), indent=2))
+        click.echo(msgspec.json.format(msgspec.json.encode(facts), indent=2), file=cast("IO[str]", Output()))
     else:
-        with err_console.status("looking at this machine"):
-            health = examine()
         _print(health)
     if not health.works:
-        raise SystemExit(EXIT_ERROR)
+        raise click.exceptions.Exit(EXIT_ERROR)
 
 
 def _print(health: Health) -> None:
-    console.print(_machine(health))
+    print_table(_machine(health))
     console.print()
-    console.print(_engines(health))
+    print_table(_engines(health))
     _print_advice(health)
     console.print()
     if health.works:

@@ -10,25 +10,31 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Display
 
-from mmms_deploy.commands.common import console, engine_options, err_console, user_errors, warn
-from mmms_deploy.commands.eval_open import open_sides
+from mmms_deploy.commands.command import command
+from mmms_deploy.commands.common import console, engine_options, warn, wrong_usage
+from mmms_deploy.commands.datasets import open_datasets, parse_datasets
+from mmms_deploy.commands.display import progress_bar, waiting
+from mmms_deploy.commands.eval_open import TORCH, open_sides, results_folder
 from mmms_deploy.commands.eval_report import write_replay, write_report
+from mmms_deploy.commands.output import check_folder
+from mmms_deploy.commands.parameters import FilePath, Number, OneOf, Text, Whole
+from mmms_deploy.commands.places import DEMOS, check_bundle, check_checkpoint, check_results
+from mmms_deploy.files.leftovers import sweep
+from mmms_deploy.progress import Progress
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.evaluation.results import SceneResult
     from mmms_deploy.evaluation.run import OnResult
     from mmms_deploy.evaluation.settings import Settings
-    from mmms_deploy.progress import OnProgress, Progress
+    from mmms_deploy.progress import OnProgress
 
 
 def parse_percent(text: str) -> float:
     """Parse ``90`` or ``0.9`` as a fraction."""
     try:
-        value = float(text)
+        value = float(text.removesuffix("%"))
     except ValueError:
         raise click.BadParameter(f"{text!r} is no number such as 90") from None
     fraction = value / 100 if value > 1 else value
@@ -48,28 +54,29 @@ def parse_pair(text: str) -> tuple[float, float]:
     return target, average
 
 
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
+@command(
     epilog="""\b
 Examples:
-  mmms-eval bundles/demo --dataset davis=data/DAVIS --dataset grabcut=data/GrabCut
+  mmms-eval bundles/demo --dataset davis=data/DAVIS --dataset grabcut=data/GrabCut --out evaluations/demo
   mmms-eval bundles/mmms --dataset mfnet=data/MFNet --multi-surface 80,70 --without thermal
   mmms-eval bundles/demo --dataset davis=data/DAVIS --against torch:demo --limit 50
   mmms-eval bundles/demo --dataset davis=data/DAVIS --precision bf16 --against bundles/demo --against-precision fp32
   mmms-eval --replay evaluations/demo davis:bmx-trees/00003:object""",
 )
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=FilePath(), required=False)
 @click.option(
     "--dataset",
     "datasets",
     multiple=True,
+    type=Text(),
     metavar="KIND=PATH",
     help="A data set, with options KIND=PATH:OPTION=VALUE; repeat for more. See docs/datasets.md.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
-    help="Folder of the results; results that it holds are continued.  [default: evaluations/NAME]",
+    type=FilePath(),
+    help="Folder of the results; results that it holds are continued.  [default: one for the bundle and the data"
+    " sets, in evaluations/]",
 )
 @click.option("--fresh", is_flag=True, help="Forget the results in --out and start over.")
 @click.option(
@@ -80,10 +87,10 @@ Examples:
     metavar="T",
     help="The t of NoC@t in percent; repeat for more.  [default: 80 85 90]",
 )
-@click.option("--max-clicks", type=click.IntRange(min=1), default=20, show_default=True, help="Clicks on an object.")
+@click.option("--max-clicks", type=Whole(min=1), default=20, show_default=True, help="Clicks on an object.")
 @click.option(
     "--protocol",
-    type=click.Choice(["curve", "noc"]),
+    type=OneOf(["curve", "noc"]),
     default="curve",
     show_default=True,
     help="curve: click up to the limit, so that curves are complete. noc: stop at the highest target.",
@@ -106,7 +113,7 @@ Examples:
 )
 @click.option(
     "--instance-clicks",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=10,
     show_default=True,
     help="Clicks per object in the budget of --multi-instance.",
@@ -114,33 +121,43 @@ Examples:
 @click.option("--flip", is_flag=True, help="Answer every click with the mean over the image and its mirror image.")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     help="A pixel belongs to the mask when its probability is greater.  [default: the bundle's]",
 )
-@click.option("--without", multiple=True, metavar="NAME", help="Leave out an optional modality; repeat for more.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most this many images of each data set.")
-@click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Every n-th image only.")
+@click.option(
+    "--without", multiple=True, type=Text(), metavar="NAME", help="Leave out an optional modality; repeat for more."
+)
+@click.option("--limit", type=Whole(min=1), help="At most this many images of each data set.")
+@click.option("--every", type=Whole(min=1), default=1, show_default=True, help="Every n-th image only.")
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=1,
     show_default=True,
     help="Images evaluated at a time. They share one engine, and the results do not depend on their number.",
 )
 @click.option(
     "--against",
+    type=Text(),
     metavar="BUNDLE|torch:CKPT",
     help="Compare with another bundle, the same bundle on another engine, or a checkpoint in PyTorch (torch:demo is "
     "the one that ships with mmms-deploy, torch:FILE#ema the averaged weights of a file).",
 )
-@click.option("--against-engine", help="--engine of the bundle that --against names.")
-@click.option("--against-precision", help="--precision of the bundle that --against names.")
+@click.option("--against-engine", type=Text(), metavar="NAME", help="--engine of the bundle that --against names.")
 @click.option(
-    "--against-device", default="auto", show_default=True, help="--device of the bundle that --against names."
+    "--against-precision", type=Text(), metavar="NAME", help="--precision of the bundle that --against names."
+)
+@click.option(
+    "--against-device",
+    type=Text(),
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="--device of the bundle that --against names.",
 )
 @click.option(
     "--worst",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     default=6,
     show_default=True,
     help="Worst cases of each data set shown as pictures.",
@@ -149,13 +166,11 @@ Examples:
 @click.option(
     "--replay",
     nargs=2,
-    type=(click.Path(path_type=Path), str),
+    type=(FilePath(), Text()),
     metavar="OUT CASE",
     help="Do not evaluate: write a picture of every click of a case in OUT.",
 )
 @engine_options
-@click.version_option(package_name="mmms-deploy")
-@user_errors
 def main(
     bundle: Path | None,
     datasets: tuple[str, ...],
@@ -189,6 +204,9 @@ def main(
     has all measures.
     """
     if replay is not None:
+        from mmms_deploy.evaluation.errors import CaseError
+
+        check_results(replay[0], CaseError)
         write_replay(*replay, bundle)
         return
     if bundle is None or not datasets:
@@ -196,34 +214,44 @@ def main(
     if against is None and (against_engine or against_precision or against_device != "auto"):
         raise click.UsageError("--against-engine, --against-precision and --against-device need --against.")
 
-    from mmms_deploy.evaluation.datasets import parse_dataset_argument
-    from mmms_deploy.evaluation.depth import opencv
-    from mmms_deploy.evaluation.lock import results_lock
-    from mmms_deploy.evaluation.report.csv_parquet import parquet_library
-    from mmms_deploy.evaluation.results import check_own, forget
-    from mmms_deploy.evaluation.run import choose_scenes, evaluate
     from mmms_deploy.evaluation.settings import TARGETS, Protocol, Settings
 
-    opencv()  # a missing library is an error now, not after minutes
-    if parquet:
-        parquet_library()
-    settings = Settings(
-        protocol=Protocol(protocol),
-        max_clicks=max_clicks,
-        targets=tuple(sorted(set(targets))) or TARGETS,
-        multi_surface=tuple(dict.fromkeys(pairs)),
-        multi_instance=tuple(dict.fromkeys(instances)),
-        instance_clicks=instance_clicks,
-    )
-    arguments = [parse_dataset_argument(text) for text in datasets]
-    with err_console.status("listing the data sets"):
-        opened = [(str(argument), argument.open()) for argument in arguments]
-    other = replace(request, device=against_device, engine=against_engine, precision=against_precision)
+    with wrong_usage():
+        other = replace(request, device=against_device, engine=against_engine, precision=against_precision)
+        settings = Settings(
+            protocol=Protocol(protocol),
+            max_clicks=max_clicks,
+            targets=tuple(sorted(set(targets))) or TARGETS,
+            multi_surface=tuple(dict.fromkeys(pairs)),
+            multi_instance=tuple(dict.fromkeys(instances)),
+            instance_clicks=instance_clicks,
+        )
+    arguments = parse_datasets(datasets, "--dataset")
+    check_bundle(bundle)
+    if against is not None:
+        _check_against(against)
+    if out is not None:
+        check_folder(out)
+
+    with waiting("listing the data sets"):
+        from mmms_deploy.bundle import Bundle
+        from mmms_deploy.evaluation.depth import opencv
+        from mmms_deploy.evaluation.lock import results_lock
+        from mmms_deploy.evaluation.report.csv_parquet import parquet_library
+        from mmms_deploy.evaluation.results import check_own, forget
+        from mmms_deploy.evaluation.run import choose_scenes, evaluate
+
+        opencv()  # a missing library is an error now, not after minutes
+        if parquet:
+            parquet_library()
+        opened = list(zip(map(str, arguments), open_datasets(arguments), strict=True))
+        folder = out or results_folder(Bundle(bundle, verify=False).manifest.name, arguments)
+        check_folder(folder)
+        sweep(folder)
     with ExitStack() as stack:
         sides = open_sides(stack, bundle, against, request, other, flip, threshold, without)
         entries = [sides.entry(argument, dataset, without) for argument, dataset in opened]
         tasks = choose_scenes(entries, limit, every)
-        folder = out or Path("evaluations") / sides.first.facts.name
         check_own(folder)
         stack.enter_context(results_lock(folder))  # until the report is written
         if fresh:
@@ -251,6 +279,15 @@ def main(
         write_report(evaluation, entries, sides.first, folder, worst=worst, parquet=parquet, notes=sides.notes)
 
 
+def _check_against(against: str) -> None:
+    if not against.startswith(TORCH):
+        check_bundle(Path(against))
+        return
+    checkpoint = against.removeprefix(TORCH)
+    if checkpoint not in DEMOS:
+        check_checkpoint(Path(checkpoint), "--against torch:")
+
+
 @contextmanager
 def _progress(settings: Settings, total: int) -> Iterator[tuple[OnProgress, OnResult]]:
     """Show a bar with the NoC so far, at the highest target."""
@@ -258,27 +295,27 @@ def _progress(settings: Settings, total: int) -> Iterator[tuple[OnProgress, OnRe
     from mmms_deploy.evaluation.report.text import percent
 
     target = settings.targets[-1]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    clicks = objects = 0
-    with Display(*columns, console=err_console, transient=True) as display:
-        bar = display.add_task("evaluating", total=total)
+    clicks = objects = done = 0
+    running = ""
+    with progress_bar("evaluating", remaining=True) as show:
+
+        def update() -> None:
+            show(Progress("evaluating", done, total, detail=running))
 
         def on_progress(step: Progress) -> None:
-            display.update(bar, completed=step.done)
+            nonlocal done
+            done = step.done
+            update()
 
         def on_result(result: SceneResult) -> None:
-            nonlocal clicks, objects
+            nonlocal clicks, objects, running
             clicks += sum(noc(one.ious, target, settings.max_clicks) for one in result.objects)
             objects += len(result.objects)
-            running = f"NoC@{percent(target)} {clicks / objects:.2f}" if objects else "no objects yet"
-            display.update(bar, description=f"{escape(result.dataset)}  {running}")
+            average = f"NoC@{percent(target)} {clicks / objects:.2f}" if objects else "no objects yet"
+            running = f"{result.dataset}  {average}"
+            update()
 
+        update()
         yield on_progress, on_result
 
 

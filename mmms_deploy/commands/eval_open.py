@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
-from mmms_deploy.commands.common import progress_bars, warn
+from mmms_deploy.commands.common import warn
+from mmms_deploy.commands.display import progress_bars
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
+    from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.evaluation.run import Contestant, Entry
 
+_MOST_NAMES = 3
 TORCH = "torch:"
 """Prefix of --against for a checkpoint in PyTorch."""
 
@@ -41,6 +46,26 @@ class Sides:
             self.notes.append(note)
         second = choices[1].used if len(choices) > 1 else None
         return Entry(dataset, choices[0].used, second, argument)
+
+
+def results_folder(bundle: str, datasets: Sequence[DatasetArgument]) -> Path:
+    """Return the folder of the results when none was named: the same for the same bundle, data and options of the data.
+
+    Data sets at two places have two folders, though their scenes may have the same names.
+
+    Args:
+        bundle: Name of the bundle.
+        datasets: The data sets.
+    """
+    places = sorted((one.kind, str(one.path.resolve()), sorted(one.options.items())) for one in datasets)
+    digest = hashlib.sha256(json.dumps(places).encode()).hexdigest()[:6]
+    names = sorted(one.options.get("name", one.kind) for one in datasets)
+    label = "+".join(names) if len(names) <= _MOST_NAMES else f"{names[0]}+{len(names) - 1}-more"
+    return Path("evaluations") / _plain(bundle) / f"{_plain(label)}-{digest}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name).strip(".")[:80] or "_"
 
 
 def open_sides(
@@ -86,14 +111,14 @@ def open_contestant(
     options = {"flip": "" if flip else None, "threshold": None if threshold is None else f"{threshold:g}"}
     options["without"] = ", ".join(without) or None
     if source.startswith(TORCH):
-        with progress_bars(f"opening {escape(source)}"):
+        with progress_bars(f"opening {source}"):
             return _open_torch(source, options)
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.evaluation.bundles import BundleSource
     from mmms_deploy.evaluation.results import PredictorFacts
     from mmms_deploy.evaluation.run import Contestant
 
-    with progress_bars(f"opening {escape(source)}") as on_progress:
+    with progress_bars(f"opening {source}") as on_progress:
         opened = BundleSource(Bundle(source), request, flip=flip, threshold=threshold, on_progress=on_progress)
     stack.callback(opened.close)
     manifest, info = opened.bundle.manifest, opened.info

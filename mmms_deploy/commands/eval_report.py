@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from mmms_deploy.commands.common import console, err_console, warn
+from mmms_deploy.commands.common import console, warn
+from mmms_deploy.commands.display import waiting
 from mmms_deploy.commands.eval_open import open_contestant
+from mmms_deploy.commands.tables import print_tables
 
 if TYPE_CHECKING:
     from mmms_deploy.evaluation.results import RunFacts
@@ -44,7 +46,7 @@ def write_report(
     from mmms_deploy.reporting.files import write_text
 
     facts = evaluation.facts
-    with err_console.status("writing the report"):
+    with waiting("writing the report"):
         summaries = summarise_run(facts, evaluation)
         _check_any(summaries, entries)
         paired = facts.against is not None
@@ -63,7 +65,7 @@ def write_report(
             created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         )
         write_text(folder / PAGE_FILE, page.encode())
-    console.print(render(summaries))
+    print_tables(render(summaries))
     console.print(f"\n[bold green]{escape(str(folder / PAGE_FILE))}[/]", soft_wrap=True)
 
 

@@ -5,29 +5,39 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mmms_deploy.bundle import Precision, Role
+from mmms_deploy.bundle.names import MANIFEST_NAME
 from mmms_deploy.commands.build import build, check_gpu
-from mmms_deploy.commands.common import console, err_console, user_errors, warn
-from mmms_deploy.errors import ExportError
+from mmms_deploy.commands.command import command
+from mmms_deploy.commands.common import console, warn
+from mmms_deploy.commands.datasets import open_datasets, parse_datasets
+from mmms_deploy.commands.display import progress_bar, waiting
+from mmms_deploy.commands.output import check_folder
+from mmms_deploy.commands.parameters import FilePath, OneOf, Text, Whole
+from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_description
+from mmms_deploy.commands.tables import print_table
+from mmms_deploy.errors import ExportError, OutputExistsError
 from mmms_deploy.export.cut import Cut
 from mmms_deploy.export.half.precision import FP16_LARGEST, near_fp16
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES
+from mmms_deploy.files.leftovers import sweep
+from mmms_deploy.progress import Progress
+from mmms_deploy.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from mmms_deploy.bundle import Manifest
     from mmms_deploy.evaluation.scene import Dataset
     from mmms_deploy.export.exporter import ExportReport, Gate
     from mmms_deploy.progress import OnProgress
-    from mmms_deploy.progress import Progress as Step
 
 
 class SizeType(click.ParamType[tuple[int, int]]):
@@ -39,7 +49,7 @@ class SizeType(click.ParamType[tuple[int, int]]):
         """Return (H, W)."""
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", str(value), re.ASCII)
         if match is None:
             self.fail(f"{value!r} is no size such as 448 or 448x672 (height x width)", param, ctx)
         return int(match[1]), int(match[2] or match[1])
@@ -54,7 +64,7 @@ class ModalityType(click.ParamType[tuple[str, int]]):
         """Return (name, channels)."""
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"([a-z][a-z0-9_]*)(?::(\d+))?", str(value))
+        match = re.fullmatch(r"([a-z][a-z0-9_]*)(?::([1-9]\d{0,3}))?", str(value), re.ASCII)
         if match is None:
             self.fail(f"{value!r} is no modality such as depth or depth:3", param, ctx)
         return match[1], int(match[2] or 1)
@@ -72,14 +82,17 @@ class PrecisionsType(click.ParamType[tuple[Precision, ...]]):
         names = [name.strip() for name in str(value).split(",")]
         unknown = [name for name in names if name not in list(Precision)]
         if unknown:
-            self.fail(f"{', '.join(map(repr, unknown))} in {value!r} is none of {', '.join(Precision)}", param, ctx)
+            meant = did_you_mean(unknown[0], Precision)
+            self.fail(
+                f"{', '.join(map(repr, unknown))} in {value!r} is none of {', '.join(Precision)}{meant}", param, ctx
+            )
         return tuple(Precision(name) for name in names)
 
 
 _REWRITE_LINES = "\n".join(f"  {rewrite.name:<19} {rewrite.description}" for rewrite in REWRITES)
 
 
-@click.command(
+@command(
     epilog=f"""\b
 Exact rewrites, for --no-rewrite:
 {_REWRITE_LINES}
@@ -94,35 +107,41 @@ Examples:
 )
 @click.option(
     "--ckpt",
+    type=Text(),
     metavar="FILE",
     help="Checkpoint: .safetensors with a description, or a PyTorch state dict. 'demo' and 'demo-thermal' ship "
     "with mmms-deploy.",
 )
 @click.option(
-    "--random-weights", type=int, metavar="SEED", help="Export an untrained network instead, for latency work."
+    "--random-weights",
+    type=Whole(0, 2**63 - 1),
+    metavar="SEED",
+    help="Export an untrained network instead, for latency work.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder.  [default: bundles/NAME]")
+@click.option("--out", type=FilePath(), help="The bundle's folder.  [default: bundles/NAME]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle once the new one is complete.")
 @click.option(
     "--description",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="TOML or JSON description of the network, instead of the checkpoint's own.",
 )
 @click.option(
     "--weights",
+    type=Text(),
     metavar="NAME",
     help="Which weights, where the checkpoint holds several sets: 'ema' for averaged ones, or a name as the message "
     "lists it.  [default: the trained ones]",
 )
 @click.option(
     "--backbone-ckpt",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Weights of the frozen backbone, as its release names them, when the checkpoint does not hold them.",
 )
 @click.option(
     "--backbone",
+    type=Text(),
     metavar="NAME",
     help="Backbone: dinov2_b14_reg, mae_b16, sam_b16, ijepa_h16, or timm:NAME for any plain ViT of timm.",
 )
@@ -139,7 +158,7 @@ Examples:
 @click.option(
     "--cut",
     "cuts",
-    type=click.Choice([cut.value for cut in Cut]),
+    type=OneOf([cut.value for cut in Cut]),
     multiple=True,
     help="A further cut, beside the one where clicks come in. 'late': modalities that arrive later or change are fused "
     "without running the backbone again; optional ones imply it. 'black-box': a provider runs the backbone, "
@@ -157,7 +176,7 @@ Examples:
 )
 @click.option(
     "--no-rewrite",
-    type=click.Choice([*NAMES, EVERY]),
+    type=OneOf([*NAMES, EVERY]),
     metavar="NAME",
     multiple=True,
     help="For debugging: leave out one of the exact rewrites listed below, and those that build on it. May be given "
@@ -166,30 +185,32 @@ Examples:
 @click.option(
     "--build",
     "builds",
-    type=click.Choice(["tensorrt"]),
+    type=OneOf(["tensorrt"]),
     multiple=True,
     help="Afterwards compile plans for this machine's GPU, in every precision of the bundle; mmms-build has options.",
 )
 @click.option(
     "--gate",
     "gates",
-    type=click.Choice(["noc"]),
+    type=OneOf(["noc"]),
     multiple=True,
     help="A further gate. noc: the bundle must need as many simulated clicks on --gate-data as the checkpoint in "
     "PyTorch.",
 )
 @click.option(
-    "--gate-data", multiple=True, metavar="KIND=PATH", help="A data set for --gate noc, as mmms-eval takes it."
+    "--gate-data",
+    multiple=True,
+    type=Text(),
+    metavar="KIND=PATH",
+    help="A data set for --gate noc, as mmms-eval takes it.",
 )
 @click.option(
     "--gate-images",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=20,
     show_default=True,
     help="Images of each --gate-data, spread evenly over it.",
 )
-@click.version_option(package_name="mmms-deploy")
-@user_errors
 def main(
     ckpt: str | None,
     random_weights: int | None,
@@ -222,10 +243,20 @@ def main(
         raise click.UsageError("--gate noc and --gate-data KIND=PATH go together")
     if gates and Cut.BLACK_BOX in cuts:
         raise click.UsageError("--gate noc needs a bundle that takes images; leave --cut black-box out")
-    exporter = _load_export_room()
-    datasets = _open_datasets(gate_data)
-    if builds:
-        check_gpu()
+    repeated = [name for name, _ in modalities if [given for given, _ in modalities].count(name) > 1]
+    if repeated:
+        raise click.UsageError(f"--modality names {repeated[0]!r} twice; the names of modalities differ")
+    if ckpt is not None and ckpt not in DEMOS:
+        check_checkpoint(Path(ckpt))
+    if backbone_ckpt is not None:
+        check_checkpoint(backbone_ckpt, "--backbone-ckpt")
+    if description is not None:
+        check_description(description)
+    _check_out(out or Path("bundles") / (f"random-{random_weights}" if ckpt is None else Path(ckpt).stem), overwrite)
+    arguments = parse_datasets(gate_data, "--gate-data")
+    with waiting("loading PyTorch"):
+        exporter = _load_export_room()
+        _check_backbone(backbone)
     overrides: dict[str, Any] = {}
     if size is not None:
         overrides["size"] = size
@@ -242,13 +273,17 @@ def main(
         weights=weights,
     )
     target = out or Path("bundles") / source.name
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err_console, transient=True) as progress:
-        task = progress.add_task("starting", total=len(datasets) + exporter.count_steps(precisions=precisions))
+    # What is wrong with these would show after minutes.
+    datasets = open_datasets(arguments)
+    if builds:
+        check_gpu()
+    with progress_bar("starting") as show:
+        done, total = 0, len(datasets) + exporter.count_steps(precisions=precisions)
 
-        def on_progress(step: Step) -> None:
-            progress.update(task, description=step.task)
-            progress.advance(task)
+        def on_progress(step: Progress) -> None:
+            nonlocal done
+            show(Progress(step.task, done, total))
+            done += 1
 
         report = exporter.export_bundle(
             source,
@@ -278,14 +313,33 @@ def _load_export_room() -> Any:
     return exporter
 
 
-def _open_datasets(arguments: tuple[str, ...]) -> list[Dataset]:
-    """Open the data sets of --gate noc, so that a wrong path fails before the export takes minutes."""
-    from mmms_deploy.evaluation.datasets import parse_dataset_argument
+def _check_backbone(name: str | None) -> None:
+    from mmms_deploy.models.backbone_names import RELEASES
 
-    return [parse_dataset_argument(argument).open() for argument in arguments]
+    if name is not None and name not in RELEASES and not name.startswith("timm:"):
+        raise click.UsageError(
+            f"backbone {name!r} is not known{did_you_mean(name, RELEASES)}\n  expected: one of {', '.join(RELEASES)},"
+            " or timm:NAME"
+        )
 
 
-def _noc_gate(datasets: list[Dataset], images: int, on_progress: OnProgress) -> Gate:
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Find now what the export would find after seconds, and sweep what a killed one left; it checks once more."""
+    if out.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{out} exists", expected="a new folder", fix="choose another --out, or pass --overwrite"
+        )
+    if out.is_dir() and not (out / MANIFEST_NAME).is_file():
+        raise OutputExistsError(
+            f"{out} exists and is no bundle",
+            expected="a new folder, or an old bundle to replace",
+            fix="choose another --out",
+        )
+    check_folder(out.parent if out.is_dir() else out)
+    sweep(out.parent, out.name)
+
+
+def _noc_gate(datasets: Sequence[Dataset], images: int, on_progress: OnProgress) -> Gate:
     from mmms_deploy.evaluation.noc_gate import noc_gate
 
     return lambda bundle, network: noc_gate(bundle, network, datasets, scenes=images, on_progress=on_progress)
@@ -313,8 +367,8 @@ def _summarise(report: ExportReport, seconds: float) -> None:
         gate.add_column(heading, justify="right")
     for check in manifest.gate:
         gate.add_row(check.name, check.measure, f"{check.worst:.2g}", f"{check.limit:g}", str(check.samples))
-    console.print(graphs)
-    console.print(gate)
+    print_table(graphs)
+    print_table(gate)
     _warn_of_peaks(manifest)
     if manifest.provenance.averaged:
         console.print(f"The weights are averages (EMA), from {escape(manifest.provenance.weights)} in the checkpoint.")
@@ -324,8 +378,8 @@ def _summarise(report: ExportReport, seconds: float) -> None:
         console.print("[yellow]The weights are random: this bundle is for measuring speed, its masks mean nothing.")
     parameters = manifest.provenance.parameters / 1e6
     console.print(
-        f"[bold green]{report.bundle.path}[/]: {parameters:.1f} M parameters, exported and checked in {seconds:.0f} s"
-        f"{_peak_memory()}."
+        f"[bold green]{escape(str(report.bundle.path))}[/]: {parameters:.1f} M parameters, exported and checked in"
+        f" {seconds:.0f} s{_peak_memory()}."
     )
     click.echo(f"Try it: mmms-segment {report.bundle.path} PHOTO --pos X,Y --overlay picture.png")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mmms_deploy.errors import OutputExistsError, OutputWriteError
 from mmms_deploy.files import replacing
+from mmms_deploy.files.leftovers import sweep
 from mmms_deploy.files.output import check_replaceable
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Fail early, before anything is computed, when a picture could not be written.
+    """Fail early, before anything is computed, when a file could not be written; sweep what a killed run left there.
 
     Args:
         path: Where it will be written.
@@ -36,6 +37,27 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     if not os.access(path.parent, os.W_OK):
         raise OutputWriteError(
             f"the folder {path.parent} cannot be written to",
+            expected="a folder that this user may write to",
+            fix="check its permissions, or choose another one",
+        )
+    sweep(path.parent, path.name)
+
+
+def check_folder(path: Path) -> None:
+    """Fail early when a folder could not be made or written to.
+
+    Args:
+        path: The folder; it and folders above it need not exist.
+
+    Raises:
+        OutputWriteError: It is a file, or this user may not write to it.
+    """
+    there = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), path)
+    if not there.is_dir():
+        raise OutputWriteError(f"{there} is a file", expected="a folder, new or old", fix="choose another folder")
+    if not os.access(there, os.W_OK):
+        raise OutputWriteError(
+            f"the folder {there} cannot be written to",
             expected="a folder that this user may write to",
             fix="check its permissions, or choose another one",
         )

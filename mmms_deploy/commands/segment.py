@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,18 +11,17 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from mmms_deploy.commands.common import (
-    console,
-    engine_options,
-    err_console,
-    print_engine,
-    progress_bars,
-    user_errors,
-    warn,
-)
+from mmms_deploy.commands.command import Command, command
+from mmms_deploy.commands.common import console, engine_options, print_engine, warn
+from mmms_deploy.commands.display import progress_bars, waiting
 from mmms_deploy.commands.output import check_output, write_atomically
+from mmms_deploy.commands.parameters import FilePath
+from mmms_deploy.commands.places import check_bundle_and_image
+from mmms_deploy.errors import ModalityError
+from mmms_deploy.spelling import did_you_mean
 
 if TYPE_CHECKING:
+    from mmms_deploy.bundle import Bundle
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.session import Session
     from mmms_deploy.session.result import ClickResult, ImageTimings
@@ -37,18 +38,20 @@ def parse_point(text: str) -> Point:
         x, y = (float(part) for part in text.split(","))
     except ValueError:
         raise click.BadParameter(f"{text!r} is not X,Y, such as 320,240") from None
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise click.BadParameter(f"{text!r} is no place; X and Y are finite numbers")
     return x, y
 
 
 def parse_named_file(text: str) -> tuple[str, Path]:
     """Parse ``NAME=FILE``."""
     name, equals, file = text.partition("=")
-    if not (name and equals and file):
+    if not (name and equals and file) or "\0" in text:
         raise click.BadParameter(f"{text!r} is not NAME=FILE, such as depth=depth.png")
     return name, Path(file)
 
 
-class OrderedCommand(click.Command):
+class OrderedCommand(Command):
     """A command that keeps the order in which --pos and --neg were given; the options alone lose it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -59,15 +62,14 @@ class OrderedCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-@click.command(
+@command(
     cls=OrderedCommand,
-    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Example:
   mmms-segment bundles/demo photo.jpg --pos 320,240 --neg 50,60 --out mask.png --overlay picture.png""",
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("bundle", type=FilePath())
+@click.argument("image", type=FilePath())
 @click.option("--pos", multiple=True, type=parse_point, metavar="X,Y", help="Click on the object; repeat for more.")
 @click.option(
     "--neg",
@@ -86,17 +88,15 @@ Example:
 )
 @click.option(
     "--features",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="The backbone's features of IMAGE (.npz), for a bundle exported with --cut black-box.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write the mask here, 0 and 255 (PNG, BMP or TIFF).")
-@click.option("--overlay", type=click.Path(path_type=Path), help="Write a picture of mask and clicks here.")
+@click.option("--out", type=FilePath(), help="Write the mask here, 0 and 255 (PNG, BMP or TIFF).")
+@click.option("--overlay", type=FilePath(), help="Write a picture of mask and clicks here.")
 @click.option("--overwrite", is_flag=True, help="Replace --out and --overlay when they exist.")
 @engine_options
-@click.version_option(package_name="mmms-deploy")
 @click.pass_context
-@user_errors
 def main(
     ctx: click.Context,
     bundle: Path,
@@ -117,31 +117,38 @@ def main(
     """
     clicks = _in_order(ctx.meta[__name__], pos, neg)
     _check_usage(clicks, modalities, features, image, out, overlay)
+    check_bundle_and_image(bundle, image)
+    _check_files(modalities)
     for path in (out, overlay):
         if path is not None:
             check_output(path, overwrite=overwrite)
 
-    from mmms_deploy.bundle import Bundle
-    from mmms_deploy.engines.select import open_request
-    from mmms_deploy.imaging.io import load_rgb
-    from mmms_deploy.session import Session
-
     with ExitStack() as resources:
         with progress_bars("opening the bundle") as on_progress:
+            from mmms_deploy.bundle import Bundle
+            from mmms_deploy.engines.select import open_request
+            from mmms_deploy.imaging.io import load_rgb
+            from mmms_deploy.session import Session
+            from mmms_deploy.session.result import checked_click
+
             pixels = load_rgb(image)
+            for (x, y), positive in clicks:
+                checked_click(x, y, positive, (pixels.shape[0], pixels.shape[1]))
             opened = Bundle(bundle)
+            _check_modalities(opened, [name for name, _ in modalities])
             engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
             session = resources.enter_context(Session(opened, engine=engine, history_limit=0))
         if not session.bundle.manifest.trained:
             warn(f"the weights of {bundle} are random, so its masks mean nothing")
-        with err_console.status("running the image stages"):
+        with waiting("running the image stages"):
             if features is None:
                 timings = session.set_image(pixels, **dict(modalities))
             else:
                 timings = session.set_features(features, (pixels.shape[0], pixels.shape[1]), **dict(modalities))
         _print_image(session, image, timings)
+        area = 0
         for (x, y), positive in clicks:
-            _print_click(session.click(x, y, positive))
+            area = _print_click(session.click(x, y, positive), area)
         mask, taken = session.mask, session.clicks
 
     if out is not None:
@@ -188,6 +195,32 @@ def _check_usage(
         raise click.UsageError("The files to read, --out and --overlay must all be different files.")
 
 
+def _check_files(modalities: Sequence[tuple[str, Path]]) -> None:
+    for name, file in modalities:
+        if not file.exists():
+            raise ModalityError(
+                f"modality {name!r}: there is no file {file}",
+                expected="an image or .npy file",
+                fix="check the path",
+            )
+
+
+def _check_modalities(bundle: Bundle, names: Sequence[str]) -> None:
+    """Check the names before an engine is opened; a session would check them after."""
+    specs = {spec.name: spec for spec in bundle.manifest.modalities}
+    takes = ", ".join(f"{spec.name} (optional)" if spec.optional else spec.name for spec in specs.values()) or "none"
+    unknown = [name for name in names if name not in specs]
+    missing = [name for name, spec in specs.items() if name not in names and not spec.optional]
+    if not unknown and not missing:
+        return
+    surplus = [f"not known: {name}{did_you_mean(name, specs)}" for name in unknown]
+    raise ModalityError(
+        "; ".join([*surplus, *([f"missing: {', '.join(missing)}"] if missing else [])]),
+        expected=f"the modalities of {bundle.path}: {takes}",
+        fix="pass each with --modality NAME=FILE" if specs else "leave --modality out",
+    )
+
+
 def _print_image(session: Session, image: Path, timings: ImageTimings) -> None:
     height, width = session.image_size
     print_engine(session.engine)
@@ -198,18 +231,20 @@ def _print_image(session: Session, image: Path, timings: ImageTimings) -> None:
     )
 
 
-def _print_click(result: ClickResult) -> None:
+def _print_click(result: ClickResult, before: int) -> int:
+    """Print what a click did to the mask, which had ``before`` pixels; returns how many it has now."""
+    area = int(result.mask.sum())
     made = result.click
     if made is None:
-        return
+        return area
     colour, sign = ("green", "+") if made.positive else ("red", "-")
-    area = int(result.mask.sum())
     console.print(
         f"click {result.index:<2} [{colour}]{sign}[/] ({made.x:g}, {made.y:g})  {result.timings.total:.1f} ms"
         f" (engine {result.timings.engine:.1f}, mask {result.timings.mask:.1f}),"
-        f" mask {area} px, {100 * area / result.mask.size:.1f} % of the image",
+        f" mask {area} px ({area - before:+d}), {100 * area / result.mask.size:.1f} % of the image",
         soft_wrap=True,
     )
+    return area
 
 
 if __name__ == "__main__":

@@ -10,32 +10,29 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from mmms_deploy.commands.common import (
-    console,
-    engine_options,
-    print_engine,
-    progress_bars,
-    user_errors,
-    warn,
-)
+from mmms_deploy.commands.command import command
+from mmms_deploy.commands.common import console, engine_options, print_engine, warn
+from mmms_deploy.commands.display import progress_bars
+from mmms_deploy.commands.parameters import FilePath, Number
+from mmms_deploy.commands.places import check_bundle
+from mmms_deploy.commands.tables import print_table
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.replay.verification import EngineOutcome, VerificationReport
 
 
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
+@command(
     epilog="""\b
 Examples:
   mmms-verify bundles/demo
   mmms-verify bundles/demo --device cpu --threads 1
   mmms-verify bundles/demo --all-engines""",
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=FilePath())
 @click.option(
     "--limit",
-    type=click.FloatRange(0.0, 1.0),
+    type=Number(0.0, 1.0),
     default=None,
     help="Smallest IoU that passes.  [default: 0.99 for fp32, 0.97 for fp16, 0.95 for bf16]",
 )
@@ -45,8 +42,6 @@ Examples:
     help="Replay with every installed engine in every precision, and keep the results for --device auto.",
 )
 @engine_options
-@click.version_option(package_name="mmms-deploy")
-@user_errors
 def main(
     bundle: Path,
     limit: float | None,
@@ -58,19 +53,25 @@ def main(
     Compares every file with its recorded hash, then replays the golden clicks in the bundle through a session, closed
     loop, and compares each mask with the checkpoint's own. Exits with 1 when a hash or a mask differs.
 
-    After --all-engines, --device auto takes the fastest engine and precision that passed. With it, the command exits
-    with 1 when an engine in fp32 does not pass.
+    The result is kept for this machine: the engine of the next session was measured. After --all-engines, --device auto
+    takes the fastest engine and precision that passed. With it, the command exits with 1 when an engine in fp32 does
+    not pass.
     """
     if all_engines:
         if request.engine is not None or request.precision is not None or limit is not None or request.strict:
             raise click.UsageError("--all-engines goes without --engine, --precision, --limit and --strict.")
+        check_bundle(bundle)
         _verify_all(bundle, request)
         return
-    from mmms_deploy.replay.verification import replay
-
+    check_bundle(bundle)
     with progress_bars("comparing hashes, opening the engine") as on_progress:
-        report = replay(bundle, request, limit=limit, on_progress=on_progress)
-    console.print(_table(report))
+        from mmms_deploy.bundle import Bundle
+        from mmms_deploy.replay.verification import keep, replay
+
+        opened = Bundle(bundle)
+        report = replay(opened, request, limit=limit, on_progress=on_progress)
+        keep(opened, request, report)
+    print_table(_table(report))
     print_engine(report.engine)
     report.raise_for_failures()
     console.print(
@@ -81,17 +82,17 @@ def main(
 
 
 def _verify_all(path: Path, request: EngineRequest) -> None:
-    from mmms_deploy.bundle import Bundle
-    from mmms_deploy.engines.explain import reason
-    from mmms_deploy.engines.request import EngineRequest
-    from mmms_deploy.engines.select import choose
-    from mmms_deploy.errors import VerificationError
-    from mmms_deploy.replay.verification import replay_engines
-
     with progress_bars("comparing hashes, replaying golden clicks with every engine") as on_progress:
+        from mmms_deploy.bundle import Bundle
+        from mmms_deploy.engines.explain import reason
+        from mmms_deploy.engines.request import EngineRequest
+        from mmms_deploy.engines.select import choose
+        from mmms_deploy.errors import VerificationError
+        from mmms_deploy.replay.verification import replay_engines
+
         bundle = Bundle(path)
         outcomes = replay_engines(bundle, request, on_progress=on_progress)
-    console.print(_engines_table(path, outcomes))
+    print_table(_engines_table(path, outcomes))
     for outcome in outcomes:
         if outcome.error is not None:
             console.print(f"{outcome.engine} in {outcome.precision}: {escape(outcome.error.given)}", soft_wrap=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mmms_deploy.errors import OutputWriteError
 from mmms_deploy.files import write_file, writing
+from mmms_deploy.files.leftovers import sweep_once
 
 VARIABLE = "MMMS_DEPLOY_CACHE"
 """Environment variable that names the folder, or is ``off``."""
@@ -104,6 +105,7 @@ def store(file: Path, chunks: Iterable[bytes | memoryview]) -> bool:
     try:
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sweep_once(file.parent)
         write_file(file, chunks, mode=0o600)
     except OutputWriteError as error:
         folder = file.parent.parent

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.evaluation.errors import EvaluationModalityError
 from mmms_deploy.evaluation.scene import Dataset
+from mmms_deploy.spelling import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ def choose_modalities(
     takes = ", ".join(f"{s.name} (optional)" if s.optional else s.name for s in known.values()) or "none"
     unknown = [modality for modality in left_out if modality not in known]
     if unknown:
+        meant = did_you_mean(unknown[0], known)
         raise EvaluationModalityError(
-            f"{', '.join(unknown)} is to be left out, but {name} takes no such modality",
+            f"{', '.join(unknown)} is to be left out, but {name} takes no such modality{meant}",
             expected=f"one of its modalities: {takes}",
             fix="take it out of without, or correct the name",
             command_fix="leave --without out, or correct the name",

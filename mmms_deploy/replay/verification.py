@@ -294,17 +294,42 @@ def _outcome(
     except EngineError as error:
         return EngineOutcome(name, precision, None, error, kept=False)
     outcome = EngineOutcome(name, precision, report, None, kept=False)
+    return replace(outcome, kept=_keep(bundle, candidate, report, passed=outcome.passed))
+
+
+def keep(bundle: Bundle, request: EngineRequest, report: VerificationReport) -> bool:
+    """Keep what a replay with one engine found, as :func:`replay_engines` does with every engine.
+
+    Only what computed in float32 is kept: a reduced precision is taken when it was compared with float32 on this
+    machine, not because nothing else was measured.
+
+    Args:
+        bundle: The bundle.
+        request: What was requested of the replay.
+        report: What it found, with the limit of the precision.
+
+    Returns:
+        Whether it was kept; not when caching is off.
+    """
+    info = report.engine
+    if info.precision is not Precision.FP32 or report.limit != LIMITS[info.precision]:
+        return False
+    replayed = [one for one in candidates(bundle, request) if one.exact and one.backend.name == info.name]
+    return bool(replayed) and _keep(bundle, replayed[0], report, passed=not report.failures)
+
+
+def _keep(bundle: Bundle, candidate: Candidate, report: VerificationReport, *, passed: bool) -> bool:
     verdict = Verdict(
-        engine=name,
+        engine=candidate.backend.name,
         version=candidate.version,
-        precision=precision,
-        passed=outcome.passed,
+        precision=candidate.precision,
+        passed=passed,
         iou=report.worst.iou,
         limit=report.limit,
         milliseconds=report.milliseconds,
         threads=report.engine.threads,
     )
-    return replace(outcome, kept=write_verdict(bundle, verdict))
+    return write_verdict(bundle, verdict)
 
 
 def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[ClickCheck, ClickResult]]:

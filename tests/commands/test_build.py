@@ -91,13 +91,18 @@ def test_without_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_usage(bundle: Path, trt: TensorRtStandIn) -> None:
     for arguments, message in (
         (("--target", "8.9"), "--target goes with --ahead-of-time"),
-        (("--stage", "none"), "has no stage none; it has click"),
+        (("--stage", ""), "the text is empty"),
+        (("--ahead-of-time", "--target", "hopper"), "is no compute capability such as 8.9"),
+        (("--library", "tensort"), "did you mean 'tensorrt'?"),
         (("--workspace", "much"), "is no size such as 512M or 2G"),
         (("--opt-level", "6"), "6 is not in the range"),
     ):
         result = build(bundle, *arguments)
         assert result.exit_code == 2
         assert message in result.stderr
+    result = build(bundle, "--stage", "clik")
+    assert result.exit_code == 1
+    assert "has no stage 'clik'; did you mean 'click'?" in result.stderr
     result = build(bundle, "--precision", "fp32")
     assert result.exit_code == 1
     assert "has no graphs in fp32" in result.stderr

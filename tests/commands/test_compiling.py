@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from mmms_deploy.bundle import Bundle, Precision
-from mmms_deploy.commands import common, segment, verify
+from mmms_deploy.commands import display, segment, verify
 from mmms_deploy.commands import eval as eval_command
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import choose
@@ -23,6 +23,7 @@ from tests.support import gpu_host
 from tests.support.golden_cases import golden
 from tests.support.gpu_host import GpuHost
 from tests.support.invoke import invoke
+from tests.support.terminal import Terminal
 from tests.support.toy import write_toy
 
 
@@ -37,9 +38,9 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[GpuHost]:
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What a user at a terminal sees of progress."""
-    seen = io.StringIO()
+    seen = Terminal()
     console = Console(file=seen, force_terminal=True, width=100)
-    for module in (common, segment, verify, eval_command):
+    for module in (display, segment, verify, eval_command):
         monkeypatch.setattr(module, "err_console", console, raising=False)
     return seen
 

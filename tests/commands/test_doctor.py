@@ -246,4 +246,4 @@ def test_it_is_a_command() -> None:
     import tomllib
 
     scripts: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts["mmms-doctor"] == "mmms_deploy.commands.doctor:main"
+    assert scripts["mmms-doctor"] == "mmms_deploy.commands.start:doctor"

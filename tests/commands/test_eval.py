@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -115,6 +116,28 @@ def test_a_run_goes_on_and_another_one_is_refused(base, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["predictor"]["options"]["flip"] == ""
 
 
+def test_every_data_set_has_a_default_folder_of_its_own(
+    paint: Bundle, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moved").symlink_to(data)
+    one, other, twin = (
+        (tmp_path / "moved", "modalities=none"),
+        (data, "name=other:modalities=none"),
+        (tmp_path / "twin", "modalities=none"),
+    )
+    for folder in ("images", "masks"):
+        (tmp_path / "twin" / folder).mkdir(parents=True)
+        for file in (data / folder).iterdir():
+            (tmp_path / "twin" / folder / file.name).symlink_to(file)
+    lines = [[(data, "modalities=none")], [one], [other], [one, other], [other, one], [twin]]
+    for sets in lines:
+        given = [part for path, options in sets for part in ("--dataset", f"folder={path}:{options}")]
+        assert evaluate(paint.path, *given, "--max-clicks", 1, "--limit", 1).exit_code == 0
+    made = sorted(path.name for path in (tmp_path / "evaluations" / "paint").iterdir())
+    assert [re.sub("-[0-9a-f]{6}$", "", name) for name in made] == ["folder+other", "folder", "folder", "other"], made
+
+
 def test_another_bundle_is_refused(base, data: Path, tmp_path: Path) -> None:
     assert evaluate(*base, "--limit", 1).exit_code == 0
     other = write_toy(tmp_path / "other", radius=9)
@@ -166,8 +189,8 @@ def test_several_data_sets_are_shown_side_by_side(base, data: Path) -> None:
     assert "ellipses" in result.stdout
     assert "again" in result.stdout
     result = evaluate(*base, "--dataset", f"folder={data}:name=ellipses:modalities=none", "--fresh")
-    assert result.exit_code == 1
-    assert "a name of its own" in result.stderr
+    assert result.exit_code == 2
+    assert "names 2 data sets 'ellipses'; name each with KIND=PATH:name=NAME" in result.stderr
 
 
 def test_the_multi_instance_task(base) -> None:
@@ -264,6 +287,8 @@ def test_replaying_with_another_bundle_says_so(base, tmp_path: Path) -> None:
         (["BUNDLE", "--dataset", "folder=x", "--workers", "0"], "range"),
         (["BUNDLE", "--dataset", "folder=x", "--against-engine", "openvino"], "need --against"),
         (["BUNDLE", "--dataset", "folder=x", "--protocol", "other"], "'other' is not one of"),
+        (["BUNDLE", "--dataset", "nonsense=x"], "there is no kind of data set"),
+        (["BUNDLE", "--dataset", "folder=x", "--dataset", "folder=y"], "names 2 data sets 'folder'"),
     ],
 )
 def test_usage_errors(paint: Bundle, arguments: list[str], message: str) -> None:
@@ -276,7 +301,6 @@ def test_user_errors(paint: Bundle, data: Path, tmp_path: Path) -> None:
     good = f"folder={data}:modalities=none"
     cases = {
         "no bundle at": (tmp_path / "nothing", "--dataset", good),
-        "there is no kind of data set": (paint.path, "--dataset", "nonsense=x"),
         "nothing at this path": (paint.path, "--dataset", "folder=/nowhere"),
         "cuda'": (paint.path, "--dataset", good, "--device", "cuda"),
         "no checkpoint at": (paint.path, "--dataset", good, "--against", f"torch:{tmp_path / 'no.pth'}"),

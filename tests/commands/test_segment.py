@@ -16,6 +16,7 @@ from PIL import Image
 
 from mmms_deploy import Bundle, Session
 from mmms_deploy.commands.segment import main
+from mmms_deploy.engines import select
 from mmms_deploy.session.features import save_features
 from tests.support.invoke import invoke
 from tests.support.toy import write_toy
@@ -135,6 +136,9 @@ def test_features_from_a_provider(image: Path, out: Path, tmp_path: Path) -> Non
         (["--pos", "1", "--out", "mask.png"], "'1' is not X,Y"),
         (["--pos", "1,2,3", "--out", "mask.png"], "is not X,Y"),
         (["--pos", "a,b", "--out", "mask.png"], "is not X,Y"),
+        (["--pos", "nan,2", "--out", "mask.png"], "finite numbers"),
+        (["--pos", "1e999,2", "--out", "mask.png"], "finite numbers"),
+        (["--pos", "1,2", "--out", ""], "the path is empty"),
         (["--pos", "1,2", "--out", "mask.jpg"], "must be lossless"),
         (["--pos", "1,2", "--overlay", "picture.xyz"], "must end in"),
         (["--pos", "1,2", "--out", "a.png", "--overlay", "a.png"], "must all be different"),
@@ -157,10 +161,6 @@ def test_user_errors(paint: Bundle, image: Path, out: Path, tmp_path: Path) -> N
         "no bundle at": (tmp_path / "nothing", image, "--pos", "1,2"),
         "there is no file": (paint.path, tmp_path / "nothing.png", "--pos", "1,2"),
         "CUDA was requested, but": (paint.path, image, "--pos", "1,2", "--device", "cuda"),
-        "pass --device auto": (paint.path, image, "--pos", "1,2", "--device", "gpu"),
-        "leave --engine out": (paint.path, image, "--pos", "1,2", "--engine", "torch"),
-        "leave --precision out": (paint.path, image, "--pos", "1,2", "--precision", "int4"),
-        "finite numbers": (paint.path, image, "--pos", "nan,2"),
     }
     for message, arguments in cases.items():
         result = segment(*arguments, "--out", out)
@@ -168,6 +168,45 @@ def test_user_errors(paint: Bundle, image: Path, out: Path, tmp_path: Path) -> N
         assert result.stderr.split("error: ", 1)[1].count("\n") <= 3
         assert message in result.stderr
         assert not out.exists()
+
+
+def test_each_click_says_what_it_did_to_the_mask(paint: Bundle, image: Path, out: Path) -> None:
+    result = segment(paint.path, image, "--pos", "30,20", "--pos", "100,60", "--neg", "30,20", "--out", out)
+    areas = [(int(area), int(change)) for area, change in re.findall(r"mask (\d+) px \(([+-]\d+)\)", result.stdout)]
+    assert len(areas) == 3
+    before = 0
+    for area, change in areas:
+        assert change == area - before
+        before = area
+
+
+def test_cheap_checks_come_before_an_engine_is_opened(
+    paint: Bundle, modal: Bundle, image: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*arguments: object) -> None:
+        raise AssertionError("an engine was opened")
+
+    monkeypatch.setattr(select, "open_request", opened)
+    np.save(image.with_name("depth.npy"), np.ones((100, 150)))
+    depth = f"depth={image.with_name('depth.npy')}"
+    for message, arguments in {
+        "(150.0, 2.0) is outside of the image": (paint.path, image, "--pos", "1,2", "--neg", "150,2"),
+        "not known: depht; did you mean 'depth'?": (
+            modal.path,
+            image,
+            "--pos",
+            "1,2",
+            "--modality",
+            f"depht{depth[5:]}",
+        ),
+        "missing: event": (modal.path, image, "--pos", "1,2", "--modality", depth),
+        "leave --modality out": (paint.path, image, "--pos", "1,2", "--modality", depth),
+        "modality 'depth': there is no file": (modal.path, image, "--pos", "1,2", "--modality", "depth=nothing.png"),
+    }.items():
+        result = segment(*arguments, "--out", out)
+        assert result.exit_code == 1, result.output
+        assert message in result.stderr
+        assert result.stdout == ""
 
 
 def test_existing_outputs_are_kept(paint: Bundle, image: Path, out: Path) -> None:

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from mmms_deploy import Bundle
+from mmms_deploy import Bundle, open_engine
 from mmms_deploy.commands.verify import main
+from mmms_deploy.engines.explain import reason
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.engines.select import choose
+from mmms_deploy.errors import MMMSDeployWarning
 from mmms_deploy.replay.golden import GoldenCase
 from tests.support.golden_cases import golden, spoiled
 from tests.support.invoke import invoke
@@ -27,6 +31,24 @@ def test_a_good_bundle(tmp_path: Path, paint: Bundle) -> None:
     assert "passed: 6 clicks on OpenVINO" in result.stdout
     assert "smallest IoU 1.0000, limit 0.99" in result.stdout
     assert result.stdout.count("1.0000") == 3
+
+
+def test_what_was_found_is_remembered(tmp_path: Path, paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
+    good = write_toy(tmp_path / "good", golden=[golden(paint)])
+    assert "nothing was measured here yet" in verify(good.path, "--limit", "0.5").stdout
+    assert "nothing was measured here yet" in verify(good.path).stdout, "another limit says nothing"
+    assert "passed the golden replay here" in verify(good.path).stdout
+    assert "passed the golden replay here" in choose_reason(good)
+
+    bad = write_toy(tmp_path / "bad", golden=[spoiled(golden(paint), 2)])
+    assert verify(bad.path, "--engine", "openvino").exit_code == 1
+    with pytest.warns(MMMSDeployWarning, match="openvino in fp32 failed the golden replay"):
+        open_engine(bad, engine="openvino").close()
+
+
+def choose_reason(bundle: Bundle) -> str:
+    return reason(choose(bundle, EngineRequest()))
 
 
 def test_another_mask(tmp_path: Path, paint: Bundle) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,7 +35,7 @@ def test_the_checkpoint_is_small_and_described(demo) -> None:
 
 
 def test_a_click_selects_what_was_clicked(demo) -> None:
-    """The astronaut of the README: one click on the face takes head and hair, and nothing of the shuttle."""
+    """One click on the astronaut's face takes head and hair, and nothing of the shuttle."""
     from skimage import data
 
     with Session(demo, engine="onnxruntime") as session:
@@ -42,6 +44,27 @@ def test_a_click_selects_what_was_clicked(demo) -> None:
     assert mask[60:170, 200:250].mean() > 0.9
     assert not mask[:, 400:].any()
     assert 0.03 < mask.mean() < 0.12
+
+
+def test_the_negative_click_of_make_demo_takes_away(demo) -> None:
+    """The README's picture: the helmet alone, after a click on the helmet that took the table and the collar too."""
+    from skimage import data
+
+    recipe = (ROOT / "Makefile").read_text().partition("\ndemo:")[2].partition("\n\n")[0]
+    clicks = [(sign == "pos", float(x), float(y)) for sign, x, y in re.findall(r"--(pos|neg) (\d+),(\d+)", recipe)]
+    assert [positive for positive, *_ in clicks] == [True, False]
+    with Session(demo, engine="onnxruntime") as session:
+        session.set_image(data.astronaut())
+        before, after = (session.click(x, y, positive).mask for positive, x, y in clicks)
+    x, y = map(int, clicks[1][1:])
+    assert before[y - 5 : y + 6, x - 5 : x + 6].mean() > 0.9, "the first click takes what the second one takes away"
+    assert not after[y - 5 : y + 6, x - 5 : x + 6].any()
+    assert after.sum() < 0.8 * before.sum()
+    assert (after & ~before).sum() < 0.1 * after.sum(), "it takes away, and adds next to nothing"
+    assert not after[:320].any(), "neither the table nor the collar"
+    rows, columns = np.ogrid[:512, :512]
+    helmet = ((columns - 390) / 112) ** 2 + ((rows - 450) / 105) ** 2 < 1
+    assert iou(after, helmet) > 0.85 > iou(before, helmet)
 
 
 @pytest.mark.skipif(not OBJECTS.is_dir(), reason="needs the pictures with masks (MMMS_TEST_DATA)")

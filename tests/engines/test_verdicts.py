@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import msgspec
@@ -7,7 +9,7 @@ import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines import verdicts
-from mmms_deploy.engines.cache import cache_folder, store, why_off
+from mmms_deploy.engines.cache import VARIABLE, cache_folder, store, why_off
 from mmms_deploy.engines.cpu import cpu_identity
 from mmms_deploy.engines.verdicts import Verdict, read_verdict, write_verdict
 

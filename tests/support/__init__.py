@@ -39,6 +39,7 @@ Commands and processes:
 fuzzing: every reader on damaged files, with limits of time and memory.
 mutations: damage to files, drawn from a seed.
 invoke: runs a command in this process.
+terminal: what a user at a terminal sees.
 blocker: the start of a script in which only the run-time half can be imported.
 paths: where the repository and the test data are.
 """

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.errors import DatasetLayoutError, DatasetOptionError
+from mmms_deploy.spelling import did_you_mean
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _SHOWN = 12
@@ -73,6 +74,7 @@ class Option:
                 )
             return names
         if not isinstance(value, str) or not value or (self.choices and value not in self.choices):
+            given += did_you_mean(str(value), self.choices)
             raise DatasetOptionError(given, expected=" or ".join(self.choices) or "text", fix=fix)
         return value
 

@@ -13,6 +13,7 @@ from mmms_deploy.evaluation.datasets.kind import Kind, Option
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.errors import DatasetOptionError
 from mmms_deploy.files import as_path
+from mmms_deploy.spelling import did_you_mean
 
 NAME = Option("name", "what results are filed under; the kind unless given")
 """The option that every kind has."""
@@ -56,7 +57,7 @@ def open_dataset(kind: str, path: str | os.PathLike[str], **options: object) -> 
     unknown = [name for name in options if name not in known]
     if unknown:
         raise DatasetOptionError(
-            f"data sets of kind {kind!r} have no option {unknown[0]!r}",
+            f"data sets of kind {kind!r} have no option {unknown[0]!r}{did_you_mean(unknown[0], known)}",
             expected="".join(f"\n  {option.name}: {option.help}" for option in known.values()),
             fix="leave it out, or correct its name",
         )
@@ -82,7 +83,7 @@ def find_kind(name: str) -> Kind:
     """
     if not isinstance(name, str) or name not in DATASETS:
         raise DatasetOptionError(
-            f"there is no kind of data set {name!r}",
+            f"there is no kind of data set {name!r}{did_you_mean(name, DATASETS)}",
             expected="".join(f"\n  {kind.name}: {kind.description}" for kind in DATASETS.values()),
             fix="name one of these; 'folder' reads images and masks of any origin",
         )

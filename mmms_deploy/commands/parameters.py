@@ -1,0 +1,97 @@
+"""Types of arguments and options: what the command line alone shows to be wrong is refused by name (exit code 2)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmms_deploy.spelling import did_you_mean
+
+
+class Text(click.ParamType[str]):
+    """A text that is not empty."""
+
+    name = "TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it."""
+        text = str(value)
+        if not text.strip():
+            self.fail("the text is empty", param, ctx)
+        if "\0" in text:
+            self.fail("no text of a command line holds the character NUL", param, ctx)
+        return text
+
+
+class FilePath(click.ParamType[Path]):
+    """The path of a file or folder, whether or not it exists."""
+
+    name = "PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return it; bytes that are no UTF-8 stay as they are."""
+        text = os.fspath(value)
+        if not text:
+            self.fail("the path is empty", param, ctx)
+        if "\0" in text:
+            self.fail("no path holds the character NUL", param, ctx)
+        return Path(text)
+
+
+class OneOf(click.ParamType[str]):
+    """One of some names; the closest one is suggested.
+
+    Args:
+        names: The names.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        self.name = "|".join(self.names)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return the names as the help shows them."""
+        return f"[{self.name}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it."""
+        text = str(value)
+        if text not in self.names:
+            listed = ", ".join(map(repr, self.names))
+            self.fail(f"{text!r} is not one of {listed}{did_you_mean(text, self.names)}", param, ctx)
+        return text
+
+
+class Whole(click.IntRange):
+    """A whole number in a range."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return it."""
+        try:
+            int(value)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is no whole number", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+
+class Number(click.FloatRange):
+    """A finite number in a range."""
+
+    name = "NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return float(super().convert(value, param, ctx))

@@ -1,0 +1,330 @@
+"""Whether a path fits the place where it was given; one that does not is named as what it is, with what to do.
+
+These checks take milliseconds and load no library, so that they come before everything that takes longer.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmms_deploy.bundle.names import MANIFEST_NAME
+from mmms_deploy.commands.recognise import Found, Thing, checkpoints_in, recognise
+from mmms_deploy.errors import (
+    BundleNotFoundError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    DescriptionError,
+    ImageError,
+    MMMSDeployError,
+)
+from mmms_deploy.spelling import closest
+
+DEMOS = ("demo", "demo-thermal")
+"""Names that ``--ckpt`` takes for the checkpoints that ship with the package."""
+_MOST_NAMES = 1000
+_A_BUNDLE = f"the folder of a bundle, which holds {MANIFEST_NAME}"
+
+
+# --- bundles ----------------------------------------------------------------------------------------------------------
+
+
+def check_bundle(path: Path) -> None:
+    """Check that a bundle was given.
+
+    Raises:
+        BundleNotFoundError: It is something else, or nothing.
+    """
+    found = recognise(path)
+    if found.thing is Thing.BUNDLE:
+        return
+    if found.thing is Thing.NOTHING:
+        raise BundleNotFoundError(f"no bundle at {path}", expected=_A_BUNDLE, fix=_missing_bundle(path))
+    raise BundleNotFoundError(
+        f"{path} is {_named(found)}, not a bundle", expected=_A_BUNDLE, fix=_instead_of_bundle(found)
+    )
+
+
+def check_bundle_and_image(bundle: Path, image: Path) -> None:
+    """Check that a bundle and an image were given, in this order.
+
+    Raises:
+        BundleNotFoundError: The bundle is something else, or nothing.
+        ImageError: The image is something else than a file, or nothing.
+    """
+    first, second = recognise(bundle), recognise(image)
+    if first.thing is not Thing.BUNDLE and second.thing is Thing.BUNDLE:
+        raise BundleNotFoundError(
+            f"BUNDLE and IMAGE are in the wrong order: {bundle} is {_named(first)}, and {image} is a bundle"
+            if first.thing is not Thing.NOTHING
+            else f"BUNDLE and IMAGE are in the wrong order: {image} is a bundle",
+            expected="the bundle first, then the image",
+            fix=f"mmms-segment {image} {bundle} ..., with the same options",
+        )
+    check_bundle(bundle)
+    _check_image(second)
+
+
+def _missing_bundle(path: Path) -> str:
+    here = [entry for folder in (path.parent, Path("bundles")) for entry in _bundles_in(folder)]
+    name = closest(path.name, [entry.name for entry in here])
+    if name is not None:
+        return f"did you mean {next(entry for entry in here if entry.name == name)}?"
+    if str(path) in DEMOS or path in [Path("bundles") / demo for demo in DEMOS]:
+        return f"mmms-export --ckpt {path.name} writes bundles/{path.name}"
+    return "check the path, or make a bundle: mmms-export --ckpt FILE"
+
+
+def _bundles_in(folder: Path) -> tuple[Path, ...]:
+    found = recognise(folder)
+    return found.inside if found.thing is Thing.BUNDLES else ()
+
+
+def _instead_of_bundle(found: Found) -> str:  # noqa: PLR0911 (one line a kind)
+    path, thing = found.path, found.thing
+    if thing is Thing.BUNDLES:
+        return f"name one of them: {found.listed}"
+    if thing is Thing.BUNDLE_PART and found.inside:
+        return f"name its folder, {found.inside[0]}"
+    if thing is Thing.BUNDLE_PART:
+        return "name the folder that holds it with the bundle's other files, under the name bundle.json"
+    if thing is Thing.CHECKPOINT:
+        return f"make a bundle of it: mmms-export --ckpt {path}"
+    if thing is Thing.CHECKPOINTS:
+        return f"make a bundle of one: mmms-export --ckpt {found.inside[0]}"
+    if thing is Thing.GRAPH:
+        return "make a bundle of the PyTorch checkpoint that it comes from: mmms-export --ckpt FILE"
+    if thing in (Thing.ARCHIVED_BUNDLE, Thing.ARCHIVE):
+        return f"unpack it, and name the folder that then holds {MANIFEST_NAME}"
+    if thing is Thing.EVALUATION:
+        return "name the bundle; mmms-eval --replay shows cases of these results"
+    if thing is Thing.BENCHMARK:
+        return f"name the bundle; mmms-bench --load {path} shows these results"
+    if thing in (Thing.DATASET, Thing.PICTURES):
+        return f"name the bundle; pictures with masks are for mmms-eval BUNDLE --dataset KIND={path}"
+    if thing is Thing.PICTURE:
+        return f"name the bundle; a picture comes second, mmms-segment BUNDLE {path} --pos X,Y --out mask.png"
+    if thing is Thing.DESCRIPTION:
+        return f"make a bundle with it: mmms-export --ckpt FILE --description {path}"
+    return _fetch(found) or "name the folder that mmms-export wrote"
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+_NO_IMAGES = frozenset(
+    {
+        Thing.SPECIAL,
+        Thing.EMPTY,
+        Thing.BUNDLE,
+        Thing.BUNDLES,
+        Thing.BUNDLE_PART,
+        Thing.GRAPH,
+        Thing.CHECKPOINT,
+        Thing.POINTER,
+        Thing.ARCHIVED_BUNDLE,
+        Thing.ARCHIVE,
+        Thing.VIDEO,
+        Thing.PDF,
+        Thing.WEB_PAGE,
+        Thing.ARRAY,
+        Thing.ARRAYS,
+        Thing.EVALUATION,
+        Thing.PICTURES,
+        Thing.CHECKPOINTS,
+        Thing.DATASET,
+        Thing.EMPTY_FOLDER,
+        Thing.FOLDER,
+    }
+)
+
+
+def check_image(path: Path) -> None:
+    """Check that an image was given, as far as its kind of file shows it.
+
+    Raises:
+        ImageError: It is something else than a file of an image, or nothing.
+    """
+    _check_image(recognise(path))
+
+
+def _check_image(found: Found) -> None:
+    path, expected = found.path, "an image file, such as PNG or JPEG"
+    if found.thing is Thing.NOTHING:
+        near = _near(path)
+        fix = "check the path" if near is None else f"did you mean {near}?"
+        raise ImageError(f"the image: there is no file {path}", expected=expected, fix=fix)
+    if found.thing in _NO_IMAGES:
+        fix = _fetch(found) or "name an image file"
+        if found.thing is Thing.PICTURES:
+            fix = f"name one of them, such as {found.inside[0]}"
+        elif found.thing is Thing.VIDEO:
+            fix = "save a frame of it as PNG"
+        elif found.thing in (Thing.ARRAY, Thing.ARRAYS):
+            fix = "save it as PNG; arrays are for --modality, and --features takes a backbone's"
+        raise ImageError(f"the image: {path} is {_named(found)}", expected=expected, fix=fix)
+
+
+# --- checkpoints and descriptions -------------------------------------------------------------------------------------
+
+
+def check_checkpoint(path: Path, option: str = "--ckpt") -> None:
+    """Check that a checkpoint was given, as far as its kind of file shows it.
+
+    Args:
+        path: What was given.
+        option: The option it was given with.
+
+    Raises:
+        CheckpointError: It is something else, or nothing.
+    """
+    found = recognise(path)
+    expected = "a .safetensors file or a PyTorch state dict (.pt, .pth)"
+    if found.thing is Thing.NOTHING:
+        fix = _missing_checkpoint(path, option)
+        raise CheckpointNotFoundError(f"no checkpoint at {path}", expected=expected, fix=fix)
+    if found.thing in (Thing.CHECKPOINT, Thing.ARCHIVE, Thing.FILE, Thing.UNREADABLE):
+        return  # reading it says more
+    raise CheckpointError(
+        f"{path} is {_named(found)}, not a checkpoint", expected=expected, fix=_instead_of_checkpoint(found, option)
+    )
+
+
+def _missing_checkpoint(path: Path, option: str) -> str:
+    demos = () if option == "--backbone-ckpt" else DEMOS
+    name = closest(str(path), demos)
+    if name is not None:
+        given = f"{option}{name}" if option.endswith(":") else f"{option} {name}"
+        return f"did you mean {given}, which ships with mmms-deploy?"
+    near = _near(path)
+    if near is not None:
+        return f"did you mean {near}?"
+    return "check the path; the name 'demo' is a checkpoint that ships with mmms-deploy" if demos else "check the path"
+
+
+def _instead_of_checkpoint(found: Found, option: str) -> str:
+    path, thing = found.path, found.thing
+    if thing is Thing.BUNDLE:
+        return f"it is exported already: mmms-segment {path} IMAGE, mmms-verify {path}"
+    if thing is Thing.BUNDLE_PART and found.inside:
+        return f"{found.inside[0]} is exported already: mmms-segment {found.inside[0]} IMAGE"
+    if thing is Thing.GRAPH:
+        return "name the PyTorch checkpoint that it comes from"
+    inside = checkpoints_in(path)
+    if inside:
+        return f"name one file in it, such as {inside[0]}"
+    if thing is Thing.DESCRIPTION:
+        return f"name the weights with {option}, and this file with --description {path}"
+    return _fetch(found) or "name the file with the weights"
+
+
+def check_description(path: Path) -> None:
+    """Check that a description was given, as far as its kind of file shows it.
+
+    Raises:
+        DescriptionError: It is something else.
+    """
+    found = recognise(path)
+    if found.thing in (Thing.NOTHING, Thing.DESCRIPTION, Thing.TABLE, Thing.FILE, Thing.UNREADABLE, Thing.EMPTY):
+        return  # reading it says more
+    fix = f"name the weights with --ckpt {path}" if found.thing is Thing.CHECKPOINT else "name a TOML or JSON file"
+    raise DescriptionError(
+        f"{path} is {_named(found)}, not a description of a network", expected="a TOML or JSON file", fix=fix
+    )
+
+
+# --- data sets --------------------------------------------------------------------------------------------------------
+
+_NO_DATA = {
+    Thing.BUNDLE: "name the folder of a data set; the bundle comes first, mmms-eval {path} --dataset KIND=PATH",
+    Thing.BUNDLES: "name the folder of a data set",
+    Thing.BUNDLE_PART: "name the folder of a data set",
+    Thing.CHECKPOINT: "name the folder of a data set",
+    Thing.CHECKPOINTS: "name the folder of a data set",
+    Thing.GRAPH: "name the folder of a data set",
+    Thing.EVALUATION: "name the folder of a data set; results are given with --out or --replay",
+    Thing.PICTURE: "name the folder of a data set; for a folder of images and masks: folder=PATH",
+    Thing.ARCHIVE: "unpack it, and name the folder",
+    Thing.ARCHIVED_BUNDLE: "name the folder of a data set",
+    Thing.POINTER: "name the folder of a data set",
+}
+
+
+def check_dataset(kind: str, path: Path, error: type[MMMSDeployError]) -> None:
+    """Check that what was given as a data set is not something else.
+
+    Args:
+        kind: The kind it was given as.
+        path: What was given.
+        error: The class of the error.
+    """
+    found = recognise(path)
+    fix = _NO_DATA.get(found.thing)
+    if fix is not None:
+        raise error(
+            f"{path} is {_named(found)}, not a data set of kind {kind!r}",
+            expected="what docs/datasets.md shows for this kind",
+            fix=fix.format(path=path),
+        )
+
+
+def check_results(path: Path, error: type[MMMSDeployError]) -> None:
+    """Check that a folder of results of mmms-eval was given.
+
+    Args:
+        path: What was given.
+        error: The class of the error.
+    """
+    found = recognise(path)
+    if found.thing is not Thing.EVALUATION:
+        there = "there is nothing" if found.thing is Thing.NOTHING else f"there is {_named(found)}"
+        raise error(
+            f"{there} at {path}",
+            expected="a folder of results of mmms-eval",
+            fix="name the folder that mmms-eval printed; unless --out named it, it is in evaluations/",
+        )
+
+
+def check_benchmark(path: Path, error: type[MMMSDeployError]) -> None:
+    """Check that results of mmms-bench were given, as far as their kind of file shows it.
+
+    Args:
+        path: What was given.
+        error: The class of the error.
+    """
+    found = recognise(path)
+    if found.thing in (Thing.BENCHMARK, Thing.NOTHING, Thing.TABLE, Thing.FILE, Thing.UNREADABLE, Thing.EMPTY):
+        return  # reading it says more
+    raise error(
+        f"{path} is {_named(found)}, not results of mmms-bench",
+        expected="a file that mmms-bench --json wrote",
+        fix=f"measure it first: mmms-bench {path} --json FILE" if found.thing is Thing.BUNDLE else "name that file",
+    )
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _named(found: Found) -> str:
+    if found.thing is Thing.BUNDLE_PART:
+        name = "the manifest" if found.path.name == MANIFEST_NAME else "a file"
+        return f"{name} of the bundle {found.inside[0]}" if found.inside else f"{name} of a bundle"
+    return str(found.thing.value)
+
+
+def _fetch(found: Found) -> str | None:
+    if found.thing is Thing.POINTER:
+        return "fetch the file itself: git lfs pull"
+    if found.thing is Thing.WEB_PAGE:
+        return "download the file itself; a server answered with a page in its place"
+    return None
+
+
+def _near(path: Path) -> Path | None:
+    """Return the file beside a missing one whose name, without its suffix, is close to it."""
+    try:
+        files = sorted(entry.name for entry in os.scandir(path.parent) if entry.is_file())[:_MOST_NAMES]
+    except OSError:
+        return None
+    by_stem = {Path(name).stem: name for name in reversed(files)}
+    stem = closest(path.stem, by_stem)
+    return None if stem is None else path.with_name(by_stem[stem])

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from mmms_deploy.commands import display
+from mmms_deploy.commands.display import Lines, progress_bar, progress_bars, waiting
+from mmms_deploy.progress import Progress
+from tests.support.terminal import Terminal
+
+
+def test_what_is_compiled_while_something_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(display, "err_console", Console(file=terminal, force_terminal=True, width=80))
+    with progress_bars("opening the bundle") as on_progress:
+        for done in range(3):
+            on_progress(Progress("image: Building [engine]", done, 3, 0))
+            on_progress(Progress("image: Timing", done, 4, 1))
+        on_progress(Progress("image: Timing", 4, 4, 1, finished=True))
+        shown = terminal.getvalue()
+        on_progress(Progress("image: Building [engine]", 3, 3, 0, finished=True))
+        on_progress(Progress("image: never heard of", 1, 1, 0, finished=True))
+        terminal.truncate(0)
+        on_progress(Progress("click: Building [engine]", 0, 3, 0))
+    for line in ("opening the bundle", "image: Building [engine]", "  image: Timing"):
+        assert line in shown
+    assert "click: Building" in terminal.getvalue()
+    assert "image: " not in terminal.getvalue(), "what is over is not shown any more"
+
+
+# --- lines, where stderr is no terminal -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What a pipe or a log receives, although colours are wanted."""
+    log = io.StringIO()
+    monkeypatch.setattr(display, "err_console", Console(file=log, force_terminal=True, width=40, highlight=False))
+    monkeypatch.setattr(display, "_lines", Lines())
+    return log
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(display, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_line_is_said_at_once(said: io.StringIO) -> None:
+    for show in (waiting, progress_bar, progress_bars):
+        with show(f"opening {show.__name__}"):
+            assert said.getvalue().endswith(f"opening {show.__name__} ...\n")
+    assert "\r" not in said.getvalue()
+    assert "\x1b[" not in said.getvalue().replace("\x1b[0m", "")
+
+
+def test_how_far_a_task_is_comes_every_ten_seconds(said: io.StringIO, clock: list[float]) -> None:
+    with progress_bars("opening") as on_progress:
+        for done in range(100):
+            clock[0] += 0.5
+            on_progress(Progress("clicks [1]", done, 100))
+            on_progress(Progress("a part of it", done, 100, depth=1))
+    lines = said.getvalue().splitlines()
+    assert lines[:3] == ["opening ...", "clicks [1] 1/100 ...", "clicks [1] 21/100 ..."]
+    assert len(lines) == 6
+
+
+def test_new_tasks_come_at_most_every_second(said: io.StringIO, clock: list[float]) -> None:
+    with progress_bar("starting") as on_progress:
+        for done in range(40):
+            clock[0] += 0.25
+            on_progress(Progress(f"step {done}", done, 40))
+    assert said.getvalue().splitlines()[:3] == ["starting ...", "step 3 3/40 ...", "step 7 7/40 ..."]
+
+
+def test_details_are_said_where_they_are_the_result_so_far(said: io.StringIO, clock: list[float]) -> None:
+    with progress_bar("evaluating") as on_progress:
+        clock[0] += 20
+        on_progress(Progress("evaluating", 3, 9, detail="davis  NoC@90 7.20"))
+    assert said.getvalue().splitlines()[-1] == "evaluating  davis  NoC@90 7.20 3/9 ..."
+
+
+def test_one_bar_shows_the_newest_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(display, "err_console", Console(file=terminal, force_terminal=True, width=80))
+    with progress_bar("starting", quiet=True) as on_progress:
+        assert "starting" in terminal.getvalue()
+        on_progress(Progress("clicks [1]", 1, 3, detail="NoC 7"))
+    assert "clicks [1]  NoC 7" in terminal.getvalue()
