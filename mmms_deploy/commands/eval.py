@@ -285,7 +285,10 @@ def _check_against(against: str) -> None:
         return
     checkpoint = against.removeprefix(TORCH)
     if checkpoint not in DEMOS:
-        check_checkpoint(Path(checkpoint), "--against torch:")
+        file = Path(checkpoint)
+        if not file.exists() and "#" in checkpoint:  # a set of weights in the file
+            file = Path(checkpoint.rpartition("#")[0])
+        check_checkpoint(file, "--against torch:")
 
 
 @contextmanager

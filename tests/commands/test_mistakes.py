@@ -221,6 +221,12 @@ def test_something_else_in_the_place_of_a_checkpoint(given: str, words: str) -> 
     check("eval", line, 1, against)
 
 
+def test_a_set_of_weights_in_a_checkpoint_is_no_other_file() -> None:
+    eval_command._check_against("torch:net.safetensors#ema")
+    line = arguments("eval", "bundles/toy", "--against", "torch:net.safetensor#ema")
+    check("eval", line, 1, "did you mean net.safetensors?")
+
+
 def test_something_else_in_other_places() -> None:
     check("export", ["--ckpt", "demo", "--description", "net.safetensors"], 1, "--ckpt net.safetensors")
     check("export", ["--ckpt", "demo", "--backbone-ckpt", "photo.png"], 1, "is a picture, not a checkpoint")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -38,11 +39,16 @@ def command(name: str, *arguments: object, cache: Path, **variables: str) -> str
     return done.stdout + done.stderr
 
 
+def examined(cache: Path, **variables: str) -> Any:
+    """What the doctor prints for programs; what it says meanwhile goes to stderr."""
+    return json.loads(run("-m", f"{COMMANDS}.doctor", "--json", env=environment(cache, **variables)).stdout)
+
+
 def test_the_doctor(cache: Path) -> None:
-    facts = json.loads(command("doctor", "--json", cache=cache))
+    facts = examined(cache)
     works = {engine["name"]: engine["works"] for engine in facts["engines"] if engine["device"] == "cuda"}
     assert works == {"tensorrt": True, "onnxruntime-cuda": True}
-    without = json.loads(command("doctor", "--json", cache=cache, **{TENSORRT: "off"}))
+    without = examined(cache, **{TENSORRT: "off"})
     works = {engine["name"]: engine["works"] for engine in without["engines"] if engine["device"] == "cuda"}
     assert works == {"tensorrt": False, "onnxruntime-cuda": True}
 
