@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 
-.PHONY: demo test test-slow test-wheel test-rtx gpu-check bench fuzz lint format train train-thermal clean
+.PHONY: demo test test-blas test-slow test-wheel test-rtx gpu-check bench fuzz lint format train train-thermal clean
 
 ## Export the demo checkpoint, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -17,6 +17,10 @@ demo: $(VENV)/.export
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel" -n 2
+
+## What multiplies with NumPy, once with every kernel of OpenBLAS that this CPU has.
+test-blas: $(VENV)/.dev
+	$(BIN)/python tools/every_blas.py
 
 ## What takes minutes: full size, graphs over 2 GB, comparisons with transformers' networks.
 test-slow: $(VENV)/.slow

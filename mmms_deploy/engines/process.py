@@ -15,12 +15,13 @@ import atexit
 import ctypes
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from mmms_deploy.errors import EngineError, ForkError
 
@@ -29,40 +30,53 @@ R = TypeVar("R")
 
 
 class _Calls:
-    """The calls of libraries that run in this process."""
+    """The calls of libraries that run in this process, counted for every thread.
+
+    There is no lock: an interrupt between taking one and its release would let every later call wait for ever. A single
+    operation on a dict is atomic, and a call is announced before it looks whether Python is ending.
+    """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
         """Start anew, in a forked child: the calls of the parent's other threads go on in the parent."""
-        self.running = 0
-        self.changed = threading.Condition()
+        self.running: dict[int, int] = {}
         self.ending: int | None = None
         """The thread that ends the interpreter."""
 
     def begin(self) -> None:
-        with self.changed:
-            if self.ending not in (None, threading.get_ident()):
-                raise EngineError(
-                    "Python is ending, and no new call of an engine begins",
-                    expected="calls that begin before the program ends",
-                    fix="stop and join threads that use a session before the program ends",
-                )
-            self.running += 1
+        thread = threading.get_ident()
+        self.running[thread] = self.running.get(thread, 0) + 1
+        if self.ending not in (None, thread):
+            self.end()
+            raise EngineError(
+                "Python is ending, and no new call of an engine begins",
+                expected="calls that begin before the program ends",
+                fix="stop and join threads that use a session before the program ends",
+            )
 
     def end(self) -> None:
-        with self.changed:
-            self.running -= 1
-            self.changed.notify_all()
+        thread = threading.get_ident()
+        left = self.running.get(thread, 1) - 1
+        if left > 0:
+            self.running[thread] = left
+        else:
+            self.running.pop(thread, None)
 
     def wait_at_exit(self) -> None:
-        with self.changed:
-            self.ending = threading.get_ident()
-            self.changed.wait_for(lambda: self.running <= 0)
+        self.ending = threading.get_ident()
+        while self._others():
+            time.sleep(_PAUSE_SECONDS)
+
+    def _others(self) -> set[int]:
+        """Return the other threads that are inside of a library; one that has ended left nothing running."""
+        alive = {thread.ident for thread in threading.enumerate()}
+        return {thread for thread in list(self.running) if thread != self.ending and thread in alive}
 
 
 _calls = _Calls()
+_PAUSE_SECONDS = 0.005
 _holders: weakref.WeakSet[object] = weakref.WeakSet()
 """What holds objects of libraries: engines, runners, sessions."""
 
@@ -116,34 +130,6 @@ class OwnProcess:
         _calls.end()
 
 
-class ProcessLock:
-    """A reentrant lock for the process in which it was made.
-
-    In a forked child it raises at once: the thread that held it at the fork does not exist there.
-
-    Args:
-        own: That process.
-    """
-
-    def __init__(self, own: OwnProcess) -> None:
-        self._own = own
-        self._lock = threading.RLock()
-
-    def __enter__(self) -> None:
-        """Wait for the lock.
-
-        Raises:
-            ForkError: This is a child that was forked.
-        """
-        self._own.check()
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
-
-
 @contextmanager
 def library_call() -> Iterator[None]:
     """A context in which a library is called before anything is open, such as while an engine opens.
@@ -156,6 +142,15 @@ def library_call() -> Iterator[None]:
         yield
     finally:
         _calls.end()
+
+
+@runtime_checkable
+class Locked(Protocol):
+    """A holder with a lock: in a forked child the thread that held it does not exist, so the child needs another."""
+
+    def renew_lock(self) -> None:
+        """Take a new lock."""
+        ...
 
 
 class _Owned(Protocol):
@@ -214,6 +209,8 @@ def _in_child() -> None:
     _calls.forget()
     for holder in list(_holders):
         keep_forever(holder)
+        if isinstance(holder, Locked):
+            holder.renew_lock()
 
 
 in_children(_in_child)

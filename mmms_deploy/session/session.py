@@ -8,6 +8,7 @@ with Session("bundles/demo") as session:
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.cuda.options import CudaOptions
-from mmms_deploy.engines.process import OwnProcess, ProcessLock
+from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import Engine, EngineInfo, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
@@ -108,7 +109,7 @@ class Session:
         on_progress: OnProgress | None = None,
     ) -> None:
         self._own = OwnProcess("this session", self)
-        self._lock = ProcessLock(self._own)
+        self.renew_lock()
         self._closed = False
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
@@ -585,6 +586,10 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def renew_lock(self) -> None:
+        """Take a new lock; called in a forked child, where the thread that held the old one does not exist."""
+        self._lock = threading.RLock()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise SessionError(

@@ -23,12 +23,12 @@ IMAGE = np.zeros((30, 40, 3), np.uint8)
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 FORKED = """
-import faulthandler, gc, os, sys, threading, time, warnings
+import gc, os, signal, sys, threading, time, warnings
 import numpy as np
 from mmms_deploy import Session
 from mmms_deploy.errors import EngineUnavailableError, ForkError
 
-faulthandler.dump_traceback_later(60, exit=True)
+signal.alarm(60)  # ends a process that hangs
 path, engine = sys.argv[1:]
 image = np.zeros((30, 40, 3), np.uint8)
 
@@ -58,7 +58,7 @@ if child:
     kept.click(5, 6)
     sys.exit(os.waitstatus_to_exitcode(status))
 
-faulthandler.dump_traceback_later(60, exit=True)
+signal.alarm(60)  # ends a process that hangs
 calls = {
     "click": lambda: kept.click(1, 2),
     "set_image": lambda: kept.set_image(image),
@@ -99,7 +99,12 @@ sys.exit(0)
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_fork(paint: Bundle, engine: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORKED, str(paint.path), engine], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", FORKED, str(paint.path), engine],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "the child ends\n"
@@ -161,7 +166,7 @@ def test_a_lock_that_a_thread_holds_at_a_fork() -> None:
     child = os.fork()
     if not child:
         with lock, library_call():
-            os._exit(0 if process._calls.running == 1 else 1)
+            os._exit(0 if list(process._calls.running.values()) == [1] else 1)
     assert os.waitpid(child, 0)[1] == 0
     done.set()
     thread.join()
@@ -181,7 +186,23 @@ def test_the_end_waits_and_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ending.is_alive()
     ending.join(30)
     assert not ending.is_alive()
-    assert calls.running == 0
+    assert not calls.running
+
+
+def test_the_end_waits_for_nothing_that_was_interrupted() -> None:
+    """Ctrl-C between the announcement of a call and the call leaves the announcement, in the main thread."""
+    calls = process._Calls()
+    calls.begin()
+    gone = threading.Thread(target=calls.begin)
+    gone.start()
+    gone.join()
+    calls.wait_at_exit()
+
+
+def test_a_lock_is_never_lost(paint: Bundle) -> None:
+    """Locks are taken by C code: an interrupt comes before they are held, or when they will be released."""
+    with Session(paint, engine="onnxruntime", threads=1) as session:
+        assert type(session._lock) is type(threading.RLock())
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -38,6 +42,23 @@ CALLS: dict[str, Callable[[Session], object]] = {
 }
 
 
+@cache
+def with_lines(code: CodeType) -> frozenset[int]:
+    """The lines of a function that begin a ``with`` block."""
+    lines, first = inspect.getsourcelines(code)
+    tree = ast.parse(textwrap.dedent("".join(lines)))
+    return frozenset(first - 1 + node.lineno for node in ast.walk(tree) if isinstance(node, ast.With))
+
+
+def leaves_a_with_block(frame: FrameType) -> bool:
+    """Whether a line is the beginning of a ``with`` block.
+
+    A trace function sees it again when the block is left, where Python itself lets no interrupt in: the context would
+    never be left.
+    """
+    return frame.f_lineno in with_lines(frame.f_code)
+
+
 class Injected:
     """Raises an error at one line of the package, counted from the start of the block."""
 
@@ -49,7 +70,7 @@ class Injected:
         # Python prints what a finaliser raises, and goes on.
         if not frame.f_code.co_filename.startswith(PACKAGE) or frame.f_code.co_name == "__del__":
             return None
-        if event == "line":
+        if event == "line" and not leaves_a_with_block(frame):
             self.left -= 1
             if self.left == 0:
                 raise self.error

@@ -417,7 +417,7 @@ def test_coordinates_that_are_no_place(session: Session, value: Any) -> None:
 
 
 def test_an_engine_that_is_none(paint: Bundle) -> None:
-    with pytest.raises(EngineError, match="engine=3 was given"):
+    with pytest.raises(EngineError, match=r"engine=3 \(int\) was given"):
         Session(paint, engine=3)  # type: ignore[arg-type]
 
 
