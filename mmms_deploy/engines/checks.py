@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
-from collections.abc import Sequence
 
 from mmms_deploy.errors import EngineError
 
 _LONGEST = 60
-_COMMON = {
+ALIASES = {
     "gpu": "cuda",
     "nvidia": "cuda",
     "ort": "onnxruntime",
@@ -81,11 +79,3 @@ def checked_flag(what: str, value: object, *, fix: str, command_fix: str | None 
     if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
         return bool(value)
     raise EngineError(f"{what} {shown(value)}", expected="True or False", fix=fix, command_fix=command_fix)
-
-
-def did_you_mean(given: str, known: Sequence[str]) -> str:
-    """Return ``; did you mean NAME?`` for a known name that resembles what was given; empty where none does."""
-    written = given.strip().lower()
-    names = {name.lower(): name for name in known}
-    close = [_COMMON[written]] if _COMMON.get(written) in names else difflib.get_close_matches(written, names, 1, 0.6)
-    return f"; did you mean {names[close[0]]}?" if close else ""

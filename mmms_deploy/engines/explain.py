@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines import registry
-from mmms_deploy.engines.checks import did_you_mean, shown
+from mmms_deploy.engines.checks import ALIASES, shown
 from mmms_deploy.engines.choice import Candidate, Choice, Impossible, Obstacle
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.registry import DEVICES, Backend
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError
+from mmms_deploy.spelling import did_you_mean
 
 Refusal = tuple[Candidate, BundleCorruptError | EngineUnavailableError]
 """A candidate that could not be opened, and why."""
@@ -137,7 +138,7 @@ def refused_when_strict(difference: str) -> EngineUnavailableError:
 def unknown_precision(precision: str) -> EngineUnavailableError:
     """A precision that does not exist was requested."""
     return EngineUnavailableError(
-        f"precision {precision[:60]!r} was requested{did_you_mean(precision, list(Precision))}",
+        f"precision {precision[:60]!r} was requested{did_you_mean(precision, Precision, ALIASES)}",
         expected=f"one of {', '.join(Precision)}",
         fix="pass precision=None",
         command_fix="leave --precision out",
@@ -147,7 +148,7 @@ def unknown_precision(precision: str) -> EngineUnavailableError:
 def unknown_device(device: str) -> EngineUnavailableError:
     """A device that does not exist was requested."""
     return EngineUnavailableError(
-        f"device {device[:60]!r} was requested{did_you_mean(device, DEVICES)}",
+        f"device {device[:60]!r} was requested{did_you_mean(device, DEVICES, ALIASES)}",
         expected=f"one of {', '.join(DEVICES)}, cuda:1, cuda:2, ...",
         fix='pass device="auto"',
         command_fix="pass --device auto",
@@ -167,7 +168,7 @@ def no_engine_for_device(device: str) -> EngineUnavailableError:
 def unknown_engine(engine: str, device: str) -> EngineUnavailableError:
     """This version has no engine of that name for the device."""
     names = [backend.name for backend in registry.BACKENDS]
-    meant = "" if engine in names else did_you_mean(engine, names)
+    meant = "" if engine in names else did_you_mean(engine, names, ALIASES)
     return EngineUnavailableError(
         f"engine {engine[:60]!r} was requested on device {device!r}{meant}",
         expected=f"one of {_listed()}",
