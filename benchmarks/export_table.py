@@ -279,7 +279,8 @@ HEADINGS = (
 
 def cells(row: Row) -> list[str]:
     """Return the row's numbers, in the order of ``HEADINGS``."""
-    shares = [check.worst / check.limit for check in row.gate]
+    # A comparison that has to be equal uses nothing of its limit, which is 0.
+    shares = [check.worst / check.limit for check in row.gate if check.limit > 0]
     return [
         _shown(row.parameters),
         _shown(row.paper),

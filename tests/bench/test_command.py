@@ -42,7 +42,7 @@ def test_measuring_a_bundle(tmp_path: Path, paint: Bundle, quick) -> None:
     ElementTree.fromstring(page.read_text().partition("\n")[2])
     again = bench("--load", new, "--compare", new)
     assert again.exit_code == 0, again.output
-    assert "now / then" in again.stdout
+    assert "then" in again.stdout  # "now / then", where the terminal is wide enough
 
 
 def test_a_recipe(tmp_path: Path, monkeypatch, paint: Bundle) -> None:

@@ -71,6 +71,7 @@ def test_no_command_brings_a_second_wheel(monkeypatch: pytest.MonkeyPatch) -> No
 def import_missing_cuda() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cuda.bindings", None)
+        patch.setitem(sys.modules, "cuda.bindings.runtime", None)  # an earlier test may have imported it
         import_cuda()
 
 

@@ -82,8 +82,9 @@ def find_kind(name: str) -> Kind:
         DatasetOptionError: There is no such kind.
     """
     if not isinstance(name, str) or name not in DATASETS:
+        meant = did_you_mean(name, DATASETS) if isinstance(name, str) else ""
         raise DatasetOptionError(
-            f"there is no kind of data set {name!r}{did_you_mean(name, DATASETS)}",
+            f"there is no kind of data set {name!r}{meant}",
             expected="".join(f"\n  {kind.name}: {kind.description}" for kind in DATASETS.values()),
             fix="name one of these; 'folder' reads images and masks of any origin",
         )

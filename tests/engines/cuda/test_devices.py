@@ -95,6 +95,7 @@ def test_cuda_that_fails(standin: CudaStandIn) -> None:
 
 def test_no_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)  # an earlier test may have imported it
     found = probe(driver_file=NOWHERE)
     assert found.problem is Problem.NO_BINDINGS
     with pytest.raises(EngineUnavailableError, match="cuda-python") as caught:
