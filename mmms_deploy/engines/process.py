@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import sys
 import threading
 import time
 import weakref
@@ -71,7 +72,8 @@ class _Calls:
 
     def _others(self) -> set[int]:
         """Return the other threads that are inside of a library; one that has ended left nothing running."""
-        alive = {thread.ident for thread in threading.enumerate()}
+        # Threads that others started, such as Qt, are no threads of the module threading.
+        alive = sys._current_frames().keys()
         return {thread for thread in list(self.running) if thread != self.ending and thread in alive}
 
 

@@ -205,10 +205,14 @@ def test_a_lock_is_never_lost(paint: Bundle) -> None:
         assert type(session._lock) is type(threading.RLock())
 
 
+@pytest.mark.parametrize(
+    "start", ["threading.Thread(target=annotate, daemon=True).start()", "_thread.start_new_thread(annotate, ())"]
+)
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_the_end_while_a_thread_clicks(paint: Bundle, engine: str) -> None:
+def test_the_end_while_a_thread_clicks(paint: Bundle, engine: str, start: str) -> None:
+    """Also in a thread that the module threading did not start, as those of Qt."""
     script = """
-        import sys, threading, time
+        import _thread, sys, threading, time
         import numpy as np
         from mmms_deploy import Session
         session = Session(sys.argv[1], engine=sys.argv[2], threads=2)
@@ -219,9 +223,9 @@ def test_the_end_while_a_thread_clicks(paint: Bundle, engine: str) -> None:
                 session.click(5, 6)
                 session.undo()
                 begun.set()
-        threading.Thread(target=annotate, daemon=True).start()
+        START
         begun.wait()
-    """
+    """.replace("START", start)
     for _ in range(3):
         command = [sys.executable, "-c", textwrap.dedent(script), str(paint.path), engine]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)

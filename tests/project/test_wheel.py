@@ -76,7 +76,9 @@ def test_run_time_half(wheel, tmp_path, paint: Bundle, photo) -> None:
     mask = tmp_path / "mask.png"
     run(python.parent / "mmms-segment", paint.path, photo, "--pos", "10,10", "--out", mask)
     assert Image.open(mask).size == (60, 40)
-    assert 'pip install "mmms-deploy[export,cpu]"' in run(python.parent / "mmms-export", "--ckpt", "demo", code=1)
+    assert 'pip install "mmms-deploy[export,cpu]"' in run(
+        python.parent / "mmms-export", "--ckpt", "demo", "--out", "bundles/new", code=1
+    )
 
 
 def test_base_install_says_what_is_missing(wheel, tmp_path, paint: Bundle, photo) -> None:

@@ -8,6 +8,7 @@ import random
 import struct
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 Mutation = Callable[[random.Random, bytes], bytes]
@@ -118,19 +119,19 @@ def changed(draw: random.Random, root: Any) -> Any:
             places += [(one, key) for key in keys]
             rest += [one[key] for key in keys if isinstance(one[key], dict | list)]
         if not places:
-            return draw.choice(VALUES)
+            return deepcopy(draw.choice(VALUES))
         place, key = draw.choice(places)
         kind = draw.randrange(5)
         if kind == 0:
             del place[key]
         elif kind == 1 and isinstance(place, dict):
-            place[draw.choice(("", "x", "size", "é", "\x00"))] = place[key]
+            place[draw.choice(("", "x", "size", "é", "\x00"))] = deepcopy(place[key])
         elif kind == 2:
-            place[key] = [place[key]] * draw.choice((1, 2, 5))
+            place[key] = [deepcopy(place[key]) for _ in range(draw.choice((1, 2, 5)))]
         elif kind == 3 and isinstance(place[key], int | float) and not isinstance(place[key], bool):
             place[key] = draw.choice((-place[key], place[key] * 1000, place[key] + 1, place[key] // 3, 0, 10**15))
         else:
-            place[key] = draw.choice(VALUES)
+            place[key] = deepcopy(draw.choice(VALUES))
     return root
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from mmms_deploy.evaluation.datasets.files import file_named, nonempty, partner, read_list
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, min_area_option
 from mmms_deploy.evaluation.datasets.listed import Labels, ListedDataset
+from mmms_deploy.evaluation.datasets.mat_elements import check_elements
 from mmms_deploy.evaluation.datasets.pairs import Pair
 from mmms_deploy.evaluation.datasets.photo import fitted, read_photo
 from mmms_deploy.evaluation.datasets.surfaces import SurfaceRule
@@ -79,7 +80,9 @@ def read_instances(file: Path) -> tuple[Labels, dict[int, str]]:
     """
     io = _scipy_io()
     try:
-        instances = io.loadmat(BytesIO(read_bytes(file, _LIMIT)), variable_names=["GTinst"])["GTinst"][0, 0]
+        content = read_bytes(file, _LIMIT)
+        check_elements(content)
+        instances = io.loadmat(BytesIO(content), variable_names=["GTinst"])["GTinst"][0, 0]
         labels = np.asarray(instances["Segmentation"])
         categories = [int(category) for category in np.ravel(instances["Categories"])]
     # SciPy raises nearly anything for files that are broken, of another version, or hold something else.
