@@ -38,7 +38,8 @@ def killed_file(path: Path) -> Path:
     """What a writer of files leaves when its process is killed."""
     with partial_beside(path) as partial:
         partial.write_text("half")
-        left = partial.with_name(partial.name[:-9] + "0.partial")
+        other = "1" if partial.name[-9] == "0" else "0"
+        left = partial.with_name(f"{partial.name[:-9]}{other}.partial")
         assert PARTIAL.fullmatch(left.name)
         partial.rename(left)
         partial.touch()

@@ -20,7 +20,7 @@ from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT
 from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu, import_onnxruntime
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.engines.request import EngineRequest
-from mmms_deploy.errors import GateError
+from mmms_deploy.errors import AnswerError, GateError
 from mmms_deploy.export.comparison import Worst
 from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.gate import Golden
@@ -108,13 +108,18 @@ def compare_rounded(
         if check.click == 0:
             _see_features(features, recorder.features[check.case], float32[check.case], image, advice)
         where = f"stage click, tensor prob, image {image}, click {check.click + 1}"
-        if not np.isfinite(result.network_probability).all():
-            raise _not_finite(name, where, advice)
         masks.see(1.0 - check.iou, f"{where} ({check.certain:.1%} of its pixels certain)")
         ends[check.case] = 1.0 - check.iou
 
     with FeatureRecorder(bundle, names) as recorder:
-        replay(bundle, EngineRequest(precision=Precision.FP32), engine=recorder, on_result=compare)
+        try:
+            replay(bundle, EngineRequest(precision=Precision.FP32), engine=recorder, on_result=compare)
+        except AnswerError as error:
+            case = len(recorder.features) - 1
+            image = golden.names[case]
+            # A feature that is not finite says where it began.
+            _see_features(features, recorder.features[case], float32[case], image, advice)
+            raise _not_finite(name, f"stage click, tensor prob, image {image}", advice) from error
     last.see(float(np.mean(list(ends.values()))), f"stage click, tensor prob, mean of {len(ends)} images")
     last.samples = len(ends)
     return [features.check(), masks.check(), last.check()]
