@@ -126,7 +126,9 @@ def test_an_export_that_shall_build_fails_before_it_exports(tmp_path: Path, monk
     assert not (tmp_path / "demo").exists()
 
 
-def test_an_export_that_builds(bundle: Path, trt: TensorRtStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_builds(
+    bundle: Path, trt: TensorRtStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The export itself is tested elsewhere; here it gives a bundle that is there already."""
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.commands import export
@@ -135,7 +137,7 @@ def test_an_export_that_builds(bundle: Path, trt: TensorRtStandIn, monkeypatch: 
     report = exporter.ExportReport(Bundle(bundle), {"click.fp16.onnx": 1})
     monkeypatch.setattr(exporter, "export_bundle", lambda *args, **options: report)
     monkeypatch.setattr(export, "check_gpu", lambda: None)
-    result = invoke(export.main, "--ckpt", "demo", "--build", "tensorrt")
+    result = invoke(export.main, "--ckpt", "demo", "--build", "tensorrt", "--out", str(tmp_path / "new"))
     assert result.exit_code == 0, result.output
     assert "click in fp16: 6 of 6 matrix operations in fp16" in result.stdout
 
