@@ -1,7 +1,7 @@
 """Reads a bundle and checks it against its manifest. Nothing in a bundle is executed when it is read.
 
 Every file is a regular one, or a link to one (caches of downloads are folders of links). Libraries open graphs by their
-names, so between the comparison of a hash and the loading somebody who may write to the folder could put another file
+names, so between the comparison of a hash and the loading a person who may write to the folder could put another file
 there. :meth:`Bundle.file` notices every change of a file's size or time since then; whoever can forge those, too, can
 change the bundle before it is opened.
 """

@@ -188,7 +188,7 @@ class _Listed(msgspec.Struct):
 
 
 def _remove(folder: Path, names: tuple[str, ...]) -> None:
-    """Remove an old bundle's own files; what somebody put there in the last moment stays, and the folder with it."""
+    """Remove an old bundle's own files; what was put there in the last moment stays, and the folder with it."""
     for name in names:
         with contextlib.suppress(OSError):
             (folder / name).unlink()

@@ -7,7 +7,7 @@ Exit codes:
   does not work on this machine
 - 2: wrong usage: the command line alone shows it, whatever the files hold
 - 129, 130, 143: the terminal was closed, Ctrl-C, SIGTERM
-- 141: nobody reads standard output any more
+- 141: standard output was closed
 """
 
 from __future__ import annotations

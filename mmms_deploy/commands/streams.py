@@ -67,7 +67,7 @@ def named() -> Iterator[None]:
 
 
 def is_closed_pipe(error: BaseException) -> bool:
-    """Whether an error says that nobody reads a pipe any more."""
+    """Whether an error says that the reader of a pipe has closed it."""
     return isinstance(error, OSError) and error.errno == errno.EPIPE
 
 

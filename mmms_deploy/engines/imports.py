@@ -29,7 +29,7 @@ def import_library(name: str, *needed: str, called: str, expected: str, fix: str
         EngineUnavailableError: It cannot be imported, for any reason at all, or is broken. An interrupt is let through.
     """
     try:
-        with _lock, telemetry.off(name):
+        with _lock.lock, telemetry.off(name):
             module = import_module(name)
     # A library that cannot start raises anything: RuntimeError without a home folder, OSError, even SystemExit.
     except (Exception, SystemExit) as error:

@@ -189,22 +189,18 @@ def in_children(function: Callable[[], None]) -> None:
 
 
 class ModuleLock:
-    """A reentrant lock that a module keeps; a forked child has a new one, which no thread of the parent holds."""
+    """A reentrant lock that a module keeps; a forked child has a new one, which no thread of the parent holds.
+
+    Attributes:
+        lock: The lock of this process, for ``with``: C code takes it, so that an interrupt cannot come right after.
+    """
 
     def __init__(self) -> None:
         self._renew()
         in_children(self._renew)
 
     def _renew(self) -> None:
-        self._lock = threading.RLock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
+        self.lock = threading.RLock()
 
 
 def _in_child() -> None:

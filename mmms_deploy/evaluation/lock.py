@@ -19,7 +19,7 @@ from mmms_deploy.files import append_to, writing
 
 SCENES_FILE = "scenes.jsonl"
 _FAR = (1 << 31) - 2
-"""Where the byte lies that is locked on Windows, which lets nobody else read it."""
+"""Where the byte lies that is locked on Windows, which lets no other process read it."""
 _held = threading.local()
 
 

@@ -1,8 +1,8 @@
 """Writes a file whole or not at all, and replaces nothing but regular files.
 
 A file is written under an unpredictable name beside its destination and renamed into place. That name is created, and
-never opened when something is there already. So a reader sees the old file or the new one, and a link that somebody put
-at the temporary name is not followed.
+never opened when something is there already. So a reader sees the old file or the new one, and a link at the temporary
+name is not followed.
 """
 
 from __future__ import annotations
@@ -20,29 +20,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmms_deploy.errors import OutputExistsError, OutputWriteError
+from mmms_deploy.files.flags import flags
 
 PARTIAL = re.compile(r"\..{1,40}\.[0-9a-f]{16}\.partial")
 """The pattern for names of files that are being written; one that stays after a crash is of no use to anybody."""
-_CREATE = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-_THROUGH = (
-    os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
-)  # to a device: neither creates nor cuts off anything
-_APPEND = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_APPEND
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+_CREATE = flags("O_WRONLY", "O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
+# To a device: neither creates nor cuts off anything.
+_THROUGH = flags("O_WRONLY", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC")
+_APPEND = flags("O_WRONLY", "O_CREAT", "O_APPEND", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",

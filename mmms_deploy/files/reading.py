@@ -10,18 +10,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from mmms_deploy.errors import FileReadError
+from mmms_deploy.files.flags import flags
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 """The path of a file or folder."""
 
 MIB, GIB = 1 << 20, 1 << 30
-_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOCTTY", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+_FLAGS = flags("O_RDONLY", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",

@@ -156,7 +156,7 @@ def test_a_lock_that_a_thread_holds_at_a_fork() -> None:
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with lock, library_call():
+        with lock.lock, library_call():
             held.set()
             done.wait(30)
 
@@ -165,7 +165,7 @@ def test_a_lock_that_a_thread_holds_at_a_fork() -> None:
     held.wait(30)
     child = os.fork()
     if not child:
-        with lock, library_call():
+        with lock.lock, library_call():
             os._exit(0 if list(process._calls.running.values()) == [1] else 1)
     assert os.waitpid(child, 0)[1] == 0
     done.set()

@@ -205,7 +205,7 @@ _LOGGERS_LOCK = ModuleLock()
 
 
 def _shared_logger(trt: Any) -> _SharedLogger:
-    with _LOGGERS_LOCK:
+    with _LOGGERS_LOCK.lock:
         return _LOGGERS.setdefault(trt.__name__, _LOGGERS.get(trt.__name__) or _SharedLogger(trt))
 
 
