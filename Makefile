@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 
-.PHONY: demo test test-blas test-slow test-wheel test-rtx gpu-check bench fuzz lint format train train-thermal clean
+.PHONY: demo demo-bundle test test-blas test-slow test-wheel test-rtx gpu-check bench fuzz lint format train train-thermal clean
 
 ## Export the demo checkpoint, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -60,6 +60,11 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+## Pack the demo's bundle into the package again, after its checkpoint or the export changed.
+demo-bundle: $(VENV)/.export
+	$(BIN)/mmms-export --ckpt demo --out build/demo-bundle/demo --overwrite
+	$(BIN)/python tools/pack_demo.py build/demo-bundle/demo
 
 ## Train the demo checkpoint again (under an hour on two CPU cores). DATA: a folder with DAVIS 2016.
 DATA ?= ../shared/data/davis

@@ -9,8 +9,8 @@ import pytest
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.bundle.contract import ClickContract, ModalitySpec, PreviousMask
 from mmms_deploy.engines import registry, select
-from mmms_deploy.engines.cache import VARIABLE
 from mmms_deploy.engines.verdicts import Verdict
+from mmms_deploy.files.cache import VARIABLE
 from tests.support import standin_engine
 from tests.support.engines import CPU_ENGINES, CUDA_ENGINES, skip_without
 from tests.support.toy import write_toy

@@ -7,6 +7,7 @@ In reading order:
 - ``manifest``: the types of ``bundle.json``
 - ``contract``: how images, modalities and clicks are prepared, the same for a checkpoint and a bundle
 - ``names``: names of files, and of the tensors that exports write and sessions set and read
+- ``reference``, ``packed``: what a bundle is named by, and the one that ships with the package
 - ``reader``: opens a bundle and checks it
 - ``writer``: writes a bundle whole or not at all
 """
@@ -39,6 +40,7 @@ from mmms_deploy.bundle.manifest import (
 )
 from mmms_deploy.bundle.names import GOLDEN_NAME, MANIFEST_NAME
 from mmms_deploy.bundle.reader import Bundle, sha256_of
+from mmms_deploy.bundle.reference import find_bundle
 from mmms_deploy.bundle.writer import BundleWriter
 
 __all__ = [
@@ -68,5 +70,6 @@ __all__ = [
     "StageGraph",
     "StateLink",
     "TensorSpec",
+    "find_bundle",
     "sha256_of",
 ]

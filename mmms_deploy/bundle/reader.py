@@ -18,8 +18,9 @@ import msgspec
 from mmms_deploy.bundle.external_data import check_graph
 from mmms_deploy.bundle.manifest import SCHEMA, FileEntry, Manifest, StageGraph
 from mmms_deploy.bundle.names import FILE_NAME, GOLDEN_NAME, MANIFEST_NAME
+from mmms_deploy.bundle.reference import find_bundle
 from mmms_deploy.errors import BundleCorruptError, BundleNotFoundError, BundleVersionError, FileReadError
-from mmms_deploy.files import MIB, PathLike, as_path, open_regular, read_bytes, unreadable
+from mmms_deploy.files import MIB, PathLike, open_regular, read_bytes, unreadable
 
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
 """What msgspec raises for bytes that are no manifest: also Python's own, for values nested too deeply or too large."""
@@ -32,7 +33,7 @@ class Bundle:
     """A bundle on disk, checked when it is opened.
 
     Args:
-        path: The bundle's folder.
+        path: The bundle's folder; or ``demo``, the bundle that ships with the package.
         verify: Whether to compare every file with its recorded hash (about a second per GB).
 
     Raises:
@@ -40,15 +41,11 @@ class Bundle:
         BundleCorruptError: A file is missing, is no regular file or differs from the manifest; or a graph takes
             weights from a file that the manifest does not list.
         BundleVersionError: The manifest was written in another schema.
+        BundleError, OutputWriteError: ``demo`` cannot be unpacked here.
     """
 
     def __init__(self, path: PathLike, *, verify: bool = True) -> None:
-        try:
-            self.path = as_path(path, "the bundle")
-        except FileReadError as error:
-            raise BundleNotFoundError(
-                error.given, expected=f"the path of a folder with a {MANIFEST_NAME} in it", fix="name that folder"
-            ) from error
+        self.path = find_bundle(path)
         self.manifest = _read_manifest(self.path)
         self._seen = {
             name: _check_file(self.path, name, entry, hashed=verify) for name, entry in self.manifest.files.items()

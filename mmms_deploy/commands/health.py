@@ -9,13 +9,13 @@ from typing import Any
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.engines import telemetry
-from mmms_deploy.engines.cache import cache_folder, why_off
 from mmms_deploy.engines.cuda.devices import Gpu, Probe, probe
 from mmms_deploy.engines.imports import in_words
 from mmms_deploy.engines.machine import MachineFacts, describe_machine
 from mmms_deploy.engines.registry import BACKENDS, Backend
 from mmms_deploy.engines.wheels import FLAVOURS, OPENVINO_FLAVOURS, TENSORRT_FLAVOURS, installed_flavours
 from mmms_deploy.errors import EngineError, EngineUnavailableError
+from mmms_deploy.files.cache import cache_folder, why_off
 
 CUDNN = ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
 """Distributions of cuDNN, which write the same files."""

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 
 from mmms_deploy.bundle.names import MANIFEST_NAME
+from mmms_deploy.bundle.packed import NAMES
+from mmms_deploy.bundle.reference import CHECKPOINTS, how_to_export, is_packed
 from mmms_deploy.commands.recognise import Found, Thing, checkpoints_in, recognise
 from mmms_deploy.errors import (
     BundleNotFoundError,
@@ -23,7 +25,7 @@ from mmms_deploy.spelling import closest
 DEMOS = ("demo", "demo-thermal")
 """Names that ``--ckpt`` takes for the checkpoints that ship with the package."""
 _MOST_NAMES = 1000
-_A_BUNDLE = f"the folder of a bundle, which holds {MANIFEST_NAME}"
+_A_BUNDLE = f"the folder of a bundle, which holds {MANIFEST_NAME}, or 'demo'"
 
 
 # --- bundles ----------------------------------------------------------------------------------------------------------
@@ -35,7 +37,7 @@ def check_bundle(path: Path) -> None:
     Raises:
         BundleNotFoundError: It is something else, or nothing.
     """
-    found = recognise(path)
+    found = _recognise_bundle(path)
     if found.thing is Thing.BUNDLE:
         return
     if found.thing is Thing.NOTHING:
@@ -52,7 +54,9 @@ def check_bundle_and_image(bundle: Path, image: Path) -> None:
         BundleNotFoundError: The bundle is something else, or nothing.
         ImageError: The image is something else than a file, or nothing.
     """
-    first, second = recognise(bundle), recognise(image)
+    first, second = _recognise_bundle(bundle), recognise(image)
+    if second.thing is Thing.NOTHING:
+        second = _recognise_bundle(image)
     if first.thing is not Thing.BUNDLE and second.thing is Thing.BUNDLE:
         raise BundleNotFoundError(
             f"BUNDLE and IMAGE are in the wrong order: {bundle} is {_named(first)}, and {image} is a bundle"
@@ -65,13 +69,25 @@ def check_bundle_and_image(bundle: Path, image: Path) -> None:
     _check_image(second)
 
 
+def _recognise_bundle(path: Path) -> Found:
+    """Look at what a reference to a bundle names."""
+    return Found(path, Thing.BUNDLE) if is_packed(path) else recognise(path)
+
+
 def _missing_bundle(path: Path) -> str:
     here = [entry for folder in (path.parent, Path("bundles")) for entry in _bundles_in(folder)]
     name = closest(path.name, [entry.name for entry in here])
     if name is not None:
         return f"did you mean {next(entry for entry in here if entry.name == name)}?"
-    if str(path) in DEMOS or path in [Path("bundles") / demo for demo in DEMOS]:
-        return f"mmms-export --ckpt {path.name} writes bundles/{path.name}"
+    if str(path) in CHECKPOINTS:
+        return how_to_export(str(path))
+    if path == Path("bundles") / "demo":
+        return "name it 'demo': it ships with mmms-deploy; or mmms-export --ckpt demo writes bundles/demo"
+    if path in [Path("bundles") / name for name in CHECKPOINTS]:
+        return f"mmms-export --ckpt {path.name} writes {path}"
+    name = closest(path.name, NAMES)
+    if name is not None and len(path.parts) == 1:
+        return f"did you mean {name!r}, which ships with mmms-deploy?"
     return "check the path, or make a bundle: mmms-export --ckpt FILE"
 
 

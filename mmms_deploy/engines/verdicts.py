@@ -14,10 +14,10 @@ import numpy as np
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.bundle.contract import Struct
-from mmms_deploy.engines.cache import cache_folder, cache_key, store
 from mmms_deploy.engines.cpu import cpu_identity
 from mmms_deploy.errors import FileReadError
 from mmms_deploy.files import MIB, read_bytes
+from mmms_deploy.files.cache import cache_folder, cache_key, store
 from mmms_deploy.version import __version__
 
 

@@ -4,6 +4,7 @@
 - ``documents``: JSON and TOML, with a limit on depth
 - ``arrays``: ``.npy`` and ``.npz``, whose headers are checked before anything is allocated
 - ``output``: writes a file whole or not at all, and replaces nothing but regular files
+- ``cache``: the user's folder for what can be made again
 - ``flags``: flags of ``os.open`` that a system may not have
 
 A reader raises :class:`~mmms_deploy.errors.FileReadError`, which the caller turns into the error of its own subject.

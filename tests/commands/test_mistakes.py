@@ -96,7 +96,9 @@ def test_an_unknown_option(command: str) -> None:
     [
         ("nothing", "no bundle at nothing"),
         ("tyo", "did you mean bundles/toy?"),
-        ("demo", "mmms-export --ckpt demo writes bundles/demo"),
+        ("bundles/demo", "name it 'demo': it ships with mmms-deploy"),
+        ("dmeo", "did you mean 'demo', which ships with mmms-deploy?"),
+        ("demo-thermal", "mmms-export --ckpt demo-thermal makes bundles/demo-thermal of it"),
         ("photo.png", "photo.png is a picture, not a bundle"),
         ("net.safetensors", "is a checkpoint, not a bundle"),
         ("net.safetensors", "mmms-export --ckpt net.safetensors"),

@@ -9,9 +9,9 @@ import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines import verdicts
-from mmms_deploy.engines.cache import VARIABLE, cache_folder, store, why_off
 from mmms_deploy.engines.cpu import cpu_identity
 from mmms_deploy.engines.verdicts import Verdict, read_verdict, write_verdict
+from mmms_deploy.files.cache import VARIABLE, cache_folder, store, why_off
 
 GOOD = Verdict(
     engine="openvino",

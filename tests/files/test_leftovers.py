@@ -10,8 +10,7 @@ import pytest
 
 from mmms_deploy.bundle.writer import BundleWriter
 from mmms_deploy.commands.output import check_output
-from mmms_deploy.engines import cache
-from mmms_deploy.files import leftovers
+from mmms_deploy.files import cache, leftovers
 from mmms_deploy.files.leftovers import sweep
 from mmms_deploy.files.output import PARTIAL, partial_beside
 

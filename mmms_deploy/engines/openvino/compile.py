@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
-from mmms_deploy.engines.cache import cache_folder, cache_key, store
 from mmms_deploy.engines.cpu import cpu_identity
 from mmms_deploy.engines.openvino.amx import faulty_convolutions, one_column_convolutions, widen, without_stride
 from mmms_deploy.engines.openvino.inspect import (
@@ -31,6 +30,7 @@ from mmms_deploy.engines.openvino.inspect import (
 from mmms_deploy.engines.openvino.library import import_openvino
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError, FileReadError
 from mmms_deploy.files import open_regular
+from mmms_deploy.files.cache import cache_folder, cache_key, store
 
 CACHE_ABOVE_SECONDS = 0.3
 """A stage that is compiled faster than this is not cached."""

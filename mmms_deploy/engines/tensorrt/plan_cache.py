@@ -20,10 +20,10 @@ import msgspec
 
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import Struct
-from mmms_deploy.engines.cache import cache_folder, cache_key, store
 from mmms_deploy.engines.tensorrt.inspect import PlanReport
 from mmms_deploy.errors import FileReadError, OutputWriteError, PlanError
 from mmms_deploy.files import append_to, open_regular
+from mmms_deploy.files.cache import cache_folder, cache_key, store
 from mmms_deploy.progress import OnProgress, Progress
 
 FORMAT = 1

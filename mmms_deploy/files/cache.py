@@ -1,4 +1,4 @@
-"""The cache of what can be computed again: compiled graphs, and measurements of this machine.
+"""The cache of what can be made again: compiled graphs, measurements of this machine, unpacked bundles.
 
 Nothing depends on it: a cache that is off, full, read-only or damaged costs time, never an answer.
 """
@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mmms_deploy.errors import OutputWriteError
-from mmms_deploy.files import write_file, writing
 from mmms_deploy.files.leftovers import sweep_once
+from mmms_deploy.files.output import write_file, writing
 
 VARIABLE = "MMMS_DEPLOY_CACHE"
 """Environment variable that names the folder, or is ``off``."""

@@ -1,0 +1,65 @@
+"""What a bundle is named by: the path of its folder, or the name of one that ships with the package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmms_deploy.bundle.names import MANIFEST_NAME
+from mmms_deploy.bundle.packed import NAMES, packed_bundle
+from mmms_deploy.errors import BundleNotFoundError, FileReadError
+from mmms_deploy.files import PathLike, as_path
+
+CHECKPOINTS = ("demo-thermal",)
+"""Names of checkpoints that ship with the package without a bundle."""
+
+
+def find_bundle(reference: PathLike) -> Path:
+    """Return the folder of the bundle that a reference names.
+
+    Args:
+        reference: The path of a bundle's folder; or ``demo``, the bundle that ships with the package, which is unpacked
+            into the cache. A bundle in a folder of that name comes first.
+
+    Returns:
+        The folder, which may not hold a bundle where a path was given.
+
+    Raises:
+        BundleNotFoundError: The reference is no path, or names a checkpoint of the package that has no bundle.
+        BundleCorruptError: The packed bundle is damaged.
+        BundleError: This Python cannot unpack it.
+        OutputWriteError: There is no place to unpack it.
+    """
+    try:
+        path = as_path(reference, "the bundle")
+    except FileReadError as error:
+        raise BundleNotFoundError(
+            error.given,
+            expected=f"the path of a folder with a {MANIFEST_NAME} in it, or 'demo'",
+            fix="name that folder",
+        ) from error
+    if is_packed(path):
+        return packed_bundle(str(path))
+    if str(path) in CHECKPOINTS and not os.path.lexists(path):
+        raise BundleNotFoundError(f"no bundle at {path}", expected=_EXPECTED, fix=how_to_export(path.name))
+    return path
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether a path is the name of a bundle that ships with the package, and no bundle lies there."""
+    return str(path) in NAMES and not os.path.lexists(path / MANIFEST_NAME)
+
+
+def how_to_export(name: str) -> str:
+    """Return how to make a bundle of a checkpoint that ships with the package without one.
+
+    Args:
+        name: One of ``CHECKPOINTS``.
+    """
+    made = Path("bundles") / name
+    if (made / MANIFEST_NAME).is_file():
+        return f"name the bundle that was made of it, {made}"
+    return f"{name!r} ships as a checkpoint: mmms-export --ckpt {name} makes {made} of it"
+
+
+_EXPECTED = f"the folder of a bundle, which holds {MANIFEST_NAME}, or 'demo'"

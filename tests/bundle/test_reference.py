@@ -1,0 +1,50 @@
+"""What a bundle is named by."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mmms_deploy.bundle import Bundle, find_bundle
+from mmms_deploy.errors import BundleNotFoundError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_path_stays_a_path() -> None:
+    assert find_bundle("bundles/mine") == Path("bundles/mine")
+    assert find_bundle(Path("bundles/demo")) == Path("bundles/demo")
+
+
+def test_a_bundle_in_a_folder_of_that_name_comes_first(paint: Bundle, folder: Path) -> None:
+    shutil.copytree(paint.path, folder / "demo")
+    assert find_bundle("demo") == Path("demo")
+    assert Bundle("demo").manifest == paint.manifest
+
+
+def test_another_folder_of_that_name_does_not(folder: Path) -> None:
+    (folder / "demo").mkdir()
+    assert Bundle("demo").manifest.name == "demo"
+    assert Bundle(Path("demo")).manifest.name == "demo"
+
+
+def test_the_thermal_demo_has_to_be_exported(paint: Bundle, folder: Path) -> None:
+    with pytest.raises(BundleNotFoundError, match="mmms-export --ckpt demo-thermal makes bundles/demo-thermal"):
+        find_bundle("demo-thermal")
+    shutil.copytree(paint.path, folder / "bundles" / "demo-thermal")
+    with pytest.raises(BundleNotFoundError, match="made of it, bundles/demo-thermal"):
+        find_bundle("demo-thermal")
+    shutil.copytree(paint.path, folder / "demo-thermal")
+    assert find_bundle("demo-thermal") == Path("demo-thermal")
+
+
+@pytest.mark.parametrize("odd", ["", "a\0b", 3, None, b"demo"])
+def test_what_is_no_path_is_refused(odd: object) -> None:
+    with pytest.raises(BundleNotFoundError, match="'demo'"):
+        find_bundle(odd)  # type: ignore[arg-type]

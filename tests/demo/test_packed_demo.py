@@ -1,0 +1,54 @@
+"""The bundle that ships with the package is the one of the checkpoint that ships with it, and answers as it does."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+import mmms_deploy
+from mmms_deploy import Bundle, Session
+from mmms_deploy.bundle import sha256_of
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.engines.select import open_engine
+from mmms_deploy.replay.verification import verify
+from tests.support.paths import ROOT
+
+DEMO = ROOT / "mmms_deploy" / "demo"
+
+
+@pytest.fixture(scope="module")
+def demo() -> Bundle:
+    return Bundle("demo")
+
+
+def test_it_is_the_bundle_of_the_checkpoint(demo: Bundle) -> None:
+    """Otherwise: make demo-bundle."""
+    manifest = demo.manifest
+    assert manifest.name == "demo"
+    assert manifest.trained
+    assert manifest.provenance.checkpoint == "demo.safetensors"
+    assert manifest.provenance.checkpoint_sha256 == sha256_of(DEMO / "demo.safetensors")
+    assert manifest.size == (224, 224)
+    assert manifest.modalities == ()
+    assert {str(precision) for stage in manifest.stages for precision in stage.graphs} == {"fp32"}
+
+
+def test_it_is_small() -> None:
+    assert (DEMO / "demo.tar.xz").stat().st_size < 12e6
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_it_replays_the_clicks_of_the_checkpoint(demo: Bundle, engine: str) -> None:
+    report = verify("demo", EngineRequest(engine=engine, precision="fp32"))
+    assert report.worst.iou > 0.999
+
+
+def test_one_line_opens_it() -> None:
+    with Session("demo", engine="onnxruntime") as session:
+        session.set_image(np.full((60, 80, 3), 128, np.uint8))
+        assert session.click(40, 30).mask.shape == (60, 80)
+    with closing(open_engine("demo", engine="onnxruntime")) as engine:
+        assert engine.info.name == "onnxruntime"
+    assert mmms_deploy.Bundle("demo").path == Bundle("demo").path
