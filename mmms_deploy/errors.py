@@ -15,6 +15,7 @@ of the door that the user came through, Python or the command line.
             CutError
             GateError
         OutputExistsError
+        OutputFormatError
         OutputWriteError
         BundleError
             BundleNotFoundError
@@ -42,6 +43,7 @@ of the door that the user came through, Python or the command line.
             SurfaceError
             ClickError
         MaskError
+        AnnotationError
     MMMSDeployWarning
 """
 
@@ -164,6 +166,10 @@ class OutputExistsError(MMMSDeployError):
     """The output exists already, and replacing it was not requested."""
 
 
+class OutputFormatError(MMMSDeployError):
+    """The name of an output ends in no suffix of a format that is written."""
+
+
 class OutputWriteError(MMMSDeployError):
     """Output cannot be written (no permission, disk full). No half-written file is left."""
 
@@ -256,7 +262,7 @@ class SessionError(MMMSDeployError):
 
 
 class NoImageError(SessionError):
-    """A click before an image was set."""
+    """A click, or a picture of the result, before an image was set, or where its pixels are not kept."""
 
 
 class SessionClosedError(SessionError):
@@ -296,3 +302,10 @@ class ClickError(SessionError):
 
 class MaskError(MMMSDeployError):
     """A mask that is compared has the wrong shape or type."""
+
+
+# --- annotations ----------------------------------------------------------------------------------------------------
+
+
+class AnnotationError(MMMSDeployError):
+    """A mask, run lengths, polygons or labels cannot be written, or a file of them is damaged or of another kind."""

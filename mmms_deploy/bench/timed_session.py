@@ -82,7 +82,7 @@ class TimedSession:
 
     def __init__(self, engine: Engine, *, on_gpu: bool = False) -> None:
         timed = TimedEngine(engine, on_gpu=on_gpu)
-        self._session = Session(engine.bundle, engine=timed)
+        self._session = Session(engine.bundle, engine=timed, keep_image=False)
         self._calls = timed.call_timers[-1]
         self._gpu = timed.stage_timers[-1]
         self._stages = tuple(engine.graphs)

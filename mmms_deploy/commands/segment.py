@@ -137,7 +137,7 @@ def main(
             opened = Bundle(bundle)
             _check_modalities(opened, [name for name, _ in modalities])
             engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
-            session = resources.enter_context(Session(opened, engine=engine, history_limit=0))
+            session = resources.enter_context(Session(opened, engine=engine, history_limit=0, keep_image=False))
         if not session.bundle.manifest.trained:
             warn(f"the weights of {bundle} are random, so its masks mean nothing")
         with waiting("running the image stages"):

@@ -147,8 +147,10 @@ class BundleSource:
 
     def open(self) -> BundlePredictor:
         """Open one more predictor."""
-        flipped = Session(self.bundle, engine=self._engine, history_limit=0) if self._flip else None
-        return BundlePredictor(Session(self.bundle, engine=self._engine, history_limit=0), flipped, self._threshold)
+        flipped = Session(self.bundle, engine=self._engine, history_limit=0, keep_image=False) if self._flip else None
+        return BundlePredictor(
+            Session(self.bundle, engine=self._engine, history_limit=0, keep_image=False), flipped, self._threshold
+        )
 
     def close(self) -> None:
         """Close the engine, after all predictors."""

@@ -173,7 +173,7 @@ def _replay(
             engine = resources.enter_context(closing(open_request(bundle, request, on_progress)))
         else:
             check_shared(engine, bundle, request)
-        session = resources.enter_context(Session(bundle, engine=engine, history_limit=0))
+        session = resources.enter_context(Session(bundle, engine=engine, history_limit=0, keep_image=False))
         for index, case in enumerate(cases):
             for check, result in _checks(session, index, case):
                 checks.append(check)

@@ -11,6 +11,7 @@ In reading order:
 - ``interactions``: clicks and masks put in by hand, and the click stage's state after each
 - ``history``: undo and redo
 - ``surfaces``: several objects in one image, and their label map
+- ``outputs``: what is taken out of a session: COCO, arrays, the picture for overlays
 - ``overlay``: draws a mask and its clicks on the image
 """
 

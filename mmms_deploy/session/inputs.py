@@ -15,7 +15,7 @@ from mmms_deploy.bundle import Manifest, Rate, Role
 from mmms_deploy.bundle.names import PRESENT, RGB
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.errors import FeatureError, ModalityError, SessionError
-from mmms_deploy.imaging.io import ImageLike
+from mmms_deploy.imaging.io import ImageLike, UInt8Array
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.features import checked_features, load_features
@@ -47,12 +47,16 @@ class ImageState:
         size: (H0, W0) of the image; None before the first one.
         present: Names of the modalities that are there.
         awaited: Names of required modalities that were announced with ``LATER``.
+        picture: (H0, W0, 3) uint8, RGB: its pixels, where they are kept for overlays.
+        file_name: Name of its file; empty where it is none.
     """
 
     pipeline: PipelineState
     size: tuple[int, int] | None = None
     present: frozenset[str] = frozenset()
     awaited: frozenset[str] = frozenset()
+    picture: UInt8Array | None = None
+    file_name: str = ""
 
 
 class ImageInputs:

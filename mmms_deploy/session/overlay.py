@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.imaging.resize import BoolArray
-from mmms_deploy.session.result import Click
 
 MASK = (0, 122, 255)
 POSITIVE = (40, 167, 69)
@@ -25,8 +25,24 @@ _STRIP = 1 << 21
 _SMOOTH = 4
 
 
+class Mark(Protocol):
+    """A click as it is drawn: its place in image pixels, and whether it is on the object."""
+
+    @property
+    def x(self) -> float:
+        """Column."""
+
+    @property
+    def y(self) -> float:
+        """Row."""
+
+    @property
+    def positive(self) -> bool:
+        """Whether it is on the object."""
+
+
 def draw_overlay(
-    image: UInt8Array, mask: BoolArray, clicks: Sequence[Click] = (), *, consume: bool = False
+    image: UInt8Array, mask: BoolArray, clicks: Sequence[Mark] = (), *, consume: bool = False
 ) -> Image.Image:
     """Draw a mask as a tint with an outline, and clicks as numbered markers: green on the object, red off it.
 
@@ -78,7 +94,7 @@ def _outline(inside: Image.Image, width: float) -> Image.Image:
     return blurred.point([min(255, int(2.2 * (255 - abs(2 * level - 255)))) for level in range(256)])
 
 
-def _marker(picture: Image.Image, click: Click, number: int, radius: float) -> None:
+def _marker(picture: Image.Image, click: Mark, number: int, radius: float) -> None:
     side = 2 * int(np.ceil(radius * 1.3)) + 1
     large = side * _SMOOTH
     marker = Image.new("RGBA", (large, large), (*WHITE, 0))

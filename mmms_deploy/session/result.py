@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmms_deploy.annotations.boxes import bbox_of, xyxy_of
+from mmms_deploy.annotations.polygons import Polygon, polygons_of
+from mmms_deploy.annotations.record import Point, write_mask
+from mmms_deploy.annotations.rle import Rle, rle_of
 from mmms_deploy.bundle.contract import ResizeRule
-from mmms_deploy.errors import ClickError
+from mmms_deploy.errors import ClickError, ImageError, NoImageError
+from mmms_deploy.files import PathLike
+from mmms_deploy.imaging.io import ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize
+from mmms_deploy.session.overlay import draw_overlay
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class ClickResult:
         index: How many clicks led here; 0 for none.
         timings: Where the time went.
         network_probability: (H, W) float32, read-only: the network's answer at its own resolution, in [0, 1].
+        clicks: All clicks that led here, oldest first.
     """
 
     mask: BoolArray = field(repr=False)
@@ -76,6 +88,8 @@ class ClickResult:
     timings: Timings
     network_probability: FloatArray = field(repr=False)
     _resize: ResizeRule = field(repr=False)
+    clicks: tuple[Click, ...] = field(default=(), repr=False)
+    _picture: UInt8Array | None = field(default=None, repr=False)
 
     @cached_property
     def probability(self) -> FloatArray:
@@ -84,6 +98,101 @@ class ClickResult:
         probability = resize(self.network_probability, (height, width), self._resize)
         probability.setflags(write=False)
         return probability
+
+    @cached_property
+    def area(self) -> int:
+        """How many pixels the object has."""
+        return int(np.count_nonzero(self.mask))
+
+    @cached_property
+    def xyxy(self) -> tuple[int, int, int, int]:
+        """The object's box x0, y0, x1, y1 in pixel edges: ``mask[y0:y1, x0:x1]``; zeros for an empty mask."""
+        return xyxy_of(self.mask)
+
+    @cached_property
+    def bbox(self) -> tuple[int, int, int, int]:
+        """The object's box x, y, width, height in pixels, as COCO writes it; zeros for an empty mask."""
+        return bbox_of(self.mask)
+
+    def rle(self, compressed: bool = True) -> Rle:
+        """Return the mask as COCO's run lengths.
+
+        Args:
+            compressed: Whether as COCO's compressed text; else as numbers.
+
+        Returns:
+            ``{"size": [H0, W0], "counts": ...}``, JSON-able; :func:`mmms_deploy.annotations.mask_of_rle` and
+            pycocotools draw it.
+        """
+        return rle_of(self.mask, compressed)
+
+    def polygons(self, tolerance: float = 0.0) -> tuple[Polygon, ...]:
+        """Return the outlines of the mask along its pixel edges, with holes.
+
+        Args:
+            tolerance: How far an outline may move, in image pixels, to have fewer corners; at 0 the polygons cover
+                exactly the mask.
+
+        Returns:
+            One :class:`~mmms_deploy.annotations.Polygon` for every connected piece, the largest first; none for an
+            empty mask. Coordinates are pixel edges, 0 to W0 and 0 to H0, as in COCO: half a pixel more than those of
+            clicks.
+
+        Raises:
+            AnnotationError: The tolerance is no number of 0 or more.
+        """
+        return polygons_of(self.mask, tolerance)
+
+    def overlay(self, image: ImageLike | None = None) -> Image.Image:
+        """Draw the mask and its clicks on the image.
+
+        Args:
+            image: What to draw on: (H0, W0, 3) uint8 array in RGB order, PIL image, or path. None takes the image that
+                was set.
+
+        Returns:
+            An RGB picture of the image's size.
+
+        Raises:
+            NoImageError: No image is given, and the session has kept none: it was given features, or opened with
+                ``keep_image=False``.
+            ImageError: The image has another size, or is none.
+        """
+        picture = self._picture if image is None else load_rgb(image)
+        if picture is None:
+            raise NoImageError(
+                "this result has no picture to draw on: its session was given features, or keeps no image",
+                expected="an image",
+                fix="pass the image: overlay(image); or open the session with keep_image=True",
+            )
+        if picture.shape[:2] != self.mask.shape:
+            raise ImageError(
+                f"the image has {picture.shape[0]} rows and {picture.shape[1]} columns",
+                expected=f"{self.mask.shape[0]} rows and {self.mask.shape[1]} columns, like the mask",
+                fix="pass the image that was segmented, at its own size",
+            )
+        return draw_overlay(picture, self.mask, self.clicks)
+
+    def save(self, path: PathLike, overwrite: bool = False) -> None:
+        """Write the mask, whole or not at all.
+
+        Args:
+            path: The file. ``.png``, ``.bmp``, ``.tif`` or ``.tiff``: a grey picture, 255 on the object and 0 off it.
+                ``.json``: size, area, box, run lengths, polygons and clicks, which
+                :func:`mmms_deploy.annotations.read_annotation` reads back exactly.
+            overwrite: Whether an existing file may be replaced.
+
+        Raises:
+            OutputFormatError: The path ends in another suffix.
+            OutputExistsError: The file exists, and may not be replaced.
+            OutputWriteError: It cannot be written.
+        """
+        write_mask(path, self.mask, points_of(self.clicks), overwrite=overwrite)
+
+
+def points_of(clicks: tuple[Click, ...]) -> tuple[Point, ...]:
+    """Return clicks as (x, y, positive)."""
+    return tuple((click.x, click.y, click.positive) for click in clicks)
 
 
 def checked_click(x: object, y: object, positive: object, size: tuple[int, int]) -> Click:

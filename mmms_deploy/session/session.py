@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from mmms_deploy.annotations.detections import Detections
+from mmms_deploy.annotations.labels import write_labels
 from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.process import OwnProcess
@@ -26,15 +28,17 @@ from mmms_deploy.engines.protocol import Engine, EngineInfo, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.errors import AnswerError, NoImageError, SessionClosedError, SessionError
+from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.float16 import as_float32
-from mmms_deploy.imaging.io import ImageLike, load_rgb
+from mmms_deploy.imaging.io import ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import History, checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState, ModalityLike
 from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask
+from mmms_deploy.session.outputs import Named, arrays_of, coco_of, file_name_of, kept_picture
 from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings, checked_click
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, checked_name, label_map
@@ -83,6 +87,8 @@ class Session:
         history_limit: How many interactions with a surface can be undone; None for all of them. Each keeps the click
             stage's state: three float32 maps of the network's size for the networks of this package (2.4 MB at
             448 x 448).
+        keep_image: Whether the session keeps the pixels of the image, 3 bytes each, so that results can draw
+            overlays; a program that holds many sessions may do without.
         on_progress: Receives every step while TensorRT compiles, from another thread; this takes minutes
             (docs/engines.md says when it happens).
 
@@ -106,6 +112,7 @@ class Session:
         strict: bool = False,
         cuda_options: CudaOptions | None = None,
         history_limit: int | None = HISTORY_LIMIT,
+        keep_image: bool = True,
         on_progress: OnProgress | None = None,
     ) -> None:
         self._own = OwnProcess("this session", self)
@@ -114,6 +121,7 @@ class Session:
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
         self._limit = checked_limit(history_limit)
+        self._keep_image = bool(keep_image)
         name = engine if isinstance(engine, str) else None
         request = EngineRequest(device, name, precision, threads, strict, cuda_options)
         if engine is None or isinstance(engine, str):
@@ -163,7 +171,9 @@ class Session:
             start = perf_counter()
             image = load_rgb(rgb)
             arrays = self._inputs.prepare_image(image)
-            return self._begin(arrays, (image.shape[0], image.shape[1]), modalities, start)
+            picture = kept_picture(image, rgb) if self._keep_image else None
+            source = file_name_of(rgb)
+            return self._begin(arrays, (image.shape[0], image.shape[1]), modalities, start, picture, source)
 
     def set_features(
         self,
@@ -232,8 +242,10 @@ class Session:
         size: tuple[int, int],
         modalities: Mapping[str, ModalityLike],
         start: float,
+        picture: UInt8Array | None = None,
+        file_name: str = "",
     ) -> ImageTimings:
-        image = self._inputs.begin(arrays, size, modalities)
+        image = replace(self._inputs.begin(arrays, size, modalities), picture=picture, file_name=file_name)
         prepared = perf_counter()
         image = self._run_image(image)
         self._state = SessionState(image, Surfaces.first(self._blank(), self._limit))
@@ -537,7 +549,90 @@ class Session:
             self._size()
             return self._label_map()
 
+    # --- results ----------------------------------------------------------------------------------------------------
+
+    def to_coco(
+        self,
+        file_name: str | None = None,
+        *,
+        polygons: bool = False,
+        tolerance: float = 0.0,
+        categories: Mapping[str, str] | None = None,
+        empty: bool = False,
+    ) -> dict[str, Any]:
+        """Return all objects of the image as a COCO data set, JSON-able.
+
+        Every surface is an annotation with its own whole mask, also where it overlaps others; its name is its category.
+        ``mmms_deploy.annotations.CocoWriter`` joins several images into one data set, and writes it.
+
+        Args:
+            file_name: Name of the image; None takes that of the file that was set, and is empty where it was none.
+            polygons: Whether masks are polygons. COCO's polygons know no holes, so an object that has one is written
+                as run lengths all the same. False takes run lengths for all.
+            tolerance: How far outlines may move, in image pixels, to have fewer corners; at 0 polygons are exact.
+            categories: Names of categories by surface, for several surfaces of one kind:
+                ``{"dog 1": "dog", "dog 2": "dog"}``. A surface that is not named there is its own.
+            empty: Whether surfaces whose mask is empty are there too; many tools refuse annotations without a pixel.
+
+        Returns:
+            ``images``, ``annotations``, ``categories``, ``info`` and ``licenses``. An annotation also has ``surface``,
+            and ``clicks`` as [[x, y, 1 or 0], ...].
+
+        Raises:
+            NoImageError: No image was set.
+            AnnotationError: The tolerance is no number of 0 or more.
+        """
+        with self._lock:
+            size = self._size()
+            return coco_of(
+                self._objects(),
+                size,
+                self._state.image.file_name if file_name is None else file_name,
+                polygons=polygons,
+                tolerance=tolerance,
+                categories=categories or {},
+                empty=empty,
+            )
+
+    def detections(self) -> Detections:
+        """Return all objects that have pixels as arrays, as supervision and other detection tools take them.
+
+        Returns:
+            ``xyxy`` (N, 4) float32, ``mask`` (N, H0, W0) bool, ``class_id`` (N,) int64, the surfaces' labels, and
+            their ``names``.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            return arrays_of(self._objects(), self._size())
+
+    def save_labels(self, path: PathLike, overwrite: bool = False) -> None:
+        """Write :attr:`labels` and the names of the surfaces as a PNG file, whole or not at all.
+
+        Up to 255 labels are a palette picture in the colours of PASCAL VOC, more are 16-bit grey. The names are in a
+        text chunk; ``mmms_deploy.annotations.read_labels`` and :meth:`load_labels` read both back.
+
+        Args:
+            path: The file; its name ends in ``.png``.
+            overwrite: Whether an existing file may be replaced.
+
+        Raises:
+            NoImageError: No image was set.
+            OutputFormatError: The path ends in another suffix.
+            OutputExistsError: The file exists, and may not be replaced.
+            OutputWriteError: It cannot be written.
+        """
+        with self._lock:
+            self._size()
+            write_labels(path, self._label_map(), self.surfaces, overwrite=overwrite)
+
     # --- the session itself -----------------------------------------------------------------------------------------
+
+    @property
+    def keep_image(self) -> bool:
+        """Whether the session keeps the pixels of its image for overlays."""
+        return self._keep_image
 
     @property
     def bundle(self) -> Bundle:
@@ -642,6 +737,11 @@ class Session:
             surface.result = self._answer(surface.history.current, perf_counter())
         return surface.result
 
+    def _objects(self) -> list[Named]:
+        """Return every surface with its answer."""
+        surfaces = self._state.surfaces.all
+        return [Named(name, surface.label, self._result_of(surface)) for name, surface in surfaces.items()]
+
     def _label_map(self) -> Labels:
         """Return the label map; it is kept until a surface changes."""
         surfaces = self._state.surfaces
@@ -688,6 +788,8 @@ class Session:
             timings=Timings(engine=1e3 * (fetched - start), mask=1e3 * (end - fetched), total=1e3 * (end - start)),
             network_probability=probability,
             _resize=rule.mask_resize,
+            clicks=clicks,
+            _picture=self._state.image.picture,
         )
 
 

@@ -23,6 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"files"}),
     frozenset({"bundle"}),
     frozenset({"imaging", "models", "reporting"}),
+    frozenset({"annotations"}),
     frozenset({"engines"}),
     frozenset({"session"}),
     frozenset({"replay"}),
@@ -37,7 +38,19 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 WITHOUT_CODE = frozenset({"demo"})
 """Rooms that hold files only."""
 
-HEAVY = ("cuda", "cv2", "onnx", "onnxruntime", "openvino", "pyarrow", "pycocotools", "tensorrt", "timm", "torch")
+HEAVY = (
+    "cuda",
+    "cv2",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "pyarrow",
+    "pycocotools",
+    "shapely",
+    "tensorrt",
+    "timm",
+    "torch",
+)
 """Libraries that load when they are needed and not before."""
 
 

@@ -28,6 +28,7 @@ rtx: the version of TensorRT-RTX that the tests know.
 
 Sessions, evaluation and reports:
 
+masks: masks that are awkward to write down, and random ones.
 annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
 scenes: small scenes and predictors of the evaluation.
 dataset_trees: tiny data sets on disk, in the published layouts.

@@ -5,7 +5,6 @@ T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from mmms_deploy.annotations.rle import draw_runs
 from mmms_deploy.errors import FileReadError
 from mmms_deploy.evaluation.datasets.files import file_named, nonempty, partner, plain_name
 from mmms_deploy.evaluation.datasets.kind import Kind, Layout, Option, min_area_option
@@ -212,51 +212,6 @@ def _check_polygon(polygon: Sequence[float], size: tuple[int, int]) -> None:
     reach = 2 * max(size)
     if not all(-reach <= value <= reach for value in polygon):
         raise ValueError(f"a polygon reaches from {min(polygon)} to {max(polygon)}")
-
-
-def draw_runs(counts: str | Sequence[int], size: tuple[int, int]) -> Mask:
-    """Draw run lengths.
-
-    Args:
-        counts: Lengths of runs down the columns, background first; as COCO's compressed text, or as numbers.
-        size: (H, W).
-
-    Returns:
-        (H, W) bool.
-
-    Raises:
-        ValueError: The runs do not fill the image exactly.
-    """
-    # Where runs are missing, COCO's library draws whatever is in memory, so they are drawn here.
-    lengths = np.asarray(_uncompressed(counts) if isinstance(counts, str) else counts, dtype=np.int64)
-    if lengths.size == 0 or lengths.min() < 0 or lengths.max() > math.prod(size) or lengths.sum() != math.prod(size):
-        raise ValueError(f"its runs do not add up to {size[0]}x{size[1]} pixels")
-    return np.ascontiguousarray(np.repeat(np.arange(lengths.size) % 2 == 1, lengths).reshape(size[::-1]).T)
-
-
-def _uncompressed(text: str) -> list[int]:
-    """Return the numbers in COCO's compressed text.
-
-    A character holds five bits, the least significant ones first. Its sixth bit says that more characters follow; the
-    fifth bit of the last one is the sign. From the fourth on, a number is the difference to the one two places before.
-    """
-    numbers: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64 or shift > 60:
-            raise ValueError(f"its run lengths hold {character!r} where none belongs")
-        value |= (code & 31) << shift
-        shift += 5
-        if code & 32:
-            continue
-        if code & 16:
-            value -= 1 << shift
-        numbers.append(value + (numbers[-2] if len(numbers) > 2 else 0))
-        value = shift = 0
-    if shift or any(abs(number) >= 1 << 62 for number in numbers):
-        raise ValueError("its run lengths end in the middle of a number")
-    return numbers
 
 
 def _coco_mask() -> Any:

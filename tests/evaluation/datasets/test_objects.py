@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmms_deploy.annotations.rle import draw_runs
 from mmms_deploy.evaluation.datasets import open_dataset
-from mmms_deploy.evaluation.datasets.coco import draw_runs
 from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLayoutError, DatasetLibraryError
 from tests.support.dataset_trees import RGB, SIZE, labels, same, save, save_palette
 

@@ -1,0 +1,182 @@
+"""One mask with its clicks, and its files: a picture of 0 and 255, or JSON that is read back exactly."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mmms_deploy.annotations.boxes import bbox_of
+from mmms_deploy.annotations.masks import checked_bool
+from mmms_deploy.annotations.polygons import polygons_of
+from mmms_deploy.annotations.rle import mask_of_rle, rle_of
+from mmms_deploy.errors import AnnotationError, FileReadError, OutputFormatError
+from mmms_deploy.files import MIB, PathLike, as_path, read_json, replacing, write_file
+from mmms_deploy.imaging.resize import BoolArray
+
+FORMAT = "mmms-annotation"
+VERSION = 1
+PICTURES = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+"""Lossless formats by suffix."""
+SUFFIXES = (*PICTURES, ".json")
+_LIMIT = 512 * MIB
+_EXPECTED = "a JSON file that ClickResult.save wrote: format, version, size, rle and clicks"
+
+Point: TypeAlias = tuple[float, float, bool]
+"""A click: x, y in image pixels with pixel centres at integers, and whether it is on the object."""
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """A mask and the clicks that led to it.
+
+    Attributes:
+        mask: (H, W) bool.
+        clicks: (x, y, positive) of every click, oldest first, in image pixels with pixel centres at integers;
+            ``session.click(x, y, positive)`` makes it again.
+    """
+
+    mask: BoolArray
+    clicks: tuple[Point, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it with everything that other tools may want of it, JSON-able.
+
+        Returns:
+            ``format``, ``version``; ``size`` [H, W]; ``area`` in pixels; ``bbox`` [x, y, width, height]; ``rle``,
+            COCO's compressed run lengths; ``polygons`` [{"outer": [[x, y], ...], "holes": [...]}, ...] in pixel edges;
+            and ``clicks`` [[x, y, 1 or 0], ...]. Only size, rle and clicks are read back.
+        """
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "size": list(self.mask.shape),
+            "area": int(np.count_nonzero(self.mask)),
+            "bbox": list(bbox_of(self.mask)),
+            "clicks": clicks_to_json(self.clicks),
+            "rle": rle_of(self.mask),
+            "polygons": [polygon.to_json() for polygon in polygons_of(self.mask)],
+        }
+
+
+def clicks_to_json(clicks: Iterable[Point]) -> list[list[float]]:
+    """Return clicks as ``[[x, y, 1 or 0], ...]``."""
+    return [[float(x), float(y), int(positive)] for x, y, positive in clicks]
+
+
+def clicks_of_json(clicks: object) -> tuple[Point, ...]:
+    """Return clicks of ``[[x, y, 1 or 0], ...]``.
+
+    Raises:
+        ValueError: They are something else.
+    """
+    if not isinstance(clicks, list):
+        raise ValueError("the clicks are no list")
+    found = []
+    for click in clicks:
+        numbers = isinstance(click, list) and len(click) == 3 and all(isinstance(n, int | float) for n in click)
+        if not numbers or click[2] not in (0, 1) or not all(math.isfinite(number) for number in click):
+            raise ValueError(f"a click is {str(click)[:80]}, not [x, y, 1] or [x, y, 0]")
+        found.append((float(click[0]), float(click[1]), bool(click[2])))
+    return tuple(found)
+
+
+def write_mask(
+    path: PathLike, mask: npt.NDArray[Any], clicks: Iterable[Point] = (), *, overwrite: bool = False
+) -> None:
+    """Write a mask, whole or not at all.
+
+    Args:
+        path: The file. ``.png``, ``.bmp``, ``.tif`` or ``.tiff``: a grey picture, 255 on the object and 0 off it.
+            ``.json``: what :meth:`Annotation.to_json` returns.
+        mask: (H, W) bool, or whole numbers 0 and 1 or 0 and 255.
+        clicks: The clicks that led to it; only JSON keeps them.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        AnnotationError: It is no mask.
+        OutputFormatError: The path ends in another suffix.
+        OutputExistsError: The file exists, and may not be replaced.
+        OutputWriteError: It cannot be written.
+    """
+    place = as_path(path)
+    suffix = checked_suffix(place, SUFFIXES, "a mask must be lossless")
+    checked = checked_bool(mask)
+    if suffix == ".json":
+        write_json(place, Annotation(checked, tuple(clicks)).to_json(), overwrite=overwrite)
+        return
+    from PIL import Image
+
+    picture = Image.fromarray(checked.view(np.uint8) * np.uint8(255))
+    with replacing(place, overwrite=overwrite, sync=True) as stream:
+        picture.save(stream, format=PICTURES[suffix])
+
+
+def read_annotation(path: PathLike) -> Annotation:
+    """Read a mask and its clicks from a JSON file that :func:`write_mask` or ``ClickResult.save`` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Both, exactly as they were.
+
+    Raises:
+        AnnotationError: The file cannot be read, or is something else.
+    """
+    try:
+        found = read_json(path, _LIMIT)
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise ValueError(f"it has no 'format' of {FORMAT!r}")
+        if found.get("version") != VERSION:
+            raise ValueError(f"its version is {str(found.get('version'))[:40]}; this package reads {VERSION}")
+        mask = mask_of_rle(found.get("rle", {}))
+        if found.get("size") != list(mask.shape):
+            raise ValueError("its size is not that of its run lengths")
+        return Annotation(mask, clicks_of_json(found.get("clicks", [])))
+    except FileReadError as error:
+        raise AnnotationError(error.given, expected=_EXPECTED, fix=error.fix or "check the file") from error
+    except (ValueError, OverflowError, AnnotationError) as error:
+        reason = error.given if isinstance(error, AnnotationError) else error
+        raise AnnotationError(
+            f"{path} is no annotation: {reason}", expected=_EXPECTED, fix="check where the file comes from"
+        ) from error
+
+
+def checked_suffix(path: Path, suffixes: Iterable[str], why: str = "the suffix chooses the format") -> str:
+    """Return the suffix of an output in small letters.
+
+    Args:
+        path: The output.
+        suffixes: Those that are written.
+        why: Why no other one is.
+
+    Raises:
+        OutputFormatError: It is none of them.
+    """
+    suffix = path.suffix.lower()
+    names = tuple(suffixes)
+    if suffix not in names:
+        raise OutputFormatError(
+            f"{path} ends in {path.suffix!r}" if path.suffix else f"{path} has no suffix",
+            expected=f"a name that ends in {', '.join(names)}; {why}",
+            fix="choose another name",
+        )
+    return suffix
+
+
+def write_json(path: Path, document: object, *, overwrite: bool) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises:
+        OutputExistsError: It exists, and may not be replaced.
+        OutputWriteError: It cannot be written.
+    """
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    write_file(path, text.encode() + b"\n", overwrite=overwrite, sync=True)
