@@ -25,7 +25,7 @@ from mmms_deploy.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmms_deploy.annotations.boxes import bbox_of, xyxy_of
-    from mmms_deploy.annotations.coco import CocoObject, CocoWriter, coco_dataset
+    from mmms_deploy.annotations.coco import CocoObject, CocoWriter, coco_dataset, mask_of_segmentation
     from mmms_deploy.annotations.detections import Detections
     from mmms_deploy.annotations.labels import read_labels, write_labels
     from mmms_deploy.annotations.polygons import Polygon, mask_of_polygons, polygons_of
@@ -42,6 +42,7 @@ __all__ = [
     "coco_dataset",
     "mask_of_polygons",
     "mask_of_rle",
+    "mask_of_segmentation",
     "polygons_of",
     "read_annotation",
     "read_labels",
@@ -63,6 +64,7 @@ __getattr__, __dir__ = lazy_names(
         "coco_dataset": "coco",
         "mask_of_polygons": "polygons",
         "mask_of_rle": "rle",
+        "mask_of_segmentation": "coco",
         "polygons_of": "polygons",
         "read_annotation": "record",
         "read_labels": "labels",

@@ -20,9 +20,10 @@ from mmms_deploy.annotations.boxes import bbox_of
 from mmms_deploy.annotations.masks import checked_bool
 from mmms_deploy.annotations.polygons import polygons_of
 from mmms_deploy.annotations.record import Point, checked_suffix, clicks_to_json, write_json
-from mmms_deploy.annotations.rle import rle_of
+from mmms_deploy.annotations.rle import draw_runs, mask_of_rle, rle_of
 from mmms_deploy.errors import AnnotationError
 from mmms_deploy.files import PathLike, as_path
+from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.version import __version__
 
 _DATASET = "a COCO data set: a dict with the lists 'images', 'annotations' and 'categories'"
@@ -179,6 +180,55 @@ class CocoWriter:
             if not any(polygon.holes for polygon in found):
                 return [polygon.outer.reshape(-1).tolist() for polygon in found]
         return rle_of(mask)
+
+
+def mask_of_segmentation(segmentation: object, size: tuple[int, int]) -> BoolArray:
+    """Draw the segmentation of an annotation, as COCO's own library does.
+
+    Args:
+        segmentation: Run lengths, or polygons as lists [x, y, x, y, ...] in pixel edges.
+        size: (H, W) of the image.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        AnnotationError: It is neither, or for an image of another size.
+    """
+    height, width = size
+    if isinstance(segmentation, Mapping):
+        mask = mask_of_rle(segmentation)
+        if mask.shape != (height, width):
+            raise AnnotationError(
+                f"the run lengths are for {mask.shape[0]} rows and {mask.shape[1]} columns",
+                expected=f"{height} rows and {width} columns",
+                fix="pass the size of the annotated image",
+            )
+        return mask
+    import pycocotools.mask
+
+    drawn = np.zeros((height, width), dtype=np.bool_)
+    for polygon in segmentation if isinstance(segmentation, list | tuple) else (segmentation,):
+        points = _checked_flat(polygon, max(height, width))
+        (rle,) = pycocotools.mask.frPyObjects([points], height, width)
+        drawn |= draw_runs(rle["counts"].decode("ascii"), (height, width))
+    return drawn
+
+
+def _checked_flat(polygon: object, longest: int) -> list[float]:
+    """Return a flat polygon; the library would read four numbers as a box, and use up all memory for huge ones."""
+    try:
+        points = np.asarray(polygon, dtype=np.float64)
+        if points.ndim != 1 or points.size < 6 or points.size % 2 or not (np.abs(points) <= 2 * longest).all():
+            raise ValueError(f"{points.size} numbers" if points.ndim == 1 else f"shape {points.shape}")
+    except (ValueError, TypeError) as error:
+        raise AnnotationError(
+            f"a polygon cannot be drawn: {error}",
+            expected="run lengths; or a list of polygons, each [x, y, x, y, ...], of 3 points or more, in the image",
+            fix="check where it comes from",
+        ) from error
+    found: list[float] = points.tolist()
+    return found
 
 
 def coco_dataset(*datasets: Mapping[str, Any], categories: Sequence[str] = ()) -> dict[str, Any]:

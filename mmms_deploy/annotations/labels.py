@@ -7,7 +7,6 @@ names are in the file, as JSON in a text chunk.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from mmms_deploy.annotations.record import checked_suffix
 from mmms_deploy.errors import AnnotationError, FileReadError
 from mmms_deploy.files import PathLike, as_path, decode_json, replacing
-from mmms_deploy.imaging.picture import Refusal, open_picture
+from mmms_deploy.imaging.picture import Picture, Refusal, open_picture
 from mmms_deploy.imaging.samples import to_numbers
 
 KEY = "mmms-labels"
@@ -66,12 +65,16 @@ def write_labels(
 
 
 def read_labels(
-    path: PathLike, names: Mapping[str, int] | None = None, *, void: int | Iterable[int] | None = None
+    path: PathLike | Image.Image,
+    names: Mapping[str, int] | None = None,
+    *,
+    void: int | Iterable[int] | None = None,
 ) -> tuple[Labels, dict[str, int]]:
     """Read a label map from a picture.
 
     Args:
-        path: A PNG file with a palette, or grey with 8 or 16 bits; or such a picture in another lossless format.
+        path: A PNG file with a palette, or grey with 8 or 16 bits; such a picture in another lossless format; or an
+            opened PIL image of it.
         names: The label of every name; None takes those in the file.
         void: A label, or several, that say of a pixel that it was left out, such as 255 in PASCAL VOC's files; it
             becomes background. None for none.
@@ -90,12 +93,12 @@ def read_labels(
             f"{picture.where} has {len(picture.image.getbands())} channels: its colours are no labels",
             "give the number of every pixel's object instead of a colour",
         )
-    stored = dict(names) if names is not None else _stored_names(picture.image, path)
+    stored = dict(names) if names is not None else _stored_names(picture)
     return named_labels(to_numbers(picture, refuse), stored, void=void)
 
 
 def named_labels(
-    labels: npt.NDArray[Any], names: Mapping[str, int], *, void: int | Iterable[int] | None = None
+    labels: object, names: Mapping[str, int], *, void: int | Iterable[int] | None = None
 ) -> tuple[Labels, dict[str, int]]:
     """Return a label map that comes from elsewhere, and a name for every label.
 
@@ -191,15 +194,15 @@ def palette() -> list[int]:
     return [int(value) for value in colours.reshape(-1)]
 
 
-def _stored_names(image: Image.Image, path: str | os.PathLike[str]) -> dict[str, int]:
-    text = getattr(image, "text", {}).get(KEY)
+def _stored_names(picture: Picture) -> dict[str, int]:
+    text = getattr(picture.image, "text", {}).get(KEY)
     if text is None:
         return {}
     try:
-        return checked_names(decode_json(str(text), path))
+        return checked_names(decode_json(str(text), picture.where))
     except (FileReadError, AnnotationError) as error:
         raise AnnotationError(
-            f"the names of the labels in {path} are damaged: {error.given}",
+            f"the names of the labels in {picture.where} are damaged: {error.given}",
             expected="names as write_labels stores them",
             fix="pass names={...}, or {} to go by numbers",
             command_fix="write the file again",

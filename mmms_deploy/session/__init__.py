@@ -8,6 +8,7 @@ In reading order:
 - ``click_stage``: finds the click input and the probability output among the stages' tensors
 - ``inputs``: the image or its features, and the modalities
 - ``features``: the format and the file of backbone features that a provider computes
+- ``mask_sources``: what a session takes as a mask or as labels
 - ``interactions``: clicks and masks put in by hand, and the click stage's state after each
 - ``history``: undo and redo
 - ``surfaces``: several objects in one image, and their label map

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from mmms_deploy.bundle.contract import ClickContract, ResizeRule
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.errors import MaskInputError
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_image
+from mmms_deploy.session.mask_sources import MaskLike, mask_of
 from mmms_deploy.session.result import Click
 
 
@@ -21,12 +22,20 @@ class MaskInput:
     """A mask that the caller put in the place of the network's answer.
 
     Attributes:
-        mask: (H0, W0) bool, read-only: the session's mask until the next click.
+        packed: (H0, ceil(W0 / 8)) uint8: the session's mask until the next click, a bit each pixel, because a history
+            can hold many.
+        width: W0.
         previous: (1, 1, H, W) float32 probability: the previous mask that the network sees at the next click.
     """
 
-    mask: BoolArray
+    packed: npt.NDArray[np.uint8]
+    width: int
     previous: FloatArray
+
+    @property
+    def mask(self) -> BoolArray:
+        """(H0, W0) bool, a new array: the session's mask until the next click."""
+        return np.unpackbits(self.packed, axis=1, count=self.width).view(np.bool_)
 
 
 Interaction: TypeAlias = Click | MaskInput
@@ -58,40 +67,28 @@ class Snapshot:
 
 
 def checked_mask(
-    mask: npt.NDArray[Any], image_size: tuple[int, int], network_size: tuple[int, int], rule: ClickContract
+    mask: MaskLike, image_size: tuple[int, int], network_size: tuple[int, int], rule: ClickContract
 ) -> MaskInput:
     """Check a mask that the caller puts in, and bring it to the network's size.
 
     Args:
-        mask: (H0, W0) bool, or probabilities in [0, 1] in a float dtype.
+        mask: See ``Session.set_mask``.
         image_size: (H0, W0) of the image.
         network_size: (H, W) of the network.
         rule: How the bundle resizes masks, and its threshold.
 
     Raises:
-        MaskInputError: The mask has another shape or dtype, or values that are no probabilities.
+        MaskInputError: The mask is none, has another size, or values that do not say what belongs to the object.
     """
-    expected = f"{image_size} bool, or probabilities from 0 to 1 in a float dtype, like the image"
-    if isinstance(mask, np.ma.MaskedArray):
-        raise MaskInputError("the mask is a masked array", expected=expected, fix="fill it: mask.filled(False)")
-    try:
-        array = np.asarray(mask)
-    except (ValueError, TypeError) as error:  # ragged lists, tensors of a GPU
+    array = mask_of(mask, image_size)
+    if array.dtype != np.bool_ and not ((array >= 0).all() and (array <= 1).all()):
         raise MaskInputError(
-            f"the mask is a {type(mask).__qualname__} that is no array: {error}",
-            expected=expected,
-            fix="pass a NumPy array on the host",
-        ) from error
-    given = f"the mask has shape {array.shape} and dtype {array.dtype}"
-    if array.shape != image_size:
-        raise MaskInputError(given, expected=expected, fix="bring it to the image's own size")
-    if array.dtype.kind not in "bf":
-        raise MaskInputError(given, expected=expected, fix="convert it: mask > 0")
-    if (array.dtype.kind == "f" and not (array >= 0).all()) or not (array <= 1).all():
-        raise MaskInputError(f"{given}, and values that are no probabilities", expected=expected, fix="apply a sigmoid")
+            f"the mask has shape {array.shape} and dtype {array.dtype}, and values that are no probabilities",
+            expected="probabilities from 0 to 1",
+            fix="choose a threshold: mask > 127 for grey levels up to 255, mask > 0 for logits",
+        )
     aligned = rule.mask_resize.align_corners
     shrink = rule.previous_resize or ResizeRule(align_corners=aligned, antialias=not aligned)
     previous = resize_image(array[:, :, None].astype(np.float32), network_size, shrink)[None]
-    shown = np.array(array if array.dtype == np.bool_ else array > rule.threshold)
-    shown.setflags(write=False)
-    return MaskInput(mask=shown, previous=previous)
+    shown = array if array.dtype == np.bool_ else array > rule.threshold
+    return MaskInput(np.packbits(shown, axis=1), image_size[1], previous)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from mmms_deploy.annotations.detections import Detections
 from mmms_deploy.annotations.labels import write_labels
@@ -38,6 +39,7 @@ from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import History, checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState, ModalityLike
 from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask
+from mmms_deploy.session.mask_sources import MaskLike, labels_of
 from mmms_deploy.session.outputs import Named, arrays_of, coco_of, file_name_of, kept_picture
 from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings, checked_click
@@ -304,21 +306,25 @@ class Session:
             self._inputs.check_complete(self._state.image)
             return self._take(click, start)
 
-    def set_mask(self, mask: npt.NDArray[Any]) -> ClickResult:
+    def set_mask(self, mask: MaskLike) -> ClickResult:
         """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.
 
         The network sees it as its previous mask at the next click; the clicks so far stay. Like a click, it can be
         undone with :meth:`undo`. The network does not run.
 
         Args:
-            mask: (H0, W0) bool, or probabilities in [0, 1] in a float dtype, at the image's own size.
+            mask: At the image's own size: (H0, W0) bool; whole numbers that are all 0 and 1, or all 0 and 255; or
+                probabilities in [0, 1] in a float dtype. Or a PIL image or the path of a picture of 0 and 1 or 0 and
+                255, turned upright as its EXIF orientation says; the path of an ``.npy`` file, or of a ``.json`` file
+                of ``ClickResult.save``; COCO's run lengths; a ``Polygon`` or several; or an earlier ``ClickResult``.
 
         Returns:
             The mask as given, and the probability that the network will see.
 
         Raises:
             NoImageError: No image was set.
-            MaskInputError: The mask has another size or type, or values that are no probabilities.
+            MaskInputError: The mask has another size or type, or numbers that do not say what belongs to the object,
+                such as labels.
             SessionError: The network takes no previous mask.
         """
         with self._lock:
@@ -626,6 +632,51 @@ class Session:
         with self._lock:
             self._size()
             write_labels(path, self._label_map(), self.surfaces, overwrite=overwrite)
+
+    def load_labels(
+        self,
+        labels: npt.NDArray[Any] | Image.Image | PathLike,
+        names: Mapping[str, int] | None = None,
+        *,
+        void: int | Iterable[int] | None = None,
+    ) -> Mapping[str, int]:
+        """Put the objects of a label map in the place of all surfaces; the network does not run.
+
+        Every label becomes a surface of its name whose mask is put in as by :meth:`set_mask`, so that clicks refine it
+        and one :meth:`undo` takes it back. :attr:`labels` is the map that was given. The surfaces before are gone, with
+        their histories; the surface of the smallest label is the current one. On any error everything stays as it is.
+
+        Args:
+            labels: What :meth:`save_labels` wrote, or another picture of labels: its path, or a PIL image. Or
+                (H0, W0) whole numbers from 0 to 65535. 0 is background.
+            names: The label of every name, as :attr:`surfaces`; None takes those in the file. A label without a name is
+                called by its number: ``"1"``, ``"2"``, ...
+            void: A label, or several, that say of a pixel that it was left out, such as 255 in PASCAL VOC's files; it
+                becomes background.
+
+        Returns:
+            :attr:`surfaces`: the label of every surface by name.
+
+        Raises:
+            NoImageError: No image was set.
+            AnnotationError: The file cannot be read, or its numbers are no labels.
+            MaskInputError: The labels have another size than the image, or there are more than 1000.
+            SessionError: The network takes no previous mask.
+        """
+        with self._lock:
+            size = self._size()
+            found, named = labels_of(labels, names, void, size)
+            blank = self._blank()
+            histories: dict[str, tuple[int, History[Snapshot]]] = {}
+            for name, label in named.items():
+                history, mask = History(blank, self._limit), found == label
+                if mask.any():
+                    given = checked_mask(mask, size, self._manifest.size, self._manifest.clicks)
+                    history = history.push(self._after_mask(blank, given))
+                histories[name] = label, history
+            surfaces = Surfaces.loaded(blank, self._limit, histories, found)
+            self._state = replace(self._state, surfaces=surfaces)
+            return self.surfaces
 
     # --- the session itself -----------------------------------------------------------------------------------------
 

@@ -68,6 +68,27 @@ class Surfaces:
         """Return the surfaces that an image begins with: one without interactions."""
         return cls(blank, limit, {FIRST: Surface(1, History(blank, limit))}, FIRST, 1)
 
+    @classmethod
+    def loaded(
+        cls, blank: Snapshot, limit: int | None, histories: Mapping[str, tuple[int, History[Snapshot]]], labels: Labels
+    ) -> Surfaces:
+        """Return the surfaces that a label map holds; the first one is the current one.
+
+        Args:
+            blank: The snapshot that every surface begins with.
+            limit: How many interactions can be undone; None for all of them.
+            histories: The label of every surface, and its history; without any, there is one blank surface.
+            labels: The label map that their masks make.
+        """
+        if not histories:
+            return cls.first(blank, limit)
+        surfaces = {
+            name: Surface(label, history, number if history.can_undo else 0)
+            for number, (name, (label, history)) in enumerate(histories.items(), start=1)
+        }
+        greatest = max(label for label, _ in histories.values())
+        return cls(blank, limit, surfaces, next(iter(surfaces)), greatest, len(surfaces), labels)
+
     @property
     def current(self) -> Surface:
         """The current surface."""

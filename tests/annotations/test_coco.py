@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mmms_deploy.annotations import CocoObject, CocoWriter, coco_dataset
+from mmms_deploy.annotations import CocoObject, CocoWriter, coco_dataset, mask_of_segmentation
 from mmms_deploy.errors import AnnotationError, OutputExistsError, OutputFormatError
 from tests.support.masks import AWKWARD, whole
 
@@ -115,3 +115,45 @@ def test_files(tmp_path: Path) -> None:
     writer.add(of_one("\u00e4.jpg", "dog"))
     writer.write(tmp_path / "coco.json", overwrite=True)
     assert json.loads((tmp_path / "coco.json").read_text("utf-8")) == writer.dataset()
+
+
+def test_segmentations_are_read_back() -> None:
+    for polygons in (False, True):
+        for mask in whole(30):
+            writer = CocoWriter(polygons=polygons)
+            writer.add_image("a.jpg", mask.shape, [CocoObject(mask, "thing")])
+            (annotation,) = json.loads(json.dumps(writer.dataset()))["annotations"]
+            np.testing.assert_array_equal(mask_of_segmentation(annotation["segmentation"], mask.shape), mask)
+
+
+def test_segmentations_of_others_are_drawn_as_by_the_library(tmp_path: Path) -> None:
+    polygons = (np.random.default_rng(3).random((3, 10)) * ([60, 40] * 5)).tolist()
+    image = {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": polygons}
+    dataset = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "a.json").write_text(json.dumps(dataset))
+    coco = COCO(tmp_path / "a.json")
+    np.testing.assert_array_equal(mask_of_segmentation(polygons, (40, 60)), coco.annToMask(coco.anns[1]))
+    assert not mask_of_segmentation([], (40, 60)).any()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        "text",
+        3,
+        [1, 2, 3, 4, 5, 6],
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, 1e9]],
+        [[0] * 7],
+        [[None] * 6],
+        {},
+        [[[0, 1]] * 3],
+    ],
+)
+def test_segmentations_that_are_none(wrong: object) -> None:
+    with pytest.raises(AnnotationError):
+        mask_of_segmentation(wrong, SIZE)
+    with pytest.raises(AnnotationError, match="rows"):
+        mask_of_segmentation({"size": [2, 2], "counts": [4]}, SIZE)

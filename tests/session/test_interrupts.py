@@ -31,6 +31,7 @@ CALLS: dict[str, Callable[[Session], object]] = {
     "click": lambda session: session.click(30, 30),
     "negative click": lambda session: session.click(12, 10, positive=False),
     "set_mask": lambda session: session.set_mask(np.eye(*SIZE, dtype=np.bool_)),
+    "load_labels": lambda session: session.load_labels(np.eye(*SIZE, dtype=np.int32) * 3, {"dog": 3, "owl": 4}),
     "undo": lambda session: session.undo(),
     "redo": lambda session: session.redo(),
     "reset": lambda session: session.reset(),

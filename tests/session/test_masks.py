@@ -104,7 +104,7 @@ def test_a_changed_modality_answers_again_from_the_mask(modal: Bundle) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [BOX[1:], BOX.astype(np.uint8), BOX * 2.0, BOX - 1.0, np.full(SIZE, np.nan), BOX[None]],
+    [BOX[1:], BOX.astype(np.complex64), BOX * 2.0, BOX - 1.0, np.full(SIZE, np.nan), BOX[None]],
     ids=["size", "dtype", "above", "below", "nan", "batch"],
 )
 def test_a_refused_mask_changes_nothing(session: Session, wrong: np.ndarray) -> None:
