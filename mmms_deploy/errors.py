@@ -44,6 +44,7 @@ of the door that the user came through, Python or the command line.
             ClickError
         MaskError
         AnnotationError
+        ClickListError
     MMMSDeployWarning
 """
 
@@ -309,3 +310,10 @@ class MaskError(MMMSDeployError):
 
 class AnnotationError(MMMSDeployError):
     """A mask, run lengths, polygons or labels cannot be written, or a file of them is damaged or of another kind."""
+
+
+# --- lists of clicks ------------------------------------------------------------------------------------------------
+
+
+class ClickListError(MMMSDeployError):
+    """A list of clicks (CSV or JSON) cannot be read, or does not fit the pictures."""

@@ -6,6 +6,7 @@ how far it is.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -91,7 +92,11 @@ def progress_bar(what: str, *, remaining: bool = False, quiet: bool = False) -> 
     columns = [*columns, TimeElapsedColumn(), *([Remaining()] if remaining else [])]
     if not quiet:
         columns.insert(0, SpinnerColumn())
-    with Display(*columns, console=err_console, transient=True, auto_refresh=not quiet) as display:
+    # What is printed in the meantime goes above the bar where both are on a terminal, and elsewhere stays where it is.
+    redirect = sys.stdout is not None and sys.stdout.isatty()
+    with Display(
+        *columns, console=err_console, transient=True, auto_refresh=not quiet, redirect_stdout=redirect
+    ) as display:
         bar = display.add_task(escape(what), total=None)
         display.refresh()
 

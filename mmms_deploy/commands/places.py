@@ -6,6 +6,7 @@ These checks take milliseconds and load no library, so that they come before eve
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmms_deploy.bundle.names import MANIFEST_NAME
@@ -16,6 +17,7 @@ from mmms_deploy.errors import (
     BundleNotFoundError,
     CheckpointError,
     CheckpointNotFoundError,
+    ClickListError,
     DescriptionError,
     ImageError,
     MMMSDeployError,
@@ -47,26 +49,26 @@ def check_bundle(path: Path) -> None:
     )
 
 
-def check_bundle_and_image(bundle: Path, image: Path) -> None:
-    """Check that a bundle and an image were given, in this order.
+def check_bundle_and_images(bundle: Path, images: Sequence[Path]) -> None:
+    """Check that a bundle was given, and that no image in its place is one.
 
     Raises:
         BundleNotFoundError: The bundle is something else, or nothing.
-        ImageError: The image is something else than a file, or nothing.
     """
-    first, second = _recognise_bundle(bundle), recognise(image)
-    if second.thing is Thing.NOTHING:
-        second = _recognise_bundle(image)
-    if first.thing is not Thing.BUNDLE and second.thing is Thing.BUNDLE:
-        raise BundleNotFoundError(
-            f"BUNDLE and IMAGE are in the wrong order: {bundle} is {_named(first)}, and {image} is a bundle"
-            if first.thing is not Thing.NOTHING
-            else f"BUNDLE and IMAGE are in the wrong order: {image} is a bundle",
-            expected="the bundle first, then the image",
-            fix=f"mmms-segment {image} {bundle} ..., with the same options",
-        )
+    first = _recognise_bundle(bundle)
+    for image in images if first.thing is not Thing.BUNDLE else ():
+        second = recognise(image)
+        if second.thing is Thing.NOTHING:
+            second = _recognise_bundle(image)
+        if second.thing is Thing.BUNDLE:
+            raise BundleNotFoundError(
+                f"BUNDLE and IMAGE are in the wrong order: {bundle} is {_named(first)}, and {image} is a bundle"
+                if first.thing is not Thing.NOTHING
+                else f"BUNDLE and IMAGE are in the wrong order: {image} is a bundle",
+                expected="the bundle first, then the image",
+                fix=f"mmms-segment {image} {bundle} ..., with the same options",
+            )
     check_bundle(bundle)
-    _check_image(second)
 
 
 def _recognise_bundle(path: Path) -> Found:
@@ -119,7 +121,7 @@ def _instead_of_bundle(found: Found) -> str:  # noqa: PLR0911 (one line a kind)
     if thing in (Thing.DATASET, Thing.PICTURES):
         return f"name the bundle; pictures with masks are for mmms-eval BUNDLE --dataset KIND={path}"
     if thing is Thing.PICTURE:
-        return f"name the bundle; a picture comes second, mmms-segment BUNDLE {path} --pos X,Y --out mask.png"
+        return f"name the bundle first, then the picture: mmms-segment demo {path}"
     if thing is Thing.DESCRIPTION:
         return f"make a bundle with it: mmms-export --ckpt FILE --description {path}"
     return _fetch(found) or "name the folder that mmms-export wrote"
@@ -144,6 +146,7 @@ _NO_IMAGES = frozenset(
         Thing.WEB_PAGE,
         Thing.ARRAY,
         Thing.ARRAYS,
+        Thing.TABLE,
         Thing.EVALUATION,
         Thing.PICTURES,
         Thing.CHECKPOINTS,
@@ -160,24 +163,58 @@ def check_image(path: Path) -> None:
     Raises:
         ImageError: It is something else than a file of an image, or nothing.
     """
-    _check_image(recognise(path))
-
-
-def _check_image(found: Found) -> None:
-    path, expected = found.path, "an image file, such as PNG or JPEG"
+    found = recognise(path)
+    expected = "an image file, such as PNG or JPEG, or a folder of them"
     if found.thing is Thing.NOTHING:
         near = _near(path)
         fix = "check the path" if near is None else f"did you mean {near}?"
         raise ImageError(f"the image: there is no file {path}", expected=expected, fix=fix)
     if found.thing in _NO_IMAGES:
         fix = _fetch(found) or "name an image file"
-        if found.thing is Thing.PICTURES:
-            fix = f"name one of them, such as {found.inside[0]}"
-        elif found.thing is Thing.VIDEO:
+        if found.thing is Thing.VIDEO:
             fix = "save a frame of it as PNG"
         elif found.thing in (Thing.ARRAY, Thing.ARRAYS):
             fix = "save it as PNG; arrays are for --modality, and --features takes a backbone's"
+        elif found.thing is Thing.TABLE:
+            fix = f"name the image; a list of clicks is given with --clicks {path}"
         raise ImageError(f"the image: {path} is {_named(found)}", expected=expected, fix=fix)
+
+
+def no_images(folder: Path, *, recursive: bool) -> ImageError:
+    """Return the error for a folder that holds no image.
+
+    Args:
+        folder: The folder.
+        recursive: Whether the folders below were searched too.
+    """
+    found = recognise(folder)
+    below = found.thing is Thing.DATASET and not recursive
+    what = "a folder without images in it, but with other folders" if below else _named(found)
+    fix = "name a folder of images, or pass --recursive for those in the folders below" if below else "name an image"
+    return ImageError(f"the image: {folder} is {what}", expected="an image file, or a folder of them", fix=fix)
+
+
+# --- lists of clicks --------------------------------------------------------------------------------------------------
+
+_LISTS = frozenset({Thing.NOTHING, Thing.TABLE, Thing.DESCRIPTION, Thing.FILE, Thing.UNREADABLE, Thing.EMPTY})
+
+
+def check_clicks(path: Path) -> None:
+    """Check that a list of clicks was given, as far as its kind of file shows it.
+
+    Raises:
+        ClickListError: It is something else.
+    """
+    found = recognise(path)
+    if found.thing in _LISTS:
+        return  # reading it says more
+    raise ClickListError(
+        f"{path} is {_named(found)}, not a list of clicks",
+        expected="a CSV or JSON file",
+        fix=f"name an image before the options: mmms-segment BUNDLE {path} --clicks FILE"
+        if found.thing in (Thing.PICTURE, Thing.PICTURES)
+        else "name a file with columns image,object,x,y,positive; mmms-segment -h shows one",
+    )
 
 
 # --- checkpoints and descriptions -------------------------------------------------------------------------------------

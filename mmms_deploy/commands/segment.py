@@ -1,10 +1,9 @@
-"""``mmms-segment``: clicks on one image, from the command line."""
+"""``mmms-segment``: clicks on one image or many, from the command line."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,24 +11,28 @@ import click
 from rich.markup import escape
 
 from mmms_deploy.commands.command import Command, command
-from mmms_deploy.commands.common import console, engine_options, print_engine, warn
+from mmms_deploy.commands.common import console, engine_options, print_engine, say, warn
 from mmms_deploy.commands.display import progress_bars, waiting
-from mmms_deploy.commands.output import check_output, write_atomically
-from mmms_deploy.commands.parameters import FilePath
-from mmms_deploy.commands.places import check_bundle_and_image
-from mmms_deploy.errors import ModalityError
+from mmms_deploy.commands.parameters import FilePath, Number, Text
+from mmms_deploy.commands.places import check_bundle_and_images, check_clicks
+from mmms_deploy.commands.segment_clicks import ListedClick, read_click_list
+from mmms_deploy.commands.segment_images import find_pictures, with_inputs
+from mmms_deploy.commands.segment_jobs import Failure, Work, jobs_of_line, jobs_of_list
+from mmms_deploy.commands.segment_outputs import Plan, Wanted, check_inputs_kept, check_wanted, parse_kinds, plan
+from mmms_deploy.commands.segment_run import say_failure, segment_many, segment_one
+from mmms_deploy.errors import ImageError, ModalityError
+from mmms_deploy.session.surfaces import FIRST
 from mmms_deploy.spelling import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.engines.request import EngineRequest
-    from mmms_deploy.session import Session
-    from mmms_deploy.session.result import ClickResult, ImageTimings
 
 Point = tuple[float, float]
 
-_LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
-_PICTURES = (*_LOSSLESS, ".jpg", ".jpeg", ".webp")
+_LISTED = 5
 
 
 def parse_point(text: str) -> Point:
@@ -44,32 +47,44 @@ def parse_point(text: str) -> Point:
 
 
 def parse_named_file(text: str) -> tuple[str, Path]:
-    """Parse ``NAME=FILE``."""
+    """Parse ``NAME=PATH``."""
     name, equals, file = text.partition("=")
     if not (name and equals and file) or "\0" in text:
-        raise click.BadParameter(f"{text!r} is not NAME=FILE, such as depth=depth.png")
+        raise click.BadParameter(f"{text!r} is not NAME=PATH, such as depth=depth.png")
     return name, Path(file)
 
 
 class OrderedCommand(Command):
-    """A command that keeps the order in which --pos and --neg were given; the options alone lose it."""
+    """A command that keeps the order in which --pos, --neg and --object were given; the options alone lose it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and keep the order in the context."""
         if not ctx.resilient_parsing:
             _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-            ctx.meta[__name__] = [parameter.name for parameter in order if parameter.name in ("pos", "neg")]
+            ctx.meta[__name__] = [parameter.name for parameter in order if parameter.name in ("pos", "neg", "objects")]
         return super().parse_args(ctx, args)
 
 
 @command(
     cls=OrderedCommand,
     epilog="""\b
-Example:
-  mmms-segment bundles/demo photo.jpg --pos 320,240 --neg 50,60 --out mask.png --overlay picture.png""",
+Examples:
+  mmms-segment demo photo.jpg
+  mmms-segment demo photo.jpg --pos 320,240 --neg 50,60 --out mask.png --overlay picture.png
+  mmms-segment demo photo.jpg --object cat --pos 80,90 --object dog --pos 300,95 --labels labels.png
+  mmms-segment demo photos/ --clicks clicks.csv --out-dir results --write masks,labels --coco results.json
+
+\b
+A list of clicks, clicks.csv or clicks.json; docs/segment.md has every form:
+  image,object,x,y,positive
+  a.jpg,cat,320,240,1
+  a.jpg,cat,40,50,0
+
+\b
+  {"a.jpg": {"cat": [[320, 240, 1], [40, 50, 0]]}}""",
 )
 @click.argument("bundle", type=FilePath())
-@click.argument("image", type=FilePath())
+@click.argument("images", type=FilePath(), nargs=-1, metavar="[IMAGE]...")
 @click.option("--pos", multiple=True, type=parse_point, metavar="X,Y", help="Click on the object; repeat for more.")
 @click.option(
     "--neg",
@@ -79,130 +94,255 @@ Example:
     help="Click on what does not belong to it; repeat for more.",
 )
 @click.option(
+    "--object",
+    "objects",
+    multiple=True,
+    type=Text(),
+    metavar="NAME",
+    help="The clicks after it are on this object; repeat for more objects.",
+)
+@click.option(
+    "--clicks",
+    "click_file",
+    type=FilePath(),
+    metavar="FILE",
+    help="A list of clicks instead, CSV or JSON; without IMAGE it also says which images.",
+)
+@click.option("--recursive", is_flag=True, help="Take the images in the folders below a folder, too.")
+@click.option(
     "--modality",
     "modalities",
     multiple=True,
     type=parse_named_file,
-    metavar="NAME=FILE",
-    help="An extra modality: image or .npy file.",
+    metavar="NAME=PATH",
+    help="An extra modality: image or .npy file; or a folder that has one for every image, of the same name.",
 )
 @click.option(
     "--features",
     type=FilePath(),
-    metavar="FILE",
-    help="The backbone's features of IMAGE (.npz), for a bundle exported with --cut black-box.",
+    metavar="PATH",
+    help="The backbone's features of IMAGE (.npz), for a bundle exported with --cut black-box; or a folder of them.",
 )
-@click.option("--out", type=FilePath(), help="Write the mask here, 0 and 255 (PNG, BMP or TIFF).")
-@click.option("--overlay", type=FilePath(), help="Write a picture of mask and clicks here.")
-@click.option("--overwrite", is_flag=True, help="Replace --out and --overlay when they exist.")
+@click.option(
+    "--out",
+    type=FilePath(),
+    metavar="FILE",
+    help="Write the mask of one object here: 0 and 255 (PNG, BMP or TIFF), or with its outline, run lengths and"
+    " clicks (.json).",
+)
+@click.option("--overlay", type=FilePath(), metavar="FILE", help="Write a picture of masks and clicks here.")
+@click.option(
+    "--labels",
+    type=FilePath(),
+    metavar="FILE",
+    help="Write the label map of all objects here (PNG): 0 is background, 1, 2, ... the objects; it holds their names.",
+)
+@click.option(
+    "--out-dir",
+    type=FilePath(),
+    metavar="DIR",
+    help="Write files for every image into folders in DIR.  [default for several images: segmented]",
+)
+@click.option(
+    "--write",
+    "kinds",
+    type=parse_kinds,
+    metavar="KINDS",
+    help="What goes into --out-dir: masks, overlays, labels, json; several with commas.  [default: masks,overlays]",
+)
+@click.option(
+    "--coco",
+    type=FilePath(),
+    metavar="FILE",
+    help="Write one COCO file (.json) of all images and objects, with their clicks; --clicks reads it again.",
+)
+@click.option(
+    "--polygons",
+    "tolerance",
+    type=Number(min=0),
+    metavar="PIXELS",
+    help="In --coco write outlines instead of run lengths, simplified by at most PIXELS (0: exact); objects with holes"
+    " keep run lengths.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@click.option("--skip-existing", is_flag=True, help="Pass over images whose files in --out-dir exist, to go on later.")
 @engine_options
 @click.pass_context
 def main(
     ctx: click.Context,
     bundle: Path,
-    image: Path,
+    images: tuple[Path, ...],
     pos: tuple[Point, ...],
     neg: tuple[Point, ...],
+    objects: tuple[str, ...],
+    click_file: Path | None,
+    recursive: bool,
     modalities: tuple[tuple[str, Path], ...],
     features: Path | None,
     out: Path | None,
     overlay: Path | None,
+    labels: Path | None,
+    out_dir: Path | None,
+    kinds: tuple[str, ...] | None,
+    coco: Path | None,
+    tolerance: float | None,
     overwrite: bool,
+    skip_existing: bool,
     request: EngineRequest,
 ) -> None:
-    """Segment one object in IMAGE by clicks, with the network in BUNDLE.
+    """Segment objects in images by clicks, with the network in BUNDLE (demo: the one that ships with mmms-deploy).
 
-    Clicks are X,Y in the image's own pixels, x to the right and y downwards, pixel centres at integers, after the
-    image's EXIF orientation was applied. They are taken in the order in which they are given.
+    An IMAGE is a file, or a folder of them. Clicks are X,Y in the image's own pixels, x to the right and y downwards,
+    pixel centres at integers, after the image's EXIF orientation was applied. They are taken in the order in which they
+    are given. Without a click, the centre of the image is clicked.
+
+    Unless an option names outputs, one image gives NAME-mask.png and NAME-overlay.png in the current folder, and
+    several give files in the folder segmented.
     """
-    clicks = _in_order(ctx.meta[__name__], pos, neg)
-    _check_usage(clicks, modalities, features, image, out, overlay)
-    check_bundle_and_image(bundle, image)
-    _check_files(modalities)
-    for path in (out, overlay):
-        if path is not None:
-            check_output(path, overwrite=overwrite)
+    clicks = _in_order(ctx.meta[__name__], pos, neg, objects)
+    wanted = Wanted(out, overlay, labels, out_dir, kinds or (), coco, overwrite, skip_existing)
+    _check_usage(wanted, images, clicks, objects, click_file, modalities, features)
+    if tolerance is not None and coco is None:
+        raise click.UsageError("--polygons is about the file of --coco, which is missing.")
+    check_bundle_and_images(bundle, images)
+    many = click_file is not None or any(image.is_dir() for image in images)
+    with waiting("looking at the images") if many else nullcontext():
+        work = _work(wanted, images, clicks, click_file, recursive)
+        pictures = with_inputs([job.picture for job in work.jobs], modalities, features)
+        work = work.with_pictures(pictures)
+        planned = plan(wanted, work)
+        read = [path for picture in pictures for path in (picture.path, *picture.modalities.values())]
+        check_inputs_kept([*read, *(path for path in (click_file, features) if path is not None)], planned)
+    _say_what_was_found(work, planned, clicks, click_file)
 
     with ExitStack() as resources:
         with progress_bars("opening the bundle") as on_progress:
             from mmms_deploy.bundle import Bundle
             from mmms_deploy.engines.select import open_request
-            from mmms_deploy.imaging.io import load_rgb
             from mmms_deploy.session import Session
-            from mmms_deploy.session.result import checked_click
 
-            pixels = load_rgb(image)
-            for (x, y), positive in clicks:
-                checked_click(x, y, positive, (pixels.shape[0], pixels.shape[1]))
             opened = Bundle(bundle)
             _check_modalities(opened, [name for name, _ in modalities])
             engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
             session = resources.enter_context(Session(opened, engine=engine, history_limit=0, keep_image=False))
         if not session.bundle.manifest.trained:
             warn(f"the weights of {bundle} are random, so its masks mean nothing")
-        with waiting("running the image stages"):
-            if features is None:
-                timings = session.set_image(pixels, **dict(modalities))
-            else:
-                timings = session.set_features(features, (pixels.shape[0], pixels.shape[1]), **dict(modalities))
-        _print_image(session, image, timings)
-        area = 0
-        for (x, y), positive in clicks:
-            area = _print_click(session.click(x, y, positive), area)
-        mask, taken = session.mask, session.clicks
+        print_engine(session.engine)
+        numbers = {name: number for number, name in enumerate(work.objects, start=1)}
+        writer = None
+        if coco is not None:
+            from mmms_deploy.annotations import CocoWriter
 
-    if out is not None:
-        import numpy as np
-        from PIL import Image
-
-        write_atomically(out, Image.fromarray(mask.view("uint8") * np.uint8(255)), overwrite=overwrite)
-        console.print(f"mask     {escape(str(out))}", soft_wrap=True)
-    if overlay is not None:
-        from mmms_deploy.session.overlay import draw_overlay
-
-        write_atomically(overlay, draw_overlay(pixels, mask, taken, consume=True), overwrite=overwrite)
-        console.print(f"overlay  {escape(str(overlay))}", soft_wrap=True)
+            writer = CocoWriter(work.objects, polygons=tolerance is not None, tolerance=tolerance or 0.0)
+        failures = list(work.failures)
+        if len(planned.jobs) == 1 and not failures and not planned.done:
+            segment_one(session, *planned.jobs[0], writer, labels=numbers, overwrite=overwrite)
+        else:
+            failures += segment_many(session, planned, writer, labels=numbers, overwrite=overwrite)
+    if coco is not None and writer is not None:
+        writer.write(coco, overwrite=overwrite)
+    _print_end(planned, failures)
 
 
-def _in_order(order: list[str], pos: tuple[Point, ...], neg: tuple[Point, ...]) -> list[tuple[Point, bool]]:
-    points = {"pos": iter(pos), "neg": iter(neg)}
-    return [(next(points[name]), name == "pos") for name in order]
+def _in_order(
+    order: list[str], pos: tuple[Point, ...], neg: tuple[Point, ...], objects: tuple[str, ...]
+) -> list[ListedClick]:
+    """Return the clicks of the command line, each with the object named last before it."""
+    points, names = {"pos": iter(pos), "neg": iter(neg)}, iter(objects)
+    clicks: list[ListedClick] = []
+    current, used = FIRST, True
+    for option in order:
+        if option == "objects":
+            if not used:
+                raise click.UsageError(f"--object {current} has no click: --pos X,Y comes after it.")
+            current, used = next(names), False
+        else:
+            x, y = next(points[option])
+            clicks.append(ListedClick(current, x, y, option == "pos"))
+            used = True
+    if not used:
+        raise click.UsageError(f"--object {current} has no click: --pos X,Y comes after it.")
+    return clicks
 
 
 def _check_usage(
-    clicks: list[tuple[Point, bool]],
+    wanted: Wanted,
+    images: tuple[Path, ...],
+    clicks: list[ListedClick],
+    objects: tuple[str, ...],
+    click_file: Path | None,
     modalities: tuple[tuple[str, Path], ...],
     features: Path | None,
-    image: Path,
-    out: Path | None,
-    overlay: Path | None,
 ) -> None:
-    if not clicks:
-        raise click.UsageError("No click given: pass --pos X,Y at least once.")
-    if out is None and overlay is None:
-        raise click.UsageError("Nothing to write: pass --out, --overlay, or both.")
-    if out is not None and out.suffix.lower() not in _LOSSLESS:
-        raise click.UsageError(f"--out {out}: a mask must be lossless; its name must end in {', '.join(_LOSSLESS)}.")
-    if overlay is not None and overlay.suffix.lower() not in _PICTURES:
-        raise click.UsageError(f"--overlay {overlay}: its name must end in {', '.join(_PICTURES)}.")
+    if not images and click_file is None:
+        raise click.UsageError("Missing argument 'IMAGE': name a bundle and an image, such as mmms-segment demo photo.jpg.")
+    if clicks and click_file is not None:
+        raise click.UsageError("--clicks has the clicks: leave out --pos, --neg and --object, or --clicks.")
+    check_wanted(wanted, images=len(images), names=list(dict.fromkeys(objects)))
     names = [name for name, _ in modalities]
     if len(set(names)) < len(names):
         raise click.UsageError(f"--modality names one modality twice: {', '.join(names)}.")
-    inputs = [image, *(file for _, file in modalities), *([features] if features else [])]
-    read = {path.resolve() for path in inputs}
-    written = [path.resolve() for path in (out, overlay) if path is not None]
+    inputs = [*images, *(file for _, file in modalities), *(path for path in (features, click_file) if path)]
+    outputs = [path for path in (*wanted.single.values(), wanted.coco) if path is not None]
+    read, written = {path.resolve() for path in inputs}, [path.resolve() for path in outputs]
     if read.intersection(written) or len(set(written)) < len(written):
-        raise click.UsageError("The files to read, --out and --overlay must all be different files.")
+        raise click.UsageError("The files to read, --out, --overlay, --labels and --coco must all be different files.")
 
 
-def _check_files(modalities: Sequence[tuple[str, Path]]) -> None:
-    for name, file in modalities:
-        if not file.exists():
-            raise ModalityError(
-                f"modality {name!r}: there is no file {file}",
-                expected="an image or .npy file",
-                fix="check the path",
-            )
+def _work(
+    wanted: Wanted, images: tuple[Path, ...], clicks: list[ListedClick], click_file: Path | None, recursive: bool
+) -> Work:
+    if click_file is not None:
+        check_clicks(click_file)
+        return jobs_of_list(read_click_list(click_file), images, recursive=recursive, without=wanted.passed_over)
+    return jobs_of_line(find_pictures(images, recursive=recursive, without=wanted.passed_over), clicks)
+
+
+def _say_what_was_found(work: Work, planned: Plan, clicks: list[ListedClick], click_file: Path | None) -> None:
+    """Say on stderr what is not obvious: where nobody clicked, and what is left out."""
+    if not clicks and click_file is None and work.jobs:
+        first = work.jobs[0].clicks[0]
+        where = f"at the centre, {first.x:g},{first.y:g}; choose with --pos X,Y"
+        if len(work.jobs) > 1:
+            where = "at the centre of every image; choose with --pos X,Y or --clicks FILE"
+        say("note", f"no click was given: clicked {where}")
+    if work.skipped:
+        say("note", f"{_counted(len(work.skipped), 'image')} without a click in {click_file}: {_some(work.skipped)}")
+    if work.unnamed:
+        given = _counted(len(work.unnamed), "image")
+        say("note", f"{given} of {click_file} not named on the command line: {_some(work.unnamed)}")
+    if planned.done:
+        say("note", f"{_counted(planned.done, 'image')} passed over: the files exist")
+    for failure in work.failures:
+        say_failure(failure)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _some(names: Sequence[object]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(map(str, names[:_LISTED])) + more
+
+
+def _print_end(planned: Plan, failures: list[Failure]) -> None:
+    """Say where everything is; raise when a picture was not segmented."""
+    if planned.folder is not None and planned.jobs:
+        console.print(f"results  {escape(str(planned.folder))} ({', '.join(planned.kinds)})", soft_wrap=True)
+    if planned.coco is not None:
+        console.print(f"coco     {escape(str(planned.coco))}", soft_wrap=True)
+    if failures:
+        total = len(planned.jobs) + planned.done + len({failure.path for failure in failures} - _paths(planned))
+        raise ImageError(
+            f"{len(failures)} of {total} images could not be segmented: {_some([one.path for one in failures])}",
+            expected="images that can be read",
+            fix="the lines above say what is wrong with each; the others are segmented",
+        )
+
+
+def _paths(planned: Plan) -> set[Path]:
+    return {job.picture.path for job, _ in planned.jobs}
 
 
 def _check_modalities(bundle: Bundle, names: Sequence[str]) -> None:
@@ -217,34 +357,8 @@ def _check_modalities(bundle: Bundle, names: Sequence[str]) -> None:
     raise ModalityError(
         "; ".join([*surplus, *([f"missing: {', '.join(missing)}"] if missing else [])]),
         expected=f"the modalities of {bundle.path}: {takes}",
-        fix="pass each with --modality NAME=FILE" if specs else "leave --modality out",
+        fix="pass each with --modality NAME=PATH" if specs else "leave --modality out",
     )
-
-
-def _print_image(session: Session, image: Path, timings: ImageTimings) -> None:
-    height, width = session.image_size
-    print_engine(session.engine)
-    console.print(
-        f"image    {escape(str(image))} ({width} x {height}), prepared in {timings.prepare:.1f} ms,"
-        f" encoded in {timings.engine:.1f} ms",
-        soft_wrap=True,
-    )
-
-
-def _print_click(result: ClickResult, before: int) -> int:
-    """Print what a click did to the mask, which had ``before`` pixels; returns how many it has now."""
-    area = int(result.mask.sum())
-    made = result.click
-    if made is None:
-        return area
-    colour, sign = ("green", "+") if made.positive else ("red", "-")
-    console.print(
-        f"click {result.index:<2} [{colour}]{sign}[/] ({made.x:g}, {made.y:g})  {result.timings.total:.1f} ms"
-        f" (engine {result.timings.engine:.1f}, mask {result.timings.mask:.1f}),"
-        f" mask {area} px ({area - before:+d}), {100 * area / result.mask.size:.1f} % of the image",
-        soft_wrap=True,
-    )
-    return area
 
 
 if __name__ == "__main__":

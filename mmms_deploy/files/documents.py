@@ -46,17 +46,23 @@ def read_toml(path: object, limit: int = _LIMIT) -> dict[str, object]:
     return decoded
 
 
-def decode_json(content: bytes | str, source: object) -> object:
+def decode_json(content: bytes | str, source: object, *, unique: bool = False) -> object:
     """Decode JSON, as :func:`read_json`.
 
     Args:
         content: The JSON.
         source: Where it comes from, for messages.
+        unique: Whether an object that has a key twice is refused; otherwise the last one counts.
 
     Raises:
         FileReadError: It is no JSON in UTF-8, or is nested more than :data:`DEPTH` levels deep.
     """
-    return _decoded(content, source, "JSON", lambda text: json.loads(text, parse_constant=_no_constant))
+    pairs = _unique if unique else None
+
+    def decode(text: str) -> object:
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=pairs)
+
+    return _decoded(content, source, "JSON", decode)
 
 
 def _decoded(content: bytes | str, source: object, language: str, decode: Callable[[str], object]) -> object:
@@ -103,3 +109,12 @@ def check_plain(decoded: object, depth: int = DEPTH) -> None:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:100]!r} is there twice")
+        found[key] = value
+    return found

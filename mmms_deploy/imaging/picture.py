@@ -117,6 +117,44 @@ def open_picture(source: Image.Image | str | os.PathLike[str], refuse: Refusal) 
         raise _unreadable(source, unreadable(source, error), refuse) from error
 
 
+def upright_size(path: str | os.PathLike[str], refuse: Refusal) -> tuple[int, int]:
+    """Return the size (H, W) of a picture in a file, upright, without decoding it.
+
+    Args:
+        path: The file.
+        refuse: Makes the error.
+
+    Raises:
+        MMMSDeployError: ``refuse``'s error: the file is missing, is no picture in a documented format, or is too large.
+            A file that is damaged behind its header is found when it is decoded.
+    """
+    try:
+        with open_regular(as_path(path)) as stream:
+            head = stream.read(HEAD)
+            try:
+                image, _ = _opened(stream)
+                with image:
+                    turns = (_orientation(image)[0] or 1) >= 5
+                    width, height = _stored_size(image)
+            except Image.DecompressionBombError:
+                raise _too_large(Path(path), refuse) from None
+            except Exception as error:  # headers of broken files raise nearly everything
+                problem, fix, command_fix = refusal(head)
+                raise refuse(f"{path} {problem}", fix, command_fix) from error
+    except FileReadError as error:
+        raise _unreadable(path, error, refuse) from error
+    except OSError as error:
+        raise _unreadable(path, unreadable(path, error), refuse) from error
+    return (width, height) if turns else (height, width)
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height as stored; Pillow gives those of a TIFF file upright, depending on its version."""
+    tags: Any = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    width, height = _first(tags.get(256)), _first(tags.get(257))
+    return (width, height) if width and height else image.size
+
+
 def _unreadable(source: object, error: FileReadError, refuse: Refusal) -> MMMSDeployError:
     given = f"there is no file {source}" if error.missing else f"{source!s} cannot be read: {error.reason}"
     return refuse(given, "check the path" if error.missing else "check the file")

@@ -1,4 +1,4 @@
-"""Draws a mask and its clicks on the image."""
+"""Draws masks and their clicks on the image."""
 
 from __future__ import annotations
 
@@ -15,6 +15,19 @@ MASK = (0, 122, 255)
 POSITIVE = (40, 167, 69)
 NEGATIVE = (220, 53, 69)
 WHITE = (255, 255, 255)
+COLOURS = (
+    MASK,
+    (255, 149, 0),
+    (175, 82, 222),
+    (0, 199, 190),
+    (255, 45, 85),
+    (255, 204, 0),
+    (88, 86, 214),
+    (142, 108, 72),
+)
+"""Colours of the objects in one image, again from the first where there are more."""
+
+Colour = tuple[int, int, int]
 
 _TINT = 0.42
 _WIDE, _NARROW = 2.6, 1.2
@@ -50,6 +63,23 @@ def draw_overlay(
         image: (H0, W0, 3) uint8, RGB.
         mask: (H0, W0) bool.
         clicks: In image pixels, oldest first.
+        consume: As for :func:`draw_objects`.
+
+    Returns:
+        An RGB picture of the image's size.
+    """
+    return draw_objects(image, [(mask, clicks)], consume=consume)
+
+
+def draw_objects(
+    image: UInt8Array, objects: Sequence[tuple[BoolArray, Sequence[Click]]], *, consume: bool = False
+) -> Image.Image:
+    """Draw several objects, each in a colour of its own; see :func:`draw_overlay`.
+
+    Args:
+        image: (H0, W0, 3) uint8, RGB.
+        objects: Mask (H0, W0) bool and clicks of each; the clicks of each are numbered from 1. A later mask is drawn
+            over those before it.
         consume: Whether the memory of ``image`` is given back row by row while the picture grows, so that a large
             picture is not there twice. The array is empty afterwards. Only for whoever has the array and every view of
             it for himself.
@@ -57,34 +87,36 @@ def draw_overlay(
     Returns:
         An RGB picture of the image's size.
     """
-    height, width = mask.shape
+    height, width = image.shape[:2]
     unit = max(1.0, min(width, height) / 480)
     consume = consume and image.flags.owndata and image.flags.writeable and image.flags.c_contiguous
     picture = Image.new("RGB", (width, height), None)
     rows = max(1, _STRIP // width)
     for top in reversed(range(0, height, rows)):  # from the bottom, because an array can be shortened there alone
-        part = _drawn(image[top : top + rows], mask, top, unit)
+        part = Image.fromarray(image[top : top + rows])
+        for number, (mask, _) in enumerate(objects):
+            part = _drawn(part, mask, top, unit, COLOURS[number % len(COLOURS)])
         picture.paste(part, (0, top))
         if consume:
             image.resize((top, width, 3), refcheck=False)
-    for number, click in enumerate(clicks, start=1):
-        _marker(picture, click, number, radius=max(6.0, 9.5 * unit))
+    for _, clicks in objects:
+        for number, click in enumerate(clicks, start=1):
+            _marker(picture, click, number, radius=max(6.0, 9.5 * unit))
     return picture
 
 
-def _drawn(rows: UInt8Array, mask: BoolArray, top: int, unit: float) -> Image.Image:
-    """Draw the mask on some rows of the image, from row ``top`` on."""
-    picture = Image.fromarray(rows)
+def _drawn(picture: Image.Image, mask: BoolArray, top: int, unit: float, colour: Colour) -> Image.Image:
+    """Draw a mask on some rows of the image, from row ``top`` on."""
     # The blur of the outline reaches over rows beside these.
     reach = int(2 * _WIDE * unit) + 8
-    first, last = max(0, top - reach), min(len(mask), top + len(rows) + reach)
+    first, last = max(0, top - reach), min(len(mask), top + picture.height + reach)
     inside = Image.fromarray(mask[first:last].view(np.uint8) * np.uint8(255))
     here = (0, top - first, picture.width, top - first + picture.height)
-    tint = Image.blend(picture, Image.new("RGB", picture.size, MASK), _TINT)
+    tint = Image.blend(picture, Image.new("RGB", picture.size, colour), _TINT)
     picture = Image.composite(tint, picture, inside.crop(here))
-    for width, colour in ((_WIDE * unit, WHITE), (_NARROW * unit, MASK)):
+    for width, line_colour in ((_WIDE * unit, WHITE), (_NARROW * unit, colour)):
         line = _outline(inside, width).crop(here)
-        picture = Image.composite(Image.new("RGB", picture.size, colour), picture, line)
+        picture = Image.composite(Image.new("RGB", picture.size, line_colour), picture, line)
     return picture
 
 

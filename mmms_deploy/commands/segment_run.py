@@ -1,0 +1,213 @@
+"""Segments pictures one after the other with one session, writes what is wanted of each, and says what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from mmms_deploy.commands.common import console, say
+from mmms_deploy.commands.display import progress_bar, waiting
+from mmms_deploy.commands.output import check_folder, write_atomically
+from mmms_deploy.commands.segment_images import plain
+from mmms_deploy.commands.segment_jobs import Failure, Job
+from mmms_deploy.commands.segment_outputs import Files, Plan
+from mmms_deploy.errors import AnswerError, Door, ImageError, ModalityError
+from mmms_deploy.files import writing
+from mmms_deploy.progress import Progress
+
+if TYPE_CHECKING:
+    from mmms_deploy.annotations.coco import CocoWriter
+    from mmms_deploy.imaging.io import UInt8Array
+    from mmms_deploy.imaging.resize import BoolArray
+    from mmms_deploy.session import Click, Session
+    from mmms_deploy.session.result import ClickResult, ImageTimings
+
+OF_A_PICTURE = (ImageError, ModalityError, AnswerError)
+"""What is wrong with one picture; the others go on."""
+
+
+@dataclass
+class Segmented:
+    """What the clicks on a picture gave.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, the picture.
+        masks: (H, W) bool of every object, by name, in the order of their first clicks.
+        clicks: The clicks of every object, likewise.
+        timings: Where the time of the picture went.
+    """
+
+    pixels: UInt8Array
+    masks: dict[str, BoolArray] = field(default_factory=dict)
+    clicks: dict[str, tuple[Click, ...]] = field(default_factory=dict)
+    timings: ImageTimings | None = None
+
+
+def segment_one(
+    session: Session, job: Job, files: Files, coco: CocoWriter | None, *, labels: dict[str, int], overwrite: bool
+) -> None:
+    """Segment a picture, say what every click does, and write its files."""
+    with waiting("running the image stages"):
+        found = _set(session, job)
+    _print_image(session, job, found)
+    before, area = "", 0
+    for click in job.clicks:
+        if click.object != before:
+            if len(job.objects) > 1 or job.objects != (session.surface,):
+                console.print(f"object   {escape(click.object)}", soft_wrap=True)
+            session.select(click.object)
+            before, area = click.object, int(session.mask.sum())
+        result = session.click(click.x, click.y, click.positive)
+        area = _print_click(result, area)
+        found.masks[click.object], found.clicks[click.object] = result.mask, session.clicks
+    for what, path in _write(session, job, files, found, coco, labels=labels, overwrite=overwrite):
+        console.print(f"{what:<8} {escape(str(path))}", soft_wrap=True)
+
+
+def segment_many(
+    session: Session, plan: Plan, coco: CocoWriter | None, *, labels: dict[str, int], overwrite: bool
+) -> list[Failure]:
+    """Segment pictures, with a line for each and a bar for all of them.
+
+    Returns:
+        The pictures that could not be segmented.
+    """
+    failures: list[Failure] = []
+    total = len(plan.jobs)
+    width = len(str(total))
+    with progress_bar("segmenting", remaining=True) as show:
+        for number, (job, files) in enumerate(plan.jobs, start=1):
+            show(Progress("segmenting", number - 1, total, detail=str(job.picture.path)))
+            start = perf_counter()
+            try:
+                found = _set(session, job)
+                for click in job.clicks:
+                    session.select(click.object)
+                    result = session.click(click.x, click.y, click.positive)
+                    found.masks[click.object], found.clicks[click.object] = result.mask, session.clicks
+            except OF_A_PICTURE as error:
+                failures.append(Failure(job.picture.path, error))
+                say_failure(failures[-1])
+                continue
+            areas = {name: int(mask.sum()) for name, mask in found.masks.items()}
+            for _ in _write(session, job, files, found, coco, labels=labels, overwrite=overwrite):
+                pass
+            milliseconds = 1e3 * (perf_counter() - start)
+            console.print(f"{number:>{width}}/{total}  {escape(_line(job, areas, milliseconds))}", soft_wrap=True)
+        show(Progress("segmenting", total, total))
+    return failures
+
+
+def say_failure(failure: Failure) -> None:
+    """Say on stderr why a picture could not be segmented."""
+    message = failure.error.message(Door.COMMAND_LINE)
+    say("error", message if str(failure.path) in message else f"{failure.path}: {message}")
+
+
+def _line(job: Job, areas: dict[str, int], milliseconds: float) -> str:
+    height, width = job.size
+    named = len(areas) > 1
+    each = ", ".join(
+        f"{name} {100 * area / (height * width):.1f} %" if named else f"{100 * area / (height * width):.1f} %"
+        for name, area in list(areas.items())[:4]
+    )
+    more = f" and {len(areas) - 4} more" if len(areas) > 4 else ""
+    clicks = f"{len(job.clicks)} click{'s' if len(job.clicks) > 1 else ''}"
+    return f"{job.picture.path} ({width} x {height})  {clicks}  {each}{more} of the image  {milliseconds:.0f} ms"
+
+
+def _set(session: Session, job: Job) -> Segmented:
+    from mmms_deploy.imaging.io import load_rgb
+
+    pixels = load_rgb(job.picture.path)
+    modalities = dict(job.picture.modalities)
+    if job.picture.features is None:
+        timings = session.set_image(pixels, **modalities)
+    else:
+        timings = session.set_features(job.picture.features, (pixels.shape[0], pixels.shape[1]), **modalities)
+    return Segmented(pixels, timings=timings)
+
+
+def _write(
+    session: Session,
+    job: Job,
+    files: Files,
+    found: Segmented,
+    coco: CocoWriter | None,
+    *,
+    labels: dict[str, int],
+    overwrite: bool,
+) -> Iterable[tuple[str, Path]]:
+    """Write the files of a picture; yields what was written."""
+    from mmms_deploy.annotations import CocoObject, write_labels, write_mask
+
+    points = {name: tuple((one.x, one.y, one.positive) for one in clicks) for name, clicks in found.clicks.items()}
+    for name, paths in files.masks.items():
+        for path in paths:
+            _make_folder(path)
+            write_mask(path, found.masks[name], points[name], overwrite=overwrite)
+            yield "mask", path
+    if files.labels is not None:
+        _make_folder(files.labels)
+        names = {name: labels[name] for name in found.masks}
+        write_labels(files.labels, _labelled(session, names), names, overwrite=overwrite)
+        yield "labels", files.labels
+    if coco is not None:
+        objects = [CocoObject(mask, name, points[name], name) for name, mask in found.masks.items()]
+        coco.add_image(plain(job.picture.name), job.size, objects)
+    if files.overlay is not None:
+        from mmms_deploy.session.overlay import draw_objects
+
+        _make_folder(files.overlay)
+        drawn = [(mask, found.clicks[name]) for name, mask in found.masks.items()]
+        write_atomically(files.overlay, draw_objects(found.pixels, drawn, consume=True), overwrite=overwrite)
+        yield "overlay", files.overlay
+
+
+def _labelled(session: Session, names: dict[str, int]) -> BoolArray:
+    """Return the session's label map with the labels that the objects have in every picture."""
+    import numpy as np
+
+    of_session = session.surfaces
+    table = np.zeros(max(of_session.values()) + 1, dtype=np.int32)
+    for name, label in names.items():
+        table[of_session[name]] = label
+    return table[session.labels]
+
+
+def _make_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        check_folder(path.parent)
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _print_image(session: Session, job: Job, found: Segmented) -> None:
+    height, width = session.image_size
+    assert found.timings is not None
+    console.print(
+        f"image    {escape(str(job.picture.path))} ({width} x {height}), prepared in {found.timings.prepare:.1f} ms,"
+        f" encoded in {found.timings.engine:.1f} ms",
+        soft_wrap=True,
+    )
+
+
+def _print_click(result: ClickResult, before: int) -> int:
+    """Print what a click did to the mask, which had ``before`` pixels; returns how many it has now."""
+    area = int(result.mask.sum())
+    made = result.click
+    if made is None:
+        return area
+    colour, sign = ("green", "+") if made.positive else ("red", "-")
+    console.print(
+        f"click {result.index:<2} [{colour}]{sign}[/] ({made.x:g}, {made.y:g})  {result.timings.total:.1f} ms"
+        f" (engine {result.timings.engine:.1f}, mask {result.timings.mask:.1f}),"
+        f" mask {area} px ({area - before:+d}), {100 * area / result.mask.size:.1f} % of the image",
+        soft_wrap=True,
+    )
+    return area
