@@ -275,7 +275,9 @@ def _check_usage(
     features: Path | None,
 ) -> None:
     if not images and click_file is None:
-        raise click.UsageError("Missing argument 'IMAGE': name a bundle and an image, such as mmms-segment demo photo.jpg.")
+        raise click.UsageError(
+            "Missing argument 'IMAGE': name a bundle and an image, such as mmms-segment demo photo.jpg."
+        )
     if clicks and click_file is not None:
         raise click.UsageError("--clicks has the clicks: leave out --pos, --neg and --object, or --clicks.")
     check_wanted(wanted, images=len(images), names=list(dict.fromkeys(objects)))

@@ -92,8 +92,11 @@ def read_click_list(path: Path) -> ClickList:
     except UnicodeDecodeError as error:
         raise _error(path, "", f"it is no text in UTF-8 ({error.reason} at byte {error.start})", _CSV) from error
     except FileReadError as error:
-        given = f"there is no list of clicks at {path}" if error.missing else f"{path}: {error.reason}"
-        raise ClickListError(given, expected=f"{_CSV}; or {_JSON}", fix="check the path and the file") from error
+        if error.missing:
+            raise ClickListError(
+                f"no list of clicks at {path}", expected=f"{_CSV}, or JSON", fix="check the path"
+            ) from None
+        raise ClickListError(f"{path}: {error.reason}", expected=f"{_CSV}; or {_JSON}", fix="check the file") from error
     if not clicks:
         raise _error(path, "", "it holds no click", f"{_CSV}; or {_JSON}", "add the clicks to it")
     return ClickList(path, {image: tuple(listed) for image, listed in clicks.items()})

@@ -202,7 +202,15 @@ def _as_listed(listed: ClickList) -> tuple[list[Picture], _Clicks]:
         if file is None:
             raise _missing(listed, name, own, [])
         clicks.setdefault(known.setdefault(os.path.realpath(file), file), []).extend(own)
-    return named(list(clicks), [file.parent for file in clicks]), clicks
+    return named(list(clicks), _roots(listed, list(clicks))), clicks
+
+
+def _roots(listed: ClickList, files: Sequence[Path]) -> list[Path]:
+    """Return the folder from which the list names its pictures: its own, or the current one, where all lie below."""
+    for folder in (listed.path.parent, Path()):
+        if all(file.absolute().is_relative_to(folder.absolute()) for file in files):
+            return [folder]
+    return [file.parent for file in files]
 
 
 def _among(listed: ClickList, pictures: Sequence[Picture]) -> tuple[_Clicks, tuple[str, ...]]:

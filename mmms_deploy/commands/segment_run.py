@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mmms_deploy.imaging.resize import BoolArray
     from mmms_deploy.session import Click, Session
     from mmms_deploy.session.result import ClickResult, ImageTimings
+    from mmms_deploy.session.surfaces import Labels
 
 OF_A_PICTURE = (ImageError, ModalityError, AnswerError)
 """What is wrong with one picture; the others go on."""
@@ -169,7 +170,7 @@ def _write(
         yield "overlay", files.overlay
 
 
-def _labelled(session: Session, names: dict[str, int]) -> BoolArray:
+def _labelled(session: Session, names: dict[str, int]) -> Labels:
     """Return the session's label map with the labels that the objects have in every picture."""
     import numpy as np
 

@@ -30,6 +30,7 @@ from mmms_deploy.imaging.formats import FORMATS, HEAD, OPENED, READ, refusal
 
 _ORIENTATION = 0x0112
 _SUBFILE = 254
+_PNG = b"\x89PNG\r\n\x1a\n"
 _REDUCED_OR_MASK = 0b101
 _PAGES = 32
 """How many pages of a TIFF file are looked at: many copies of one picture are no pages."""
@@ -115,44 +116,6 @@ def open_picture(source: Image.Image | str | os.PathLike[str], refuse: Refusal) 
         raise _unreadable(source, error, refuse) from error
     except OSError as error:
         raise _unreadable(source, unreadable(source, error), refuse) from error
-
-
-def upright_size(path: str | os.PathLike[str], refuse: Refusal) -> tuple[int, int]:
-    """Return the size (H, W) of a picture in a file, upright, without decoding it.
-
-    Args:
-        path: The file.
-        refuse: Makes the error.
-
-    Raises:
-        MMMSDeployError: ``refuse``'s error: the file is missing, is no picture in a documented format, or is too large.
-            A file that is damaged behind its header is found when it is decoded.
-    """
-    try:
-        with open_regular(as_path(path)) as stream:
-            head = stream.read(HEAD)
-            try:
-                image, _ = _opened(stream)
-                with image:
-                    turns = (_orientation(image)[0] or 1) >= 5
-                    width, height = _stored_size(image)
-            except Image.DecompressionBombError:
-                raise _too_large(Path(path), refuse) from None
-            except Exception as error:  # headers of broken files raise nearly everything
-                problem, fix, command_fix = refusal(head)
-                raise refuse(f"{path} {problem}", fix, command_fix) from error
-    except FileReadError as error:
-        raise _unreadable(path, error, refuse) from error
-    except OSError as error:
-        raise _unreadable(path, unreadable(path, error), refuse) from error
-    return (width, height) if turns else (height, width)
-
-
-def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height as stored; Pillow gives those of a TIFF file upright, depending on its version."""
-    tags: Any = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-    width, height = _first(tags.get(256)), _first(tags.get(257))
-    return (width, height) if width and height else image.size
 
 
 def _unreadable(source: object, error: FileReadError, refuse: Refusal) -> MMMSDeployError:
@@ -326,3 +289,70 @@ def turned(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
     return array
+
+
+# --- the size alone ---------------------------------------------------------------------------------------------------
+
+
+def upright_size(path: str | os.PathLike[str], refuse: Refusal) -> tuple[int, int]:
+    """Return the size (H, W) of a picture in a file, upright, from its header.
+
+    Args:
+        path: The file.
+        refuse: Makes the error.
+
+    Raises:
+        MMMSDeployError: ``refuse``'s error: the file is missing, is no picture in a documented format, or is too large.
+            A file that is damaged behind its header is found when it is decoded.
+    """
+    try:
+        with open_regular(as_path(path)) as stream:
+            head = stream.read(HEAD)
+            try:
+                image, _ = _opened(stream)
+                with image:
+                    turns = _turns(image, stream)
+                    width, height = _stored_size(image)
+            except Image.DecompressionBombError:
+                raise _too_large(str(path), refuse) from None
+            except Exception as error:  # headers of broken files raise nearly everything
+                problem, fix, command_fix = refusal(head)
+                raise refuse(f"{path} {problem}", fix, command_fix) from error
+    except FileReadError as error:
+        raise _unreadable(path, error, refuse) from error
+    except OSError as error:
+        raise _unreadable(path, unreadable(path, error), refuse) from error
+    return (width, height) if turns else (height, width)
+
+
+def _turns(image: Image.Image, stream: BinaryIO) -> bool:
+    """Whether the EXIF orientation exchanges width and height."""
+    if image.format == "PNG" and not _has_late_text(stream):
+        with _recorded():  # Pillow's own method for PNG decodes the pixels to look behind them
+            value = Image.Image.getexif(image).get(_ORIENTATION)
+        return isinstance(value, int) and 5 <= value <= 8
+    return (_orientation(image)[0] or 1) >= 5
+
+
+def _has_late_text(stream: BinaryIO) -> bool:
+    """Whether a PNG file has chunks behind its pixels that may hold an orientation."""
+    before = stream.tell()
+    try:
+        stream.seek(len(_PNG))
+        pixels = False
+        while len(start := stream.read(8)) == 8:
+            length, kind = int.from_bytes(start[:4], "big"), start[4:]
+            if pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            pixels = pixels or kind == b"IDAT"
+            stream.seek(length + 4, os.SEEK_CUR)
+        return False
+    finally:
+        stream.seek(before)
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height as stored; Pillow gives those of a TIFF file upright, depending on its version."""
+    tags: Any = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    width, height = _first(tags.get(256)), _first(tags.get(257))
+    return (width, height) if width and height else image.size
