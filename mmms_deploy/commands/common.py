@@ -10,12 +10,12 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 from rich.markup import escape
+from rich.text import Text
 
+from mmms_deploy.commands import parameters
 from mmms_deploy.commands.console import VisibleConsole
-from mmms_deploy.commands.parameters import Text, Whole
 from mmms_deploy.commands.streams import Messages, Output
 from mmms_deploy.errors import Door, MMMSDeployError
-from mmms_deploy.reporting.visible import visible
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.protocol import EngineInfo
@@ -42,10 +42,15 @@ def warn(message: str) -> None:
 
 
 def say(kind: str, message: str) -> None:
-    """Print ``kind: message`` on stderr, unwrapped, so that paths and commands can be copied."""
-    start = click.style(f"{kind}:", fg="red" if kind == "error" else "yellow", bold=True)
+    """Print ``kind: message`` on stderr, unwrapped, so that paths can be copied; above a bar while one is shown.
+
+    Args:
+        kind: ``error``, ``warning`` or ``note``.
+        message: The message.
+    """
+    start = (f"{kind}:", "bold red" if kind == "error" else "bold yellow")
     with contextlib.suppress(OSError):
-        click.echo(f"{start} {visible(message)}", err=True)
+        err_console.print(Text.assemble(start, " ", message), soft_wrap=True)
 
 
 def print_engine(info: EngineInfo) -> None:
@@ -82,7 +87,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option(
             "--device",
-            type=Text(),
+            type=parameters.Text(),
             metavar="NAME",
             default="auto",
             show_default=True,
@@ -90,7 +95,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--engine",
-            type=Text(),
+            type=parameters.Text(),
             metavar="NAME",
             default=None,
             help="tensorrt, onnxruntime-cuda, openvino or onnxruntime."
@@ -98,14 +103,14 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--precision",
-            type=Text(),
+            type=parameters.Text(),
             metavar="NAME",
             default=None,
             help="fp32, fp16 or bf16.  [default: fp32, or a faster one that passed mmms-verify --all-engines]",
         ),
         click.option(
             "--threads",
-            type=Whole(min=1),
+            type=parameters.Whole(min=1),
             default=None,
             help="CPU threads.  [default: the physical cores this process may use]",
         ),

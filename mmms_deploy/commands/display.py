@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from mmms_deploy.commands.common import err_console
+from mmms_deploy.commands.common import console, err_console
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Display
@@ -92,10 +92,8 @@ def progress_bar(what: str, *, remaining: bool = False, quiet: bool = False) -> 
     columns = [*columns, TimeElapsedColumn(), *([Remaining()] if remaining else [])]
     if not quiet:
         columns.insert(0, SpinnerColumn())
-    # What is printed in the meantime goes above the bar where both are on a terminal, and elsewhere stays where it is.
-    redirect = sys.stdout is not None and sys.stdout.isatty()
     with Display(
-        *columns, console=err_console, transient=True, auto_refresh=not quiet, redirect_stdout=redirect
+        *columns, console=err_console, transient=True, auto_refresh=not quiet, redirect_stdout=False
     ) as display:
         bar = display.add_task(escape(what), total=None)
         display.refresh()
@@ -107,6 +105,16 @@ def progress_bar(what: str, *, remaining: bool = False, quiet: bool = False) -> 
                 display.refresh()
 
         yield show
+
+
+def print_result(line: str) -> None:
+    """Print a line of results while a bar is shown: above it where both are on a terminal, and else on stdout alone.
+
+    Args:
+        line: The line, with the markup of rich.
+    """
+    both = on_terminal() and sys.stdout is not None and sys.stdout.isatty()
+    (err_console if both else console).print(line, soft_wrap=True)
 
 
 def _bars_of(display: Display) -> OnProgress:

@@ -96,7 +96,7 @@ def read_click_list(path: Path) -> ClickList:
             raise ClickListError(
                 f"no list of clicks at {path}", expected=f"{_CSV}, or JSON", fix="check the path"
             ) from None
-        raise ClickListError(f"{path}: {error.reason}", expected=f"{_CSV}; or {_JSON}", fix="check the file") from error
+        raise ClickListError(f"{path}: {error.reason}", expected=error.expected, fix="check the file") from error
     if not clicks:
         raise _error(path, "", "it holds no click", f"{_CSV}; or {_JSON}", "add the clicks to it")
     return ClickList(path, {image: tuple(listed) for image, listed in clicks.items()})

@@ -55,17 +55,17 @@ def find_pictures(given: Sequence[Path], *, recursive: bool = False, without: Pa
     Raises:
         ImageError: A file is no picture, as far as its kind shows it; or a folder holds none.
     """
-    files: dict[str, Path] = {}
+    files: dict[Path, Path] = {}
     for path in given:
         if path.is_dir():
             inside = list(_in_folder(path, recursive, without))
             if not inside:
                 raise no_images(path, recursive=recursive)
             for file in inside:
-                files.setdefault(os.path.realpath(file), file)
+                files.setdefault(_absolute(file), file)
         else:
             check_image(path)
-            files.setdefault(os.path.realpath(path), path)
+            files.setdefault(_absolute(path), path)
     return named(list(files.values()), [path if path.is_dir() else path.parent for path in given])
 
 
@@ -83,18 +83,23 @@ def named(files: Sequence[Path], folders: Sequence[Path]) -> list[Picture]:
 
 def _common(folders: Sequence[Path]) -> Path | None:
     try:
-        return Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))  # noqa: PTH100 (links stay)
+        return Path(os.path.commonpath([_absolute(folder) for folder in folders]))
     except ValueError:  # several drives
         return None
 
 
 def _below(file: Path, root: Path | None) -> str:
-    absolute = Path(os.path.abspath(file))  # noqa: PTH100 (links stay)
+    absolute = _absolute(file)
     try:
         relative = absolute.relative_to(root) if root is not None else absolute
     except ValueError:
         relative = absolute
     return relative.relative_to(relative.anchor).as_posix() if relative.is_absolute() else relative.as_posix()
+
+
+def _absolute(path: Path) -> Path:
+    """Return an absolute path without ``..``; links stay."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _stem(name: str) -> str:

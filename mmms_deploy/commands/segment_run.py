@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from mmms_deploy.commands.common import console, say
-from mmms_deploy.commands.display import progress_bar, waiting
+from mmms_deploy.commands.display import print_result, progress_bar, waiting
 from mmms_deploy.commands.output import check_folder, write_atomically
 from mmms_deploy.commands.segment_images import plain
 from mmms_deploy.commands.segment_jobs import Failure, Job
 from mmms_deploy.commands.segment_outputs import Files, Plan
-from mmms_deploy.errors import AnswerError, Door, ImageError, ModalityError
+from mmms_deploy.errors import AnswerError, Door, FeatureError, ImageError, ModalityError
 from mmms_deploy.files import writing
 from mmms_deploy.progress import Progress
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mmms_deploy.session.result import ClickResult, ImageTimings
     from mmms_deploy.session.surfaces import Labels
 
-OF_A_PICTURE = (ImageError, ModalityError, AnswerError)
+OF_A_PICTURE = (ImageError, ModalityError, FeatureError, AnswerError)
 """What is wrong with one picture; the others go on."""
 
 
@@ -81,27 +81,40 @@ def segment_many(
     failures: list[Failure] = []
     total = len(plan.jobs)
     width = len(str(total))
-    with progress_bar("segmenting", remaining=True) as show:
-        for number, (job, files) in enumerate(plan.jobs, start=1):
-            show(Progress("segmenting", number - 1, total, detail=str(job.picture.path)))
-            start = perf_counter()
-            try:
-                found = _set(session, job)
-                for click in job.clicks:
-                    session.select(click.object)
-                    result = session.click(click.x, click.y, click.positive)
-                    found.masks[click.object], found.clicks[click.object] = result.mask, session.clicks
-            except OF_A_PICTURE as error:
-                failures.append(Failure(job.picture.path, error))
-                say_failure(failures[-1])
-                continue
-            areas = {name: int(mask.sum()) for name, mask in found.masks.items()}
-            for _ in _write(session, job, files, found, coco, labels=labels, overwrite=overwrite):
-                pass
-            milliseconds = 1e3 * (perf_counter() - start)
-            console.print(f"{number:>{width}}/{total}  {escape(_line(job, areas, milliseconds))}", soft_wrap=True)
-        show(Progress("segmenting", total, total))
+    finished = 0
+    try:
+        with progress_bar("segmenting", remaining=True) as show:
+            for number, (job, files) in enumerate(plan.jobs, start=1):
+                show(Progress("segmenting", number - 1, total, detail=str(job.picture.path)))
+                try:
+                    line = _segment(session, job, files, coco, labels=labels, overwrite=overwrite)
+                except OF_A_PICTURE as error:
+                    failures.append(Failure(job.picture.path, error))
+                    say_failure(failures[-1])
+                else:
+                    finished += 1
+                    print_result(f"{number:>{width}}/{total}  {escape(line)}")
+    except KeyboardInterrupt:
+        kept = f"; their files are in {plan.folder}, --skip-existing goes on" if plan.folder is not None else ""
+        say("note", f"{finished} of {total} images are finished{kept}{'; no COCO file is written' if coco else ''}")
+        raise
     return failures
+
+
+def _segment(
+    session: Session, job: Job, files: Files, coco: CocoWriter | None, *, labels: dict[str, int], overwrite: bool
+) -> str:
+    """Segment one of many pictures, and return the line that says so."""
+    start = perf_counter()
+    found = _set(session, job)
+    for click in job.clicks:
+        session.select(click.object)
+        result = session.click(click.x, click.y, click.positive)
+        found.masks[click.object], found.clicks[click.object] = result.mask, session.clicks
+    areas = {name: int(mask.sum()) for name, mask in found.masks.items()}
+    for _ in _write(session, job, files, found, coco, labels=labels, overwrite=overwrite):
+        pass
+    return _line(job, areas, 1e3 * (perf_counter() - start))
 
 
 def say_failure(failure: Failure) -> None:

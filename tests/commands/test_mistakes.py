@@ -53,6 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paint: Bundle) -> Pa
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
     (tmp_path / "other.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
     (tmp_path / "empty").touch()
+    (tmp_path / "clicks.json").write_text('{"photo.png": [[1, 2]]}')
     with zipfile.ZipFile(tmp_path / "toy.zip", "w") as archive:
         archive.writestr("toy/bundle.json", "{}")
     return tmp_path
@@ -166,7 +167,9 @@ def test_nonsense_for_the_engine(command: str, option: tuple[str, str], words: s
         ("export", ("--gate", "noc", "--gate-data", "folder=data:imags=x"), "did you mean 'images'?"),
         ("segment", ("--pos", "1"), "is not X,Y"),
         ("segment", ("--pos", "inf,1"), "finite"),
-        ("segment", ("--modality", "depth"), "is not NAME=FILE"),
+        ("segment", ("--modality", "depth"), "is not NAME=PATH"),
+        ("segment", ("--write", "label"), "did you mean 'labels'?"),
+        ("segment", ("--polygons", "nan"), "no finite number"),
     ],
 )
 def test_nonsense_for_an_option(command: str, option: tuple[str, ...], words: str) -> None:
@@ -190,7 +193,9 @@ def test_bundle_and_image_in_the_wrong_order() -> None:
     [
         ("phot.png", "did you mean photo.png?"),
         ("bundles/toy", "is a bundle"),
-        ("data/images", "name one of them, such as data/images/0.png"),
+        ("data", "pass --recursive"),
+        ("empty-folder", "is an empty folder"),
+        ("clicks.json", "--clicks clicks.json"),
         ("net.safetensors", "is a checkpoint"),
         ("empty", "is an empty file"),
         ("/dev/zero", "no regular file"),
@@ -232,6 +237,14 @@ def test_a_set_of_weights_in_a_checkpoint_is_no_other_file() -> None:
 def test_something_else_in_other_places() -> None:
     check("export", ["--ckpt", "demo", "--description", "net.safetensors"], 1, "--ckpt net.safetensors")
     check("export", ["--ckpt", "demo", "--backbone-ckpt", "photo.png"], 1, "is a picture, not a checkpoint")
+    for given, words in {
+        "photo.png": "is a picture, not a list of clicks",
+        "bundles/toy": "is a bundle, not a list of clicks",
+        "nothing.csv": "no list of clicks at nothing.csv",
+        "empty": "it is empty",
+    }.items():
+        check("segment", ["bundles/toy", "photo.png", "--clicks", given], 1, words)
+    check("segment", ["bundles/toy"], 2, "mmms-segment demo photo.jpg")
     check("eval", ["bundles/toy", "--dataset", "folder=bundles/toy"], 1, "is a bundle, not a data set")
     check("eval", ["bundles/toy", "--dataset", "folder=photo.png"], 1, "is a picture, not a data set")
     check("eval", ["--replay", "bundles/toy", "x"], 1, "there is a bundle at bundles/toy")

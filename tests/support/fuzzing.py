@@ -529,6 +529,30 @@ def _read_plan(path: Path) -> object:
     return read_plan(path, _plan_identity())
 
 
+# --- lists of clicks --------------------------------------------------------------------------------------------------
+
+
+def _csv_clicks() -> list[tuple[str, bytes]]:
+    rows = 'image,object,x,y,positive\na.jpg,cat,3,4.5,1\na.jpg,cat,5,6,0\n"b,1.jpg",dog,7,8,true\n'
+    return [("a.csv", rows.encode()), ("b.csv", rows.replace(",", ";").encode("utf-8-sig")), ("c.csv", b"x,y\n1,2\n")]
+
+
+def _json_clicks() -> list[tuple[str, bytes]]:
+    coco = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 9, "width": 9}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "clicks": [[3, 4.5, 1], [5, 6, 0]]}],
+    }
+    forms = ({"a.jpg": {"cat": [[3, 4.5, 1], [5, 6]]}, "b.jpg": [[7, 8]]}, [{"image": "a", "x": 1, "y": 2}], coco)
+    return [(f"{number}.json", json.dumps(form).encode()) for number, form in enumerate(forms)]
+
+
+def _read_clicks(path: Path) -> object:
+    from mmms_deploy.commands.segment_clicks import read_click_list
+
+    return read_click_list(path)
+
+
 READERS: dict[str, Reader] = {
     "image": Reader(_pictures, _image),
     "modality": Reader(_numbers, _modality),
@@ -547,6 +571,8 @@ READERS: dict[str, Reader] = {
     "list of names": Reader(lambda: [("val.txt", b"a 1\nb -1\n\nc\n")], _list),
     "results of mmms-eval": Reader(_results, _read_results, damaged_json),
     "results of mmms-bench": Reader(_report, _read_report, damaged_json),
+    "clicks CSV": Reader(_csv_clicks, _read_clicks),
+    "clicks JSON": Reader(_json_clicks, _read_clicks, damaged_json),
     "verdict": Reader(_verdict, _read_verdict, damaged_json),
     "plan": Reader(_plan, _read_plan, _damaged_plan),
 }
