@@ -172,14 +172,15 @@ def plan(wanted: Wanted, work: Work) -> Plan:
         named = work.objects != (FIRST,)
         jobs = [(job, _joined(files, _in_folder(folder, kinds, job, named))) for job, files in jobs]
     _check_different(files for _, files in jobs)
-    done = [pair for pair in jobs if wanted.skip and pair[1].all and all(map(os.path.lexists, pair[1].all))]
-    left = tuple(pair for pair in jobs if pair not in done)
+    left = tuple((job, _missing(files)) for job, files in jobs) if wanted.skip else tuple(jobs)
+    done = [pair for pair in left if wanted.skip and not pair[1].all]
+    left = tuple(pair for pair in left if pair not in done)
     for _, files in left:
         for path in files.all:
             if path in single.all:
                 check_output(path, overwrite=wanted.overwrite)
             else:
-                _check_inside(path, overwrite=wanted.overwrite or wanted.skip)
+                _check_inside(path, overwrite=wanted.overwrite)
     if wanted.coco is not None:
         check_output(wanted.coco, overwrite=wanted.overwrite)
     for place in {path.parent for _, files in left for path in files.all if path not in single.all}:
@@ -255,6 +256,15 @@ def safe(name: str) -> str:
     while len(os.fsencode(text)) > _LONGEST:
         text = text[:-1]
     return text or "_"
+
+
+def _missing(files: Files) -> Files:
+    """Return the files that are not there yet."""
+    masks = {name: tuple(path for path in paths if not os.path.lexists(path)) for name, paths in files.masks.items()}
+    labels, overlay = (
+        None if path is None or os.path.lexists(path) else path for path in (files.labels, files.overlay)
+    )
+    return Files(masks, labels, overlay)
 
 
 def _joined(first: Files, second: Files) -> Files:

@@ -274,11 +274,12 @@ def test_help() -> None:
         assert result.exit_code == 0
         for text in (
             "--pos X,Y",
-            "--modality NAME=FILE",
+            "--modality NAME=PATH",
             "in the order in which they are given",
-            "mmms-segment bundles",
+            "mmms-segment demo photo.jpg",
+            "image,object,x,y,positive",
         ):
-            assert text in result.stdout
+            assert text in " ".join(result.stdout.split())
     assert "0.1.0" in segment("--version").stdout
 
 
