@@ -15,13 +15,12 @@ from mmms_deploy.commands.common import console, engine_options, print_engine, s
 from mmms_deploy.commands.display import progress_bars, waiting
 from mmms_deploy.commands.parameters import FilePath, Number, Text
 from mmms_deploy.commands.places import check_bundle_and_images, check_clicks
-from mmms_deploy.commands.segment_clicks import ListedClick, read_click_list
+from mmms_deploy.commands.segment_clicks import UNNAMED, ListedClick, read_click_list
 from mmms_deploy.commands.segment_images import find_pictures, with_inputs
 from mmms_deploy.commands.segment_jobs import Failure, Work, jobs_of_line, jobs_of_list
 from mmms_deploy.commands.segment_outputs import Plan, Wanted, check_inputs_kept, check_wanted, parse_kinds, plan
 from mmms_deploy.commands.segment_run import say_failure, segment_many, segment_one
 from mmms_deploy.errors import ImageError, ModalityError
-from mmms_deploy.session.surfaces import FIRST
 from mmms_deploy.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -250,7 +249,7 @@ def _in_order(
     """Return the clicks of the command line, each with the object named last before it."""
     points, names = {"pos": iter(pos), "neg": iter(neg)}, iter(objects)
     clicks: list[ListedClick] = []
-    current, used = FIRST, True
+    current, used = UNNAMED, True
     for option in order:
         if option == "objects":
             if not used:

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from mmms_deploy.errors import ClickListError, FileReadError
 from mmms_deploy.files import MIB, decode_json, read_bytes
-from mmms_deploy.session.surfaces import FIRST
 from mmms_deploy.spelling import did_you_mean
 
+UNNAMED = "1"
+"""The object of clicks that name none: the surface that an image begins with."""
 LARGEST = 64 * MIB
 """The most bytes that a list may have."""
 MOST = 1_000_000
@@ -154,7 +155,7 @@ def _record(path: Path, where: str, record: Mapping[str, object]) -> tuple[str |
     sign = record.get("positive", record.get("label", True))
     name = record.get("object", "")
     if isinstance(name, str) and not name.strip():
-        name = FIRST
+        name = UNNAMED
     return image if isinstance(image, str) else None, _click(path, where, name, record.get("x"), record.get("y"), sign)
 
 
@@ -173,7 +174,7 @@ def _of_json(path: Path, found: object) -> Iterator[tuple[str | None, ListedClic
             _check_names(path, f"record {number}", [str(name) for name in record], "field")
             yield _record(path, f"record {number}", record)
     elif isinstance(found, list):
-        yield from ((None, click) for click in _of_object(path, "", FIRST, found))
+        yield from ((None, click) for click in _of_object(path, "", UNNAMED, found))
     else:
         raise _error(path, "", f"it holds {_brief(found)}", _JSON)
 
@@ -182,7 +183,7 @@ def _of_image(path: Path, image: str, objects: object) -> Iterator[ListedClick]:
     if not image.strip():
         raise _error(path, "", "the name of a picture is empty", _JSON, "name the picture")
     if isinstance(objects, list):
-        yield from _of_object(path, repr(image), FIRST, objects)
+        yield from _of_object(path, repr(image), UNNAMED, objects)
     elif isinstance(objects, dict):
         for name, clicks in objects.items():
             yield from _of_object(path, f"{image!r}, object {name!r}", name, clicks)

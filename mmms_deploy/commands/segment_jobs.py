@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from mmms_deploy.commands.segment_clicks import ClickList, ListedClick
+from mmms_deploy.commands.segment_clicks import UNNAMED, ClickList, ListedClick
 from mmms_deploy.commands.segment_images import Picture, find_pictures, named, plain, size_of
 from mmms_deploy.errors import ClickError, ClickListError, ImageError, MMMSDeployError
-from mmms_deploy.session.surfaces import FIRST
 from mmms_deploy.spelling import did_you_mean
 
 _LISTED = 3
@@ -101,7 +100,7 @@ def jobs_of_line(pictures: Sequence[Picture], clicks: Sequence[ListedClick]) -> 
 
 def centre(size: tuple[int, int]) -> ListedClick:
     """Return a click at the centre of a picture (H, W)."""
-    return ListedClick(FIRST, float((size[1] - 1) // 2), float((size[0] - 1) // 2), True)
+    return ListedClick(UNNAMED, float((size[1] - 1) // 2), float((size[0] - 1) // 2), True)
 
 
 def jobs_of_list(listed: ClickList, given: Sequence[Path], *, recursive: bool, without: Path | None) -> Work:

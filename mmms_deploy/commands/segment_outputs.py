@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 import click
 
 from mmms_deploy.commands.output import check_folder, check_output
+from mmms_deploy.commands.segment_clicks import UNNAMED
 from mmms_deploy.commands.segment_images import Picture, plain
 from mmms_deploy.commands.segment_jobs import Job, Work
 from mmms_deploy.errors import OutputExistsError, OutputWriteError
 from mmms_deploy.files.leftovers import sweep
 from mmms_deploy.files.output import check_replaceable
-from mmms_deploy.session.surfaces import FIRST
 from mmms_deploy.spelling import did_you_mean
 
 KINDS = ("masks", "overlays", "labels", "json")
@@ -169,7 +169,7 @@ def plan(wanted: Wanted, work: Work) -> Plan:
     jobs = [(job, single) for job in work.jobs]
     if folder is not None:
         check_folder(folder)
-        named = work.objects != (FIRST,)
+        named = work.objects != (UNNAMED,)
         jobs = [(job, _joined(files, _in_folder(folder, kinds, job, named))) for job, files in jobs]
     _check_different(files for _, files in jobs)
     left = tuple((job, _missing(files)) for job, files in jobs) if wanted.skip else tuple(jobs)

@@ -314,7 +314,7 @@ def upright_size(path: str | os.PathLike[str], refuse: Refusal) -> tuple[int, in
                     turns = _turns(image, stream)
                     width, height = _stored_size(image)
             except Image.DecompressionBombError:
-                raise _too_large(str(path), refuse) from None
+                raise _too_large(Path(path), refuse) from None
             except Exception as error:  # headers of broken files raise nearly everything
                 problem, fix, command_fix = refusal(head)
                 raise refuse(f"{path} {problem}", fix, command_fix) from error

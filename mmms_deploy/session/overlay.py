@@ -72,7 +72,7 @@ def draw_overlay(
 
 
 def draw_objects(
-    image: UInt8Array, objects: Sequence[tuple[BoolArray, Sequence[Click]]], *, consume: bool = False
+    image: UInt8Array, objects: Sequence[tuple[BoolArray, Sequence[Mark]]], *, consume: bool = False
 ) -> Image.Image:
     """Draw several objects, each in a colour of its own; see :func:`draw_overlay`.
 

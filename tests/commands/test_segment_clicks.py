@@ -10,6 +10,7 @@ import pytest
 from mmms_deploy.commands import segment_clicks
 from mmms_deploy.commands.segment_clicks import read_click_list
 from mmms_deploy.errors import ClickListError
+from mmms_deploy.session.surfaces import FIRST
 
 Read = dict[str | None, list[tuple[str, float, float, bool]]]
 
@@ -159,3 +160,7 @@ def test_there_are_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         read(tmp_path, "x,y\n1,2\n")
     with pytest.raises(ClickListError, match="no list of clicks at"):
         read_click_list(tmp_path / "nothing.csv")
+
+
+def test_clicks_that_name_no_object_are_on_the_first_surface() -> None:
+    assert segment_clicks.UNNAMED == FIRST

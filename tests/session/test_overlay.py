@@ -5,7 +5,7 @@ import pytest
 
 from mmms_deploy import Click
 from mmms_deploy.session import overlay
-from mmms_deploy.session.overlay import NEGATIVE, POSITIVE, draw_overlay
+from mmms_deploy.session.overlay import COLOURS, NEGATIVE, POSITIVE, draw_objects, draw_overlay
 
 GREY = np.full((240, 360, 3), 128, dtype=np.uint8)
 
@@ -72,3 +72,19 @@ def test_a_large_picture_is_drawn_in_strips_and_looks_the_same(monkeypatch: pyte
     view = image[:, :80]
     draw_overlay(view, np.ascontiguousarray(mask[:, :80]), consume=True)  # it belongs to another array
     assert view.size
+
+
+def test_every_object_has_a_colour_of_its_own() -> None:
+    masks = np.zeros((2, 60, 90), np.bool_)
+    masks[0, 10:50, 10:40] = True
+    masks[1, 10:50, 50:80] = True
+    image = np.full((60, 90, 3), 100, np.uint8)
+    objects = [(masks[0], [Click(25, 30)]), (masks[1], [])]
+    both = np.asarray(draw_objects(image, objects))
+    alone = np.asarray(draw_overlay(image, masks[0], [Click(25, 30)]))
+    np.testing.assert_array_equal(both[:, :45], alone[:, :45])
+    first, second = both[20, 20], both[20, 60]
+    assert (first != second).any()
+    assert (both[5, 5] == 100).all()
+    many = draw_objects(image, [(masks[0], [])] * (len(COLOURS) + 1))
+    assert many.size == (90, 60), "colours begin again where there are more objects"
