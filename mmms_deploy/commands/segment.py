@@ -213,6 +213,9 @@ def main(
         read = [path for picture in pictures for path in (picture.path, *picture.modalities.values())]
         check_inputs_kept([*read, *(path for path in (click_file, features) if path is not None)], planned)
     _say_what_was_found(work, planned, clicks, click_file)
+    if not planned.jobs:
+        _print_end(planned, list(work.failures))
+        return
 
     with ExitStack() as resources:
         with progress_bars("opening the bundle") as on_progress:
@@ -331,7 +334,7 @@ def _print_end(planned: Plan, failures: list[Failure]) -> None:
     """Say where everything is; raise when a picture was not segmented."""
     if planned.folder is not None and planned.jobs:
         console.print(f"results  {escape(str(planned.folder))} ({', '.join(planned.kinds)})", soft_wrap=True)
-    if planned.coco is not None:
+    if planned.coco is not None and planned.jobs:
         console.print(f"coco     {escape(str(planned.coco))}", soft_wrap=True)
     if failures:
         total = len(planned.jobs) + planned.done + len({failure.path for failure in failures} - _paths(planned))

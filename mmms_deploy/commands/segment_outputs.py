@@ -172,9 +172,9 @@ def plan(wanted: Wanted, work: Work) -> Plan:
         named = work.objects != (UNNAMED,)
         jobs = [(job, _joined(files, _in_folder(folder, kinds, job, named))) for job, files in jobs]
     _check_different(files for _, files in jobs)
-    left = tuple((job, _missing(files)) for job, files in jobs) if wanted.skip else tuple(jobs)
-    done = [pair for pair in left if wanted.skip and not pair[1].all]
-    left = tuple(pair for pair in left if pair not in done)
+    left = tuple(jobs)
+    if wanted.skip:
+        left = tuple(pair for pair in ((job, _missing(files)) for job, files in jobs) if pair[1].all)
     for _, files in left:
         for path in files.all:
             if path in single.all:
@@ -185,7 +185,7 @@ def plan(wanted: Wanted, work: Work) -> Plan:
         check_output(wanted.coco, overwrite=wanted.overwrite)
     for place in {path.parent for _, files in left for path in files.all if path not in single.all}:
         sweep(place)
-    return Plan(left, folder, kinds, wanted.coco, len(done))
+    return Plan(left, folder, kinds, wanted.coco, len(jobs) - len(left))
 
 
 def _nothing(wanted: Wanted) -> bool:

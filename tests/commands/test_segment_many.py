@@ -326,12 +326,16 @@ def test_existing_files_are_kept_or_passed_over(paint: Bundle, folder: Path) -> 
     refused("out/masks/p1.png exists", paint.path, "photos", "--pos", "5,5", "--out-dir", "out")
     result = done(paint.path, "photos", "--pos", "5,5", "--out-dir", "out", "--skip-existing")
     assert "1 image passed over" in result.stderr
+    assert "engine" in result.stdout
     assert mine.read_text() == "mine"
     assert len(files_in(folder / "out" / "masks")) == 3
     (folder / "out" / "overlays" / "p1.jpg").unlink()
     done(paint.path, "photos", "--pos", "5,5", "--out-dir", "out", "--skip-existing")
     assert (folder / "out" / "overlays" / "p1.jpg").exists(), "only what is missing is written"
     assert mine.read_text() == "mine"
+    result = done(paint.path, "photos", "--pos", "5,5", "--out-dir", "out", "--skip-existing")
+    assert "3 images passed over" in result.stderr
+    assert result.stdout == "", "no engine is opened when nothing is left to do"
     done(paint.path, "photos", "--pos", "5,5", "--out-dir", "out", "--overwrite")
     assert mask_of(mine).shape == (60, 90)
 
@@ -350,6 +354,10 @@ def test_a_picture_that_cannot_be_read_does_not_stop_the_others(paint: Bundle, f
     images = json.loads((folder / "coco.json").read_text())["images"]
     assert [one["file_name"] for one in images] == ["p1.png", "p2.jpg", "p10.png"]
     refused("photos/p3.png is a text file", paint.path, "photos/p3.png", "--out", "mask.png")
+    (folder / "photos" / "p4.png").write_text("hello")
+    given = ("photos/p3.png", "photos/p4.png", "--pos", "5,5", "--coco", "none.json")
+    refused("2 of 2 images could not be segmented", paint.path, *given)
+    assert not (folder / "none.json").exists()
 
 
 def test_an_interrupt_keeps_what_is_finished_and_writes_no_coco_file(
