@@ -178,6 +178,9 @@ def check_image(path: Path) -> None:
         elif found.thing is Thing.TABLE:
             fix = f"name the image; a list of clicks is given with --clicks {path}"
         raise ImageError(f"the image: {path} is {_named(found)}", expected=expected, fix=fix)
+    if found.thing is Thing.FILE and path.suffix.lower() in (".csv", ".tsv"):
+        fix = f"name the image; a list of clicks is given with --clicks {path}"
+        raise ImageError(f"the image: {path} is a table, by its name", expected=expected, fix=fix)
 
 
 def no_images(folder: Path, *, recursive: bool) -> ImageError:

@@ -48,3 +48,8 @@ def test_errors_and_warnings_show_names(capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().err
     assert not any(control in said for control in CONTROLS)
     assert "\n  to fix: check the path" in said
+
+
+def test_messages_are_neither_wrapped_nor_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    say("note", f"{'word ' * 40}[bold] \x1b[31m")
+    assert capsys.readouterr().err == f"note: {'word ' * 40}[bold] \\x1b[31m\n"

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from mmms_deploy.commands import display
-from mmms_deploy.commands.display import Lines, progress_bar, progress_bars, waiting
+from mmms_deploy.commands.display import Lines, print_result, progress_bar, progress_bars, waiting
 from mmms_deploy.progress import Progress
 from tests.support.terminal import Terminal
 
@@ -90,3 +90,20 @@ def test_one_bar_shows_the_newest_task(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "starting" in terminal.getvalue()
         on_progress(Progress("clicks [1]", 1, 3, detail="NoC 7"))
     assert "clicks [1]  NoC 7" in terminal.getvalue()
+
+
+def test_results_go_above_the_bar_on_a_terminal_and_else_to_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(display, "err_console", Console(file=terminal, force_terminal=True, width=80))
+    with progress_bar("segmenting") as show:
+        show(Progress("segmenting", 1, 3))
+        print_result("to a file")
+        assert capsys.readouterr().out == "to a file\n"
+        assert "to a file" not in terminal.getvalue()
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout.isatty", lambda: True)
+            print_result("to the terminal")
+        assert capsys.readouterr().out == ""
+        assert "to the terminal\n" in terminal.getvalue().replace("\r", "")

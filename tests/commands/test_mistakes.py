@@ -53,6 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paint: Bundle) -> Pa
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
     (tmp_path / "other.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
     (tmp_path / "empty").touch()
+    (tmp_path / "clicks.csv").write_text("image,x,y\nphoto.png,1,2\n")
     (tmp_path / "clicks.json").write_text('{"photo.png": [[1, 2]]}')
     with zipfile.ZipFile(tmp_path / "toy.zip", "w") as archive:
         archive.writestr("toy/bundle.json", "{}")
@@ -196,6 +197,7 @@ def test_bundle_and_image_in_the_wrong_order() -> None:
         ("data", "pass --recursive"),
         ("empty-folder", "is an empty folder"),
         ("clicks.json", "--clicks clicks.json"),
+        ("clicks.csv", "--clicks clicks.csv"),
         ("net.safetensors", "is a checkpoint"),
         ("empty", "is an empty file"),
         ("/dev/zero", "no regular file"),
