@@ -19,7 +19,7 @@ from mmms_deploy.commands.segment_clicks import UNNAMED, ListedClick, read_click
 from mmms_deploy.commands.segment_images import find_pictures, with_inputs
 from mmms_deploy.commands.segment_jobs import Failure, Work, jobs_of_line, jobs_of_list
 from mmms_deploy.commands.segment_outputs import Plan, Wanted, check_inputs_kept, check_wanted, parse_kinds, plan
-from mmms_deploy.commands.segment_run import say_failure, segment_many, segment_one
+from mmms_deploy.commands.segment_run import make_folder, say_failure, segment_many, segment_one
 from mmms_deploy.errors import ImageError, ModalityError
 from mmms_deploy.spelling import did_you_mean
 
@@ -242,6 +242,7 @@ def main(
         else:
             failures += segment_many(session, planned, writer, labels=numbers, overwrite=overwrite)
     if coco is not None and writer is not None:
+        make_folder(coco)
         writer.write(coco, overwrite=overwrite)
     _print_end(planned, failures)
 

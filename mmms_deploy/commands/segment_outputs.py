@@ -175,15 +175,13 @@ def plan(wanted: Wanted, work: Work) -> Plan:
     left = tuple(jobs)
     if wanted.skip:
         left = tuple(pair for pair in ((job, _missing(files)) for job, files in jobs) if pair[1].all)
-    for _, files in left:
-        for path in files.all:
-            if path in single.all:
-                check_output(path, overwrite=wanted.overwrite)
-            else:
-                _check_inside(path, overwrite=wanted.overwrite)
-    if wanted.coco is not None:
-        check_output(wanted.coco, overwrite=wanted.overwrite)
-    for place in {path.parent for _, files in left for path in files.all if path not in single.all}:
+    outputs = [path for _, files in left for path in files.all] + ([wanted.coco] if wanted.coco is not None else [])
+    inside = [path for path in outputs if folder is not None and path.is_relative_to(folder)]
+    for path in inside:
+        _check_inside(path, overwrite=wanted.overwrite)
+    for path in outputs if folder is None else (path for path in outputs if not path.is_relative_to(folder)):
+        check_output(path, overwrite=wanted.overwrite)
+    for place in {path.parent for path in inside}:
         sweep(place)
     return Plan(left, folder, kinds, wanted.coco, len(jobs) - len(left))
 
@@ -232,7 +230,8 @@ def _in_folder(folder: Path, kinds: Sequence[str], job: Job, named: bool) -> Fil
         )
         for name in job.objects
     }
-    _check_apart(job, named)
+    if forms:
+        _check_apart(job, named)
     return Files(
         masks,
         _with(folder / "labels" / key, ".png") if "labels" in kinds else None,

@@ -163,21 +163,24 @@ def _write(
     points = {name: tuple((one.x, one.y, one.positive) for one in clicks) for name, clicks in found.clicks.items()}
     for name, paths in files.masks.items():
         for path in paths:
-            _make_folder(path)
+            make_folder(path)
             write_mask(path, found.masks[name], points[name], overwrite=overwrite)
             yield "mask", path
     if files.labels is not None:
-        _make_folder(files.labels)
+        make_folder(files.labels)
         names = {name: labels[name] for name in found.masks}
         write_labels(files.labels, _labelled(session, names), names, overwrite=overwrite)
         yield "labels", files.labels
     if coco is not None:
-        objects = [CocoObject(mask, name, points[name], name) for name, mask in found.masks.items()]
+        objects = [CocoObject(mask, name, points[name], name) for name, mask in found.masks.items() if mask.any()]
+        for name in found.masks.keys() - {one.category for one in objects}:
+            # Many tools refuse annotations without a pixel.
+            say("note", f"{job.picture.path}: the mask of {name!r} is empty, so that the COCO file does not hold it")
         coco.add_image(plain(job.picture.name), job.size, objects)
     if files.overlay is not None:
         from mmms_deploy.session.overlay import draw_objects
 
-        _make_folder(files.overlay)
+        make_folder(files.overlay)
         drawn = [(mask, found.clicks[name]) for name, mask in found.masks.items()]
         write_atomically(files.overlay, draw_objects(found.pixels, drawn, consume=True), overwrite=overwrite)
         yield "overlay", files.overlay
@@ -194,7 +197,8 @@ def _labelled(session: Session, names: dict[str, int]) -> Labels:
     return table[session.labels]
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make the folder of a file that is about to be written."""
     if not path.parent.is_dir():
         check_folder(path.parent)
         with writing(path.parent):

@@ -393,6 +393,23 @@ def test_files_for_one_image_are_refused_for_several(paint: Bundle, folder: Path
     refused("photos/p2.jpg: click (60.0, 5.0) is outside", paint.path, "photos", "--pos", "60,5")
 
 
+def test_a_coco_file_in_the_folder_of_the_results(paint: Bundle, folder: Path) -> None:
+    outputs = ("--out-dir", "new/out", "--coco", "new/out/coco.json", "--write")
+    done(paint.path, "photos", "--pos", "5,5", *outputs, "masks")
+    assert (folder / "new" / "out" / "coco.json").exists()
+    refused("new/out/coco.json exists", paint.path, "photos", *outputs, "labels")
+
+
+def test_an_empty_mask_is_named_and_not_in_the_coco_file(paint: Bundle, folder: Path) -> None:
+    given = ("--object", "cat", "--pos", "5,5", "--object", "none", "--neg", "60,60", "--coco", "coco.json")
+    result = done(paint.path, "photo.png", *given, "--labels", "labels.png")
+    assert "photo.png: the mask of 'none' is empty" in result.stderr
+    coco = json.loads((folder / "coco.json").read_text())
+    assert [one["surface"] for one in coco["annotations"]] == ["cat"]
+    assert [one["name"] for one in coco["categories"]] == ["cat", "none"]
+    assert read_labels(folder / "labels.png")[1] == {"cat": 1, "none": 2}
+
+
 def test_what_is_read_is_not_written(paint: Bundle, folder: Path) -> None:
     save(folder / "out" / "masks" / "p1.png", (20, 20))
     given = ("out/masks/p1.png", "--pos", "5,5", "--out-dir", "out", "--overwrite")
@@ -416,7 +433,7 @@ def test_objects_whose_files_would_be_one_are_refused(paint: Bundle, folder: Pat
     refused(
         "'Cat' and 'cat' of photo.png would have one file", paint.path, "--clicks", "clicks.json", "--out-dir", "out"
     )
-    done(paint.path, "--clicks", "clicks.json", "--labels", "labels.png")
+    done(paint.path, "--clicks", "clicks.json", "--out-dir", "out", "--write", "labels")
 
 
 def test_control_characters_are_shown_and_not_obeyed(paint: Bundle, folder: Path) -> None:
