@@ -82,12 +82,13 @@ class CocoWriter:
         Raises:
             AnnotationError: A mask has another size, or is no mask.
         """
-        made = [(one, self._annotation(one, size)) for one in objects]
+        made = [(one.category, self._annotation(one, size)) for one in objects]
         number = len(self._images) + 1
         self._images.append({"id": number, "file_name": file_name, "height": size[0], "width": size[1]})
-        for one, annotation in made:
-            numbers = {"id": len(self._annotations) + 1, "image_id": number}
-            self._annotations.append({**numbers, "category_id": self._category({"name": one.category}), **annotation})
+        for name, annotation in made:
+            category = self._category({"name": name})
+            numbers = {"id": len(self._annotations) + 1, "image_id": number, "category_id": category}
+            self._annotations.append({**numbers, **annotation})
         return number
 
     def add(self, dataset: Mapping[str, Any]) -> None:

@@ -12,12 +12,13 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from mmms_deploy.annotations.boxes import xyxy_of
 from mmms_deploy.annotations.masks import checked_bool
 from mmms_deploy.errors import AnnotationError
 from mmms_deploy.imaging.resize import BoolArray
 
-PIXELS = 1 << 30
-"""The most pixels of a mask that is drawn: 1 GiB."""
+PIXELS = 1 << 28
+"""The most pixels of a mask that is drawn, so that a few bytes do not ask for gigabytes."""
 _EXPECTED = "COCO's run lengths: {'size': [H, W], 'counts': text, or whole numbers that add up to H * W}"
 
 
@@ -48,16 +49,28 @@ def rle_of(mask: npt.NDArray[Any], compressed: bool = True) -> Rle:
     """
     checked = checked_bool(mask)
     height, width = checked.shape
-    flat = np.ascontiguousarray(checked.T).reshape(-1)
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    first = [0] if flat[0] else []  # runs begin with background, which may have no pixel
-    counts: list[int] = first + np.diff(edges, prepend=0, append=flat.size).tolist()
+    counts: list[int] = np.diff(_changes(checked), prepend=0, append=checked.size).tolist()
+    if len(counts) > 1 and not counts[-1]:
+        counts.pop()
     if not compressed:
         return {"size": [height, width], "counts": counts}
     import pycocotools.mask
 
     encoded = pycocotools.mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
+
+
+def _changes(mask: BoolArray) -> npt.NDArray[np.int64]:
+    """Return where runs of the object and of the background begin, in turn, counted down the columns."""
+    x0, y0, x1, y1 = xyxy_of(mask)
+    # The columns of the object's box, with background above and below, as rows.
+    columns = np.zeros((x1 - x0, y1 - y0 + 2), dtype=np.bool_)
+    columns[:, 1:-1] = mask[y0:y1, x0:x1].T
+    column, row = np.nonzero(columns[:, 1:] != columns[:, :-1])
+    places = (column + x0) * mask.shape[0] + row + y0
+    # A run that ends at the foot of the image goes on where the next one begins at the head.
+    going_on = np.flatnonzero(places[1:] == places[:-1])
+    return np.delete(places, np.concatenate([going_on, going_on + 1]))
 
 
 def mask_of_rle(rle: Mapping[str, Any]) -> BoolArray:
@@ -71,7 +84,7 @@ def mask_of_rle(rle: Mapping[str, Any]) -> BoolArray:
         (H, W) bool.
 
     Raises:
-        AnnotationError: They are no run lengths, do not fill the size exactly, or have more than 2^30 pixels.
+        AnnotationError: They are no run lengths, do not fill the size exactly, or have more than 2^28 pixels.
     """
     try:
         size, counts = rle["size"], rle["counts"]

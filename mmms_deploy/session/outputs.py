@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class Named(NamedTuple):
 
 
 def coco_of(
-    objects: list[Named],
+    objects: Iterable[Named],
     size: tuple[int, int],
     file_name: str,
     *,
@@ -36,7 +36,7 @@ def coco_of(
     """Return a COCO data set of one image.
 
     Args:
-        objects: Its objects.
+        objects: Its objects; one is there at a time, because masks of large images are large.
         size: (H0, W0).
         file_name: Its name.
         polygons: Whether masks are polygons, where these are exact.
@@ -45,21 +45,21 @@ def coco_of(
         empty: Whether objects without a pixel are there too.
     """
     writer = CocoWriter(polygons=polygons, tolerance=tolerance)
-    kept = [one for one in objects if empty or one.result.area]
+    kept = (one for one in objects if empty or one.result.area)
     writer.add_image(
         file_name,
         size,
-        [
+        (
             CocoObject(
                 one.result.mask, categories.get(one.name, one.name), points_of(one.result.clicks), surface=one.name
             )
             for one in kept
-        ],
+        ),
     )
     return writer.dataset()
 
 
-def arrays_of(objects: list[Named], size: tuple[int, int]) -> Detections:
+def arrays_of(objects: Iterable[Named], size: tuple[int, int]) -> Detections:
     """Return the objects that have pixels as arrays."""
     kept = [one for one in objects if one.result.area]
     return detections_of(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -788,10 +788,10 @@ class Session:
             surface.result = self._answer(surface.history.current, perf_counter())
         return surface.result
 
-    def _objects(self) -> list[Named]:
-        """Return every surface with its answer."""
-        surfaces = self._state.surfaces.all
-        return [Named(name, surface.label, self._result_of(surface)) for name, surface in surfaces.items()]
+    def _objects(self) -> Iterator[Named]:
+        """Yield every surface with its answer, which is not kept where it was not requested before."""
+        for name, surface in self._state.surfaces.all.items():
+            yield Named(name, surface.label, surface.result or self._answer(surface.history.current, perf_counter()))
 
     def _label_map(self) -> Labels:
         """Return the label map; it is kept until a surface changes."""

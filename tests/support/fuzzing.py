@@ -158,6 +158,39 @@ def _modality(path: Path) -> object:
     return load_modality(path, "depth")
 
 
+def _annotation() -> list[tuple[str, bytes]]:
+    mask = np.zeros((48, 64), np.bool_)
+    mask[8:20, 9:30] = True
+    from mmms_deploy.annotations import Annotation
+
+    return [("a.json", json.dumps(Annotation(mask, ((3.0, 4.5, True),)).to_json()).encode())]
+
+
+def _read_annotation(path: Path) -> object:
+    from mmms_deploy.annotations import read_annotation
+
+    return read_annotation(path)
+
+
+def _named_labels() -> list[tuple[str, bytes]]:
+    from mmms_deploy.annotations import write_labels
+
+    made = []
+    for name, greatest in (("a.png", 2), ("b.png", 300)):
+        labels = np.zeros((48, 64), np.int32)
+        labels[8:20, 9:30], labels[30:, 40:] = 1, greatest
+        with tempfile.TemporaryDirectory() as folder:
+            write_labels(Path(folder) / name, labels, {"dog": 1, "c\u00e4t": greatest})
+            made.append((name, (Path(folder) / name).read_bytes()))
+    return made
+
+
+def _read_named_labels(path: Path) -> object:
+    from mmms_deploy.annotations import read_labels
+
+    return read_labels(path)
+
+
 def _label_map(path: Path) -> object:
     from mmms_deploy.evaluation.datasets.labels import read_labels
 
@@ -557,6 +590,8 @@ READERS: dict[str, Reader] = {
     "image": Reader(_pictures, _image),
     "modality": Reader(_numbers, _modality),
     "label map": Reader(_labels, _label_map),
+    "annotation": Reader(_annotation, _read_annotation, damaged_json),
+    "labels with names": Reader(_named_labels, _read_named_labels),
     "features .npz": Reader(_features, _load_features, damaged_archive),
     "golden.npz": Reader(_golden, _load_golden, damaged_archive),
     "bundle.json": Reader(_manifest, _bundle, damaged_json),
