@@ -21,7 +21,7 @@ from mmms_deploy.files import PathLike, as_path, decode_json, replacing
 from mmms_deploy.imaging.picture import Picture, Refusal, open_picture
 from mmms_deploy.imaging.samples import to_numbers
 
-KEY = "mmms-labels"
+KEY = "mmms_labels"
 """The keyword of the text chunk with the names: a JSON object of names and labels."""
 GREATEST = 65535
 """The greatest label that a PNG file holds."""

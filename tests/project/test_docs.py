@@ -65,12 +65,15 @@ def test_installs_name_extras_that_exist() -> None:
             assert set(named.split(",")) <= extras
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/session.md", "docs/engines.md", "docs/evaluation.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/session.md", "docs/results.md", "docs/engines.md", "docs/evaluation.md"]
+)
 def test_python_examples_run(name, paint: Bundle, tmp_path) -> None:
     examples = blocks(ROOT / name, "python")
     assert examples
     (tmp_path / "bundles").mkdir()
-    (tmp_path / "bundles" / "demo").symlink_to(paint.path)
+    for place in (tmp_path / "bundles" / "demo", tmp_path / "demo"):
+        place.symlink_to(paint.path)
     write_toy(tmp_path / "bundles" / "rgbd", modalities=(ModalitySpec(name="depth", scale=0.001),))
     write_toy(tmp_path / "bundles" / "provider", black_box=True)
     save_features(tmp_path / "features.npz", {"f1": np.zeros((1, 1, 1, 1), np.float32)}, (480, 640))

@@ -154,11 +154,13 @@ def test_refused_labels_change_nothing(session: Session, labels: object, error: 
     assert session._state is before
 
 
-def test_labels_need_an_image_and_a_network_that_takes_masks(paint: Bundle, echo: Bundle) -> None:
+def test_labels_need_an_image_and_a_network_that_takes_masks(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with Session(paint) as session, pytest.raises(NoImageError):
         session.load_labels(LABELS)
-    with Session(echo) as session:
+    monkeypatch.setattr(Session, "_previous_input", None)
+    with Session(paint) as session:
         session.set_image(GREY)
-        if session._previous_input is None:
-            with pytest.raises(SessionError, match="previous mask"):
-                session.load_labels(LABELS)
+        before = session._state
+        with pytest.raises(SessionError, match="no previous mask"):
+            session.load_labels(LABELS)
+        assert session._state is before

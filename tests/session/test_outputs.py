@@ -21,6 +21,7 @@ from mmms_deploy.errors import (
     OutputFormatError,
     SessionClosedError,
 )
+from mmms_deploy.evaluation import open_dataset
 from mmms_deploy.session import draw_overlay
 from tests.support.annotating import GREY, SIZE
 from tests.support.toy import write_toy
@@ -247,3 +248,15 @@ def test_nothing_without_an_image(paint: Bundle, tmp_path: Path) -> None:
         with pytest.raises(SessionClosedError):
             call()
     assert not list(tmp_path.iterdir())
+
+
+def test_evaluations_read_the_coco_file(annotated: Session, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.fromarray(NOISE).save(tmp_path / "images" / "photo.png")
+    writer = CocoWriter()
+    writer.add(annotated.to_coco("photo.png"))
+    writer.write(tmp_path / "coco.json")
+    (scene,) = open_dataset("coco", tmp_path, annotations="coco.json", images="images")
+    masks = each(annotated)
+    for surface, name in zip(scene.surfaces, ("1", "dog"), strict=True):
+        np.testing.assert_array_equal(surface.mask, masks[name])
