@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mmms_deploy.annotations.boxes import bbox_of
 from mmms_deploy.annotations.masks import checked_bool
-from mmms_deploy.annotations.polygons import polygons_of
+from mmms_deploy.annotations.polygons import checked_tolerance, plain, polygons_of
 from mmms_deploy.annotations.record import Point, checked_suffix, clicks_to_json, write_json
 from mmms_deploy.annotations.rle import draw_runs, mask_of_rle, rle_of
 from mmms_deploy.errors import AnnotationError
@@ -57,11 +57,21 @@ class CocoWriter:
             to file.
         polygons: Whether masks are written as polygons where these are exact, that is for objects without holes.
         tolerance: How far their outlines may move, in image pixels, to have fewer corners.
+
+    Raises:
+        AnnotationError: The tolerance is no number of 0 or more, or there are no polygons to simplify.
     """
 
     def __init__(self, categories: Sequence[str] = (), *, polygons: bool = False, tolerance: float = 0.0) -> None:
         self._polygons = polygons
-        self._tolerance = tolerance
+        self._tolerance = checked_tolerance(tolerance)
+        if tolerance and not polygons:
+            raise AnnotationError(
+                f"the tolerance is {tolerance}, and masks are written as run lengths",
+                expected="a tolerance for polygons",
+                fix="pass polygons=True, or no tolerance",
+                command_fix="leave the tolerance out, or ask for polygons",
+            )
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         self._categories: dict[str, dict[str, Any]] = {}
@@ -179,7 +189,7 @@ class CocoWriter:
         if self._polygons and mask.any():
             found = polygons_of(mask, self._tolerance)
             if not any(polygon.holes for polygon in found):
-                return [polygon.outer.reshape(-1).tolist() for polygon in found]
+                return [plain(polygon.outer.reshape(-1)) for polygon in found]
         return rle_of(mask)
 
 

@@ -119,7 +119,9 @@ def named_labels(
         checked = np.where(np.isin(checked, left_out), np.int32(0), checked)
     named = {name: label for name, label in checked_names(names).items() if label not in left_out}
     known = set(named.values())
-    for label in np.flatnonzero(np.bincount(checked.reshape(-1))).tolist():
+    present = np.zeros(GREATEST + 1, dtype=np.bool_)
+    present[checked] = True
+    for label in np.flatnonzero(present).tolist():
         if label and label not in known:
             name = str(label)
             while name in named:
@@ -178,6 +180,12 @@ def checked_names(names: object) -> dict[str, int]:
                 expected=expected,
                 fix="turn it around: {name: label for label, name in names.items()}" if swapped else "correct it",
             )
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise AnnotationError(
+                f"the name {name!r} is no Unicode", expected=expected, fix="choose another name"
+            ) from error
         checked[name] = int(label)
     if len(set(checked.values())) < len(checked):
         raise AnnotationError(f"the names {checked} share labels", expected=expected, fix="give each its own")

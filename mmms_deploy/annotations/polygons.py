@@ -52,7 +52,14 @@ class Polygon:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as ``{"outer": [[x, y], ...], "holes": [[[x, y], ...], ...]}``."""
-        return {"outer": self.outer.tolist(), "holes": [hole.tolist() for hole in self.holes]}
+        return {"outer": plain(self.outer), "holes": [plain(hole) for hole in self.holes]}
+
+
+def plain(points: Points) -> list[Any]:
+    """Return coordinates as lists, whole numbers without a fraction."""
+    whole = np.rint(points)
+    found: list[Any] = (whole.astype(np.int64) if np.array_equal(whole, points) else points).tolist()
+    return found
 
 
 def polygons_of(mask: npt.NDArray[Any], tolerance: float = 0.0) -> tuple[Polygon, ...]:
@@ -74,7 +81,7 @@ def polygons_of(mask: npt.NDArray[Any], tolerance: float = 0.0) -> tuple[Polygon
         AnnotationError: It is no mask, or the tolerance is no number of 0 or more.
     """
     checked = checked_bool(mask)
-    tolerance = _checked_tolerance(tolerance)
+    tolerance = checked_tolerance(tolerance)
     rings = rings_of(checked)
     outers = np.flatnonzero(rings.areas > 0)
     holes = np.flatnonzero(rings.areas < 0)
@@ -177,7 +184,12 @@ def _area(ring: Points) -> float:
     return float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2
 
 
-def _checked_tolerance(tolerance: object) -> float:
+def checked_tolerance(tolerance: object) -> float:
+    """Return how far outlines may move, checked.
+
+    Raises:
+        AnnotationError: It is no number of 0 or more.
+    """
     number = isinstance(tolerance, int | float | np.integer | np.floating) and not isinstance(tolerance, bool)
     if not number or not 0 <= float(tolerance) < _LARGEST:  # type: ignore[arg-type]
         raise AnnotationError(

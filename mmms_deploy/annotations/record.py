@@ -175,8 +175,17 @@ def write_json(path: Path, document: object, *, overwrite: bool) -> None:
     """Write a JSON file, whole or not at all.
 
     Raises:
+        AnnotationError: A text in it cannot be written in UTF-8.
         OutputExistsError: It exists, and may not be replaced.
         OutputWriteError: It cannot be written.
     """
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    write_file(path, text.encode() + b"\n", overwrite=overwrite, sync=True)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, as in the name of a file that is no UTF-8
+        raise AnnotationError(
+            f"a name holds the character {error.object[error.start]!r}, which no file in UTF-8 can hold",
+            expected="names in Unicode",
+            fix="choose another name",
+        ) from error
+    write_file(path, content + b"\n", overwrite=overwrite, sync=True)

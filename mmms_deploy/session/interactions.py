@@ -89,6 +89,6 @@ def checked_mask(
         )
     aligned = rule.mask_resize.align_corners
     shrink = rule.previous_resize or ResizeRule(align_corners=aligned, antialias=not aligned)
-    previous = resize_image(array[:, :, None].astype(np.float32), network_size, shrink)[None]
+    previous = resize_image(array[:, :, None], network_size, shrink)[None]
     shown = array if array.dtype == np.bool_ else array > rule.threshold
     return MaskInput(np.packbits(shown, axis=1), image_size[1], previous)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-import numpy as np
+from PIL import Image
 
 from mmms_deploy.annotations.coco import CocoObject, CocoWriter
 from mmms_deploy.annotations.detections import Detections, detections_of
@@ -72,10 +72,10 @@ def kept_picture(pixels: UInt8Array, source: object) -> UInt8Array:
 
     Args:
         pixels: What was read of it.
-        source: What the caller passed. An array is copied, because callers use their buffers again.
+        source: What the caller passed. What may be an array is copied, because callers use their buffers again.
     """
-    shared = isinstance(source, np.ndarray) and np.may_share_memory(pixels, source)
-    picture = pixels.copy() if shared else pixels
+    decoded = isinstance(source, str | os.PathLike | bytes | Image.Image) or hasattr(source, "read")
+    picture = pixels if decoded else pixels.copy()
     picture.setflags(write=False)
     return picture
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from mmms_deploy.annotations.boxes import xyxy_of
 from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.imaging.resize import BoolArray
 
@@ -92,11 +93,17 @@ def draw_objects(
     consume = consume and image.flags.owndata and image.flags.writeable and image.flags.c_contiguous
     picture = Image.new("RGB", (width, height), None)
     rows = max(1, _STRIP // width)
+    boxes = [_drawn_box(mask, _reach(unit)) for mask, _ in objects]
     for top in reversed(range(0, height, rows)):  # from the bottom, because an array can be shortened there alone
         part = Image.fromarray(image[top : top + rows])
-        for number, (mask, _) in enumerate(objects):
-            part = _drawn(part, mask, top, unit, COLOURS[number % len(COLOURS)])
+        for number, ((mask, _), (x0, y0, x1, y1)) in enumerate(zip(objects, boxes, strict=True)):
+            first, last = max(y0 - top, 0), min(y1 - top, part.height)
+            if first < last:
+                before = part.crop((x0, first, x1, last))
+                after = _drawn(before, mask[:, x0:x1], top + first, unit, COLOURS[number % len(COLOURS)])
+                part.paste(after, (x0, first))
         picture.paste(part, (0, top))
+        del part  # it may be a view of the array, which is shortened
         if consume:
             image.resize((top, width, 3), refcheck=False)
     for _, clicks in objects:
@@ -108,7 +115,7 @@ def draw_objects(
 def _drawn(picture: Image.Image, mask: BoolArray, top: int, unit: float, colour: Colour) -> Image.Image:
     """Draw a mask on some rows of the image, from row ``top`` on."""
     # The blur of the outline reaches over rows beside these.
-    reach = int(2 * _WIDE * unit) + 8
+    reach = _reach(unit)
     first, last = max(0, top - reach), min(len(mask), top + picture.height + reach)
     inside = Image.fromarray(mask[first:last].view(np.uint8) * np.uint8(255))
     here = (0, top - first, picture.width, top - first + picture.height)
@@ -118,6 +125,20 @@ def _drawn(picture: Image.Image, mask: BoolArray, top: int, unit: float, colour:
         line = _outline(inside, width).crop(here)
         picture = Image.composite(Image.new("RGB", picture.size, line_colour), picture, line)
     return picture
+
+
+def _drawn_box(mask: BoolArray, reach: int) -> tuple[int, int, int, int]:
+    """Return the box of what is drawn for a mask, in pixel edges."""
+    x0, y0, x1, y1 = xyxy_of(mask)
+    if x0 == x1:
+        return 0, 0, 0, 0
+    height, width = mask.shape
+    return max(0, x0 - reach), max(0, y0 - reach), min(width, x1 + reach), min(height, y1 + reach)
+
+
+def _reach(unit: float) -> int:
+    """How far the outline reaches beyond the mask, and a little more."""
+    return int(2 * _WIDE * unit) + 8
 
 
 def _outline(inside: Image.Image, width: float) -> Image.Image:

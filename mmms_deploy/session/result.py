@@ -99,6 +99,10 @@ class ClickResult:
         probability.setflags(write=False)
         return probability
 
+    def __getstate__(self) -> dict[str, object]:
+        # A result that goes to another process goes without the image: it is much larger than all the rest.
+        return {**self.__dict__, "_picture": None}
+
     @cached_property
     def area(self) -> int:
         """How many pixels the object has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -260,3 +261,37 @@ def test_evaluations_read_the_coco_file(annotated: Session, tmp_path: Path) -> N
     masks = each(annotated)
     for surface, name in zip(scene.surfaces, ("1", "dog"), strict=True):
         np.testing.assert_array_equal(surface.mask, masks[name])
+
+
+def test_a_result_is_pickled_without_the_image(session: Session) -> None:
+    session.set_image(NOISE)
+    result = session.click(10, 10)
+    content = pickle.dumps(result)
+    assert NOISE.tobytes()[:3000] not in content
+    again = pickle.loads(content)
+    np.testing.assert_array_equal(again.mask, result.mask)
+    np.testing.assert_array_equal(again.overlay(NOISE), result.overlay())
+    with pytest.raises(NoImageError):
+        again.overlay()
+
+
+def test_names_that_no_file_can_hold(session: Session, tmp_path: Path) -> None:
+    session.select("half \ud800")
+    session.click(10, 10)
+    writer = CocoWriter()
+    writer.add(session.to_coco("a.jpg"))
+    for write in (
+        lambda: session.save_labels(tmp_path / "labels.png"),
+        lambda: writer.write(tmp_path / "coco.json"),
+    ):
+        with pytest.raises(AnnotationError, match="ud800"):
+            write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tolerance_needs_polygons(annotated: Session) -> None:
+    with pytest.raises(AnnotationError, match="polygons=True"):
+        annotated.to_coco(tolerance=1)
+    simple = annotated.to_coco(polygons=True, tolerance=2)["annotations"]
+    exact = annotated.to_coco(polygons=True)["annotations"]
+    assert len(simple[1]["segmentation"][0]) < len(exact[1]["segmentation"][0])
