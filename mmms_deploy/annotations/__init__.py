@@ -7,6 +7,7 @@ Pure functions of masks; nothing here knows a network, an engine or a session. I
 - ``rle``: run lengths as COCO counts them
 - ``outlines``: the rings along the pixel edges of a mask
 - ``polygons``: polygons with holes, from masks and back
+- ``clicks``: the clicks that go along with an annotation
 - ``record``: one mask with its clicks, and its JSON file
 - ``coco``: COCO files of one or several images
 - ``labels``: label maps with names, and their PNG files

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.annotations.boxes import bbox_of
+from mmms_deploy.annotations.clicks import ClickLike, clicks_to_json
 from mmms_deploy.annotations.masks import checked_bool
 from mmms_deploy.annotations.polygons import checked_tolerance, plain, polygons_of
-from mmms_deploy.annotations.record import Point, checked_suffix, clicks_to_json, write_json
+from mmms_deploy.annotations.record import checked_suffix, write_json
 from mmms_deploy.annotations.rle import draw_runs, mask_of_rle, rle_of
 from mmms_deploy.errors import AnnotationError
 from mmms_deploy.files import PathLike, as_path
@@ -36,13 +37,13 @@ class CocoObject:
     Attributes:
         mask: (H, W) bool, or whole numbers 0 and 1 or 0 and 255.
         category: Name of its category.
-        clicks: (x, y, positive) of the clicks that led to it.
+        clicks: The clicks that led to it, as (x, y, positive) or ``Click``.
         surface: Its name in a session; empty for none.
     """
 
     mask: npt.NDArray[Any]
     category: str
-    clicks: tuple[Point, ...] = ()
+    clicks: Sequence[ClickLike] = ()
     surface: str = ""
 
 
@@ -90,7 +91,7 @@ class CocoWriter:
             Its number.
 
         Raises:
-            AnnotationError: A mask has another size, or is no mask.
+            AnnotationError: A mask has another size, or is no mask; or a click is none.
         """
         made = [(one.category, self._annotation(one, size)) for one in objects]
         number = len(self._images) + 1

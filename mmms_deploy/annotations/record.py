@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.annotations.boxes import bbox_of
+from mmms_deploy.annotations.clicks import ClickLike, Point, clicks_to_json, points_of
 from mmms_deploy.annotations.masks import checked_bool
 from mmms_deploy.annotations.polygons import polygons_of
 from mmms_deploy.annotations.rle import mask_of_rle, rle_of
@@ -27,9 +27,6 @@ PICTURES = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 SUFFIXES = (*PICTURES, ".json")
 _LIMIT = 512 * MIB
 _EXPECTED = "a JSON file that ClickResult.save wrote: format, version, size, rle and clicks"
-
-Point: TypeAlias = tuple[float, float, bool]
-"""A click: x, y in image pixels with pixel centres at integers, and whether it is on the object."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,30 +62,8 @@ class Annotation:
         }
 
 
-def clicks_to_json(clicks: Iterable[Point]) -> list[list[float]]:
-    """Return clicks as ``[[x, y, 1 or 0], ...]``."""
-    return [[float(x), float(y), int(positive)] for x, y, positive in clicks]
-
-
-def clicks_of_json(clicks: object) -> tuple[Point, ...]:
-    """Return clicks of ``[[x, y, 1 or 0], ...]``.
-
-    Raises:
-        ValueError: They are something else.
-    """
-    if not isinstance(clicks, list):
-        raise ValueError("the clicks are no list")
-    found = []
-    for click in clicks:
-        numbers = isinstance(click, list) and len(click) == 3 and all(isinstance(n, int | float) for n in click)
-        if not numbers or click[2] not in (0, 1) or not all(math.isfinite(number) for number in click):
-            raise ValueError(f"a click is {str(click)[:80]}, not [x, y, 1] or [x, y, 0]")
-        found.append((float(click[0]), float(click[1]), bool(click[2])))
-    return tuple(found)
-
-
 def write_mask(
-    path: PathLike, mask: npt.NDArray[Any], clicks: Iterable[Point] = (), *, overwrite: bool = False
+    path: PathLike, mask: npt.NDArray[Any], clicks: Iterable[ClickLike] = (), *, overwrite: bool = False
 ) -> None:
     """Write a mask, whole or not at all.
 
@@ -96,11 +71,11 @@ def write_mask(
         path: The file. ``.png``, ``.bmp``, ``.tif`` or ``.tiff``: a grey picture, 255 on the object and 0 off it.
             ``.json``: what :meth:`Annotation.to_json` returns.
         mask: (H, W) bool, or whole numbers 0 and 1 or 0 and 255.
-        clicks: The clicks that led to it; only JSON keeps them.
+        clicks: The clicks that led to it, as (x, y, positive) or ``Click``; only JSON keeps them.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        AnnotationError: It is no mask.
+        AnnotationError: It is no mask, or a click is none.
         OutputFormatError: The path ends in another suffix.
         OutputExistsError: The file exists, and may not be replaced.
         OutputWriteError: It cannot be written.
@@ -109,7 +84,7 @@ def write_mask(
     suffix = checked_suffix(place, SUFFIXES, "a mask must be lossless")
     checked = checked_bool(mask)
     if suffix == ".json":
-        write_json(place, Annotation(checked, tuple(clicks)).to_json(), overwrite=overwrite)
+        write_json(place, Annotation(checked, points_of(clicks)).to_json(), overwrite=overwrite)
         return
     from PIL import Image
 
@@ -139,7 +114,10 @@ def read_annotation(path: PathLike) -> Annotation:
         mask = mask_of_rle(found.get("rle", {}))
         if found.get("size") != list(mask.shape):
             raise ValueError("its size is not that of its run lengths")
-        return Annotation(mask, clicks_of_json(found.get("clicks", [])))
+        clicks = found.get("clicks", [])
+        if not isinstance(clicks, list):
+            raise ValueError("its clicks are no list")
+        return Annotation(mask, points_of(clicks))
     except FileReadError as error:
         raise AnnotationError(error.given, expected=_EXPECTED, fix=error.fix or "check the file") from error
     except (ValueError, OverflowError, AnnotationError) as error:

@@ -12,7 +12,7 @@ from PIL import Image
 from mmms_deploy.annotations.coco import CocoObject, CocoWriter
 from mmms_deploy.annotations.detections import Detections, detections_of
 from mmms_deploy.imaging.io import UInt8Array
-from mmms_deploy.session.result import ClickResult, points_of
+from mmms_deploy.session.result import ClickResult
 
 
 class Named(NamedTuple):
@@ -50,9 +50,7 @@ def coco_of(
         file_name,
         size,
         (
-            CocoObject(
-                one.result.mask, categories.get(one.name, one.name), points_of(one.result.clicks), surface=one.name
-            )
+            CocoObject(one.result.mask, categories.get(one.name, one.name), one.result.clicks, surface=one.name)
             for one in kept
         ),
     )

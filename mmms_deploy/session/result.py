@@ -11,7 +11,7 @@ import numpy as np
 
 from mmms_deploy.annotations.boxes import bbox_of, xyxy_of
 from mmms_deploy.annotations.polygons import Polygon, polygons_of
-from mmms_deploy.annotations.record import Point, write_mask
+from mmms_deploy.annotations.record import write_mask
 from mmms_deploy.annotations.rle import Rle, rle_of
 from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.errors import ClickError, ImageError, NoImageError
@@ -191,12 +191,7 @@ class ClickResult:
             OutputExistsError: The file exists, and may not be replaced.
             OutputWriteError: It cannot be written.
         """
-        write_mask(path, self.mask, points_of(self.clicks), overwrite=overwrite)
-
-
-def points_of(clicks: tuple[Click, ...]) -> tuple[Point, ...]:
-    """Return clicks as (x, y, positive)."""
-    return tuple((click.x, click.y, click.positive) for click in clicks)
+        write_mask(path, self.mask, self.clicks, overwrite=overwrite)
 
 
 def checked_click(x: object, y: object, positive: object, size: tuple[int, int]) -> Click:

@@ -13,6 +13,9 @@ from mmms_deploy.annotations import CocoObject, CocoWriter, coco_dataset, mask_o
 from mmms_deploy.errors import AnnotationError, OutputExistsError, OutputFormatError
 from tests.support.masks import AWKWARD, whole
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+# pycocotools reads its arrays the way of NumPy 1.
+
 SIZE = (4, 5)
 RING, EYE = AWKWARD["a hole"], np.eye(*SIZE, dtype=np.bool_)
 

@@ -14,6 +14,9 @@ from mmms_deploy.annotations.outlines import rings_of
 from mmms_deploy.errors import AnnotationError
 from tests.support.masks import AWKWARD, whole
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+# pycocotools reads its arrays the way of NumPy 1.
+
 
 def by_the_library(polygons: tuple[Polygon, ...], size: tuple[int, int]) -> np.ndarray:
     def draw(ring: np.ndarray) -> np.ndarray:

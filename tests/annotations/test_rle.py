@@ -12,6 +12,9 @@ from mmms_deploy.annotations import mask_of_rle, rle_of
 from mmms_deploy.errors import AnnotationError
 from tests.support.masks import AWKWARD, whole
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+# pycocotools reads its arrays the way of NumPy 1.
+
 BOX = AWKWARD["a hole"]
 
 

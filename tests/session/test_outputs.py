@@ -27,6 +27,9 @@ from mmms_deploy.session import draw_overlay
 from tests.support.annotating import GREY, SIZE
 from tests.support.toy import write_toy
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+# pycocotools reads its arrays the way of NumPy 1.
+
 NOISE = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
 
 
