@@ -88,3 +88,23 @@ def test_every_object_has_a_colour_of_its_own() -> None:
     assert (both[5, 5] == 100).all()
     many = draw_objects(image, [(masks[0], [])] * (len(COLOURS) + 1))
     assert many.size == (90, 60), "colours begin again where there are more objects"
+
+
+def test_what_is_drawn_is_near_the_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the box of every object is drawn; a picture that is drawn as a whole is the same."""
+    random = np.random.default_rng(3)
+    for _ in range(12):
+        height, width = random.integers(1, 300, 2)
+        image = random.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        objects = []
+        for _ in range(3):
+            mask = np.zeros((height, width), np.bool_)
+            y, x = random.integers(0, height), random.integers(0, width)
+            mask[y : y + random.integers(0, 40), x : x + random.integers(0, 40)] = True
+            objects.append((mask, [Click(int(x), int(y))]))
+        before = image.copy()
+        near = np.asarray(draw_objects(image, objects))
+        with monkeypatch.context() as whole:
+            whole.setattr("mmms_deploy.session.overlay._drawn_box", lambda mask, _: (0, 0, *mask.shape[::-1]))
+            np.testing.assert_array_equal(near, draw_objects(image, objects))
+        np.testing.assert_array_equal(image, before)
