@@ -20,7 +20,7 @@ from mmms_deploy.annotations.boxes import bbox_of
 from mmms_deploy.annotations.clicks import ClickLike, clicks_to_json
 from mmms_deploy.annotations.masks import checked_bool
 from mmms_deploy.annotations.polygons import checked_tolerance, plain, polygons_of
-from mmms_deploy.annotations.record import checked_suffix, write_json
+from mmms_deploy.annotations.record import check_new, checked_suffix, write_json
 from mmms_deploy.annotations.rle import draw_runs, mask_of_rle, rle_of
 from mmms_deploy.errors import AnnotationError
 from mmms_deploy.files import PathLike, as_path
@@ -159,6 +159,7 @@ class CocoWriter:
         """
         place = as_path(path)
         checked_suffix(place, (".json",))
+        check_new(place, overwrite=overwrite)
         write_json(place, self.dataset(), overwrite=overwrite)
 
     def _category(self, category: Mapping[str, Any]) -> int:

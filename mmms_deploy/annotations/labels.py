@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mmms_deploy.annotations.record import checked_suffix
+from mmms_deploy.annotations.record import check_new, checked_suffix
 from mmms_deploy.errors import AnnotationError, FileReadError
 from mmms_deploy.files import PathLike, as_path, decode_json, replacing
 from mmms_deploy.imaging.picture import Picture, Refusal, open_picture
@@ -52,6 +52,7 @@ def write_labels(
     checked_suffix(place, (".png",), "labels are numbers, which other formats change or cannot hold with their names")
     checked = checked_labels(labels)
     named = {} if names is None else checked_names(names)
+    check_new(place, overwrite=overwrite)
     if max(int(checked.max()), *named.values(), 0) <= 255:
         picture = Image.fromarray(checked.astype(np.uint8))
         picture.putpalette(palette())

@@ -76,10 +76,11 @@ def bool_of(array: npt.NDArray[Any], expected: str, error: type[MMMSDeployError]
     found = np.unique(array)
     listed = ", ".join(str(number) for number in found[:6]) + (", ..." if len(found) > 6 else "")
     grey = len(found) > 2 and found[0] >= 0 and 200 <= greatest <= 255
+    one = f"mask == {found[found != 0][0]}"
     raise error(
         f"the mask has the values {listed}",
         expected=expected,
-        fix="choose a threshold, if they are grey levels: mask > 127; or one object, if they are labels: mask == 1"
+        fix=f"choose a threshold, if they are grey levels: mask > 127; or one object, if they are labels: {one}"
         if grey
-        else "choose what belongs to the object: mask == 1 for one label, mask > 0 for all of them",
+        else f"choose what belongs to the object: {one} for one label, mask > 0 for all of them",
     )

@@ -16,8 +16,9 @@ from mmms_deploy.annotations.clicks import ClickLike, Point, clicks_to_json, poi
 from mmms_deploy.annotations.masks import checked_bool
 from mmms_deploy.annotations.polygons import polygons_of
 from mmms_deploy.annotations.rle import mask_of_rle, rle_of
-from mmms_deploy.errors import AnnotationError, FileReadError, OutputFormatError
+from mmms_deploy.errors import AnnotationError, FileReadError, OutputExistsError, OutputFormatError
 from mmms_deploy.files import MIB, PathLike, as_path, read_json, replacing, write_file
+from mmms_deploy.files.output import check_replaceable
 from mmms_deploy.imaging.resize import BoolArray
 
 FORMAT = "mmms-annotation"
@@ -83,6 +84,7 @@ def write_mask(
     place = as_path(path)
     suffix = checked_suffix(place, SUFFIXES, "a mask must be lossless")
     checked = checked_bool(mask)
+    check_new(place, overwrite=overwrite)
     if suffix == ".json":
         write_json(place, Annotation(checked, points_of(clicks)).to_json(), overwrite=overwrite)
         return
@@ -147,6 +149,22 @@ def checked_suffix(path: Path, suffixes: Iterable[str], why: str = "the suffix c
             fix="choose another name",
         )
     return suffix
+
+
+def check_new(path: Path, *, overwrite: bool) -> None:
+    """Check early that an output replaces nothing, or may; whoever writes it checks again.
+
+    Raises:
+        OutputExistsError: It exists, and may not be replaced.
+        OutputWriteError: It is a folder, a link or something else that is never replaced.
+    """
+    if not check_replaceable(path) and not overwrite and path.exists():
+        raise OutputExistsError(
+            f"{path} exists",
+            expected="a new file",
+            fix="choose another name, or pass overwrite=True",
+            command_fix="choose another name, or pass --overwrite",
+        )
 
 
 def write_json(path: Path, document: object, *, overwrite: bool) -> None:

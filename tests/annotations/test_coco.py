@@ -113,7 +113,7 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(OutputFormatError, match=r"\.json"):
         writer.write(tmp_path / "coco.txt")
     writer.write(tmp_path / "coco.json")
-    with pytest.raises(OutputExistsError):
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
         writer.write(tmp_path / "coco.json")
     writer.add(of_one("\u00e4.jpg", "dog"))
     writer.write(tmp_path / "coco.json", overwrite=True)

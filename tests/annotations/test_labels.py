@@ -133,7 +133,7 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(OutputFormatError, match=r"\.png"):
         write_labels(tmp_path / "a.tif", LABELS)
     write_labels(tmp_path / "a.png", LABELS)
-    with pytest.raises(OutputExistsError):
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
         write_labels(tmp_path / "a.png", LABELS)
     write_labels(tmp_path / "a.png", LABELS + 1, overwrite=True)
     assert read_labels(tmp_path / "a.png")[0].max() == 8

@@ -50,7 +50,7 @@ def test_json_for_others(tmp_path: Path) -> None:
 def test_nothing_is_replaced_by_accident(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     path.write_text("mine")
-    with pytest.raises(OutputExistsError):
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
         write_mask(path, AWKWARD["a hole"])
     assert path.read_text() == "mine"
     write_mask(path, AWKWARD["a hole"], overwrite=True)

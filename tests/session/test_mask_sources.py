@@ -120,9 +120,9 @@ def test_an_annotation_that_goes_on(session: Session, paint: Bundle) -> None:
 @pytest.mark.parametrize(
     ("mask", "fix"),
     [
-        (BOX * np.uint8(2), "one label"),
+        (BOX * np.uint8(2), "mask == 2 for one label"),
         (BOX + (np.arange(70) % 5).astype(np.uint8), "one label"),
-        (BOX * np.int16(-1), "mask == 1"),
+        (BOX * np.int16(-1), "mask == -1"),
         ((np.arange(50 * 70) % 256).astype(np.uint8).reshape(SIZE), "mask > 127"),
         (WHITE.astype(np.float32), "mask > 127"),
         (BOX[None], r"mask\[0\]"),
