@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.evaluation.datasets.listed import ListedDataset
 
+DEFAULT = "drawn=20"
+"""The data set when none is given."""
+
 
 def parse_datasets(texts: Sequence[str], option: str) -> list[DatasetArgument]:
     """Take data set arguments apart, and check that each names a kind and something that may be a data set.
@@ -29,7 +32,7 @@ def parse_datasets(texts: Sequence[str], option: str) -> list[DatasetArgument]:
     """
     if not texts:
         return []
-    from mmms_deploy.evaluation.datasets import parse_dataset_argument
+    from mmms_deploy.evaluation.datasets import DATASETS, parse_dataset_argument
     from mmms_deploy.evaluation.errors import DatasetLayoutError
 
     with wrong_usage():
@@ -41,8 +44,22 @@ def parse_datasets(texts: Sequence[str], option: str) -> list[DatasetArgument]:
             f"{option} names {len(twice)} data sets {twice[0]!r}; name each with KIND=PATH:name=NAME."
         )
     for argument in arguments:
+        if DATASETS[argument.kind].drawn:
+            continue
         check_dataset(argument.kind, argument.path, DatasetLayoutError)
     return arguments
+
+
+def notes_on(arguments: Sequence[DatasetArgument]) -> list[str]:
+    """Return what has to be said about the results of these data sets."""
+    from mmms_deploy.evaluation.datasets import DATASETS
+
+    drawn = [str(argument) for argument in arguments if DATASETS[argument.kind].drawn]
+    return [
+        f"the scenes of {one} are drawn: they show how an evaluation works, and whether two engines agree; they say"
+        " nothing about photographs"
+        for one in drawn
+    ]
 
 
 def open_datasets(arguments: Sequence[DatasetArgument]) -> list[ListedDataset[Any]]:

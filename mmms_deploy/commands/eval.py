@@ -12,8 +12,8 @@ import click
 from rich.markup import escape
 
 from mmms_deploy.commands.command import command
-from mmms_deploy.commands.common import console, engine_options, warn, wrong_usage
-from mmms_deploy.commands.datasets import open_datasets, parse_datasets
+from mmms_deploy.commands.common import console, engine_options, say, warn, wrong_usage
+from mmms_deploy.commands.datasets import DEFAULT, notes_on, open_datasets, parse_datasets
 from mmms_deploy.commands.display import progress_bar, waiting
 from mmms_deploy.commands.eval_open import TORCH, open_sides, results_folder
 from mmms_deploy.commands.eval_report import write_replay, write_report
@@ -25,6 +25,7 @@ from mmms_deploy.progress import Progress
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
+    from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.evaluation.results import SceneResult
     from mmms_deploy.evaluation.run import OnResult
     from mmms_deploy.evaluation.settings import Settings
@@ -57,10 +58,11 @@ def parse_pair(text: str) -> tuple[float, float]:
 @command(
     epilog="""\b
 Examples:
-  mmms-eval bundles/demo --dataset davis=data/DAVIS --dataset grabcut=data/GrabCut --out evaluations/demo
+  mmms-eval demo
+  mmms-eval demo --dataset davis=data/DAVIS --dataset grabcut=data/GrabCut --out evaluations/demo
   mmms-eval bundles/mmms --dataset mfnet=data/MFNet --multi-surface 80,70 --without thermal
-  mmms-eval bundles/demo --dataset davis=data/DAVIS --against torch:demo --limit 50
-  mmms-eval bundles/demo --dataset davis=data/DAVIS --precision bf16 --against bundles/demo --against-precision fp32
+  mmms-eval demo --dataset davis=data/DAVIS --against torch:demo --limit 50
+  mmms-eval demo --dataset davis=data/DAVIS --precision bf16 --against demo --against-precision fp32
   mmms-eval --replay evaluations/demo davis:bmx-trees/00003:object""",
 )
 @click.argument("bundle", type=FilePath(), required=False)
@@ -70,7 +72,8 @@ Examples:
     multiple=True,
     type=Text(),
     metavar="KIND=PATH",
-    help="A data set, with options KIND=PATH:OPTION=VALUE; repeat for more. See docs/datasets.md.",
+    help="A data set, with options KIND=PATH:OPTION=VALUE; repeat for more. See docs/datasets.md.  [default: "
+    f"{DEFAULT}, drawn scenes to try it with]",
 )
 @click.option(
     "--out",
@@ -209,7 +212,7 @@ def main(
         check_results(replay[0], CaseError)
         write_replay(*replay, bundle)
         return
-    if bundle is None or not datasets:
+    if bundle is None:
         raise click.UsageError("Give BUNDLE and --dataset KIND=PATH, or --replay OUT CASE.")
     if against is None and (against_engine or against_precision or against_device != "auto"):
         raise click.UsageError("--against-engine, --against-precision and --against-device need --against.")
@@ -226,8 +229,9 @@ def main(
             multi_instance=tuple(dict.fromkeys(instances)),
             instance_clicks=instance_clicks,
         )
-    arguments = parse_datasets(datasets, "--dataset")
+    arguments = parse_datasets(datasets or (DEFAULT,), "--dataset")
     check_bundle(bundle)
+    notes = _say_notes(arguments, given=bool(datasets))
     if against is not None:
         _check_against(against)
     if out is not None:
@@ -235,13 +239,11 @@ def main(
 
     with waiting("listing the data sets"):
         from mmms_deploy.bundle import Bundle
-        from mmms_deploy.evaluation.depth import opencv
         from mmms_deploy.evaluation.lock import results_lock
         from mmms_deploy.evaluation.report.csv_parquet import parquet_library
         from mmms_deploy.evaluation.results import check_own, forget
         from mmms_deploy.evaluation.run import choose_scenes, evaluate
 
-        opencv()  # a missing library is an error now, not after minutes
         if parquet:
             parquet_library()
         opened = list(zip(map(str, arguments), open_datasets(arguments), strict=True))
@@ -276,7 +278,18 @@ def main(
         except KeyboardInterrupt:
             warn(f"the finished images are kept in {folder}; the same command goes on from there")
             raise
-        write_report(evaluation, entries, sides.first, folder, worst=worst, parquet=parquet, notes=sides.notes)
+        write_report(
+            evaluation, entries, sides.first, folder, worst=worst, parquet=parquet, notes=[*notes, *sides.notes]
+        )
+
+
+def _say_notes(arguments: list[DatasetArgument], *, given: bool) -> list[str]:
+    if not given:
+        say("note", f"no data set was given, so {DEFAULT} is taken; --dataset KIND=PATH names yours (docs/datasets.md)")
+    notes = notes_on(arguments)
+    for note in notes:
+        warn(note)
+    return notes
 
 
 def _check_against(against: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmms_deploy.evaluation.depth import Mask, bounds, deepest, opencv, pack
+from mmms_deploy.evaluation.depth import Mask, bounds, deepest, pack
 from mmms_deploy.replay.metrics import as_mask
 
 
@@ -62,9 +62,7 @@ def next_click(
 
     Raises:
         MaskError: A mask has the wrong shape or type.
-        AnnotatorUnavailableError: OpenCV is not installed.
     """
-    opencv()  # a missing library is an error now, not at some later click
     object_mask = as_mask("ground_truth", ground_truth)
     shape = object_mask.shape
     truth, guess = pack(object_mask), pack(as_mask("prediction", prediction, shape))
@@ -120,7 +118,6 @@ class Annotator:
 
         Raises:
             MaskError: The mask has the wrong shape or type.
-            AnnotatorUnavailableError: OpenCV is not installed.
         """
         click = next_click(self.ground_truth, prediction, self._clicked, self.void)
         if click is not None:

@@ -10,7 +10,8 @@ Erosion by three shapes, a whole word at a time, rules out pixels that cannot be
   are whole numbers, so the greatest one is found by bisection.
 
 All of it is integer arithmetic, so ties are exact. The cost of a disk grows with its radius: where the bounds allow a
-great depth, OpenCV's distance transform measures the remaining pixels instead.
+great depth, the remaining pixels are measured instead, by OpenCV's distance transform where it is installed, and
+otherwise column by column, which is slower and gives the same pixel.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,7 +33,7 @@ Bits: TypeAlias = NDArray[np.uint64]
 
 _WORD = 64
 DISK_LIMIT = 72
-"""Radius in pixels from which the distance transform is faster than disks of bits."""
+"""Radius in pixels from which measuring the remaining pixels is faster than disks of bits."""
 _TRIES = 3
 """Pixels that are measured one by one when only one depth is possible."""
 
@@ -46,11 +48,20 @@ def opencv() -> Any:
         import cv2
     except ImportError as error:
         raise AnnotatorUnavailableError(
-            "the simulated annotator needs OpenCV, which is not installed",
+            "distances of all pixels need OpenCV, which is not installed",
             expected="the package opencv-python-headless",
-            fix="pip install 'mmms-deploy[eval]'",
+            fix='pip install "mmms-deploy[eval]"',
         ) from error
     return cv2
+
+
+@cache
+def _has_opencv() -> bool:
+    try:
+        opencv()
+    except AnnotatorUnavailableError:
+        return False
+    return True
 
 
 def distance_to_border(region: Mask) -> NDArray[np.float32]:
@@ -252,9 +263,6 @@ def deepest(region: Bits, clicked: Bits | None, found: Bounds, least: int = 1) -
 
     Returns:
         Its squared depth, its column and its row; zeros when there is no pixel as deep as ``least``.
-
-    Raises:
-        AnnotatorUnavailableError: OpenCV is not installed.
     """
     low = max(found.low, least)
     if found.low == 0 or low > found.high:
@@ -274,10 +282,10 @@ def deepest(region: Bits, clicked: Bits | None, found: Bounds, least: int = 1) -
             if _depth_at(region, x, y, reach) == low:
                 return low, x, y
             rest[y, x // _WORD] &= ~(np.uint64(1) << np.uint64(x % _WORD))
-    find = _by_disks if reach <= DISK_LIMIT else _by_transform
+    find = _by_disks if reach <= DISK_LIMIT else _by_transform if _has_opencv() else _by_columns
     best = (0, 0, 0)
     # Every window has a fixed cost. For disks it is not worth it to cut one out for every group.
-    for top, left, window in _windows(candidates, reach, apart=find is _by_transform):
+    for top, left, window in _windows(candidates, reach, apart=find is not _by_disks):
         squared, x, y = find(region[window], candidates[window], low, found.high)
         if squared:
             best = min(best, (-squared, y + top, x + _WORD * left))
@@ -395,3 +403,26 @@ def _by_transform(region: Bits, candidates: Bits, low: int, high: int) -> tuple[
     best = int(squared.argmax())
     y, x = divmod(int(places[close][best]), wanted.shape[1])
     return (int(squared[best]), x, y) if squared[best] >= low else (0, 0, 0)
+
+
+def _by_columns(region: Bits, candidates: Bits, low: int, high: int) -> tuple[int, int, int]:
+    """Measure depths in whole numbers: in a pixel's own column, then in those to its left and right."""
+    inside = np.pad(unpack(region), 1)
+    rows = np.arange(inside.shape[0])[:, None]
+    above = np.maximum.accumulate(np.where(inside, 0, rows), axis=0)
+    below = np.minimum.accumulate(np.where(inside, inside.shape[0] - 1, rows)[::-1], axis=0)[::-1]
+    squares_in_column = np.minimum(rows - above, below - rows).astype(np.int64) ** 2
+    y, x = (places + 1 for places in np.nonzero(unpack(candidates)))
+    squared = squares_in_column[y, x]
+    for away in range(1, math.isqrt(high) + 1):
+        for columns in (np.maximum(x - away, 0), np.minimum(x + away, inside.shape[1] - 1)):
+            squared = np.minimum(squared, squares_in_column[y, columns] + away * away)
+        kept = squared >= low
+        if not kept.all():
+            y, x, squared = y[kept], x[kept], squared[kept]
+        if not squared.size:
+            return 0, 0, 0
+        if away * away >= squared.max():
+            break  # no other column is nearer
+    best = int(squared.argmax())
+    return (int(squared[best]), int(x[best]) - 1, int(y[best]) - 1) if squared[best] >= low else (0, 0, 0)

@@ -89,6 +89,21 @@ def test_the_files_and_the_table(base, tmp_path: Path) -> None:
     assert parquet.column("noc_60").to_pylist() == [int(row["noc_60"]) for row in rows]
 
 
+def test_without_a_data_set_scenes_are_drawn(paint: Bundle, tmp_path: Path, monkeypatch) -> None:
+    """And none of the libraries of [eval] is needed."""
+    for library in ("cv2", "scipy", "pycocotools"):
+        monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.chdir(tmp_path)
+    result = evaluate(paint.path, "--limit", 2, "--max-clicks", 2, "--out", "out")
+    assert result.exit_code == 0, result.output
+    assert "no data set was given, so drawn=20 is taken" in result.stderr
+    assert "they say nothing about photographs" in " ".join(result.stderr.split())
+    assert "they say nothing about photographs" in (tmp_path / "out" / "report.html").read_text()
+    case = json.loads((tmp_path / "out" / "scenes.jsonl").read_text().splitlines()[0])
+    name = f"drawn:{case['scene']}:{case['objects'][0]['name']}"
+    assert evaluate("--replay", "out", name).exit_code == 0
+
+
 def test_the_report_stands_by_itself(base, tmp_path: Path) -> None:
     assert evaluate(*base, "--worst", 2).exit_code == 0
     page = (tmp_path / "out" / "report.html").read_text()
@@ -278,7 +293,6 @@ def test_replaying_with_another_bundle_says_so(base, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ([], "Give BUNDLE and --dataset"),
-        (["BUNDLE"], "Give BUNDLE and --dataset"),
         (["BUNDLE", "--dataset", "folder=x", "--target", "0"], "above 0"),
         (["BUNDLE", "--dataset", "folder=x", "--target", "x"], "no number"),
         (["BUNDLE", "--dataset", "folder=x", "--multi-surface", "80"], "not T,A"),

@@ -279,10 +279,22 @@ def test_masks_of_another_size_are_refused(name: str) -> None:
         next_click(truth, **arguments)
 
 
-def test_without_opencv_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_opencv_the_clicks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deep regions, for which OpenCV is faster; and a guess that misses and adds."""
+    from mmms_deploy.evaluation import depth
+
+    yy, xx = np.mgrid[:400, :500]
+    truth = (xx - 210) ** 2 / 4 + (yy - 190) ** 2 < 95**2
+    guess = (xx - 330) ** 2 + (yy - 230) ** 2 < 110**2
+    with_it = [next_click(truth, prediction) for prediction in (blank(truth.shape), guess, ~truth)]
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(AnnotatorUnavailableError, match=r"mmms-deploy\[eval\]"):
-        next_click(np.ones((3, 3), bool), blank((3, 3)))
+    depth._has_opencv.cache_clear()
+    try:
+        assert [next_click(truth, prediction) for prediction in (blank(truth.shape), guess, ~truth)] == with_it
+        with pytest.raises(AnnotatorUnavailableError, match=r"mmms-deploy.*\[eval\]"):
+            distance_to_border(truth)
+    finally:
+        depth._has_opencv.cache_clear()
 
 
 def test_importing_the_evaluation_loads_no_heavy_library() -> None:

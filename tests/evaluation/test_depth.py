@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,16 @@ from mmms_deploy.evaluation import depth
 from mmms_deploy.evaluation.annotator import SimulatedClick, next_click
 from mmms_deploy.evaluation.depth import across, and_down, bounds, deepest, pack, unpack
 
-LIMITS = pytest.mark.parametrize("limit", [0, 72, 10**6], ids=["transform", "both", "disks"])
+COLUMNS = -1
+LIMITS = pytest.mark.parametrize("limit", [0, COLUMNS, 72, 10**6], ids=["transform", "columns", "both", "disks"])
+
+
+def take(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take disks up to a radius; beyond it OpenCV's transform, or columns, as where OpenCV is missing."""
+    monkeypatch.setattr(depth, "DISK_LIMIT", max(limit, 0))
+    if limit == COLUMNS:
+        monkeypatch.setattr(depth, "_has_opencv", lambda: False)
+        monkeypatch.setitem(sys.modules, "cv2", None)
 
 
 def squared_depths(region: np.ndarray) -> np.ndarray:
@@ -71,7 +82,7 @@ def test_rows_above_and_below_the_image_are_outside(by: int) -> None:
 @LIMITS
 @pytest.mark.parametrize("shape", [(97, 130), (64, 128), (1, 200), (130, 1)], ids=str)
 def test_deepest_is_the_first_greatest_distance(shape, limit, monkeypatch) -> None:
-    monkeypatch.setattr(depth, "DISK_LIMIT", limit)
+    take(limit, monkeypatch)
     for region in patterns(shape, 1):
         squared = squared_depths(region)
         bits = pack(region)
@@ -84,7 +95,7 @@ def test_deepest_is_the_first_greatest_distance(shape, limit, monkeypatch) -> No
 
 @LIMITS
 def test_depths_below_the_least_are_not_searched_for(limit, monkeypatch) -> None:
-    monkeypatch.setattr(depth, "DISK_LIMIT", limit)
+    take(limit, monkeypatch)
     for region in patterns((80, 90), 2):
         bits, squared = pack(region), squared_depths(region)
         best, found = int(squared.max()), bounds(bits)
@@ -96,7 +107,7 @@ def test_depths_below_the_least_are_not_searched_for(limit, monkeypatch) -> None
 @LIMITS
 def test_groups_that_lie_apart_are_compared(limit, monkeypatch) -> None:
     """Squares in the corners, of which the last is the deepest; then one of the same depth comes before it."""
-    monkeypatch.setattr(depth, "DISK_LIMIT", limit)
+    take(limit, monkeypatch)
     region = np.zeros((700, 900), bool)
     region[:21, :21] = region[:21, -22:] = region[-21:, :21] = region[-23:, -23:] = True
     bits = pack(region)
@@ -108,7 +119,7 @@ def test_groups_that_lie_apart_are_compared(limit, monkeypatch) -> None:
 
 @LIMITS
 def test_clicks_equal_those_by_distances_of_all_pixels(limit, monkeypatch) -> None:
-    monkeypatch.setattr(depth, "DISK_LIMIT", limit)
+    take(limit, monkeypatch)
     shape, rng = (90, 140), np.random.default_rng(3)
     masks = patterns(shape, 4)
     for truth in masks:

@@ -16,6 +16,7 @@ In reading order:
 - ``folder``: a plain folder of images, masks and modalities
 - ``grabcut``, ``davis``, ``hqseg``: one object an image
 - ``sbd``, ``voc``, ``coco``: many objects an image
+- ``drawn``: scenes without a folder; ``outlines``: what they are drawn from
 - ``deliver``, ``mfnet``, ``fmb``, ``mcubes``: classes and modalities
 """
 

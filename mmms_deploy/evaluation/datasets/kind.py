@@ -153,6 +153,7 @@ class Kind:
         tree: Drawing of its folders.
         options: Its options; their names are keywords of ``open``.
         open: Called with the path and every option by keyword.
+        drawn: Whether its scenes are drawn, and its path is their number.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Kind:
     tree: str
     options: tuple[Option, ...]
     open: Callable[..., ListedDataset[Any]]
+    drawn: bool = False
 
 
 def split_option(default: str | None, *choices: str, help: str = "which part of the data set") -> Option:

@@ -8,7 +8,20 @@ from types import MappingProxyType
 from typing import Any
 
 from mmms_deploy.errors import FileReadError
-from mmms_deploy.evaluation.datasets import coco, davis, deliver, fmb, folder, grabcut, hqseg, mcubes, mfnet, sbd, voc
+from mmms_deploy.evaluation.datasets import (
+    coco,
+    davis,
+    deliver,
+    drawn,
+    fmb,
+    folder,
+    grabcut,
+    hqseg,
+    mcubes,
+    mfnet,
+    sbd,
+    voc,
+)
 from mmms_deploy.evaluation.datasets.kind import Kind, Option
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.errors import DatasetOptionError
@@ -31,6 +44,7 @@ _KINDS = (
     mfnet.KIND,
     fmb.KIND,
     mcubes.KIND,
+    drawn.KIND,
 )
 
 DATASETS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _KINDS})

@@ -21,7 +21,7 @@ SECTIONS = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | 
 def test_every_kind_is_described(kind: str) -> None:
     section = SECTIONS[kind]
     assert f"```text\n{DATASETS[kind].tree}\n```" in section
-    assert re.search(r"https?://", section) or kind == "folder"
+    assert re.search(r"https?://", section) or kind in ("folder", "drawn")
     assert "**Void**" in section
     assert "**Surface**" in section or "**Modalities**" in section
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| `?([^|`]*)`? \|$", section, re.MULTILINE))
