@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmms_deploy import installed
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.bundle.contract import ClickContract, ModalitySpec, PreviousMask
 from mmms_deploy.engines import registry, select
@@ -31,6 +32,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def from_an_index() -> Iterator[None]:
+    """Messages say how to install extras as after an install from an index, however the tests are run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(installed, "source_tree", lambda: None)
+        patch.setattr(installed, "_origin", lambda: None)
+        yield
 
 
 @pytest.fixture(params=CPU_ENGINES)

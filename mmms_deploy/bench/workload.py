@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bench.errors import RecipeError
-from mmms_deploy.bundle import Bundle, Manifest
+from mmms_deploy.bundle import Bundle, Manifest, find_bundle
+from mmms_deploy.bundle.packed import NAMES
 from mmms_deploy.imaging.modality import as_stored
+from mmms_deploy.installed import pip_install
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.spelling import did_you_mean
 
@@ -65,7 +67,7 @@ def recipe(name: str) -> Recipe:
 
 
 def bundle_of(name: str, folder: Path = Path("bundles"), *, on_progress: OnProgress | None = None) -> Path:
-    """Return the path of a recipe's bundle, which is exported first when it does not exist.
+    """Return the path of a recipe's bundle: one that exists, one that ships with the package, or one exported now.
 
     Args:
         name: Name of the recipe.
@@ -81,13 +83,15 @@ def bundle_of(name: str, folder: Path = Path("bundles"), *, on_progress: OnProgr
     if path.exists():
         _check(wanted, path)
         return path
+    if wanted.bundle in NAMES:
+        return find_bundle(wanted.bundle)
     try:
         from mmms_deploy.export import exporter
     except ImportError as error:
         raise RecipeError(
             f"there is no bundle at {path}, and what exports one is not installed: {error.name or error}",
             expected="the [export] extra, or the bundle",
-            fix='pip install "mmms-deploy[export,cpu]", or name a bundle that exists instead of a recipe',
+            fix=f"{pip_install('export,cpu')}, or name a bundle that exists instead of a recipe",
         ) from error
     source = exporter.Source(
         checkpoint=exporter.demo_checkpoint() if wanted.random_seed is None else None,

@@ -34,7 +34,7 @@ def parse_size(text: str) -> tuple[int, int]:
 @command(
     epilog="""\b
 Examples:
-  mmms-bench bundles/demo
+  mmms-bench demo
   mmms-bench --recipe rgb --device cpu --json new.json --html new.html
   mmms-bench --recipe rgb --compare old.json --threshold 1.1
   mmms-bench --load new.json --compare old.json""",
@@ -44,7 +44,7 @@ Examples:
     "--recipe",
     type=Text(),
     metavar="NAME",
-    help="A network by name: demo, rgb, rgbd or rgbdl; exported into bundles/ when it is not there.",
+    help="A network by name: demo, rgb, rgbd or rgbdl; all but demo are exported into bundles/ first.",
 )
 @click.option("--clicks", type=Whole(min=1), default=30, show_default=True, help="Clicks on each image.")
 @click.option("--images", type=Whole(min=1), default=3, show_default=True, help="Images.")

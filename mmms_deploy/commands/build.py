@@ -55,7 +55,7 @@ def parse_capability(text: str) -> str:
 @command(
     epilog="""\b
 Examples:
-  mmms-build bundles/demo
+  mmms-build demo
   mmms-build bundles/mmms --precision fp16 --opt-level 5
   mmms-build bundles/mmms --precision fp16 --ahead-of-time --target 8.9 --target 12.0""",
 )
@@ -114,9 +114,9 @@ def main(
 ) -> None:
     """Compile the stages of BUNDLE with TensorRT, for the GPU of this machine.
 
-    Plans are kept in the cache (MMMS_DEPLOY_CACHE, see docs/gpu-host.md) and reused when the bundle is opened on this
-    GPU with this driver and library. Each plan is inspected: the command fails when a convolution or matrix product is
-    not computed in the precision of its ONNX graph.
+    Plans are kept in the cache (MMMS_DEPLOY_CACHE, see mmms-doctor --docs gpu-host) and reused when the bundle is
+    opened on this GPU with this driver and library. Each plan is inspected: the command fails when a convolution or
+    matrix product is not computed in the precision of its ONNX graph.
     """
     if targets and not ahead_of_time:
         raise click.UsageError("--target goes with --ahead-of-time; without, this machine's GPU is the target.")

@@ -11,6 +11,7 @@ from rich.table import Table
 from mmms_deploy.commands.command import EXIT_ERROR, command
 from mmms_deploy.commands.common import console
 from mmms_deploy.commands.display import waiting
+from mmms_deploy.commands.docs import show_document
 from mmms_deploy.commands.streams import Output
 from mmms_deploy.commands.tables import print_table
 
@@ -34,15 +35,31 @@ _FLAGS = (
     epilog="""\b
 Examples:
   mmms-doctor
-  mmms-doctor --json > machine.json""",
+  mmms-doctor --json > machine.json
+  mmms-doctor --docs
+  mmms-doctor --docs engines""",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
-def main(as_json: bool) -> None:
+@click.option(
+    "--docs",
+    is_flag=False,
+    flag_value="",
+    type=str,
+    default=None,
+    metavar="[NAME]",
+    help="Do not look at the machine: show the document NAME, or list the documents.",
+)
+def main(as_json: bool, docs: str | None) -> None:
     """Show what mmms-deploy can use on this machine: processor, GPUs, driver, libraries, engines.
 
     For every engine that does not work, it says why and which command fixes it. It needs no bundle, downloads nothing,
     and leaves nothing on a GPU. Exits with 1 when no engine works.
     """
+    if docs is not None:
+        if as_json:
+            raise click.UsageError("--json goes without --docs.")
+        show_document(docs)
+        return
     with waiting("looking at this machine"):
         from mmms_deploy.commands.health import examine
 

@@ -72,8 +72,8 @@ Examples:
     multiple=True,
     type=Text(),
     metavar="KIND=PATH",
-    help="A data set, with options KIND=PATH:OPTION=VALUE; repeat for more. See docs/datasets.md.  [default: "
-    f"{DEFAULT}, drawn scenes to try it with]",
+    help="A data set, with options KIND=PATH:OPTION=VALUE; repeat for more. See mmms-doctor --docs datasets."
+    f"  [default: {DEFAULT}, drawn scenes to try it with]",
 )
 @click.option(
     "--out",
@@ -285,7 +285,8 @@ def main(
 
 def _say_notes(arguments: list[DatasetArgument], *, given: bool) -> list[str]:
     if not given:
-        say("note", f"no data set was given, so {DEFAULT} is taken; --dataset KIND=PATH names yours (docs/datasets.md)")
+        yours = "--dataset KIND=PATH names yours (mmms-doctor --docs datasets)"
+        say("note", f"no data set was given, so {DEFAULT} is taken; {yours}")
     notes = notes_on(arguments)
     for note in notes:
         warn(note)

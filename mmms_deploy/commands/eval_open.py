@@ -14,6 +14,7 @@ import click
 
 from mmms_deploy.commands.common import warn
 from mmms_deploy.commands.display import progress_bars
+from mmms_deploy.installed import pip_install
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
@@ -153,5 +154,5 @@ def _open_torch(source: str, options: Mapping[str, str | None]) -> tuple[Contest
         raise ExportError(
             f"comparing with PyTorch needs a package that is not installed: {error.name or error}",
             expected="the [export] extra",
-            fix='pip install "mmms-deploy[export,cpu]"',
+            fix=pip_install("export,cpu"),
         ) from error

@@ -30,6 +30,7 @@ from mmms_deploy.export.cut import Cut
 from mmms_deploy.export.half.precision import FP16_LARGEST, near_fp16
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES
 from mmms_deploy.files.leftovers import sweep
+from mmms_deploy.installed import pip_install
 from mmms_deploy.progress import Progress
 from mmms_deploy.spelling import did_you_mean
 
@@ -308,7 +309,7 @@ def _load_export_room() -> Any:
         raise ExportError(
             f"exporting needs a package that is not installed: {error.name or error}",
             expected="the [export] extra and one engine",
-            fix='pip install "mmms-deploy[export,cpu]"',
+            fix=pip_install("export,cpu"),
         ) from error
     return exporter
 

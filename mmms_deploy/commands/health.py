@@ -16,6 +16,7 @@ from mmms_deploy.engines.registry import BACKENDS, Backend
 from mmms_deploy.engines.wheels import FLAVOURS, OPENVINO_FLAVOURS, TENSORRT_FLAVOURS, installed_flavours
 from mmms_deploy.errors import EngineError, EngineUnavailableError
 from mmms_deploy.files.cache import cache_folder, why_off
+from mmms_deploy.installed import pip_install
 
 CUDNN = ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
 """Distributions of cuDNN, which write the same files."""
@@ -140,7 +141,7 @@ def _conflicts(found: Probe, packages: Mapping[str, str]) -> Iterator[str]:
             listed = " and ".join(f"{name} {version}" for name, version in together.items())
             yield (
                 f"{listed} are installed together and overwrite each other's files: pip uninstall -y"
-                f' {" ".join(together)}, then pip install "mmms-deploy[{extra}]"'
+                f" {' '.join(together)}, then {pip_install(extra)}"
             )
 
 

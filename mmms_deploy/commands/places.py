@@ -318,7 +318,7 @@ def check_dataset(kind: str, path: Path, error: type[MMMSDeployError]) -> None:
     if fix is not None:
         raise error(
             f"{path} is {_named(found)}, not a data set of kind {kind!r}",
-            expected="what docs/datasets.md shows for this kind",
+            expected="what mmms-doctor --docs datasets shows for this kind",
             fix=fix.format(path=path),
         )
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 @command(
     epilog="""\b
 Examples:
-  mmms-verify bundles/demo
-  mmms-verify bundles/demo --device cpu --threads 1
-  mmms-verify bundles/demo --all-engines""",
+  mmms-verify demo
+  mmms-verify demo --device cpu --threads 1
+  mmms-verify demo --all-engines""",
 )
 @click.argument("bundle", type=FilePath())
 @click.option(
@@ -97,7 +97,9 @@ def _verify_all(path: Path, request: EngineRequest) -> None:
         if outcome.error is not None:
             console.print(f"{outcome.engine} in {outcome.precision}: {escape(outcome.error.given)}", soft_wrap=True)
     if any(outcome.report for outcome in outcomes) and not any(outcome.kept for outcome in outcomes):
-        warn("nothing could be kept; --device auto ignores these results (MMMS_DEPLOY_CACHE, see docs/engines.md)")
+        warn(
+            "nothing could be kept; --device auto ignores these results (MMMS_DEPLOY_CACHE; mmms-doctor --docs engines)"
+        )
     bad = [str(o.engine) for o in outcomes if o.precision == "fp32" and not o.passed]
     if bad or not any(outcome.passed for outcome in outcomes):
         raise VerificationError(

@@ -15,6 +15,7 @@ from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.registry import DEVICES, Backend
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError
+from mmms_deploy.installed import pip_install
 from mmms_deploy.spelling import did_you_mean
 
 Refusal = tuple[Candidate, BundleCorruptError | EngineUnavailableError]
@@ -88,7 +89,7 @@ def _way_out(impossible: Impossible) -> str:
         return "another engine"
     if impossible.obstacle is Obstacle.GRAPHS:
         return f"export the checkpoint in {impossible.source}"
-    return f'pip install "mmms-deploy[{impossible.device}]"'
+    return pip_install(impossible.device)
 
 
 # --- what differs from the request ------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from functools import wraps
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
+from mmms_deploy.documents import document
 from mmms_deploy.errors import EngineError, ForkError
 
 P = ParamSpec("P")
@@ -113,7 +114,7 @@ class OwnProcess:
             raise ForkError(
                 f"{self._name} was opened in process {self._pid}, and this is process {os.getpid()}, forked from it",
                 expected=f"{self._name.replace('this', 'one', 1)} that was opened in this process",
-                fix="open it after the fork, or start processes with spawn (docs/engines.md)",
+                fix=f"open it after the fork, or start processes with spawn ({document('engines')})",
             )
 
     def __enter__(self) -> None:

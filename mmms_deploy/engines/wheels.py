@@ -13,6 +13,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from mmms_deploy.errors import EngineConflictError, EngineUnavailableError
+from mmms_deploy.installed import pip_install, requirement
 
 FLAVOURS = (
     "onnxruntime",
@@ -51,7 +52,7 @@ def install_command(extra: str) -> str:
     """
     wrong = [name for name in installed_flavours() if (name in WITH_CUDA) != (extra == "cuda")]
     remove = f"pip uninstall -y {' '.join(wrong)}, then " if wrong else ""
-    return f'{remove}pip install "mmms-deploy[{extra}]"'
+    return f"{remove}{pip_install(extra)}"
 
 
 def _require(library: str, flavours: tuple[str, ...], fix: str) -> tuple[str, str]:
@@ -103,7 +104,7 @@ def require_onnxruntime_cuda(installed: Mapping[str, str] | None = None) -> tupl
         raise EngineUnavailableError(
             f"{name} {version} is a wheel without CUDA",
             expected="the package onnxruntime-gpu in its place",
-            fix=f'pip uninstall -y {name}, then pip install "mmms-deploy[cuda]"',
+            fix=f"pip uninstall -y {name}, then {pip_install('cuda')}",
         )
     if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST_CUDA:
         raise EngineUnavailableError(
@@ -157,7 +158,7 @@ def require_onnxruntime(extra: str = "cpu", *, installed: Mapping[str, str] | No
         raise EngineUnavailableError(
             "ONNX Runtime is not installed",
             expected="one engine beside the base install",
-            fix=f'pip install "mmms-deploy[{extra}]"',
+            fix=pip_install(extra),
         )
     if len(found) > 1:
         listed = " and ".join(f"{name} {version}" for name, version in found.items())
@@ -166,8 +167,7 @@ def require_onnxruntime(extra: str = "cpu", *, installed: Mapping[str, str] | No
             f"{listed} are installed together; they overwrite each other's files",
             expected="exactly one distribution of ONNX Runtime",
             fix=(
-                f'pip uninstall -y {" ".join(found)}, then pip install "mmms-deploy[{extra}]"'
-                f' (or "mmms-deploy[{other}]", never both)'
+                f"pip uninstall -y {' '.join(found)}, then {pip_install(extra)} (or {requirement(other)}, never both)"
             ),
         )
     return next(iter(found.items()))

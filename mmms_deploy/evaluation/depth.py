@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmms_deploy.evaluation.errors import AnnotatorUnavailableError
+from mmms_deploy.installed import pip_install
 
 Mask: TypeAlias = NDArray[np.bool_]
 Bits: TypeAlias = NDArray[np.uint64]
@@ -50,7 +51,7 @@ def opencv() -> Any:
         raise AnnotatorUnavailableError(
             "distances of all pixels need OpenCV, which is not installed",
             expected="the package opencv-python-headless",
-            fix='pip install "mmms-deploy[eval]"',
+            fix=pip_install("eval"),
         ) from error
     return cv2
 

@@ -12,6 +12,7 @@ import torch
 
 from mmms_deploy.bundle import sha256_of
 from mmms_deploy.bundle.contract import to_builtins
+from mmms_deploy.documents import document
 from mmms_deploy.errors import DescriptionError, MMMSDeployWarning
 from mmms_deploy.models import InteractiveNetwork, NetworkConfig
 from mmms_deploy.models.checkpoint import (
@@ -32,8 +33,8 @@ DEMOS = {"demo": "demo.safetensors", "demo-thermal": "demo-thermal.safetensors"}
 _UNDESCRIBED_CLICKS = (
     "{file}: its description has no section clicks, so the paper's defaults are taken (channels positive, negative,"
     " previous; the previous mask as 0 and 1; half-pixel coordinates). Training code of RITM's family does otherwise,"
-    " and the masks would be wrong without any other sign. Write the section, even an empty one; docs/checkpoints.md"
-    " says what to write"
+    " and the masks would be wrong without any other sign. Write the section, even an empty one; {document} says what"
+    " to write"
 )
 
 
@@ -156,6 +157,10 @@ def _describe(source: Source, file: CheckpointFile | None) -> NetworkConfig:
         )
     merged: dict[str, Any] = {**(given or {}), **overrides}
     if source.checkpoint is not None and merged.get("family", "mmms") == "mmms" and "clicks" not in merged:
-        warnings.warn(_UNDESCRIBED_CLICKS.format(file=source.checkpoint), MMMSDeployWarning, stacklevel=3)
+        warnings.warn(
+            _UNDESCRIBED_CLICKS.format(file=source.checkpoint, document=document("checkpoints")),
+            MMMSDeployWarning,
+            stacklevel=3,
+        )
     origin = str(source.description or source.checkpoint or "the description")
     return parse_description(to_builtins(merged), origin)

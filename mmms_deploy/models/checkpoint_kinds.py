@@ -9,6 +9,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmms_deploy.documents import document
+
 _HEAD = 4096
 """Bytes that are looked at."""
 
@@ -207,7 +209,7 @@ def _json(path: Path) -> FileKind:
         return FileKind(
             "an index of weights in several files", "load all of them, and save their tensors in one safetensors file"
         )
-    return FileKind("a JSON file", "pass the weights; a description goes beside them, see docs/checkpoints.md")
+    return FileKind("a JSON file", f"pass the weights; a description goes beside them, see {document('checkpoints')}")
 
 
 def _printable(head: bytes) -> bool:

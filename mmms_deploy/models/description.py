@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from mmms_deploy.documents import document
 from mmms_deploy.errors import DescriptionError, FileReadError
 from mmms_deploy.files import as_path, read_json, read_toml
 from mmms_deploy.models.config import NetworkConfig
@@ -40,7 +41,7 @@ def parse_description(raw: object, source: str) -> NetworkConfig:
     except (msgspec.ValidationError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DescriptionError(
             f"{source}: {error}",
-            expected=f"fields {', '.join(family.config.__struct_fields__)} as in docs/checkpoints.md",
+            expected=f"fields {', '.join(family.config.__struct_fields__)} as in {document('checkpoints')}",
             fix="correct the description",
         ) from error
 
@@ -58,7 +59,7 @@ def read_description(path: Path) -> dict[str, Any]:
         raise DescriptionError(
             f"description {path!s:.200} cannot be read: {error.reason}",
             expected="a TOML (.toml) or JSON file that describes the network",
-            fix="see docs/checkpoints.md for its fields",
+            fix=f"see {document('checkpoints')} for its fields",
         ) from error
     if not isinstance(raw, dict):
         raise DescriptionError(f"description {path} holds a {type(raw).__name__}", expected="a table of fields")

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmms_deploy.documents import document
 from mmms_deploy.errors import DescriptionError
 
 State = dict[str, Tensor]
@@ -139,8 +140,8 @@ def _unknown(source: str, name: str, value: object, expected: str) -> Descriptio
 def _describe_it(advice: str = "describe the network") -> dict[str, str]:
     """Return ``fix`` and ``command_fix``: pass a description."""
     return {
-        "fix": f'{advice} in a file and pass it as description (family = "skipclick"), see docs/skipclick.md',
-        "command_fix": f'{advice} with --description (family = "skipclick"), see docs/skipclick.md',
+        "fix": f'{advice} in a file and pass it as description (family = "skipclick"), see {document("skipclick")}',
+        "command_fix": f'{advice} with --description (family = "skipclick"), see {document("skipclick")}',
     }
 
 

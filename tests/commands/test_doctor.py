@@ -247,3 +247,18 @@ def test_it_is_a_command() -> None:
 
     scripts: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts["mmms-doctor"] == "mmms_deploy.commands.start:doctor"
+
+
+def test_documents_are_listed_and_shown() -> None:
+    listed = invoke(main, "--docs")
+    assert listed.exit_code == 0
+    for text in ("session", "engines", "datasets", "documents"):
+        assert text in listed.stdout
+    shown = invoke(main, "--docs", "engines")
+    assert shown.exit_code == 0
+    assert "# Engines" in shown.stdout
+    assert shown.stdout == invoke(main, "--docs", "docs/engines.md").stdout
+    wrong = invoke(main, "--docs", "engine")
+    assert wrong.exit_code == 2
+    assert "did you mean 'engines'?" in wrong.stderr
+    assert invoke(main, "--docs", "engines", "--json").exit_code == 2

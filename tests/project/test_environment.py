@@ -82,7 +82,7 @@ def test_without_an_engine_the_error_names_the_extra(paint: Bundle) -> None:
             print(error.fix, "onnxruntime" in sys.modules)
         """
     )
-    assert run(script, str(paint.path)) == 'pip install "mmms-deploy[cpu]" False\n'
+    assert run(script, str(paint.path)) == f'pip install -e "{ROOT}[cpu]" False\n'
 
 
 def test_importing_the_package_imports_nothing_else() -> None:

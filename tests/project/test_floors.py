@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "mmms_deploy"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "lazy", "progress", "spelling", "version"}),
+    frozenset({"documents", "errors", "installed", "lazy", "progress", "spelling", "version"}),
     frozenset({"files"}),
     frozenset({"bundle"}),
     frozenset({"imaging", "models", "reporting"}),

@@ -15,6 +15,7 @@ from typing import Any
 
 from mmms_deploy.engines.cuda.runtime import import_cuda
 from mmms_deploy.errors import EngineUnavailableError
+from mmms_deploy.installed import pip_install
 
 REQUESTED = "CUDA was requested, but "
 """The beginning of the message that refuses a GPU; the reason follows."""
@@ -131,7 +132,7 @@ def _problem(library: Any, code: Any, runs: str | None, made_for: str) -> tuple[
             Problem.DRIVER_TOO_OLD,
             f"the NVIDIA driver runs CUDA {runs} at most, and cuda-python is for CUDA {made_for}",
             f"update the NVIDIA driver to one for {wanted}, or install packages for the older CUDA"
-            ' (for 12: pip install "mmms-deploy[cuda12]")',
+            f" (for 12: {pip_install('cuda12')})",
         )
     if number in (0, _NO_DEVICE):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")

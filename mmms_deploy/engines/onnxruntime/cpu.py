@@ -15,6 +15,7 @@ from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import Array, EngineInfo, Value, checked_array, names
 from mmms_deploy.engines.wheels import require_onnxruntime
 from mmms_deploy.errors import BundleCorruptError, EngineError
+from mmms_deploy.installed import pip_install
 
 NAME = "onnxruntime"
 SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
@@ -189,7 +190,7 @@ def _load(ort: Any, bundle: Bundle, graph: StageGraph, *, threads: int, stage: s
         raise EngineError(
             f"ONNX Runtime runs stage {stage!r} on {', '.join(providers)}",
             expected=PROVIDER,
-            fix='pip install --force-reinstall "mmms-deploy[cpu]" in a fresh environment',
+            fix=f"in a fresh environment, {pip_install('cpu')}",
         )
     _check_border(bundle, stage, graph.inputs, session.get_inputs(), "inputs")
     _check_border(bundle, stage, graph.outputs, session.get_outputs(), "outputs")

@@ -35,6 +35,7 @@ from mmms_deploy.engines.onnxruntime.libraries import INSTALL, plain, preload, w
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.engines.wheels import require_onnxruntime_cuda
 from mmms_deploy.errors import BundleCorruptError, EngineUnavailableError
+from mmms_deploy.installed import pip_install
 
 NAME = "onnxruntime-cuda"
 SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
@@ -149,7 +150,7 @@ class OnnxRuntimeCuda(OnnxRuntimeOnStream):
             raise EngineUnavailableError(
                 f"ONNX Runtime {ort.__version__} has no {CUDA.provider}",
                 expected="the package onnxruntime-gpu",
-                fix='pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "mmms-deploy[cuda]"',
+                fix=f"pip uninstall -y onnxruntime onnxruntime-gpu, then {pip_install('cuda')}",
             )
         cuda = Cuda(import_cuda(), options.ordinal)
         super().__init__(ort, CUDA, cuda, bundle, precision, reason, options, missing)

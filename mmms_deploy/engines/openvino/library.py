@@ -11,6 +11,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
+from mmms_deploy.documents import document
 from mmms_deploy.engines.imports import import_library, in_words
 from mmms_deploy.engines.process import in_children, keep_forever
 from mmms_deploy.engines.wheels import require_openvino
@@ -80,7 +81,8 @@ def start_threads() -> None:
         raise EngineUnavailableError(
             f"OpenVINO was used in process {min(_computed_in)} before this process {os.getpid()} was forked from it",
             expected="a process that is forked before OpenVINO is first used, or that is not forked",
-            fix="open sessions after the fork only, start processes with spawn, or use ONNX Runtime (docs/engines.md)",
+            fix="open sessions after the fork only, start processes with spawn, or use ONNX Runtime"
+            f" ({document('engines')})",
         )
     _computed_in.add(os.getpid())
 

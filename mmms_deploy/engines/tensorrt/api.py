@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmms_deploy.documents import document
 from mmms_deploy.engines.imports import import_library, is_absent
 from mmms_deploy.engines.process import ModuleLock
 from mmms_deploy.engines.wheels import install_command
@@ -96,7 +97,7 @@ def load_tensorrt(library: str | None = None) -> Any:
 def _install(name: str) -> str:
     if name == RTX:
         return "pip install tensorrt-rtx"
-    return f"{install_command('cuda')}; docs/gpu-host.md says how without a network"
+    return f"{install_command('cuda')}; {document('gpu-host')} says how without a network"
 
 
 def _check_version(name: str, module: Any) -> None:

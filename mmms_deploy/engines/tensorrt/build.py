@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmms_deploy.bundle import Precision
+from mmms_deploy.documents import document
 from mmms_deploy.engines.tensorrt.api import Messages, create, describe, listening, logger
 from mmms_deploy.engines.tensorrt.inspect import (
     Kernel,
@@ -28,7 +29,11 @@ from mmms_deploy.progress import OnProgress, Progress
 _LEVELS = range(6)
 _CLOSE_OTHERS = "close other programs on the GPU (nvidia-smi lists them)"
 _FIXES = (
-    ("builder_resource", "install the builder resource library for this GPU's architecture, see docs/gpu-host.md", ""),
+    (
+        "builder_resource",
+        f"install the builder resource library for this GPU's architecture, see {document('gpu-host')}",
+        "",
+    ),
     ("out of memory", _CLOSE_OTHERS, "smaller"),
     ("outofmemory", _CLOSE_OTHERS, "smaller"),
     ("insufficient memory", _CLOSE_OTHERS, "larger"),

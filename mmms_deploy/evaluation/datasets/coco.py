@@ -25,6 +25,7 @@ from mmms_deploy.evaluation.datasets.surfaces import Mask
 from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.scene import Scene, Surface
 from mmms_deploy.files import GIB, read_bytes
+from mmms_deploy.installed import pip_install
 
 TREE = """\
 PATH/
@@ -222,7 +223,7 @@ def _coco_mask() -> Any:
         raise DatasetLibraryError(
             "COCO's polygons need pycocotools, which is not installed",
             expected="the package pycocotools",
-            fix="pip install 'mmms-deploy[eval]'",
+            fix=pip_install("eval"),
         ) from error
     return pycocotools.mask
 

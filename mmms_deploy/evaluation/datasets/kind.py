@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from mmms_deploy.documents import document
 from mmms_deploy.evaluation.datasets.listed import ListedDataset
 from mmms_deploy.evaluation.errors import DatasetLayoutError, DatasetOptionError
 from mmms_deploy.spelling import did_you_mean
@@ -111,7 +112,7 @@ class Layout:
         return DatasetLayoutError(
             f"{root} is no data set of kind {self.kind!r}: {problem} ({_contents(root)})",
             expected=f"\n{self.tree}",
-            fix="give the folder that holds these, or name another kind (docs/datasets.md)",
+            fix=f"give the folder that holds these, or name another kind ({document('datasets')})",
         )
 
     def root(self, path: Path, *inside: str) -> Path:

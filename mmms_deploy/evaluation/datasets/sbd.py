@@ -21,6 +21,7 @@ from mmms_deploy.evaluation.datasets.voc import CLASSES, VOID
 from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.scene import Scene
 from mmms_deploy.files import MIB, read_bytes, unreadable
+from mmms_deploy.installed import pip_install
 
 TREE = """\
 PATH/                     benchmark_RELEASE, its folder dataset, or any folder with
@@ -109,7 +110,7 @@ def _scipy_io() -> Any:
         raise DatasetLibraryError(
             "SBD's MATLAB files need SciPy, which is not installed",
             expected="the package scipy",
-            fix="pip install 'mmms-deploy[eval]'",
+            fix=pip_install("eval"),
         ) from error
     return scipy.io
 

@@ -23,6 +23,7 @@ from mmms_deploy.evaluation.datasets.mistaken import (
 )
 from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.scene import Surface
+from mmms_deploy.installed import pip_install
 
 Mask = npt.NDArray[np.bool_]
 
@@ -176,7 +177,7 @@ def _opencv() -> Any:
         raise DatasetLibraryError(
             "surfaces by connected component need OpenCV, which is not installed",
             expected="the package opencv-python-headless",
-            fix="pip install 'mmms-deploy[eval]'",
+            fix=pip_install("eval"),
         ) from error
     return cv2
 

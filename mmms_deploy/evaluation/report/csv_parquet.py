@@ -17,6 +17,7 @@ from mmms_deploy.evaluation.report.text import percent
 from mmms_deploy.evaluation.results import SceneResult
 from mmms_deploy.evaluation.settings import Protocol, Settings
 from mmms_deploy.files import partial_beside, replacing
+from mmms_deploy.installed import pip_install
 from mmms_deploy.reporting.visible import cell
 
 Row = dict[str, Any]
@@ -127,8 +128,8 @@ def parquet_library() -> tuple[Any, Any]:
         raise EvaluationLibraryError(
             "writing Parquet needs pyarrow, which is not installed",
             expected="the package pyarrow",
-            fix="pip install 'mmms-deploy[parquet]', or write CSV",
-            command_fix="pip install 'mmms-deploy[parquet]', or take objects.csv, which is always written",
+            fix=f"{pip_install('parquet')}, or write CSV",
+            command_fix=f"{pip_install('parquet')}, or take objects.csv, which is always written",
         ) from error
     return pyarrow, pyarrow.parquet
 
