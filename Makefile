@@ -5,14 +5,37 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 
-.PHONY: demo demo-bundle test test-blas test-slow test-wheel test-rtx gpu-check bench fuzz lint format train train-thermal clean
+PHOTO := docs/images/photo.jpg
 
-## Export the demo checkpoint, click on a real photograph, write an overlay picture.
+.PHONY: demo quick demo-bundle test test-blas test-slow test-wheel test-rtx gpu-check bench fuzz lint format train train-thermal clean
+
+## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
 	$(BIN)/mmms-export --ckpt demo --overwrite
+	$(BIN)/mmms-verify bundles/demo
 	mkdir -p $(OUT)
-	$(BIN)/mmms-segment bundles/demo "$$($(BIN)/python -c 'import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / "data" / "astronaut.png")')" \
+	$(BIN)/mmms-segment bundles/demo $(PHOTO) \
 	    --pos 350,460 --neg 450,310 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
+	$(call go_on,bundles/demo)
+
+## The same without an export: no PyTorch, only [cpu], and the bundle that ships with the package.
+quick: $(VENV)/.cpu
+	mkdir -p $(OUT)
+	$(BIN)/mmms-segment demo $(PHOTO) \
+	    --pos 350,460 --neg 450,310 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
+	$(call go_on,demo)
+
+# What a newcomer does next; every line works as it is printed.
+define go_on
+	@echo
+	@echo "Done: look at $(OUT)/overlay.png. How to go on:"
+	@echo
+	@echo "  source $(BIN)/activate"
+	@echo "  mmms-segment $(1) $(PHOTO) --pos 220,130 --overlay $(OUT)/face.png --overwrite"
+	@echo "  mmms-verify $(1) --all-engines"
+	@echo "  mmms-eval $(1) --limit 5"
+	@echo
+endef
 
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev
@@ -77,6 +100,10 @@ train-thermal: $(VENV)/.dev
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.cpu: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[cpu]'
+	touch $@
 
 $(VENV)/.export: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu]'

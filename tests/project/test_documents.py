@@ -13,7 +13,7 @@ from mmms_deploy.documents import FOLDER, document, documents
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "mmms_deploy"
-SHIPPED = (".md", ".png", ".svg")
+SHIPPED = (".jpg", ".md", ".png", ".svg")
 """What pyproject.toml takes into a wheel."""
 
 
@@ -51,9 +51,7 @@ def test_messages_name_documents_that_a_user_of_pip_has(file: Path) -> None:
     named = set(re.findall(r"document\(['\"]([\w-]+)", text)) | set(re.findall(r"mmms-doctor --docs ([\w-]+)", text))
     assert named - {"NAME"} <= set(documents())
     for string in strings(file):
-        assert not re.search(r"\bdocs/[\w-]+\.md", string), (
-            "say document(NAME), or mmms-doctor --docs NAME"
-        )
+        assert not re.search(r"\bdocs/[\w-]+\.md", string), "say document(NAME), or mmms-doctor --docs NAME"
         assert "mmms-deploy[" not in string.replace("mmms-deploy[{", ""), "say installed.pip_install(EXTRA)"
 
 
