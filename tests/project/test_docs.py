@@ -61,7 +61,7 @@ def test_the_map_names_files_that_exist(name: str) -> None:
 def test_installs_name_extras_that_exist() -> None:
     extras = set(PROJECT["optional-dependencies"])
     for path in DOCUMENTS:
-        for named in re.findall(r"mmms-deploy\[([a-z0-9,]+)\]", path.read_text()):
+        for named in re.findall(r"(?:mmms-deploy|\"\.|\.whl)\[([a-z0-9,]+)\]", path.read_text()):
             assert set(named.split(",")) <= extras
 
 
