@@ -36,6 +36,11 @@ class Bundle:
         path: The bundle's folder; or ``demo``, the bundle that ships with the package.
         verify: Whether to compare every file with its recorded hash (about a second per GB).
 
+    Attributes:
+        path: The bundle's folder.
+        reference: What it was named by, and is named by in a command.
+        manifest: What it holds.
+
     Raises:
         BundleNotFoundError: There is no bundle there.
         BundleCorruptError: A file is missing, is no regular file or differs from the manifest; or a graph takes
@@ -46,6 +51,7 @@ class Bundle:
 
     def __init__(self, path: PathLike, *, verify: bool = True) -> None:
         self.path = find_bundle(path)
+        self.reference = os.fspath(path)
         self.manifest = _read_manifest(self.path)
         self._seen = {
             name: _check_file(self.path, name, entry, hashed=verify) for name, entry in self.manifest.files.items()

@@ -17,6 +17,7 @@ from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.installed import pip_install
 
 if TYPE_CHECKING:
+    from mmms_deploy.bundle import Bundle
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.evaluation.run import Contestant, Entry
@@ -100,6 +101,11 @@ def open_sides(
     return Sides(first, second, [(first.facts.source, specs), (second.facts.source, other_specs)])
 
 
+def _lasting(bundle: Bundle) -> str:
+    """Return what names a bundle from any folder, and after this process: its whole path, or a name that is no path."""
+    return str(bundle.path.resolve()) if Path(bundle.reference) == bundle.path else bundle.reference
+
+
 def open_contestant(
     stack: ExitStack,
     source: str,
@@ -125,7 +131,7 @@ def open_contestant(
     manifest, info = opened.bundle.manifest, opened.info
     facts = PredictorFacts(
         name=manifest.name,
-        source=str(opened.bundle.path.resolve()),
+        source=_lasting(opened.bundle),
         identity=manifest.digest,
         engine=str(info),
         options={

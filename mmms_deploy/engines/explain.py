@@ -52,7 +52,7 @@ def _first(order: tuple[Candidate, ...], bundle: Bundle) -> str:
         unknown = all(candidate.verdict is None for candidate in order)
         known = "nothing was measured" if unknown else "it was not measured"
         return (
-            f"the first engine in {first.precision}{ready}; {known} here yet, mmms-verify {bundle.path}"
+            f"the first engine in {first.precision}{ready}; {known} here yet, mmms-verify {bundle.reference}"
             " --all-engines does"
         )
     if first.failed:
@@ -108,7 +108,7 @@ def differences(
         request: What was requested.
     """
     found = [f"{taken} is taken instead of {other}: {error.given}" for other, error in refused]
-    path = choice.bundle.path
+    path = choice.bundle.reference
     if choice.impossible is not None and not refused:
         lost = choice.impossible
         found.append(

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mmms_deploy import Session
 from mmms_deploy.bundle import Bundle, find_bundle
+from mmms_deploy.engines.explain import reason
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.engines.select import choose
 from mmms_deploy.errors import BundleNotFoundError
 
 
@@ -48,3 +52,12 @@ def test_the_thermal_demo_has_to_be_exported(paint: Bundle, folder: Path) -> Non
 def test_what_is_no_path_is_refused(odd: object) -> None:
     with pytest.raises(BundleNotFoundError, match="'demo'"):
         find_bundle(odd)  # type: ignore[arg-type]
+
+
+def test_messages_name_a_bundle_as_it_was_named(paint: Bundle) -> None:
+    """And not by the folder in the cache."""
+    with Session("demo", engine="onnxruntime") as session:
+        assert session.bundle.reference == "demo"
+    assert Bundle(paint.path).reference == str(paint.path)
+    choice = choose(Bundle("demo"), EngineRequest(device="cpu"))
+    assert "mmms-verify demo" in reason(choice)

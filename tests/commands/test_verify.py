@@ -123,4 +123,4 @@ def test_every_engine_without_a_cache(tmp_path: Path, paint: Bundle, monkeypatch
 def test_help() -> None:
     result = verify("--help")
     assert result.exit_code == 0
-    assert "mmms-verify bundles/demo" in result.stdout
+    assert "mmms-verify demo" in result.stdout

@@ -161,7 +161,7 @@ def log_builds(
                 bundle.path,
                 precision,
                 step.detail,
-                bundle.path,
+                bundle.reference,
             )
             logged.append(step.task)
         if on_progress is not None:
@@ -208,7 +208,7 @@ def why_not_ready(bundle: Bundle, precision: Precision, device: int = 0) -> str 
 
 
 def _with_command(why: str, bundle: Bundle) -> str:
-    return f"{why}; mmms-build {bundle.path} compiles it"
+    return f"{why}; mmms-build {bundle.reference} compiles it"
 
 
 def _why_no_plan(folder: Path, identity: Identity) -> str:
@@ -295,7 +295,7 @@ class _Maker:
             raise EngineUnavailableError(
                 f"the plan of stage {stage.name!r} would have to be compiled: {why}",
                 expected="plans for this GPU, driver and version of TensorRT",
-                fix=f"mmms-build {bundle.path}",
+                fix=f"mmms-build {bundle.reference}",
             )
 
     def _fetch(self, stage: Stage, folder: Path, identity: Identity) -> tuple[StagePlan | None, str]:
