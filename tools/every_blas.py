@@ -26,6 +26,7 @@ TESTS = {
     ),
     "imaging/mask_resize.py": ("tests/imaging/test_resize.py", "tests/session/test_geometry.py"),
     "export/half/gate.py": ("tests/export/half/test_parts.py::test_cosine",),
+    "evaluation/datasets/outlines.py": ("tests/evaluation/datasets/test_drawn.py",),
 }
 """The modules that multiply with NumPy, and the tests of what they compute (tests/project/test_blas.py compares)."""
 

@@ -55,7 +55,7 @@ def parse_capability(text: str) -> str:
 @command(
     epilog="""\b
 Examples:
-  mmms-build demo
+  mmms-build bundles/demo
   mmms-build bundles/mmms --precision fp16 --opt-level 5
   mmms-build bundles/mmms --precision fp16 --ahead-of-time --target 8.9 --target 12.0""",
 )

@@ -377,7 +377,7 @@ def check_same(old: RunFacts, new: RunFacts, folder: Path) -> None:
             f"{folder} holds results of another evaluation: {listed}",
             expected="the same bundle, engine, data and settings, to go on where it stopped",
             fix="pass another folder as out, or request the same evaluation",
-            command_fix="name another folder with --out, or request the same evaluation",
+            command_fix="name another folder with --out, start over with --fresh, or request the same evaluation",
         )
 
 
