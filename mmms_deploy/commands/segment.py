@@ -74,7 +74,7 @@ Examples:
   mmms-segment demo photos/ --clicks clicks.csv --out-dir results --write masks,labels --coco results.json
 
 \b
-A list of clicks, clicks.csv or clicks.json; docs/segment.md has every form:
+A list of clicks, clicks.csv or clicks.json; mmms-doctor --docs segment shows every form:
   image,object,x,y,positive
   a.jpg,cat,320,240,1
   a.jpg,cat,40,50,0
