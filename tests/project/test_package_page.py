@@ -21,7 +21,7 @@ def test_without_an_address_links_are_text() -> None:
     assert "![" not in page
     assert "docs/session.md" in page
     assert "](https://arxiv.org/" in page
-    assert "](#commands)" in page
+    assert "](#weights-for-real-work)" in page
 
 
 def test_with_an_address_links_lead_there() -> None:
