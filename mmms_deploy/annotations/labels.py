@@ -18,7 +18,8 @@ from PIL.PngImagePlugin import PngInfo
 from mmms_deploy.annotations.record import check_new, checked_suffix
 from mmms_deploy.errors import AnnotationError, FileReadError
 from mmms_deploy.files import PathLike, as_path, decode_json, replacing
-from mmms_deploy.imaging.picture import Picture, Refusal, open_picture
+from mmms_deploy.imaging.picture import Picture, open_picture
+from mmms_deploy.imaging.refusal import Refusal
 from mmms_deploy.imaging.samples import to_numbers
 
 KEY = "mmms_labels"

@@ -16,7 +16,10 @@ import msgspec
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESERVED_NAMES = frozenset(
-    {"self", "rgb", "image", "image_size", "features", "maps", "prev", "click", "prob", "mask", "present"}
+    {
+        *("self", "rgb", "image", "image_size", "channel_order", "features"),
+        *("maps", "prev", "click", "prob", "mask", "present"),
+    }
 )
 MODALITY_DTYPES = ("uint8", "uint16", "int16", "int32", "float16", "float32", "float64")
 """NumPy dtypes that measurements may have."""

@@ -209,6 +209,7 @@ def size_of(picture: Picture) -> tuple[int, int]:
         ImageError: It is no picture.
     """
     from mmms_deploy.imaging.formats import READ
-    from mmms_deploy.imaging.picture import Refusal, upright_size
+    from mmms_deploy.imaging.picture import upright_size
+    from mmms_deploy.imaging.refusal import Refusal
 
     return upright_size(picture.path, Refusal(ImageError, "the image", f"an image file ({READ})"))

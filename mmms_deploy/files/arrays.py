@@ -59,6 +59,27 @@ def load_array(path: object, limit: int = LIMIT) -> Array:
             raise _refused(place, error, "an .npy file") from error
 
 
+def read_array(stream: io.BytesIO, where: str, limit: int = LIMIT) -> Array:
+    """Read an ``.npy`` file that is in memory.
+
+    Args:
+        stream: All of it; read from its beginning.
+        where: What it is, for messages.
+        limit: The most bytes of its numbers.
+
+    Returns:
+        As :func:`load_array`.
+
+    Raises:
+        FileReadError: It is no ``.npy`` file of numbers, is cut off, or is larger than the limit.
+    """
+    stream.seek(0)
+    try:
+        return _array(stream, len(stream.getbuffer()), limit)
+    except Exception as error:  # as above
+        raise _refused(where, error, "an .npy file") from error
+
+
 def load_arrays(path: object, limit: int = LIMIT) -> dict[str, Array]:
     """Read an ``.npz`` file, such as ``numpy.savez`` and ``savez_compressed`` write.
 
@@ -150,7 +171,7 @@ def _shown(shape: tuple[int, ...]) -> str:
     return f"({', '.join(f'{n:.3g}' if abs(n) > 10**12 else str(n) for n in shape[:8])})"
 
 
-def _refused(path: Path, error: Exception, what: str) -> FileReadError:
+def _refused(path: Path | str, error: Exception, what: str) -> FileReadError:
     if isinstance(error, FileReadError):
         return error
     reason = unreadable(path, error).reason

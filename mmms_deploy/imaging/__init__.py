@@ -5,7 +5,10 @@ In reading order:
 - ``io``: reads images and modalities into checked arrays
 - ``formats``: which formats are opened, and what a file of another format is
 - ``picture``: opens and decodes pictures; the only place that does
+- ``sources``: pictures as bytes and file objects; what is none of them
+- ``refusal``: how an error about a picture begins
 - ``samples``: from decoded pictures to 8-bit colours, or to the samples as stored
+- ``colours``: from arrays to 8-bit colours, by the rules for files; the order of channels
 - ``arrays``: plain arrays, and what masked ones hide
 - ``modality``: converts a modality's stored numbers to measurements in the network's unit
 - ``preprocess``: resizes and normalises both into the network's input tensors

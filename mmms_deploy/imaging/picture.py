@@ -17,8 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,11 @@ from PIL import Image, ImageFile
 from mmms_deploy.errors import FileReadError, MMMSDeployError, MMMSDeployWarning
 from mmms_deploy.files import as_path, open_regular, unreadable
 from mmms_deploy.imaging.formats import FORMATS, HEAD, OPENED, READ, refusal
+from mmms_deploy.imaging.refusal import Refusal
+from mmms_deploy.imaging.sources import Contents, FileObject, check_text, contents
+
+PictureLike: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | FileObject"
+"""A PIL image, the path of a file, or a file's contents: bytes, or a file object."""
 
 _ORIENTATION = 0x0112
 _SUBFILE = 254
@@ -65,30 +69,11 @@ class Picture:
     sample_format: int = 1
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """How an error about a picture begins and what it is.
-
-    Attributes:
-        error: The error.
-        what: What the picture is for, e.g. ``the image``.
-        expected: What would have been right.
-    """
-
-    error: type[MMMSDeployError]
-    what: str
-    expected: str
-
-    def __call__(self, given: str, fix: str, command_fix: str | None = None) -> MMMSDeployError:
-        """Return the error."""
-        return self.error(f"{self.what}: {given}", expected=self.expected, fix=fix, command_fix=command_fix)
-
-
-def open_picture(source: Image.Image | str | os.PathLike[str], refuse: Refusal) -> Picture:
+def open_picture(source: PictureLike | Contents, refuse: Refusal) -> Picture:
     """Open and decode a picture.
 
     Args:
-        source: A path, or a PIL image.
+        source: A path, a PIL image, or a file's contents as bytes or as a file object.
         refuse: Makes the error.
 
     Raises:
@@ -98,24 +83,33 @@ def open_picture(source: Image.Image | str | os.PathLike[str], refuse: Refusal) 
     if isinstance(source, Image.Image):
         _check_lazy(source, refuse)
         return _decoded(source, "the PIL image", refuse, damaged=False)
+    given = source if isinstance(source, Contents) else contents(source, refuse)
+    if given is not None:
+        return _read(given.stream, given.where, refuse)
+    check_text(source, refuse)
     try:
         path = as_path(source)
         with open_regular(path) as stream:
-            head = stream.read(HEAD)
-            try:
-                image, damaged = _opened(stream)
-            except Image.DecompressionBombError:
-                raise _too_large(path, refuse) from None
-            except Exception as error:  # decoders of broken files raise nearly everything
-                problem, fix, command_fix = refusal(head)
-                raise refuse(f"{path} {problem}", fix, command_fix) from error
-            with image:
-                _warn_of_pages(image, path)
-                return _decoded(image, str(path), refuse, damaged=damaged)
+            return _read(stream, str(path), refuse)
     except FileReadError as error:
         raise _unreadable(source, error, refuse) from error
     except OSError as error:
         raise _unreadable(source, unreadable(source, error), refuse) from error
+
+
+def _read(stream: BinaryIO, where: str, refuse: Refusal) -> Picture:
+    """Open and decode the picture in an open file."""
+    head = stream.read(HEAD)
+    try:
+        image, damaged = _opened(stream)
+    except Image.DecompressionBombError:
+        raise _too_large(where, refuse) from None
+    except Exception as error:  # decoders of broken files raise nearly everything
+        problem, fix, command_fix = refusal(head)
+        raise refuse(f"{where} {problem}", fix, command_fix) from error
+    with image:
+        _warn_of_pages(image, where)
+        return _decoded(image, where, refuse, damaged=damaged)
 
 
 def _unreadable(source: object, error: FileReadError, refuse: Refusal) -> MMMSDeployError:
@@ -151,10 +145,10 @@ def _of_exif(said: list[warnings.WarningMessage]) -> bool:
     return any("EXIF" in str(one.message) for one in said)
 
 
-def _too_large(path: Path, refuse: Refusal) -> MMMSDeployError:
+def _too_large(where: str, refuse: Refusal) -> MMMSDeployError:
     limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
     return refuse(
-        f"{path} is refused: it has more than {limit} pixels and could be a decompression bomb; at most {limit} pixels"
+        f"{where} is refused: it has more than {limit} pixels and could be a decompression bomb; at most {limit} pixels"
         " are read",
         "if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS",
         "make the image smaller",
@@ -240,10 +234,10 @@ def _orientation(image: Image.Image) -> tuple[int | None, bool]:
     return value if isinstance(value, int) and 1 <= value <= 8 else None, _of_exif(said)
 
 
-def _warn_of_pages(image: ImageFile.ImageFile, path: Path) -> None:
+def _warn_of_pages(image: ImageFile.ImageFile, where: str) -> None:
     if image.format == "MPO" or not _is_animated(image) or (image.format == "TIFF" and not _has_pages(image)):
         return
-    warnings.warn(f"{path} holds several pictures: the first one is taken", MMMSDeployWarning, stacklevel=2)
+    warnings.warn(f"{where} holds several pictures: the first one is taken", MMMSDeployWarning, stacklevel=2)
 
 
 def _is_animated(image: ImageFile.ImageFile) -> bool:
@@ -314,7 +308,7 @@ def upright_size(path: str | os.PathLike[str], refuse: Refusal) -> tuple[int, in
                     turns = _turns(image, stream)
                     width, height = _stored_size(image)
             except Image.DecompressionBombError:
-                raise _too_large(Path(path), refuse) from None
+                raise _too_large(str(path), refuse) from None
             except Exception as error:  # headers of broken files raise nearly everything
                 problem, fix, command_fix = refusal(head)
                 raise refuse(f"{path} {problem}", fix, command_fix) from error

@@ -19,21 +19,22 @@ import numpy.typing as npt
 from PIL import Image
 
 from mmms_deploy.errors import MMMSDeployWarning
-from mmms_deploy.imaging.picture import Picture, Refusal, turned
+from mmms_deploy.imaging.picture import Picture, turned
+from mmms_deploy.imaging.refusal import Refusal
 
 UInt8Array = npt.NDArray[np.uint8]
 
 _PLAIN = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr", "HSV"})
 """Modes of 8-bit colours that become RGB; CMYK by the plain formula, without a colour profile."""
 _INDEXED = ("P", "PA")
-_STRIP = 1 << 22
+STRIP = 1 << 22
 """Pixels that are converted at a time, so that a large picture is not there three times."""
 _BLACK, _DARK = 1 << 12, 1 << 14
 """A 16-bit picture whose greatest number is below is black, or dark."""
 _STRETCHED = {"L;2": 85, "L;2R": 85, "L;4": 17, "L;4R": 17}
 """Factors by which Pillow stretches samples of 2 and 4 bits."""
 _SIGNED = frozenset({"I;16S", "I;16BS", "I;16NS"})
-_AS_UINT8 = (
+AS_UINT8 = (
     "scale it to 0..255 yourself and pass a uint8 array",
     "scale it to 0..255 yourself and save it with 8 bits a channel",
 )
@@ -47,11 +48,11 @@ def to_rgb(picture: Picture, refuse: Refusal) -> UInt8Array:
     """
     image = picture.image
     if _is_signed_byte(picture) or picture.rawmode in _SIGNED:
-        raise refuse(f"{picture.where} has signed samples, as CT images have: they are no brightness", *_AS_UINT8)
+        raise refuse(f"{picture.where} has signed samples, as CT images have: they are no brightness", *AS_UINT8)
     if _is_sixteen(picture):
         pixels = _sixteen_to_rgb(picture, refuse)
     elif image.mode in ("I", "F"):
-        raise refuse(f"{picture.where} has mode {image.mode!r} (32 bits a pixel)", *_AS_UINT8)
+        raise refuse(f"{picture.where} has mode {image.mode!r} (32 bits a pixel)", *AS_UINT8)
     elif image.mode in _PLAIN:
         pixels = _plain_to_rgb(image)
     else:
@@ -61,7 +62,7 @@ def to_rgb(picture: Picture, refuse: Refusal) -> UInt8Array:
         )
     if ";16" in picture.rawmode and image.mode not in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
         # Of 16 bits a channel in colour, Pillow keeps the upper 8.
-        _check_range(int(pixels.max()) << 8 | 255 if pixels.any() else 0, picture, refuse)
+        check_range(int(pixels.max()) << 8 | 255 if pixels.any() else 0, picture.where, refuse)
     turns = picture.turns
     del image, picture  # turning copies; a large picture need not be there three times
     return np.ascontiguousarray(turned(pixels, turns))
@@ -70,7 +71,7 @@ def to_rgb(picture: Picture, refuse: Refusal) -> UInt8Array:
 def _plain_to_rgb(image: Image.Image) -> UInt8Array:
     width, height = image.size
     pixels = np.empty((height, width, 3), dtype=np.uint8)
-    rows = max(1, _STRIP // width)
+    rows = max(1, STRIP // width)
     for top in range(0, height, rows):
         part = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
         if part.mode in _INDEXED:
@@ -98,11 +99,10 @@ def _sixteen_to_rgb(picture: Picture, refuse: Refusal) -> UInt8Array:
     width, height = image.size
     white = _white(picture, refuse)
     pixels = np.empty((height, width, 3), dtype=np.uint8)
-    rows = max(1, _STRIP // width)
+    rows = max(1, STRIP // width)
     for top in range(0, height, rows):
         part = image.crop((0, top, width, min(top + rows, height)))
-        numbers = np.asarray(part).astype(np.uint32)
-        grey = (np.minimum(numbers, white) * 255 + white // 2) // white
+        grey = scaled(np.asarray(part), white)
         if picture.inverted:
             grey = 255 - grey
         pixels[top : top + rows] = grey[:, :, None]
@@ -117,16 +117,31 @@ def _white(picture: Picture, refuse: Refusal) -> int:
     if picture.greatest is not None and greatest <= picture.greatest:
         return picture.greatest
     if not picture.inverted:
-        _check_range(greatest, picture, refuse)
+        check_range(greatest, picture.where, refuse)
     return 65535
 
 
-def _check_range(greatest: int, picture: Picture, refuse: Refusal) -> None:
+def scaled(numbers: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint32]:
+    """Return 16-bit numbers of any shape as brightness from 0 to 255, where ``white`` and what is above it are 255."""
+    return (np.minimum(numbers.astype(np.uint32), white) * 255 + white // 2) // white
+
+
+def check_range(greatest: int, where: str, refuse: Refusal) -> None:
+    """Check that a 16-bit picture uses enough of its range; one that uses less than a quarter gives a warning.
+
+    Args:
+        greatest: Its greatest number.
+        where: What it is, for messages.
+        refuse: Makes the error.
+
+    Raises:
+        MMMSDeployError: ``refuse``'s error: it uses less than a sixteenth.
+    """
     if not 0 < greatest < _DARK:
         return
-    said = f"{picture.where} has 16 bits a channel and no number above {greatest}, of 65535"
+    said = f"{where} has 16 bits a channel and no number above {greatest}, of 65535"
     if greatest < _BLACK:
-        raise refuse(f"{said}: it would come out black", *_AS_UINT8)
+        raise refuse(f"{said}: it would come out black", *AS_UINT8)
     warnings.warn(
         f"{said}: it is taken as a dark picture. If its white is {(1 << greatest.bit_length()) - 1}, scale it to 0..255"
         " and save it with 8 bits a channel",

@@ -79,16 +79,23 @@ def test_32_bits_are_refused(tmp_path: Path, dtype: type) -> None:
 @pytest.mark.parametrize(
     ("array", "fix"),
     [
-        (RGB[:, :, 0], "np.repeat"),
-        (RGB.transpose(2, 0, 1), "transpose"),
-        (np.dstack([RGB, RGB[:, :, 0]]), "alpha"),
+        (RGB.transpose(2, 0, 1), "array.transpose(1, 2, 0)"),
+        (RGB.transpose(2, 0, 1)[:1], "array[0]"),
+        (np.dstack([RGB, RGB]), "choose three of its 6 channels"),
         (RGB[None], "batch"),
-        (RGB / np.float32(255), "0..255"),
-        (RGB.astype(np.int64), "uint8"),
+        (RGB / np.float32(255), "(array * 255).round().astype(np.uint8)"),
+        (RGB.astype(np.float16), "scale it to 0..255"),
+        (RGB.astype(np.int64), "its numbers fit into 8 bits: array.astype(np.uint8)"),
+        (RGB.astype(np.int16) - 1000, "scale it to 0..255 yourself"),
+        (RGB > 9, "array.astype(np.uint8) * 255"),
+        (RGB.astype(complex), "uint8"),
         (RGB[:0], "cropped"),
         (np.zeros(3, dtype=np.uint8), "uint8"),
     ],
-    ids=["grey", "channels_first", "alpha", "batch", "float", "int64", "empty", "flat"],
+    ids=[
+        *("channels_first", "grey_channel_first", "six_channels", "batch", "float", "large_float", "int64", "signed"),
+        *("bool_colours", "complex", "empty", "flat"),
+    ],
 )
 def test_wrong_arrays_say_what_to_do(array: np.ndarray, fix: str) -> None:
     with pytest.raises(ImageError) as caught:

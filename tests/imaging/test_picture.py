@@ -213,7 +213,7 @@ def test_large_pictures_are_read_without_a_warning(tmp_path: Path, monkeypatch: 
 
 
 def test_large_pictures_are_converted_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmms_deploy.imaging.samples._STRIP", 20)
+    monkeypatch.setattr("mmms_deploy.imaging.samples.STRIP", 20)
     np.testing.assert_array_equal(load_rgb(Image.fromarray(RGB)), RGB)
     deep = RGB[:, :, 0].astype(np.uint16) * 257
     np.testing.assert_array_equal(load_rgb(Image.fromarray(deep))[:, :, 2], RGB[:, :, 0])

@@ -12,7 +12,8 @@ from PIL import Image, ImageFile
 
 from mmms_deploy.errors import ImageError
 from mmms_deploy.imaging.io import load_rgb
-from mmms_deploy.imaging.picture import Refusal, upright_size
+from mmms_deploy.imaging.picture import upright_size
+from mmms_deploy.imaging.refusal import Refusal
 
 REFUSE = Refusal(ImageError, "the image", "a picture")
 

@@ -15,7 +15,8 @@ from mmms_deploy.evaluation.datasets.photo import Photo, fitted
 from mmms_deploy.evaluation.errors import DatasetFileError
 from mmms_deploy.files.arrays import load_array
 from mmms_deploy.imaging.formats import READ
-from mmms_deploy.imaging.picture import Refusal, open_picture
+from mmms_deploy.imaging.picture import open_picture
+from mmms_deploy.imaging.refusal import Refusal
 from mmms_deploy.imaging.samples import to_numbers
 
 JPEG_THRESHOLD = 127
