@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.engines import CudaOptions, Engine, EngineInfo, open_engine
     from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
-    from mmms_deploy.session import LATER, Click, ClickResult, ImageTimings, Session, Timings
+    from mmms_deploy.session import LATER, Click, ClickResult, ImageTimings, Session, Timings, draw_overlay
 
 __all__ = [
     "LATER",
@@ -28,6 +28,7 @@ __all__ = [
     "Session",
     "Timings",
     "__version__",
+    "draw_overlay",
     "open_engine",
 ]
 
@@ -44,6 +45,7 @@ _MODULES = {
     "MMMSDeployWarning": "errors",
     "Session": "session",
     "Timings": "session",
+    "draw_overlay": "session",
     "open_engine": "engines",
 }
 

@@ -12,6 +12,10 @@ In reading order:
 - ``interactions``: clicks and masks put in by hand, and the click stage's state after each
 - ``history``: undo and redo
 - ``surfaces``: several objects in one image, and their label map
+- ``image_argument``: which argument of ``set_image`` is the image, and the names that others give it
+- ``click_list``: lists of clicks, and the history that follows from one
+- ``predict``: the shape of SAM's ``predict``
+- ``saved``: an annotation as plain data, and back
 - ``outputs``: what is taken out of a session: COCO, arrays, the picture for overlays
 - ``overlay``: draws a mask and its clicks on the image
 """

@@ -60,6 +60,34 @@ class History(Generic[T]):
         return self.future[0] if self.future else self.current
 
     @property
+    def line(self) -> tuple[T, ...]:
+        """All snapshots that can be reached, oldest first: what can be undone, the current one, what was undone."""
+        return (*self.past, self.current, *reversed(self.future))
+
+    def at(self, place: int) -> History[T]:
+        """Return the history at a place of its :attr:`line`; itself where that is the current one.
+
+        Args:
+            place: From 0.
+        """
+        if place == len(self.past):
+            return self
+        line = self.line
+        return replace(self, current=line[place], past=line[:place], future=tuple(reversed(line[place + 1 :])))
+
+    def limited(self, limit: int | None) -> History[T]:
+        """Return the history with another limit; the farthest steps beyond it are forgotten, undone ones first.
+
+        Args:
+            limit: How many steps can be undone, and redone together with those; None for all of them.
+        """
+        if limit is None:
+            return replace(self, limit=None)
+        past = self.past[max(0, len(self.past) - limit) :]
+        room = limit - len(past)
+        return History(self.current, limit, past, self.future[max(0, len(self.future) - room) :])
+
+    @property
     def can_undo(self) -> bool:
         """Whether there is a step to undo."""
         return bool(self.past)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mmms_deploy.bundle.contract import ClickContract, ResizeRule
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.errors import MaskInputError
-from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_image
+from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above, resize_image, through_image
 from mmms_deploy.session.mask_sources import MaskLike, mask_of
 from mmms_deploy.session.result import Click
 
@@ -87,8 +87,39 @@ def checked_mask(
             expected="probabilities from 0 to 1",
             fix="choose a threshold: mask > 127 for grey levels up to 255, mask > 0 for logits",
         )
-    aligned = rule.mask_resize.align_corners
-    shrink = rule.previous_resize or ResizeRule(align_corners=aligned, antialias=not aligned)
-    previous = resize_image(array[:, :, None], network_size, shrink)[None]
+    previous = resize_image(array[:, :, None], network_size, _shrink(rule))[None]
     shown = array if array.dtype == np.bool_ else array > rule.threshold
-    return MaskInput(np.packbits(shown, axis=1), image_size[1], previous)
+    return _put_in(shown, previous)
+
+
+def mask_of_probability(
+    probability: FloatArray, image_size: tuple[int, int], network_size: tuple[int, int], rule: ClickContract
+) -> MaskInput:
+    """Return a probability of any size as a mask that is put in.
+
+    One of the network's size is taken as if the network had answered it: it is what the network sees, or, where the
+    bundle has ``previous_resize``, what comes of it at the image's size and back. One of another size is brought to the
+    network's size first, as a mask of the image's size is.
+
+    Args:
+        probability: (h, w) float32 in [0, 1]; it covers the whole image.
+        image_size: (H0, W0) of the image.
+        network_size: (H, W) of the network.
+        rule: How the bundle resizes masks, and its threshold.
+    """
+    if probability.shape != network_size:
+        probability = resize_image(probability[:, :, None], network_size, _shrink(rule))[0]
+    shown = resize_above(probability, image_size, rule.mask_resize, rule.threshold)
+    if rule.previous_resize is not None:
+        probability = through_image(probability, image_size, rule.mask_resize, rule.previous_resize)
+    return _put_in(shown, probability[None, None])
+
+
+def _put_in(mask: BoolArray, previous: FloatArray) -> MaskInput:
+    return MaskInput(np.packbits(mask, axis=1), mask.shape[1], previous)
+
+
+def _shrink(rule: ClickContract) -> ResizeRule:
+    """Return how a mask is brought to the network's size."""
+    aligned = rule.mask_resize.align_corners
+    return rule.previous_resize or ResizeRule(align_corners=aligned, antialias=not aligned)

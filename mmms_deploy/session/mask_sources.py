@@ -17,7 +17,8 @@ from mmms_deploy.annotations.record import Annotation, read_annotation
 from mmms_deploy.annotations.rle import Rle, mask_of_rle
 from mmms_deploy.errors import AnnotationError, FileReadError, MaskInputError
 from mmms_deploy.files.arrays import load_array
-from mmms_deploy.imaging.picture import Refusal, open_picture
+from mmms_deploy.imaging.picture import open_picture
+from mmms_deploy.imaging.refusal import Refusal
 from mmms_deploy.imaging.samples import to_numbers
 from mmms_deploy.session.result import ClickResult
 

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mmms_deploy.annotations.boxes import xyxy_of
-from mmms_deploy.imaging.io import UInt8Array
+from mmms_deploy.errors import ImageError
+from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, load_rgb
 from mmms_deploy.imaging.resize import BoolArray
 
 MASK = (0, 122, 255)
@@ -56,39 +57,64 @@ class Mark(Protocol):
 
 
 def draw_overlay(
-    image: UInt8Array, mask: BoolArray, clicks: Sequence[Mark] = (), *, consume: bool = False
+    image: ImageLike,
+    mask: BoolArray,
+    clicks: Sequence[Mark] = (),
+    *,
+    channel_order: ChannelOrderLike = "rgb",
+    consume: bool = False,
 ) -> Image.Image:
     """Draw a mask as a tint with an outline, and clicks as numbered markers: green on the object, red off it.
 
     Args:
-        image: (H0, W0, 3) uint8, RGB.
+        image: What ``Session.set_image`` takes: (H0, W0, 3) uint8 array and others, PIL image, or file.
         mask: (H0, W0) bool.
         clicks: In image pixels, oldest first.
+        channel_order: ``rgb``, or ``bgr`` for an array of OpenCV. The picture that is returned is RGB.
         consume: As for :func:`draw_objects`.
 
     Returns:
         An RGB picture of the image's size.
+
+    Raises:
+        ImageError: The image has another size than the mask, or is none.
     """
-    return draw_objects(image, [(mask, clicks)], consume=consume)
+    return draw_objects(image, [(mask, clicks)], channel_order=channel_order, consume=consume)
 
 
 def draw_objects(
-    image: UInt8Array, objects: Sequence[tuple[BoolArray, Sequence[Mark]]], *, consume: bool = False
+    image: ImageLike,
+    objects: Sequence[tuple[BoolArray, Sequence[Mark]]],
+    *,
+    channel_order: ChannelOrderLike = "rgb",
+    consume: bool = False,
 ) -> Image.Image:
     """Draw several objects, each in a colour of its own; see :func:`draw_overlay`.
 
     Args:
-        image: (H0, W0, 3) uint8, RGB.
+        image: As for :func:`draw_overlay`.
         objects: Mask (H0, W0) bool and clicks of each; the clicks of each are numbered from 1. A later mask is drawn
             over those before it.
+        channel_order: As for :func:`draw_overlay`.
         consume: Whether the memory of ``image`` is given back row by row while the picture grows, so that a large
             picture is not there twice. The array is empty afterwards. Only for whoever has the array and every view of
             it for himself.
 
     Returns:
         An RGB picture of the image's size.
+
+    Raises:
+        ImageError: The image has another size than a mask, or is none.
     """
+    image = load_rgb(image, channel_order)
     height, width = image.shape[:2]
+    for mask, _ in objects:
+        if mask.shape != (height, width):
+            raise ImageError(
+                f"the image has {height} rows and {width} columns",
+                expected=f"{mask.shape[0]} rows and {mask.shape[1]} columns, like the mask",
+                fix="pass the image that was segmented, at its own size",
+            )
     unit = max(1.0, min(width, height) / 480)
     consume = consume and image.flags.owndata and image.flags.writeable and image.flags.c_contiguous
     picture = Image.new("RGB", (width, height), None)

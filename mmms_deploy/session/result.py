@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from mmms_deploy.annotations.polygons import Polygon, polygons_of
 from mmms_deploy.annotations.record import write_mask
 from mmms_deploy.annotations.rle import Rle, rle_of
 from mmms_deploy.bundle.contract import ResizeRule
-from mmms_deploy.errors import ClickError, ImageError, NoImageError
+from mmms_deploy.errors import AnnotationError, ClickError, NoImageError
 from mmms_deploy.files import PathLike
-from mmms_deploy.imaging.io import ImageLike, UInt8Array, load_rgb
+from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize
 from mmms_deploy.session.overlay import draw_overlay
 
@@ -38,6 +38,13 @@ class Click:
     y: float
     positive: bool = True
 
+    def to_list(self) -> list[float]:
+        """Return ``[x, y, 1]`` or ``[x, y, 0]``, plain numbers that JSON keeps exactly.
+
+        ``Session.set_clicks`` takes a list of these, and ``session.click(*click.to_list())`` clicks again.
+        """
+        return [float(self.x), float(self.y), 1 if self.positive else 0]
+
 
 @dataclass(frozen=True)
 class Timings:
@@ -53,6 +60,10 @@ class Timings:
     mask: float
     total: float
 
+    def to_dict(self) -> dict[str, float]:
+        """Return it as plain numbers by name, JSON-able."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class ImageTimings:
@@ -67,6 +78,10 @@ class ImageTimings:
     prepare: float
     engine: float
     total: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return it as plain numbers by name, JSON-able."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +162,13 @@ class ClickResult:
         """
         return polygons_of(self.mask, tolerance)
 
-    def overlay(self, image: ImageLike | None = None) -> Image.Image:
+    def overlay(self, image: ImageLike | None = None, channel_order: ChannelOrderLike = "rgb") -> Image.Image:
         """Draw the mask and its clicks on the image.
 
         Args:
-            image: What to draw on: (H0, W0, 3) uint8 array in RGB order, PIL image, or path. None takes the image that
-                was set.
+            image: What to draw on, as for ``Session.set_image``. None takes the image that was set.
+            channel_order: ``rgb``, or ``bgr`` where ``image`` is an array of OpenCV. The picture that is returned is
+                RGB.
 
         Returns:
             An RGB picture of the image's size.
@@ -162,20 +178,50 @@ class ClickResult:
                 ``keep_image=False``.
             ImageError: The image has another size, or is none.
         """
-        picture = self._picture if image is None else load_rgb(image)
+        picture = self._picture if image is None else load_rgb(image, channel_order)
         if picture is None:
             raise NoImageError(
                 "this result has no picture to draw on: its session was given features, or keeps no image",
                 expected="an image",
                 fix="pass the image: overlay(image); or open the session with keep_image=True",
             )
-        if picture.shape[:2] != self.mask.shape:
-            raise ImageError(
-                f"the image has {picture.shape[0]} rows and {picture.shape[1]} columns",
-                expected=f"{self.mask.shape[0]} rows and {self.mask.shape[1]} columns, like the mask",
-                fix="pass the image that was segmented, at its own size",
-            )
         return draw_overlay(picture, self.mask, self.clicks)
+
+    def to_dict(self, mask: Literal["rle", "polygons"] | None = "rle") -> dict[str, Any]:
+        """Return the answer as plain data, JSON-able.
+
+        Args:
+            mask: In which form the mask is in it: as COCO's compressed run lengths, as polygons along the pixel edges,
+                or not at all.
+
+        Returns:
+            ``size`` [H0, W0]; ``clicks`` [[x, y, 1 or 0], ...] and ``index``, their number; ``area`` in pixels;
+            ``bbox`` [x, y, width, height]; ``timings`` in milliseconds by name; and ``rle``, or ``polygons``
+            [{"outer": [[x, y], ...], "holes": [...]}, ...].
+
+        Raises:
+            AnnotationError: There is no such form.
+        """
+        if mask not in ("rle", "polygons", None):
+            raise AnnotationError(
+                f"mask is {mask!r}",
+                expected='"rle", "polygons" or None',
+                fix='pass mask="rle"; result.mask is the array, and result.save(path) writes it as a picture',
+            )
+        forms: dict[str, Any] = {}
+        if mask == "rle":
+            forms["rle"] = self.rle()
+        elif mask == "polygons":
+            forms["polygons"] = [polygon.to_json() for polygon in self.polygons()]
+        return {
+            "size": list(self.mask.shape),
+            "clicks": [click.to_list() for click in self.clicks],
+            "index": self.index,
+            "area": self.area,
+            "bbox": list(self.bbox),
+            "timings": self.timings.to_dict(),
+            **forms,
+        }
 
     def save(self, path: PathLike, overwrite: bool = False) -> None:
         """Write the mask, whole or not at all.
@@ -200,7 +246,7 @@ def checked_click(x: object, y: object, positive: object, size: tuple[int, int])
     Args:
         x: Column; must be a finite number from -0.5 to W0 - 0.5, the far edge excluded.
         y: Row; likewise, up to H0 - 0.5.
-        positive: Must be a bool.
+        positive: Must be a bool, 1 or 0.
         size: (H0, W0) of the image.
 
     Raises:
@@ -211,15 +257,14 @@ def checked_click(x: object, y: object, positive: object, size: tuple[int, int])
     numbers = []
     for value in (x, y):
         if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-            raise ClickError(given, expected="two numbers, x and y in image pixels", fix="pass click(x, y)")
+            pair = isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim == 1)
+            fix = "pass the numbers, not a pair: click(*point)" if pair else "pass click(x, y)"
+            raise ClickError(given, expected="two numbers, x and y in image pixels", fix=fix)
         try:
             numbers.append(float(value))
         except OverflowError:
             numbers.append(math.inf)
-    if not isinstance(positive, bool | np.bool_):
-        raise ClickError(
-            f"{given} with positive={positive!r}", expected="True or False", fix="pass positive=True or positive=False"
-        )
+    kind = _checked_kind(positive, given)
     column, row = numbers
     if not (math.isfinite(column) and math.isfinite(row)):
         raise ClickError(given, expected="finite numbers", fix="check how the click was computed")
@@ -231,4 +276,17 @@ def checked_click(x: object, y: object, positive: object, size: tuple[int, int])
             fix="click inside the image" + (", and pass (x, y), not (row, column)" if swapped else ""),
             command_fix="click inside the image" + (", and pass X,Y, not row,column" if swapped else ""),
         )
-    return Click(column, row, bool(positive))
+    return Click(column, row, kind)
+
+
+def _checked_kind(positive: object, given: str) -> bool:
+    """Return whether a click is positive, checked: True or 1, False or 0."""
+    if isinstance(positive, bool | np.bool_) or (isinstance(positive, int | np.integer) and positive in (0, 1)):
+        return bool(positive)
+    boxes = isinstance(positive, int | np.integer) and positive in (2, 3)
+    raise ClickError(
+        f"{given} with positive={positive!r}" + (", the corner of a box to SAM" if boxes else ""),
+        expected="True or 1 on the object, False or 0 off it"
+        + (": this network takes clicks, no boxes" if boxes else ""),
+        fix="click inside the box instead" if boxes else "pass positive=True or positive=False",
+    )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -32,17 +32,30 @@ from mmms_deploy.errors import AnswerError, NoImageError, SessionClosedError, Se
 from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.float16 import as_float32
-from mmms_deploy.imaging.io import ImageLike, UInt8Array, load_rgb
+from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above, through_image
 from mmms_deploy.progress import OnProgress
+from mmms_deploy.session.click_list import ClickLike, checked_clicks, history_of
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import History, checked_limit
+from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageInputs, ImageState, ModalityLike
 from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask
 from mmms_deploy.session.mask_sources import MaskLike, labels_of
 from mmms_deploy.session.outputs import Named, arrays_of, coco_of, file_name_of, kept_picture
 from mmms_deploy.session.pipeline import StagePipeline
+from mmms_deploy.session.predict import (
+    Prediction,
+    checked_logits,
+    checked_points,
+    interactions_of,
+    nothing_to_predict,
+    prediction,
+    refuse_box,
+)
 from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings, checked_click
+from mmms_deploy.session.saved import checked, restored, saved
+from mmms_deploy.session.saved import interactions_of as saved_interactions
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, checked_name, label_map
 
 HISTORY_LIMIT = 100
@@ -146,24 +159,49 @@ class Session:
 
     # --- the image --------------------------------------------------------------------------------------------------
 
-    def set_image(self, rgb: ImageLike, **modalities: ModalityLike) -> ImageTimings:
+    # A mapping of modalities can be unpacked into the call: to a type checker it may then hold any of the keywords.
+    @overload
+    def set_image(self, rgb: ImageLike, **modalities: ModalityLike) -> ImageTimings: ...
+
+    @overload
+    def set_image(
+        self,
+        rgb: ImageLike | None = None,
+        *,
+        image: ImageLike | None = None,
+        channel_order: ChannelOrderLike = "rgb",
+        **modalities: ModalityLike,
+    ) -> ImageTimings: ...
+
+    def set_image(  # type: ignore[misc]
+        self,
+        rgb: ImageLike | None = None,
+        *,
+        image: ImageLike | None = None,
+        channel_order: ChannelOrderLike = "rgb",
+        **modalities: ModalityLike,
+    ) -> ImageTimings:
         """Set a new image and forget the clicks on the previous one.
 
         On any error the previous image and its clicks stay as they are.
 
         Args:
-            rgb: (H0, W0, 3) uint8 array in RGB order, PIL image, or path. Files and PIL images are turned upright as
-                their EXIF orientation says.
+            rgb: Array, PIL image, or file: its path, its bytes, or a file object. Arrays are (H0, W0, 3) uint8; or
+                grey (H0, W0), with alpha, which is dropped, of uint16, where 65535 is white, or bool, as files are.
+                Files and PIL images are turned upright as their EXIF orientation says.
+            image: The same by its other name.
+            channel_order: ``rgb``, or ``bgr`` for an array of OpenCV, such as ``cv2.imread`` gives. Files and PIL
+                images say their own order.
             **modalities: For every modality of the bundle, by name: (H0, W0) or (H0, W0, C) array of numbers as
-                stored, PIL image, or path of an image or ``.npy`` file, registered to the image pixel by pixel. The
-                bundle says how they are scaled, and which values mean that nothing was measured. Optional ones may be
-                left out. With a bundle exported with ``--cut late``, any may be ``mmms_deploy.LATER``.
+                stored, PIL image, or image or ``.npy`` file, registered to the image pixel by pixel. The bundle says
+                how they are scaled, and which values mean that nothing was measured. Optional ones may be left out.
+                With a bundle exported with ``--cut late``, any may be ``mmms_deploy.LATER``.
 
         Returns:
             Where the time went.
 
         Raises:
-            ImageError: The image has a wrong type or shape, or cannot be read.
+            ImageError: The image has a wrong type or shape, or cannot be read; there is none, or two.
             ModalityError: A modality is missing, surplus, of another size, channel count or dtype, or not finite.
             SessionError: The bundle was exported without its backbone; see :meth:`set_features`.
             EngineError: A stage failed.
@@ -171,11 +209,12 @@ class Session:
         with self._lock:
             self._check_open()
             start = perf_counter()
-            image = load_rgb(rgb)
-            arrays = self._inputs.prepare_image(image)
-            picture = kept_picture(image, rgb) if self._keep_image else None
-            source = file_name_of(rgb)
-            return self._begin(arrays, (image.shape[0], image.shape[1]), modalities, start, picture, source)
+            given = the_image(rgb, image, modalities, [spec.name for spec in self._manifest.modalities])
+            pixels = load_rgb(given, channel_order)
+            arrays = self._inputs.prepare_image(pixels)
+            picture = kept_picture(pixels, given) if self._keep_image else None
+            source = file_name_of(given)
+            return self._begin(arrays, (pixels.shape[0], pixels.shape[1]), modalities, start, picture, source)
 
     def set_features(
         self,
@@ -281,14 +320,14 @@ class Session:
 
     # --- clicks -----------------------------------------------------------------------------------------------------
 
-    def click(self, x: float, y: float, positive: bool = True) -> ClickResult:
+    def click(self, x: float, y: float, positive: bool | int = True) -> ClickResult:
         """Add a click and return the mask that follows.
 
         Args:
             x: Column in the image's own pixels, to the right. Pixel centres are at integers, so that the image reaches
                 from -0.5 to W0 - 0.5; the far edge is outside.
             y: Row in the image's own pixels, downwards; from -0.5 to H0 - 0.5.
-            positive: True for a click on the object, False for one on what does not belong to it.
+            positive: True or 1 for a click on the object, False or 0 for one on what does not belong to it.
 
         Returns:
             The mask, the probability and the timings, at the image's own resolution.
@@ -331,6 +370,101 @@ class Session:
             size = self._size()
             start = perf_counter()
             return self._take(checked_mask(mask, size, self._manifest.size, self._manifest.clicks), start)
+
+    def set_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
+        """Make a list the clicks on the current surface, and return the mask that follows.
+
+        The network runs only for clicks that the surface does not have yet: it goes on from the longest common
+        beginning. The answer is the same as that of :meth:`reset` and a :meth:`click` for each, and every click can be
+        undone. The order of clicks matters to the networks, and is the order given. Masks put in by hand are no clicks:
+        a surface that began with one begins anew. On any error nothing changes.
+
+        Args:
+            clicks: Oldest first: :class:`Click`, ``[x, y, 1 or 0]`` as :meth:`Click.to_list` returns it, or
+                ``{"x": ..., "y": ..., "positive": ...}``; none for the surface without clicks.
+
+        Returns:
+            The answer to all of them.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: It is no list of clicks, or one is outside of the image.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            EngineError: The click stage failed.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            return self._follow(checked_clicks(clicks, size), start)
+
+    def predict(
+        self,
+        point_coords: npt.ArrayLike | None = None,
+        point_labels: npt.ArrayLike | None = None,
+        box: npt.ArrayLike | None = None,
+        mask_input: npt.ArrayLike | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+    ) -> Prediction:
+        """Click as code does that was written for SAM: all points at every call; docs/sam.md has the differences.
+
+        A thin face of :meth:`set_clicks` on the current surface, with the arguments of ``SamPredictor.predict`` and
+        ``SAM2ImagePredictor.predict``. On any error nothing changes.
+
+        Args:
+            point_coords: (N, 2): x and y of every point in image pixels, oldest first. The order matters.
+            point_labels: (N,): 1 on the object, 0 off it.
+            box: Refused: these networks take clicks, no boxes.
+            mask_input: (1, H, W) logits from an earlier call. If they are the surface's answer to the first of these
+                points, the surface goes on from there; otherwise the surface begins with them as :meth:`set_mask` does,
+                and all points follow.
+            multimask_output: Without effect: there is always one mask.
+            return_logits: Whether logits take the masks' place; they are above 0 where the mask is.
+            normalize_coords: False for coordinates from 0 to 1, as parts of the image's width and height.
+
+        Returns:
+            Masks (1, H0, W0) bool, or float32 logits; scores (1,) float32; and logits (1, H, W) float32 at the
+            network's size, for ``mask_input``. The score says how decided the network is, from 0 to 1: the
+            intersection over union of its mask with its probability map. It is no predicted IoU.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: A box, another label than 1 and 0, a point outside of the image, or neither points nor mask.
+            MaskInputError: ``mask_input`` are no logits.
+            SessionError: ``mask_input`` for a network that takes no previous mask.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            EngineError: The click stage failed.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            rule = self._manifest.clicks
+            refuse_box(box)
+            clicks = checked_points(point_coords, point_labels, size, pixels=normalize_coords)
+            given = None
+            if mask_input is None and not clicks:
+                raise nothing_to_predict()
+            if mask_input is not None:
+                given = checked_logits(mask_input, size, self._manifest.size, rule)
+            line = self._state.surfaces.current.history.line
+            wanted = interactions_of(clicks, given, line, self._probability_of, rule.threshold)
+            return prediction(self._follow(wanted, start), rule.threshold, logits=return_logits)
+
+    def _follow(self, wanted: Sequence[Interaction], start: float) -> ClickResult:
+        """Make these the interactions with the current surface."""
+        image, surfaces = self._state.image, self._state.surfaces
+        if any(isinstance(interaction, Click) for interaction in wanted):
+            self._inputs.check_complete(image)
+        held = surfaces.current.history
+        history = history_of(
+            wanted, held, surfaces.blank, lambda snapshot, interaction: self._after(image, snapshot, interaction)[0]
+        )
+        if history is held:
+            return self._result_of(surfaces.current)
+        result = self._answer(history.current, start)
+        self._state = replace(self._state, surfaces=surfaces.change(history, result))
+        return result
 
     def _take(self, interaction: Interaction, start: float) -> ClickResult:
         surfaces = self._state.surfaces
@@ -554,6 +688,55 @@ class Session:
         with self._lock:
             self._size()
             return self._label_map()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the annotation as plain data, JSON-able: all surfaces with their interactions, also the undone ones.
+
+        Neither the image nor any answer is in it. :meth:`restore` takes it, in this session or another one with the
+        same image, today or later.
+
+        Returns:
+            Dicts, lists, numbers and texts alone; docs/session.md lists the fields. Clicks are ``[x, y, 1 or 0]``.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            size = self._size()
+            return saved(self._state.surfaces, size, self._manifest.size, self._manifest.clicks)
+
+    def restore(self, annotation: Mapping[str, Any]) -> ClickResult:
+        """Put back an annotation that :meth:`to_dict` returned, in place of all surfaces; the image stays.
+
+        The network answers all clicks again. On any error nothing changes.
+
+        Args:
+            annotation: What :meth:`to_dict` returned, also as JSON reads it back.
+
+        Returns:
+            The answer to the clicks on the current surface.
+
+        Raises:
+            NoImageError: No image was set.
+            SessionError: It is something else, or belongs to an image of another size; or the network takes no previous
+                mask, and there is one.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            EngineError: The click stage failed.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            image, rule = self._state.image, self._manifest.clicks
+            found = checked(annotation, size)
+            given = {one.name: saved_interactions(one, size, self._manifest.size, rule) for one in found.surfaces}
+            if any(isinstance(one, Click) for interactions in given.values() for one in interactions):
+                self._inputs.check_complete(image)
+            blank = self._state.surfaces.blank
+            surfaces = restored(found, given, blank, self._limit, lambda s, one: self._after(image, s, one)[0])
+            result = self._answer(surfaces.current.history.current, start)
+            surfaces.current.result = result
+            self._state = replace(self._state, surfaces=surfaces)
+            return result
 
     # --- results ----------------------------------------------------------------------------------------------------
 
@@ -803,6 +986,16 @@ class Session:
             )
         return surfaces.labels
 
+    def _probability_of(self, snapshot: Snapshot) -> FloatArray:
+        """Return a snapshot's answer (H, W) at the network's size."""
+        newest = snapshot.newest
+        if isinstance(newest, MaskInput):
+            given: FloatArray = newest.previous[0, 0]
+            return given
+        if snapshot.probability is None:
+            return np.zeros(self._manifest.size, dtype=np.float32)
+        return self._fetched(snapshot.probability)
+
     def _answer(self, snapshot: Snapshot, start: float, probability: FloatArray | None = None) -> ClickResult:
         """Bring a snapshot's answer to the image's size.
 
@@ -815,12 +1008,7 @@ class Session:
         size = self._size()
         newest = snapshot.newest
         if probability is None:
-            if isinstance(newest, MaskInput):
-                probability = newest.previous[0, 0]
-            elif snapshot.probability is None:
-                probability = np.zeros(self._manifest.size, dtype=np.float32)
-            else:
-                probability = self._fetched(snapshot.probability)
+            probability = self._probability_of(snapshot)
         fetched = perf_counter()
         if isinstance(newest, MaskInput):
             mask = newest.mask

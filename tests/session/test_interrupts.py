@@ -17,6 +17,7 @@ import pytest
 
 import mmms_deploy
 from mmms_deploy import Bundle, Session
+from mmms_deploy.annotations import rle_of
 from mmms_deploy.errors import EngineError
 from tests.support.annotating import GREY, SIZE
 
@@ -24,12 +25,26 @@ pytestmark = pytest.mark.usefixtures("every_engine")
 
 PACKAGE = str(Path(mmms_deploy.__file__).parent)
 DEPTH, EVENT = np.full(SIZE, 0.1), np.full((*SIZE, 3), 0.1)
+LOGITS = np.linspace(-9, 9, 64, dtype=np.float32).reshape(1, 8, 8)
+SAVED = {
+    **{"format": "mmms-deploy-session", "version": 1, "image_size": list(SIZE), "surface": "cat", "labels_given": 3},
+    "surfaces": [
+        {"name": "cat", "label": 3, "changed": 5, "undone": 1, "interactions": [[12, 12, 1], [20, 40, 0]]},
+        {
+            **{"name": "box", "label": 2, "changed": 4, "undone": 0},
+            "interactions": [{"mask": rle_of(np.eye(*SIZE, dtype=np.bool_))}],
+        },
+    ],
+}
 
 CALLS: dict[str, Callable[[Session], object]] = {
     "set_image": lambda session: session.set_image(np.full((30, 40, 3), 90, dtype=np.uint8), depth=DEPTH[:30, :40]),
     "set_modalities": lambda session: session.set_modalities(depth=DEPTH * 3, event=EVENT),
     "click": lambda session: session.click(30, 30),
     "negative click": lambda session: session.click(12, 10, positive=False),
+    "set_clicks": lambda session: session.set_clicks([(20, 40), (30, 30, 0)]),
+    "predict": lambda session: session.predict([[30, 30]], [1], mask_input=LOGITS),
+    "restore": lambda session: session.restore(SAVED),
     "set_mask": lambda session: session.set_mask(np.eye(*SIZE, dtype=np.bool_)),
     "load_labels": lambda session: session.load_labels(np.eye(*SIZE, dtype=np.int32) * 3, {"dog": 3, "owl": 4}),
     "undo": lambda session: session.undo(),

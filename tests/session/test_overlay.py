@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmms_deploy import Click
+from mmms_deploy.errors import ImageError
 from mmms_deploy.session import overlay
 from mmms_deploy.session.overlay import COLOURS, NEGATIVE, POSITIVE, draw_objects, draw_overlay
 
@@ -108,3 +112,20 @@ def test_what_is_drawn_is_near_the_objects(monkeypatch: pytest.MonkeyPatch) -> N
             whole.setattr("mmms_deploy.session.overlay._drawn_box", lambda mask, _: (0, 0, *mask.shape[::-1]))
             np.testing.assert_array_equal(near, draw_objects(image, objects))
         np.testing.assert_array_equal(image, before)
+
+
+def test_the_image_in_any_form(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*GREY.shape[:2], 3), dtype=np.uint8)
+    file = tmp_path / "photo.png"
+    Image.fromarray(image).save(file)
+    expected = np.asarray(draw_overlay(image, square(), [Click(5, 5)]))
+    for given in (file, str(file), file.read_bytes(), Image.fromarray(image)):
+        np.testing.assert_array_equal(np.asarray(draw_overlay(given, square(), [Click(5, 5)])), expected)
+    frame = image[:, :, ::-1].copy()
+    drawn = draw_overlay(frame, square(), [Click(5, 5)], channel_order="bgr")
+    np.testing.assert_array_equal(np.asarray(drawn), expected)
+
+
+def test_an_image_of_another_size() -> None:
+    with pytest.raises(ImageError, match="240 rows and 360 columns, like the mask"):
+        draw_overlay(GREY[1:], square())

@@ -281,7 +281,9 @@ def test_after_close(paint: Bundle, call: str) -> None:
         ("10", 10, "click(x, y)"),
         (None, 10, "click(x, y)"),
         (True, 10, "click(x, y)"),
-        (np.array([1, 2]), 10, "click(x, y)"),
+        (np.array([1, 2]), 10, "click(*point)"),
+        ((10, 20), True, "click(*point)"),
+        ([10, [20, 30]], 1, "click(*point)"),
         (1 + 2j, 10, "click(x, y)"),
     ],
 )
@@ -298,9 +300,20 @@ def test_bad_clicks_change_nothing(session: Session, x: float, y: float, fix: st
 
 
 def test_bad_polarity(session: Session) -> None:
-    for wrong in (1, 0, -1, "no", None):
-        with pytest.raises(ClickError, match="True or False"):
+    for wrong in (-1, 4, 1.0, "no", "positive", None, np.array([1])):
+        with pytest.raises(ClickError, match="True or 1 on the object") as caught:
             session.click(10, 10, wrong)  # type: ignore[arg-type]
+        assert caught.value.fix == "pass positive=True or positive=False"
+    for corner in (2, np.int64(3)):
+        with pytest.raises(ClickError, match=r"corner of a box to SAM[\s\S]*takes clicks, no boxes"):
+            session.click(10, 10, corner)  # type: ignore[arg-type]
+
+
+def test_one_and_zero_are_polarities(session: Session) -> None:
+    for label, positive in ((1, True), (0, False), (np.int64(1), True), (np.uint8(0), False)):
+        click = session.click(10, 10, label).click  # type: ignore[arg-type]
+        assert click == Click(10, 10, positive)
+        assert type(click.positive) is bool
 
 
 def test_numpy_numbers_are_numbers(session: Session) -> None:
@@ -317,7 +330,7 @@ def test_a_refused_image_changes_nothing(modal: Bundle) -> None:
         result = session.click(10, 10)
         runs = session.runs
         refused: list[tuple[type[MMMSDeployError], tuple[object, ...], dict[str, object]]] = [
-            (ImageError, (GREY[0],), {"depth": depth, "event": event}),
+            (ImageError, (GREY[0, 0],), {"depth": depth, "event": event}),
             (ModalityError, (GREY,), {}),
             (ModalityError, (GREY,), {"depth": depth, "event": event, "thermal": depth}),
             (ModalityError, (GREY,), {"depth": np.full(SIZE, np.nan), "event": event}),

@@ -1,0 +1,106 @@
+"""Lists of clicks, as they are stored and sent, and the history that follows from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from mmms_deploy.errors import ClickError
+from mmms_deploy.session.history import History
+from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.result import Click, checked_click
+
+ClickLike: TypeAlias = "Click | Sequence[float] | Mapping[str, float]"
+"""A click; ``[x, y, 1]`` or ``[x, y, 0]``, also without the label, which is 1 then; or ``{"x": ..., "y": ...,
+"positive": ...}``."""
+
+_EXPECTED = 'a list of clicks: Click objects, [x, y, 1 or 0], or {"x": ..., "y": ..., "positive": ...}'
+_KEYS = frozenset({"x", "y", "positive"})
+
+
+def checked_clicks(clicks: Iterable[ClickLike], size: tuple[int, int]) -> tuple[Click, ...]:
+    """Return clicks, checked.
+
+    Args:
+        clicks: The clicks, oldest first; a numeric array (N, 2) or (N, 3) is such a list.
+        size: (H0, W0) of the image.
+
+    Raises:
+        ClickError: They are no list of clicks, or one is outside of the image.
+    """
+    single = isinstance(clicks, str | bytes | Mapping | Click) or (isinstance(clicks, np.ndarray) and clicks.ndim == 0)
+    if single or not isinstance(clicks, Iterable):
+        raise ClickError(f"the clicks are a {type(clicks).__qualname__}", expected=_EXPECTED, fix="pass a list")
+    found = []
+    for number, click in enumerate(clicks, start=1):
+        x, y, positive = _parts(click, number)
+        try:
+            found.append(checked_click(x, y, positive, size))
+        except ClickError as error:
+            raise ClickError(
+                f"click {number} of the list: {error.given}", expected=error.expected, fix=error.fix
+            ) from error
+    return tuple(found)
+
+
+def _parts(click: object, number: int) -> tuple[object, object, object]:
+    if isinstance(click, Click):
+        return click.x, click.y, click.positive
+    if isinstance(click, Mapping) and {"x", "y"} <= set(click) <= _KEYS:
+        return click["x"], click["y"], click.get("positive", True)
+    if isinstance(click, np.ndarray) and click.ndim == 1:
+        click = click.tolist()
+    if isinstance(click, Sequence) and not isinstance(click, str | bytes) and len(click) in (2, 3):
+        label = click[2] if len(click) == 3 else True
+        # The label of a row of floats is a float too.
+        return click[0], click[1], (int(label) if isinstance(label, float) and label in (0, 1) else label)
+    raise ClickError(
+        f"click {number} of the list is {_brief(click)}", expected=_EXPECTED, fix="convert it, e.g. to [x, y, 1]"
+    )
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def history_of(
+    wanted: Sequence[Interaction],
+    held: History[Snapshot],
+    blank: Snapshot,
+    after: Callable[[Snapshot, Interaction], Snapshot],
+) -> History[Snapshot]:
+    """Return the history whose interactions are the wanted ones; only those that are not held yet are run.
+
+    Args:
+        wanted: All interactions, oldest first.
+        held: What is there: its past, its present, and what was undone. The snapshot that has most of the wanted
+            interactions' beginning is gone on from; steps that are wanted no longer can be redone, until something new
+            is run.
+        blank: The snapshot without interactions, from which everything is run where nothing held fits.
+        after: Runs one more interaction.
+
+    Returns:
+        The same history, where it is as wanted already.
+    """
+    line = held.line
+    common = [place for place, snapshot in enumerate(line) if _begins(wanted, snapshot.interactions)]
+    history = held.at(common[-1]) if common else History(blank, held.limit)
+    for interaction in wanted[len(history.current.interactions) :]:
+        history = history.push(after(history.current, interaction))
+    return history
+
+
+def _begins(wanted: Sequence[Interaction], interactions: Sequence[Interaction]) -> bool:
+    count = len(interactions)
+    return count <= len(wanted) and all(map(_same, wanted[:count], interactions))
+
+
+def _same(one: Interaction, other: Interaction) -> bool:
+    if isinstance(one, MaskInput) and isinstance(other, MaskInput):
+        return one is other or (
+            np.array_equal(one.previous, other.previous) and np.array_equal(one.packed, other.packed)
+        )
+    return one == other

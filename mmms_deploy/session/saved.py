@@ -1,0 +1,252 @@
+"""An annotation as plain data, JSON-able, and back: all surfaces with their interactions, also the undone ones.
+
+The image is not in it, and no answer of the network: restoring it repeats every interaction, so that on the same
+bundle, engine and image all masks are the same again. Clicks are ``[x, y, 1]`` or ``[x, y, 0]``. A mask that was put in
+by hand, or that :meth:`Session.select` put in, is there as COCO's run lengths; one of probabilities also as what the
+network sees of it, float32, packed with zlib in Base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from mmms_deploy.annotations import mask_of_rle, rle_of
+from mmms_deploy.bundle.contract import ClickContract, Struct
+from mmms_deploy.errors import MMMSDeployError, SessionError
+from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.session.history import History
+from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask, mask_of_probability
+from mmms_deploy.session.result import Click, checked_click
+from mmms_deploy.session.surfaces import Surface, Surfaces, checked_name
+
+FORMAT, VERSION = "mmms-deploy-session", 1
+_EXPECTED = "what Session.to_dict() returned, also as JSON reads it"
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Label = Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
+_Side = Annotated[int, msgspec.Meta(ge=1)]
+_MAP = 1 << 24
+"""The most numbers of a map; networks are far smaller."""
+
+
+class SavedRle(Struct, frozen=True, kw_only=True):
+    """COCO's run lengths."""
+
+    size: tuple[_Side, _Side]
+    counts: str
+
+
+class SavedMap(Struct, frozen=True, kw_only=True):
+    """A map of float32: its size (H, W), and its numbers, little-endian, packed with zlib, in Base64."""
+
+    size: tuple[_Side, _Side]
+    zlib: str
+
+
+class SavedMask(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A mask that was put in; ``previous`` is what the network sees of it, where it is no mask of bools."""
+
+    mask: SavedRle
+    previous: SavedMap | None = None
+
+
+class SavedSurface(Struct, frozen=True, kw_only=True):
+    """A surface: its interactions, oldest first, and how many of the last ones are undone."""
+
+    name: str
+    label: _Label
+    changed: _Count
+    undone: _Count
+    interactions: tuple[tuple[float, float, Literal[0, 1]] | SavedMask, ...]
+
+
+class SavedSession(Struct, frozen=True, kw_only=True):
+    """An annotation of an image."""
+
+    format: Literal["mmms-deploy-session"]
+    version: Literal[1]
+    image_size: tuple[_Side, _Side]
+    surface: str
+    labels_given: _Label
+    surfaces: tuple[SavedSurface, ...]
+
+
+def saved(surfaces: Surfaces, size: tuple[int, int], network: tuple[int, int], rule: ClickContract) -> dict[str, Any]:
+    """Return an annotation as plain dicts, lists, numbers and texts.
+
+    Args:
+        surfaces: The surfaces.
+        size: (H0, W0) of the image.
+        network: (H, W) of the network.
+        rule: How the bundle resizes masks, and its threshold.
+    """
+
+    def interaction(given: Interaction) -> tuple[float, float, Literal[0, 1]] | SavedMask:
+        if isinstance(given, Click):
+            return given.x, given.y, 1 if given.positive else 0
+        rle = SavedRle(**rle_of(given.mask))  # type: ignore[arg-type]
+        plain = np.array_equal(checked_mask(given.mask, size, network, rule).previous, given.previous)
+        return SavedMask(mask=rle, previous=None if plain else _packed(given.previous[0, 0]))
+
+    found = SavedSession(
+        format=FORMAT,  # type: ignore[arg-type]
+        version=VERSION,  # type: ignore[arg-type]
+        image_size=size,
+        surface=surfaces.name,
+        labels_given=surfaces.given,
+        surfaces=tuple(
+            SavedSurface(
+                name=name,
+                label=surface.label,
+                changed=surface.changed,
+                undone=len(surface.history.future),
+                interactions=tuple(map(interaction, surface.history.newest.interactions)),
+            )
+            for name, surface in surfaces.all.items()
+        ),
+    )
+    plain: dict[str, Any] = _as_lists(msgspec.to_builtins(found))
+    return plain
+
+
+def _as_lists(value: Any) -> Any:
+    """Return tuples as lists, as JSON reads them back."""
+    if isinstance(value, dict):
+        return {key: _as_lists(item) for key, item in value.items()}
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def checked(given: object, size: tuple[int, int]) -> SavedSession:
+    """Return a saved annotation, checked.
+
+    Args:
+        given: What was saved.
+        size: (H0, W0) of the image that is set.
+
+    Raises:
+        SessionError: It is something else, contradicts itself, or belongs to an image of another size.
+    """
+    fix = "check where it comes from"
+    if isinstance(given, str | bytes):
+        raise SessionError("the saved session is a text", expected=_EXPECTED, fix="read it first: json.loads(text)")
+    try:
+        found = msgspec.convert(given, SavedSession)
+    except (msgspec.ValidationError, ValueError, OverflowError, RecursionError) as error:  # characters, huge numbers
+        raise SessionError(f"this is no saved session: {error}", expected=_EXPECTED, fix=fix) from error
+    names = [checked_name(surface.name) for surface in found.surfaces]
+    labels = [surface.label for surface in found.surfaces]
+    problem = None
+    if found.surface not in names:
+        problem = f"its current surface {found.surface!r} is none of its surfaces"
+    elif len(set(names)) < len(names) or len(set(labels)) < len(labels):
+        problem = "two of its surfaces have the same name or label"
+    elif max(labels) > found.labels_given:
+        problem = "a surface has a label that was never given"
+    elif any(surface.undone > len(surface.interactions) for surface in found.surfaces):
+        problem = "more interactions are undone than there are"
+    if problem is not None:
+        raise SessionError(f"the saved session contradicts itself: {problem}", expected=_EXPECTED, fix=fix)
+    if found.image_size != size:
+        raise SessionError(
+            f"the saved session is about an image of {found.image_size}, and the image that is set has {size}",
+            expected="the same image: (height, width)",
+            fix="call set_image(...) with the image that was annotated",
+        )
+    return found
+
+
+def interactions_of(
+    surface: SavedSurface, size: tuple[int, int], network: tuple[int, int], rule: ClickContract
+) -> tuple[Interaction, ...]:
+    """Return a surface's interactions, checked.
+
+    Args:
+        surface: As it was saved.
+        size: (H0, W0) of the image.
+        network: (H, W) of the network.
+        rule: How the bundle resizes masks, and its threshold.
+
+    Raises:
+        SessionError: A click is outside of the image, or a mask cannot be read.
+    """
+    found: list[Interaction] = []
+    for number, given in enumerate(surface.interactions, start=1):
+        try:
+            if isinstance(given, SavedMask):
+                found.append(_mask(given, size, network, rule))
+            else:
+                found.append(checked_click(*given, size))
+        except (MMMSDeployError, ValueError, zlib.error, binascii.Error) as error:
+            reason = error.given if isinstance(error, MMMSDeployError) else error
+            raise SessionError(
+                f"interaction {number} of the surface {surface.name!r} cannot be restored: {reason}",
+                expected=_EXPECTED,
+                fix="check where it comes from",
+            ) from error
+    return tuple(found)
+
+
+def _mask(given: SavedMask, size: tuple[int, int], network: tuple[int, int], rule: ClickContract) -> MaskInput:
+    if given.mask.size != size:
+        raise ValueError(f"its mask has the size {given.mask.size}")
+    mask = mask_of_rle({"size": list(given.mask.size), "counts": given.mask.counts})
+    plain = checked_mask(mask, size, network, rule)
+    if given.previous is None:
+        return plain
+    previous = _unpacked(given.previous)
+    if previous.shape == network:
+        return replace(plain, previous=previous[None, None])
+    return replace(plain, previous=mask_of_probability(previous, size, network, rule).previous)
+
+
+def _packed(array: FloatArray) -> SavedMap:
+    content = zlib.compress(np.ascontiguousarray(array, dtype="<f4").tobytes())
+    return SavedMap(size=(array.shape[0], array.shape[1]), zlib=base64.b64encode(content).decode("ascii"))
+
+
+def _unpacked(given: SavedMap) -> FloatArray:
+    height, width = given.size
+    if height * width > _MAP:
+        raise ValueError(f"its map has the size {given.size}")
+    content = zlib.decompressobj().decompress(base64.b64decode(given.zlib, validate=True), 4 * height * width + 1)
+    if len(content) != 4 * height * width:
+        raise ValueError("its map has another number of bytes than its size says")
+    numbers = np.frombuffer(content, dtype="<f4").astype(np.float32).reshape(height, width)
+    if not (numbers.min() >= 0 and numbers.max() <= 1):
+        raise ValueError("its map holds numbers that are no probabilities")
+    return numbers
+
+
+def restored(
+    found: SavedSession,
+    interactions: Mapping[str, tuple[Interaction, ...]],
+    blank: Snapshot,
+    limit: int | None,
+    after: Callable[[Snapshot, Interaction], Snapshot],
+) -> Surfaces:
+    """Return the surfaces of a saved annotation; every interaction is run.
+
+    Args:
+        found: The annotation.
+        interactions: Every surface's interactions, by its name.
+        blank: The snapshot that every surface begins with.
+        limit: How many interactions with a surface can be undone here.
+        after: Runs one more interaction.
+    """
+
+    def history(surface: SavedSurface) -> History[Snapshot]:
+        line: History[Snapshot] = History(blank)
+        for interaction in interactions[surface.name]:
+            line = line.push(after(line.current, interaction))
+        return line.at(len(surface.interactions) - surface.undone).limited(limit)
+
+    surfaces = {one.name: Surface(one.label, history(one), one.changed) for one in found.surfaces}
+    changes = max(surface.changed for surface in surfaces.values())
+    return Surfaces(blank, limit, surfaces, found.surface, found.labels_given, changes)
