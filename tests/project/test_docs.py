@@ -66,7 +66,8 @@ def test_installs_name_extras_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/session.md", "docs/results.md", "docs/engines.md", "docs/evaluation.md"]
+    "name",
+    ["README.md", "docs/session.md", "docs/results.md", "docs/sam.md", "docs/engines.md", "docs/evaluation.md"],
 )
 def test_python_examples_run(name, paint: Bundle, tmp_path) -> None:
     examples = blocks(ROOT / name, "python")
