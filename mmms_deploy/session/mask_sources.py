@@ -17,16 +17,16 @@ from mmms_deploy.annotations.record import Annotation, read_annotation
 from mmms_deploy.annotations.rle import Rle, mask_of_rle
 from mmms_deploy.errors import AnnotationError, FileReadError, MaskInputError
 from mmms_deploy.files.arrays import load_array
-from mmms_deploy.imaging.picture import open_picture
+from mmms_deploy.imaging.picture import PictureLike, open_picture
 from mmms_deploy.imaging.refusal import Refusal
 from mmms_deploy.imaging.samples import to_numbers
+from mmms_deploy.imaging.sources import FileObject
 from mmms_deploy.session.result import ClickResult
 
 MaskLike: TypeAlias = (
-    "npt.NDArray[Any] | Image.Image | str | os.PathLike[str] | Rle | Mapping[str, Any] | Polygon | Sequence[Polygon]"
-    " | Annotation | ClickResult"
+    "npt.NDArray[Any] | PictureLike | Rle | Mapping[str, Any] | Polygon | Sequence[Polygon] | Annotation | ClickResult"
 )
-"""An array, a picture or its path, run lengths, polygons, or an earlier answer."""
+"""An array, a picture, its path or its contents, run lengths, polygons, or an earlier answer."""
 
 MOST = 1000
 """The most objects of a label map: each is kept at the network's size."""
@@ -106,7 +106,7 @@ def _array_of(source: object, size: tuple[int, int], expected: str) -> npt.NDArr
         ) from error
     if array is not None:
         return array
-    if isinstance(source, Image.Image | str | os.PathLike):
+    if isinstance(source, Image.Image | str | os.PathLike | bytes | bytearray | FileObject):
         return _picture(source, expected)
     return checked_array(source, expected, MaskInputError)
 
@@ -132,7 +132,7 @@ def _stored(path: str | os.PathLike[str]) -> npt.NDArray[Any] | None:
     return read_annotation(path).mask if name.endswith(".json") else None
 
 
-def _picture(source: Image.Image | str | os.PathLike[str], expected: str) -> npt.NDArray[Any]:
+def _picture(source: PictureLike, expected: str) -> npt.NDArray[Any]:
     """Return the numbers of a grey picture, of a palette, or of a picture in colour that is grey."""
     refuse = Refusal(MaskInputError, "the mask", expected)
     picture = open_picture(source, refuse)

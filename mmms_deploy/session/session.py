@@ -353,9 +353,10 @@ class Session:
 
         Args:
             mask: At the image's own size: (H0, W0) bool; whole numbers that are all 0 and 1, or all 0 and 255; or
-                probabilities in [0, 1] in a float dtype. Or a PIL image or the path of a picture of 0 and 1 or 0 and
-                255, turned upright as its EXIF orientation says; the path of an ``.npy`` file, or of a ``.json`` file
-                of ``ClickResult.save``; COCO's run lengths; a ``Polygon`` or several; or an earlier ``ClickResult``.
+                probabilities in [0, 1] in a float dtype. Or a picture of 0 and 1 or 0 and 255, as a PIL image, a path,
+                bytes or a file object, turned upright as its EXIF orientation says; the path of an ``.npy`` file, or of
+                a ``.json`` file of ``ClickResult.save``; COCO's run lengths; a ``Polygon`` or several; or an earlier
+                ``ClickResult``.
 
         Returns:
             The mask as given, and the probability that the network will see.

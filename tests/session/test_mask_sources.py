@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,18 @@ BOX[2, 2] = True
 WHITE = BOX * np.uint8(255)
 
 
+def png(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, "PNG")
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     "mask",
     [
+        png(WHITE),
+        bytearray(png(BOX)),
+        io.BytesIO(png(WHITE)),
         BOX,
         BOX.astype(np.uint8),
         WHITE,
@@ -143,7 +153,7 @@ def test_an_annotation_that_goes_on(session: Session, paint: Bundle) -> None:
         ("missing.png", "check the path"),
         ("missing.npy", "check"),
         ("missing.json", "check"),
-        (b"bytes", "own size"),
+        (b"bytes", "give the picture"),
         (7, "own size"),
     ],
     ids=lambda value: str(type(value).__name__),
