@@ -86,7 +86,7 @@ format: $(VENV)/.dev
 
 ## Pack the demo's bundle into the package again, after its checkpoint or the export changed.
 demo-bundle: $(VENV)/.export
-	$(BIN)/mmms-export --ckpt demo --out build/demo-bundle/demo --overwrite
+	$(BIN)/mmms-export --ckpt demo --license apache-2.0 --out build/demo-bundle/demo --overwrite
 	$(BIN)/python tools/pack_demo.py build/demo-bundle/demo
 
 ## Train the demo checkpoint again (under an hour on two CPU cores). DATA: a folder with DAVIS 2016.

@@ -45,6 +45,12 @@ of the door that the user came through, Python or the command line.
         MaskError
         AnnotationError
         ClickListError
+        HubError
+            HubReferenceError
+            HubUnreachableError
+            HubNotFoundError
+            HubAccessError
+            HubRepositoryExistsError
     MMMSDeployWarning
 """
 
@@ -317,3 +323,30 @@ class AnnotationError(MMMSDeployError):
 
 class ClickListError(MMMSDeployError):
     """A list of clicks (CSV or JSON) cannot be read, or does not fit the pictures."""
+
+
+# --- the hub --------------------------------------------------------------------------------------------------------
+
+
+class HubError(MMMSDeployError):
+    """Files cannot be taken from the Hugging Face hub, or put there."""
+
+
+class HubReferenceError(HubError):
+    """A reference to the hub is not of the form ``hf:owner/name[@revision][/path]``."""
+
+
+class HubUnreachableError(HubError):
+    """The hub does not answer, or may not be asked, and the files are not in its cache."""
+
+
+class HubNotFoundError(HubError):
+    """The hub has no such repository, revision or file; or several could be meant."""
+
+
+class HubAccessError(HubError):
+    """The hub does not let this user read or write a repository."""
+
+
+class HubRepositoryExistsError(HubError):
+    """The repository holds files already, and replacing them was not requested."""

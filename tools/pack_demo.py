@@ -15,6 +15,7 @@ import tarfile
 from pathlib import Path
 
 from mmms_deploy.bundle import MANIFEST_NAME, Bundle
+from mmms_deploy.bundle.names import CARD_NAME
 from mmms_deploy.bundle.packed import ARCHIVE, SUMS
 from mmms_deploy.files import write_file
 
@@ -25,7 +26,8 @@ def packed(bundle: Bundle) -> tuple[bytes, bytes]:
     """Return the archive of a bundle, and its list of hashes in the form of ``sha256sum``."""
     tar, sums = io.BytesIO(), []
     with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name in sorted([MANIFEST_NAME, *bundle.manifest.files]):
+        card = [] if bundle.manifest.card is None else [CARD_NAME]
+        for name in sorted([MANIFEST_NAME, *card, *bundle.manifest.files]):
             content = (bundle.path / name).read_bytes()
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o644

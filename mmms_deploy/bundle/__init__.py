@@ -7,9 +7,11 @@ In reading order:
 - ``manifest``: the types of ``bundle.json``
 - ``contract``: how images, modalities and clicks are prepared, the same for a checkpoint and a bundle
 - ``names``: names of files, and of the tensors that exports write and sessions set and read
-- ``reference``, ``packed``: what a bundle is named by, and the one that ships with the package
+- ``reference``: what a bundle is named by; ``packed``: the package's own; ``fetched``: those on the hub
+- ``manifest_file``: reads ``bundle.json``
 - ``reader``: opens a bundle and checks it
-- ``writer``: writes a bundle whole or not at all
+- ``card``, ``writer``: the model card; writes a bundle whole or not at all
+- ``push``: puts a bundle on the hub
 """
 
 from mmms_deploy.bundle.contract import (
@@ -39,6 +41,7 @@ from mmms_deploy.bundle.manifest import (
     TensorSpec,
 )
 from mmms_deploy.bundle.names import GOLDEN_NAME, MANIFEST_NAME
+from mmms_deploy.bundle.push import push_bundle
 from mmms_deploy.bundle.reader import Bundle, sha256_of
 from mmms_deploy.bundle.reference import find_bundle
 from mmms_deploy.bundle.writer import BundleWriter
@@ -71,5 +74,6 @@ __all__ = [
     "StateLink",
     "TensorSpec",
     "find_bundle",
+    "push_bundle",
     "sha256_of",
 ]

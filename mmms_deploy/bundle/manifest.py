@@ -116,8 +116,11 @@ class Provenance(Struct, frozen=True, kw_only=True):
         checkpoint_sha256: Its hash.
         weights: Where in the checkpoint the weights lie, keys joined by slashes; empty for the outermost dict.
         averaged: Whether they are averaged weights (EMA).
+        checkpoint_source: Where the checkpoint was fetched from, ``hf:owner/name@commit/file``; None for a local file.
         backbone_checkpoint: File name of the separate backbone weights, if any.
         backbone_checkpoint_sha256: Its hash.
+        backbone_checkpoint_source: Where it was fetched from; None for a local file.
+        license: The licence of the weights, as an identifier of the hub such as ``apache-2.0``; None when nobody said.
         random_seed: Seed of the random weights; None when the weights are trained.
         description: The network's description, as read from the checkpoint.
         parameters: Number of parameters of the network.
@@ -133,8 +136,11 @@ class Provenance(Struct, frozen=True, kw_only=True):
     checkpoint_sha256: str | None
     weights: str = ""
     averaged: bool = False
+    checkpoint_source: str | None = None
     backbone_checkpoint: str | None = None
     backbone_checkpoint_sha256: str | None = None
+    backbone_checkpoint_source: str | None = None
+    license: str | None = None
     random_seed: int | None = None
     description: dict[str, object]
     parameters: int
@@ -204,7 +210,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
         provenance: Where the bundle comes from.
         gate: The comparisons of the export gate.
         activations: The largest activations of the backbone's blocks; empty when a provider runs the backbone.
-        files: Every file beside the manifest, by name.
+        files: Every file beside the manifest and the model card, by name.
+        card: SHA-256 of the model card as it was written, which may be edited later; None for a bundle without one.
         digest: SHA-256 over the manifest without this field.
     """
 
@@ -220,6 +227,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     gate: tuple[GateCheck, ...]
     activations: tuple[BlockPeak, ...] = ()
     files: dict[str, FileEntry] = msgspec.field(default_factory=dict)
+    card: str | None = None
     digest: str = ""
 
     def stage(self, name: str) -> Stage:

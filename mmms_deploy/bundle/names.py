@@ -6,6 +6,8 @@ import re
 
 MANIFEST_NAME = "bundle.json"
 GOLDEN_NAME = "golden.npz"
+CARD_NAME = "README.md"
+"""The model card. The manifest does not list it, so that it may be edited."""
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 """The pattern for names of a bundle's files."""
 

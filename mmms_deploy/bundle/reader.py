@@ -13,19 +13,15 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
-import msgspec
-
 from mmms_deploy.bundle.external_data import check_graph
-from mmms_deploy.bundle.manifest import SCHEMA, FileEntry, Manifest, StageGraph
-from mmms_deploy.bundle.names import FILE_NAME, GOLDEN_NAME, MANIFEST_NAME
+from mmms_deploy.bundle.manifest import FileEntry, StageGraph
+from mmms_deploy.bundle.manifest_file import read_manifest
 from mmms_deploy.bundle.reference import find_bundle
-from mmms_deploy.errors import BundleCorruptError, BundleNotFoundError, BundleVersionError, FileReadError
-from mmms_deploy.files import MIB, PathLike, open_regular, read_bytes, unreadable
+from mmms_deploy.errors import BundleCorruptError, FileReadError
+from mmms_deploy.files import PathLike, open_regular, unreadable
+from mmms_deploy.hub import reference_of
+from mmms_deploy.progress import OnProgress
 
-UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
-"""What msgspec raises for bytes that are no manifest: also Python's own, for values nested too deeply or too large."""
-MOST_MANIFEST = 16 * MIB
-"""The most bytes of a manifest."""
 _Seen: TypeAlias = tuple[int, int]
 
 
@@ -33,12 +29,18 @@ class Bundle:
     """A bundle on disk, checked when it is opened.
 
     Args:
-        path: The bundle's folder; or ``demo``, the bundle that ships with the package.
+        path: The bundle's folder; or ``demo``, the bundle that ships with the package; or a reference to the hub,
+            ``hf:owner/name[@revision]`` (docs/hub.md).
         verify: Whether to compare every file with its recorded hash (about a second per GB).
+        on_progress: Receives how far the download of a bundle on the hub is; None leaves that to the bars of
+            ``huggingface_hub``.
+
+    Warns:
+        MMMSDeployWarning: The hub does not answer, and the copy in its cache is taken.
 
     Attributes:
         path: The bundle's folder.
-        reference: What it was named by, and is named by in a command.
+        reference: What commands and messages name it by: what it was opened by, or :attr:`source`.
         manifest: What it holds.
 
     Raises:
@@ -47,12 +49,13 @@ class Bundle:
             weights from a file that the manifest does not list.
         BundleVersionError: The manifest was written in another schema.
         BundleError, OutputWriteError: ``demo`` cannot be unpacked here.
+        HubError: A bundle on the hub cannot be fetched.
     """
 
-    def __init__(self, path: PathLike, *, verify: bool = True) -> None:
-        self.path = find_bundle(path)
-        self.reference = os.fspath(path)
-        self.manifest = _read_manifest(self.path)
+    def __init__(self, path: PathLike, *, verify: bool = True, on_progress: OnProgress | None = None) -> None:
+        self.path = find_bundle(path, on_progress)
+        self.reference = self.source or os.fspath(path)
+        self.manifest = read_manifest(self.path)
         self._seen = {
             name: _check_file(self.path, name, entry, hashed=verify) for name, entry in self.manifest.files.items()
         }
@@ -88,69 +91,22 @@ class Bundle:
         names = {graph.data} if graph.data else set()
         return (graph.file, *sorted(names | self._external.get(graph.file, frozenset())))
 
+    @property
+    def source(self) -> str | None:
+        """Where a bundle in the cache of the hub comes from, with its commit: ``hf:owner/name@commit``; else None."""
+        reference = reference_of(self.path)
+        return None if reference is None else str(reference)
+
     def __repr__(self) -> str:
         return f"Bundle({str(self.path)!r})"
 
 
-def _read_manifest(folder: Path) -> Manifest:
-    file = folder / MANIFEST_NAME
-    fix = "export it again with mmms-export, or name the folder that holds bundle.json"
-    try:
-        raw = read_bytes(file, MOST_MANIFEST)
-    except FileReadError as error:
-        if error.missing:
-            raise BundleNotFoundError(
-                f"no bundle at {folder}", expected=f"a folder with a {MANIFEST_NAME} in it", fix=fix
-            ) from None
-        raise BundleCorruptError(
-            f"{file} cannot be read: {error.reason}", expected="a readable manifest", fix=fix
-        ) from error
-    try:
-        schema = msgspec.json.decode(raw, type=_SchemaOnly).schema
-    except UNREADABLE as error:
-        raise BundleCorruptError(f"{file} is no manifest: {error}", expected="JSON with a schema", fix=fix) from error
-    if schema != SCHEMA:
-        newer = schema > SCHEMA
-        raise BundleVersionError(
-            f"{folder} has bundle schema {schema}",
-            expected=f"schema {SCHEMA}, the one this version of mmms-deploy reads",
-            fix="upgrade mmms-deploy" if newer else "export the checkpoint again with this version",
-        )
-    try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
-    except UNREADABLE as error:
-        raise BundleCorruptError(f"{file}: {error}", expected=f"a manifest of schema {SCHEMA}", fix=fix) from error
-    if manifest.digest != digest_of(msgspec.json.decode(raw)):
-        raise BundleCorruptError(
-            f"{file} was changed after it was written (its digest does not fit)",
-            expected="an unchanged manifest",
-            fix="export the checkpoint again; a bundle cannot be edited by hand",
-        )
-    _check_references(folder, manifest)
-    return manifest
-
-
-class _SchemaOnly(msgspec.Struct):
-    schema: int
-
-
-def _check_references(folder: Path, manifest: Manifest) -> None:
-    used = {GOLDEN_NAME}
-    for stage in manifest.stages:
-        for graph in stage.graphs.values():
-            used |= {graph.file} | ({graph.data} if graph.data else set())
-    odd = sorted(n for n in manifest.files if not FILE_NAME.fullmatch(n)) + sorted(used - set(manifest.files))
-    if odd:
-        raise BundleCorruptError(
-            f"the manifest of {folder} names files it may not name or does not list: {', '.join(odd)}",
-            expected="plain file names, each with its size and hash",
-            fix="export the checkpoint again",
-        )
-
-
 def _check_file(folder: Path, name: str, entry: FileEntry, *, hashed: bool) -> _Seen:
     file = folder / name
+    origin = reference_of(folder)
     fix = "copy the bundle again, or export the checkpoint again"
+    if origin is not None:
+        fix = f"remove {_stored(file)}, and open {origin} again: it is fetched again"
     try:
         with open_regular(file) as stream:
             status = os.fstat(stream.fileno())
@@ -165,6 +121,14 @@ def _check_file(folder: Path, name: str, entry: FileEntry, *, hashed: bool) -> _
         ) from error
     except OSError as error:
         raise BundleCorruptError(f"{file} cannot be read: {error}", expected="a complete bundle", fix=fix) from error
+
+
+def _stored(file: Path) -> Path:
+    """Return the file that a link in the cache of the hub leads to."""
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError):
+        return file
 
 
 def _seen(status: os.stat_result) -> _Seen:
@@ -182,8 +146,3 @@ def sha256_of(file: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise unreadable(file, error) from error
-
-
-def digest_of(manifest: dict[str, object]) -> str:
-    """Return the hash of a manifest as it is written, so that a field with a default needs no new schema."""
-    return hashlib.sha256(msgspec.json.encode({**manifest, "digest": ""}, order="sorted")).hexdigest()

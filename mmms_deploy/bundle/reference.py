@@ -1,25 +1,30 @@
-"""What a bundle is named by: the path of its folder, or the name of one that ships with the package."""
+"""What a bundle is named by: the path of its folder, a name of the package's own, or a place on the hub."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from mmms_deploy.bundle.fetched import fetch_bundle
 from mmms_deploy.bundle.names import MANIFEST_NAME
 from mmms_deploy.bundle.packed import NAMES, packed_bundle
 from mmms_deploy.errors import BundleNotFoundError, FileReadError
 from mmms_deploy.files import PathLike, as_path
+from mmms_deploy.hub import is_reference, parse_reference
+from mmms_deploy.progress import OnProgress
 
 CHECKPOINTS = ("demo-thermal",)
 """Names of checkpoints that ship with the package without a bundle."""
 
 
-def find_bundle(reference: PathLike) -> Path:
+def find_bundle(reference: PathLike, on_progress: OnProgress | None = None) -> Path:
     """Return the folder of the bundle that a reference names.
 
     Args:
         reference: The path of a bundle's folder; or ``demo``, the bundle that ships with the package, which is unpacked
-            into the cache. A bundle in a folder of that name comes first.
+            into the cache, where no bundle lies in a folder of that name; or ``hf:owner/name[@revision][/folder]``, a
+            bundle on the hub, of which the files that its manifest lists are fetched into the cache of the hub.
+        on_progress: Receives how far a download is; None leaves that to the bars of ``huggingface_hub``.
 
     Returns:
         The folder, which may not hold a bundle where a path was given.
@@ -28,14 +33,17 @@ def find_bundle(reference: PathLike) -> Path:
         BundleNotFoundError: The reference is no path, or names a checkpoint of the package that has no bundle.
         BundleCorruptError: The packed bundle is damaged.
         BundleError: This Python cannot unpack it.
-        OutputWriteError: There is no place to unpack it.
+        OutputWriteError: There is no place to unpack it, or to fetch it to.
+        HubError: A bundle on the hub cannot be fetched.
     """
+    if is_reference(reference):
+        return fetch_bundle(parse_reference(reference), on_progress)
     try:
         path = as_path(reference, "the bundle")
     except FileReadError as error:
         raise BundleNotFoundError(
             error.given,
-            expected=f"the path of a folder with a {MANIFEST_NAME} in it, or 'demo'",
+            expected=f"the path of a folder with a {MANIFEST_NAME} in it, 'demo', or hf:owner/name",
             fix="name that folder",
         ) from error
     if is_packed(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -11,10 +12,12 @@ from types import TracebackType
 
 import msgspec
 
+from mmms_deploy.bundle.card import card_of
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.bundle.manifest import FileEntry, Manifest
-from mmms_deploy.bundle.names import FILE_NAME, MANIFEST_NAME
-from mmms_deploy.bundle.reader import MOST_MANIFEST, UNREADABLE, Bundle, digest_of, sha256_of
+from mmms_deploy.bundle.manifest_file import MOST_MANIFEST, UNREADABLE, digest_of
+from mmms_deploy.bundle.names import CARD_NAME, FILE_NAME, MANIFEST_NAME
+from mmms_deploy.bundle.reader import Bundle, sha256_of
 from mmms_deploy.errors import FileReadError, OutputExistsError
 from mmms_deploy.files import read_bytes, writing
 
@@ -75,10 +78,10 @@ class BundleWriter:
         return self.folder / name
 
     def seal(self, manifest: Manifest) -> Bundle:
-        """Hash every file and write the manifest, so that the temporary folder can be opened as a bundle.
+        """Hash every file, write the model card and the manifest, so that the temporary folder opens as a bundle.
 
         Args:
-            manifest: The manifest; its ``files`` and ``digest`` are filled in here.
+            manifest: The manifest; its ``files``, ``card`` and ``digest`` are filled in here.
 
         Returns:
             The bundle in the temporary folder.
@@ -87,9 +90,12 @@ class BundleWriter:
             files = {
                 file.name: FileEntry(size=file.stat().st_size, sha256=sha256_of(file))
                 for file in sorted(self.folder.iterdir())
-                if file.name != MANIFEST_NAME
+                if file.name not in (MANIFEST_NAME, CARD_NAME)
             }
-            written = to_builtins(msgspec.structs.replace(manifest, files=files))
+            manifest = msgspec.structs.replace(manifest, files=files)
+            card = card_of(manifest).encode()
+            self.path(CARD_NAME).write_bytes(card)
+            written = to_builtins(msgspec.structs.replace(manifest, card=hashlib.sha256(card).hexdigest()))
             encoded = msgspec.json.format(msgspec.json.encode({**written, "digest": digest_of(written)}), indent=1)
             self.path(MANIFEST_NAME).write_bytes(encoded + b"\n")
         return Bundle(self.folder, verify=False)
@@ -98,7 +104,7 @@ class BundleWriter:
         """Seal the folder and rename it into place.
 
         Args:
-            manifest: The manifest; its ``files`` and ``digest`` are filled in here.
+            manifest: The manifest; its ``files``, ``card`` and ``digest`` are filled in here.
 
         Returns:
             The bundle at its final place.
@@ -152,7 +158,8 @@ def replaceable_files(folder: Path) -> tuple[str, ...]:
         folder: A folder that exists.
 
     Raises:
-        OutputExistsError: It is a link, is no bundle, or holds files that the bundle's manifest does not list.
+        OutputExistsError: It is a link, is no bundle, or holds files that the bundle's manifest does not list,
+            or a model card that was edited.
         OSError: It cannot be looked at.
     """
     fixes = {"fix": "pass another out=...", "command_fix": "choose another --out"}
@@ -164,10 +171,19 @@ def replaceable_files(folder: Path) -> tuple[str, ...]:
             fix="name the folder that it leads to, or remove the link",
         )
     try:
-        listed = msgspec.json.decode(read_bytes(folder / MANIFEST_NAME, MOST_MANIFEST), type=_Listed).files
+        listed = msgspec.json.decode(read_bytes(folder / MANIFEST_NAME, MOST_MANIFEST), type=_Listed)
     except (FileReadError, *UNREADABLE) as error:
         raise OutputExistsError(f"{folder} exists and is no bundle", expected=expected, **fixes) from error
-    own = {MANIFEST_NAME, *filter(FILE_NAME.fullmatch, listed)}
+    own = {MANIFEST_NAME, *filter(FILE_NAME.fullmatch, listed.files)}
+    if listed.card is not None and os.path.lexists(folder / CARD_NAME):
+        if not _is_as_written(folder / CARD_NAME, listed.card):
+            raise OutputExistsError(
+                f"{folder / CARD_NAME} was edited after the bundle was written",
+                expected=f"{expected}, whose model card is as it was written: your changes would be lost",
+                fix="move it elsewhere, or pass another out=...",
+                command_fix="move it elsewhere, or choose another --out",
+            )
+        own.add(CARD_NAME)
     there = sorted(folder.iterdir())
     foreign = [file.name for file in there if file.name not in own or (file.is_dir() and not file.is_symlink())]
     if foreign:
@@ -185,6 +201,14 @@ class _Listed(msgspec.Struct):
     """What every schema of a manifest says of the bundle's files."""
 
     files: dict[str, object]
+    card: str | None = None
+
+
+def _is_as_written(card: Path, sha256: str) -> bool:
+    try:
+        return sha256_of(card) == sha256
+    except FileReadError:
+        return False
 
 
 def _remove(folder: Path, names: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ import click
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import engine_options, warn, wrong_usage
 from mmms_deploy.commands.display import progress_bar
+from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.parameters import FilePath, Number, OneOf, Text, Whole
 from mmms_deploy.commands.places import check_benchmark, check_bundle
 from mmms_deploy.commands.tables import print_tables
@@ -123,6 +124,8 @@ def main(
 
         with wrong_usage():
             find_recipe(recipe)
+    if bundle is not None:
+        bundle = fetched_bundle(bundle)
 
     from mmms_deploy.bench.compare import compare
     from mmms_deploy.bench.run import Settings

@@ -15,6 +15,7 @@ from rich.table import Table
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, err_console, warn
 from mmms_deploy.commands.display import progress_bars
+from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.output import check_output
 from mmms_deploy.commands.parameters import FilePath, OneOf, Text, Whole
 from mmms_deploy.commands.places import check_bundle
@@ -123,6 +124,7 @@ def main(
     check_bundle(bundle)
     if json_file is not None:
         check_output(json_file, overwrite=True)
+    bundle = fetched_bundle(bundle)
 
     from mmms_deploy.bundle import Bundle, Precision
     from mmms_deploy.engines.tensorrt.build import BuildOptions

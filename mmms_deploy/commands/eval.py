@@ -17,10 +17,12 @@ from mmms_deploy.commands.datasets import DEFAULT, notes_on, open_datasets, pars
 from mmms_deploy.commands.display import progress_bar, waiting
 from mmms_deploy.commands.eval_open import TORCH, open_sides, results_folder
 from mmms_deploy.commands.eval_report import write_replay, write_report
+from mmms_deploy.commands.fetching import fetched_bundle, fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, Number, OneOf, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_bundle, check_checkpoint, check_results
 from mmms_deploy.files.leftovers import sweep
+from mmms_deploy.hub import reference_of
 from mmms_deploy.progress import Progress
 
 if TYPE_CHECKING:
@@ -232,10 +234,10 @@ def main(
     arguments = parse_datasets(datasets or (DEFAULT,), "--dataset")
     check_bundle(bundle)
     notes = _say_notes(arguments, given=bool(datasets))
-    if against is not None:
-        _check_against(against)
+    _check_against(against)
     if out is not None:
         check_folder(out)
+    bundle, against = fetched_bundle(bundle), _fetched_against(against)
 
     with waiting("listing the data sets"):
         from mmms_deploy.bundle import Bundle
@@ -293,16 +295,37 @@ def _say_notes(arguments: list[DatasetArgument], *, given: bool) -> list[str]:
     return notes
 
 
-def _check_against(against: str) -> None:
+def _check_against(against: str | None) -> None:
+    if against is None:
+        return
     if not against.startswith(TORCH):
         check_bundle(Path(against))
         return
     checkpoint = against.removeprefix(TORCH)
     if checkpoint not in DEMOS:
-        file = Path(checkpoint)
-        if not file.exists() and "#" in checkpoint:  # a set of weights in the file
-            file = Path(checkpoint.rpartition("#")[0])
-        check_checkpoint(file, "--against torch:")
+        check_checkpoint(Path(_file_and_weights(checkpoint)[0]), "--against torch:")
+
+
+def _fetched_against(against: str | None) -> str | None:
+    """Return what is compared with: a bundle on the hub as the folder that was fetched, a checkpoint at its commit."""
+    if against is None:
+        return None
+    if not against.startswith(TORCH):
+        return str(fetched_bundle(Path(against)))
+    checkpoint = against.removeprefix(TORCH)
+    if checkpoint in DEMOS:
+        return against
+    file, weights = _file_and_weights(checkpoint)
+    fetched = fetched_checkpoint(file)
+    return f"{TORCH}{reference_of(fetched) or fetched}{weights}"
+
+
+def _file_and_weights(checkpoint: str) -> tuple[str, str]:
+    """Return a checkpoint and the set of weights in it, as ``#NAME`` or empty."""
+    if Path(checkpoint).exists() or "#" not in checkpoint:
+        return checkpoint, ""
+    file, mark, weights = checkpoint.rpartition("#")
+    return file, mark + weights
 
 
 @contextmanager

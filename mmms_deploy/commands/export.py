@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
-from mmms_deploy.bundle import Precision, Role
+from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.names import MANIFEST_NAME
 from mmms_deploy.commands.build import build, check_gpu
 from mmms_deploy.commands.command import command
-from mmms_deploy.commands.common import console, warn
+from mmms_deploy.commands.common import warn, wrong_usage
 from mmms_deploy.commands.datasets import open_datasets, parse_datasets
 from mmms_deploy.commands.display import progress_bar, waiting
+from mmms_deploy.commands.export_summary import summarise
+from mmms_deploy.commands.fetching import fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, OneOf, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_description
-from mmms_deploy.commands.tables import print_table
-from mmms_deploy.errors import ExportError, OutputExistsError
+from mmms_deploy.commands.push import check_destination, check_push, push
+from mmms_deploy.errors import ExportError, HubError, OutputExistsError
 from mmms_deploy.export.cut import Cut
-from mmms_deploy.export.half.precision import FP16_LARGEST, near_fp16
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES
 from mmms_deploy.files.leftovers import sweep
+from mmms_deploy.hub.weights import name_of
 from mmms_deploy.installed import pip_install
 from mmms_deploy.progress import Progress
 from mmms_deploy.spelling import did_you_mean
 
 if TYPE_CHECKING:
-    from mmms_deploy.bundle import Manifest
     from mmms_deploy.evaluation.scene import Dataset
-    from mmms_deploy.export.exporter import ExportReport, Gate
+    from mmms_deploy.export.exporter import Gate
     from mmms_deploy.progress import OnProgress
+
+
+_DEMO_LICENSE = "apache-2.0"
+"""Licence of the checkpoints that ship with the package (their model cards)."""
 
 
 class SizeType(click.ParamType[tuple[int, int]]):
@@ -102,6 +104,7 @@ Exact rewrites, for --no-rewrite:
 Examples:
   mmms-export --ckpt demo
   mmms-export --ckpt demo --precision fp32,fp16 --out bundles/half
+  mmms-export --ckpt hf:owner/name/weights.safetensors --push me/clicks --license mit
   mmms-export --ckpt mmms.safetensors --backbone-ckpt dinov2_vitb14_reg4_pretrain.pth --out bundles/mmms
   mmms-export --ckpt mmms-rgbd.safetensors --cut late --cut black-box --out bundles/provider
   mmms-export --random-weights 0 --modality depth:3 --size 448 --out bundles/latency"""
@@ -110,8 +113,8 @@ Examples:
     "--ckpt",
     type=Text(),
     metavar="FILE",
-    help="Checkpoint: .safetensors with a description, or a PyTorch state dict. 'demo' and 'demo-thermal' ship "
-    "with mmms-deploy.",
+    help="Checkpoint: .safetensors with a description, or a PyTorch state dict; or hf:OWNER/NAME[@REVISION][/FILE] for "
+    "one on the hub. 'demo' and 'demo-thermal' ship with mmms-deploy.",
 )
 @click.option(
     "--random-weights",
@@ -120,7 +123,11 @@ Examples:
     help="Export an untrained network instead, for latency work.",
 )
 @click.option("--out", type=FilePath(), help="The bundle's folder.  [default: bundles/NAME]")
-@click.option("--overwrite", is_flag=True, help="Replace an existing bundle once the new one is complete.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace an existing bundle once the new one is complete; with --push, also on the hub.",
+)
 @click.option(
     "--description",
     type=FilePath(),
@@ -138,7 +145,8 @@ Examples:
     "--backbone-ckpt",
     type=FilePath(),
     metavar="FILE",
-    help="Weights of the frozen backbone, as its release names them, when the checkpoint does not hold them.",
+    help="Weights of the frozen backbone, as its release names them, when the checkpoint does not hold them; from "
+    "the hub as for --ckpt.",
 )
 @click.option(
     "--backbone",
@@ -212,6 +220,21 @@ Examples:
     show_default=True,
     help="Images of each --gate-data, spread evenly over it.",
 )
+@click.option(
+    "--push",
+    "repository",
+    type=Text(),
+    metavar="OWNER/NAME",
+    help="Afterwards put the bundle into this model repository of the hub; mmms-push does it later.",
+)
+@click.option("--private", is_flag=True, help="Let --push make a private repository.")
+@click.option(
+    "--license",
+    "license_name",
+    type=Text(),
+    metavar="ID",
+    help="Licence of the weights, such as apache-2.0, for the bundle's model card.",
+)
 def main(
     ckpt: str | None,
     random_weights: int | None,
@@ -230,6 +253,9 @@ def main(
     gates: tuple[str, ...],
     gate_data: tuple[str, ...],
     gate_images: int,
+    repository: str | None,
+    private: bool,
+    license_name: str | None,
 ) -> None:
     """Turn a checkpoint into a bundle.
 
@@ -240,40 +266,35 @@ def main(
     start = time.perf_counter()
     if (ckpt is None) == (random_weights is None):
         raise click.UsageError("give one of --ckpt FILE and --random-weights SEED")
+    _check_modalities(modalities)
     if bool(gates) != bool(gate_data):
         raise click.UsageError("--gate noc and --gate-data KIND=PATH go together")
     if gates and Cut.BLACK_BOX in cuts:
         raise click.UsageError("--gate noc needs a bundle that takes images; leave --cut black-box out")
-    repeated = [name for name, _ in modalities if [given for given, _ in modalities].count(name) > 1]
-    if repeated:
-        raise click.UsageError(f"--modality names {repeated[0]!r} twice; the names of modalities differ")
-    if ckpt is not None and ckpt not in DEMOS:
-        check_checkpoint(Path(ckpt))
-    if backbone_ckpt is not None:
-        check_checkpoint(backbone_ckpt, "--backbone-ckpt")
-    if description is not None:
-        check_description(description)
-    _check_out(out or Path("bundles") / (f"random-{random_weights}" if ckpt is None else Path(ckpt).stem), overwrite)
+    if private and repository is None:
+        raise click.UsageError("--private goes with --push OWNER/NAME")
+    with wrong_usage():
+        check_push(repository, license_name)
+    _check_files(ckpt, backbone_ckpt, description)
+    target = out or Path("bundles") / (f"random-{random_weights}" if ckpt is None else name_of(ckpt))
+    _check_out(target, overwrite)
     arguments = parse_datasets(gate_data, "--gate-data")
+    if repository is not None:
+        check_destination(repository, private=private, overwrite=overwrite)
+    checkpoint = None if ckpt is None or ckpt in DEMOS else fetched_checkpoint(ckpt)
+    backbone_checkpoint = None if backbone_ckpt is None else fetched_checkpoint(backbone_ckpt)
     with waiting("loading PyTorch"):
         exporter = _load_export_room()
         _check_backbone(backbone)
-    overrides: dict[str, Any] = {}
-    if size is not None:
-        overrides["size"] = size
-    if backbone is not None:
-        overrides["backbone"] = {"name": backbone}
-    if modalities:
-        overrides["modalities"] = [{"name": name, "channels": channels} for name, channels in modalities]
     source = exporter.Source(
-        checkpoint=None if ckpt is None else exporter.demo_checkpoint(ckpt) if ckpt in exporter.DEMOS else Path(ckpt),
+        checkpoint=exporter.demo_checkpoint(ckpt) if ckpt in exporter.DEMOS else checkpoint,
         random_seed=random_weights,
         description=description,
-        backbone_checkpoint=backbone_ckpt,
-        overrides=overrides,
+        backbone_checkpoint=backbone_checkpoint,
+        overrides=_overrides(size, backbone, modalities),
         weights=weights,
+        license=license_name or (_DEMO_LICENSE if ckpt in DEMOS else None),
     )
-    target = out or Path("bundles") / source.name
     # What is wrong with these would show after minutes.
     datasets = open_datasets(arguments)
     if builds:
@@ -296,9 +317,52 @@ def main(
             gates=[_noc_gate(datasets, gate_images, on_progress)] if datasets else (),
             on_progress=on_progress,
         )
-    _summarise(report, time.perf_counter() - start)
+    summarise(report, time.perf_counter() - start)
     if builds:
         build(report.bundle, report.bundle.manifest.precisions)
+    if repository is not None:
+        with _kept(target, repository):
+            push(report.bundle, repository, license_name, private=private, overwrite=overwrite)
+
+
+def _check_modalities(modalities: Sequence[tuple[str, int]]) -> None:
+    names = [name for name, _ in modalities]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise click.UsageError(f"--modality names {repeated[0]!r} twice; the names of modalities differ")
+
+
+def _check_files(ckpt: str | None, backbone_ckpt: Path | None, description: Path | None) -> None:
+    if ckpt is not None and ckpt not in DEMOS:
+        check_checkpoint(Path(ckpt))
+    if backbone_ckpt is not None:
+        check_checkpoint(backbone_ckpt, "--backbone-ckpt")
+    if description is not None:
+        check_description(description)
+
+
+def _overrides(
+    size: tuple[int, int] | None, backbone: str | None, modalities: Sequence[tuple[str, int]]
+) -> dict[str, Any]:
+    """Return the fields that replace those of the checkpoint's description."""
+    overrides: dict[str, Any] = {}
+    if size is not None:
+        overrides["size"] = size
+    if backbone is not None:
+        overrides["backbone"] = {"name": backbone}
+    if modalities:
+        overrides["modalities"] = [{"name": name, "channels": channels} for name, channels in modalities]
+    return overrides
+
+
+@contextmanager
+def _kept(bundle: Path, repository: str) -> Iterator[None]:
+    """Say that a bundle that could not be pushed is there all the same."""
+    try:
+        yield
+    except HubError:
+        warn(f"the bundle is kept; to push it later: mmms-push {bundle} {repository}")
+        raise
 
 
 def _load_export_room() -> Any:
@@ -344,66 +408,6 @@ def _noc_gate(datasets: Sequence[Dataset], images: int, on_progress: OnProgress)
     from mmms_deploy.evaluation.noc_gate import noc_gate
 
     return lambda bundle, network: noc_gate(bundle, network, datasets, scenes=images, on_progress=on_progress)
-
-
-def _summarise(report: ExportReport, seconds: float) -> None:
-    manifest: Manifest = report.bundle.manifest
-    graphs = Table("stage", "runs", "file", box=box.SIMPLE)
-    for heading in ("ONNX nodes", "MB", "features out, MB"):
-        graphs.add_column(heading, justify="right")
-    for stage in manifest.stages:
-        for graph in stage.graphs.values():
-            size = sum(manifest.files[name].size for name in (graph.file, graph.data) if name)
-            features = sum(spec.nbytes for spec in graph.outputs if spec.role is Role.FEATURE)
-            graphs.add_row(
-                stage.name,
-                f"every {stage.rate.name.lower()}",
-                graph.file,
-                str(report.nodes[graph.file]),
-                f"{size / 1e6:.1f}",
-                f"{features / 1e6:.1f}",
-            )
-    gate = Table("gate", "measure", box=box.SIMPLE)
-    for heading in ("worst", "limit", "samples"):
-        gate.add_column(heading, justify="right")
-    for check in manifest.gate:
-        gate.add_row(check.name, check.measure, f"{check.worst:.2g}", f"{check.limit:g}", str(check.samples))
-    print_table(graphs)
-    print_table(gate)
-    _warn_of_peaks(manifest)
-    if manifest.provenance.averaged:
-        console.print(f"The weights are averages (EMA), from {escape(manifest.provenance.weights)} in the checkpoint.")
-    rewrites = ", ".join(manifest.provenance.rewrites) or "none, the network is as the paper draws it"
-    console.print(f"Exact rewrites applied: {rewrites}.")
-    if not manifest.trained:
-        console.print("[yellow]The weights are random: this bundle is for measuring speed, its masks mean nothing.")
-    parameters = manifest.provenance.parameters / 1e6
-    console.print(
-        f"[bold green]{escape(str(report.bundle.path))}[/]: {parameters:.1f} M parameters, exported and checked in"
-        f" {seconds:.0f} s{_peak_memory()}."
-    )
-    click.echo(f"Try it: mmms-segment {report.bundle.path} PHOTO --pos X,Y --overlay picture.png")
-
-
-def _warn_of_peaks(manifest: Manifest) -> None:
-    """Print the backbone's largest activation if there is an FP16 graph; warn of blocks near the end of its range."""
-    if Precision.FP16 not in manifest.precisions or not manifest.activations:
-        return
-    largest = max(max(peak.output, peak.inside) for peak in manifest.activations)
-    near = near_fp16(manifest.activations)
-    for line in near:
-        warn(f"near the end of float16's range, {FP16_LARGEST:.0f}: {line}")
-    advice = "; another picture may exceed it, bf16 has float32's range" if near else ""
-    console.print(f"Largest activation of the backbone: {largest:.3g}; float16 ends at {FP16_LARGEST:.0f}{advice}.")
-
-
-def _peak_memory() -> str:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return ""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return f", peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ These checks take milliseconds and load no library, so that they come before eve
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmms_deploy.bundle.names import MANIFEST_NAME
 from mmms_deploy.bundle.packed import NAMES
 from mmms_deploy.bundle.reference import CHECKPOINTS, how_to_export, is_packed
+from mmms_deploy.commands.common import wrong_usage
 from mmms_deploy.commands.recognise import Found, Thing, checkpoints_in, recognise
 from mmms_deploy.errors import (
     BundleNotFoundError,
@@ -22,12 +24,15 @@ from mmms_deploy.errors import (
     ImageError,
     MMMSDeployError,
 )
+from mmms_deploy.hub import is_reference, parse_reference
 from mmms_deploy.spelling import closest
 
 DEMOS = ("demo", "demo-thermal")
 """Names that ``--ckpt`` takes for the checkpoints that ship with the package."""
 _MOST_NAMES = 1000
-_A_BUNDLE = f"the folder of a bundle, which holds {MANIFEST_NAME}, or 'demo'"
+_ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)
+"""An address such as ``https://...``, of which pathlib keeps one slash."""
+_A_BUNDLE = f"the folder of a bundle, which holds {MANIFEST_NAME}, or 'demo', or hf:owner/name"
 
 
 # --- bundles ----------------------------------------------------------------------------------------------------------
@@ -72,11 +77,22 @@ def check_bundle_and_images(bundle: Path, images: Sequence[Path]) -> None:
 
 
 def _recognise_bundle(path: Path) -> Found:
-    """Look at what a reference to a bundle names."""
-    return Found(path, Thing.BUNDLE) if is_packed(path) else recognise(path)
+    """Look at what a reference to a bundle names; the hub is not asked here."""
+    return Found(path, Thing.BUNDLE) if is_packed(path) or _is_on_hub(path) else recognise(path)
 
 
-def _missing_bundle(path: Path) -> str:
+def _is_on_hub(path: Path) -> bool:
+    """Return whether a path is a reference to the hub; a wrong one is wrong usage."""
+    if not is_reference(path):
+        return False
+    with wrong_usage():
+        parse_reference(path)
+    return True
+
+
+def _missing_bundle(path: Path) -> str:  # noqa: PLR0911 (one line a kind)
+    if _ADDRESS.match(str(path)):
+        return "download it, and name its folder; of addresses, those of the hub are understood: hf:owner/name"
     here = [entry for folder in (path.parent, Path("bundles")) for entry in _bundles_in(folder)]
     name = closest(path.name, [entry.name for entry in here])
     if name is not None:
@@ -233,8 +249,10 @@ def check_checkpoint(path: Path, option: str = "--ckpt") -> None:
     Raises:
         CheckpointError: It is something else, or nothing.
     """
+    if _is_on_hub(path):
+        return
     found = recognise(path)
-    expected = "a .safetensors file or a PyTorch state dict (.pt, .pth)"
+    expected = "a .safetensors file or a PyTorch state dict (.pt, .pth), or hf:owner/name"
     if found.thing is Thing.NOTHING:
         fix = _missing_checkpoint(path, option)
         raise CheckpointNotFoundError(f"no checkpoint at {path}", expected=expected, fix=fix)
@@ -246,6 +264,8 @@ def check_checkpoint(path: Path, option: str = "--ckpt") -> None:
 
 
 def _missing_checkpoint(path: Path, option: str) -> str:
+    if _ADDRESS.match(str(path)):
+        return "download it, and name the file; of addresses, those of the hub are understood: hf:owner/name/FILE"
     demos = () if option == "--backbone-ckpt" else DEMOS
     name = closest(str(path), demos)
     if name is not None:

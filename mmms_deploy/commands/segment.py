@@ -13,6 +13,7 @@ from rich.markup import escape
 from mmms_deploy.commands.command import Command, command
 from mmms_deploy.commands.common import console, engine_options, print_engine, say, warn
 from mmms_deploy.commands.display import progress_bars, waiting
+from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.parameters import FilePath, Number, Text
 from mmms_deploy.commands.places import check_bundle_and_images, check_clicks
 from mmms_deploy.commands.segment_clicks import UNNAMED, ListedClick, read_click_list
@@ -216,6 +217,7 @@ def main(
     if not planned.jobs:
         _print_end(planned, list(work.failures))
         return
+    bundle = fetched_bundle(bundle)
 
     with ExitStack() as resources:
         with progress_bars("opening the bundle") as on_progress:

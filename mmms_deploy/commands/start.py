@@ -54,3 +54,8 @@ def evaluate() -> None:
 def doctor() -> None:
     """``mmms-doctor``."""
     _start("doctor")
+
+
+def push() -> None:
+    """``mmms-push``."""
+    _start("push")

@@ -13,6 +13,7 @@ from rich.table import Table
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, print_engine, warn
 from mmms_deploy.commands.display import progress_bars
+from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.parameters import FilePath, Number
 from mmms_deploy.commands.places import check_bundle
 from mmms_deploy.commands.tables import print_table
@@ -61,9 +62,10 @@ def main(
         if request.engine is not None or request.precision is not None or limit is not None or request.strict:
             raise click.UsageError("--all-engines goes without --engine, --precision, --limit and --strict.")
         check_bundle(bundle)
-        _verify_all(bundle, request)
+        _verify_all(fetched_bundle(bundle), request)
         return
     check_bundle(bundle)
+    bundle = fetched_bundle(bundle)
     with progress_bars("comparing hashes, opening the engine") as on_progress:
         from mmms_deploy.bundle import Bundle
         from mmms_deploy.replay.verification import keep, replay
@@ -92,7 +94,7 @@ def _verify_all(path: Path, request: EngineRequest) -> None:
 
         bundle = Bundle(path)
         outcomes = replay_engines(bundle, request, on_progress=on_progress)
-    print_table(_engines_table(path, outcomes))
+    print_table(_engines_table(bundle.reference, outcomes))
     for outcome in outcomes:
         if outcome.error is not None:
             console.print(f"{outcome.engine} in {outcome.precision}: {escape(outcome.error.given)}", soft_wrap=True)
@@ -103,7 +105,7 @@ def _verify_all(path: Path, request: EngineRequest) -> None:
     bad = [str(o.engine) for o in outcomes if o.precision == "fp32" and not o.passed]
     if bad or not any(outcome.passed for outcome in outcomes):
         raise VerificationError(
-            f"{' and '.join(bad) or 'every engine'} did not pass the golden replay of {path}",
+            f"{' and '.join(bad) or 'every engine'} did not pass the golden replay of {bundle.reference}",
             expected="the checkpoint's own masks from every engine in fp32",
             fix="see the table; reinstall or upgrade that engine, or report it with its version",
         )
@@ -114,7 +116,7 @@ def _verify_all(path: Path, request: EngineRequest) -> None:
     )
 
 
-def _engines_table(path: Path, outcomes: tuple[EngineOutcome, ...]) -> Table:
+def _engines_table(path: str, outcomes: tuple[EngineOutcome, ...]) -> Table:
     table = Table(title=escape(f"Golden replay of {path} on every engine"), title_justify="left")
     for heading in ("engine", "precision"):
         table.add_column(heading, no_wrap=True)

@@ -200,7 +200,8 @@ def no_graphs(bundle: Bundle, here: Sequence[Backend]) -> EngineUnavailableError
     held = ", ".join(bundle.manifest.precisions) or "no precision in which every stage exists"
     loadable = dict.fromkeys(str(source) for backend in here for source in backend.computes.values())
     return EngineUnavailableError(
-        f"{bundle.path} has graphs in {held}, of which {' and '.join(backend.name for backend in here)} can load none",
+        f"{bundle.reference} has graphs in {held},"
+        f" of which {' and '.join(backend.name for backend in here)} can load none",
         expected=f"graphs in {' or '.join(loadable)}",
         fix="export the checkpoint again",
     )
@@ -232,7 +233,7 @@ def not_an_engine(given: object) -> EngineError:
 def other_bundle(engine: Engine, bundle: Bundle) -> EngineError:
     """The open engine executes another bundle."""
     return EngineError(
-        f"the engine executes {engine.bundle.path}, the session is for {bundle.path}",
+        f"the engine executes {engine.bundle.reference}, the session is for {bundle.reference}",
         expected="an engine of the same bundle",
         fix="open_engine(bundle), then Session(bundle, engine=...)",
     )

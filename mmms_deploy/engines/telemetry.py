@@ -15,17 +15,14 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-VARIABLE = "MMMS_DEPLOY_TELEMETRY"
-"""Environment variable that switches the libraries' telemetry on: ``1``. Anything else leaves it off."""
+from mmms_deploy.telemetry import VARIABLE, wanted
+
+__all__ = ["OPENVINO_MODULE", "ORT_VARIABLE", "VARIABLE", "describe", "off", "wanted"]
+
 ORT_VARIABLE = "ORT_DISABLE_TELEMETRY"
 """ONNX Runtime's own variable; it counts when the module is imported, for the whole life of the process."""
 OPENVINO_MODULE = "openvino_telemetry"
 """What OpenVINO sends with. Where it is not installed, OpenVINO takes a stub of its own that sends nothing."""
-
-
-def wanted() -> bool:
-    """Return whether the user wants the libraries' telemetry."""
-    return os.environ.get(VARIABLE, "").strip().lower() in ("1", "on", "true", "yes")
 
 
 def describe() -> str:

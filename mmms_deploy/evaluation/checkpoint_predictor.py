@@ -54,8 +54,9 @@ def open_torch(
     """Open a checkpoint for an evaluation in PyTorch.
 
     Args:
-        checkpoint: A checkpoint file with its description, or ``demo`` for the one that ships with the package. A file
-            with several sets of weights takes the name of one after it, as in ``FILE#ema``.
+        checkpoint: A checkpoint file with its description, ``demo`` for the one that ships with the package, or
+            ``hf:owner/name[@revision][/file]`` for one on the hub. A file with several sets of weights takes the name
+            of one after it, as in ``FILE#ema``.
         options: Options to record beside the results.
 
     Returns:
@@ -71,7 +72,7 @@ def open_torch(
 
     name, _, weights = checkpoint.rpartition("#") if not Path(checkpoint).exists() else (checkpoint, "", "")
     name, weights = (name, weights) if name else (weights, "")
-    file = demo_checkpoint(name) if name in DEMOS else Path(name)
+    file = demo_checkpoint(name) if name in DEMOS else name
     source = Source(checkpoint=file, weights=weights or None)
     sourced = open_source(source)
     facts = PredictorFacts(

@@ -26,6 +26,7 @@ from mmms_deploy.bundle import (
     Rate,
     Stage,
 )
+from mmms_deploy.bundle.card import checked_license
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.wheels import require_onnxruntime
 from mmms_deploy.errors import ExportError
@@ -43,7 +44,8 @@ from mmms_deploy.export.rewrites.gate import compare_forms
 from mmms_deploy.export.samples import NAMES, Sample, sample_images
 from mmms_deploy.export.source import DEMOS, Source, SourcedNetwork, demo_checkpoint, open_source
 from mmms_deploy.export.steps import announce, counted
-from mmms_deploy.files import writing
+from mmms_deploy.files import PathLike, writing
+from mmms_deploy.hub import reference_of
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.replay.golden import save_golden
@@ -108,6 +110,8 @@ def export_bundle(
 
     Raises:
         CheckpointError: The checkpoint or its description cannot be used.
+        HubError: It cannot be fetched from the hub.
+        BundleError: The licence is no identifier.
         SizeError: The network size does not fit.
         CutError: A cut makes no sense for this network.
         OutputExistsError: The folder exists.
@@ -117,6 +121,8 @@ def export_bundle(
         ValueError: No rewrite has a name in ``no_rewrite``.
     """
     remaining(no_rewrite)
+    checked_license(source.license)
+    source = source.fetched(on_progress)
     on_progress = counted(on_progress, count_steps(precisions=precisions))
     require_onnxruntime()
     with BundleWriter(out, overwrite=overwrite) as writer:
@@ -224,12 +230,15 @@ def _manifest(
         stages=stages,
         state=STATE,
         provenance=Provenance(
-            checkpoint=source.checkpoint.name if source.checkpoint else None,
+            checkpoint=_file_name(source.checkpoint),
             checkpoint_sha256=sourced.hashes.get("checkpoint"),
             weights=sourced.weights,
             averaged=sourced.averaged,
-            backbone_checkpoint=source.backbone_checkpoint.name if source.backbone_checkpoint else None,
+            checkpoint_source=_origin(source.checkpoint),
+            backbone_checkpoint=_file_name(source.backbone_checkpoint),
             backbone_checkpoint_sha256=sourced.hashes.get("backbone"),
+            backbone_checkpoint_source=_origin(source.backbone_checkpoint),
+            license=checked_license(source.license),
             random_seed=source.random_seed,
             description=to_builtins(config),
             parameters=sum(parameter.numel() for parameter in sourced.network.parameters()),
@@ -241,3 +250,13 @@ def _manifest(
         ),
         gate=tuple(gate),
     )
+
+
+def _file_name(file: PathLike | None) -> str | None:
+    return None if file is None else Path(file).name
+
+
+def _origin(file: PathLike | None) -> str | None:
+    """Return where on the hub a file in its cache comes from."""
+    reference = None if file is None else reference_of(Path(file))
+    return None if reference is None else str(reference)

@@ -14,6 +14,9 @@ from mmms_deploy.bundle import sha256_of
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.documents import document
 from mmms_deploy.errors import DescriptionError, MMMSDeployWarning
+from mmms_deploy.files import PathLike
+from mmms_deploy.hub import find_checkpoint, is_reference, parse_reference
+from mmms_deploy.hub.weights import name_of
 from mmms_deploy.models import InteractiveNetwork, NetworkConfig
 from mmms_deploy.models.checkpoint import (
     BACKBONE_PREFIX,
@@ -26,6 +29,7 @@ from mmms_deploy.models.checkpoint import (
     release_state,
 )
 from mmms_deploy.models.families import build_network
+from mmms_deploy.progress import OnProgress
 
 DEMOS = {"demo": "demo.safetensors", "demo-thermal": "demo-thermal.safetensors"}
 """Files of the checkpoints that ship with the package, by the name that the commands take."""
@@ -43,28 +47,48 @@ class Source:
     """What to export.
 
     Attributes:
-        checkpoint: The checkpoint file; None for random weights.
+        checkpoint: The checkpoint file, or a reference to one on the hub, ``hf:owner/name[@revision][/file]``; None for
+            random weights.
         random_seed: Seed of random weights; None for a checkpoint.
         description: A TOML or JSON file with the description; None takes the checkpoint's own.
-        backbone_checkpoint: A file with the frozen backbone's weights; None when the checkpoint holds them.
+        backbone_checkpoint: A file with the frozen backbone's weights, or a reference to one; None when the checkpoint
+            holds them.
         overrides: Fields that replace those of the description (``size``, ``backbone``, ``modalities``).
         weights: Which weights of the checkpoint: ``ema`` for averaged ones, or the place of a set as an error lists it;
             None for the trained ones.
+        license: The licence of the weights, as an identifier of the hub such as ``apache-2.0``; it goes into the model
+            card. None when nobody said one.
     """
 
-    checkpoint: Path | None = None
+    checkpoint: PathLike | None = None
     random_seed: int | None = None
     description: Path | None = None
-    backbone_checkpoint: Path | None = None
+    backbone_checkpoint: PathLike | None = None
     overrides: dict[str, Any] | None = None
     weights: str | None = None
+    license: str | None = None
 
     @property
     def name(self) -> str:
         """A name for the bundle."""
-        if self.checkpoint is not None:
-            return self.checkpoint.name.removesuffix(self.checkpoint.suffix)
-        return f"random-{self.random_seed}"
+        if self.checkpoint is None:
+            return f"random-{self.random_seed}"
+        return name_of(self.checkpoint)
+
+    def fetched(self, on_progress: OnProgress | None = None) -> Source:
+        """Return the same with local files: what a reference to the hub names is fetched where its cache lacks it.
+
+        Args:
+            on_progress: Receives how far a download is; None leaves that to the bars of ``huggingface_hub``.
+
+        Raises:
+            HubError: It cannot be fetched.
+        """
+        return replace(
+            self,
+            checkpoint=_fetched(self.checkpoint, on_progress),
+            backbone_checkpoint=_fetched(self.backbone_checkpoint, on_progress),
+        )
 
 
 @dataclass(frozen=True)
@@ -84,6 +108,10 @@ class SourcedNetwork:
     averaged: bool = False
 
 
+def _fetched(file: PathLike | None, on_progress: OnProgress | None) -> PathLike | None:
+    return find_checkpoint(parse_reference(file), on_progress) if is_reference(file) else file
+
+
 def demo_checkpoint(name: str = "demo") -> Path:
     """Return a checkpoint that ships with the package, by its name in ``DEMOS``."""
     with resources.as_file(resources.files("mmms_deploy.demo") / DEMOS[name]) as path:
@@ -100,8 +128,10 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
 
     Raises:
         CheckpointError: The checkpoint or its description cannot be used.
+        HubError: It cannot be fetched from the hub.
         SizeError: The network size does not fit.
     """
+    source = source.fetched()
     if (source.checkpoint is None) == (source.random_seed is None):
         raise DescriptionError(
             "neither a checkpoint nor random weights"
@@ -137,9 +167,9 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
         stand_in = {n: t for n, t in release_state(network).items() if n.startswith(BACKBONE_PREFIX)}
         file = replace(file, state={**file.state, **stand_in})
     load_weights(network, file, backbone)
-    hashes = {"checkpoint": sha256_of(source.checkpoint)}
-    if source.backbone_checkpoint is not None:
-        hashes["backbone"] = sha256_of(source.backbone_checkpoint)
+    hashes = {"checkpoint": sha256_of(file.path)}
+    if backbone is not None:
+        hashes["backbone"] = sha256_of(backbone.path)
     return SourcedNetwork(network.eval(), hashes, file.place, file.averaged)
 
 

@@ -28,7 +28,7 @@ from mmms_deploy.errors import (
     FileReadError,
     MMMSDeployWarning,
 )
-from mmms_deploy.files import as_path, check_regular, decode_json, partial_beside
+from mmms_deploy.files import PathLike, as_path, check_regular, decode_json, partial_beside
 from mmms_deploy.models.checkpoint_contents import Chosen, choose_weights
 from mmms_deploy.models.checkpoint_kinds import FileKind, begins_as_safetensors, foreign_kind, kind_by_suffix
 from mmms_deploy.models.config import NetworkConfig
@@ -94,7 +94,7 @@ class CheckpointFile:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def read_checkpoint_file(path: Path, weights: str | None = None) -> CheckpointFile:
+def read_checkpoint_file(path: PathLike, weights: str | None = None) -> CheckpointFile:
     """Read a safetensors file or one of ``torch.save`` without executing anything in it.
 
     The weights may lie in dicts inside of dicts, beside optimizers, settings and objects of any class, and their names
@@ -114,29 +114,29 @@ def read_checkpoint_file(path: Path, weights: str | None = None) -> CheckpointFi
         CheckpointCorruptError: It is of another kind, or cannot be read.
         CheckpointKeysError: It holds several sets of weights, or not those that were chosen.
     """
-    path = _checked(path)
-    if not path.exists():
+    place = _checked(path)
+    if not place.exists():
         raise CheckpointNotFoundError(
-            f"no checkpoint at {path}",
+            f"no checkpoint at {place}",
             expected="a .safetensors file or a PyTorch state dict (.pt, .pth)",
             fix="check the path; mmms_deploy.export.demo_checkpoint() returns one that ships with mmms-deploy",
             command_fix="check the path; the name 'demo' is a checkpoint that ships with mmms-deploy",
         )
-    kind = _foreign_kind(path)
+    kind = _foreign_kind(place)
     if kind is not None:
-        raise _of_another_kind(path, kind)
+        raise _of_another_kind(place, kind)
     problem = None
-    if _is_safetensors(path):
-        state, description = _read_safetensors(path)
-        chosen: Chosen[Tensor] = choose_weights(state, path, weights, Tensor)
+    if _is_safetensors(place):
+        state, description = _read_safetensors(place)
+        chosen: Chosen[Tensor] = choose_weights(state, place, weights, Tensor)
     else:
-        chosen, config = _read_torch(path, weights)
-        description, problem = _own_description(path, chosen.tensors, config)
+        chosen, config = _read_torch(place, weights)
+        description, problem = _own_description(place, chosen.tensors, config)
     for note in chosen.notes:
-        warnings.warn(f"{path}: {note}", MMMSDeployWarning, stacklevel=2)
-    check_finite(path, chosen.tensors)
+        warnings.warn(f"{place}: {note}", MMMSDeployWarning, stacklevel=2)
+    check_finite(place, chosen.tensors)
     state = native_names(chosen.tensors)
-    return CheckpointFile(path, state, description, problem, chosen.place, chosen.averaged)
+    return CheckpointFile(place, state, description, problem, chosen.place, chosen.averaged)
 
 
 def _foreign_kind(path: Path) -> FileKind | None:

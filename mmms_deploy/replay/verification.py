@@ -183,7 +183,7 @@ def _replay(
                     on_progress(Progress(task, len(checks), total, finished=len(checks) == total))
         info = session.engine
     return VerificationReport(
-        bundle=str(bundle.path),
+        bundle=bundle.reference,
         engine=info,
         checks=tuple(checks),
         limit=LIMITS[info.precision] if limit is None else limit,

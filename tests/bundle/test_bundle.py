@@ -27,7 +27,7 @@ from mmms_deploy.bundle import (
     Precision,
     sha256_of,
 )
-from mmms_deploy.bundle.reader import digest_of
+from mmms_deploy.bundle.manifest_file import digest_of
 from mmms_deploy.errors import (
     BundleCorruptError,
     BundleError,

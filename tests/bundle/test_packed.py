@@ -49,7 +49,7 @@ def test_the_archive_holds_no_times_and_no_owners(paint: Bundle, files) -> None:
     assert pack(paint) == files
     with tarfile.open(fileobj=io.BytesIO(files[0])) as archive:
         members = archive.getmembers()
-    assert [member.name for member in members] == sorted(["bundle.json", *paint.manifest.files])
+    assert [member.name for member in members] == sorted(["README.md", "bundle.json", *paint.manifest.files])
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
 
 

@@ -19,8 +19,9 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "mmms_deploy"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"documents", "errors", "installed", "lazy", "progress", "spelling", "version"}),
+    frozenset({"documents", "errors", "installed", "lazy", "progress", "spelling", "telemetry", "version"}),
     frozenset({"files"}),
+    frozenset({"hub"}),
     frozenset({"bundle"}),
     frozenset({"imaging", "models", "reporting"}),
     frozenset({"annotations"}),
@@ -41,6 +42,7 @@ WITHOUT_CODE = frozenset({"demo"})
 HEAVY = (
     "cuda",
     "cv2",
+    "huggingface_hub",
     "onnx",
     "onnxruntime",
     "openvino",
@@ -141,7 +143,7 @@ def test_lazy_imports_stay_lazy(name: str) -> None:
     assert set(done.stdout.split()) <= allowed
 
 
-@pytest.mark.parametrize("command", ["bench", "build", "doctor", "eval", "export", "segment", "verify"])
+@pytest.mark.parametrize("command", ["bench", "build", "doctor", "eval", "export", "push", "segment", "verify"])
 def test_commands_answer_help_without_loading_what_they_run(command: str) -> None:
     code = f"import sys, mmms_deploy.commands.{command}; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -14,6 +14,7 @@ releases: checkpoint files as the official releases lay them out, with random we
 skipclick: narrow SkipClicks, and official checkpoint files of it.
 skipclick_reference: SkipClick a second time, as functions of an official state dict.
 independent: the backbones in transformers, with the weights of a release file.
+hub: the real client of the hub, pointed at a stand-in.
 
 Engines:
 

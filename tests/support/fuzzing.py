@@ -256,7 +256,7 @@ def _bundle(path: Path) -> object:
 
 def _forged(draw: random.Random, content: bytes) -> bytes:
     """Change a manifest and give it a digest that fits."""
-    from mmms_deploy.bundle.reader import digest_of
+    from mmms_deploy.bundle.manifest_file import digest_of
 
     raw = changed(draw, json.loads(content))
     if isinstance(raw, dict):

@@ -1,0 +1,86 @@
+"""What ``mmms-export`` prints of an export: its stages, its gate, its weights."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from mmms_deploy.bundle import Precision, Role
+from mmms_deploy.commands.common import console, warn
+from mmms_deploy.commands.tables import print_table
+from mmms_deploy.export.half.precision import FP16_LARGEST, near_fp16
+
+if TYPE_CHECKING:
+    from mmms_deploy.bundle import Manifest
+    from mmms_deploy.export.exporter import ExportReport
+
+
+def summarise(report: ExportReport, seconds: float) -> None:
+    """Print the stages, the gate and what is to be known of the weights.
+
+    Args:
+        report: What the export did.
+        seconds: How long it took.
+    """
+    manifest: Manifest = report.bundle.manifest
+    graphs = Table("stage", "runs", "file", box=box.SIMPLE)
+    for heading in ("ONNX nodes", "MB", "features out, MB"):
+        graphs.add_column(heading, justify="right")
+    for stage in manifest.stages:
+        for graph in stage.graphs.values():
+            size = sum(manifest.files[name].size for name in (graph.file, graph.data) if name)
+            features = sum(spec.nbytes for spec in graph.outputs if spec.role is Role.FEATURE)
+            graphs.add_row(
+                stage.name,
+                f"every {stage.rate.name.lower()}",
+                graph.file,
+                str(report.nodes[graph.file]),
+                f"{size / 1e6:.1f}",
+                f"{features / 1e6:.1f}",
+            )
+    gate = Table("gate", "measure", box=box.SIMPLE)
+    for heading in ("worst", "limit", "samples"):
+        gate.add_column(heading, justify="right")
+    for check in manifest.gate:
+        gate.add_row(check.name, check.measure, f"{check.worst:.2g}", f"{check.limit:g}", str(check.samples))
+    print_table(graphs)
+    print_table(gate)
+    _warn_of_peaks(manifest)
+    if manifest.provenance.averaged:
+        console.print(f"The weights are averages (EMA), from {escape(manifest.provenance.weights)} in the checkpoint.")
+    rewrites = ", ".join(manifest.provenance.rewrites) or "none, the network is as the paper draws it"
+    console.print(f"Exact rewrites applied: {rewrites}.")
+    if not manifest.trained:
+        console.print("[yellow]The weights are random: this bundle is for measuring speed, its masks mean nothing.")
+    parameters = manifest.provenance.parameters / 1e6
+    console.print(
+        f"[bold green]{escape(str(report.bundle.path))}[/]: {parameters:.1f} M parameters, exported and checked in"
+        f" {seconds:.0f} s{_peak_memory()}."
+    )
+    click.echo(f"Try it: mmms-segment {report.bundle.path} PHOTO --pos X,Y --overlay picture.png")
+
+
+def _warn_of_peaks(manifest: Manifest) -> None:
+    """Print the backbone's largest activation if there is an FP16 graph; warn of blocks near the end of its range."""
+    if Precision.FP16 not in manifest.precisions or not manifest.activations:
+        return
+    largest = max(max(peak.output, peak.inside) for peak in manifest.activations)
+    near = near_fp16(manifest.activations)
+    for line in near:
+        warn(f"near the end of float16's range, {FP16_LARGEST:.0f}: {line}")
+    advice = "; another picture may exceed it, bf16 has float32's range" if near else ""
+    console.print(f"Largest activation of the backbone: {largest:.3g}; float16 ends at {FP16_LARGEST:.0f}{advice}.")
+
+
+def _peak_memory() -> str:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return f", peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
