@@ -16,6 +16,7 @@ from typing import TypeAlias
 from mmms_deploy.bundle.external_data import check_graph
 from mmms_deploy.bundle.manifest import FileEntry, StageGraph
 from mmms_deploy.bundle.manifest_file import read_manifest
+from mmms_deploy.bundle.notebook import bundle_view
 from mmms_deploy.bundle.reference import find_bundle
 from mmms_deploy.errors import BundleCorruptError, FileReadError
 from mmms_deploy.files import PathLike, open_regular, unreadable
@@ -98,7 +99,11 @@ class Bundle:
         return None if reference is None else str(reference)
 
     def __repr__(self) -> str:
-        return f"Bundle({str(self.path)!r})"
+        return f"Bundle({self.reference!r})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return bundle_view(self.manifest, self.path)
 
 
 def _check_file(folder: Path, name: str, entry: FileEntry, *, hashed: bool) -> _Seen:

@@ -222,7 +222,8 @@ def _explained(on_progress: OnProgress) -> OnProgress:
 
 
 def _table(bundle: Bundle, made: dict[Precision, dict[str, StagePlan]]) -> Table:
-    table = Table(title=escape(f"TensorRT plans of {bundle.path}, sizes in MB"), title_justify="left", box=box.SIMPLE)
+    title = escape(f"TensorRT plans of {bundle.reference}, sizes in MB")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
     for heading in ("stage", "precision"):
         table.add_column(heading)
     for heading in ("matrix", "fused", "kernels", "scratch", "weights", "plan", "s"):

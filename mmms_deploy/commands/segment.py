@@ -363,7 +363,7 @@ def _check_modalities(bundle: Bundle, names: Sequence[str]) -> None:
     surplus = [f"not known: {name}{did_you_mean(name, specs)}" for name in unknown]
     raise ModalityError(
         "; ".join([*surplus, *([f"missing: {', '.join(missing)}"] if missing else [])]),
-        expected=f"the modalities of {bundle.path}: {takes}",
+        expected=f"the modalities of {bundle.reference}: {takes}",
         fix="pass each with --modality NAME=PATH" if specs else "leave --modality out",
     )
 

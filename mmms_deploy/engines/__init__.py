@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING
 from mmms_deploy.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mmms_deploy.engines.cuda.engine import CudaEngine
     from mmms_deploy.engines.cuda.options import CudaOptions
     from mmms_deploy.engines.protocol import Engine, EngineInfo, Runner
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.engines.select import open_engine
 
-__all__ = ["CudaOptions", "Engine", "EngineInfo", "EngineRequest", "Runner", "open_engine"]
+__all__ = ["CudaEngine", "CudaOptions", "Engine", "EngineInfo", "EngineRequest", "Runner", "open_engine"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "CudaEngine": "cuda.engine",
         "CudaOptions": "cuda.options",
         "Engine": "protocol",
         "EngineInfo": "protocol",

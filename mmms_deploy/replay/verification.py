@@ -352,7 +352,7 @@ def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[Cl
             yield check, result
     except SessionError as error:
         raise BundleCorruptError(
-            f"golden image {index + 1} of {session.bundle.path} does not fit its bundle: {error.given}",
+            f"golden image {index + 1} of {session.bundle.reference} does not fit its bundle: {error.given}",
             expected=error.expected,
             fix="export the checkpoint again",
         ) from error

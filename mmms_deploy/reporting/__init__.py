@@ -6,4 +6,5 @@ In reading order:
 - ``visible``: text from outside, so that it shows and does nothing
 - ``svg``: small plots
 - ``html``: the frame of a page that holds them
+- ``notebook``: the table and the picture that a notebook shows of an object
 """

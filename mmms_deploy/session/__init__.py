@@ -17,7 +17,9 @@ In reading order:
 - ``predict``: the shape of SAM's ``predict``
 - ``saved``: an annotation as plain data, and back
 - ``outputs``: what is taken out of a session: COCO, arrays, the picture for overlays
-- ``overlay``: draws a mask and its clicks on the image
+- ``overlay``: draws masks and their clicks on the image
+- ``thumbnail``: the same, as small as a notebook needs it
+- ``notebook``: what a notebook shows of a session
 """
 
 from mmms_deploy.session.features import load_features, save_features

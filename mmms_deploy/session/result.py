@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize
 from mmms_deploy.session.overlay import draw_overlay
+from mmms_deploy.session.thumbnail import Drawn, captioned, png_of, thumbnail
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,6 +65,9 @@ class Timings:
         """Return it as plain numbers by name, JSON-able."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        return f"Timings({_ms(self.total)} ms: engine {_ms(self.engine)}, mask {_ms(self.mask)})"
+
 
 @dataclass(frozen=True)
 class ImageTimings:
@@ -83,6 +87,9 @@ class ImageTimings:
         """Return it as plain numbers by name, JSON-able."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        return f"ImageTimings({_ms(self.total)} ms: prepare {_ms(self.prepare)}, engine {_ms(self.engine)})"
+
 
 @dataclass(frozen=True, eq=False)
 class ClickResult:
@@ -97,14 +104,14 @@ class ClickResult:
         clicks: All clicks that led here, oldest first.
     """
 
-    mask: BoolArray = field(repr=False)
+    mask: BoolArray
     click: Click | None
     index: int
     timings: Timings
-    network_probability: FloatArray = field(repr=False)
-    _resize: ResizeRule = field(repr=False)
-    clicks: tuple[Click, ...] = field(default=(), repr=False)
-    _picture: UInt8Array | None = field(default=None, repr=False)
+    network_probability: FloatArray
+    _resize: ResizeRule
+    clicks: tuple[Click, ...] = ()
+    _picture: UInt8Array | None = None
 
     @cached_property
     def probability(self) -> FloatArray:
@@ -238,6 +245,29 @@ class ClickResult:
             OutputWriteError: It cannot be written.
         """
         write_mask(path, self.mask, self.clicks, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        newest, sign = self.click, "+" if self.click is None or self.click.positive else "-"
+        where = "" if newest is None else f", newest {sign}({newest.x:g}, {newest.y:g})"
+        return f"ClickResult({self._line()}{where})"
+
+    def _repr_png_(self) -> bytes | None:
+        """Return what a notebook shows: a small picture of mask and clicks, with a line below it."""
+        try:
+            drawn = thumbnail(self._picture, self.mask.shape, [Drawn(self.mask, self.clicks)])
+            return png_of(captioned(drawn, f"{self._line()} (engine {_ms(self.timings.engine)})"))
+        except MemoryError:
+            return None  # the notebook shows the text alone
+
+    def _line(self) -> str:
+        height, width = self.mask.shape
+        clicks = f"{self.index} click{'s' if self.index != 1 else ''}"
+        share = f"{100 * self.area / self.mask.size:.1f} % of {width} x {height}"
+        return f"{clicks}, {self.area:,} px, {share}, {_ms(self.timings.total)} ms"
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.{1 if milliseconds >= 10 else 2}f}"
 
 
 def checked_click(x: object, y: object, positive: object, size: tuple[int, int]) -> Click:

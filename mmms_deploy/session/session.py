@@ -1,6 +1,8 @@
 """One annotator on one image: set an image, click, undo, redo.
 
-with Session("bundles/demo") as session:
+from mmms_deploy import Session
+
+with Session("demo") as session:
     session.set_image("photo.jpg")
     result = session.click(320, 240)
 """
@@ -42,6 +44,7 @@ from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageInputs, ImageState, ModalityLike
 from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask
 from mmms_deploy.session.mask_sources import MaskLike, labels_of
+from mmms_deploy.session.notebook import Shown, session_view
 from mmms_deploy.session.outputs import Named, arrays_of, coco_of, file_name_of, kept_picture
 from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.predict import (
@@ -930,7 +933,19 @@ class Session:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else str(self._engine.info)
-        return f"Session({str(self._bundle.path)!r}: {state})"
+        return f"Session({self._bundle.reference!r}: {state})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows; a session that cannot be shown says why."""
+        return session_view(repr(self), self._shown)
+
+    def _shown(self) -> Shown:
+        with self._lock:
+            self._check_open()
+            image, surfaces = self._state.image, self._state.surfaces
+            there = image.size is not None
+            objects, labels = (list(self._objects()), self._label_map()) if there else ([], None)
+            return Shown(self._bundle, self._engine.info, image, surfaces.name, objects, labels)
 
     def _check_open(self) -> None:
         self._own.check()

@@ -30,6 +30,8 @@ from mmms_deploy.export.samples import sample_images
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
 from mmms_deploy.progress import Progress
+from tests.support.documents import blocks
+from tests.support.paths import ROOT
 from tests.support.tiny import DEPTH, tiny_config
 
 # The previous mask is a probability: a binary one would turn a difference of 1e-7 at the threshold into 1.
@@ -38,7 +40,7 @@ CONFIG = tiny_config(DEPTH, clicks=ClickContract(previous=PreviousMask.PROBABILI
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    path = tmp_path_factory.mktemp("checkpoint") / "mmms.safetensors"
     save_checkpoint(path, random_network(CONFIG, 0))
     return path
 
@@ -50,10 +52,16 @@ def steps() -> list[Progress]:
 
 @pytest.fixture(scope="module")
 def bundle(checkpoint, steps, tmp_path_factory) -> Bundle:
-    out = tmp_path_factory.mktemp("out") / "nested" / "tiny"
-    report = export_bundle(Source(checkpoint=checkpoint), out, on_progress=steps.append)
+    """The bundle that the Python of docs/export.md makes; ``steps`` has what it prints before its last line."""
+    folder = tmp_path_factory.mktemp("out")
+    (folder / checkpoint.name).symlink_to(checkpoint)
+    (snippet,) = blocks(ROOT / "docs" / "export.md", "python")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(compile(snippet.text, snippet.where, "exec"), {"print": steps.append})
+    out = folder / str(steps.pop())
     assert list(out.parent.iterdir()) == [out]
-    return report.bundle
+    return Bundle(out)
 
 
 def test_the_manifest_tells_the_truth(bundle, checkpoint) -> None:
@@ -61,7 +69,7 @@ def test_the_manifest_tells_the_truth(bundle, checkpoint) -> None:
     assert manifest.size == (64, 96)
     assert manifest.precisions == (Precision.FP32,)
     assert manifest.trained
-    assert manifest.provenance.checkpoint == "tiny.safetensors"
+    assert manifest.provenance.checkpoint == "mmms.safetensors"
     assert manifest.provenance.checkpoint_sha256 == sha256_of(checkpoint)
     assert manifest.provenance.parameters == sum(p.numel() for p in random_network(tiny_config(DEPTH), 0).parameters())
     assert manifest.provenance.description["clicks"]["radius"] == 5.0

@@ -1,34 +1,16 @@
-"""The documents are tested like code: links resolve, commands exist, examples run."""
+"""The documents are tested like code: links resolve, commands exist. What they quote runs in the modules beside."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from mmms_deploy import __version__
-from mmms_deploy.bundle import Bundle
-from mmms_deploy.bundle.contract import ModalitySpec
-from mmms_deploy.session.features import save_features
+from tests.support.documents import DOCUMENTS, PROJECT, blocks
 from tests.support.paths import ROOT
-from tests.support.toy import write_toy
-
-DOCUMENTS = sorted(
-    path
-    for path in ROOT.rglob("*.md")
-    if not any(part.startswith(".") or part in {"runs", "build", "dist"} for part in path.relative_to(ROOT).parts)
-)
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-
-def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
@@ -65,34 +47,11 @@ def test_installs_name_extras_that_exist() -> None:
             assert set(named.split(",")) <= extras
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["README.md", "docs/session.md", "docs/results.md", "docs/sam.md", "docs/engines.md", "docs/evaluation.md"],
-)
-def test_python_examples_run(name, paint: Bundle, tmp_path) -> None:
-    examples = blocks(ROOT / name, "python")
-    assert examples
-    (tmp_path / "bundles").mkdir()
-    for place in (tmp_path / "bundles" / "demo", tmp_path / "demo"):
-        place.symlink_to(paint.path)
-    write_toy(tmp_path / "bundles" / "rgbd", modalities=(ModalitySpec(name="depth", scale=0.001),))
-    write_toy(tmp_path / "bundles" / "provider", black_box=True)
-    save_features(tmp_path / "features.npz", {"f1": np.zeros((1, 1, 1, 1), np.float32)}, (480, 640))
-    Image.fromarray(np.zeros((480, 640, 3), np.uint8)).save(tmp_path / "photo.jpg")
-    for depth in ("depth.png", "better.png"):
-        Image.fromarray(np.ones((480, 640), np.uint16)).save(tmp_path / depth)
-    for example in examples:
-        done = subprocess.run(
-            [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-
-
 def test_the_toml_example_is_a_description() -> None:
     from mmms_deploy.models.checkpoint import parse_description
 
     examples = blocks(ROOT / "docs/checkpoints.md", "toml")
-    clicks, modalities = (parse_description(tomllib.loads(example), "docs") for example in examples)
+    clicks, modalities = (parse_description(tomllib.loads(example.text), "docs") for example in examples)
     assert clicks.logits_resize.align_corners
     assert modalities.modalities[0].std == (2.0,)
 

@@ -13,7 +13,7 @@ from mmms_deploy.documents import FOLDER, document, documents
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "mmms_deploy"
-SHIPPED = (".jpg", ".md", ".png", ".svg")
+SHIPPED = (".ipynb", ".jpg", ".md", ".png", ".py", ".svg")
 """What pyproject.toml takes into a wheel."""
 
 

@@ -21,9 +21,9 @@ PACKAGE = ROOT / "mmms_deploy"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"documents", "errors", "installed", "lazy", "progress", "spelling", "telemetry", "version"}),
     frozenset({"files"}),
-    frozenset({"hub"}),
+    frozenset({"hub", "reporting"}),
     frozenset({"bundle"}),
-    frozenset({"imaging", "models", "reporting"}),
+    frozenset({"imaging", "models"}),
     frozenset({"annotations"}),
     frozenset({"engines"}),
     frozenset({"session"}),

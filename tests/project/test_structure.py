@@ -16,6 +16,7 @@ FILES = sorted(TESTS.rglob("*.py"))
 _PRIVATE = re.compile(r"(.+\.)?conftest|tests\.(.+\.)?test_\w+")
 """Names of modules that no other file may import."""
 OTHERS = {
+    "examples": "the folder examples/",
     "gpu": "what has to hold on a real GPU",
     "project": "what holds for the repository as a whole",
     "rehearsal": "commands and tests/gpu on a GPU host of stand-ins",

@@ -107,7 +107,8 @@ def test_the_wheel_holds_every_document(wheel) -> None:
     names = set(archive.namelist())
     root = "mmms_deploy/documents/"
     documents = {f"{root}docs/{path.relative_to(ROOT / 'docs').as_posix()}" for path in (ROOT / "docs").rglob("*.*")}
-    assert documents | {f"{root}README.md", f"{root}CHANGELOG.md"} <= names
+    examples = {f"{root}examples/{path.name}" for path in (ROOT / "examples").glob("*.*")}
+    assert documents | examples | {f"{root}README.md", f"{root}CHANGELOG.md"} <= names
     assert archive.read(f"{root}docs/engines.md") == (ROOT / "docs" / "engines.md").read_bytes()
 
 

@@ -43,5 +43,6 @@ mutations: damage to files, drawn from a seed.
 invoke: runs a command in this process.
 terminal: what a user at a terminal sees.
 blocker: the start of a script in which only the run-time half can be imported.
+documents: the documents, and the Python and the commands in them.
 paths: where the repository and the test data are.
 """

@@ -123,13 +123,21 @@ def modality_graph(size: tuple[int, int], modalities: Sequence[ModalitySpec]) ->
 
 
 def click_graph(
-    size: tuple[int, int], feature: str, *, radius: float, threshold: float, echo: bool, gain: float | None = None
+    size: tuple[int, int],
+    feature: str,
+    *,
+    radius: float,
+    threshold: float,
+    echo: bool,
+    gain: float | None = None,
+    backbone: tuple[int, int, int] | None = None,
 ) -> Graph:
-    """(feature, maps, prev, click) -> (maps_next, prob, mask)."""
+    """(feature, maps, prev, click) -> (maps_next, prob, mask); with a backbone, its four maps are the feature."""
     h, w = size
+    features = {feature: (1, 1, 1)} if backbone is None else {f"backbone_{n}": backbone for n in range(1, 5)}
     graph = Graph(
         [
-            spec(feature, Role.FEATURE, (1, 1, 1, 1)),
+            *(spec(name, Role.FEATURE, (1, *shape)) for name, shape in features.items()),
             spec("maps", Role.STATE, (1, 2, h, w)),
             spec("prev", Role.STATE, (1, 1, h, w)),
             spec("click", Role.CLICK, (1, 4)),
@@ -140,6 +148,9 @@ def click_graph(
             spec("mask", Role.MASK, (1, 1, h, w), "uint8"),
         ],
     )
+    if backbone is not None:
+        axes = graph.constant([1, 2, 3], "int64")
+        feature = graph.node("Mean", *(graph.node("ReduceMean", name, axes, keepdims=1) for name in features))
     disk = _disk(graph, size, radius)
     positive = graph.node("Gather", "click", graph.constant(2, "int64"), axis=1)
     negative = graph.node("Sub", graph.constant(1.0), positive)
@@ -181,19 +192,21 @@ def write_toy(
     precisions: tuple[Precision, ...] = (Precision.FP32,),
     golden: Sequence[GoldenCase] | None = None,
     black_box: bool = False,
+    backbone: tuple[int, int, int] | None = None,
 ) -> Bundle:
     """Write a toy bundle: two stages without modalities, three with them or on request.
 
     Modalities that are all optional can be bypassed. A black box has no image stage: its features come from outside.
-    A gain multiplies the answer, so that it is no probability.
+    With a backbone, it is a black box that takes four maps (d, h, w), as exports name them. A gain multiplies the
+    answer, so that it is no probability.
     """
     threshold = 0.5
-    parts = [] if black_box else [("image", Rate.IMAGE, image_graph(size))]
+    parts = [] if black_box or backbone else [("image", Rate.IMAGE, image_graph(size))]
     feature = "f1"
     if modalities or three_stages:
         parts.append(("modality", Rate.MODALITY, modality_graph(size, modalities)))
         feature = "fused"
-    click = click_graph(size, feature, radius=radius, threshold=threshold, echo=echo, gain=gain)
+    click = click_graph(size, feature, radius=radius, threshold=threshold, echo=echo, gain=gain, backbone=backbone)
     parts.append(("click", Rate.CLICK, click))
     detour = {"fused": "f1"} if modalities and all(m.optional for m in modalities) else {}
     with BundleWriter(out) as writer:

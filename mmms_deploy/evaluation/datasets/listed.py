@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -52,6 +52,11 @@ class ListedDataset(Generic[T]):
         """
         name = self.scene_names[operator.index(index)]
         return self.read(name, self.items[name])
+
+    def __iter__(self) -> Iterator[Scene]:
+        """Read the scenes one after the other; none is kept."""
+        for index in range(len(self)):
+            yield self[index]
 
 
 Labels = npt.NDArray[np.integer[Any]]
