@@ -27,8 +27,7 @@ class Peaks:
     """
 
     def __init__(self, network: InteractiveNetwork, rewrites: Collection[str]) -> None:
-        vit: Any = network.backbone.vit
-        blocks = list(vit.blocks)[: network.backbone.blocks[-1] + 1]
+        blocks = network.backbone.watched()
         self._outputs = [0.0] * len(blocks)
         self._inside: list[tuple[float, str]] = [(0.0, "")] * len(blocks)
         self._blocks: list[nn.Module] = blocks

@@ -29,7 +29,7 @@ OPSET = 21
 """Native GroupNormalization and Gelu; attention stays decomposed, so that TensorRT fuses it (opset 23 does not)."""
 
 BACKBONE = ("backbone_1", "backbone_2", "backbone_3", "backbone_4")
-"""Names of F^(1..4) where they are inputs."""
+"""Names of F^(1..4) where they are inputs; an encoder in an ONNX file may give fewer."""
 PLAIN = "plain_"
 """Prefix of the features without any modality, where they are outputs."""
 STATE = (StateLink(input=MAPS, output=MAPS_NEXT), StateLink(input=PREV, output=PROB))
@@ -72,7 +72,7 @@ class RecurrentNetwork(nn.Module):
 
         Args:
             *inputs: In the order of :meth:`input_names`: ``rgb`` (1, 3, H, W) float32, normalised, or the backbone's
-                four maps (1, d, H/P, W/P); the modalities (1, C_m, H, W); ``present`` (1, M); ``maps`` (1, 2, H, W),
+                maps (1, C, h, w); the modalities (1, C_m, H, W); ``present`` (1, M); ``maps`` (1, 2, H, W),
                 the positive and negative disks so far; ``prev`` (1, 1, H, W), the previous probability; ``click``
                 (1, 4): x, y in network pixels, 1 positive / 0 negative, 1 present / 0 none.
 
@@ -81,8 +81,7 @@ class RecurrentNetwork(nn.Module):
             ``prob`` (1, 1, H, W), ``mask`` (1, 1, H, W) uint8.
         """
         given = dict(zip(self.input_names(), inputs, strict=True))
-        first = self.image_names()
-        encoded = tuple(given[name] for name in first) if first == BACKBONE else self.network.encode(given[RGB])
+        encoded = self.network.encode(given[RGB]) if RGB in given else tuple(given[n] for n in self.image_names())
         modalities = {name: given[name] for name in self.names}
         features = self.network.mix(encoded, modalities, self._present(given.get(PRESENT)))
         plain = self.network.mix(encoded, {}) if self.bypassable else ()
@@ -124,7 +123,7 @@ class RecurrentNetwork(nn.Module):
 
     def image_names(self) -> tuple[str, ...]:
         """Names of the inputs that come from the image."""
-        return BACKBONE if Cut.BLACK_BOX in self.cuts else (RGB,)
+        return BACKBONE[: len(self.network.backbone.map_shapes())] if Cut.BLACK_BOX in self.cuts else (RGB,)
 
     def input_names(self) -> list[str]:
         """Names of the graph's inputs, in order."""
@@ -159,9 +158,9 @@ class RecurrentNetwork(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Zeros in the shapes of the graph's inputs."""
-        (height, width), backbone = self.network.config.size, self.network.backbone
-        grid = (1, backbone.dim, height // backbone.patch[0], width // backbone.patch[1])
-        shapes = dict.fromkeys(BACKBONE, grid) | {
+        (height, width), maps = self.network.config.size, self.network.backbone.map_shapes()
+        shapes: dict[str, tuple[int, ...]] = {n: (1, *shape) for n, shape in zip(BACKBONE, maps, strict=False)}
+        shapes |= {
             RGB: (1, 3, height, width),
             CLICK: (1, 4),
             PRESENT: (1, len(self.names)),

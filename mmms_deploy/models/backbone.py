@@ -1,6 +1,6 @@
-"""FM_RGB: a frozen ViT as a black box that returns four feature maps (paper section IV).
+"""FM_RGB as the paper has it (section IV): a frozen ViT as a black box that returns four feature maps.
 
-Backbones come from timm; weights are read and written under the names of their official release.
+ViTs come from timm; weights are read and written under the names of their official release.
 """
 
 from __future__ import annotations
@@ -17,38 +17,39 @@ from torch.nn import functional as F
 from mmms_deploy.errors import DescriptionError, SizeError
 from mmms_deploy.models.backbone_names import RELEASES, NameStyle, Release
 from mmms_deploy.models.config import BackboneConfig
+from mmms_deploy.models.frozen_backbone import FrozenBackbone, Shape
 
 __all__ = ["PYRAMID_STRIDE", "RELEASES", "Backbone", "NameStyle", "Release", "check_size"]
 
 PYRAMID_STRIDE = 32
 
 
-def check_size(size: tuple[int, int], patch: tuple[int, int], stride: int = PYRAMID_STRIDE) -> None:
+def check_size(size: tuple[int, int], patch: tuple[int, int] | None, stride: int = PYRAMID_STRIDE) -> None:
     """Check that a network size (H, W) fits the patches (H, W) and what follows them.
 
     Args:
         size: Network size in pixels.
-        patch: Patch size in pixels.
+        patch: Patch size in pixels; None for a pyramid backbone, which has none.
         stride: A second number that must divide the size: the pyramid's coarsest scale, or 1.
 
     Raises:
         SizeError: It does not.
     """
-    for axis, length, p in zip(("height", "width"), size, patch, strict=True):
+    for axis, length, p in zip(("height", "width"), size, patch or (1, 1), strict=True):
         if length <= 0 or length % p or length % stride:
             step = math.lcm(p, stride)
             near = sorted({max(step, length // step * step), max(step, (length // step + 1) * step)})
             also = f" and of {stride}, that is of {step}" if stride > 1 else ""
             raise SizeError(
                 f"network {axis} {length}",
-                expected=f"a positive multiple of the patch size {p}{also}",
+                expected=f"a positive multiple of {f'the patch size {p}{also}' if patch else stride}",
                 fix=f"use {' or '.join(map(str, near))}",
                 command_fix=f"use {' or '.join(map(str, near))} (--size)",
             )
 
 
-class Backbone(nn.Module):
-    """FM_RGB.
+class Backbone(FrozenBackbone):
+    """FM_RGB, a plain ViT.
 
     For a backbone that runs at one size only (SAM, at 1024 x 1024), the image is enlarged, and the maps are reduced to
     the grid of the network's size. Both are bilinear, corners not aligned, without antialiasing, as ParallelFPN
@@ -71,12 +72,20 @@ class Backbone(nn.Module):
         SizeError: The size is no multiple of the patch size.
     """
 
+    part = "vit"
+
     def __init__(self, config: BackboneConfig, size: tuple[int, int], stride: int = PYRAMID_STRIDE) -> None:
         super().__init__()
-        release = RELEASES.get(config.name) or _timm_release(config.name)
+        if config.maps != "stages":
+            raise DescriptionError(
+                f"backbone maps {config.maps!r} of {config.name}",
+                expected="'stages', or none: a plain ViT gives the maps of 'backbone.blocks'",
+                fix="leave out 'backbone.maps' in the description",
+            )
+        release = RELEASES.get(config.name) or timm_release(config.name)
         self.names = release.names
         self.vit = _create(release, config, size, stride)
-        self.patch: tuple[int, int] = tuple(self.vit.patch_embed.patch_size)
+        self.patch = tuple(self.vit.patch_embed.patch_size)
         self.dim: int = self.vit.embed_dim
         self._runs_at: tuple[int, int] | None = None if release.side is None else tuple(self.vit.patch_embed.img_size)
         self._grid = (size[0] // self.patch[0], size[1] // self.patch[1])
@@ -89,6 +98,14 @@ class Backbone(nn.Module):
                 fix="correct 'backbone.blocks' in the description",
             )
         self.blocks = tuple(b - 1 for b in blocks)
+
+    def map_shapes(self) -> tuple[Shape, ...]:
+        """Channels, height and width of F^(1..4), which are all the same."""
+        return ((self.dim, *self._grid),) * len(self.blocks)
+
+    def watched(self) -> list[nn.Module]:
+        """The blocks that run."""
+        return list(self.vit.blocks)[: self.blocks[-1] + 1]
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> F^(1..4), the raw patch tokens after the four blocks, as maps (B, d, H/P, W/P)."""
@@ -123,7 +140,12 @@ def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-def _timm_release(name: str) -> Release:
+def timm_release(name: str) -> Release:
+    """Return the entry of ``timm:NAME``.
+
+    Raises:
+        DescriptionError: timm has no such network, or the name is of another kind.
+    """
     match = re.fullmatch(r"timm:([\w.]+)", name)
     if match and timm.is_model(match[1]):
         return Release(match[1], NameStyle(), "timm")

@@ -176,6 +176,96 @@ class SAMNames(NameStyle):
 
 
 @dataclass(frozen=True)
+class PyramidNames(NameStyle):
+    """A pyramid of timm under timm's names.
+
+    Attributes:
+        unread: The parts behind the last map, which the network here does not have.
+    """
+
+    def to_timm(self, state: State, model: Any, stored: Size | None = None) -> State:
+        """Leave out what is not read; bring a table of positions over the whole image (Hiera's) to the model's grid."""
+        out = {name: tensor for name, tensor in state.items() if self.reads(name)}
+        table, grid = out.get("pos_embed"), getattr(model, "tokens_spatial_shape", None)
+        if table is None or grid is None or table.ndim != 3:
+            return out
+        source = grid_of(table.shape[1], tuple(grid), None)
+        if source is not None and source != tuple(grid):
+            out["pos_embed"] = resample_table(table, source, tuple(grid), antialias=self.antialias)
+        return out
+
+    def to_release(self, state: State, model: Any) -> State:
+        """Return them as they are."""
+        return dict(state)
+
+
+@dataclass(frozen=True)
+class TimmHieraNames(NameStyle):
+    """timm's Hiera of SAM 2 under timm's names; here it is the trunk of an encoder."""
+
+    def to_timm(self, state: State, model: Any, stored: Size | None = None) -> State:
+        """Add the trunk's prefix; its tables are brought to the network's grid when it runs."""
+        return {f"trunk.{name}": tensor for name, tensor in state.items() if self.reads(name)}
+
+    def to_release(self, state: State, model: Any) -> State:
+        """Take the trunk's prefix off."""
+        return {name.removeprefix("trunk."): tensor for name, tensor in state.items()}
+
+
+@dataclass(frozen=True)
+class SAM2Names(NameStyle):
+    """facebookresearch/sam2: ``image_encoder.trunk.*``, ``image_encoder.neck.*``, ``sam_mask_decoder.conv_s0.*``.
+
+    The tables of the Hiera stay as they are: the network brings them to its grid. timm's files of the trunk alone are
+    accepted too.
+
+    Attributes:
+        neck: Whether the neck, and the decoder's two first convolutions, are read.
+    """
+
+    neck: bool = False
+
+    def reads(self, name: str) -> bool:
+        """Whether a weight is used for F^(1..4)."""
+        return name.startswith(_SAM2_TRUNK) or (self.neck and name.startswith(_SAM2_NECK))
+
+    def clean(self, state: State) -> State:
+        """Bring timm's file of a trunk to the release's names."""
+        if "pos_embed_window" not in state:
+            return dict(state)
+        return {
+            name if name.startswith("head.") else _SAM2_TRUNK + _released_mlp(name): tensor
+            for name, tensor in state.items()
+        }
+
+    def to_timm(self, state: State, model: Any, stored: Size | None = None) -> State:
+        """Rename."""
+        out = {}
+        for name, tensor in state.items():
+            if self.reads(name):
+                short = name.removeprefix("image_encoder.").replace("sam_mask_decoder.", "neck.")
+                out[short.replace(".mlp.layers.0.", ".mlp.fc1.").replace(".mlp.layers.1.", ".mlp.fc2.")] = tensor
+        return out
+
+    def to_release(self, state: State, model: Any) -> State:
+        """Rename."""
+        return {
+            f"sam_mask_decoder.{name.removeprefix('neck.')}"
+            if name.startswith("neck.conv_s")
+            else f"image_encoder.{_released_mlp(name)}": tensor
+            for name, tensor in state.items()
+        }
+
+
+_SAM2_TRUNK = "image_encoder.trunk."
+_SAM2_NECK = ("image_encoder.neck.", "sam_mask_decoder.conv_s0.", "sam_mask_decoder.conv_s1.")
+
+
+def _released_mlp(name: str) -> str:
+    return name.replace(".mlp.fc1.", ".mlp.layers.0.").replace(".mlp.fc2.", ".mlp.layers.1.")
+
+
+@dataclass(frozen=True)
 class Release:
     """A backbone known by name.
 
@@ -185,6 +275,7 @@ class Release:
         repository: The repository that released it.
         settings: Arguments for ``timm.create_model`` in which the release differs from timm's architecture.
         side: The image size that it runs at, in pixels; None for the network's size.
+        pyramid: Whether it is SAM 2's encoder, a pyramid, and no plain ViT.
     """
 
     architecture: str
@@ -192,6 +283,7 @@ class Release:
     repository: str
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     side: int | None = None
+    pyramid: bool = False
 
 
 RELEASES: Mapping[str, Release] = MappingProxyType(
@@ -207,6 +299,10 @@ RELEASES: Mapping[str, Release] = MappingProxyType(
             side=1024,
         ),
         "ijepa_h16": Release("vit_huge_patch16_gap_448", IJEPANames(), "facebookresearch/ijepa"),
+        **{
+            f"sam2_hiera_{short}": Release(f"sam2_hiera_{name}", SAM2Names(), "facebookresearch/sam2", pyramid=True)
+            for short, name in (("t", "tiny"), ("s", "small"), ("b+", "base_plus"), ("l", "large"))
+        },
     }
 )
 """Backbones known by name."""

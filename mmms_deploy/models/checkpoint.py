@@ -35,6 +35,7 @@ from mmms_deploy.models.config import NetworkConfig
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.network import InteractiveNetwork
+from mmms_deploy.models.ort_file import begins_as_ort, read_ort_file
 from mmms_deploy.models.passive_pickle import Contents, PickleError, StoredTensor
 from mmms_deploy.models.release_layout import describe_layout
 from mmms_deploy.models.skipclick_checkpoint import describe_official, is_official, native_names
@@ -62,7 +63,6 @@ __all__ = [
 
 DESCRIPTION_KEY = "mmms_deploy.description"
 BACKBONE_PREFIX = "backbone."
-_VIT_PREFIX = "backbone.vit."
 _IGNORED_SUFFIX = "num_batches_tracked"
 _LISTED = 12
 _CLICK_EMBEDDINGS = ("patch_embed.", "patch_embed_coords.")
@@ -97,6 +97,8 @@ class CheckpointFile:
 def read_checkpoint_file(path: PathLike, weights: str | None = None) -> CheckpointFile:
     """Read a safetensors file or one of ``torch.save`` without executing anything in it.
 
+    Of a file in ONNX Runtime's own format (.ort) its weights are read (:mod:`mmms_deploy.models.ort_file`).
+
     The weights may lie in dicts inside of dicts, beside optimizers, settings and objects of any class, and their names
     may begin with prefixes of training software (:mod:`mmms_deploy.models.checkpoint_contents`). An official SkipClick
     file describes itself.
@@ -126,6 +128,8 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
     if kind is not None:
         raise _of_another_kind(place, kind)
     problem = None
+    if _is_ort(place):
+        return _read_ort(place)
     if _is_safetensors(place):
         state, description = _read_safetensors(place)
         chosen: Chosen[Tensor] = choose_weights(state, place, weights, Tensor)
@@ -167,6 +171,17 @@ def _is_safetensors(path: Path) -> bool:
     if begins_as_safetensors(head, path.stat().st_size):
         return True
     return path.suffix.lower() == ".safetensors" and not head.startswith((b"PK\x03\x04", b"\x80"))
+
+
+def _is_ort(path: Path) -> bool:
+    with path.open("rb") as file:
+        return begins_as_ort(file.read(8))
+
+
+def _read_ort(path: Path) -> CheckpointFile:
+    state = read_ort_file(path)
+    check_finite(path, state)
+    return CheckpointFile(path, state, None)
 
 
 def _checked(path: object) -> Path:
@@ -294,7 +309,7 @@ def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: Chec
         CheckpointKeysError: Keys are missing, unexpected or misshapen, weights are of a type that cannot be weights, or
             both files hold different backbones.
     """
-    source, names, vit_model = str(file.path), model.backbone.names, model.backbone.vit
+    source, names, vit_model = str(file.path), model.backbone.names, model.backbone.model
     expected = release_state(model)
     own, vit = _split(file.state)
     vit = names.clean(vit)
@@ -344,11 +359,11 @@ def _split(state: State) -> tuple[State, State]:
 
 def release_state(model: InteractiveNetwork) -> State:
     """Return a network's state under the names that its checkpoints use: the backbone's under those of its release."""
-    state = {n: t.detach() for n, t in model.state_dict().items() if not n.startswith(_VIT_PREFIX)}
-    vit = {n: t.detach() for n, t in model.backbone.vit.state_dict().items()}
-    released = model.backbone.names.to_release(vit, model.backbone.vit)
+    state = {n: t.detach() for n, t in model.state_dict().items() if not n.startswith(BACKBONE_PREFIX)}
+    vit = {n: t.detach() for n, t in model.backbone.model.state_dict().items()}
+    released = model.backbone.names.to_release(vit, model.backbone.model)
     return {n: t for n, t in state.items() if not n.endswith(_IGNORED_SUFFIX)} | {
-        BACKBONE_PREFIX + n: t for n, t in released.items()
+        BACKBONE_PREFIX + n: t for n, t in released.items() if not n.endswith(_IGNORED_SUFFIX)
     }
 
 
@@ -358,7 +373,7 @@ def _check_keys(model: InteractiveNetwork, given: State, converted: State, sourc
     unexpected = sorted(
         n for n in given if n not in expected and _is_read(model, n) and not n.endswith(_IGNORED_SUFFIX)
     )
-    target = model.backbone.vit.state_dict()
+    target = model.backbone.model.state_dict()
     # A resampled position table fits; nothing else may change its shape on the way.
     fits = {
         BACKBONE_PREFIX + n

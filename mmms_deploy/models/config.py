@@ -21,20 +21,83 @@ Scales = tuple[int, int, int, int]
 """One value per scale 4, 8, 16, 32."""
 
 
-class BackboneConfig(Struct, frozen=True, kw_only=True):
-    """FM_RGB, the frozen ViT (paper section IV).
+Override = int | float | bool | str | tuple[int, ...]
+"""An argument for ``timm.create_model``."""
+
+
+class EncoderOutput(Struct, frozen=True, kw_only=True):
+    """An output of an encoder in an ONNX file.
 
     Attributes:
-        name: A release by name (docs/backbones.md: ``dinov2_b14_reg``, ``mae_b16``, ``sam_b16``, ``ijepa_h16``), or
-            ``timm:NAME`` for any timm ViT under timm's names.
-        blocks: One-based numbers of the four blocks whose raw outputs are F^(1..4); None takes depth/4 steps
+        name: The output's name.
+        stride: Pixels of the encoder's image for one pixel of the map: 4, 8, 16 or 32.
+        channels: Channels of the map.
+    """
+
+    name: str
+    stride: int
+    channels: int
+
+
+class OnnxEncoder(Struct, frozen=True, kw_only=True):
+    """An encoder in an ONNX file: what goes in, and what comes out.
+
+    Attributes:
+        size: Height and width of its image, in pixels.
+        outputs: The outputs that are maps; one for each stride. Others are left out.
+        input: Name of its image; None for its only input.
+    """
+
+    size: tuple[int, int]
+    outputs: tuple[EncoderOutput, ...]
+    input: str | None = None
+
+    def __post_init__(self) -> None:
+        strides = [output.stride for output in self.outputs]
+        if not strides or len(set(strides)) != len(strides) or not set(strides) <= {4, 8, 16, 32}:
+            raise ValueError(f"outputs must have different strides of 4, 8, 16, 32, got {strides}")
+        if any(length <= 0 or length % max(strides) for length in self.size):
+            raise ValueError(f"size must be positive multiples of {max(strides)}, got {list(self.size)}")
+        if min(output.channels for output in self.outputs) < 1:
+            raise ValueError("channels must be at least 1")
+
+
+class BackboneConfig(Struct, frozen=True, kw_only=True):
+    """FM_RGB, the frozen backbone (paper section IV).
+
+    Attributes:
+        name: A release by name (docs/backbones.md: ``dinov2_b14_reg``, ``mae_b16``, ``sam_b16``, ``ijepa_h16``,
+            ``sam2_hiera_t``, ...), ``timm:NAME`` for any ViT and any pyramid of timm under timm's names, or ``onnx``.
+        blocks: One-based numbers of a ViT's four blocks whose raw outputs are F^(1..4); None takes depth/4 steps
             (3, 6, 9, 12 for a ViT-B).
+        maps: Which maps of SAM 2's encoder are F^(1..4): those of its trunk's ``stages``, or those that its ``neck``
+            gives to the mask decoder. Other pyramids have ``stages`` only.
         overrides: Keyword arguments for ``timm.create_model`` (``embed_dim``, ``depth``, ``num_heads``, ...).
+        onnx: The encoder of the name ``onnx``.
     """
 
     name: str = "dinov2_b14_reg"
     blocks: Scales | None = None
-    overrides: dict[str, int | float | bool | str] = msgspec.field(default_factory=dict)
+    maps: Literal["stages", "neck"] = "stages"
+    overrides: dict[str, Override] = msgspec.field(default_factory=dict)
+    onnx: OnnxEncoder | None = None
+
+
+class AdapterConfig(Struct, frozen=True, kw_only=True):
+    """What turns the backbone's maps into the pyramid of widths C_i.
+
+    Attributes:
+        kind: ``parallel_fpn``, the paper's ParallelFPN, for a ViT; ``top_down``, a feature pyramid network, for a
+            backbone that is a pyramid itself. None takes the one that fits.
+        width: Channels inside of the ``top_down`` adapter.
+    """
+
+    kind: Literal["parallel_fpn", "top_down"] | None = None
+    width: int = 128
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"width must be at least 1, got {self.width}")
 
 
 class EncoderConfig(Struct, frozen=True, kw_only=True):
@@ -98,6 +161,7 @@ class MMMSConfig(NetworkConfig, frozen=True, kw_only=True):
     Attributes:
         family: Always ``mmms``.
         widths: C_i, the pyramid's channels at scales 4, 8, 16, 32.
+        adapter: What turns the backbone's maps into the pyramid.
         fpn_hidden: Hidden widths of the ParallelFPN; None takes the paper's rule.
         fuser: MMFuser; unused without modalities.
         csnet: CSNet's stages; their widths are the pyramid's.
@@ -106,6 +170,7 @@ class MMMSConfig(NetworkConfig, frozen=True, kw_only=True):
 
     family: Literal["mmms"] = "mmms"
     widths: Scales = (64, 128, 320, 512)
+    adapter: AdapterConfig = AdapterConfig()
     fpn_hidden: Scales | None = None
     fuser: FuserConfig = FuserConfig()
     csnet: EncoderConfig = EncoderConfig()

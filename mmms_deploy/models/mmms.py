@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mmms_deploy.models.backbone import Backbone, check_size
+from mmms_deploy.models.adapter import build_adapter
+from mmms_deploy.models.backbones import build_backbone
 from mmms_deploy.models.config import EncoderConfig, MMMSConfig, Scales
-from mmms_deploy.models.fpn import SCALES, ParallelFPN
+from mmms_deploy.models.fpn import SCALES
 from mmms_deploy.models.fuser import MMFuser
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.segformer import OverlapPatchEmbed, SegFormerHead, build_stage, run_stage
@@ -78,10 +79,8 @@ class MMMS(InteractiveNetwork):
 
     def __init__(self, config: MMMSConfig) -> None:
         super().__init__()
-        self.config = config
-        self.backbone = Backbone(config.backbone, config.size)
-        check_size(config.size, self.backbone.patch)
-        self.fpn = ParallelFPN(self.backbone.dim, config.widths, config.fpn_hidden, config.size)
+        self.backbone = build_backbone(config.backbone, config.size)
+        self.config, self.fpn = build_adapter(config, self.backbone)
         self.fuser = MMFuser(config.modalities, config.widths, config.fuser) if config.modalities else None
         self.patch_embed = MSPatchEmbed(config.widths)
         self.csnet = CSNet(config.widths, config.csnet, config.head_width)
@@ -89,7 +88,7 @@ class MMMS(InteractiveNetwork):
     def mix(
         self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, ...]:
-        """ParallelFPN and MMFuser; returns f_mix, four maps (B, C_i, H/i, W/i), i = 4, 8, 16, 32."""
+        """The adapter (ParallelFPN) and MMFuser; returns f_mix, four maps (B, C_i, H/i, W/i), i = 4, 8, 16, 32."""
         pyramid: tuple[Tensor, ...] = self.fpn(maps)
         return pyramid if self.fuser is None else self.fuser(pyramid, modalities, present)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmms_deploy.models.backbone import Backbone
 from mmms_deploy.models.config import NetworkConfig
+from mmms_deploy.models.frozen_backbone import FrozenBackbone
 from mmms_deploy.models.fuser import MMFuser
 
 
@@ -26,7 +26,7 @@ class InteractiveNetwork(nn.Module):
     """
 
     config: NetworkConfig
-    backbone: Backbone
+    backbone: FrozenBackbone
     fuser: MMFuser | None
     feature_names: tuple[str, ...]
 
@@ -37,7 +37,7 @@ class InteractiveNetwork(nn.Module):
             rgb: (B, 3, H, W) float32, normalised.
 
         Returns:
-            F^(1..4), four maps (B, d, H/P, W/P).
+            F^(1..4): of a ViT four maps (B, d, H/P, W/P), of a pyramid maps of rising strides, finest first.
         """
         maps: tuple[Tensor, ...] = self.backbone(rgb)
         return maps

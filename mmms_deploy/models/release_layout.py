@@ -17,6 +17,7 @@ def _has(*parts: str) -> Callable[[Names], bool]:
 
 _FAMILIES: tuple[tuple[str, Callable[[Names], bool]], ...] = (
     ("SAM 2's image encoder (facebookresearch/sam2)", _has("image_encoder.trunk.")),
+    ("the trunk of SAM 2's image encoder under timm's names", _has("pos_embed_window", "blocks.")),
     ("SAM (facebookresearch/segment-anything)", _has("image_encoder.blocks.0.attn.rel_pos_h")),
     ("SAM's image encoder alone (facebookresearch/segment-anything)", _has("blocks.0.attn.rel_pos_h")),
     ("I-JEPA's predictor (facebookresearch/ijepa)", _has("predictor_blocks.")),
@@ -52,7 +53,11 @@ def describe_layout(state: Mapping[str, Tensor]) -> str:
     embedding = next((t for n, t in state.items() if n.endswith("patch_embed.proj.weight") and t.ndim == 4), None)
     if embedding is not None:
         facts.append(f"width {embedding.shape[0]}")
-    numbers = [int(match[1]) for match in (re.match(r"(?:image_encoder\.)?blocks\.(\d+)\.", n) for n in state) if match]
+    numbers = [
+        int(match[1])
+        for match in (re.match(r"(?:image_encoder\.)?(?:trunk\.)?blocks\.(\d+)\.", n) for n in state)
+        if match
+    ]
     if numbers:
         facts.append(f"{max(numbers) + 1} blocks")
     if embedding is not None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mmms_deploy.errors import DescriptionError
 from mmms_deploy.models.backbone import PYRAMID_STRIDE, Backbone, check_size
 from mmms_deploy.models.backbone_names import grid_of, resample_table
+from mmms_deploy.models.backbones import build_backbone
 from mmms_deploy.models.config import Scales, SkipClickConfig
 from mmms_deploy.models.fpn import ParallelFPN, layer_norm
 from mmms_deploy.models.fuser import MMFuser
@@ -172,12 +173,20 @@ class SkipClick(InteractiveNetwork):
     """
 
     config: SkipClickConfig
+    backbone: Backbone
 
     def __init__(self, config: SkipClickConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config.backbone, config.size, PYRAMID_STRIDE if config.modalities else 1)
-        dim, patch = self.backbone.dim, self.backbone.patch
+        backbone = build_backbone(config.backbone, config.size, PYRAMID_STRIDE if config.modalities else 1)
+        if not isinstance(backbone, Backbone):
+            raise DescriptionError(
+                f"backbone {config.backbone.name!r} of a SkipClick network is a pyramid",
+                expected="a plain ViT, whose maps all have one size",
+                fix="choose another backbone, or the family mmms",
+            )
+        self.backbone = backbone
+        dim, patch = backbone.dim, backbone.patch
         for p in patch:
             check_size(config.size, patch, 2 * p)  # the neck halves the grid
         if dim % config.mix_heads:

@@ -25,7 +25,7 @@ def no_grad() -> Iterator[None]:
 
 
 def test_the_four_of_the_paper() -> None:
-    assert set(RELEASES) == set(NAMES)
+    assert {name for name, release in RELEASES.items() if not release.pyramid} == set(NAMES)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,27 @@ def tiny_config(*modalities: ModalitySpec, size: tuple[int, int] = (64, 96), **f
     return MMMSConfig(**(settings | fields))
 
 
+HIERA = BackboneConfig(
+    name="sam2_hiera_t", overrides={"embed_dim": 8, "stages": (1, 2, 2, 1), "global_att_blocks": (4,)}
+)
+"""SAM 2's encoder, narrow: windows of 8, 4 and 14 tokens, which are padded, and a global block."""
+PYRAMIDS = {
+    "hiera": HIERA,
+    "hiera_neck": BackboneConfig(name="sam2_hiera_t", maps="neck", overrides=HIERA.overrides),
+    "timm_sam2": BackboneConfig(name="timm:sam2_hiera_tiny", overrides=HIERA.overrides),
+    "convnext": BackboneConfig(name="timm:convnext_atto", overrides={"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}),
+    "swin": BackboneConfig(
+        name="timm:swin_tiny_patch4_window7_224",
+        overrides={"embed_dim": 8, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 2, 4)},
+    ),
+    "pvt": BackboneConfig(
+        name="timm:pvt_v2_b0",
+        overrides={"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 4)},
+    ),
+    "timm_hiera": BackboneConfig(name="timm:hiera_tiny_224", overrides={"embed_dim": 8, "stages": (1, 1, 2, 1)}),
+}
+"""Pyramid backbones, narrow, by the kind of network."""
+
 DEPTH = ModalitySpec(name="depth", channels=1, scale=0.1, mean=(0.5,), std=(0.25,))
 EVENT = ModalitySpec(name="event", channels=3)
 

@@ -66,13 +66,14 @@ REWRITES = (
     Rewrite("fold_mix_attention", "SkipClick: the mixing blocks' attention factor and biases", None, _SKIPCLICK),
     Rewrite("fold_vit_attention", "the backbone's attention factor and biases in its weights"),
     Rewrite("fold_layer_scale", "the backbone's LayerScale in the weights before it"),
+    Rewrite("fold_positions", "the position tables of SAM 2's encoder as one constant at the network's grid"),
     Rewrite("fold_normalisation", "the image's mean and standard deviation in the backbone's patch embedding"),
 )
 """All rewrites, in the order in which they are applied."""
 
 NAMES = tuple(rewrite.name for rewrite in REWRITES)
 
-BACKBONE = ("fold_vit_attention", "fold_layer_scale", "fold_normalisation")
+BACKBONE = ("fold_vit_attention", "fold_layer_scale", "fold_positions", "fold_normalisation")
 """Those that change the backbone or its input; left out when a provider runs the backbone."""
 
 

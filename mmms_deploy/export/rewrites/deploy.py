@@ -22,7 +22,7 @@ from mmms_deploy.export.rewrites.skipclick import (
     split_skips,
 )
 from mmms_deploy.export.rewrites.stream import feature_biases, token_stream
-from mmms_deploy.export.rewrites.vit import fold_layer_scale, fold_normalisation, fold_vit_attention
+from mmms_deploy.export.rewrites.vit import fold_layer_scale, fold_normalisation, fold_positions, fold_vit_attention
 from mmms_deploy.models import InteractiveNetwork
 
 FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
@@ -44,6 +44,7 @@ FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
             fold_mix_attention,
             fold_vit_attention,
             fold_layer_scale,
+            fold_positions,
             fold_normalisation,
         )
     }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmms_deploy.export.rewrites.deployed import Deployed, pointwise_of
 from mmms_deploy.export.rewrites.interpolation import interpolation_matrix, moved
-from mmms_deploy.models.fpn import SCALES, Resize
+from mmms_deploy.models.fpn import SCALES, ParallelFPN, Resize
 
 Size = tuple[int, int]
 
@@ -94,6 +94,8 @@ def small_convolutions(network: Deployed) -> bool:
 
     An interpolation to the size that the map already has is left out.
     """
+    if not isinstance(getattr(network, "fpn", None), ParallelFPN):
+        return False
     (height, width), (rows, columns) = network.config.size, network.backbone.patch
     scales = [(height // scale, width // scale) for scale in SCALES]
     changed = False

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmms_deploy.bundle.contract import ImageSpec
 from mmms_deploy.export.rewrites.deployed import Deployed, linear_of, replace_modules
+from mmms_deploy.models.hiera import HieraEncoder
 
 
 class PlainViTAttention(nn.Module):
@@ -152,6 +153,18 @@ def fold_layer_scale(network: Deployed) -> bool:
     return changed
 
 
+def fold_positions(network: Deployed) -> bool:
+    """Keep the position map of SAM 2's encoder as a constant.
+
+    Its two tables are brought to the network's grid when it runs. Neither the tables nor the grid change.
+    """
+    encoder = network.backbone.model
+    if type(encoder) is not HieraEncoder:
+        return False
+    encoder.fold_positions()
+    return True
+
+
 def fold_normalisation(network: Deployed) -> bool:
     """Fold the image's scale, mean and standard deviation into the backbone's patch embedding.
 
@@ -161,7 +174,7 @@ def fold_normalisation(network: Deployed) -> bool:
     around the normalised image, which are not zeros of the pixels, so the modalities' encoders are left alone.
     Afterwards the network takes resized pixels, 0..255, and the manifest's ``image`` says so.
     """
-    embed: Any = getattr(network.backbone.vit, "patch_embed", None)
+    embed: Any = getattr(network.backbone.model, "patch_embed", None)
     conv = embed.proj if type(embed) is PatchEmbed and not embed.dynamic_img_pad else None
     image = network.config.image
     if type(conv) is not nn.Conv2d or any(conv.padding) or image.scale == 1.0 == max(image.std) == min(image.std):
