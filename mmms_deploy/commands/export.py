@@ -145,14 +145,21 @@ Examples:
     "--backbone-ckpt",
     type=FilePath(),
     metavar="FILE",
-    help="Weights of the frozen backbone, as its release names them, when the checkpoint does not hold them; from "
-    "the hub as for --ckpt.",
+    help="Weights of the frozen backbone, as its release names them, when the checkpoint does not hold them, of SAM 2 "
+    "also an .ort file of its encoder; from the hub as for --ckpt.",
 )
 @click.option(
     "--backbone",
     type=Text(),
     metavar="NAME",
-    help="Backbone: dinov2_b14_reg, mae_b16, sam_b16, ijepa_h16, or timm:NAME for any plain ViT of timm.",
+    help="Backbone: dinov2_b14_reg, mae_b16, sam_b16, ijepa_h16, sam2_hiera_t (_s, _b+, _l), or timm:NAME for any "
+    "plain ViT of timm and any network of timm with maps of strides 4 to 32.",
+)
+@click.option(
+    "--backbone-onnx",
+    type=FilePath(),
+    metavar="FILE",
+    help="The encoder of a description whose backbone is named 'onnx'; it becomes a part of the bundle.",
 )
 @click.option(
     "--size", type=SizeType(), help="Network size, H or HxW, in pixels.  [default: the description's, else 448]"
@@ -244,6 +251,7 @@ def main(
     weights: str | None,
     backbone_ckpt: Path | None,
     backbone: str | None,
+    backbone_onnx: Path | None,
     size: tuple[int, int] | None,
     modalities: tuple[tuple[str, int], ...],
     cuts: tuple[str, ...],
@@ -294,6 +302,7 @@ def main(
         overrides=_overrides(size, backbone, modalities),
         weights=weights,
         license=license_name or (_DEMO_LICENSE if ckpt in DEMOS else None),
+        backbone_onnx=backbone_onnx,
     )
     # What is wrong with these would show after minutes.
     datasets = open_datasets(arguments)

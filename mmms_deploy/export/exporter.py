@@ -235,7 +235,7 @@ def _manifest(
             weights=sourced.weights,
             averaged=sourced.averaged,
             checkpoint_source=_origin(source.checkpoint),
-            backbone_checkpoint=_file_name(source.backbone_checkpoint),
+            backbone_checkpoint=_file_name(source.backbone_checkpoint or source.backbone_onnx),
             backbone_checkpoint_sha256=sourced.hashes.get("backbone"),
             backbone_checkpoint_source=_origin(source.backbone_checkpoint),
             license=checked_license(source.license),

@@ -12,6 +12,7 @@ import io
 import logging
 import warnings
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -24,6 +25,7 @@ from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, PRESENT, PREV
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import Cut
 from mmms_deploy.models import InteractiveNetwork
+from mmms_deploy.models.onnx_backbone import OnnxBackbone
 
 OPSET = 21
 """Native GroupNormalization and Gelu; attention stays decomposed, so that TensorRT fuses it (opset 23 does not)."""
@@ -172,7 +174,9 @@ class RecurrentNetwork(nn.Module):
 
 
 def export_whole(network: RecurrentNetwork, opset: int = OPSET) -> ir.Model:
-    """Export the whole network as one ONNX graph of static shapes.
+    """Export the whole network as one ONNX graph.
+
+    All shapes are static but those inside of an encoder in an ONNX file, which comes before the rest as it is.
 
     Args:
         network: The network; its weights are referenced, not copied.
@@ -184,6 +188,14 @@ def export_whole(network: RecurrentNetwork, opset: int = OPSET) -> ir.Model:
     Raises:
         ExportError: The exporter failed.
     """
+    backbone = network.network.backbone
+    if isinstance(backbone, OnnxBackbone) and Cut.BLACK_BOX not in network.cuts:
+        rest = export_whole(RecurrentNetwork(network.network, {*network.cuts, Cut.BLACK_BOX}, network.state), opset)
+        encoder: Any = backbone.run
+        with _quiet():  # the converter of opsets talks, too
+            maps = BACKBONE[: len(backbone.outputs)]
+            whole: ir.Model = encoder.put_before(rest, maps, network.network.config.size)
+        return whole
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(

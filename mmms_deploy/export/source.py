@@ -29,6 +29,7 @@ from mmms_deploy.models.checkpoint import (
     release_state,
 )
 from mmms_deploy.models.families import build_network
+from mmms_deploy.models.onnx_backbone import OnnxBackbone
 from mmms_deploy.progress import OnProgress
 
 DEMOS = {"demo": "demo.safetensors", "demo-thermal": "demo-thermal.safetensors"}
@@ -58,6 +59,7 @@ class Source:
             None for the trained ones.
         license: The licence of the weights, as an identifier of the hub such as ``apache-2.0``; it goes into the model
             card. None when nobody said one.
+        backbone_onnx: The encoder of a description whose backbone is named ``onnx``.
     """
 
     checkpoint: PathLike | None = None
@@ -67,6 +69,7 @@ class Source:
     overrides: dict[str, Any] | None = None
     weights: str | None = None
     license: str | None = None
+    backbone_onnx: Path | None = None
 
     @property
     def name(self) -> str:
@@ -157,7 +160,8 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
                 command_fix="leave out --backbone-ckpt or --random-weights",
             )
         config = _describe(source, None)
-        return SourcedNetwork(random_network(config, source.random_seed or 0), {})
+        network = random_network(config, source.random_seed or 0)
+        return SourcedNetwork(network, _attach_encoder(network, source, black_box=black_box))
     file = read_checkpoint_file(source.checkpoint, source.weights)
     backbone = read_checkpoint_file(source.backbone_checkpoint) if source.backbone_checkpoint else None
     with torch.random.fork_rng(devices=[]):
@@ -167,10 +171,37 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
         stand_in = {n: t for n, t in release_state(network).items() if n.startswith(BACKBONE_PREFIX)}
         file = replace(file, state={**file.state, **stand_in})
     load_weights(network, file, backbone)
-    hashes = {"checkpoint": sha256_of(file.path)}
+    hashes = {"checkpoint": sha256_of(file.path), **_attach_encoder(network, source, black_box=black_box)}
     if backbone is not None:
         hashes["backbone"] = sha256_of(backbone.path)
     return SourcedNetwork(network.eval(), hashes, file.place, file.averaged)
+
+
+def _attach_encoder(network: InteractiveNetwork, source: Source, *, black_box: bool) -> dict[str, str]:
+    """Give a network whose backbone is an ONNX file that file; return its hash as ``backbone``."""
+    backbone, path = network.backbone, source.backbone_onnx
+    if not isinstance(backbone, OnnxBackbone):
+        if path is None:
+            return {}
+        raise DescriptionError(
+            f"the encoder {path!s:.200} for the backbone {network.config.backbone.name}",
+            expected="a description whose backbone is named 'onnx'",
+            fix="leave out backbone_onnx, or describe the encoder",
+            command_fix="leave out --backbone-onnx, or describe the encoder",
+        )
+    if path is None:
+        if black_box:
+            return {}
+        raise DescriptionError(
+            "the description's backbone is an ONNX file, and none was given",
+            expected="the encoder's file, or the cut black-box, where a provider runs it",
+            fix="pass backbone_onnx=FILE, or cuts=[Cut.BLACK_BOX]",
+            command_fix="pass --backbone-onnx FILE, or --cut black-box",
+        )
+    from mmms_deploy.export.encoder_file import EncoderFile
+
+    backbone.run = EncoderFile(path, backbone)
+    return {"backbone": sha256_of(path)}
 
 
 def _describe(source: Source, file: CheckpointFile | None) -> NetworkConfig:

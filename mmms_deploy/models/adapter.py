@@ -10,7 +10,6 @@ from mmms_deploy.models.backbone import Backbone
 from mmms_deploy.models.config import MMMSConfig
 from mmms_deploy.models.fpn import ParallelFPN
 from mmms_deploy.models.frozen_backbone import FrozenBackbone
-from mmms_deploy.models.pyramid_backbone import STRIDES
 from mmms_deploy.models.top_down_fpn import TopDownFPN
 
 
@@ -36,7 +35,7 @@ def build_adapter(config: MMMSConfig, backbone: FrozenBackbone) -> tuple[MMMSCon
     if kind == "parallel_fpn":
         raise _unfit(config, "'top_down', because the backbone's maps are a pyramid already")
     channels = [shape[0] for shape in backbone.map_shapes()]
-    adapter = TopDownFPN(channels, STRIDES, config.widths, config.adapter.width, config.size)
+    adapter = TopDownFPN(channels, backbone.strides or (), config.widths, config.adapter.width, config.size)
     named = msgspec.structs.replace(config.adapter, kind="top_down")
     return msgspec.structs.replace(config, adapter=named), adapter
 

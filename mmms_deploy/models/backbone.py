@@ -174,10 +174,11 @@ def _create(release: Release, config: BackboneConfig, size: tuple[int, int], str
             expected="a ViT and arguments that timm.create_model takes",
             fix="correct 'backbone' in the description",
         ) from error
-    if not hasattr(model, "blocks") or not hasattr(model, "forward_intermediates") or not hasattr(model, "embed_dim"):
+    if not all(hasattr(model, name) for name in ("blocks", "forward_intermediates", "embed_dim", "patch_embed")):
         raise DescriptionError(
-            f"backbone {config.name!r} is no plain ViT",
-            expected="a vision transformer of constant width with a list of blocks",
+            f"backbone {config.name!r} is no plain ViT and no pyramid",
+            expected="a vision transformer of constant width with a list of blocks, or a network with maps of strides"
+            " 4, 8, 16 and 32",
             fix="choose another backbone",
         )
     check_size(size, tuple(model.patch_embed.patch_size), stride)

@@ -21,11 +21,14 @@ class FrozenBackbone(nn.Module):
         part: Name of the submodule that holds the weights.
         names: How the release names these weights.
         patch: Height and width, in network pixels, of one entry of the position table.
+        strides: Pixels of the backbone's image for one pixel of each map, rising; None for a ViT, whose maps all have
+            one size.
     """
 
     part: str
     names: NameStyle
     patch: tuple[int, int]
+    strides: tuple[int, ...] | None = None
 
     @property
     def model(self) -> Any:
@@ -33,7 +36,7 @@ class FrozenBackbone(nn.Module):
         return getattr(self, self.part)
 
     def map_shapes(self) -> tuple[Shape, ...]:
-        """Channels, height and width of F^(1..4)."""
+        """Channels, height and width of F^(1..4), finest first."""
         raise NotImplementedError
 
     def watched(self) -> list[nn.Module]:

@@ -46,6 +46,7 @@ class PyramidBackbone(FrozenBackbone):
 
     part = "encoder"
     patch = (4, 4)
+    strides = STRIDES
 
     def __init__(self, config: BackboneConfig, size: tuple[int, int]) -> None:
         super().__init__()

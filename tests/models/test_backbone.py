@@ -111,5 +111,7 @@ def test_sizes() -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(DescriptionError, match="dinov2_b14_reg, mae_b16, sam_b16, ijepa_h16, or timm:NAME"):
+    with pytest.raises(
+        DescriptionError, match=r"dinov2_b14_reg, mae_b16, sam_b16, ijepa_h16, sam2_hiera_t, .*, or timm:NAME"
+    ):
         Backbone(BackboneConfig(name="mae"), (64, 64))

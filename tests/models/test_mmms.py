@@ -104,7 +104,7 @@ def test_dinov2_at_a_size_that_fits_32_but_not_14() -> None:
         MMMS(config)
 
 
-@pytest.mark.parametrize("name", ["dinov2", "timm:no_such_vit", "timm:resnet18"])
+@pytest.mark.parametrize("name", ["dinov2", "timm:no_such_vit", "timm:mixer_s16_224"])
 def test_unknown_backbones(name) -> None:
     with pytest.raises(DescriptionError, match="backbone"):
         MMMS(tiny_config(backbone=BackboneConfig(name=name)))

@@ -202,7 +202,7 @@ class TestMistakes:
             Backbone(BackboneConfig(maps="neck"), (448, 448))
 
     def test_arguments_that_timm_does_not_take(self) -> None:
-        with pytest.raises(DescriptionError, match="timm cannot build sam2_hiera_tiny at 64x96 with .'no_such': 1"):
+        with pytest.raises(DescriptionError, match=r"timm cannot build sam2_hiera_tiny at 64x96 with .'no_such': 1"):
             PyramidBackbone(BackboneConfig(name="sam2_hiera_t", overrides={"no_such": 1}), SIZE)
         config = BackboneConfig(name="timm:resnet18", overrides={"output_stride": 16})
         with pytest.raises(DescriptionError, match=r"gives maps of strides \[2, 4, 8, 16, 16\]"):

@@ -16,7 +16,7 @@ from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig,
 from mmms_deploy.models.checkpoint import random_network
 from tests.support.paths import ROOT
 from tests.support.prepared import logits, pixels
-from tests.support.tiny import DEPTH, EVENT, tiny_config
+from tests.support.tiny import DEPTH, EVENT, HIERA, tiny_config
 
 MINE = names_for("mmms")
 LIMIT = 2e-5
@@ -75,6 +75,8 @@ CONFIGS = {
     ),
     # Runs at 64 x 64 whatever the network's size: 8 x 8 tokens, padded to 9 x 9 for windows of 3 x 3; one global block.
     "sam": tiny_config(backbone=BackboneConfig(name="sam_b16", overrides=SAM)),
+    # A pyramid: no ViT's blocks, no ParallelFPN, a padded patch embedding, a position map made of two tables.
+    "hiera": tiny_config(DEPTH, backbone=HIERA),
 }
 
 
@@ -93,9 +95,11 @@ class TestExactness:
         label, network, inputs, expected = case
         deployed, applied = deploy_form(network, only(name))
         inapplicable = {
-            "fold_layer_scale": {"modalities", "rgb", "sam"},
-            "fold_normalisation": {"bare"},
-            "fold_vit_attention": {"normed"},
+            "fold_layer_scale": {"modalities", "rgb", "sam", "hiera"},
+            "fold_normalisation": {"bare", "hiera"},
+            "fold_vit_attention": {"normed", "hiera"},
+            "small_convolutions": {"hiera"},
+            "fold_positions": set(CONFIGS) - {"hiera"},
         }
         assert (name in applied) == (label not in inapplicable.get(name, ()))
         torch.testing.assert_close(logits(deployed, inputs), expected, rtol=0, atol=LIMIT)
@@ -103,7 +107,7 @@ class TestExactness:
     def test_all_rewrites(self, case) -> None:
         _, network, inputs, expected = case
         deployed, applied = deploy_form(network)
-        assert len(applied) >= len(MINE) - 2
+        assert len(applied) >= len(MINE) - 4
         torch.testing.assert_close(logits(deployed, inputs), expected, rtol=0, atol=LIMIT)
 
     @pytest.mark.parametrize("name", MINE)
