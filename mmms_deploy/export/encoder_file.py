@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import InlinePass
+from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, ShapeInferencePass
 from torch import Tensor
 
 from mmms_deploy.bundle.external_data import check_graph
@@ -124,9 +124,14 @@ class EncoderFile:
             rest.graph.opset_imports.setdefault(domain, version)
         _rename(encoder.graph)
         image = ir.val(RGB, dtype=ir.DataType.FLOAT, shape=ir.Shape((1, 3, *size)))
-        head = _resize(image, self.size) if size != self.size else []
         encoder_image = next(v for v in encoder.graph.inputs if v.name == PREFIX + self.input)
-        ir.convenience.replace_all_uses_with(encoder_image, head[-1].outputs[0] if head else image)
+        head: list[ir.Node] = []
+        if size != self.size:
+            shape = ir.tensor(np.array([1, 3, *self.size], dtype=np.int64), name=f"{PREFIX}sizes")
+            sizes = ir.val(f"{PREFIX}sizes", dtype=ir.DataType.INT64, shape=ir.Shape((4,)), const_value=shape)
+            encoder.graph.initializers.add(sizes)
+            head = [_resize(image, self.size, sizes)]
+        ir.convenience.replace_all_uses_with(encoder_image, head[0].outputs[0] if head else image)
         maps = {str(value.name): value for value in encoder.graph.outputs}
         wanted = [maps[PREFIX + name] for name in self.outputs]
         weights = list(encoder.graph.initializers.values())
@@ -139,8 +144,8 @@ class EncoderFile:
         first = rest.graph[0]
         rest.graph.insert_before(first, [*head, *nodes])
         given = {str(value.name): value for value in rest.graph.inputs}
-        for name, value, shape in zip(inputs, wanted, self.shapes, strict=True):
-            value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape((1, *shape))
+        for name, value, grid in zip(inputs, wanted, self.shapes, strict=True):
+            value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape((1, *grid))
             ir.convenience.replace_all_uses_with(given[name], value)
             rest.graph.inputs.remove(given[name])
         rest.graph.inputs.insert(0, image)
@@ -167,6 +172,9 @@ class EncoderFile:
                     f"its opset {own} cannot be converted to {opset}",
                     f"operators that opset {opset} has; export the encoder again with this opset",
                 )
+        # The checks of half precision look at types, and want constants where weights are.
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        ShapeInferencePass()(model)
         return model
 
 
@@ -200,18 +208,11 @@ def _rename(graph: ir.Graph) -> None:
             value.name = f"{PREFIX}{value.name}"
 
 
-def _resize(image: ir.Value, size: tuple[int, int]) -> list[ir.Node]:
+def _resize(image: ir.Value, size: tuple[int, int], sizes: ir.Value) -> ir.Node:
     """Resize the image as ``OnnxBackbone`` does in torch."""
-    sizes = ir.node(
-        "Constant", [], {"value": ir.tensor(np.array([1, 3, *size], dtype=np.int64))}, name=f"{PREFIX}sizes"
-    )
     settings = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     output = ir.val(f"{PREFIX}image", dtype=ir.DataType.FLOAT, shape=ir.Shape((1, 3, *size)))
-    sizes.outputs[0].name = f"{PREFIX}sizes"
-    resized = ir.node(
-        "Resize", [image, None, None, sizes.outputs[0]], settings, outputs=[output], name=f"{PREFIX}resize"
-    )
-    return [sizes, resized]
+    return ir.node("Resize", [image, None, None, sizes], settings, outputs=[output], name=f"{PREFIX}resize")
 
 
 def _first_line(error: Exception) -> str:

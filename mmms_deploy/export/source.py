@@ -196,7 +196,7 @@ def _attach_encoder(network: InteractiveNetwork, source: Source, *, black_box: b
             "the description's backbone is an ONNX file, and none was given",
             expected="the encoder's file, or the cut black-box, where a provider runs it",
             fix="pass backbone_onnx=FILE, or cuts=[Cut.BLACK_BOX]",
-            command_fix="pass --backbone-onnx FILE, or --cut black-box",
+            command_fix="pass mmms-export --backbone-onnx FILE or --cut black-box; other commands take the bundle",
         )
     from mmms_deploy.export.encoder_file import EncoderFile
 

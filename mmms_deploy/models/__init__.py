@@ -4,11 +4,14 @@ In reading order:
 
 - ``network``: the base class of all networks: encode, mix, respond
 - ``mmms``, ``skipclick``: the two families of networks
-- ``backbone``, ``fpn``, ``inverse_fpn``, ``fuser``, ``segformer``: their parts
+- ``frozen_backbone``, ``backbones``: what a network knows of its backbone, and all kinds of them: ``backbone`` (a plain
+  ViT), ``pyramid_backbone`` with ``hiera`` (SAM 2's), ``onnx_backbone``
+- ``adapter``: ``fpn`` for a ViT, ``top_down_fpn`` for a pyramid; ``inverse_fpn``, ``fuser``, ``segformer``: other parts
 - ``config``, ``description``, ``families``: from a description in TOML or JSON to a network
-- ``checkpoint``: reads, checks and writes checkpoints
+- ``checkpoint``, ``backbone_checkpoint``: reads, checks and writes checkpoints
 - ``checkpoint_kinds``, ``checkpoint_contents``, ``weight_types``: what a file is, which weights it holds, of which type
 - ``torch_files``, ``passive_pickle``: files of ``torch.save``, read without executing anything
+- ``ort_file``: weights in ONNX Runtime's own format
 - ``backbone_names``, ``release_layout``, ``skipclick_checkpoint``: weights as other software names and stores them
 
 The names below load on first use, so that importing the package loads no torch.
@@ -19,8 +22,10 @@ from typing import TYPE_CHECKING
 from mmms_deploy.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mmms_deploy.models.backbone_checkpoint import load_backbone
     from mmms_deploy.models.checkpoint import save_checkpoint
     from mmms_deploy.models.config import (
+        AdapterConfig,
         BackboneConfig,
         EncoderConfig,
         FuserConfig,
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MMMS",
+    "AdapterConfig",
     "BackboneConfig",
     "EncoderConfig",
     "FuserConfig",
@@ -42,6 +48,7 @@ __all__ = [
     "NetworkConfig",
     "SkipClick",
     "SkipClickConfig",
+    "load_backbone",
     "save_checkpoint",
 ]
 
@@ -49,6 +56,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "MMMS": "mmms",
+        "AdapterConfig": "config",
         "BackboneConfig": "config",
         "EncoderConfig": "config",
         "FuserConfig": "config",
@@ -57,6 +65,7 @@ __getattr__, __dir__ = lazy_names(
         "NetworkConfig": "config",
         "SkipClick": "skipclick",
         "SkipClickConfig": "config",
+        "load_backbone": "backbone_checkpoint",
         "save_checkpoint": "checkpoint",
     },
 )

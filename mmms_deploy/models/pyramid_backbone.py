@@ -24,6 +24,8 @@ from mmms_deploy.models.frozen_backbone import FrozenBackbone, Shape
 from mmms_deploy.models.hiera import HieraEncoder
 
 STRIDES: Final = (4, 8, 16, 32)
+_STRIDED = ("patch_", "q_", "dim_")
+"""How the names of a Hiera's arguments begin that change its strides or widths."""
 
 
 class PyramidBackbone(FrozenBackbone):
@@ -58,7 +60,8 @@ class PyramidBackbone(FrozenBackbone):
         modules = [str(trunk.feature_info[k]["module"]) for k in self._indices]
         channels = [int(trunk.feature_info[k]["num_chs"]) for k in self._indices]
         tops = {name.partition(".")[0] for name, _ in trunk.named_parameters()}
-        _without_head(trunk, self._indices)
+        # Without what follows the last map: norms, pooling, classifiers.
+        trunk.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
         if isinstance(trunk, HieraDet):
             neck = config.maps == "neck"
             self.names = replace(release.names, neck=neck) if isinstance(release.names, SAM2Names) else TimmHieraNames()
@@ -71,7 +74,8 @@ class PyramidBackbone(FrozenBackbone):
             self.encoder = trunk
         self._watched = modules
         self._shapes = tuple((c, size[0] // s, size[1] // s) for c, s in zip(channels, places, strict=True))
-        if not isinstance(trunk, HieraDet):
+        # timm's Hiera gives what timm says, unless an argument changes the strides; that takes a second to find out.
+        if not isinstance(trunk, HieraDet) or any(name.startswith(_STRIDED) for name in config.overrides):
             self._check_maps(config, size)
 
     def map_shapes(self) -> tuple[Shape, ...]:
@@ -135,7 +139,8 @@ def is_pyramid(name: str) -> bool:
         return False
     info = getattr(model, "feature_info", None) or []
     strides = {item.get("reduction") for item in info if isinstance(item, dict)}
-    return hasattr(model, "forward_intermediates") and set(STRIDES) <= strides
+    usable = hasattr(model, "forward_intermediates") and hasattr(model, "prune_intermediate_layers")
+    return usable and set(STRIDES) <= strides
 
 
 def _check_fields(config: BackboneConfig) -> None:
@@ -187,11 +192,6 @@ def _stages(info: Any) -> tuple[list[int], tuple[int, ...]]:
     """Return the number of the last map of each stride, and the strides."""
     last = {item["reduction"]: number for number, item in enumerate(info)}
     return [last[stride] for stride in STRIDES], STRIDES
-
-
-def _without_head(model: Any, indices: list[int]) -> None:
-    """Remove what follows the last map: norms, pooling, classifiers."""
-    model.prune_intermediate_layers(indices, prune_norm=True, prune_head=True)
 
 
 def _first_line(error: Exception) -> str:

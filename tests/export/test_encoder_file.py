@@ -33,6 +33,8 @@ from tests.support.encoders import CHANNELS, write_encoder
 from tests.support.tiny import DEPTH, tiny_config
 
 SIZE = (64, 96)
+PRECISIONS = (Precision.FP32, Precision.BF16)
+"""bfloat16's graphs have an opset of their own; the encoder in them stays float32."""
 OUTPUTS = tuple(
     EncoderOutput(name=name, stride=stride, channels=CHANNELS[stride])
     for name, stride in (("coarse", 16), ("fine", 4), ("middle", 8))
@@ -70,11 +72,11 @@ def test_its_maps_come_finest_first(encoder) -> None:
         assert ours.shape == (1, *shape)
 
 
-def test_a_bundle_with_it_in_every_precision(encoder, tmp_path) -> None:
+def test_a_bundle_with_it(encoder, tmp_path) -> None:
     """It takes images, passes the gate, and fuses a later modality without the encoder."""
     source = Source(checkpoint=checkpoint(tmp_path, described(), DEPTH), backbone_onnx=encoder)
-    bundle = export_bundle(source, tmp_path / "bundle", cuts=[Cut.LATE], precisions=tuple(Precision)).bundle
-    assert bundle.manifest.precisions == tuple(Precision)
+    bundle = export_bundle(source, tmp_path / "bundle", cuts=[Cut.LATE], precisions=PRECISIONS).bundle
+    assert bundle.manifest.precisions == PRECISIONS
     assert [stage.name for stage in bundle.manifest.stages] == ["image", "modality", "click"]
     assert bundle.manifest.provenance.backbone_checkpoint == "encoder.onnx"
     assert bundle.manifest.activations == ()

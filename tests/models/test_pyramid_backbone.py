@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmms_deploy.errors import CheckpointKeysError, DescriptionError, SizeError
-from mmms_deploy.models import MMMS, BackboneConfig, SkipClick, SkipClickConfig
+from mmms_deploy.models import MMMS, BackboneConfig, SkipClick, SkipClickConfig, load_backbone
 from mmms_deploy.models.backbone import RELEASES, Backbone
 from mmms_deploy.models.backbones import build_backbone
 from mmms_deploy.models.checkpoint import load_weights, random_network, read_checkpoint_file, release_state
@@ -131,6 +131,22 @@ class TestSAM2:
         assert min(encoder.trunk.pos_embed.std(), encoder.trunk.pos_embed_window.std()) > 0.01
 
 
+def test_a_backbone_comes_into_a_network_whose_rest_stays(tmp_path) -> None:
+    """As training needs it; the maps of a frozen backbone can be kept and mixed later."""
+    network = random_network(tiny_config(backbone=HIERA), 0)
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    torch.save(sam2_file(), tmp_path / "release.pt")
+    load_backbone(network, tmp_path / "release.pt")
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]) != name.startswith("backbone."), name
+    rgb, clicks = picture(), torch.rand(1, 3, *SIZE)
+    kept = [x.clone() for x in network.encode(rgb)]
+    assert torch.equal(network.respond(network.mix(tuple(kept), {}), clicks), network(rgb, clicks))
+    torch.save(sam2_file(dim=16), tmp_path / "other.pt")
+    with pytest.raises(CheckpointKeysError, match="misshapen"):
+        load_backbone(network, tmp_path / "other.pt")
+
+
 class TestTables:
     @pytest.mark.parametrize("side", [7, 14])
     def test_both_tables_come_back_from_their_sum(self, side) -> None:
@@ -206,6 +222,11 @@ class TestMistakes:
             PyramidBackbone(BackboneConfig(name="sam2_hiera_t", overrides={"no_such": 1}), SIZE)
         config = BackboneConfig(name="timm:resnet18", overrides={"output_stride": 16})
         with pytest.raises(DescriptionError, match=r"gives maps of strides \[2, 4, 8, 16, 16\]"):
+            PyramidBackbone(config, SIZE)
+
+    def test_arguments_that_change_the_strides(self) -> None:
+        config = BackboneConfig(name="sam2_hiera_t", overrides={**HIERA.overrides, "patch_stride": (8, 8)})
+        with pytest.raises(DescriptionError, match=r"sam2_hiera_t (does not run at 64x96|gives maps of)"):
             PyramidBackbone(config, SIZE)
 
     def test_skipclick_needs_a_vit(self) -> None:

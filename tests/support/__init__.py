@@ -11,6 +11,9 @@ prepared: made-up inputs of a network, prepared as the network itself says.
 trained_scale: networks with logits as spread as those of a trained one.
 bfloat16: bfloat16 in torch without the oneDNN kernels that are wrong on AMX.
 releases: checkpoint files as the official releases lay them out, with random weights.
+hiera: checkpoint files of SAM 2's encoder, and its arithmetic a second time.
+ort_files: its weights in ONNX Runtime's own format.
+encoders: small encoders in ONNX files.
 skipclick: narrow SkipClicks, and official checkpoint files of it.
 skipclick_reference: SkipClick a second time, as functions of an official state dict.
 independent: the backbones in transformers, with the weights of a release file.

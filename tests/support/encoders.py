@@ -12,6 +12,13 @@ CHANNELS = {4: 6, 8: 8, 16: 12}
 """Channels of the maps of each stride."""
 
 
+def _branch(operator: str) -> onnx.GraphProto:
+    """A graph inside of a node, which reads a value from outside."""
+    node = helper.make_node(operator, ["doubled"], [f"{operator}_of"], name=operator)
+    output = helper.make_tensor_value_info(f"{operator}_of", TensorProto.FLOAT, None)
+    return helper.make_graph([node], operator, [], [output])
+
+
 def write_encoder(
     path: Path,
     *,
@@ -44,7 +51,13 @@ def write_encoder(
         # What exporters write around a batch of unknown size.
         helper.make_node("Shape", ["last"], ["shape"], name="shape"),
         helper.make_node("Reshape", ["last", "shape"], ["reshaped"], name="reshape"),
-        helper.make_node("Cast", ["reshaped"], ["coarse"], name="cast", to=output_type),
+        helper.make_node("Constant", [], ["two"], name="two", value=numpy_helper.from_array(np.float32(2.0))),
+        helper.make_node("Mul", ["reshaped", "two"], ["doubled"], name="double"),
+        helper.make_node("Constant", [], ["yes"], name="yes", value=numpy_helper.from_array(np.array(True))),
+        helper.make_node(
+            "If", ["yes"], ["chosen"], name="if", then_branch=_branch("Neg"), else_branch=_branch("Identity")
+        ),
+        helper.make_node("Cast", ["chosen"], ["coarse"], name="cast", to=output_type),
         helper.make_node("ReduceMean", ["fine"], ["other"], name="mean", axes=[1]),
     ]
     batch = "batch" if dynamic else 1

@@ -310,6 +310,16 @@ def _safetensors() -> list[tuple[str, bytes]]:
     return [("a.safetensors", save(_weights(), metadata=described)), ("b.safetensors", save(_weights()))]
 
 
+def _ort_files() -> list[tuple[str, bytes]]:
+    from tests.support.hiera import sam2
+    from tests.support.ort_files import write_ort
+
+    state = {name: tensor for name, tensor in sam2(memory=False).items() if ".trunk." in name}
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_ort(Path(folder) / "a.ort", state, grid=(16, 16))
+        return [("a.ort", path.read_bytes())]
+
+
 def _torch_files() -> list[tuple[str, bytes]]:
     import torch
 
@@ -599,6 +609,7 @@ READERS: dict[str, Reader] = {
     "ONNX graph": Reader(_graphs, _graph),
     ".safetensors": Reader(_safetensors, _checkpoint, damaged_safetensors),
     ".pt and .pth": Reader(_torch_files, _checkpoint, _damaged_torch_file),
+    ".ort": Reader(_ort_files, _checkpoint),
     "description JSON": Reader(lambda: [("d.json", json.dumps(_DESCRIPTION).encode())], _description, damaged_json),
     "description TOML": Reader(lambda: [("d.toml", _TOML)], _description),
     "COCO JSON": Reader(_coco, _open_coco, damaged_json),

@@ -8,6 +8,8 @@ infinite. Sums within a node are float32, as they are in a GPU's matrix units.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 
@@ -33,12 +35,12 @@ def rounded(model: ir.Model) -> ir.Model:
         The same graph, with the same names of inputs and outputs; half ones are float32 now.
 
     Raises:
-        ExportError: A node holds a graph of its own, or is a Constant.
+        ExportError: A node holds a graph of its own with half numbers, or is a Constant.
     """
     model = model.clone()
     graph = model.graph
     for node in graph:
-        if any(attribute.type in _NESTED for attribute in node.attributes.values()) or node.op_type == "Constant":
+        if node.op_type == "Constant" or any(value.dtype in HALF for value in _nested(node)):
             raise ExportError(
                 f"operator {node.op_type} of the graph cannot be checked in half precision",
                 expected="plain operators, and constants as initializers",
@@ -57,7 +59,21 @@ def rounded(model: ir.Model) -> ir.Model:
     return model
 
 
-_NESTED = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
+def _nested(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the values that graphs inside of a node read and compute."""
+    for attribute in node.attributes.values():
+        graphs: tuple[ir.Graph, ...] = ()
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs = (attribute.as_graph(),)
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs = tuple(attribute.as_graphs())
+        for graph in graphs:
+            yield from graph.inputs
+            yield from graph.outputs
+            for inner in graph:
+                yield from (value for value in inner.inputs if value is not None)
+                yield from inner.outputs
+                yield from _nested(inner)
 
 
 def _wide() -> ir.TensorType:
