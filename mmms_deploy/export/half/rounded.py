@@ -60,7 +60,7 @@ def rounded(model: ir.Model) -> ir.Model:
 
 
 def _nested(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the values that graphs inside of a node read and compute."""
+    """Yield the values of a node that holds graphs, and those that they read and compute; nothing for other nodes."""
     for attribute in node.attributes.values():
         graphs: tuple[ir.Graph, ...] = ()
         if attribute.type == ir.AttributeType.GRAPH:
@@ -68,6 +68,7 @@ def _nested(node: ir.Node) -> Iterator[ir.Value]:
         elif attribute.type == ir.AttributeType.GRAPHS:
             graphs = tuple(attribute.as_graphs())
         for graph in graphs:
+            yield from (value for value in (*node.inputs, *node.outputs) if value is not None)
             yield from graph.inputs
             yield from graph.outputs
             for inner in graph:
