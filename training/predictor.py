@@ -17,7 +17,7 @@ from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.imaging.modality import measure
 from mmms_deploy.models import MMMS
 from mmms_deploy.models.checkpoint import load_weights, parse_description, read_checkpoint_file
-from training.clicks import draw_disk
+from mmms_deploy.training.clicks import draw_disk
 
 
 def load_network(path: Path, size: int | None = None) -> MMMS:

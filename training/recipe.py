@@ -8,14 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 
 import msgspec
-import torch
-from torch import nn
 
 from mmms_deploy.bundle.contract import ClickContract, PreviousMask
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
-from mmms_deploy.models.segformer import EfficientAttention
+from mmms_deploy.training.initial import initialise
 from training.thermal import THERMAL
-from training.weights import quieten, warm_start
+from training.weights import warm_start
 
 NETWORK_SIZE = 224
 SEED = 20261120
@@ -183,31 +181,6 @@ def initial_network(config: MMMSConfig, recipe: Recipe) -> MMMS:
     return model
 
 
-@torch.no_grad()
 def build(config: MMMSConfig) -> MMMS:
-    """Build a fresh network, initialised so that it notices disks and compares features.
-
-    The click part's attention begins as a likeness (keys are projected as queries are, and its reduction begins as a
-    mean), so that a click at one place also affects the places that look alike.
-
-    A disk covers all of a 4x4 patch and 8 % of a 32x32 patch. With torch's initialisation, its embedding on the coarse
-    scales would be an order of magnitude smaller than the features it is added to, so every kernel also gets a constant
-    share.
-    """
-    model = MMMS(config)
-    for attention in model.csnet.modules():
-        if isinstance(attention, EfficientAttention):
-            attention.kv.weight[: attention.q.out_features] = attention.q.weight
-            if attention.reduction > 1:
-                mean = torch.eye(attention.sr.out_channels)[..., None, None] / attention.reduction**2
-                attention.sr.weight.mul_(0.3).add_(mean)
-    disk = math.pi * config.clicks.radius**2
-    for name, module in model.patch_embed.named_modules():
-        if isinstance(module, nn.Conv2d):
-            covered = min(disk, float(module.weight.shape[-1] ** 2))
-            module.weight += torch.randn(module.weight.shape[:2])[..., None, None] * 0.5 / covered
-        elif name:
-            raise TypeError(f"unexpected module {name} in the click embedding")
-    if model.fuser is not None:
-        quieten(model.fuser)
-    return model
+    """Build a fresh network, initialised (:mod:`mmms_deploy.training.initial`)."""
+    return initialise(MMMS(config))

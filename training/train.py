@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,18 +19,19 @@ import cv2
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
 from mmms_deploy.models import MMMS, MMMSConfig
 from mmms_deploy.models.checkpoint import save_checkpoint
+from mmms_deploy.training.clicks import ClickMaps
+from mmms_deploy.training.mixing import mix_batch
+from mmms_deploy.training.replicas import average_statistics, follow, gather_gradients, replicate
+from mmms_deploy.training.rounds import Round, RoundRules, Targets, click_rounds
 from training.batches import Batch, Batches, stream
-from training.clicks import ClickMaps
 from training.davis import read_frames, split, with_regions
 from training.guides import Guides
-from training.losses import normalized_focal_loss, soft_iou_loss
 from training.predictor import normalised
 from training.recipe import SEED, Demo, Recipe, config_for, demo_config, initial_network, recipe_for
 from training.weights import FUSER, resized_state
@@ -62,39 +62,6 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         }
         for started, plain in sorted(groups)
     ]
-
-
-def image_features(model: MMMS, rgb: Tensor, thermal: Tensor, present: Tensor) -> tuple[Tensor, ...]:
-    """Run the image part on a batch; pictures without a thermal image bypass the fuser.
-
-    Args:
-        model: The network.
-        rgb: (B, 3, H, W), normalised.
-        thermal: (B, 1, H, W), normalised; ignored where there is none.
-        present: (B,) bool.
-
-    Returns:
-        Four maps (B, C_i, H/i, W/i).
-    """
-    maps = model.encode(rgb)
-    with_it, without = present.nonzero().flatten(), (~present).nonzero().flatten()
-    if not len(with_it):
-        return model.mix(maps, {})
-    (spec,) = model.config.modalities
-    mixed = model.mix(tuple(m[with_it] for m in maps), {spec.name: thermal[with_it]})
-    if not len(without):
-        return mixed
-    plain = model.mix(tuple(m[without] for m in maps), {})
-    order = torch.argsort(torch.cat([with_it, without]))
-    return tuple(torch.cat(pair)[order] for pair in zip(mixed, plain, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """The result of a click round, averaged over its targets: the loss, and the masks' IoU."""
-
-    loss: float
-    iou: float
 
 
 @dataclass(slots=True)
@@ -131,8 +98,7 @@ class Run:
         self._pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
         torch.manual_seed(self.recipe.seed)
         self.guides = Guides(self.config.widths).to(self.device)
-        self._guide_replicas = [self.guides] + [copy.deepcopy(self.guides) for _ in range(self.threads - 1)]
-        _share_weights(self._guide_replicas)
+        self._guide_replicas = replicate(self.guides, self.threads)
         self._enter(initial_network(self._config(0), self.recipe))
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
 
@@ -142,8 +108,7 @@ class Run:
 
     def _enter(self, model: MMMS) -> None:
         self.model = model.to(self.device).train()
-        self._replicas = [self.model] + [copy.deepcopy(self.model) for _ in range(self.threads - 1)]
-        _share_weights(self._replicas)
+        self._replicas = replicate(self.model, self.threads)
         groups = parameter_groups(self.model, self.recipe)
         groups.append({"params": list(self.guides.parameters()), "weight_decay": 0.0, "share": 1.0})
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-7)
@@ -219,58 +184,29 @@ class Run:
         maps = ClickMaps(batch.targets.flatten(0, 1).numpy(), rng)
         maps.first()
         with torch.autocast(self.device.type, torch.bfloat16):
-            features = image_features(model, rgb, thermal, present)
+            names = [spec.name for spec in self.config.modalities]
+            heat, given = dict.fromkeys(names, thermal), dict.fromkeys(names, present)
+            features = mix_batch(model, model.encode(rgb), heat, given)
         # Each round's gradient stops at these leaves; they collect it for one pass through the image part.
         leaves = tuple(feature.detach().requires_grad_() for feature in features)
         if self.recipe.guide_weight:
             seeds = torch.from_numpy(maps.maps[:, :1].copy()).to(self.device)
             (guides(leaves, owner, truth, seeds) * (self.recipe.guide_weight * count / total)).backward()
-        previous = torch.zeros(truth.shape, device=self.device)
-        results = []
-        for turn in range(rounds):
-            interaction = torch.cat([torch.from_numpy(maps.maps).to(self.device), previous], 1)
-            with torch.autocast(self.device.type, torch.bfloat16):
-                logits = model.respond(tuple(leaf[owner] for leaf in leaves), interaction)
-            gamma = self.recipe.gamma if turn else self.recipe.first_gamma
-            each = normalized_focal_loss(logits, truth, gamma=gamma)
-            each = each + self.recipe.iou_weight * soft_iou_loss(logits, truth)
-            loss = (each * first_weight).mean() if turn == 0 else each.mean()
-            (loss * (count / total / rounds)).backward()
-            previous = torch.sigmoid(logits.detach().float())
-            masks: NDArray[np.bool_] = (previous[:, 0] > 0.5).cpu().numpy()
-            results.append(Round(float(each.mean().detach()), maps.iou(masks)))
-            if turn + 1 < rounds:
-                maps.correct(masks)
+        rules = RoundRules(self.recipe.first_gamma, self.recipe.gamma, self.recipe.iou_weight)
+        asked = Targets(owner, truth, first_weight)
+        results = click_rounds(model, leaves, maps, asked, rules, rounds, count / total)
         torch.autograd.backward(features, [leaf.grad for leaf in leaves])
         return results
 
-    @torch.no_grad()
     def _gather(self) -> None:
         """Sum the replicas' gradients and average their batch statistics, in a fixed order."""
-        for replicas in (self._replicas, self._guide_replicas):
-            for replica in replicas[1:]:
-                for parameter, other in zip(replicas[0].parameters(), replica.parameters(), strict=True):
-                    if parameter.grad is None:
-                        parameter.grad = other.grad
-                    elif other.grad is not None:
-                        parameter.grad += other.grad
-                    other.grad = None
-        for same in zip(*(replica.buffers() for replica in self._replicas), strict=True):
-            if same[0].dtype.is_floating_point:
-                mean = torch.stack(same).mean(0)
-                for buffer in same:
-                    buffer.copy_(mean)
+        gather_gradients(self._replicas)
+        gather_gradients(self._guide_replicas)
+        average_statistics(self._replicas)
 
-    @torch.no_grad()
     def _update_average(self) -> None:
         """Move the averaged weights and the batch statistics towards the current ones."""
-        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
-        current = self.model.state_dict()
-        for name, value in self.average.state_dict().items():
-            if value.dtype.is_floating_point:
-                value.lerp_(current[name], 1 - decay)
-            else:
-                value.copy_(current[name])
+        follow(self.average, self.model, min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step)))
 
     def save(self, path: Path) -> None:
         """Write everything a continued run needs, atomically."""
@@ -316,13 +252,6 @@ class Run:
         model.load_state_dict(resized_state(self.average.cpu().state_dict(), model))
         self.average.to(self.device)
         return model.eval()
-
-
-def _share_weights(replicas: Sequence[nn.Module]) -> None:
-    """Let all replicas use the first one's weights; gradients stay their own."""
-    for replica in replicas[1:]:
-        for parameter, own in zip(replica.parameters(), replicas[0].parameters(), strict=True):
-            parameter.data = own.data
 
 
 def run_training(

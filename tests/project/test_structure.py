@@ -22,7 +22,7 @@ OTHERS = {
     "rehearsal": "commands and tests/gpu on a GPU host of stand-ins",
     "standins": "stand-ins of libraries",
     "support": "what test modules share",
-    "training": "the folder training/",
+    "training": "the folder training/, and the room of this name",
 }
 """The folders that mirror none of the package's, and what they hold."""
 

@@ -12,6 +12,7 @@ pytest.importorskip("cv2")
 
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 from mmms_deploy.models.checkpoint import save_checkpoint
+from mmms_deploy.training.mixing import mix_batch
 from training.batches import Batches, collate
 from training.conditions import Condition, disguise, draw_condition, expose
 from training.davis import HELD_OUT
@@ -21,7 +22,7 @@ from training.predictor import Predictor
 from training.recipe import Demo, Phase, Recipe, build, config_for, initial_network, recipe_for
 from training.samples import Sample, SampleMaker
 from training.thermal import THERMAL, thermal_image
-from training.train import Run, image_features, parameter_groups
+from training.train import Run, parameter_groups
 from training.weights import warm_start
 
 SIZE = 32
@@ -266,13 +267,17 @@ def test_pictures_without_a_thermal_image_pass_by_the_fuser() -> None:
         torch.nn.init.normal_(parameter)
     rgb, heat = inputs()
     present = torch.tensor([True, False, True, False])
-    mixed = image_features(model, rgb, heat, present)
+
+    def image_features(present: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return mix_batch(model, model.encode(rgb), {"thermal": heat}, {"thermal": present})
+
+    mixed = image_features(present)
     with_it, without = model.features(rgb, {"thermal": heat}), model.features(rgb)
     for ours, full, plain in zip(mixed, with_it, without, strict=True):
         torch.testing.assert_close(ours[[0, 2]], full[[0, 2]])
         torch.testing.assert_close(ours[[1, 3]], plain[[1, 3]])
     for given, expected in ((torch.ones(4, dtype=torch.bool), with_it), (torch.zeros(4, dtype=torch.bool), without)):
-        for ours, theirs in zip(image_features(model, rgb, heat, given), expected, strict=True):
+        for ours, theirs in zip(image_features(given), expected, strict=True):
             torch.testing.assert_close(ours, theirs)
 
 

@@ -11,13 +11,13 @@ from PIL import Image
 pytest.importorskip("cv2")
 
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
+from mmms_deploy.training.clicks import RADIUS, ClickMaps, draw_disk, squared_depth
+from mmms_deploy.training.losses import normalized_focal_loss, soft_iou_loss
 from training.batches import Batch, Batches, collate
-from training.clicks import RADIUS, ClickMaps, draw_disk, squared_depth
 from training.davis import HELD_OUT, TrainingDataError, read_frames, split, with_regions
 from training.evaluate import curve
 from training.guides import Guides
 from training.items import held_out_items, object_items
-from training.losses import normalized_focal_loss, soft_iou_loss
 from training.predictor import Predictor, load_network
 from training.publish import publish
 from training.recipe import Phase, Recipe, build, demo_config
