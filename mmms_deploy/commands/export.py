@@ -21,7 +21,7 @@ from mmms_deploy.commands.display import progress_bar, waiting
 from mmms_deploy.commands.export_summary import summarise
 from mmms_deploy.commands.fetching import fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
-from mmms_deploy.commands.parameters import FilePath, OneOf, Text, Whole
+from mmms_deploy.commands.parameters import FilePath, OneOf, SizeType, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_description
 from mmms_deploy.commands.push import check_destination, check_push, push
 from mmms_deploy.errors import ExportError, HubError, OutputExistsError
@@ -41,21 +41,6 @@ if TYPE_CHECKING:
 
 _DEMO_LICENSE = "apache-2.0"
 """Licence of the checkpoints that ship with the package (their model cards)."""
-
-
-class SizeType(click.ParamType[tuple[int, int]]):
-    """``448`` or ``448x672`` (height x width)."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Return (H, W)."""
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", str(value), re.ASCII)
-        if match is None:
-            self.fail(f"{value!r} is no size such as 448 or 448x672 (height x width)", param, ctx)
-        return int(match[1]), int(match[2] or match[1])
 
 
 class ModalityType(click.ParamType[tuple[str, int]]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,18 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is no finite number", param, ctx)
         return float(super().convert(value, param, ctx))
+
+
+class SizeType(click.ParamType[tuple[int, int]]):
+    """``448`` or ``448x672`` (height x width)."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return (H, W)."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", str(value), re.ASCII)
+        if match is None:
+            self.fail(f"{value!r} is no size such as 448 or 448x672 (height x width)", param, ctx)
+        return int(match[1]), int(match[2] or match[1])

@@ -51,6 +51,11 @@ def evaluate() -> None:
     _start("eval")
 
 
+def train() -> None:
+    """``mmms-train``."""
+    _start("train")
+
+
 def doctor() -> None:
     """``mmms-doctor``."""
     _start("doctor")

@@ -11,15 +11,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from mmms_deploy.errors import MMMSDeployWarning
 from mmms_deploy.evaluation.errors import ResultsInUseError
 from mmms_deploy.files import append_to, writing
+from mmms_deploy.files.locks import lock as _lock
 
 SCENES_FILE = "scenes.jsonl"
-_FAR = (1 << 31) - 2
-"""Where the byte lies that is locked on Windows, which lets no other process read it."""
 _held = threading.local()
 
 
@@ -64,28 +62,3 @@ def results_lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             mine.discard(place)
-
-
-def _lock(stream: BinaryIO) -> None:
-    """Lock an open file until it is closed, without waiting.
-
-    Raises:
-        BlockingIOError: It is locked.
-        OSError: Files cannot be locked here.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        _lock_on_windows(stream)
-        return
-    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _lock_on_windows(stream: BinaryIO) -> None:
-    import msvcrt
-
-    stream.seek(_FAR)
-    try:
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    except OSError as error:
-        raise BlockingIOError(*error.args) from error

@@ -6,6 +6,7 @@
 - ``output``: writes a file whole or not at all, and replaces nothing but regular files
 - ``cache``: the user's folder for what can be made again
 - ``flags``: flags of ``os.open`` that a system may not have
+- ``locks``: locks on open files
 
 A reader raises :class:`~mmms_deploy.errors.FileReadError`, which the caller turns into the error of its own subject.
 """

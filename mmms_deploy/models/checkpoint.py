@@ -458,7 +458,12 @@ def random_network(config: NetworkConfig, seed: int) -> InteractiveNetwork:
 
 
 def save_checkpoint(
-    path: Path, model: InteractiveNetwork, *, dtype: torch.dtype | None = None, **metadata: str
+    path: Path,
+    model: InteractiveNetwork,
+    *,
+    dtype: torch.dtype | None = None,
+    backbone: bool = True,
+    **metadata: str,
 ) -> None:
     """Write a network as safetensors with its description in the metadata; atomic.
 
@@ -466,6 +471,7 @@ def save_checkpoint(
         path: The file to write.
         model: The network.
         dtype: Type to store floating-point weights in; None keeps their type.
+        backbone: Whether to store the backbone's weights too. Without them the file is read with a separate one.
         **metadata: Further entries for the file's metadata.
 
     Raises:
@@ -480,6 +486,7 @@ def save_checkpoint(
     state = {
         name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in release_state(model).items()
+        if backbone or not name.startswith(BACKBONE_PREFIX)
     }
     described = {DESCRIPTION_KEY: msgspec.json.encode(model.config).decode(), **metadata}
     with partial_beside(path) as temporary:

@@ -31,7 +31,7 @@ def squared_depth(region: NDArray[np.bool_]) -> NDArray[np.float32]:
     """
     padded = np.pad(region.astype(np.uint8), 1)
     roots = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    return np.rint(roots * roots).astype(np.float32, copy=False)
+    return np.asarray(np.rint(roots * roots), np.float32)
 
 
 def draw_disk(channel: NDArray[np.float32], x: float, y: float, radius: float = RADIUS) -> None:

@@ -50,7 +50,7 @@ class Part:
         return self.dataset[self.indices[index]]
 
     def identity(self, index: int) -> str:
-        """Return what identifies a scene without reading it: how it is read, its name, and its files' sizes and times."""
+        """Return what identifies a scene without reading it: how it is read, its name, its files' sizes and times."""
         name = self.dataset.scene_names[self.indices[index]]
         facts: list[object] = [self.label, name]
         for path in _paths(self.dataset.items[name]):

@@ -1,4 +1,4 @@
-"""What is in the data: objects, sizes, and the numbers of the modalities. Every scene is read once; the result is kept."""
+"""What is in the data: objects, sizes, numbers of the modalities. Scenes are read once; the result is kept."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _with(known: ModalityFacts | None, name: str, stored: NDArray[Any], scene: s
         total=tuple(float(a + b) for a, b in zip(facts.total, numbers.sum(0), strict=True)),
         squares=tuple(float(a + b) for a, b in zip(facts.squares, (numbers**2).sum(0), strict=True)),
         count=facts.count + len(numbers),
-        holes=facts.holes or not bool(finite.all()) or bool(np.ma.getmaskarray(stored).any()),
+        holes=facts.holes or not np.isfinite(np.ma.getdata(stored)).all() or bool(np.ma.getmaskarray(stored).any()),
     )
 
 
