@@ -69,7 +69,7 @@ Examples:
 @click.option(
     "--size", type=SizeType(), help="Network size, H or HxW, in pixels.  [default: the description's, else 448]"
 )
-@click.option("--steps", type=Whole(1, 10**7), default=1500, show_default=True, help="Optimiser steps.")
+@click.option("--steps", type=Whole(1, 10**7), default=1000, show_default=True, help="Optimiser steps.")
 @click.option(
     "--views",
     type=Whole(1, 1000),
@@ -78,7 +78,7 @@ Examples:
     help="Views of a picture whose features are kept: the whole, parts at the scale of objects, pasted objects.",
 )
 @click.option(
-    "--batch", type=Whole(1, 1000), default=6, show_default=True, help="Views in a step; each shows up to 3 targets."
+    "--batch", type=Whole(1, 1000), default=4, show_default=True, help="Views in a step; each shows up to 2 targets."
 )
 @click.option(
     "--rate",

@@ -33,9 +33,9 @@ class Recipe(Struct, frozen=True, kw_only=True):
         seed: Seed of everything.
     """
 
-    steps: int = 1500
-    views: int = 6
-    targets: int = 3
+    steps: int = 1000
+    views: int = 4
+    targets: int = 2
     rounds: tuple[int, ...] = (2, 3, 4, 6)
     round_weights: tuple[float, ...] = (0.35, 0.35, 0.2, 0.1)
     learning_rate: float = 1.0e-3

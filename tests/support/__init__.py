@@ -9,6 +9,7 @@ tiff: writes TIFF files whose samples are of any kind
 tiny: the narrow MMMS network of the export tests, and a bundle's manifest that describes it.
 prepared: made-up inputs of a network, prepared as the network itself says.
 trained_scale: networks with logits as spread as those of a trained one.
+trainable: pictures, views and a narrow network to train with.
 bfloat16: bfloat16 in torch without the oneDNN kernels that are wrong on AMX.
 releases: checkpoint files as the official releases lay them out, with random weights.
 hiera: checkpoint files of SAM 2's encoder, and its arithmetic a second time.
