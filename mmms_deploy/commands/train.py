@@ -247,14 +247,13 @@ def _train(training: Training, held: HeldOut, measure_every: int, out: Path) -> 
                 on_progress=show,
             )
     except KeyboardInterrupt:
-        warn(
-            f"step {training.run.step} and all computed features are kept in {out}; the same command goes on from there"
-        )
+        warn(f"{_kept(training)} kept in {out}; the same command goes on from there")
         raise
 
 
 def _kept(training: Training) -> str:
-    return f"step {training.run.step} is" if training.run.step else "computed features are"
+    step = training.run.step
+    return f"step {step} and all computed features are" if step else "the features computed so far are"
 
 
 if __name__ == "__main__":

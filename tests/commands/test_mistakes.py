@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmms_deploy import Bundle, __version__
-from mmms_deploy.commands import bench, build, doctor, export, segment, verify
+from mmms_deploy.commands import bench, build, doctor, export, segment, train, verify
 from mmms_deploy.commands import eval as eval_command
 from tests.support.invoke import invoke
 from tests.support.paths import ROOT
@@ -24,6 +24,7 @@ COMMANDS: dict[str, click.Command] = {
     "build": build.main,
     "bench": bench.main,
     "export": export.main,
+    "train": train.main,
     "doctor": doctor.main,
 }
 WITH_BUNDLE: dict[str, list[object]] = {
