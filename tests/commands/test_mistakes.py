@@ -35,7 +35,11 @@ WITH_BUNDLE: dict[str, list[object]] = {
     "bench": [],
 }
 WITH_ENGINE = ("segment", "verify", "eval", "bench")
-WITHOUT_BUNDLE: dict[str, list[object]] = {"export": ["--ckpt", "demo"], "doctor": []}
+WITHOUT_BUNDLE: dict[str, list[object]] = {
+    "export": ["--ckpt", "demo"],
+    "train": ["data", "--start", "demo", "--out", "run"],
+    "doctor": [],
+}
 
 
 @pytest.fixture(autouse=True)
