@@ -153,7 +153,9 @@ class FeatureCache:
         if len(view.targets):
             targets = resize(view.targets.astype(np.float32), size, _SMALL) > 0.5
         seen = targets.any((1, 2))  # a target of a few pixels may be gone at the network's size
-        kept["targets"] = torch.from_numpy(np.packbits(targets[seen].reshape(int(seen.sum()), -1), axis=1))
+        kept["targets"] = torch.from_numpy(
+            np.packbits(targets[seen].reshape(int(seen.sum()), size[0] * size[1]), axis=1)
+        )
         kept["weights"] = torch.from_numpy(view.weights[seen].astype(np.float32))
         kept["size"] = torch.tensor(view.image.shape[:2])
         if view.void is not None and view.void.any():
@@ -199,8 +201,8 @@ class FeatureCache:
             targets: How many targets it shall have, repeated or left out; None for its own.
         """
         height, width = self._config.size
-        shape = (-1, height, width)
-        unpacked = np.unpackbits(kept["targets"].numpy(), axis=1, count=height * width).reshape(shape).astype(bool)
+        packed = kept["targets"].numpy()
+        unpacked = np.unpackbits(packed, axis=1, count=height * width).reshape(len(packed), height, width).astype(bool)
         weights, void = kept["weights"].numpy(), kept.get("void")
         if targets is not None:
             unpacked = np.ones((1, height, width), bool) if not len(unpacked) else unpacked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,25 @@ def test_every_view_is_shown_once_before_one_is_shown_again(tmp_path: Path) -> N
     places = [batches._key(place) for place in range(12)]
     assert len(set(places[:6])) == len(set(places[6:])) == 6
     assert places[:6] != places[6:]
+
+
+def test_targets_that_are_too_small_are_gone_and_views_without_any_are_never_shown(tmp_path: Path) -> None:
+    network = narrow_network()
+
+    class Specks(Squares):
+        def __getitem__(self, index: int):
+            view = super().__getitem__(index)
+            targets = view.targets.copy()
+            targets[0] = False
+            targets[0, 40, 50] = True  # a pixel, of less than one of the network's
+            if index % 2:
+                targets[1] = False
+            return replace(view, targets=targets)
+
+    cache = FeatureCache(tmp_path, network.backbone, network.config, "weights", CPU)
+    views = Specks(4)
+    cache.fill(views)
+    assert cache.usable(views) == [views.key(0), views.key(2)]
+    assert cache.load(views.key(0)).targets.shape == (1, 64, 64)
+    assert list(cache.load(views.key(0)).weights) == [0.5]
+    assert cache.load(views.key(1)).targets.shape == (0, 64, 64)
