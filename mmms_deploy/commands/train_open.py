@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from mmms_deploy.commands.common import warn
 from mmms_deploy.commands.datasets import open_datasets
+from mmms_deploy.commands.fetching import fetched_checkpoint
 from mmms_deploy.commands.places import DEMOS
+from mmms_deploy.installed import pip_install
 
 if TYPE_CHECKING:
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
@@ -56,7 +58,7 @@ def load_training_room() -> None:
         raise TrainingError(
             f"training needs a package that is not installed: {error.name or error}",
             expected="the [train] extra",
-            fix='pip install "mmms-deploy[train]"',
+            fix=pip_install("train"),
         ) from error
 
 
@@ -84,8 +86,10 @@ def open_network(
     from mmms_deploy.training.network import compact_config, continued_network, described_config, new_network
     from mmms_deploy.training.survey import described_modality
 
+    if backbone_ckpt is not None:
+        backbone_ckpt = fetched_checkpoint(backbone_ckpt)
     if start is not None:
-        file = demo_checkpoint(start) if start in DEMOS else Path(start)
+        file = demo_checkpoint(start) if start in DEMOS else fetched_checkpoint(start)
         specs = [described_modality(name, facts) for name, facts in found.modalities.items()]
         return continued_network(file, backbone_ckpt, specs, seed, size), sha256_of(file)
     assert backbone_ckpt is not None

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from mmms_deploy.bundle.contract import to_builtins
+from mmms_deploy.documents import document
 from mmms_deploy.errors import CheckpointError
 from mmms_deploy.models.checkpoint import save_checkpoint
 from mmms_deploy.models.network import InteractiveNetwork
@@ -162,7 +163,7 @@ class Training:
             raise TrainingDataError(
                 "no scene has an object to train on",
                 expected="masks with at least one object",
-                fix="check the masks; docs/datasets.md says how each kind of data set is read",
+                fix=f"check the masks; {document('datasets')} says how each kind of data set is read",
             )
         torch.set_num_threads(self._threads)
         missing = self.cache.missing(self._views)

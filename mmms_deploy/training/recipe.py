@@ -70,7 +70,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
             raise TrainingSettingsError(
                 f"a recipe with {self}",
                 expected="counts from 1, shares from 0 to 1, finite positive rates, one probability a number of rounds",
-                fix="correct the recipe; its fields are described in docs/training.md",
+                fix="correct the recipe; the class says what each field is",
             )
 
     def rate(self, step: int) -> float:

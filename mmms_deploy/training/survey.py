@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmms_deploy.bundle.contract import ModalitySpec, Struct
+from mmms_deploy.documents import document
 from mmms_deploy.errors import FileReadError
 from mmms_deploy.files import read_bytes, write_file
 from mmms_deploy.progress import OnProgress, Progress
@@ -144,7 +145,7 @@ def described_modality(name: str, facts: ModalityFacts) -> ModalitySpec:
             if facts.count
             else f"modality {name!r} has no finite number",
             expected="one type of numbers in all scenes",
-            fix="store all of them alike, or describe the modality in a file, as docs/checkpoints.md says",
+            fix=f"store all of them alike, or describe the modality in a file, as {document('checkpoints')} says",
         )
     factor = next(iter(factors.values()))
     mean = [total / facts.count for total in facts.total]

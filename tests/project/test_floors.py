@@ -144,7 +144,9 @@ def test_lazy_imports_stay_lazy(name: str) -> None:
     assert set(done.stdout.split()) <= allowed
 
 
-@pytest.mark.parametrize("command", ["bench", "build", "doctor", "eval", "export", "push", "segment", "train", "verify"])
+@pytest.mark.parametrize(
+    "command", ["bench", "build", "doctor", "eval", "export", "push", "segment", "train", "verify"]
+)
 def test_commands_answer_help_without_loading_what_they_run(command: str) -> None:
     code = f"import sys, mmms_deploy.commands.{command}; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
