@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmms_deploy.bundle.contract import ModalitySpec, Struct
 from mmms_deploy.documents import document
 from mmms_deploy.errors import FileReadError
-from mmms_deploy.files import read_bytes, write_file
+from mmms_deploy.files import read_bytes, write_file, writing
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.training.data import Part, fingerprint
 from mmms_deploy.training.errors import TrainingDataError
@@ -93,6 +93,8 @@ def survey(parts: Sequence[Part], kept: Path, on_progress: OnProgress | None = N
                 on_progress(Progress("reading the data", done, total, finished=done == total))
         objects.append(tuple(counts))
     result = Survey(fingerprint=wanted, objects=tuple(objects), pixels=pixels, modalities=found)
+    with writing(kept.parent):
+        kept.parent.mkdir(parents=True, exist_ok=True)
     write_file(kept, msgspec.json.encode(result))
     return result
 

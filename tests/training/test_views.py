@@ -128,7 +128,7 @@ def test_frames_of_one_folder_stay_together(tmp_path: Path) -> None:
 
 
 def test_a_survey_counts_and_is_kept_until_the_data_change(folder: Path, tmp_path: Path) -> None:
-    part, kept = part_of(folder), tmp_path / "data.json"
+    part, kept = part_of(folder), tmp_path / "runs" / "data.json"
     steps: list[int] = []
     found = survey([part], kept, lambda step: steps.append(step.done))
     assert steps == [1, 2, 3, 4, 5, 6]
