@@ -2,7 +2,12 @@
 
 In reading order:
 
-- ``session``: ``Session``, the whole story of an annotation
+- ``session``: ``Session``, which opens a bundle and joins the calls of the next four
+- ``image_calls``: an image or its features, and the modalities
+- ``click_calls``: clicks, masks put in by hand, undo and redo, the answer
+- ``surface_calls``: several objects in one image
+- ``annotation_calls``: the annotation as a whole, out and in again
+- ``core``: what all calls stand on: the engine, the lock, the state, the click stage and its answers
 - ``result``: clicks, their answers and timings
 - ``pipeline``: the stages in order; a stage runs again only when one of its inputs changed
 - ``click_stage``: finds the click input and the probability output among the stages' tensors

@@ -94,6 +94,11 @@ class Surfaces:
         """The current surface."""
         return self.all[self.name]
 
+    @property
+    def names(self) -> dict[str, int]:
+        """The label of every surface by name, oldest first."""
+        return {name: surface.label for name, surface in self.all.items()}
+
     def select(self, name: str) -> Surfaces:
         """Return them with another surface as the current one; a new one when there is none of that name."""
         if name in self.all:

@@ -1,0 +1,268 @@
+"""The calls of a session about the current surface: clicks, masks put in by hand, undo and redo, its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from time import perf_counter
+
+import numpy.typing as npt
+
+from mmms_deploy.imaging.resize import BoolArray
+from mmms_deploy.session.click_list import ClickLike, checked_clicks, history_of
+from mmms_deploy.session.core import SessionCore
+from mmms_deploy.session.history import History
+from mmms_deploy.session.interactions import Interaction, Snapshot, checked_mask
+from mmms_deploy.session.mask_sources import MaskLike
+from mmms_deploy.session.predict import (
+    Prediction,
+    checked_logits,
+    checked_points,
+    interactions_of,
+    nothing_to_predict,
+    prediction,
+    refuse_box,
+)
+from mmms_deploy.session.result import Click, ClickResult, checked_click
+
+
+class ClickCalls(SessionCore):
+    """What a session does with the clicks on the current surface."""
+
+    def click(self, x: float, y: float, positive: bool | int = True) -> ClickResult:
+        """Add a click and return the mask that follows.
+
+        Args:
+            x: Column in the image's own pixels, to the right. Pixel centres are at integers, so that the image reaches
+                from -0.5 to W0 - 0.5; the far edge is outside.
+            y: Row in the image's own pixels, downwards; from -0.5 to H0 - 0.5.
+            positive: True or 1 for a click on the object, False or 0 for one on what does not belong to it.
+
+        Returns:
+            The mask, the probability and the timings, at the image's own resolution.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: The click is outside of the image, not finite, or no number.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            EngineError: The click stage failed; the click is not taken.
+        """
+        with self._lock:
+            size = self._size()
+            click = checked_click(x, y, positive, size)
+            start = perf_counter()
+            self._inputs.check_complete(self._state.image)
+            return self._take(click, start)
+
+    def set_mask(self, mask: MaskLike) -> ClickResult:
+        """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.
+
+        The network sees it as its previous mask at the next click; the clicks so far stay. Like a click, it can be
+        undone with :meth:`undo`. The network does not run.
+
+        Args:
+            mask: At the image's own size: (H0, W0) bool; whole numbers that are all 0 and 1, or all 0 and 255; or
+                probabilities in [0, 1] in a float dtype. Or a picture of 0 and 1 or 0 and 255, as a PIL image, a path,
+                bytes or a file object, turned upright as its EXIF orientation says; the path of an ``.npy`` file, or of
+                a ``.json`` file of ``ClickResult.save``; COCO's run lengths; a ``Polygon`` or several; or an earlier
+                ``ClickResult``.
+
+        Returns:
+            The mask as given, and the probability that the network will see.
+
+        Raises:
+            NoImageError: No image was set.
+            MaskInputError: The mask has another size or type, or numbers that do not say what belongs to the object,
+                such as labels.
+            SessionError: The network takes no previous mask.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            return self._take(checked_mask(mask, size, self._manifest.size, self._manifest.clicks), start)
+
+    def set_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
+        """Make a list the clicks on the current surface, and return the mask that follows.
+
+        The network runs only for clicks that the surface does not have yet: it goes on from the longest common
+        beginning. The answer is the same as that of :meth:`reset` and a :meth:`click` for each, and every click can be
+        undone. The order of clicks matters to the networks, and is the order given. Masks put in by hand are no clicks:
+        a surface that began with one begins anew. On any error nothing changes.
+
+        Args:
+            clicks: Oldest first: :class:`Click`, ``[x, y, 1 or 0]`` as :meth:`Click.to_list` returns it, or
+                ``{"x": ..., "y": ..., "positive": ...}``; none for the surface without clicks.
+
+        Returns:
+            The answer to all of them.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: It is no list of clicks, or one is outside of the image.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            EngineError: The click stage failed.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            return self._follow(checked_clicks(clicks, size), start)
+
+    def predict(
+        self,
+        point_coords: npt.ArrayLike | None = None,
+        point_labels: npt.ArrayLike | None = None,
+        box: npt.ArrayLike | None = None,
+        mask_input: npt.ArrayLike | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+    ) -> Prediction:
+        """Click as code does that was written for SAM: all points at every call; docs/sam.md has the differences.
+
+        A thin face of :meth:`set_clicks` on the current surface, with the arguments of ``SamPredictor.predict`` and
+        ``SAM2ImagePredictor.predict``. On any error nothing changes.
+
+        Args:
+            point_coords: (N, 2): x and y of every point in image pixels, oldest first. The order matters.
+            point_labels: (N,): 1 on the object, 0 off it.
+            box: Refused: these networks take clicks, no boxes.
+            mask_input: (1, H, W) logits from an earlier call. If they are the surface's answer to the first of these
+                points, the surface goes on from there; otherwise the surface begins with them as :meth:`set_mask` does,
+                and all points follow.
+            multimask_output: Without effect: there is always one mask.
+            return_logits: Whether logits take the masks' place; they are above 0 where the mask is.
+            normalize_coords: False for coordinates from 0 to 1, as parts of the image's width and height.
+
+        Returns:
+            Masks (1, H0, W0) bool, or float32 logits; scores (1,) float32; and logits (1, H, W) float32 at the
+            network's size, for ``mask_input``. The score says how decided the network is, from 0 to 1: the
+            intersection over union of its mask with its probability map. It is no predicted IoU.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: A box, another label than 1 and 0, a point outside of the image, or neither points nor mask.
+            MaskInputError: ``mask_input`` are no logits.
+            SessionError: ``mask_input`` for a network that takes no previous mask.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            EngineError: The click stage failed.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            rule = self._manifest.clicks
+            refuse_box(box)
+            clicks = checked_points(point_coords, point_labels, size, pixels=normalize_coords)
+            given = None
+            if mask_input is None and not clicks:
+                raise nothing_to_predict()
+            if mask_input is not None:
+                given = checked_logits(mask_input, size, self._manifest.size, rule)
+            line = self._state.surfaces.current.history.line
+            wanted = interactions_of(clicks, given, line, self._probability_of, rule.threshold)
+            return prediction(self._follow(wanted, start), rule.threshold, logits=return_logits)
+
+    def undo(self) -> ClickResult:
+        """Take back the newest click or mask; the network does not run.
+
+        Returns:
+            The answer to the clicks that remain; an empty mask when none remains.
+
+        Raises:
+            NoImageError: No image was set.
+            HistoryError: There is no click to undo.
+        """
+        with self._lock:
+            self._size()
+            return self._move(self._state.surfaces.current.history.undo)
+
+    def redo(self) -> ClickResult:
+        """Bring back the click or mask that was undone last; the network does not run.
+
+        Returns:
+            The answer to the clicks so far.
+
+        Raises:
+            NoImageError: No image was set.
+            HistoryError: There is no undone click; a new click forgets them.
+        """
+        with self._lock:
+            self._size()
+            return self._move(self._state.surfaces.current.history.redo)
+
+    def reset(self) -> None:
+        """Forget all clicks and undone clicks on the current surface; the image stays, and the network does not run.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            self._size()
+            self._state = replace(self._state, surfaces=self._state.surfaces.reset())
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """The clicks so far, oldest first."""
+        with self._lock:
+            return self._state.surfaces.current.history.current.clicks
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a click to undo."""
+        with self._lock:
+            return self._state.surfaces.current.history.can_undo
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is an undone click to bring back."""
+        with self._lock:
+            return self._state.surfaces.current.history.can_redo
+
+    @property
+    def result(self) -> ClickResult:
+        """The answer to the clicks so far; an empty mask without clicks.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            self._size()
+            return self._result_of(self._state.surfaces.current)
+
+    @property
+    def mask(self) -> BoolArray:
+        """(H0, W0) bool, read-only: the mask after the clicks so far.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        return self.result.mask
+
+    def _take(self, interaction: Interaction, start: float) -> ClickResult:
+        surfaces = self._state.surfaces
+        history = surfaces.current.history
+        snapshot, probability = self._after(self._state.image, history.current, interaction)
+        result = self._answer(snapshot, start, probability)
+        self._state = replace(self._state, surfaces=surfaces.change(history.push(snapshot), result))
+        return result
+
+    def _follow(self, wanted: Sequence[Interaction], start: float) -> ClickResult:
+        """Make these the interactions with the current surface."""
+        image, surfaces = self._state.image, self._state.surfaces
+        if any(isinstance(interaction, Click) for interaction in wanted):
+            self._inputs.check_complete(image)
+        held = surfaces.current.history
+        history = history_of(
+            wanted, held, surfaces.blank, lambda snapshot, interaction: self._after(image, snapshot, interaction)[0]
+        )
+        if history is held:
+            return self._result_of(surfaces.current)
+        result = self._answer(history.current, start)
+        self._state = replace(self._state, surfaces=surfaces.change(history, result))
+        return result
+
+    def _move(self, undo_or_redo: Callable[[], History[Snapshot]]) -> ClickResult:
+        start = perf_counter()
+        history = undo_or_redo()
+        result = self._answer(history.current, start)
+        self._state = replace(self._state, surfaces=self._state.surfaces.change(history, result))
+        return result

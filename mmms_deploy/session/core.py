@@ -1,0 +1,282 @@
+"""What every call on a session stands on: the engine, the lock, one state that never changes, and its answers.
+
+A call takes the lock, checks that the session is open, builds new values, and assigns ``_state`` once at its end. So
+an error, an interrupt or a lack of memory leaves the session as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from time import perf_counter
+from typing import NoReturn
+
+import numpy as np
+
+from mmms_deploy.bundle import Bundle
+from mmms_deploy.engines.process import OwnProcess
+from mmms_deploy.engines.protocol import Engine, Value
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.engines.select import check_shared, open_request
+from mmms_deploy.errors import AnswerError, NoImageError, SessionClosedError, SessionError
+from mmms_deploy.imaging.coordinates import to_network
+from mmms_deploy.imaging.float16 import as_float32
+from mmms_deploy.imaging.resize import FloatArray, resize_above, through_image
+from mmms_deploy.progress import OnProgress
+from mmms_deploy.session.click_stage import find_click_stage
+from mmms_deploy.session.history import checked_limit
+from mmms_deploy.session.inputs import ImageInputs, ImageState
+from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.outputs import Named
+from mmms_deploy.session.pipeline import StagePipeline
+from mmms_deploy.session.result import Click, ClickResult, Timings
+from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, label_map
+
+
+@dataclass(frozen=True, eq=False)
+class SessionState:
+    """Everything that a session knows of its image and its clicks. It never changes.
+
+    Every call builds a new state and assigns it at its end. So an error, an interrupt or a lack of memory leaves the
+    session as it was.
+
+    Attributes:
+        image: The image, and what the stages made of it.
+        surfaces: The objects in it, their clicks and answers.
+    """
+
+    image: ImageState
+    surfaces: Surfaces
+
+
+class SessionCore:
+    """What the calls of a session share; :class:`~mmms_deploy.session.Session` joins them.
+
+    Args:
+        bundle: A bundle, or what names one.
+        engine: An open engine that several sessions share; None opens one.
+        request: What was asked of the engine.
+        history_limit: How many interactions with a surface can be undone; None for all of them.
+        keep_image: Whether the session keeps the pixels of the image.
+        on_progress: Receives every step while an engine opens.
+
+    Raises:
+        BundleError: There is no usable bundle.
+        EngineError: There is no usable engine.
+        HistoryError: ``history_limit`` is no number of steps.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        engine: Engine | None,
+        request: EngineRequest,
+        history_limit: int | None,
+        keep_image: bool,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._own = OwnProcess("this session", self)
+        self.renew_lock()
+        self._closed = False
+        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+        self._manifest = self._bundle.manifest
+        self._limit = checked_limit(history_limit)
+        self._keep_image = bool(keep_image)
+        self._owns_engine = engine is None
+        if engine is None:
+            self._engine = open_request(self._bundle, request, on_progress)
+        else:
+            check_shared(engine, self._bundle, request)
+            self._engine = engine
+        with ExitStack() as on_error:
+            if self._owns_engine:
+                on_error.callback(self._engine.close)
+            self._runner = self._engine.open()
+            on_error.callback(self._runner.close)
+            self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
+            self._click_input, self._probability_output = find_click_stage(self._manifest, self._pipeline)
+            self._inputs = ImageInputs(self._manifest, self._pipeline)
+            self._state = self._empty()
+            on_error.pop_all()
+
+    def renew_lock(self) -> None:
+        """Take a new lock; called in a forked child, where the thread that held the old one does not exist."""
+        self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Free everything the session holds, and its engine unless the caller passed it in. Safe to call twice.
+
+        In a child that was forked after the session had been opened it does nothing.
+        """
+        if self._own.elsewhere:
+            return
+        with self._lock:
+            self._closed = True
+            self._state = self._empty()
+            try:
+                self._runner.close()
+            finally:
+                if self._owns_engine:
+                    self._engine.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise SessionError(
+            "a session can be neither pickled nor copied: its image lives in the memory of this process or GPU",
+            expected="one session for each annotator, in the process that uses it",
+            fix="pass the bundle's path, and open another session there with Session(path)",
+        )
+
+    def _check_open(self) -> None:
+        self._own.check()
+        if self._closed:
+            raise SessionClosedError(
+                "this session is closed", expected="an open session", fix="open a new one with Session(bundle)"
+            )
+
+    def _size(self) -> tuple[int, int]:
+        self._check_open()
+        return self._size_of(self._state.image)
+
+    @staticmethod
+    def _size_of(image: ImageState) -> tuple[int, int]:
+        if image.size is None:
+            raise NoImageError(
+                "no image is set", expected="an image before the first click", fix="call set_image(...) first"
+            )
+        return image.size
+
+    def _empty(self) -> SessionState:
+        """Return the state before the first image."""
+        surfaces = Surfaces.first(Snapshot((), {}, None), self._limit)
+        return SessionState(ImageState(self._pipeline.start()), surfaces)
+
+    def _blank(self) -> Snapshot:
+        """Return the snapshot of a surface without interactions."""
+        return Snapshot((), {link.input: self._pipeline.zeros(link.input) for link in self._manifest.state}, None)
+
+    @property
+    def _previous_input(self) -> str | None:
+        """The input of the click stage that takes the previous mask; None when there is none."""
+        links = (link.input for link in self._manifest.state if link.output == self._probability_output)
+        return next(links, None)
+
+    def _after(self, image: ImageState, current: Snapshot, interaction: Interaction) -> tuple[Snapshot, FloatArray]:
+        """Return the snapshot after one more interaction, and its probability (H, W) at the network's size."""
+        if isinstance(interaction, MaskInput):
+            return self._after_mask(current, interaction), interaction.previous[0, 0]
+        return self._after_click(image, current, interaction)
+
+    def _after_mask(self, current: Snapshot, mask: MaskInput) -> Snapshot:
+        name = self._previous_input
+        if name is None:
+            raise SessionError(
+                f"{self._manifest.name} feeds no previous mask back",
+                expected="a network that takes its previous mask",
+                fix="use clicks alone with this bundle",
+            )
+        previous = self._pipeline.upload(name, mask.previous)
+        return Snapshot((*current.interactions, mask), {**current.state, name: previous}, previous)
+
+    def _after_click(self, image: ImageState, current: Snapshot, click: Click) -> tuple[Snapshot, FloatArray]:
+        """Run the click stage on one more click."""
+        size = self._size_of(image)
+        rule = self._manifest.clicks
+        column, row = to_network(click.x, click.y, image=size, network=self._manifest.size, rule=rule.coordinates)
+        encoded = np.array([[column, row, float(click.positive), 1.0]], dtype=np.float32)
+        values = {**current.state, self._click_input: self._pipeline.upload(self._click_input, encoded)}
+        done = self._pipeline.run(self._pipeline.set(image.pipeline, values))
+        answer = done.value(self._probability_output)
+        probability = self._fetched(answer)
+        state = {link.input: done.value(link.output) for link in self._manifest.state}
+        name = self._previous_input
+        if name is not None and rule.previous_resize is not None:
+            reduced = through_image(probability, size, rule.mask_resize, rule.previous_resize)
+            state[name] = self._pipeline.upload(name, reduced[None, None])
+        return Snapshot((*current.interactions, click), state, answer), probability
+
+    def _fetched(self, answer: Value) -> FloatArray:
+        """Return an answer of the network on the host, (H, W) float32.
+
+        Raises:
+            AnswerError: It has values that are no probabilities.
+        """
+        probability = as_float32(self._runner.download(answer)[0, 0])
+        # NaN is in the way of both comparisons.
+        if not (probability.min() >= 0.0 and probability.max() <= 1.0):
+            raise AnswerError(
+                f"{self._manifest.name} answers with values that are no probabilities on {self._engine.info}",
+                expected="numbers from 0 to 1 for every pixel",
+                fix="pass precision='fp32' to Session, or another engine, and check the image's modalities; where it"
+                " stays, the checkpoint itself computes such values",
+                command_fix="pass --precision fp32, or another --engine, and check the image's modalities; where it"
+                " stays, the checkpoint itself computes such values",
+            )
+        return probability
+
+    def _probability_of(self, snapshot: Snapshot) -> FloatArray:
+        """Return a snapshot's answer (H, W) at the network's size."""
+        newest = snapshot.newest
+        if isinstance(newest, MaskInput):
+            given: FloatArray = newest.previous[0, 0]
+            return given
+        if snapshot.probability is None:
+            return np.zeros(self._manifest.size, dtype=np.float32)
+        return self._fetched(snapshot.probability)
+
+    def _answer(self, snapshot: Snapshot, start: float, probability: FloatArray | None = None) -> ClickResult:
+        """Bring a snapshot's answer to the image's size.
+
+        Args:
+            snapshot: The snapshot.
+            start: When the call began, by ``perf_counter``.
+            probability: Its answer (H, W), when it is on the host already.
+        """
+        rule = self._manifest.clicks
+        size = self._size()
+        newest = snapshot.newest
+        if probability is None:
+            probability = self._probability_of(snapshot)
+        fetched = perf_counter()
+        if isinstance(newest, MaskInput):
+            mask = newest.mask
+        elif snapshot.probability is None:
+            mask = np.zeros(size, dtype=np.bool_)
+        else:
+            mask = resize_above(probability, size, rule.mask_resize, rule.threshold)
+        probability.setflags(write=False)
+        mask.setflags(write=False)
+        clicks = snapshot.clicks
+        end = perf_counter()
+        return ClickResult(
+            mask=mask,
+            click=clicks[-1] if clicks else None,
+            index=len(clicks),
+            timings=Timings(engine=1e3 * (fetched - start), mask=1e3 * (end - fetched), total=1e3 * (end - start)),
+            network_probability=probability,
+            _resize=rule.mask_resize,
+            clicks=clicks,
+            _picture=self._state.image.picture,
+        )
+
+    def _result_of(self, surface: Surface) -> ClickResult:
+        if surface.result is None:
+            surface.result = self._answer(surface.history.current, perf_counter())
+        return surface.result
+
+    def _objects(self) -> Iterator[Named]:
+        """Yield every surface with its answer, which is not kept where it was not requested before."""
+        for name, surface in self._state.surfaces.all.items():
+            yield Named(name, surface.label, surface.result or self._answer(surface.history.current, perf_counter()))
+
+    def _label_map(self) -> Labels:
+        """Return the label map; it is kept until a surface changes."""
+        surfaces = self._state.surfaces
+        if surfaces.labels is None:
+            ordered = sorted(surfaces.all.values(), key=lambda surface: surface.changed)
+            surfaces.labels = label_map(
+                [(s.label, self._result_of(s).mask) for s in ordered if s.changed], self._size()
+            )
+        return surfaces.labels

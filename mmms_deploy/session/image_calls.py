@@ -1,0 +1,203 @@
+"""The calls of a session about its image: the image or its features, and the modalities."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from time import perf_counter
+from typing import Any, overload
+
+import numpy.typing as npt
+
+from mmms_deploy.bundle import Rate
+from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
+from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.session.core import SessionCore, SessionState
+from mmms_deploy.session.history import History
+from mmms_deploy.session.image_argument import the_image
+from mmms_deploy.session.inputs import ImageState, ModalityLike
+from mmms_deploy.session.interactions import Snapshot
+from mmms_deploy.session.outputs import file_name_of, kept_picture
+from mmms_deploy.session.result import ImageTimings
+from mmms_deploy.session.surfaces import Surfaces
+
+
+class ImageCalls(SessionCore):
+    """What a session does with its image and its modalities."""
+
+    # A mapping of modalities can be unpacked into the call: to a type checker it may then hold any of the keywords.
+    @overload
+    def set_image(self, rgb: ImageLike, **modalities: ModalityLike) -> ImageTimings: ...
+
+    @overload
+    def set_image(
+        self,
+        rgb: ImageLike | None = None,
+        *,
+        image: ImageLike | None = None,
+        channel_order: ChannelOrderLike = "rgb",
+        **modalities: ModalityLike,
+    ) -> ImageTimings: ...
+
+    def set_image(  # type: ignore[misc]
+        self,
+        rgb: ImageLike | None = None,
+        *,
+        image: ImageLike | None = None,
+        channel_order: ChannelOrderLike = "rgb",
+        **modalities: ModalityLike,
+    ) -> ImageTimings:
+        """Set a new image and forget the clicks on the previous one.
+
+        On any error the previous image and its clicks stay as they are.
+
+        Args:
+            rgb: Array, PIL image, or file: its path, its bytes, or a file object. Arrays are (H0, W0, 3) uint8; or
+                grey (H0, W0), with alpha, which is dropped, of uint16, where 65535 is white, or bool, as files are.
+                Files and PIL images are turned upright as their EXIF orientation says.
+            image: The same by its other name.
+            channel_order: ``rgb``, or ``bgr`` for an array of OpenCV, such as ``cv2.imread`` gives. Files and PIL
+                images say their own order.
+            **modalities: For every modality of the bundle, by name: (H0, W0) or (H0, W0, C) array of numbers as
+                stored, PIL image, or image or ``.npy`` file, registered to the image pixel by pixel. The bundle says
+                how they are scaled, and which values mean that nothing was measured. Optional ones may be left out.
+                With a bundle exported with ``--cut late``, any may be ``mmms_deploy.LATER``.
+
+        Returns:
+            Where the time went.
+
+        Raises:
+            ImageError: The image has a wrong type or shape, or cannot be read; there is none, or two.
+            ModalityError: A modality is missing, surplus, of another size, channel count or dtype, or not finite.
+            SessionError: The bundle was exported without its backbone; see :meth:`set_features`.
+            EngineError: A stage failed.
+        """
+        with self._lock:
+            self._check_open()
+            start = perf_counter()
+            given = the_image(rgb, image, modalities, [spec.name for spec in self._manifest.modalities])
+            pixels = load_rgb(given, channel_order)
+            arrays = self._inputs.prepare_image(pixels)
+            picture = kept_picture(pixels, given) if self._keep_image else None
+            source = file_name_of(given)
+            return self._begin(arrays, (pixels.shape[0], pixels.shape[1]), modalities, start, picture, source)
+
+    def set_features(
+        self,
+        features: Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
+        image_size: tuple[int, int] | None = None,
+        **modalities: ModalityLike,
+    ) -> ImageTimings:
+        """Set a new image as the backbone's features, which a provider computed (paper appendix B).
+
+        For bundles exported with ``--cut black-box``. On any error everything stays as it is.
+
+        Args:
+            features: ``backbone_1`` .. ``backbone_4``, each (1, d, H/P, W/P) or (d, H/P, W/P) float32 or float16: the
+                raw patch tokens after the backbone's four blocks as maps, for the image prepared as the bundle's
+                ``image`` says; or the path of an ``.npz`` file with these arrays (:mod:`mmms_deploy.session.features`).
+            image_size: (H0, W0) of the image; clicks and masks are in its pixels. None takes the size in the file.
+            **modalities: As for :meth:`set_image`.
+
+        Returns:
+            Where the time went.
+
+        Raises:
+            FeatureError: The features do not fit the bundle.
+            ModalityError: As for :meth:`set_image`.
+            SessionError: The bundle computes the features itself.
+            EngineError: A stage failed.
+        """
+        with self._lock:
+            self._check_open()
+            start = perf_counter()
+            arrays, size = self._inputs.prepare_features(features, image_size)
+            return self._begin(arrays, size, modalities, start)
+
+    def set_modalities(self, **modalities: ModalityLike) -> ImageTimings:
+        """Set modalities of the current image that arrive later or have changed; the image and the clicks stay.
+
+        The stages that depend on them run again; with a bundle exported with ``--cut late`` that is never the backbone.
+        The clicks are answered again, so that all masks, also those to undo and redo, are the same as with these
+        modalities from the start. On any error everything stays as it is.
+
+        Args:
+            **modalities: By name, as for :meth:`set_image`; None takes an optional one away.
+
+        Returns:
+            Where the time went.
+
+        Raises:
+            NoImageError: No image was set.
+            ModalityError: As for :meth:`set_image`, or none was given.
+            EngineError: A stage failed.
+        """
+        with self._lock:
+            self._size()
+            start = perf_counter()
+            image = self._inputs.change(self._state.image, modalities)
+            prepared = perf_counter()
+            image = self._run_image(image)
+            blank = self._blank()
+            surfaces = self._state.surfaces.rebuild(blank, lambda history: self._replayed(image, history, blank))
+            self._state = SessionState(image, surfaces)
+            return _image_timings(start, prepared)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H0, W0) of the image.
+
+        Raises:
+            NoImageError: There is none yet.
+        """
+        with self._lock:
+            return self._size()
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Names of the modalities that are present for the current image."""
+        with self._lock:
+            self._size()
+            return self._state.image.present
+
+    @property
+    def keep_image(self) -> bool:
+        """Whether the session keeps the pixels of its image for overlays."""
+        return self._keep_image
+
+    def _begin(
+        self,
+        arrays: Mapping[str, FloatArray],
+        size: tuple[int, int],
+        modalities: Mapping[str, ModalityLike],
+        start: float,
+        picture: UInt8Array | None = None,
+        file_name: str = "",
+    ) -> ImageTimings:
+        image = replace(self._inputs.begin(arrays, size, modalities), picture=picture, file_name=file_name)
+        prepared = perf_counter()
+        image = self._run_image(image)
+        self._state = SessionState(image, Surfaces.first(self._blank(), self._limit))
+        return _image_timings(start, prepared)
+
+    def _run_image(self, image: ImageState) -> ImageState:
+        """Run the stages that need no click."""
+        pipeline = self._pipeline.run(image.pipeline, Rate.IMAGE if image.awaited else Rate.MODALITY)
+        self._runner.synchronize()
+        return replace(image, pipeline=pipeline)
+
+    def _replayed(self, image: ImageState, old: History[Snapshot], blank: Snapshot) -> History[Snapshot]:
+        """Repeat all interactions with a surface, undone ones included."""
+        history = History(blank, self._limit)
+        for interaction in old.newest.interactions:
+            snapshot, _ = self._after(image, history.current, interaction)
+            history = history.push(snapshot)
+        for _ in range(len(old.newest.interactions) - len(old.current.interactions)):
+            history = history.undo()
+        return history
+
+
+def _image_timings(start: float, prepared: float) -> ImageTimings:
+    end = perf_counter()
+    return ImageTimings(prepare=1e3 * (prepared - start), engine=1e3 * (end - prepared), total=1e3 * (end - start))

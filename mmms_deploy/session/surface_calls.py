@@ -1,0 +1,94 @@
+"""The calls of a session about several objects in one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from time import perf_counter
+
+from mmms_deploy.session.core import SessionCore
+from mmms_deploy.session.interactions import checked_mask
+from mmms_deploy.session.result import ClickResult
+from mmms_deploy.session.surfaces import Labels, checked_name
+
+
+class SurfaceCalls(SessionCore):
+    """What a session does with several objects."""
+
+    def select(self, surface: str) -> ClickResult:
+        """Work on another object of the image: a new one, or one that has clicks already.
+
+        Every surface has its own clicks, history and answer; :meth:`click`, :meth:`undo`, :attr:`mask` and the others
+        are about the current one. An image begins with the surface ``"1"``. The network does not run.
+
+        If other surfaces took pixels from it since its last interaction, it continues from the rest of its mask, as in
+        the paper's protocol (its mask is read back from the joint mask). This is an interaction like :meth:`set_mask`,
+        and :meth:`undo` takes it back.
+
+        Args:
+            surface: Its name.
+
+        Returns:
+            The answer to its clicks so far.
+
+        Raises:
+            NoImageError: No image was set.
+            SurfaceError: The name is no text, or empty.
+            EngineError: The rest of its mask could not be uploaded; the previous surface stays the current one.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            name = checked_name(surface)
+            surfaces = self._state.surfaces
+            known = surfaces.all.get(name)
+            if known is not None and known is not surfaces.current and self._previous_input is not None:
+                left = self._label_map() == known.label
+                if not left[self._result_of(known).mask].all():
+                    rest = checked_mask(left, size, self._manifest.size, self._manifest.clicks)
+                    snapshot = self._after_mask(known.history.current, rest)
+                    result = self._answer(snapshot, start, rest.previous[0, 0])
+                    surfaces = surfaces.extend(name, known.history.push(snapshot), result)
+            surfaces = surfaces.select(name)
+            answer = self._result_of(surfaces.current)
+            self._state = replace(self._state, surfaces=surfaces)
+            return answer
+
+    def remove(self, surface: str) -> None:
+        """Forget an object and its clicks. If it was the current one, the object that changed last becomes current.
+
+        Args:
+            surface: Its name.
+
+        Raises:
+            NoImageError: No image was set.
+            SurfaceError: There is none of that name, or it is no text.
+        """
+        with self._lock:
+            self._size()
+            self._state = replace(self._state, surfaces=self._state.surfaces.remove(checked_name(surface)))
+
+    @property
+    def surface(self) -> str:
+        """Name of the current surface."""
+        with self._lock:
+            return self._state.surfaces.name
+
+    @property
+    def surfaces(self) -> Mapping[str, int]:
+        """The label of every surface by name, oldest first; no label is given twice on an image."""
+        with self._lock:
+            return self._state.surfaces.names
+
+    @property
+    def labels(self) -> Labels:
+        """(H0, W0) int32, read-only: the label of each pixel's surface; 0 is background.
+
+        Where surfaces overlap, the pixel belongs to the one that changed last.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            self._size()
+            return self._label_map()
