@@ -9,6 +9,7 @@ from mmms_deploy.lazy import lazy_names
 from mmms_deploy.version import __version__
 
 if TYPE_CHECKING:
+    from mmms_deploy.annotations import Annotation, CocoWriter, Detections, Polygon, read_annotation
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.engines import CudaOptions, Engine, EngineInfo, open_engine
     from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
@@ -16,37 +17,47 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LATER",
+    "Annotation",
     "Bundle",
     "Click",
     "ClickResult",
+    "CocoWriter",
     "CudaOptions",
+    "Detections",
     "Engine",
     "EngineInfo",
     "ImageTimings",
     "MMMSDeployError",
     "MMMSDeployWarning",
+    "Polygon",
     "Session",
     "Timings",
     "__version__",
     "draw_overlay",
     "open_engine",
+    "read_annotation",
 ]
 
 _MODULES = {
     "LATER": "session",
+    "Annotation": "annotations",
     "Bundle": "bundle",
     "Click": "session",
     "ClickResult": "session",
+    "CocoWriter": "annotations",
     "CudaOptions": "engines",
+    "Detections": "annotations",
     "Engine": "engines",
     "EngineInfo": "engines",
     "ImageTimings": "session",
     "MMMSDeployError": "errors",
     "MMMSDeployWarning": "errors",
+    "Polygon": "annotations",
     "Session": "session",
     "Timings": "session",
     "draw_overlay": "session",
     "open_engine": "engines",
+    "read_annotation": "annotations",
 }
 
 __getattr__, _ = lazy_names(__name__, _MODULES)

@@ -9,8 +9,10 @@ them.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,8 @@ class CocoWriter:
         tolerance: How far their outlines may move, in image pixels, to have fewer corners.
 
     Raises:
-        AnnotationError: The tolerance is no number of 0 or more, or there are no polygons to simplify.
+        AnnotationError: The tolerance is no number of 0 or more, or there are no polygons to simplify; or a category is
+            no text.
     """
 
     def __init__(self, categories: Sequence[str] = (), *, polygons: bool = False, tolerance: float = 0.0) -> None:
@@ -76,14 +79,14 @@ class CocoWriter:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         self._categories: dict[str, dict[str, Any]] = {}
-        for name in categories:
+        for name in _names(categories):
             self._category({"name": name})
 
-    def add_image(self, file_name: str, size: tuple[int, int], objects: Iterable[CocoObject] = ()) -> int:
+    def add_image(self, file_name: PathLike, size: tuple[int, int], objects: Iterable[CocoObject] = ()) -> int:
         """Add an image and its objects; all of them or none.
 
         Args:
-            file_name: Its name, as tools will look for it.
+            file_name: Its name or path, as tools will look for it.
             size: (H, W).
             objects: Its objects, each with a mask of that size.
 
@@ -91,11 +94,12 @@ class CocoWriter:
             Its number.
 
         Raises:
-            AnnotationError: A mask has another size, or is no mask; or a click is none.
+            AnnotationError: A mask has another size, or is no mask; a click is none; or a name is no text.
         """
+        place = _file_name(file_name)
         made = [(one.category, self._annotation(one, size)) for one in objects]
         number = len(self._images) + 1
-        self._images.append({"id": number, "file_name": file_name, "height": size[0], "width": size[1]})
+        self._images.append({"id": number, "file_name": place, "height": size[0], "width": size[1]})
         for name, annotation in made:
             category = self._category({"name": name})
             numbers = {"id": len(self._annotations) + 1, "image_id": number, "category_id": category}
@@ -171,6 +175,7 @@ class CocoWriter:
         return int(self._categories[name]["id"])
 
     def _annotation(self, one: CocoObject, size: tuple[int, int]) -> dict[str, Any]:
+        _name(one.category)
         mask = checked_bool(one.mask)
         if mask.shape != tuple(size):
             raise AnnotationError(
@@ -193,6 +198,30 @@ class CocoWriter:
             if not any(polygon.holes for polygon in found):
                 return [plain(polygon.outer.reshape(-1)) for polygon in found]
         return rle_of(mask)
+
+
+def _file_name(name: object) -> str:
+    if not isinstance(name, str | os.PathLike):
+        raise AnnotationError(
+            f"the image's name is {name!r}",
+            expected="its name or path, as a text",
+            fix="pass a text, such as 'photo.jpg'",
+        )
+    return name.as_posix() if isinstance(name, PurePath) else os.fsdecode(name)
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str):
+        raise AnnotationError(
+            f"a category is {name!r}", expected="its name, as a text", fix="pass names; COCO's numbers are given here"
+        )
+    return name
+
+
+def _names(names: object) -> list[str]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise AnnotationError(f"the categories are {names!r}", expected="a list of names", fix='pass ["dog", "cat"]')
+    return [_name(name) for name in names]
 
 
 def mask_of_segmentation(segmentation: object, size: tuple[int, int]) -> BoolArray:

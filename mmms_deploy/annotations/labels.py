@@ -21,6 +21,7 @@ from mmms_deploy.files import PathLike, as_path, decode_json, replacing
 from mmms_deploy.imaging.picture import Picture, open_picture
 from mmms_deploy.imaging.refusal import Refusal
 from mmms_deploy.imaging.samples import to_numbers
+from mmms_deploy.imaging.sources import FileObject
 
 KEY = "mmms_labels"
 """The keyword of the text chunk with the names: a JSON object of names and labels."""
@@ -67,7 +68,7 @@ def write_labels(
 
 
 def read_labels(
-    path: PathLike | Image.Image,
+    path: PathLike | Image.Image | bytes | bytearray | memoryview | FileObject,
     names: Mapping[str, int] | None = None,
     *,
     void: int | Iterable[int] | None = None,
@@ -75,8 +76,8 @@ def read_labels(
     """Read a label map from a picture.
 
     Args:
-        path: A PNG file with a palette, or grey with 8 or 16 bits; such a picture in another lossless format; or an
-            opened PIL image of it.
+        path: A PNG file with a palette, or grey with 8 or 16 bits; such a picture in another lossless format; its
+            bytes, a file object or an opened PIL image of it.
         names: The label of every name; None takes those in the file.
         void: A label, or several, that say of a pixel that it was left out, such as 255 in PASCAL VOC's files; it
             becomes background. None for none.

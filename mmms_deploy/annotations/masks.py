@@ -46,6 +46,9 @@ def checked_array(mask: object, expected: str, error: type[MMMSDeployError]) -> 
     """
     if isinstance(mask, np.ma.MaskedArray):
         raise error("the mask is a masked array", expected=expected, fix="fill it: mask.filled(False)")
+    if mask is None:
+        fix = "check where it comes from: cv2.imread returns None for a file that it cannot read"
+        raise error("the mask is None", expected=expected, fix=fix)
     try:
         return np.asarray(mask)
     except (ValueError, TypeError) as failure:  # ragged lists, tensors of a GPU

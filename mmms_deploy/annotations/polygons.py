@@ -50,7 +50,7 @@ class Polygon:
 
         return ShapelyPolygon(self.outer, self.holes)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return it as ``{"outer": [[x, y], ...], "holes": [[[x, y], ...], ...]}``."""
         return {"outer": plain(self.outer), "holes": [plain(hole) for hole in self.holes]}
 

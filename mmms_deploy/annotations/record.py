@@ -43,7 +43,7 @@ class Annotation:
     mask: BoolArray
     clicks: tuple[Point, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return it with everything that other tools may want of it, JSON-able.
 
         Returns:
@@ -59,7 +59,7 @@ class Annotation:
             "bbox": list(bbox_of(self.mask)),
             "clicks": clicks_to_json(self.clicks),
             "rle": rle_of(self.mask),
-            "polygons": [polygon.to_json() for polygon in polygons_of(self.mask)],
+            "polygons": [polygon.to_dict() for polygon in polygons_of(self.mask)],
         }
 
 
@@ -70,7 +70,7 @@ def write_mask(
 
     Args:
         path: The file. ``.png``, ``.bmp``, ``.tif`` or ``.tiff``: a grey picture, 255 on the object and 0 off it.
-            ``.json``: what :meth:`Annotation.to_json` returns.
+            ``.json``: what :meth:`Annotation.to_dict` returns.
         mask: (H, W) bool, or whole numbers 0 and 1 or 0 and 255.
         clicks: The clicks that led to it, as (x, y, positive) or ``Click``; only JSON keeps them.
         overwrite: Whether an existing file may be replaced.
@@ -86,7 +86,7 @@ def write_mask(
     checked = checked_bool(mask)
     check_new(place, overwrite=overwrite)
     if suffix == ".json":
-        write_json(place, Annotation(checked, points_of(clicks)).to_json(), overwrite=overwrite)
+        write_json(place, Annotation(checked, points_of(clicks)).to_dict(), overwrite=overwrite)
         return
     from PIL import Image
 

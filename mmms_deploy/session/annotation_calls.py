@@ -8,11 +8,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy.typing as npt
-from PIL import Image
 
 from mmms_deploy.annotations.detections import Detections
 from mmms_deploy.annotations.labels import write_labels
 from mmms_deploy.files import PathLike
+from mmms_deploy.imaging.picture import PictureLike
 from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.history import History
 from mmms_deploy.session.interactions import Snapshot, checked_mask
@@ -78,7 +78,7 @@ class AnnotationCalls(SessionCore):
 
     def to_coco(
         self,
-        file_name: str | None = None,
+        file_name: PathLike | None = None,
         *,
         polygons: bool = False,
         tolerance: float = 0.0,
@@ -91,7 +91,8 @@ class AnnotationCalls(SessionCore):
         ``mmms_deploy.annotations.CocoWriter`` joins several images into one data set, and writes it.
 
         Args:
-            file_name: Name of the image; None takes that of the file that was set, and is empty where it was none.
+            file_name: Name or path of the image; None takes the name of the file that was set, and is empty where
+                it was none.
             polygons: Whether masks are polygons. COCO's polygons know no holes, so an object that has one is written
                 as run lengths all the same. False takes run lengths for all.
             tolerance: How far outlines may move, in image pixels, to have fewer corners; at 0 polygons are exact.
@@ -105,7 +106,8 @@ class AnnotationCalls(SessionCore):
 
         Raises:
             NoImageError: No image was set.
-            AnnotationError: The tolerance is no number of 0 or more.
+            AnnotationError: The tolerance is no number of 0 or more, or there are no polygons to simplify; or a name is
+                no text.
         """
         with self._lock:
             size = self._size()
@@ -115,7 +117,7 @@ class AnnotationCalls(SessionCore):
                 self._state.image.file_name if file_name is None else file_name,
                 polygons=polygons,
                 tolerance=tolerance,
-                categories=categories or {},
+                categories={} if categories is None else categories,
                 empty=empty,
             )
 
@@ -154,7 +156,7 @@ class AnnotationCalls(SessionCore):
 
     def load_labels(
         self,
-        labels: npt.NDArray[Any] | Image.Image | PathLike,
+        labels: npt.NDArray[Any] | PictureLike,
         names: Mapping[str, int] | None = None,
         *,
         void: int | Iterable[int] | None = None,
@@ -166,8 +168,8 @@ class AnnotationCalls(SessionCore):
         their histories; the surface of the smallest label is the current one. On any error everything stays as it is.
 
         Args:
-            labels: What :meth:`save_labels` wrote, or another picture of labels: its path, or a PIL image. Or
-                (H0, W0) whole numbers from 0 to 65535. 0 is background.
+            labels: What :meth:`save_labels` wrote, or another picture of labels: its path, its bytes, a
+                file object or a PIL image. Or (H0, W0) whole numbers from 0 to 65535. 0 is background.
             names: The label of every name, as :attr:`surfaces`; None takes those in the file. A label without a name is
                 called by its number: ``"1"``, ``"2"``, ...
             void: A label, or several, that say of a pixel that it was left out, such as 255 in PASCAL VOC's files; it

@@ -36,7 +36,8 @@ class ClickCalls(SessionCore):
             x: Column in the image's own pixels, to the right. Pixel centres are at integers, so that the image reaches
                 from -0.5 to W0 - 0.5; the far edge is outside.
             y: Row in the image's own pixels, downwards; from -0.5 to H0 - 0.5.
-            positive: True or 1 for a click on the object, False or 0 for one on what does not belong to it.
+            positive: True or 1 for a click on the object, False or 0 for one on what does not belong to it; also 1.0
+                and 0.0, as in a row of floats.
 
         Returns:
             The mask, the probability and the timings, at the image's own resolution.
@@ -64,8 +65,9 @@ class ClickCalls(SessionCore):
             mask: At the image's own size: (H0, W0) bool; whole numbers that are all 0 and 1, or all 0 and 255; or
                 probabilities in [0, 1] in a float dtype. Or a picture of 0 and 1 or 0 and 255, as a PIL image, a path,
                 bytes or a file object, turned upright as its EXIF orientation says; the path of an ``.npy`` file, or of
-                a ``.json`` file of ``ClickResult.save``; COCO's run lengths; a ``Polygon`` or several; or an earlier
-                ``ClickResult``.
+                a ``.json`` file of ``ClickResult.save``; COCO's run lengths, or a dict that holds them, such as an
+                annotation of COCO or ``ClickResult.to_dict()``; a ``Polygon`` or several, none for an empty mask; or an
+                earlier ``ClickResult`` or ``Annotation``.
 
         Returns:
             The mask as given, and the probability that the network will see.

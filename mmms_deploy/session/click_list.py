@@ -53,11 +53,12 @@ def _parts(click: object, number: int) -> tuple[object, object, object]:
     if isinstance(click, np.ndarray) and click.ndim == 1:
         click = click.tolist()
     if isinstance(click, Sequence) and not isinstance(click, str | bytes) and len(click) in (2, 3):
-        label = click[2] if len(click) == 3 else True
-        # The label of a row of floats is a float too.
-        return click[0], click[1], (int(label) if isinstance(label, float) and label in (0, 1) else label)
+        return click[0], click[1], click[2] if len(click) == 3 else True
+    flat = isinstance(click, int | float | np.integer | np.floating)
     raise ClickError(
-        f"click {number} of the list is {_brief(click)}", expected=_EXPECTED, fix="convert it, e.g. to [x, y, 1]"
+        f"click {number} of the list is {_brief(click)}",
+        expected=_EXPECTED,
+        fix="pass a list of clicks, also for a single one: [[x, y, 1]]" if flat else "convert it, e.g. to [x, y, 1]",
     )
 
 

@@ -26,7 +26,27 @@ _OTHERS = frozenset(
     }
 )
 """What the image is called elsewhere."""
-_FORMATS = frozenset({"image_format", "format", "color", "colour", "color_order", "channels", "channel", "mode"})
+_OF_OPENCV = frozenset({"frame", "img"})
+"""What the image is called where OpenCV reads it."""
+_FORMATS = frozenset(
+    {
+        "image_format",
+        "format",
+        "color",
+        "colour",
+        "color_order",
+        "channels",
+        "channel",
+        "mode",
+        "order",
+        "channels_order",
+        "color_mode",
+        "color_format",
+        "color_space",
+        "colorspace",
+        "pixel_format",
+    }
+)
 """What the order of channels is called elsewhere: ``image_format`` by SAM's predictor."""
 
 
@@ -77,4 +97,7 @@ def _meant(name: str, value: object) -> str | None:
     if plain in _FORMATS:
         order = "bgr" if "bgr" in str(value).lower() else "rgb"
         return f'its name is channel_order: set_image(array, channel_order="{order}")'
-    return "pass it as the first argument, set_image(image)" if plain in _OTHERS else None
+    if plain not in _OTHERS:
+        return None
+    video = ', or set_image(frame, channel_order="bgr") where it comes from OpenCV' if plain in _OF_OPENCV else ""
+    return f"pass it as the first argument, set_image(image){video}"

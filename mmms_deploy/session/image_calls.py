@@ -53,7 +53,8 @@ class ImageCalls(SessionCore):
         On any error the previous image and its clicks stay as they are.
 
         Args:
-            rgb: Array, PIL image, or file: its path, its bytes, or a file object. Arrays are (H0, W0, 3) uint8; or
+            rgb: Array, PIL image, or file: its path, its bytes, or a file object. Arrays are (H0, W0, 3) uint8 in
+                RGB order (those of OpenCV are BGR and need ``channel_order="bgr"``, or masks get worse unseen); or
                 grey (H0, W0), with alpha, which is dropped, of uint16, where 65535 is white, or bool, as files are.
                 Files and PIL images are turned upright as their EXIF orientation says.
             image: The same by its other name.

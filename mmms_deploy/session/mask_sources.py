@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mmms_deploy.annotations.coco import mask_of_segmentation
 from mmms_deploy.annotations.labels import Labels, named_labels, read_labels
 from mmms_deploy.annotations.masks import bool_of, checked_array
 from mmms_deploy.annotations.polygons import Polygon, mask_of_polygons
@@ -19,6 +20,7 @@ from mmms_deploy.errors import AnnotationError, FileReadError, MaskInputError
 from mmms_deploy.files.arrays import load_array
 from mmms_deploy.imaging.picture import PictureLike, open_picture
 from mmms_deploy.imaging.refusal import Refusal
+from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.imaging.samples import to_numbers
 from mmms_deploy.imaging.sources import FileObject
 from mmms_deploy.session.result import ClickResult
@@ -27,6 +29,9 @@ MaskLike: TypeAlias = (
     "npt.NDArray[Any] | PictureLike | Rle | Mapping[str, Any] | Polygon | Sequence[Polygon] | Annotation | ClickResult"
 )
 """An array, a picture, its path or its contents, run lengths, polygons, or an earlier answer."""
+
+_PICTURES = (Image.Image, str, os.PathLike, bytes, bytearray, memoryview, FileObject)
+"""What is no array: a picture, or a file."""
 
 MOST = 1000
 """The most objects of a label map: each is kept at the network's size."""
@@ -75,7 +80,7 @@ def labels_of(
         AnnotationError: It is no label map.
         MaskInputError: It has another size than the image, or more than :data:`MOST` labels.
     """
-    if isinstance(source, Image.Image | str | os.PathLike):
+    if isinstance(source, _PICTURES):
         labels, named = read_labels(source, names, void=void)
     else:
         labels, named = named_labels(source, names or {}, void=void)
@@ -106,7 +111,7 @@ def _array_of(source: object, size: tuple[int, int], expected: str) -> npt.NDArr
         ) from error
     if array is not None:
         return array
-    if isinstance(source, Image.Image | str | os.PathLike | bytes | bytearray | FileObject):
+    if isinstance(source, _PICTURES):
         return _picture(source, expected)
     return checked_array(source, expected, MaskInputError)
 
@@ -116,12 +121,28 @@ def _drawn(source: object, size: tuple[int, int]) -> npt.NDArray[Any] | None:
     if isinstance(source, Annotation | ClickResult):
         return source.mask
     if isinstance(source, Mapping):
-        return mask_of_rle(source)
+        return _listed(source, size)
     if isinstance(source, Polygon):
         return mask_of_polygons([source], size)
-    if isinstance(source, list | tuple) and any(isinstance(one, Polygon) for one in source):
+    # An empty mask has no polygons.
+    if isinstance(source, list | tuple) and (not source or any(isinstance(one, Polygon) for one in source)):
         return mask_of_polygons(source, size)
     return None
+
+
+def _listed(source: Mapping[str, Any], size: tuple[int, int]) -> BoolArray:
+    """Return the mask of run lengths, or of a dict that holds them."""
+    if "segmentation" in source:
+        return mask_of_segmentation(source["segmentation"], size)
+    if "rle" in source:
+        return mask_of_rle(source["rle"])
+    if "size" in source and "clicks" in source:
+        raise AnnotationError(
+            "the dict holds no 'rle'",
+            expected="the dict of a result with its run lengths",
+            fix='call to_dict(mask="rle")',
+        )
+    return mask_of_rle(source)
 
 
 def _stored(path: str | os.PathLike[str]) -> npt.NDArray[Any] | None:

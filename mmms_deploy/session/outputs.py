@@ -11,6 +11,8 @@ from PIL import Image
 
 from mmms_deploy.annotations.coco import CocoObject, CocoWriter
 from mmms_deploy.annotations.detections import Detections, detections_of
+from mmms_deploy.errors import AnnotationError
+from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.session.result import ClickResult
 
@@ -26,7 +28,7 @@ class Named(NamedTuple):
 def coco_of(
     objects: Iterable[Named],
     size: tuple[int, int],
-    file_name: str,
+    file_name: PathLike,
     *,
     polygons: bool,
     tolerance: float,
@@ -44,6 +46,12 @@ def coco_of(
         categories: The category of a surface, by name; the others are their own.
         empty: Whether objects without a pixel are there too.
     """
+    if not isinstance(categories, Mapping):
+        raise AnnotationError(
+            f"the categories are a {type(categories).__qualname__}",
+            expected='the category of a surface, by its name: {"dog 1": "dog", "dog 2": "dog"}',
+            fix="pass a dict; CocoWriter(categories=[...]) takes a list",
+        )
     writer = CocoWriter(polygons=polygons, tolerance=tolerance)
     kept = (one for one in objects if empty or one.result.area)
     writer.add_image(
@@ -80,5 +88,8 @@ def kept_picture(pixels: UInt8Array, source: object) -> UInt8Array:
 
 def file_name_of(source: object) -> str:
     """Return the name of the file that an image comes from; empty where it is none."""
-    path = source if isinstance(source, str | os.PathLike) else getattr(source, "filename", "")
+    path = source
+    if not isinstance(source, str | os.PathLike):
+        # An uploaded file says "filename", an open one "name"; that of a temporary file is a number or None.
+        path = getattr(source, "filename", "") or (getattr(source, "name", "") if hasattr(source, "read") else "")
     return PurePath(os.fsdecode(path)).name if isinstance(path, str | bytes | os.PathLike) else ""

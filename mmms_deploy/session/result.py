@@ -219,7 +219,7 @@ class ClickResult:
         if mask == "rle":
             forms["rle"] = self.rle()
         elif mask == "polygons":
-            forms["polygons"] = [polygon.to_json() for polygon in self.polygons()]
+            forms["polygons"] = [polygon.to_dict() for polygon in self.polygons()]
         return {
             "size": list(self.mask.shape),
             "clicks": [click.to_list() for click in self.clicks],
@@ -276,7 +276,7 @@ def checked_click(x: object, y: object, positive: object, size: tuple[int, int])
     Args:
         x: Column; must be a finite number from -0.5 to W0 - 0.5, the far edge excluded.
         y: Row; likewise, up to H0 - 0.5.
-        positive: Must be a bool, 1 or 0.
+        positive: Must be a bool, 1 or 0; 1.0 and 0.0 count, as in a row of floats.
         size: (H0, W0) of the image.
 
     Raises:
@@ -310,10 +310,11 @@ def checked_click(x: object, y: object, positive: object, size: tuple[int, int])
 
 
 def _checked_kind(positive: object, given: str) -> bool:
-    """Return whether a click is positive, checked: True or 1, False or 0."""
-    if isinstance(positive, bool | np.bool_) or (isinstance(positive, int | np.integer) and positive in (0, 1)):
+    """Return whether a click is positive, checked: True or 1, False or 0; a row of floats says 1.0 and 0.0."""
+    number = isinstance(positive, bool | np.bool_ | int | np.integer | float | np.floating)
+    if number and positive in (0, 1):
         return bool(positive)
-    boxes = isinstance(positive, int | np.integer) and positive in (2, 3)
+    boxes = number and positive in (2, 3)
     raise ClickError(
         f"{given} with positive={positive!r}" + (", the corner of a box to SAM" if boxes else ""),
         expected="True or 1 on the object, False or 0 off it"

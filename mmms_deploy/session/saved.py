@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -134,8 +135,10 @@ def checked(given: object, size: tuple[int, int]) -> SavedSession:
         SessionError: It is something else, contradicts itself, or belongs to an image of another size.
     """
     fix = "check where it comes from"
-    if isinstance(given, str | bytes):
-        raise SessionError("the saved session is a text", expected=_EXPECTED, fix="read it first: json.loads(text)")
+    if isinstance(given, str | bytes | os.PathLike):
+        what = "a path" if isinstance(given, os.PathLike) else "a text"
+        read = "json.loads(path.read_text())" if isinstance(given, os.PathLike) else "json.loads(text)"
+        raise SessionError(f"the saved session is {what}", expected=_EXPECTED, fix=f"read it first: {read}")
     try:
         found = msgspec.convert(given, SavedSession)
     except (msgspec.ValidationError, ValueError, OverflowError, RecursionError) as error:  # characters, huge numbers

@@ -160,3 +160,15 @@ def test_segmentations_that_are_none(wrong: object) -> None:
         mask_of_segmentation(wrong, SIZE)
     with pytest.raises(AnnotationError, match="rows"):
         mask_of_segmentation({"size": [2, 2], "counts": [4]}, SIZE)
+
+
+def test_categories_are_names() -> None:
+    for wrong in ("dog", 3, [1, 2]):
+        with pytest.raises(AnnotationError, match="to fix: pass"):
+            CocoWriter(wrong)  # type: ignore[arg-type]
+    writer = CocoWriter()
+    with pytest.raises(AnnotationError, match="category is 7"):
+        writer.add_image("a.jpg", (4, 5), [CocoObject(np.ones((4, 5), bool), 7)])  # type: ignore[arg-type]
+    with pytest.raises(AnnotationError, match="image's name is None"):
+        writer.add_image(None, (4, 5))  # type: ignore[arg-type]
+    assert writer.dataset()["images"] == []

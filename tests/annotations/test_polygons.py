@@ -121,7 +121,7 @@ def test_polygons_beyond_the_image_and_over_each_other() -> None:
 
 def test_json() -> None:
     (polygon,) = polygons_of(AWKWARD["a hole"])
-    written = json.loads(json.dumps(polygon.to_json()))
+    written = json.loads(json.dumps(polygon.to_dict()))
     assert sorted(written["outer"]) == [[0, 0], [0, 4], [5, 0], [5, 4]]
     assert [sorted(hole) for hole in written["holes"]] == [[[1, 1], [1, 3], [4, 1], [4, 3]]]
 

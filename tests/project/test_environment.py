@@ -124,6 +124,8 @@ def test_help_needs_no_numpy() -> None:
 def test_the_public_names() -> None:
     import mmms_deploy
 
+    # What a session returns and what joins it is at the top, beside the session.
+    assert {"Annotation", "ClickResult", "CocoWriter", "Detections", "Polygon"} <= set(dir(mmms_deploy))
     for name in mmms_deploy.__all__:
         assert getattr(mmms_deploy, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):

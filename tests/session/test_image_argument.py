@@ -67,7 +67,9 @@ def test_two_images_or_none(session: Session) -> None:
         ({"rgb": GREY, "image_format": "RGB"}, 'set_image(array, channel_order="rgb")'),
         ({"rgb": GREY, "format": "bgr"}, 'set_image(array, channel_order="bgr")'),
         ({"img": GREY}, "set_image(image)"),
-        ({"frame": GREY}, "set_image(image)"),
+        ({"frame": GREY}, 'set_image(frame, channel_order="bgr") where it comes from OpenCV'),
+        ({"rgb": GREY, "order": "bgr"}, 'set_image(array, channel_order="bgr")'),
+        ({"rgb": GREY, "color_space": "BGR"}, 'set_image(array, channel_order="bgr")'),
         ({"path": "photo.jpg"}, "set_image(image)"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +45,18 @@ def test_saved_labels_come_back_exactly(session: Session, paint: Bundle, tmp_pat
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "labels.png").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["array", "file", "picture", "uint16"])
+@pytest.mark.parametrize("kind", ["array", "file", "picture", "bytes", "file object", "uint16"])
 def test_labels_of_every_kind(session: Session, kind: str, tmp_path: Path) -> None:
     write_labels(tmp_path / "labels.png", LABELS, NAMES)
     given = {
         "array": LABELS,
         "file": tmp_path / "labels.png",
         "picture": Image.open(tmp_path / "labels.png"),
+        "bytes": (tmp_path / "labels.png").read_bytes(),
+        "file object": io.BytesIO((tmp_path / "labels.png").read_bytes()),
         "uint16": LABELS.astype(np.uint16),
     }[kind]
-    names = None if kind in ("file", "picture") else NAMES
+    names = NAMES if kind in ("array", "uint16") else None
     assert session.load_labels(given, names) == NAMES
     np.testing.assert_array_equal(session.labels, LABELS)
     for name, label in NAMES.items():

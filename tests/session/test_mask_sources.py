@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmms_deploy import Bundle, Session
-from mmms_deploy.annotations import mask_of_segmentation, polygons_of, read_annotation, rle_of, write_mask
+from mmms_deploy.annotations import Annotation, mask_of_segmentation, polygons_of, read_annotation, rle_of, write_mask
 from mmms_deploy.errors import MaskInputError
 from tests.support.annotating import GREY, SIZE
 
@@ -34,6 +34,7 @@ def png(array: np.ndarray) -> bytes:
     [
         png(WHITE),
         bytearray(png(BOX)),
+        memoryview(png(WHITE)),
         io.BytesIO(png(WHITE)),
         BOX,
         BOX.astype(np.uint8),
@@ -53,6 +54,8 @@ def png(array: np.ndarray) -> bytes:
         Image.fromarray(BOX.astype(np.uint8)),
         rle_of(BOX),
         rle_of(BOX, compressed=False),
+        Annotation(BOX).to_dict(),
+        {"segmentation": rle_of(BOX), "id": 3, "image_id": 1, "category_id": 2},
         polygons_of(BOX),
         list(polygons_of(BOX)),
         mask_of_segmentation(rle_of(BOX), SIZE),
@@ -67,11 +70,11 @@ def test_masks_of_every_kind(session: Session, mask: object) -> None:
 
 @pytest.mark.parametrize("empty", [np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.bool_), np.zeros(SIZE), ()])
 def test_empty_masks(session: Session, empty: np.ndarray) -> None:
-    if isinstance(empty, tuple):
-        with pytest.raises(MaskInputError):  # no polygons are no mask: an array of nothing
-            session.set_mask(empty)  # type: ignore[arg-type]
-    else:
-        assert session.set_mask(empty).area == 0
+    """An empty mask has no polygons, and comes back from none."""
+    session.click(10, 10)
+    assert session.set_mask(empty).area == 0
+    with pytest.raises(MaskInputError):
+        session.set_mask(np.zeros(0))
 
 
 def test_full_masks(session: Session) -> None:
@@ -112,6 +115,13 @@ def test_earlier_answers(session: Session, tmp_path: Path) -> None:
     np.testing.assert_array_equal(session.set_mask(read_annotation(tmp_path / "mask.json")).mask, result.mask)
 
 
+def test_an_answer_comes_back_in_every_form(session: Session) -> None:
+    for result in (session.click(10, 10), session.undo()):  # the second is empty
+        for form in (result, result.to_dict(), result.rle(), result.polygons(), list(result.polygons())):
+            session.set_mask(np.ones(SIZE, np.bool_))
+            np.testing.assert_array_equal(session.set_mask(form).mask, result.mask)
+
+
 def test_an_annotation_that_goes_on(session: Session, paint: Bundle) -> None:
     """COCO's segmentations are read back, and clicks refine them."""
     session.click(10, 10)
@@ -150,6 +160,10 @@ def test_an_annotation_that_goes_on(session: Session, paint: Bundle) -> None:
         ({}, "where they come from"),
         (rle_of(BOX[1:]), "own size"),
         ([[20, 10, 60, 10, 60, 40]], "own size"),
+        ({"size": [50, 70], "clicks": []}, 'mask="rle"'),
+        ({"segmentation": [[20, 10]]}, "where it comes from"),
+        ([*polygons_of(BOX), 3], "pass Polygon objects"),
+        (None, "cv2.imread returns None"),
         ("missing.png", "check the path"),
         ("missing.npy", "check"),
         ("missing.json", "check"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import pytest
@@ -151,6 +152,14 @@ def test_files_and_pil_images(session: Session, tmp_path: Path) -> None:
     with Image.open(tmp_path / "photo.png") as image:
         session.set_image(image)
     assert session.to_coco()["images"][0]["file_name"] == "photo.png"
+    with (tmp_path / "photo.png").open("rb") as stream:
+        session.set_image(stream)
+    assert session.to_coco()["images"][0]["file_name"] == "photo.png"
+    with TemporaryFile() as stream:  # its name is a number
+        stream.write((tmp_path / "photo.png").read_bytes())
+        session.set_image(stream)
+    assert session.to_coco()["images"][0]["file_name"] == ""
+    assert session.to_coco(Path("folder/other.jpg"))["images"][0]["file_name"] == "folder/other.jpg"
     assert session.to_coco("other.jpg")["images"][0]["file_name"] == "other.jpg"
 
 
@@ -206,6 +215,16 @@ def test_categories_and_empty_surfaces(annotated: Session) -> None:
     assert [one["surface"] for one in annotated.to_coco()["annotations"]] == ["dog"]
     with pytest.raises(AnnotationError, match="tolerance"):
         annotated.to_coco(polygons=True, tolerance=-1)
+
+
+def test_names_are_texts(annotated: Session) -> None:
+    for call in (
+        lambda: annotated.to_coco(3),  # type: ignore[arg-type]
+        lambda: annotated.to_coco(categories=["dog"]),  # type: ignore[arg-type]
+        lambda: annotated.to_coco(categories={"1": 3}),  # type: ignore[dict-item]
+    ):
+        with pytest.raises(AnnotationError, match="to fix: "):
+            call()
 
 
 def test_labels_are_saved_with_names(annotated: Session, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -228,6 +229,8 @@ def test_other_objects_are_refused(session: Session) -> None:
             session.restore(wrong)  # type: ignore[arg-type]
     with pytest.raises(SessionError, match=r"is a text[\s\S]*json.loads"):
         session.restore(json.dumps(session.to_dict()))  # type: ignore[arg-type]
+    with pytest.raises(SessionError, match=r"is a path[\s\S]*json.loads\(path.read_text\(\)\)"):
+        session.restore(Path("saved.json"))  # type: ignore[arg-type]
     nameless = session.to_dict()
     nameless["surfaces"][0]["name"] = nameless["surface"] = ""
     with pytest.raises(SurfaceError):

@@ -299,7 +299,7 @@ def test_bad_clicks_change_nothing(session: Session, x: float, y: float, fix: st
 
 
 def test_bad_polarity(session: Session) -> None:
-    for wrong in (-1, 4, 1.0, "no", "positive", None, np.array([1])):
+    for wrong in (-1, 4, 0.5, float("nan"), "no", "positive", None, np.array([1])):
         with pytest.raises(ClickError, match="True or 1 on the object") as caught:
             session.click(10, 10, wrong)  # type: ignore[arg-type]
         assert caught.value.fix == "pass positive=True or positive=False"
@@ -309,7 +309,14 @@ def test_bad_polarity(session: Session) -> None:
 
 
 def test_one_and_zero_are_polarities(session: Session) -> None:
-    for label, positive in ((1, True), (0, False), (np.int64(1), True), (np.uint8(0), False)):
+    for label, positive in (
+        (1, True),
+        (0, False),
+        (np.int64(1), True),
+        (np.uint8(0), False),
+        (1.0, True),
+        (np.float32(0), False),
+    ):
         click = session.click(10, 10, label).click  # type: ignore[arg-type]
         assert click == Click(10, 10, positive)
         assert type(click.positive) is bool

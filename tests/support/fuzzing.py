@@ -163,7 +163,7 @@ def _annotation() -> list[tuple[str, bytes]]:
     mask[8:20, 9:30] = True
     from mmms_deploy.annotations import Annotation
 
-    return [("a.json", json.dumps(Annotation(mask, ((3.0, 4.5, True),)).to_json()).encode())]
+    return [("a.json", json.dumps(Annotation(mask, ((3.0, 4.5, True),)).to_dict()).encode())]
 
 
 def _read_annotation(path: Path) -> object:
