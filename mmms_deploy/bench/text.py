@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich import box
@@ -126,7 +127,7 @@ def _header(report: Report) -> Table:
     return table
 
 
-def _groups(report: Report) -> Iterator[Table]:
+def _groups(report: Report) -> Iterator[RenderableType]:
     for group, heading in GROUPS.items():
         metrics = list(report.group(group))
         if not metrics:
@@ -139,9 +140,17 @@ def _groups(report: Report) -> Iterator[Table]:
         table.add_column("", width=_TITLE)
         for column in columns:
             table.add_column(column, justify="right", header_style="dim")
+        reasons = Counter(metric.why for metric in metrics if metric.summary is None)
+        together = [why for why, count in reasons.items() if count > 1]
         for metric in metrics:
-            table.add_row(escape(metric.title), *_cells(metric, repeated=repeated))
+            if metric.summary is not None or metric.why not in together:
+                table.add_row(escape(metric.title), *_cells(metric, repeated=repeated))
         yield table
+        for why in together:
+            titles = "; ".join(
+                metric.title.strip() for metric in metrics if metric.summary is None and metric.why == why
+            )
+            yield Text(f"not measured: {why}\n  {titles}", style="dim")
 
 
 def _repeated(metric: Metric) -> bool:

@@ -12,6 +12,7 @@ Exit codes:
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,8 +34,8 @@ class Command(click.Command):
 
     A :class:`~mmms_deploy.errors.MMMSDeployError` becomes ``error: ...`` on stderr and exit code 1, and wrong usage and
     exit code 2 when it is raised while the command line is read. An
-    :class:`~mmms_deploy.errors.MMMSDeployWarning` becomes a line ``warning: ...`` on stderr. Any other exception is a
-    fault of this package and keeps its traceback.
+    :class:`~mmms_deploy.errors.MMMSDeployWarning` becomes a line ``warning: ...`` on stderr, and so does a warning that
+    this package logs. Any other exception is a fault of this package and keeps its traceback.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -81,7 +82,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Do what the command does."""
-        with _ending(), _printed_warnings():
+        with _ending(), _printed_warnings(), _printed_log():
             return super().invoke(ctx)
 
 
@@ -145,3 +146,22 @@ def _printed_warnings() -> Iterator[None]:
 
         warnings.showwarning = show
         yield
+
+
+class _Printer(logging.Handler):
+    """Prints what the package logs as the commands print warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        say("warning", record.getMessage())
+
+
+@contextmanager
+def _printed_log() -> Iterator[None]:
+    """Print warnings that the package logs, such as that of a cache that cannot be written."""
+    log, printer = logging.getLogger("mmms_deploy"), _Printer(logging.WARNING)
+    log.addHandler(printer)
+    try:
+        yield
+    finally:
+        log.removeHandler(printer)

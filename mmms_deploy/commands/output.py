@@ -36,7 +36,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         )
     if not os.access(path.parent, os.W_OK):
         raise OutputWriteError(
-            f"the folder {path.parent} cannot be written to",
+            f"the folder {path.parent.absolute()} cannot be written to",
             expected="a folder that this user may write to",
             fix="check its permissions, or choose another one",
         )

@@ -52,11 +52,12 @@ def _widths(table: Table, room: int) -> list[int] | None:
     widths = [_least(column, shown=table.show_header) for column in table.columns]
     if sum(widths) > room:
         return None
+    # The narrowest first: short names stay on one line, and long texts wrap.
     for _ in range(room - sum(widths)):
-        lacking = [want - width for want, width in zip(wanted, widths, strict=True)]
-        if max(lacking) <= 0:
+        lacking = [index for index, want in enumerate(wanted) if widths[index] < want]
+        if not lacking:
             break
-        widths[lacking.index(max(lacking))] += 1
+        widths[min(lacking, key=widths.__getitem__)] += 1
     return widths
 
 

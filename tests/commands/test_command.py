@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import warnings
 
 import click
@@ -52,6 +53,18 @@ def test_warnings_are_lines() -> None:
 
 def test_the_same_warning_of_many_sessions_is_one_line() -> None:
     assert run(warning=MMMSDeployWarning("slower"), times=3).stderr == "warning: slower\n"
+
+
+def test_what_the_package_logs_is_a_line_like_a_warning() -> None:
+    log = logging.getLogger("mmms_deploy.files.cache")
+
+    @command(epilog="")
+    def main() -> None:
+        log.warning("%s cannot be written", "/cache")
+        log.info("nothing to see")
+
+    assert invoke(main).stderr == "warning: /cache cannot be written\n"
+    assert logging.getLogger("mmms_deploy").handlers == [], "afterwards the log is the program's again"
 
 
 def test_other_warnings_are_left_alone() -> None:

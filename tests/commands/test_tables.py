@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 
+import msgspec
 import pytest
 from rich.console import Console, Group
 from rich.table import Table
@@ -67,6 +68,30 @@ def test_names_and_values_stay_side_by_side(monkeypatch: pytest.MonkeyPatch) -> 
     assert re.search(r"^cache +/home/somebody", text, re.MULTILINE)
     assert re.search(r"^memory +23.5 GiB", text, re.MULTILINE)
     assert "and a text" in text
+
+
+def test_short_columns_stay_on_one_line_beside_long_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Table()
+    for heading in ("engine", "", "why not"):
+        made.add_column(heading)
+    made.add_row("onnxruntime-cuda", "does not", "there is no NVIDIA driver, and cuda-python is not installed " * 2)
+    made.add_row("a name of words", "works", "")
+    text = printed(monkeypatch, made, 60)
+    assert "does not" in text
+    assert "a name of words" in text
+
+
+def test_what_is_missing_for_one_reason_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = report()
+    metrics = tuple(
+        msgspec.structs.replace(metric, samples=(), why="no clock") if metric.key.startswith("click.") else metric
+        for metric in full.metrics
+    )
+    titles = [metric.title.strip() for metric in metrics if metric.key.startswith("click.")]
+    assert len(titles) > 1
+    text = printed(monkeypatch, render(msgspec.structs.replace(full, metrics=metrics)), 200)
+    assert text.count("no clock") == 1
+    assert f"not measured: no clock\n  {'; '.join(titles)}" in text
 
 
 @pytest.mark.parametrize("width", [40, 80])

@@ -329,6 +329,7 @@ def test_more_scenes_can_be_requested_later(tmp_path: Path) -> None:
         ({"entries": Scenes(4, name="others")}, "datasets others name was not set, is others"),
         ({"identity": "b" * 64}, "predictor identity was aaaaaaaaaaaa..., is bbbbbbbbbbbb..."),
         ({"engine": "another"}, "predictor engine was engine, is another"),
+        ({"engine": f"{'one engine ' * 5}bf16"}, f"predictor engine was engine, is {'one engine ' * 5}bf16"),
         ({"against": opened()}, "against"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
