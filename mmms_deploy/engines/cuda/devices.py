@@ -6,6 +6,7 @@ they are used, and ONNX Runtime silently takes the CPU. ``cuda.bindings.runtime`
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from dataclasses import dataclass
@@ -101,7 +102,12 @@ def probe(library: Any = None, driver_file: Path = DRIVER_FILE) -> Probe:
         try:
             library = import_cuda()
         except EngineUnavailableError as error:
-            return Probe((), Problem.NO_BINDINGS, error.given, str(error.fix), driver)
+            given, fix = error.given, str(error.fix)
+            if driver is None and not _driver_loads():
+                # Gigabytes of packages for a GPU are no advice for a machine without one.
+                given = f"there is no NVIDIA driver, and {given}"
+                fix = f"on a machine with an NVIDIA GPU, install its driver, then {fix}"
+            return Probe((), Problem.NO_BINDINGS, given, fix, driver)
     try:
         runs, made_for = _version(library.cudaDriverGetVersion()), _version(library.cudaRuntimeGetVersion())
         code, count = library.cudaGetDeviceCount()
@@ -172,6 +178,17 @@ def driver_release(driver_file: Path = DRIVER_FILE) -> str | None:
     except OSError:
         return None
     return found[1] if found else None
+
+
+def _driver_loads() -> bool:
+    """Whether the driver's library loads; Windows and WSL have no file that describes the driver."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def split_device(device: str) -> tuple[str, int]:

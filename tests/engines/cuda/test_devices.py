@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmms_deploy.engines import imports
+from mmms_deploy.engines.cuda import devices
 from mmms_deploy.engines.cuda import runtime as cuda_runtime
 from mmms_deploy.engines.cuda.devices import Gpu, Problem, driver_release, probe, require_gpu
 from mmms_deploy.engines.cuda.runtime import Cuda
@@ -93,11 +94,19 @@ def test_cuda_that_fails(standin: CudaStandIn) -> None:
     assert "cudaGetDeviceCount failed with cudaErrorUnknown (999)" in found.given
 
 
-def test_no_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cuda_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)  # an earlier test may have imported it
+    monkeypatch.setattr(devices, "_driver_loads", lambda: False)
     found = probe(driver_file=NOWHERE)
     assert found.problem is Problem.NO_BINDINGS
+    assert found.given == "there is no NVIDIA driver, and cuda-python is not installed"
+    assert found.fix.startswith("on a machine with an NVIDIA GPU, install its driver, then pip ")
+    monkeypatch.setattr(devices, "_driver_loads", lambda: True)
+    assert probe(driver_file=NOWHERE).given == "cuda-python is not installed", "as on Windows and in WSL"
+    (tmp_path / "version").write_text(DRIVER)
+    monkeypatch.setattr(devices, "_driver_loads", lambda: False)
+    assert probe(driver_file=tmp_path / "version").given == "cuda-python is not installed"
     with pytest.raises(EngineUnavailableError, match="cuda-python") as caught:
         require_gpu()
     assert 'pip install "mmms-deploy[cuda]"' in str(caught.value.fix)
