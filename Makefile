@@ -101,24 +101,27 @@ train-thermal: $(VENV)/.dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# pip shows its progress: downloads of gigabytes take minutes.
 $(VENV)/.cpu: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --disable-pip-version-check -q -e '.[cpu]'
+	@echo "Installing what clicks need into $(VENV): 120 MB to download ..."
+	$(BIN)/pip install --disable-pip-version-check -e '.[cpu]'
 	touch $@
 
 $(VENV)/.export: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu]'
+	@echo "Installing what exports and clicks need into $(VENV), with PyTorch: several GB, which takes minutes ..."
+	$(BIN)/pip install --disable-pip-version-check -e '.[export,cpu]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu,dev]'
+	$(BIN)/pip install --disable-pip-version-check -e '.[export,cpu,dev]'
 	touch $@ $(VENV)/.export
 
 $(VENV)/.slow: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu,dev,slow]'
+	$(BIN)/pip install --disable-pip-version-check -e '.[export,cpu,dev,slow]'
 	touch $@ $(VENV)/.dev $(VENV)/.export
 
 $(VENV)/.rtx: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --disable-pip-version-check -q -e '.[export,cpu,dev,rtx]'
+	$(BIN)/pip install --disable-pip-version-check -e '.[export,cpu,dev,rtx]'
 	touch $@ $(VENV)/.dev $(VENV)/.export
 
 clean:

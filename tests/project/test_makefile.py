@@ -22,6 +22,14 @@ def test_both_targets_end_with_how_to_go_on(target: str) -> None:
     assert recipe.rstrip().splitlines()[-1].strip().startswith("$(call go_on,")
 
 
+@pytest.mark.parametrize("made", [".cpu", ".export"])
+def test_an_install_says_what_it_does_and_shows_its_progress(made: str) -> None:
+    said, command = MAKEFILE.partition(f"\n$(VENV)/{made}:")[2].splitlines()[1:3]
+    assert said.startswith('\t@echo "Installing ')
+    assert "pip install" in command
+    assert " -q " not in command
+
+
 def test_the_environment_is_activated_first_and_three_commands_follow() -> None:
     assert GO_ON[0] == "source $(BIN)/activate"
     assert len(GO_ON) == 4
