@@ -1,7 +1,7 @@
 """Clicks inside your own program: a picture goes in, a mask comes out as a NumPy array.
 
-    pip install "mmms-deploy[cpu]"
-    python embed.py [PHOTO]
+    pip install ".[cpu]"  # in the clone; with a wheel, its file in place of the dot
+    python examples/embed.py [PHOTO]
 
 Without PHOTO it takes a photograph from the demo's bundle. It writes cutout.png, the object without its background.
 """

@@ -1,7 +1,7 @@
 """Many images with clicks from your own code: one session for all of them, a mask for each, one COCO file in the end.
 
-    pip install "mmms-deploy[cpu]"
-    python many_images.py [FOLDER]
+    pip install ".[cpu]"  # in the clone; with a wheel, its file in place of the dot
+    python examples/many_images.py [FOLDER]
 
 With FOLDER it clicks into the middle of each of its pictures; put your own clicks there. Without it, it takes the
 photographs and the clicks of the demo's bundle. It writes masks/NAME.png and masks/coco.json. Where clicks are in a

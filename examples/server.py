@@ -1,7 +1,7 @@
 """Clicks over HTTP: a session for each annotator, one engine for all of them; JSON goes in, masks come out as RLE.
 
-    pip install "mmms-deploy[cpu]"
-    python server.py [PORT]
+    pip install ".[cpu]"  # in the clone; with a wheel, its file in place of the dot
+    python examples/server.py [PORT]
 
     POST   /sessions             a picture's bytes                       -> {"session": ID, "size": [height, width]}
     POST   /sessions/ID/clicks   {"x": 320, "y": 240, "positive": true}  -> {"clicks": 1, "area": 24133, "rle": {...}}

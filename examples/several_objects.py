@@ -1,7 +1,7 @@
 """Several objects in one image, each with a name: a label map and a COCO file come out, and the labels go in again.
 
-    pip install "mmms-deploy[cpu]"
-    python several_objects.py
+    pip install ".[cpu]"  # in the clone; with a wheel, its file in place of the dot
+    python examples/several_objects.py
 
 It takes the photograph of a cat from the demo's bundle, and writes labels.png, coco.json and objects.png.
 """

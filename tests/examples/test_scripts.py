@@ -49,7 +49,7 @@ def test_every_example_is_listed_and_every_script_says_what_to_install() -> None
     assert len(files) >= 5
     for file in files:
         assert f"({file.name})" in text
-        assert 'pip install \\"mmms-deploy[cpu]\\"' in json.dumps(file.read_text()).replace("\\\\", "")
+        assert 'pip install \\".[cpu]\\"' in json.dumps(file.read_text()).replace("\\\\", "")
 
 
 def test_embed(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,14 @@ def test_installs_name_extras_that_exist() -> None:
             assert set(named.split(",")) <= extras
 
 
+def test_no_install_asks_an_index_for_the_package() -> None:
+    """It is on none: commands name the clone or a wheel's file."""
+    texts = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
+    for path in [*texts, *sorted((ROOT / "examples").glob("*.[pi]*"))]:
+        for command in re.findall(r"pip install [^`\n]*\bmmms[-_]deploy(?!-[\d.]+-py3).*", path.read_text()):
+            assert "--no-index" in command, path
+
+
 def test_the_toml_example_is_a_description() -> None:
     from mmms_deploy.models.checkpoint import parse_description
 
