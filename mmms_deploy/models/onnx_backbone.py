@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmms_deploy.documents import document
 from mmms_deploy.errors import DescriptionError
 from mmms_deploy.models.backbone import check_size
 from mmms_deploy.models.backbone_names import NameStyle
@@ -48,7 +49,7 @@ class OnnxBackbone(FrozenBackbone):
             raise DescriptionError(
                 "backbone 'onnx' " + ("without its description" if config.onnx is None else "with fields of timm's"),
                 expected="'backbone.onnx' with size and outputs, and no 'blocks', 'maps' or 'overrides'",
-                fix="describe the encoder as docs/backbones.md says",
+                fix=f"describe the encoder as {document('backbones')} says",
             )
         self.names = NameStyle(unread=re.compile(".*"))
         self.described = config.onnx

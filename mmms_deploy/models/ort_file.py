@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmms_deploy.errors import CheckpointCorruptError, CheckpointError, FileReadError
 from mmms_deploy.files import read_bytes
+from mmms_deploy.installed import pip_install
 from mmms_deploy.models.hiera import tables_of_map
 
 SUFFIX = ".ort"
@@ -82,7 +83,7 @@ def _initializers(content: bytes) -> Iterator[tuple[str, np.ndarray[Any, np.dtyp
         raise CheckpointError(
             f"reading ONNX Runtime's own format needs a module that is not installed: {error.name or error}",
             expected="onnxruntime with onnxruntime.tools.ort_format_model, and flatbuffers",
-            fix='pip install "mmms-deploy[export,cpu]"',
+            fix=pip_install("export,cpu"),
         ) from error
     graph = InferenceSession.GetRootAsInferenceSession(content, 0).Model().Graph()
     for number in range(min(graph.InitializersLength(), len(content))):
