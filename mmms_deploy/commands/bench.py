@@ -109,7 +109,7 @@ def main(
     file is replaced.
     """
     if sum(given is not None for given in (bundle, recipe, load)) != 1:
-        raise click.UsageError("Give one of BUNDLE, --recipe NAME and --load FILE.")
+        raise click.UsageError("Give one of BUNDLE, --recipe NAME and --load FILE, such as mmms-bench demo.")
     _check_files(json_file, html_file, load, old_file)
     from mmms_deploy.bench.errors import ReportError
     from mmms_deploy.bench.report import encode, read_report

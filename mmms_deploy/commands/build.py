@@ -205,7 +205,7 @@ def check_gpu() -> None:
     from mmms_deploy.engines.cuda.devices import require_gpu
     from mmms_deploy.engines.tensorrt.api import load_tensorrt
 
-    require_gpu()
+    require_gpu(alone=True)
     load_tensorrt()
 
 

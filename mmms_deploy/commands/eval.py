@@ -215,7 +215,7 @@ def main(
         write_replay(*replay, bundle)
         return
     if bundle is None:
-        raise click.UsageError("Give BUNDLE and --dataset KIND=PATH, or --replay OUT CASE.")
+        raise click.UsageError("Give BUNDLE, such as mmms-eval demo, or --replay OUT CASE.")
     if against is None and (against_engine or against_precision or against_device != "auto"):
         raise click.UsageError("--against-engine, --against-precision and --against-device need --against.")
 

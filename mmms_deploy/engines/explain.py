@@ -188,7 +188,7 @@ def none_installed(missing: Sequence[EngineUnavailableError]) -> EngineUnavailab
         return missing[0]
     last = missing[-1]  # that of the CPU, when both are possible: it works on every machine
     return EngineUnavailableError(
-        f"no engine is installed: {', '.join(error.given for error in missing)}",
+        f"no engine is installed: {', '.join(dict.fromkeys(error.given for error in missing))}",
         expected="one engine beside the base install",
         fix=last.fix,
         command_fix=last.command_fix,

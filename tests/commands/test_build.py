@@ -42,7 +42,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> TensorRtStandIn:
     library = TensorRtStandIn()
     monkeypatch.setattr(tensorrt_api, "_LOGGERS", {})
     monkeypatch.setattr(tensorrt_plans, "load_tensorrt", lambda name=None: library)
-    monkeypatch.setattr(tensorrt_plans, "require_gpu", lambda ordinal: GPU)
+    monkeypatch.setattr(tensorrt_plans, "require_gpu", lambda ordinal, **_: GPU)
     monkeypatch.setattr(tensorrt_plans, "driver_release", lambda: "580.65.06")
     monkeypatch.setattr(tensorrt_plans, "Cuda", NoCuda)
     monkeypatch.setattr(tensorrt_plans, "import_cuda", lambda: None)

@@ -292,7 +292,7 @@ def test_replaying_with_another_bundle_says_so(base, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Give BUNDLE and --dataset"),
+        ([], "Give BUNDLE, such as mmms-eval demo"),
         (["BUNDLE", "--dataset", "folder=x", "--target", "0"], "above 0"),
         (["BUNDLE", "--dataset", "folder=x", "--target", "x"], "no number"),
         (["BUNDLE", "--dataset", "folder=x", "--multi-surface", "80"], "not T,A"),

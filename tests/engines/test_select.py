@@ -347,6 +347,7 @@ def test_an_engine_that_is_not_installed_names_the_command(paint: Bundle, monkey
     with pytest.raises(EngineUnavailableError, match="no engine is installed") as caught:
         open_engine(paint)
     assert caught.value.fix == 'pip install "mmms-deploy[cpu]"'
+    assert caught.value.given.count("ONNX Runtime is not installed") == 1
 
 
 @pytest.mark.parametrize(

@@ -198,12 +198,13 @@ def split_device(device: str) -> tuple[str, int]:
     return (kind, int(number)) if kind == "cuda" and plain else (device, 0)
 
 
-def require_gpu(ordinal: int = 0, library: Any = None) -> Gpu:
+def require_gpu(ordinal: int = 0, library: Any = None, *, alone: bool = False) -> Gpu:
     """Return a GPU that can be used.
 
     Args:
         ordinal: Its number among those that CUDA_VISIBLE_DEVICES leaves.
         library: The module ``cuda.bindings.runtime``; None imports it.
+        alone: Nothing but a GPU can do what is asked, so that no error advises the CPU.
 
     Raises:
         EngineUnavailableError: There is none; the message names the reason.
@@ -213,8 +214,8 @@ def require_gpu(ordinal: int = 0, library: Any = None) -> Gpu:
         raise EngineUnavailableError(
             f"{REQUESTED}{found.given}",
             expected="an NVIDIA GPU, its driver, and cuda-python",
-            fix=f'{found.fix}; or pass device="cpu"',
-            command_fix=f"{found.fix}; or pass --device cpu",
+            fix=found.fix if alone else f'{found.fix}; or pass device="cpu"',
+            command_fix=None if alone else f"{found.fix}; or pass --device cpu",
         )
     if ordinal >= len(found.gpus):
         raise EngineUnavailableError(

@@ -101,7 +101,7 @@ def plans(
         PlanBuildError: A graph cannot be compiled, or is not computed in its precision.
         BundleCorruptError: A graph is not the one that the manifest describes.
     """
-    gpu = None if device is None else require_gpu(device)
+    gpu = None if device is None else require_gpu(device, alone=True)
     trt = load_tensorrt(library)
     about = describe(trt)
     _check(trt, about, gpu, bundle, precision)

@@ -46,7 +46,7 @@ def open_drawn(path: Path, *, name: str, seed: int, min_area: int) -> ListedData
     if not re.fullmatch(r"[0-9]{1,6}", text) or not 0 < int(text) <= _MOST:
         raise DatasetLayoutError(
             f"{text} was given as the number of drawn scenes",
-            expected=f"\n{TREE}, from 1 to {_MOST}",
+            expected=f"a whole number from 1 to {_MOST}, as in drawn=20",
             fix="give a number, such as 20; the kind 'folder' reads a folder of images and masks",
         )
     items = {f"{number:05}": number for number in range(int(text))}

@@ -102,6 +102,9 @@ def test_no_cuda_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert found.problem is Problem.NO_BINDINGS
     assert found.given == "there is no NVIDIA driver, and cuda-python is not installed"
     assert found.fix.startswith("on a machine with an NVIDIA GPU, install its driver, then pip ")
+    with pytest.raises(EngineUnavailableError) as caught:
+        require_gpu(alone=True)
+    assert "cpu" not in f"{caught.value.fix}{caught.value.command_fix}", "a plan cannot be compiled on a CPU"
     monkeypatch.setattr(devices, "_driver_loads", lambda: True)
     assert probe(driver_file=NOWHERE).given == "cuda-python is not installed", "as on Windows and in WSL"
     (tmp_path / "version").write_text(DRIVER)

@@ -61,7 +61,7 @@ def trt(monkeypatch: pytest.MonkeyPatch, paint: Bundle) -> Iterator[TensorRtStan
     monkeypatch.setattr(tensorrt_engine, "plans", plans)
     monkeypatch.setattr(tensorrt_engine, "load_tensorrt", lambda: trt)
     monkeypatch.setattr(tensorrt_engine, "import_cuda", lambda: standin)
-    monkeypatch.setattr(tensorrt_engine, "require_gpu", lambda ordinal: "Stand-in GPU")
+    monkeypatch.setattr(tensorrt_engine, "require_gpu", lambda ordinal, **_: "Stand-in GPU")
     yield trt
     assert not standin.leaked
     assert not trt.contexts

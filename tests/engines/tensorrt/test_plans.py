@@ -61,7 +61,7 @@ def trt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TensorRtStandIn:
 
 
 def see(monkeypatch: pytest.MonkeyPatch, gpu: Gpu, driver: str) -> None:
-    monkeypatch.setattr(tensorrt_plans, "require_gpu", lambda ordinal: gpu)
+    monkeypatch.setattr(tensorrt_plans, "require_gpu", lambda ordinal, **_: gpu)
     monkeypatch.setattr(tensorrt_plans, "driver_release", lambda: driver)
 
 

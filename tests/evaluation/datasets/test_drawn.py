@@ -35,8 +35,9 @@ def test_surfaces_are_visible_and_apart() -> None:
 
 @pytest.mark.parametrize("odd", ["0", "-1", "1.5", "many", "data/drawn", "1000000"])
 def test_another_number_is_refused(odd: str) -> None:
-    with pytest.raises(DatasetLayoutError, match="number of drawn scenes"):
+    with pytest.raises(DatasetLayoutError, match="number of drawn scenes") as caught:
         open_dataset("drawn", odd)
+    assert "expected: a whole number from 1 to 100000, as in drawn=20\n" in str(caught.value)
 
 
 def test_they_need_no_library_but_pillow() -> None:
