@@ -12,9 +12,13 @@ from mmms_deploy.errors import BundleNotFoundError, FileReadError
 from mmms_deploy.files import PathLike, as_path
 from mmms_deploy.hub import is_reference, parse_reference
 from mmms_deploy.progress import OnProgress
+from mmms_deploy.spelling import closest
 
 CHECKPOINTS = ("demo-thermal",)
 """Names of checkpoints that ship with the package without a bundle."""
+
+A_BUNDLE = f"the folder of a bundle, which holds {MANIFEST_NAME}, or 'demo', or hf:owner/name"
+"""What errors expect where a bundle is named."""
 
 
 def find_bundle(reference: PathLike, on_progress: OnProgress | None = None) -> Path:
@@ -30,7 +34,7 @@ def find_bundle(reference: PathLike, on_progress: OnProgress | None = None) -> P
         The folder, which may not hold a bundle where a path was given.
 
     Raises:
-        BundleNotFoundError: The reference is no path, or names a checkpoint of the package that has no bundle.
+        BundleNotFoundError: The reference is no path, or nothing is there.
         BundleCorruptError: The packed bundle is damaged.
         BundleError: This Python cannot unpack it.
         OutputWriteError: There is no place to unpack it, or to fetch it to.
@@ -48,9 +52,20 @@ def find_bundle(reference: PathLike, on_progress: OnProgress | None = None) -> P
         ) from error
     if is_packed(path):
         return packed_bundle(str(path))
-    if str(path) in CHECKPOINTS and not os.path.lexists(path):
-        raise BundleNotFoundError(f"no bundle at {path}", expected=_EXPECTED, fix=how_to_export(path.name))
+    if _nothing_at(path):
+        raise BundleNotFoundError(f"no bundle at {path}", expected=A_BUNDLE, fix=how_to_find(path))
     return path
+
+
+def _nothing_at(path: Path) -> bool:
+    """Whether the system says that a path does not exist; what it refuses to look at may."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def is_packed(path: Path) -> bool:
@@ -58,16 +73,22 @@ def is_packed(path: Path) -> bool:
     return str(path) in NAMES and not os.path.lexists(path / MANIFEST_NAME)
 
 
-def how_to_export(name: str) -> str:
-    """Return how to make a bundle of a checkpoint that ships with the package without one.
+def how_to_find(path: Path) -> str:
+    """Return what to do where nothing lies at the path that should name a bundle."""
+    if str(path) in CHECKPOINTS:
+        return _how_to_export(path.name)
+    if path == Path("bundles") / "demo":
+        return "name it 'demo': it ships with mmms-deploy; or mmms-export --ckpt demo writes bundles/demo"
+    if path in [Path("bundles") / name for name in CHECKPOINTS]:
+        return f"mmms-export --ckpt {path.name} writes {path}"
+    name = closest(path.name, NAMES)
+    if name is not None and len(path.parts) == 1:
+        return f"did you mean {name!r}, which ships with mmms-deploy?"
+    return "check the path, or make a bundle: mmms-export --ckpt FILE"
 
-    Args:
-        name: One of ``CHECKPOINTS``.
-    """
+
+def _how_to_export(name: str) -> str:
     made = Path("bundles") / name
     if (made / MANIFEST_NAME).is_file():
         return f"name the bundle that was made of it, {made}"
     return f"{name!r} ships as a checkpoint: mmms-export --ckpt {name} makes {made} of it"
-
-
-_EXPECTED = f"the folder of a bundle, which holds {MANIFEST_NAME}, or 'demo'"

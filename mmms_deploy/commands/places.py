@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmms_deploy.bundle.names import MANIFEST_NAME
-from mmms_deploy.bundle.packed import NAMES
-from mmms_deploy.bundle.reference import CHECKPOINTS, how_to_export, is_packed
+from mmms_deploy.bundle.reference import A_BUNDLE, how_to_find, is_packed
 from mmms_deploy.commands.common import wrong_usage
 from mmms_deploy.commands.recognise import Found, Thing, checkpoints_in, recognise
 from mmms_deploy.errors import (
@@ -32,7 +31,6 @@ DEMOS = ("demo", "demo-thermal")
 _MOST_NAMES = 1000
 _ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)
 """An address such as ``https://...``, of which pathlib keeps one slash."""
-_A_BUNDLE = f"the folder of a bundle, which holds {MANIFEST_NAME}, or 'demo', or hf:owner/name"
 
 
 # --- bundles ----------------------------------------------------------------------------------------------------------
@@ -48,9 +46,9 @@ def check_bundle(path: Path) -> None:
     if found.thing is Thing.BUNDLE:
         return
     if found.thing is Thing.NOTHING:
-        raise BundleNotFoundError(f"no bundle at {path}", expected=_A_BUNDLE, fix=_missing_bundle(path))
+        raise BundleNotFoundError(f"no bundle at {path}", expected=A_BUNDLE, fix=_missing_bundle(path))
     raise BundleNotFoundError(
-        f"{path} is {_named(found)}, not a bundle", expected=_A_BUNDLE, fix=_instead_of_bundle(found)
+        f"{path} is {_named(found)}, not a bundle", expected=A_BUNDLE, fix=_instead_of_bundle(found)
     )
 
 
@@ -90,23 +88,14 @@ def _is_on_hub(path: Path) -> bool:
     return True
 
 
-def _missing_bundle(path: Path) -> str:  # noqa: PLR0911 (one line a kind)
+def _missing_bundle(path: Path) -> str:
     if _ADDRESS.match(str(path)):
         return "download it, and name its folder; of addresses, those of the hub are understood: hf:owner/name"
     here = [entry for folder in (path.parent, Path("bundles")) for entry in _bundles_in(folder)]
     name = closest(path.name, [entry.name for entry in here])
     if name is not None:
         return f"did you mean {next(entry for entry in here if entry.name == name)}?"
-    if str(path) in CHECKPOINTS:
-        return how_to_export(str(path))
-    if path == Path("bundles") / "demo":
-        return "name it 'demo': it ships with mmms-deploy; or mmms-export --ckpt demo writes bundles/demo"
-    if path in [Path("bundles") / name for name in CHECKPOINTS]:
-        return f"mmms-export --ckpt {path.name} writes {path}"
-    name = closest(path.name, NAMES)
-    if name is not None and len(path.parts) == 1:
-        return f"did you mean {name!r}, which ships with mmms-deploy?"
-    return "check the path, or make a bundle: mmms-export --ckpt FILE"
+    return how_to_find(path)
 
 
 def _bundles_in(folder: Path) -> tuple[Path, ...]:

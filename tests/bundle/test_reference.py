@@ -21,7 +21,9 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_a_path_stays_a_path() -> None:
+def test_a_path_stays_a_path(folder: Path) -> None:
+    for name in ("mine", "demo"):
+        (folder / "bundles" / name).mkdir(parents=True)
     assert find_bundle("bundles/mine") == Path("bundles/mine")
     assert find_bundle(Path("bundles/demo")) == Path("bundles/demo")
 
@@ -46,6 +48,22 @@ def test_the_thermal_demo_has_to_be_exported(paint: Bundle, folder: Path) -> Non
         find_bundle("demo-thermal")
     shutil.copytree(paint.path, folder / "demo-thermal")
     assert find_bundle("demo-thermal") == Path("demo-thermal")
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("dmeo", "did you mean 'demo', which ships with mmms-deploy?"),
+        ("bundles/demo", "name it 'demo': it ships with mmms-deploy"),
+        ("bundles/demo-thermal", "mmms-export --ckpt demo-thermal writes bundles/demo-thermal"),
+        ("my/own", "check the path, or make a bundle"),
+    ],
+)
+def test_what_is_not_there_is_looked_for_where_it_may_be(name: str, fix: str) -> None:
+    with pytest.raises(BundleNotFoundError, match=f"no bundle at {name}") as caught:
+        Session(name)
+    assert fix in str(caught.value)
+    assert "or 'demo', or hf:owner/name" in str(caught.value.expected)
 
 
 @pytest.mark.parametrize("odd", ["", "a\0b", 3, None, b"demo"])
