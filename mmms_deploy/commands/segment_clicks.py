@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ _SIGNS = {
     **dict.fromkeys(("1", "1.0", "true", "yes", "positive", "pos", "+"), True),
     **dict.fromkeys(("0", "0.0", "false", "no", "negative", "neg", "-"), False),
 }
+_SEPARATOR = re.compile(r"\"?sep=(?P<sign>[,;\t])\"?", re.IGNORECASE)
+"""A first line that tells a spreadsheet what separates the cells."""
+_DECIMAL_COMMA = re.compile(r"^(\s*[+-]?[0-9]*),([0-9]+(?:[eE][+-]?[0-9]+)?\s*)$")
 _SIGN = "1 (on the object) or 0 (off it)"
 _CSV = "a CSV file whose first line names the columns, such as image,object,x,y,positive"
 _JSON = 'JSON such as {"photo.jpg": {"cat": [[320, 240, 1], [40, 50, 0]]}}'
@@ -91,7 +95,9 @@ def read_click_list(path: Path) -> ClickList:
                 raise _error(path, "", f"it holds more than {MOST} clicks", f"at most {MOST}", "cut it into parts")
             clicks.setdefault(image, []).append(click)
     except UnicodeDecodeError as error:
-        raise _error(path, "", f"it is no text in UTF-8 ({error.reason} at byte {error.start})", _CSV) from error
+        given = f"it is no text in UTF-8 ({error.reason} at byte {error.start})"
+        fix = "save it as UTF-8; in a spreadsheet, choose the file type 'CSV UTF-8'"
+        raise _error(path, "", given, _CSV, fix) from error
     except FileReadError as error:
         if error.missing:
             raise ClickListError(
@@ -107,12 +113,18 @@ def read_click_list(path: Path) -> ClickList:
 
 
 def _of_csv(path: Path, text: str) -> Iterator[tuple[str | None, ListedClick]]:
-    header = text.partition("\n")[0]
+    lines = io.StringIO(text, newline=None)
+    header = lines.readline()
+    said = _SEPARATOR.fullmatch(header.strip("\r\n"))
+    if said is not None:
+        header = lines.readline()
     # Spreadsheets of countries that write 3,5 for a half separate cells by semicolons.
-    delimiter = max(",;\t", key=header.count)
+    delimiter = said["sign"] if said is not None else max(",;\t", key=header.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        names = _columns(path, next(rows, []))
+        if said is not None:
+            next(rows)
+        names = _columns(path, next(rows, []), "line 1" if said is None else "line 2")
         for row in rows:
             if not any(cell.strip() for cell in row):
                 continue
@@ -120,17 +132,20 @@ def _of_csv(path: Path, text: str) -> Iterator[tuple[str | None, ListedClick]]:
             if len(row) != len(names):
                 given = f"there are {len(row)} cells where the header names {len(names)} columns"
                 raise _error(path, where, given, "a cell for every column", "complete the line")
-            yield _record(path, where, dict(zip(names, row, strict=True)))
+            record = dict(zip(names, row, strict=True))
+            if delimiter != ",":
+                record |= {axis: _DECIMAL_COMMA.sub(r"\1.\2", record[axis]) for axis in ("x", "y")}
+            yield _record(path, where, record)
     except csv.Error as error:
         raise _error(path, f"line {rows.line_num}", f"it is no usable CSV: {error}", _CSV) from error
 
 
-def _columns(path: Path, header: list[str]) -> list[str]:
+def _columns(path: Path, header: list[str], where: str) -> list[str]:
     names = [cell.strip().casefold() for cell in header]
     if not {"x", "y"} <= set(names):
         given = f"the header names no columns x and y: {','.join(header)[:200]}" if header else "it is empty"
-        raise _error(path, "line 1", given, _CSV, "write the names of the columns into the first line")
-    _check_names(path, "line 1", names, "column")
+        raise _error(path, where, given, _CSV, "write the names of the columns into the first line")
+    _check_names(path, where, names, "column")
     return names
 
 

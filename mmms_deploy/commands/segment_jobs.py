@@ -303,7 +303,28 @@ def _file_of(listed: ClickList, name: str) -> Path | None:
                     return file
             except (OSError, ValueError):
                 continue
+    for file in _places(listed, name.replace("\\", "/")):
+        found = _spelt_otherwise(file)
+        if found is not None:
+            return found
     return None
+
+
+def _spelt_otherwise(file: Path) -> Path | None:
+    """Return the file whose path has the same letters, which macOS and archives store as one character or as two."""
+    here = Path(file.anchor)
+    try:
+        for part in file.parts[1:] if file.anchor else file.parts:
+            below = here / part
+            if not below.exists():
+                same = [entry for entry in here.iterdir() if plain(entry.name) == plain(part)]
+                if len(same) != 1:
+                    return None
+                below = same[0]
+            here = below
+        return here if here.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _missing(

@@ -252,6 +252,10 @@ def safe(name: str) -> str:
     """Return the name of an object as the name of a file, on every system."""
     text = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', "_", name).strip(" ")
     text = re.sub(r"^\.+|\.+$", "_", text)
+    # Windows opens a device for these names, whatever suffix follows.
+    text = re.sub(
+        r"^(con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?=\.|$)", r"\1_", text, flags=re.IGNORECASE
+    )
     while len(os.fsencode(text)) > _LONGEST:
         text = text[:-1]
     return text or "_"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -278,6 +280,20 @@ def test_a_name_beside_the_list(paint: Bundle, folder: Path, monkeypatch: pytest
     assert json.loads((folder / "coco.json").read_text())["images"][0]["file_name"] == "p1.png"
 
 
+@pytest.mark.parametrize(("disk", "said"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accented_letters_of_a_list_are_found_on_disk_in_either_form(
+    paint: Bundle, folder: Path, disk: Literal["NFC", "NFD"], said: Literal["NFC", "NFD"]
+) -> None:
+    save(folder / normalize(disk, "Größe") / normalize(disk, "Zürich é.png"), (20, 20))
+    (folder / "clicks.json").write_text(json.dumps({normalize(said, "Größe\\Zürich é.png"): [[3, 4]]}))
+    done(paint.path, "--clicks", "clicks.json", "--coco", "coco.json")
+    (folder / "coco.json").unlink()
+    done(paint.path, normalize(disk, "Größe"), "--pos", "3,4", "--coco", "coco.json")
+
+    done(paint.path, normalize(disk, "Größe"), "--clicks", "coco.json", "--coco", "again.json")
+    assert (folder / "again.json").read_bytes() == (folder / "coco.json").read_bytes()
+
+
 def test_a_list_without_names_is_for_one_image(paint: Bundle, folder: Path) -> None:
     (folder / "clicks.csv").write_text("x,y\n3,4\n")
     done(paint.path, "photo.png", "--clicks", "clicks.csv")
@@ -426,6 +442,18 @@ def test_no_name_of_an_object_leads_out_of_the_folder(paint: Bundle, folder: Pat
     done(paint.path, *arguments)
     assert len(files_in(folder / "out" / "masks" / "photo")) == 2
     assert set(read_labels(folder / "out" / "labels" / "photo.png")[1]) == {name, "other"}
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("CON", "CON_.png"), ("nul", "nul_.png"), ("aux.cat", "aux_.cat.png"), ("COM1", "COM1_.png"),
+        ("lpt9.", "lpt9_.png"), ("prn .a", "prn_.a.png"), ("console", "console.png"), ("COM", "COM.png"),
+    ],
+)  # fmt: skip
+def test_no_object_has_the_name_of_a_device_of_windows(paint: Bundle, folder: Path, name: str, file: str) -> None:
+    done(paint.path, "photo.png", "--object", name, "--pos", "3,4", "--out-dir", "out", "--write", "masks")
+    assert files_in(folder / "out") == [f"masks/photo/{file}"]
 
 
 def test_objects_whose_files_would_be_one_are_refused(paint: Bundle, folder: Path) -> None:
