@@ -15,6 +15,7 @@ import json
 import secrets
 import sys
 from collections import OrderedDict
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from threading import Lock
 from typing import Any
@@ -65,7 +66,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         status, said = "200 OK", answer(environ["REQUEST_METHOD"], path, environ["wsgi.input"].read(length))
     except KeyError:
         status, said = "404 Not Found", {"error": "no such session (any more); POST /sessions opens one"}
-    except (MMMSDeployError, ValueError, TypeError) as error:
+    except (MMMSDeployError, ValueError, TypeError, RecursionError) as error:
         status, said = "400 Bad Request", {"error": str(error)}
     start_response(status, [("Content-Type", "application/json")])
     return [json.dumps(said).encode()]
@@ -80,4 +81,5 @@ class Server(ThreadingMixIn, WSGIServer):
 if __name__ == "__main__":
     with make_server("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 8000, app, server_class=Server) as server:
         print(f"http://127.0.0.1:{server.server_port}", flush=True)
-        server.serve_forever()
+        with suppress(KeyboardInterrupt):  # Ctrl-C ends it
+            server.serve_forever()
