@@ -334,13 +334,18 @@ def _some(names: Sequence[object]) -> str:
 
 
 def _print_end(planned: Plan, failures: list[Failure]) -> None:
-    """Say where everything is; raise when a picture was not segmented."""
+    """Say how much was done and where everything is; raise when a picture was not segmented."""
+    failed = {failure.path for failure in failures}
+    finished = [job for job, _ in planned.jobs if job.picture.path not in failed]
+    if finished and (len(planned.jobs) > 1 or failures or planned.done):
+        objects = sum(len(job.objects) for job in finished)
+        console.print(f"finished {_counted(len(finished), 'image')}, {_counted(objects, 'object')}")
     if planned.folder is not None and planned.jobs:
         console.print(f"results  {escape(str(planned.folder))} ({', '.join(planned.kinds)})", soft_wrap=True)
     if planned.coco is not None and planned.jobs:
         console.print(f"coco     {escape(str(planned.coco))}", soft_wrap=True)
     if failures:
-        total = len(planned.jobs) + planned.done + len({failure.path for failure in failures} - _paths(planned))
+        total = len(planned.jobs) + planned.done + len(failed - _paths(planned))
         raise ImageError(
             f"{len(failures)} of {total} images could not be segmented: {_some([one.path for one in failures])}",
             expected="images that can be read",

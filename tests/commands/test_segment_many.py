@@ -366,6 +366,7 @@ def test_a_picture_that_cannot_be_read_does_not_stop_the_others(paint: Bundle, f
     assert "photos/p3.png is a text file" in said
     assert "photos/p4.png cannot be decoded" in said
     assert "error: 2 of 5 images could not be segmented: photos/p3.png, photos/p4.png" in said
+    assert "finished 3 images, 3 objects" in result.stdout
     assert len(files_in(folder / "out" / "masks")) == 3
     images = json.loads((folder / "coco.json").read_text())["images"]
     assert [one["file_name"] for one in images] == ["p1.png", "p2.jpg", "p10.png"]

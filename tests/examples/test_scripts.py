@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -111,14 +112,19 @@ def address() -> Iterator[str]:
         [sys.executable, str(EXAMPLES / "server.py"), "0"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         try:
             yield process.stdout.readline().strip()
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
+            assert "Traceback" not in said, f"Ctrl-C or a request broke it: {said}"
+            assert process.wait(30) == 0
         finally:
-            process.terminate()
+            process.kill()
 
 
 def request(address: str, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
@@ -170,6 +176,7 @@ def test_the_server_names_mistakes(address: str, tmp_path: Path) -> None:
         b'{"x": 1, "y": "a"}',
         b'{"x": 999, "y": 1}',
         b'{"x": NaN, "y": 1}',
+        b"[" * 100_000,
     ):
         assert request(address, "POST", clicks, body)[0] == 400, body
     assert request(address, "POST", clicks, b'{"x": 1, "y": 1}')[1]["clicks"] == 1, "no mistake counts as a click"
