@@ -150,10 +150,13 @@ def named(hub: Any, error: Exception, what: str) -> MMMSDeployError:  # noqa: PL
     if status is not None and status not in _UNREACHABLE:
         return HubError(f"{what}: {endpoint} answers {status} ({said})", fix="try again later, or report it")
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
+        cache = cache_folder(hub)
+        file = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else cache
+        elsewhere = not (file.is_relative_to(cache) or cache.is_relative_to(file))  # such as the file of the token
         return OutputWriteError(
-            f"{what}: {error.filename or cache_folder(hub)} cannot be written: {error.strerror}",
-            expected=f"a cache folder with room that this user may write to; it is {cache_folder(hub)}",
-            fix="set HF_HUB_CACHE to another folder",
+            f"{what}: {file} cannot be {'used' if elsewhere else 'written'}: {error.strerror}",
+            expected=f"folders that this user may read and write; the cache is {cache}",
+            fix=f"set {'HF_HOME' if elsewhere else 'HF_HUB_CACHE'} to another folder",
         )
     return HubUnreachableError(
         f"{what}: {endpoint} does not answer ({said})",

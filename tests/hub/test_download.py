@@ -347,6 +347,14 @@ def test_a_cache_that_cannot_be_written_is_named(hub: Hub, repository, tmp_path,
     assert "HF_HUB_CACHE" in str(caught.value)
 
 
+def test_a_token_that_cannot_be_read_is_not_blamed_on_the_cache(hub: Hub, repository, tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "file" / "token"))
+    with pytest.raises(OutputWriteError, match="token cannot be used") as caught:
+        Bundle("hf:a/b")
+    assert "set HF_HOME to another folder" in str(caught.value)
+
+
 def test_without_the_package_the_extra_is_named(monkeypatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
         monkeypatch.delitem(sys.modules, name)
