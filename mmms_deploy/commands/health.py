@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
+from mmms_deploy import telemetry
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import Struct
-from mmms_deploy.engines import telemetry
 from mmms_deploy.engines.cuda.devices import Gpu, Probe, probe
 from mmms_deploy.engines.imports import in_words
 from mmms_deploy.engines.machine import MachineFacts, describe_machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from mmms_deploy.engines import telemetry
+from mmms_deploy import telemetry
 from mmms_deploy.engines.process import ModuleLock
 from mmms_deploy.errors import EngineUnavailableError
 

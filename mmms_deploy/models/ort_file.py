@@ -11,6 +11,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmms_deploy import telemetry
 from mmms_deploy.errors import CheckpointCorruptError, CheckpointError, FileReadError
 from mmms_deploy.files import read_bytes
 from mmms_deploy.installed import pip_install
@@ -30,6 +32,8 @@ _IDENTIFIER = b"ORTM"
 _FLOAT = 1
 """TensorDataType.FLOAT."""
 _POSITIONS = "/image_encoder/trunk/Transpose_output_0"
+_FORMAT = "onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.InferenceSession"
+"""The module with the schema's root; importing it imports ONNX Runtime."""
 _WINDOW = 8
 """Side of the windows of the first stage, in all of SAM 2's encoders."""
 
@@ -78,14 +82,15 @@ def read_ort_file(path: Path) -> dict[str, Tensor]:
 def _initializers(content: bytes) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.float32]]]]:
     """Yield the float32 constants of the graph by name."""
     try:
-        from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
+        with telemetry.off("onnxruntime"):
+            format_module = import_module(_FORMAT)
     except ImportError as error:
         raise CheckpointError(
             f"reading ONNX Runtime's own format needs a module that is not installed: {error.name or error}",
             expected="onnxruntime with onnxruntime.tools.ort_format_model, and flatbuffers",
             fix=pip_install("export,cpu"),
         ) from error
-    graph = InferenceSession.GetRootAsInferenceSession(content, 0).Model().Graph()
+    graph = format_module.InferenceSession.GetRootAsInferenceSession(content, 0).Model().Graph()
     for number in range(min(graph.InitializersLength(), len(content))):
         tensor = graph.Initializers(number)
         if tensor.DataType() != _FLOAT or not tensor.DimsLength():

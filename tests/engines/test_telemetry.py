@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mmms_deploy import telemetry
 from mmms_deploy.bundle import Bundle
-from mmms_deploy.engines import telemetry
 from tests.support.paths import ROOT
 
 WATCHED = """

@@ -66,7 +66,11 @@ REWRITES = (
     Rewrite("fold_mix_attention", "SkipClick: the mixing blocks' attention factor and biases", None, _SKIPCLICK),
     Rewrite("fold_vit_attention", "the backbone's attention factor and biases in its weights"),
     Rewrite("fold_layer_scale", "the backbone's LayerScale in the weights before it"),
-    Rewrite("fold_positions", "the position tables of SAM 2's encoder as one constant at the network's grid"),
+    Rewrite(
+        "fold_positions",
+        "the position tables of SAM 2's encoder as one constant at the network's grid",
+        families=_MMMS,
+    ),
     Rewrite("fold_normalisation", "the image's mean and standard deviation in the backbone's patch embedding"),
 )
 """All rewrites, in the order in which they are applied."""

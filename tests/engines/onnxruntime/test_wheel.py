@@ -26,7 +26,7 @@ pytestmark = [
 OLD, NEW = "1.25.1", "1.31.1"
 SCRIPT = """
 import sys
-from mmms_deploy.engines import telemetry
+from mmms_deploy import telemetry
 with telemetry.off("onnxruntime"):
     import onnxruntime
 onnxruntime.set_default_logger_severity(4)

@@ -189,5 +189,6 @@ def test_full_size(modalities) -> None:
     for skip in ((), *map(only, MINE)):
         deployed, applied = deploy_form(network, skip)
         worst = (logits(deployed, inputs) - expected).abs().max().item()
-        print(f"{'all' if not skip else applied[-1]}: {worst:.1e} on logits up to {expected.abs().max():.1f}")
+        name = "all" if not skip else applied[-1] if applied else "none"
+        print(f"{name}: {worst:.1e} on logits up to {expected.abs().max():.1f}")
         assert worst <= 1e-4
