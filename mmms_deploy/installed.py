@@ -58,7 +58,7 @@ def source_tree() -> Path | None:
 
 
 def _origin() -> dict[str, Any] | None:
-    """Return what PEP 610 says of the install; None when it came from an index, or nobody knows."""
+    """Return what PEP 610 says of the install; None when it came from an index, or it is not known."""
     try:
         text = metadata.distribution(NAME).read_text("direct_url.json")
         found = json.loads(text) if text else None

@@ -17,7 +17,7 @@ from mmms_deploy.errors import BundleError
 from mmms_deploy.hub import HubReference, is_reference, parse_reference
 
 UNKNOWN = "unknown"
-"""The licence of the hub's list for weights of which nobody said one."""
+"""The licence of the hub's list for weights whose licence is not known."""
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}")
 _PROJECT = "mmms-deploy"
 _YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
@@ -28,7 +28,7 @@ def checked_license(value: str | None) -> str | None:
     """Return the identifier of a licence, in small letters, checked.
 
     Args:
-        value: Such as ``apache-2.0``, ``mit``, ``cc-by-4.0`` or ``other``; None when nobody said one.
+        value: Such as ``apache-2.0``, ``mit``, ``cc-by-4.0`` or ``other``; None when it is not known.
 
     Raises:
         BundleError: It cannot be one.
@@ -272,7 +272,7 @@ def _limits(manifest: Manifest, taken: str | None) -> str:
     if any(not modality.optional for modality in manifest.modalities):
         points.append("Modalities have to be registered to the photograph pixel by pixel.")
     if taken is None:
-        points.append("Nobody stated the licence of the weights: ask who made them before you use them.")
+        points.append("The licence of the weights is not stated: ask who made them before you use them.")
     return "## Limits\n\n" + "\n".join(f"- {point}" for point in points)
 
 

@@ -120,7 +120,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
         backbone_checkpoint: File name of the separate backbone weights, if any.
         backbone_checkpoint_sha256: Its hash.
         backbone_checkpoint_source: Where it was fetched from; None for a local file.
-        license: The licence of the weights, as an identifier of the hub such as ``apache-2.0``; None when nobody said.
+        license: The licence of the weights, as an identifier of the hub such as ``apache-2.0``; None if it is unknown.
         random_seed: Seed of the random weights; None when the weights are trained.
         description: The network's description, as read from the checkpoint.
         parameters: Number of parameters of the network.

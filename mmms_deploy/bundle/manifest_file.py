@@ -1,4 +1,4 @@
-"""Reads ``bundle.json`` and checks that it is a manifest that nobody changed."""
+"""Reads ``bundle.json`` and checks that it is an unchanged manifest."""
 
 from __future__ import annotations
 

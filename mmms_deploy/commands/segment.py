@@ -306,7 +306,7 @@ def _work(
 
 
 def _say_what_was_found(work: Work, planned: Plan, clicks: list[ListedClick], click_file: Path | None) -> None:
-    """Say on stderr what is not obvious: where nobody clicked, and what is left out."""
+    """Say on stderr what is not obvious: where no click was given, and what is left out."""
     if not clicks and click_file is None and work.jobs:
         first = work.jobs[0].clicks[0]
         where = f"at the centre, {first.x:g},{first.y:g}; choose with --pos X,Y"

@@ -58,7 +58,7 @@ class Source:
         weights: Which weights of the checkpoint: ``ema`` for averaged ones, or the place of a set as an error lists it;
             None for the trained ones.
         license: The licence of the weights, as an identifier of the hub such as ``apache-2.0``; it goes into the model
-            card. None when nobody said one.
+            card. None when it is not known.
         backbone_onnx: The encoder of a description whose backbone is named ``onnx``.
     """
 

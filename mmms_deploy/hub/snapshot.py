@@ -37,7 +37,7 @@ class Snapshot:
     Args:
         reference: The repository, at the commit.
         branch: The branch or tag that led to the commit, when the cache does not know yet that it does.
-        sizes: Bytes of every file; None when nobody asked the hub.
+        sizes: Bytes of every file; None when the hub was not asked.
         offline: Why the hub is not asked; None when it is.
     """
 

@@ -1,4 +1,4 @@
-"""FM_RGB as an ONNX file: somebody else's encoder, of which only its inputs and outputs are described."""
+"""FM_RGB as an ONNX file: an encoder from elsewhere, of which only its inputs and outputs are described."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mmms_deploy.annotations.boxes import xyxy_of
+from mmms_deploy.annotations.clicks import HasPoint
 from mmms_deploy.errors import ImageError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, load_rgb
 from mmms_deploy.imaging.resize import BoolArray
@@ -40,26 +40,10 @@ _STRIP = 1 << 21
 _SMOOTH = 4
 
 
-class Mark(Protocol):
-    """A click as it is drawn: its place in image pixels, and whether it is on the object."""
-
-    @property
-    def x(self) -> float:
-        """Column."""
-
-    @property
-    def y(self) -> float:
-        """Row."""
-
-    @property
-    def positive(self) -> bool:
-        """Whether it is on the object."""
-
-
 def draw_overlay(
     image: ImageLike,
     mask: BoolArray,
-    clicks: Sequence[Mark] = (),
+    clicks: Sequence[HasPoint] = (),
     *,
     channel_order: ChannelOrderLike = "rgb",
     consume: bool = False,
@@ -84,7 +68,7 @@ def draw_overlay(
 
 def draw_objects(
     image: ImageLike,
-    objects: Sequence[tuple[BoolArray, Sequence[Mark]]],
+    objects: Sequence[tuple[BoolArray, Sequence[HasPoint]]],
     *,
     channel_order: ChannelOrderLike = "rgb",
     consume: bool = False,
@@ -173,7 +157,7 @@ def _outline(inside: Image.Image, width: float) -> Image.Image:
     return blurred.point([min(255, int(2.2 * (255 - abs(2 * level - 255)))) for level in range(256)])
 
 
-def _marker(picture: Image.Image, click: Mark, number: int, radius: float) -> None:
+def _marker(picture: Image.Image, click: HasPoint, number: int, radius: float) -> None:
     side = 2 * int(np.ceil(radius * 1.3)) + 1
     large = side * _SMOOTH
     marker = Image.new("RGBA", (large, large), (*WHITE, 0))

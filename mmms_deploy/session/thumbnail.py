@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from mmms_deploy.annotations.clicks import HasPoint
 from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.imaging.resize import BoolArray
-from mmms_deploy.session.overlay import Mark, draw_objects
+from mmms_deploy.session.overlay import draw_objects
 
 LONGEST, SHORTEST = 640, 240
 """Pixels of the longer side of what is shown: a larger image is made smaller, a tiny one larger by a whole factor."""
@@ -45,7 +46,7 @@ class Drawn:
     """
 
     mask: BoolArray
-    clicks: Sequence[Mark] = ()
+    clicks: Sequence[HasPoint] = ()
 
 
 def thumbnail(picture: UInt8Array | None, size: tuple[int, int], objects: Sequence[Drawn]) -> Image.Image:
@@ -92,7 +93,7 @@ def nearest(array: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
     return array[rows[:, None], columns]
 
 
-def _marks(clicks: Sequence[Mark], size: tuple[int, int]) -> list[_Mark]:
+def _marks(clicks: Sequence[HasPoint], size: tuple[int, int]) -> list[_Mark]:
     height, width = shown_size(size)
     down, right = height / size[0], width / size[1]
     return [_Mark((c.x + 0.5) * right - 0.5, (c.y + 0.5) * down - 0.5, c.positive) for c in clicks]

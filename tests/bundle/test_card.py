@@ -95,7 +95,7 @@ def test_what_people_read(paint: Bundle) -> None:
         "| stages against whole | largest \\|difference\\| of prob | 2.5e-07 | 0.0001 | 12 |",
         "`weights.pth`",
         f"`{'c' * 64}`",
-        "Nobody stated the licence",
+        "The licence of the weights is not stated",
     ):
         assert text in card
     assert "random" not in card
