@@ -141,7 +141,7 @@ def test_run_time_half(from_wheel, wheel, tmp_path, paint: Bundle, photo) -> Non
     mask = tmp_path / "mask.png"
     run(python.parent / "mmms-segment", paint.path, photo, "--pos", "10,10", "--out", mask)
     assert Image.open(mask).size == (60, 40)
-    text = run(python.parent / "mmms-export", "--ckpt", "demo", "--out", "bundles/new", code=1)
+    text = run(python.parent / "mmms-export", "--ckpt", "demo", "--out", tmp_path / "new", code=1)
     assert f'pip install "{wheel}[export,cpu]"' in text
 
 
