@@ -124,7 +124,7 @@ def click_rounds(
             held = torch.from_numpy(guarded).to(device)
             kept = GUARDED_SHARE * each + rules.guard_weight * growth(logits, answered)
             weighted = torch.where(held, kept, weighted)
-        (weighted.mean() * (share / rounds)).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(weighted.mean() * (share / rounds))
         answered = torch.sigmoid(logits.detach().float())
         previous = _fed_back(answered, targets.sizes, contract)
         masks: NDArray[np.bool_] = (answered[:, 0] > contract.threshold).cpu().numpy()

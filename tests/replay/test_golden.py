@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -137,6 +137,7 @@ def test_damage_is_named_or_harmless(tmp_path_factory: pytest.TempPathFactory, d
 @given(array=hnp.arrays(dtype=hnp.scalar_dtypes(), shape=hnp.array_shapes(min_dims=0, max_dims=4, max_side=4)))
 @settings(max_examples=25, deadline=None)
 def test_foreign_arrays_are_named(tmp_path_factory: pytest.TempPathFactory, array: np.ndarray) -> None:
+    assume(array.dtype != np.float32 or array.shape[1:] != (3,))  # these are clicks
     file = tmp_path_factory.mktemp("golden") / "golden.npz"
     save_golden(file, [case()])
     with zipfile.ZipFile(file) as archive:
