@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from mmms_deploy.bundle import Rate
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import CutError
+from mmms_deploy.export.subgraphs import subgraphs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -135,20 +136,12 @@ def _check_rates(graph: ir.Graph, rates: Mapping[str, Rate]) -> None:
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
     """Yield the values that a node reads, those that its subgraphs capture included."""
-    import onnx_ir as ir
-
     yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        graphs: tuple[ir.Graph, ...] = ()
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = (attribute.as_graph(),)
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = tuple(attribute.as_graphs())
-        for graph in graphs:
-            for inner in graph:
-                yield from _reads(inner)
-            # A branch may return a captured value without a node in between.
-            yield from graph.outputs
+    for graph in subgraphs(node):
+        for inner in graph:
+            yield from _reads(inner)
+        # A branch may return a captured value without a node in between.
+        yield from graph.outputs
 
 
 def _propagate(graph: ir.Graph, rates: Mapping[str, Rate]) -> tuple[ValueRates, NodeRates]:

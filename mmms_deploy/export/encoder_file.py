@@ -15,6 +15,7 @@ from mmms_deploy.bundle.external_data import check_graph
 from mmms_deploy.bundle.names import RGB
 from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.errors import BundleCorruptError, ExportError, FileReadError
+from mmms_deploy.export.subgraphs import subgraphs
 from mmms_deploy.files import check_regular
 from mmms_deploy.models.onnx_backbone import OnnxBackbone
 
@@ -199,10 +200,8 @@ def _rename(graph: ir.Graph) -> None:
     for node in graph.all_nodes():
         node.name = f"{PREFIX}{node.name}"
         values += node.outputs
-        for attribute in node.attributes.values():
-            inner = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else []
-            for subgraph in inner:
-                values += [*subgraph.inputs, *subgraph.initializers.values()]
+        for subgraph in subgraphs(node):
+            values += [*subgraph.inputs, *subgraph.initializers.values()]
     for value in dict.fromkeys(values):
         if value.name:
             value.name = f"{PREFIX}{value.name}"

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mmms_deploy.errors import ExportError
+from mmms_deploy.export.subgraphs import subgraphs
 
 HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _EXACT = frozenset(
@@ -61,20 +62,14 @@ def rounded(model: ir.Model) -> ir.Model:
 
 def _nested(node: ir.Node) -> Iterator[ir.Value]:
     """Yield the values of a node that holds graphs, and those that they read and compute; nothing for other nodes."""
-    for attribute in node.attributes.values():
-        graphs: tuple[ir.Graph, ...] = ()
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = (attribute.as_graph(),)
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = tuple(attribute.as_graphs())
-        for graph in graphs:
-            yield from (value for value in (*node.inputs, *node.outputs) if value is not None)
-            yield from graph.inputs
-            yield from graph.outputs
-            for inner in graph:
-                yield from (value for value in inner.inputs if value is not None)
-                yield from inner.outputs
-                yield from _nested(inner)
+    for graph in subgraphs(node):
+        yield from (value for value in (*node.inputs, *node.outputs) if value is not None)
+        yield from graph.inputs
+        yield from graph.outputs
+        for inner in graph:
+            yield from (value for value in inner.inputs if value is not None)
+            yield from inner.outputs
+            yield from _nested(inner)
 
 
 def _wide() -> ir.TensorType:
