@@ -7,15 +7,13 @@ process ends, however it ends. So nothing that a killed evaluation leaves behind
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmms_deploy.errors import MMMSDeployWarning
 from mmms_deploy.evaluation.errors import ResultsInUseError
-from mmms_deploy.files import append_to, writing
-from mmms_deploy.files.locks import lock as _lock
+from mmms_deploy.files import writing
+from mmms_deploy.files.locks import locked
 
 SCENES_FILE = "scenes.jsonl"
 _held = threading.local()
@@ -41,22 +39,13 @@ def results_lock(folder: Path) -> Iterator[None]:
     if place in mine:
         yield
         return
-    with append_to(folder / SCENES_FILE) as stream:
-        try:
-            _lock(stream)
-        except BlockingIOError:
-            raise ResultsInUseError(
-                f"another evaluation writes into {folder}",
-                expected="one evaluation at a time in a folder of results",
-                fix="wait until it has finished, or pass another folder as out",
-                command_fix="wait until it has finished, or name another folder with --out",
-            ) from None
-        except OSError as error:
-            warnings.warn(
-                f"{folder} cannot be locked ({error.strerror or error}): run one evaluation at a time in it",
-                MMMSDeployWarning,
-                stacklevel=3,
-            )
+    in_use = ResultsInUseError(
+        f"another evaluation writes into {folder}",
+        expected="one evaluation at a time in a folder of results",
+        fix="wait until it has finished, or pass another folder as out",
+        command_fix="wait until it has finished, or name another folder with --out",
+    )
+    with locked(folder / SCENES_FILE, in_use, "run one evaluation at a time in it"):
         mine.add(place)
         try:
             yield

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmms_deploy.errors import MMMSDeployWarning
-from mmms_deploy.files import append_to, writing
-from mmms_deploy.files.locks import lock
+from mmms_deploy.files import writing
+from mmms_deploy.files.locks import locked
 from mmms_deploy.training.errors import TrainingInUseError
 
 LOCK_FILE = "run.lock"
@@ -28,20 +26,11 @@ def occupied(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with append_to(folder / LOCK_FILE) as stream:
-        try:
-            lock(stream)
-        except BlockingIOError:
-            raise TrainingInUseError(
-                f"another run trains in {folder}",
-                expected="one run at a time in a folder",
-                fix="wait until it has finished, or choose another folder",
-                command_fix="wait until it has finished, or name another folder with --out",
-            ) from None
-        except OSError as error:
-            warnings.warn(
-                f"{folder} cannot be locked ({error.strerror or error}): run one training at a time in it",
-                MMMSDeployWarning,
-                stacklevel=3,
-            )
+    in_use = TrainingInUseError(
+        f"another run trains in {folder}",
+        expected="one run at a time in a folder",
+        fix="wait until it has finished, or choose another folder",
+        command_fix="wait until it has finished, or name another folder with --out",
+    )
+    with locked(folder / LOCK_FILE, in_use, "run one training at a time in it"):
         yield

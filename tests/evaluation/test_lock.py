@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mmms_deploy.errors import Door, MMMSDeployWarning
-from mmms_deploy.evaluation import lock
 from mmms_deploy.evaluation.errors import ResultsInUseError
 from mmms_deploy.evaluation.lock import SCENES_FILE, results_lock
 from mmms_deploy.evaluation.results import SETTINGS_FILE, forget
+from mmms_deploy.files import locks
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the lock is asked for as POSIX has it")
 
@@ -75,7 +75,7 @@ def test_disks_that_cannot_lock_are_said(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(stream: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock, "_lock", refuse)
+    monkeypatch.setattr(locks, "lock", refuse)
     with pytest.warns(MMMSDeployWarning, match="cannot be locked.*one evaluation at a time"), results_lock(tmp_path):
         pass
 
