@@ -6,7 +6,7 @@ In reading order:
 - ``source``: the network to export, from a checkpoint or with random weights
 - ``rewrites/``: exact rewrites into a form that engines run faster
 - ``network``: the recurrent form of a network, and its ONNX graph
-- ``cut``: from one graph to stages, and the names of the further cuts
+- ``cut``: from one graph to stages, and the names of the further cuts; ``subgraphs``: the graphs inside of a node
 - ``graphs``: writes the stages' graphs into a bundle
 - ``gate``: compares torch, the whole graph, the stages and a session; on ``samples``, with ``reference`` and
   ``comparison``
