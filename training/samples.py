@@ -53,7 +53,7 @@ class Sample:
 
 
 @dataclass(slots=True)
-class _Canvas:
+class Canvas:
     """An unfinished picture.
 
     Attributes:
@@ -74,6 +74,7 @@ class _Canvas:
         self.ground = self.rgb
 
     def paste(self, layer: Layer, soft: float) -> None:
+        """Put an object on top; its edge is softened by ``soft`` pixels, and it hides what lies below."""
         alpha = cv2.GaussianBlur(layer.alpha, (0, 0), soft) if soft > 0.3 else layer.alpha
         cover = alpha[..., None]
         self.rgb = self.rgb * (1 - cover) + layer.rgb * cover
@@ -97,32 +98,33 @@ class Sight:
     condition: Condition
     thermal: bool
 
-    def disguise(self, canvas: _Canvas) -> None:
+    def disguise(self, canvas: Canvas) -> None:
         """Change the look of the scene itself; where something hides it, regions are no targets."""
         if self.condition in HIDING:
             canvas.regions = []
         if self.condition is Condition.CAMOUFLAGE:
             canvas.rgb = disguise(self.rng, canvas.rgb, canvas.ground, canvas.objects, canvas.own)
 
-    def measure(self, canvas: _Canvas) -> NDArray[np.uint8] | None:
+    def measure(self, canvas: Canvas) -> NDArray[np.uint8] | None:
         """The thermal image of the scene, (S, S)."""
         if not self.thermal:
             return None
         return thermal_image(self.rng, canvas.rgb, canvas.objects, TELLING[self.condition in HIDING])
 
 
-def _area_fraction(rng: Rng) -> float:
+def area_fraction(rng: Rng) -> float:
     """Share of the picture that an object should fill: log-uniform, with big objects more often than by chance."""
     return float(np.exp(rng.uniform(np.log(0.08), np.log(0.75)) if rng.random() < 0.5 else rng.uniform(-3.9, -1.4)))
 
 
-def _resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Stretch (H, W) or (H, W, C) uint8 to a square."""
     shrink = max(image.shape[:2]) > size
     out = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
     return out.astype(np.uint8, copy=False)
 
 
-def _window(rng: Rng, shape: tuple[int, int], box: tuple[int, int, int, int], side: float) -> tuple[slice, slice]:
+def crop_window(rng: Rng, shape: tuple[int, int], box: tuple[int, int, int, int], side: float) -> tuple[slice, slice]:
     """A crop of about ``side`` x ``side`` pixels (jittered aspect) that contains most of ``box`` (x0, y0, x1, y1)."""
     height, width = shape
     aspect = np.exp(rng.uniform(-0.45, 0.75))
@@ -137,7 +139,8 @@ def _window(rng: Rng, shape: tuple[int, int], box: tuple[int, int, int, int], si
     return slice(top, top + h), slice(left, left + w)
 
 
-def _box(mask: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+def box_of(mask: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+    """Return x0, y0, x1, y1 of a mask, the far edges excluded; None where it is empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
@@ -176,7 +179,7 @@ class SampleMaker:
         self.thermal = thermal
         self.condition = condition
         self._photos = [frame.image for frame in self.frames]
-        self._boxes = [_box(frame.mask) for frame in self.frames]
+        self._boxes = [box_of(frame.mask) for frame in self.frames]
         self._with_object = [i for i, box in enumerate(self._boxes) if box is not None]
         self._with_regions = [i for i, frame in enumerate(self.frames) if frame.regions is not None]
 
@@ -201,7 +204,7 @@ class SampleMaker:
 
     # --- composing ----------------------------------------------------------------------------------------------------
 
-    def _compose(self, rng: Rng) -> _Canvas:
+    def _compose(self, rng: Rng) -> Canvas:
         kind = rng.random()
         if self._with_object and kind < 0.42:
             canvas = self._frame_canvas(rng, int(rng.choice(self._with_object)), around_object=True)
@@ -211,31 +214,31 @@ class SampleMaker:
             canvas = self._frame_canvas(rng, int(rng.choice(pool)), around_object=False)
             extra = int(rng.integers(1, 4))
         else:
-            canvas = _Canvas(draw_background(rng, self._photos, self.size))
+            canvas = Canvas(draw_background(rng, self._photos, self.size))
             extra = int(rng.integers(2, 6))
         for _ in range(extra):
             self._add_object(rng, canvas)
         return canvas
 
-    def _plain_scene(self, rng: Rng) -> _Canvas:
-        canvas = _Canvas(np.broadcast_to(colour(rng), (self.size, self.size, 3)).copy())
+    def _plain_scene(self, rng: Rng) -> Canvas:
+        canvas = Canvas(np.broadcast_to(colour(rng), (self.size, self.size, 3)).copy())
         for _ in range(int(rng.integers(2, 6))):
             centre = rng.uniform(0.1, 0.9, 2) * self.size
-            canvas.paste(draw_plain_object(rng, self.size, _area_fraction(rng), (centre[0], centre[1])), 0.0)
+            canvas.paste(draw_plain_object(rng, self.size, area_fraction(rng), (centre[0], centre[1])), 0.0)
         return canvas
 
-    def _frame_canvas(self, rng: Rng, index: int, *, around_object: bool) -> _Canvas:
+    def _frame_canvas(self, rng: Rng, index: int, *, around_object: bool) -> Canvas:
         frame, box = self.frames[index], self._boxes[index]
         height, width = frame.mask.shape
         if around_object and box is not None:
-            side = float(np.sqrt(frame.mask.sum() / _area_fraction(rng)))
-            rows, columns = _window(rng, (height, width), box, side)
+            side = float(np.sqrt(frame.mask.sum() / area_fraction(rng)))
+            rows, columns = crop_window(rng, (height, width), box, side)
         else:
             side = rng.uniform(0.3, 1.1) * height
             x, y = int(rng.integers(width)), int(rng.integers(height))
-            rows, columns = _window(rng, (height, width), (x, y, x + 1, y + 1), side)
-        canvas = _Canvas(_resize(frame.image[rows, columns], self.size).astype(np.float32))
-        mask = _resize(frame.mask[rows, columns] * np.uint8(255), self.size).astype(np.float32) / 255
+            rows, columns = crop_window(rng, (height, width), (x, y, x + 1, y + 1), side)
+        canvas = Canvas(resize_square(frame.image[rows, columns], self.size).astype(np.float32))
+        mask = resize_square(frame.mask[rows, columns] * np.uint8(255), self.size).astype(np.float32) / 255
         if mask.max() > 0.5:
             canvas.objects.append(mask)
             canvas.own = 1
@@ -257,11 +260,11 @@ class SampleMaker:
         for value in rng.permutation(good)[:3]:
             area = (labels == value).astype(np.uint8)
             area = cv2.morphologyEx(area, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-            picked.append(_resize(area * np.uint8(255), self.size).astype(np.float32) / 255)
+            picked.append(resize_square(area * np.uint8(255), self.size).astype(np.float32) / 255)
         return picked
 
-    def _add_object(self, rng: Rng, canvas: _Canvas) -> None:
-        fraction = _area_fraction(rng)
+    def _add_object(self, rng: Rng, canvas: Canvas) -> None:
+        fraction = area_fraction(rng)
         spread = 0.12 if fraction > 0.25 else 0.28
         centre = tuple(float(v) for v in np.clip(rng.normal(0.5, spread, 2), 0.02, 0.98) * self.size)
         if self._with_object and rng.random() < 0.5:
@@ -278,10 +281,16 @@ class SampleMaker:
     def _cut_out(self, rng: Rng, fraction: float, centre: tuple[float, float]) -> Layer:
         """A DAVIS object cut out, scaled, turned, mirrored and tinted."""
         index = int(rng.choice(self._with_object))
-        frame, box = self.frames[index], self._boxes[index]
+        return self._layer(rng, self.frames[index].image, self.frames[index].mask, fraction, centre)
+
+    def _layer(
+        self, rng: Rng, image: NDArray[np.uint8], mask: NDArray[np.uint8], fraction: float, centre: tuple[float, float]
+    ) -> Layer:
+        """What a mask that is not empty shows, scaled, turned, mirrored and tinted."""
+        box = box_of(mask)
         assert box is not None
         x0, y0, x1, y1 = box
-        image, mask = frame.image[y0:y1, x0:x1], frame.mask[y0:y1, x0:x1]
+        image, mask = image[y0:y1, x0:x1], mask[y0:y1, x0:x1]
         scale = np.sqrt(fraction * self.size**2 / max(float(mask.sum()), 1.0))
         scale = min(scale, 1.8 * self.size / max(mask.shape))
         if scale < 0.6:  # shrink by area first: the warp below reads four pixels only
@@ -308,7 +317,7 @@ class SampleMaker:
 
     # --- targets and colours ------------------------------------------------------------------------------------------
 
-    def _choose(self, rng: Rng, canvas: _Canvas, sight: Sight | None) -> Sample | None:
+    def _choose(self, rng: Rng, canvas: Canvas, sight: Sight | None) -> Sample | None:
         def usable(masks: Sequence[Pixels]) -> list[NDArray[np.uint8]]:
             binary = [(mask > 0.5).astype(np.uint8) for mask in masks]
             return [mask for mask in binary if MIN_AREA < mask.mean() < 0.9]

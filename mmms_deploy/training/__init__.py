@@ -10,6 +10,7 @@ In reading order:
 - ``batches``: which views a step gets
 - ``clicks``, ``losses``, ``rounds``: simulated clicks, what is learned from them, and the rounds of a step
 - ``mixing``, ``replicas``: a batch with different modalities, and threads that share a batch
+- ``quick_forms``: attention and head in forms that a CPU trains faster
 - ``run``, ``state``, ``loop``: steps, what a continued run needs, and the loop with its log
 - ``measure``, ``page``: held-out scenes, and the page of a run
 - ``pipeline``: all of it, from a network and views to a checkpoint

@@ -17,6 +17,7 @@ from mmms_deploy.training.clicks import ClickMaps
 from mmms_deploy.training.errors import TrainingError, TrainingStateError
 from mmms_deploy.training.feature_cache import StoredView
 from mmms_deploy.training.mixing import mix_batch
+from mmms_deploy.training.quick_forms import quicken
 from mmms_deploy.training.recipe import Recipe
 from mmms_deploy.training.replicas import average_statistics, follow, gather_gradients, replicate
 from mmms_deploy.training.rounds import Round, RoundRules, Targets, click_rounds
@@ -76,8 +77,10 @@ class TrainingRun:
         self.recipe, self.device, self.step = recipe, device, 0
         self.head = head.to(device).train()
         self.threads = threads if device.type == "cpu" else 1
-        self._replicas = replicate(self.head, self.threads)
         self.average = copy.deepcopy(self.head).requires_grad_(False).eval()
+        if device.type == "cpu":
+            quicken(self.head)
+        self._replicas = replicate(self.head, self.threads)
         self._optimizer = torch.optim.AdamW(_groups(self.head, recipe), lr=0.0, betas=(0.9, 0.98), eps=1e-7)
         self._rules = RoundRules(
             first_gamma=recipe.first_gamma,

@@ -1,0 +1,80 @@
+"""The command that trains the demo's head, from frames to a checkpoint, on a tiny Hiera."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+pytest.importorskip("cv2")
+
+from mmms_deploy.export.source import Source, open_source
+from mmms_deploy.models import MMMSConfig
+from mmms_deploy.training import Recipe, compact_config
+from tests.support.hiera import sam2
+from tests.support.tiny import HIERA
+from training.davis import HELD_OUT, Frame
+from training.demo import demo_config, held_out_part, train_demo
+from training.proposals import Proposals
+
+RECIPE = Recipe(steps=2, views=2, targets=1, rounds=(2,), round_weights=(1.0,), warmup=1, seed=5)
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    root = tmp_path / "davis"
+    rng = np.random.default_rng(0)
+    for number, sequence in enumerate(("cows", HELD_OUT[0])):
+        (root / "images" / sequence).mkdir(parents=True)
+        (root / "masks" / sequence).mkdir(parents=True)
+        for index in range(2):
+            image = rng.integers(0, 90, (72, 128, 3), dtype=np.uint8)
+            mask = np.zeros((72, 128), np.uint8)
+            mask[20:50, 30 + 5 * index : 80] = 255
+            image[mask > 0] += np.uint8(100 + 20 * number)
+            Image.fromarray(image).save(root / "images" / sequence / f"{index:05d}.jpg")
+            Image.fromarray(mask).save(root / "masks" / sequence / f"{index:05d}.png")
+    return root
+
+
+def _tiny() -> MMMSConfig:
+    return compact_config(HIERA, (64, 64))
+
+
+def test_a_run_makes_a_head_that_goes_with_the_backbones_file(davis: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_file({name: value for name, value in sam2().items() if ".trunk." in name}, weights)
+    asked: list[str] = []
+
+    def proposer() -> object:
+        def propose(frame: Frame) -> Proposals:
+            asked.append(f"{frame.sequence}/{frame.name}")
+            return Proposals(np.zeros((0, *frame.mask.shape), bool), np.zeros(0, np.float32))
+
+        return propose
+
+    def run() -> Path:
+        return train_demo(
+            davis, tmp_path / "run", weights, proposer, config=_tiny(), recipe=RECIPE, views=4, objects=1
+        )
+
+    checkpoint = run()
+    assert asked == ["cows/00000"]  # never a held-out sequence
+    first = checkpoint.read_bytes()
+    assert run().read_bytes() == first  # goes on from the last step: there is nothing left to do
+    network = open_source(Source(checkpoint=checkpoint, backbone_checkpoint=weights)).network
+    trunk = network.backbone.state_dict()["encoder.trunk.patch_embed.proj.weight"]
+    assert torch.equal(trunk, sam2()["image_encoder.trunk.patch_embed.proj.weight"])
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_the_held_out_sequences_are_what_is_measured(davis: Path) -> None:
+    part = held_out_part(davis)
+    assert part.scene_names == (f"{HELD_OUT[0]}/00000", f"{HELD_OUT[0]}/00001")
+
+
+def test_the_demo_is_a_small_head_on_sam_2_tiny() -> None:
+    config = demo_config()
+    assert (config.backbone.name, config.size) == ("sam2_hiera_t", (448, 448))

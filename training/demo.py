@@ -1,0 +1,126 @@
+"""Train the demo's head on SAM 2 tiny's frozen encoder: ``python -m training.demo --data DAVIS --out RUN``.
+
+A run can be stopped at any time; the same command goes on. What it makes is a function of the seed, the frames and the
+weights: pseudo-masks, views, features, steps (on one machine's CPU to the bit).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click as cli
+from rich.console import Console
+
+from mmms_deploy.bundle.contract import to_builtins
+from mmms_deploy.commands.display import progress_bar
+from mmms_deploy.commands.train_results import duration, write_results
+from mmms_deploy.evaluation import open_dataset
+from mmms_deploy.models import BackboneConfig, MMMSConfig
+from mmms_deploy.progress import Progress
+from mmms_deploy.training import HeldOut, JoinedViews, Recipe, Training, compact_config, new_network
+from mmms_deploy.training.data import Part
+from mmms_deploy.training.occupied import occupied
+from training.davis import HELD_OUT, Frame, read_frames, split
+from training.demo_views import DemoViews
+from training.proposals import Proposals, Sam2Proposer, with_proposals
+
+BACKBONE = "sam2_hiera_t"
+SIZE = 448
+SEED = 20261128
+VIEWS = 1400
+RECIPE = Recipe(steps=1300, views=4, targets=2, learning_rate=1.2e-3, warmup=80, first_gamma=0.5, seed=SEED)
+MEASURE_EVERY = 300
+"""Steps between two measurements of some held-out objects."""
+OBJECTS = 50
+"""Held-out frames that are measured at the end."""
+
+
+def demo_config() -> MMMSConfig:
+    """The demo network."""
+    return compact_config(BackboneConfig(name=BACKBONE), (SIZE, SIZE))
+
+
+def held_out_part(data: Path) -> Part:
+    """The frames of the sequences that are never trained on."""
+    dataset: Any = open_dataset("davis", str(data))
+    names = dataset.scene_names
+    chosen = tuple(index for index, name in enumerate(names) if name.rpartition("/")[0] in HELD_OUT)
+    return Part(dataset, chosen, "davis")
+
+
+def train_demo(
+    data: Path,
+    out: Path,
+    weights: Path,
+    proposer: Callable[[], Callable[[Frame], Proposals]],
+    *,
+    config: MMMSConfig | None = None,
+    recipe: Recipe = RECIPE,
+    views: int = VIEWS,
+    objects: int = OBJECTS,
+    cache: Path | None = None,
+) -> Path:
+    """Train, or go on training, and measure.
+
+    Args:
+        data: DAVIS folder.
+        out: Folder of the run.
+        weights: The backbone's weights.
+        proposer: Opens what proposes pseudo-masks.
+        config: The network; None for the demo's.
+        recipe: Every number of the run.
+        views: How many views are made.
+        objects: How many held-out frames are measured at the end.
+        cache: Folder of the features; None for one in ``out``.
+
+    Returns:
+        The checkpoint, float16, without the backbone.
+    """
+    console = Console()
+    frames = read_frames(data, split(data)[0])
+    with progress_bar("pseudo-masks", remaining=True) as show:
+
+        def on_frame(done: int, total: int) -> None:
+            show(Progress("pseudo-masks", done, total, finished=done == total))
+
+        proposals = with_proposals(frames, out.parent / "cache" / "proposals", proposer, on_frame)
+    count = sum(len(found.masks) for found in proposals.values())
+    console.print(f"{len(frames)} frames of DAVIS, {count} pseudo-masks on {len(proposals)} of them")
+    network = new_network(config or demo_config(), weights, recipe.seed)
+    held = HeldOut([held_out_part(data)], network)
+    side = network.config.size[0]
+    series = JoinedViews(DemoViews(frames, proposals, side, views, recipe.seed))
+    with occupied(out), Training(network, series, out, recipe, cache=cache) as training:
+        training.check_room()
+        if training.resume():
+            console.print(f"Goes on after step {training.run.step}.")
+        with progress_bar("computing features", remaining=True) as show:
+            training.compute_features(show)
+        with progress_bar("training", remaining=True) as show:
+            trained = training.train(
+                measure=lambda run: dict(to_builtins(held.quick(training.network()))),
+                measure_every=MEASURE_EVERY,
+                on_progress=show,
+            )
+        return write_results(training, trained, held, out, objects, backbone=False, half=True)
+
+
+@cli.command()
+@cli.option("--data", type=cli.Path(path_type=Path), required=True, help="DAVIS folder: images/SEQ, masks/SEQ.")
+@cli.option("--out", type=cli.Path(path_type=Path), required=True, help="Folder of the run; goes on where it stopped.")
+@cli.option("--weights", type=cli.Path(path_type=Path), required=True, help="The backbone's weights.")
+@cli.option("--encoder", type=cli.Path(path_type=Path), required=True, help="SAM 2 tiny's encoder, for pseudo-masks.")
+@cli.option("--decoder", type=cli.Path(path_type=Path), required=True, help="SAM 2 tiny's decoder, for pseudo-masks.")
+@cli.option("--cache", type=cli.Path(path_type=Path), help="Folder of the features.  [default: in --out]")
+def main(data: Path, out: Path, weights: Path, encoder: Path, decoder: Path, cache: Path | None) -> None:
+    """Train the demo's head."""
+    began = time.monotonic()
+    train_demo(data, out, weights, lambda: Sam2Proposer(encoder, decoder), cache=cache)
+    Console().print(f"Done in {duration(time.monotonic() - began)}.")
+
+
+if __name__ == "__main__":
+    main()
