@@ -18,6 +18,8 @@ In reading order:
 from mmms_deploy.bundle.contract import (
     ClickChannel,
     ClickContract,
+    ClickLabel,
+    ClickMemory,
     Coordinates,
     ImageSpec,
     Interpolation,
@@ -57,6 +59,8 @@ __all__ = [
     "BundleWriter",
     "ClickChannel",
     "ClickContract",
+    "ClickLabel",
+    "ClickMemory",
     "Coordinates",
     "FileEntry",
     "GateCheck",

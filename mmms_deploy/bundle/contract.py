@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +19,7 @@ RESERVED_NAMES = frozenset(
     {
         *("self", "rgb", "image", "image_size", "channel_order", "features"),
         *("maps", "prev", "click", "prob", "mask", "present"),
+        *("click_labels", "click_labels_next"),
     }
 )
 MODALITY_DTYPES = ("uint8", "uint16", "int16", "int32", "float16", "float32", "float64")
@@ -64,6 +65,33 @@ class PreviousMask(StrEnum):
 
     PROBABILITY = "probability"
     MASK = "mask"
+
+
+class ClickMemory(StrEnum):
+    """What the click stage keeps of the interactions before.
+
+    ``maps``: the disks of all positive and all negative clicks as two maps, and the previous mask as a third.
+    ``labels``: one map that has one of the five values of :class:`ClickLabel` at every pixel.
+    """
+
+    MAPS = "maps"
+    LABELS = "labels"
+
+
+class ClickLabel(IntEnum):
+    """What a map of labels says about a pixel.
+
+    A click sets the labels in its disk to ``BACKGROUND`` or ``OBJECT``, and only another click changes these. The
+    network's answer moves the others, one at a time: in its mask ``UNKNOWN`` becomes ``LIKELY_OBJECT`` and
+    ``LIKELY_BACKGROUND`` becomes ``UNKNOWN``; outside of it ``UNKNOWN`` becomes ``LIKELY_BACKGROUND`` and
+    ``LIKELY_OBJECT`` becomes ``UNKNOWN``.
+    """
+
+    BACKGROUND = 0
+    LIKELY_BACKGROUND = 1
+    UNKNOWN = 2
+    LIKELY_OBJECT = 3
+    OBJECT = 4
 
 
 class ResizeRule(Struct, frozen=True, kw_only=True):
@@ -190,6 +218,9 @@ class ClickContract(Struct, frozen=True, kw_only=True):
         previous_resize: How the probability at the image's size is reduced to the network's size again, to be the
             previous mask at the next click, as code of RITM's family does. None feeds back the probability at the
             network's size as it is (paper section III). With ``previous`` as a mask, the reduced map is thresholded.
+        memory: What the click stage keeps of the interactions before. A map of labels takes the place of the three
+            channels, so that ``channels`` and ``previous`` have no meaning then and ``previous_resize`` is refused: the
+            answer changes the labels at the network's size, inside of the click stage.
     """
 
     radius: float = 5.0
@@ -203,6 +234,7 @@ class ClickContract(Struct, frozen=True, kw_only=True):
     coordinates: Coordinates = Coordinates.HALF_PIXEL
     mask_resize: ResizeRule = ResizeRule()
     previous_resize: ResizeRule | None = None
+    memory: ClickMemory = ClickMemory.MAPS
 
     def __post_init__(self) -> None:
         if not self.radius > 0:
@@ -215,6 +247,8 @@ class ClickContract(Struct, frozen=True, kw_only=True):
             raise ValueError(f"click threshold must be in (0, 1), got {self.threshold}")
         if self.mask_resize.antialias:
             raise ValueError("mask_resize enlarges a mask; antialias has no meaning there")
+        if self.memory is ClickMemory.LABELS and self.previous_resize is not None:
+            raise ValueError("a map of labels stays at the network's size; previous_resize has no meaning there")
 
 
 def to_builtins(value: Any) -> Any:

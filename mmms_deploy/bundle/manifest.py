@@ -102,10 +102,17 @@ class Stage(Struct, frozen=True, kw_only=True):
 
 
 class StateLink(Struct, frozen=True, kw_only=True):
-    """The click stage's output ``output`` becomes its input ``input`` at the next click; zeros after a reset."""
+    """The click stage's output ``output`` becomes its input ``input`` at the next click.
+
+    Attributes:
+        input: Name of the input.
+        output: Name of the output.
+        start: The value of every element after a reset, before the first click.
+    """
 
     input: str
     output: str
+    start: int = 0
 
 
 class Provenance(Struct, frozen=True, kw_only=True):

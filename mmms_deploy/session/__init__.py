@@ -15,6 +15,7 @@ In reading order:
 - ``features``: the format and the file of backbone features that a provider computes
 - ``mask_sources``: what a session takes as a mask or as labels
 - ``interactions``: clicks and masks put in by hand, and the click stage's state after each
+- ``click_labels``: a mask put in by hand as a map of labels, for click stages that keep one
 - ``history``: undo and redo
 - ``surfaces``: several objects in one image, and their label map
 - ``image_argument``: which argument of ``set_image`` is the image, and the names that others give it

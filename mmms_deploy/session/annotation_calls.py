@@ -193,7 +193,7 @@ class AnnotationCalls(SessionCore):
                 history, mask = History(blank, self._limit), found == label
                 if mask.any():
                     given = checked_mask(mask, size, self._manifest.size, self._manifest.clicks)
-                    history = history.push(self._after_mask(blank, given))
+                    history = history.push(self._after_mask(self._state.image, blank, given))
                 histories[name] = label, history
             surfaces = Surfaces.loaded(blank, self._limit, histories, found)
             self._state = replace(self._state, surfaces=surfaces)

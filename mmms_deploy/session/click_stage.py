@@ -7,7 +7,8 @@ mask. See ``ClickContract`` and ``StateLink``.
 from __future__ import annotations
 
 from mmms_deploy.bundle import Manifest, Role
-from mmms_deploy.bundle.names import PRESENT, RGB
+from mmms_deploy.bundle.contract import ClickMemory
+from mmms_deploy.bundle.names import LABELS, PRESENT, RGB
 from mmms_deploy.errors import BundleCorruptError, SessionError
 from mmms_deploy.session.pipeline import StagePipeline
 
@@ -21,7 +22,8 @@ def find_click_stage(manifest: Manifest, pipeline: StagePipeline) -> tuple[str, 
 
     Raises:
         BundleCorruptError: There is not exactly one click input (1, 4) and one probability (1, 1, H, W) of the
-            network's size, or the state is linked to tensors that no stage has.
+            network's size, the state is linked to tensors that no stage has, or a map of labels is announced and is
+            not what it has to be.
         SessionError: The bundle has an input that this version does not know.
     """
     clicks = [spec for spec in pipeline.inputs.values() if spec.role is Role.CLICK]
@@ -44,6 +46,8 @@ def find_click_stage(manifest: Manifest, pipeline: StagePipeline) -> tuple[str, 
             raise BundleCorruptError(
                 f"{manifest.name} links {link.output} to {link.input}", expected="tensors of its stages", fix=fix
             )
+    if manifest.clicks.memory is ClickMemory.LABELS:
+        _check_labels(manifest, pipeline)
     known = {RGB, PRESENT, clicks[0].name, *(m.name for m in manifest.modalities)}
     known |= {link.input for link in manifest.state}
     foreign = sorted(s.name for s in pipeline.inputs.values() if s.name not in known and s.role is not Role.FEATURE)
@@ -54,3 +58,17 @@ def find_click_stage(manifest: Manifest, pipeline: StagePipeline) -> tuple[str, 
             fix="use a version of mmms-deploy that knows these inputs",
         )
     return clicks[0].name, answers[0].name
+
+
+def _check_labels(manifest: Manifest, pipeline: StagePipeline) -> None:
+    """Check that the state is a map of labels of the network's size, which the session can also write itself."""
+    spec = pipeline.inputs.get(LABELS)
+    linked = any(link.input == LABELS for link in manifest.state)
+    shape = (1, 1, *manifest.size)
+    if spec is None or not linked or (spec.dtype, spec.shape) != ("uint8", shape):
+        found = "no such state" if spec is None or not linked else f"{spec.dtype} {spec.shape}"
+        raise BundleCorruptError(
+            f"{manifest.name} says that its clicks are kept as labels, and has {found} for {LABELS}",
+            expected=f"a state {LABELS} of uint8 {shape}",
+            fix="export the checkpoint again",
+        )

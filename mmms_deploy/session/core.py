@@ -17,6 +17,8 @@ from typing import NoReturn
 import numpy as np
 
 from mmms_deploy.bundle import Bundle
+from mmms_deploy.bundle.contract import ClickMemory
+from mmms_deploy.bundle.names import LABELS
 from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.engines.request import EngineRequest
@@ -26,6 +28,7 @@ from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray, resize_above, through_image
 from mmms_deploy.progress import OnProgress
+from mmms_deploy.session.click_labels import labels_of_mask
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
@@ -155,21 +158,24 @@ class SessionCore:
 
     def _blank(self) -> Snapshot:
         """Return the snapshot of a surface without interactions."""
-        return Snapshot((), {link.input: self._pipeline.zeros(link.input) for link in self._manifest.state}, None)
+        state = {link.input: self._pipeline.filled(link.input, link.start) for link in self._manifest.state}
+        return Snapshot((), state, None)
 
     @property
     def _previous_input(self) -> str | None:
-        """The input of the click stage that takes the previous mask; None when there is none."""
+        """The input of the click stage that takes the previous mask, or its labels; None when there is none."""
+        if self._manifest.clicks.memory is ClickMemory.LABELS:
+            return LABELS
         links = (link.input for link in self._manifest.state if link.output == self._probability_output)
         return next(links, None)
 
     def _after(self, image: ImageState, current: Snapshot, interaction: Interaction) -> tuple[Snapshot, FloatArray]:
         """Return the snapshot after one more interaction, and its probability (H, W) at the network's size."""
         if isinstance(interaction, MaskInput):
-            return self._after_mask(current, interaction), interaction.previous[0, 0]
+            return self._after_mask(image, current, interaction), interaction.previous[0, 0]
         return self._after_click(image, current, interaction)
 
-    def _after_mask(self, current: Snapshot, mask: MaskInput) -> Snapshot:
+    def _after_mask(self, image: ImageState, current: Snapshot, mask: MaskInput) -> Snapshot:
         name = self._previous_input
         if name is None:
             raise SessionError(
@@ -177,8 +183,13 @@ class SessionCore:
                 expected="a network that takes its previous mask",
                 fix="use clicks alone with this bundle",
             )
-        previous = self._pipeline.upload(name, mask.previous)
-        return Snapshot((*current.interactions, mask), {**current.state, name: previous}, previous)
+        rule = self._manifest.clicks
+        if rule.memory is ClickMemory.LABELS:
+            labels = labels_of_mask(mask.previous[0, 0], current.clicks, self._size_of(image), rule)
+            seen = self._pipeline.upload(name, labels)
+        else:
+            seen = self._pipeline.upload(name, mask.previous)
+        return Snapshot((*current.interactions, mask), {**current.state, name: seen}, seen)
 
     def _after_click(self, image: ImageState, current: Snapshot, click: Click) -> tuple[Snapshot, FloatArray]:
         """Run the click stage on one more click."""

@@ -25,7 +25,8 @@ class MaskInput:
         packed: (H0, ceil(W0 / 8)) uint8: the session's mask until the next click, a bit each pixel, because a history
             can hold many.
         width: W0.
-        previous: (1, 1, H, W) float32 probability: the previous mask that the network sees at the next click.
+        previous: (1, 1, H, W) float32 probability: the previous mask that the network sees at the next click, or what
+            the labels are made of that it sees in its place.
     """
 
     packed: npt.NDArray[np.uint8]
@@ -48,7 +49,8 @@ class Snapshot:
     Attributes:
         interactions: The interactions so far, oldest first.
         state: The state that the click stage takes at the next click, on the device, by the name of its input.
-        probability: (1, 1, H, W), the newest answer or mask, on the device; None before the first interaction.
+        probability: (1, 1, H, W), the newest answer, or what the network sees of a mask that was put in, on the device;
+            None before the first interaction.
     """
 
     interactions: tuple[Interaction, ...]

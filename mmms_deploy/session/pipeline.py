@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from mmms_deploy.bundle import Manifest, Rate, StageGraph, TensorSpec
 from mmms_deploy.engines.protocol import Array, Runner, Value
 from mmms_deploy.errors import BundleCorruptError, SessionError
@@ -136,6 +138,21 @@ class StagePipeline:
             SessionError: There is no such input.
         """
         return self._runner.zeros(self._spec(name))
+
+    def filled(self, name: str, number: int) -> Value:
+        """Return an input that has one number everywhere, on the device.
+
+        Args:
+            name: Name of the input.
+            number: The number; its dtype can hold it.
+
+        Raises:
+            SessionError: There is no such input.
+        """
+        spec = self._spec(name)
+        if number == 0:
+            return self._runner.zeros(spec)
+        return self._runner.upload(spec, np.full(spec.shape, number, dtype=np.dtype(spec.dtype)))
 
     def set(self, state: PipelineState, values: Mapping[str, Value]) -> PipelineState:
         """Return a state with other inputs; the stages that depend on them are stale.

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from scipy.ndimage import binary_dilation
 
 from mmms_deploy.bundle import (
     GOLDEN_NAME,
@@ -32,7 +33,7 @@ from mmms_deploy.bundle import (
     TensorSpec,
     reader,
 )
-from mmms_deploy.bundle.contract import ClickContract, Coordinates, ImageSpec, ModalitySpec, ResizeRule
+from mmms_deploy.bundle.contract import ClickContract, ClickMemory, Coordinates, ImageSpec, ModalitySpec, ResizeRule
 from mmms_deploy.imaging.resize import resize
 from mmms_deploy.replay.golden import GoldenCase, save_golden
 
@@ -177,6 +178,62 @@ def click_graph(
     return graph
 
 
+REACH = 7
+"""Pixels around a click's disk, in rows and in columns, that the toy with labels also answers for."""
+
+
+def label_graph(size: tuple[int, int], feature: str, *, radius: float, threshold: float) -> Graph:
+    """(feature, labels, click) -> (labels_next, prob, mask): labels and what is near to clicks, plus the feature.
+
+    The newest click's disk becomes 4 or 0. Then prob = 0.1 label + feature + 0.4 near a 4 - 0.35 near a 0; near is
+    within seven pixels in rows and columns. Labels 1 to 3 move by one towards the mask, or away from it.
+    """
+    h, w = size
+    graph = Graph(
+        [
+            spec(feature, Role.FEATURE, (1, 1, 1, 1)),
+            spec("click_labels", Role.STATE, (1, 1, h, w), "uint8"),
+            spec("click", Role.CLICK, (1, 4)),
+        ],
+        [
+            spec("click_labels_next", Role.STATE, (1, 1, h, w), "uint8"),
+            spec("prob", Role.PROBABILITY, (1, 1, h, w)),
+            spec("mask", Role.MASK, (1, 1, h, w), "uint8"),
+        ],
+    )
+
+    def number(value: float) -> str:
+        return graph.constant(value)
+
+    def near(label: float) -> str:
+        there = graph.node("Cast", graph.node("Equal", drawn, number(label)), to=TensorProto.FLOAT)
+        side = 2 * REACH + 1
+        return graph.node("MaxPool", there, kernel_shape=[side, side], pads=[REACH] * 4, strides=[1, 1])
+
+    old = graph.node("Cast", "click_labels", to=TensorProto.FLOAT)
+    inside = graph.node("Greater", _disk(graph, size, radius), number(0.5))
+    positive = graph.node("Gather", "click", graph.constant(2, "int64"), axis=1)
+    drawn = graph.node("Where", inside, graph.node("Mul", positive, number(4.0)), old)
+    known = graph.node("Add", graph.node("Mul", drawn, number(0.1)), feature)
+    close = graph.node("Mul", near(4.0), number(0.4))
+    away = graph.node("Mul", near(0.0), number(0.35))
+    total = graph.node("Sub", graph.node("Add", known, close), away)
+    graph.node("Clip", total, number(0.0), number(1.0), out="prob")
+    above = graph.node("Greater", "prob", number(threshold))
+    graph.node("Cast", above, out="mask", to=TensorProto.UINT8)
+    up = graph.node("Min", graph.node("Add", drawn, number(1.0)), number(3.0))
+    down = graph.node("Max", graph.node("Sub", drawn, number(1.0)), number(1.0))
+    moved = graph.node("Where", above, up, down)
+    definite = graph.node("Or", graph.node("Equal", drawn, number(0.0)), graph.node("Equal", drawn, number(4.0)))
+    kept = graph.node("Where", definite, drawn, moved)
+    graph.node("Cast", kept, out="click_labels_next", to=TensorProto.UINT8)
+    return graph
+
+
+MAPS = (StateLink(input="maps", output="maps_next"), StateLink(input="prev", output="prob"))
+LABELS = (StateLink(input="click_labels", output="click_labels_next", start=2),)
+
+
 def write_toy(
     out: Path,
     *,
@@ -193,12 +250,13 @@ def write_toy(
     golden: Sequence[GoldenCase] | None = None,
     black_box: bool = False,
     backbone: tuple[int, int, int] | None = None,
+    labels: bool = False,
 ) -> Bundle:
     """Write a toy bundle: two stages without modalities, three with them or on request.
 
     Modalities that are all optional can be bypassed. A black box has no image stage: its features come from outside.
     With a backbone, it is a black box that takes four maps (d, h, w), as exports name them. A gain multiplies the
-    answer, so that it is no probability.
+    answer, so that it is no probability. With labels, the click stage is the one of :func:`label_graph`.
     """
     threshold = 0.5
     parts = [] if black_box or backbone else [("image", Rate.IMAGE, image_graph(size))]
@@ -206,7 +264,10 @@ def write_toy(
     if modalities or three_stages:
         parts.append(("modality", Rate.MODALITY, modality_graph(size, modalities)))
         feature = "fused"
-    click = click_graph(size, feature, radius=radius, threshold=threshold, echo=echo, gain=gain, backbone=backbone)
+    if labels:
+        click = label_graph(size, feature, radius=radius, threshold=threshold)
+    else:
+        click = click_graph(size, feature, radius=radius, threshold=threshold, echo=echo, gain=gain, backbone=backbone)
     parts.append(("click", Rate.CLICK, click))
     detour = {"fused": "f1"} if modalities and all(m.optional for m in modalities) else {}
     with BundleWriter(out) as writer:
@@ -232,9 +293,10 @@ def write_toy(
                 coordinates=coordinates,
                 mask_resize=mask_resize or ResizeRule(),
                 previous_resize=previous_resize,
+                memory=ClickMemory.LABELS if labels else ClickMemory.MAPS,
             ),
             stages=stages,
-            state=(StateLink(input="maps", output="maps_next"), StateLink(input="prev", output="prob")),
+            state=LABELS if labels else MAPS,
             provenance=Provenance(
                 checkpoint=None,
                 checkpoint_sha256=None,
@@ -293,6 +355,33 @@ class Reference:
             at_image = resize(self.prob, self.image_size, rule.mask_resize)
             self.prev = resize(at_image, self.manifest.size, rule.previous_resize)
         return self.prob
+
+
+class LabelReference:
+    """The toy with labels in NumPy.
+
+    Args:
+        size: (H, W) of the network.
+        feature: The image's feature.
+        radius: Radius of a click's disk.
+    """
+
+    def __init__(self, size: tuple[int, int], feature: float, radius: float = 5.0) -> None:
+        self.radius, self.feature = radius, np.float32(feature)
+        self.labels = np.full(size, 2, dtype=np.uint8)
+
+    def click(self, column: float, row: float, positive: bool) -> np.ndarray:
+        """Take a click in network pixels and return the probability (H, W)."""
+        rows, columns = np.mgrid[: self.labels.shape[0], : self.labels.shape[1]].astype(np.float32)
+        square = (columns - np.float32(column)) ** 2 + (rows - np.float32(row)) ** 2
+        drawn = np.where(square <= self.radius**2, np.uint8(4 if positive else 0), self.labels)
+        near = [binary_dilation(drawn == label, np.ones((2 * REACH + 1,) * 2)) for label in (4, 0)]
+        total = np.float32(0.1) * drawn + self.feature + np.float32(0.4) * near[0] - np.float32(0.35) * near[1]
+        answer = np.clip(total.astype(np.float32), 0, 1)
+        self.labels = drawn.copy()
+        for inside, before, after in ((True, 2, 3), (True, 1, 2), (False, 2, 1), (False, 3, 2)):
+            self.labels[((answer > 0.5) == inside) & (drawn == before)] = after
+        return answer
 
 
 def misdescribed(bundle: Bundle, side: str, **changes: object) -> Bundle:
