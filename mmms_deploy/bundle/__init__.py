@@ -16,12 +16,15 @@ In reading order:
 """
 
 from mmms_deploy.bundle.contract import (
+    AnswerForm,
+    AnswerSpec,
     ClickChannel,
     ClickContract,
     Coordinates,
     ImageSpec,
     Interpolation,
     ModalitySpec,
+    PointList,
     PreviousMask,
     ResizeRule,
 )
@@ -52,6 +55,8 @@ __all__ = [
     "ITEM_BYTES",
     "MANIFEST_NAME",
     "SCHEMA",
+    "AnswerForm",
+    "AnswerSpec",
     "BlockPeak",
     "Bundle",
     "BundleWriter",
@@ -64,6 +69,7 @@ __all__ = [
     "Interpolation",
     "Manifest",
     "ModalitySpec",
+    "PointList",
     "Precision",
     "PreviousMask",
     "Provenance",
