@@ -16,6 +16,8 @@ In reading order:
 """
 
 from mmms_deploy.bundle.contract import (
+    AnswerForm,
+    AnswerSpec,
     ClickChannel,
     ClickContract,
     ClickLabel,
@@ -24,6 +26,7 @@ from mmms_deploy.bundle.contract import (
     ImageSpec,
     Interpolation,
     ModalitySpec,
+    PointList,
     PreviousMask,
     ResizeRule,
 )
@@ -54,6 +57,8 @@ __all__ = [
     "ITEM_BYTES",
     "MANIFEST_NAME",
     "SCHEMA",
+    "AnswerForm",
+    "AnswerSpec",
     "BlockPeak",
     "Bundle",
     "BundleWriter",
@@ -68,6 +73,7 @@ __all__ = [
     "Interpolation",
     "Manifest",
     "ModalitySpec",
+    "PointList",
     "Precision",
     "PreviousMask",
     "Provenance",

@@ -26,6 +26,12 @@ MODALITY_DTYPES = ("uint8", "uint16", "int16", "int32", "float16", "float32", "f
 """NumPy dtypes that measurements may have."""
 MOST_CHANNELS = 1024
 """The most channels of a modality; hyperspectral cameras have some hundreds."""
+MOST_POINTS = 4096
+"""The most points that a network takes at once."""
+MOST_PIXELS = 16384
+"""The longest side of an answer."""
+MOST_CANDIDATES = 64
+"""The most answers that a network gives at once."""
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -92,6 +98,13 @@ class ClickLabel(IntEnum):
     UNKNOWN = 2
     LIKELY_OBJECT = 3
     OBJECT = 4
+
+
+class AnswerForm(StrEnum):
+    """The form of a network's answer: a probability in [0, 1], or logits, whose sigmoid it is."""
+
+    PROBABILITY = "probability"
+    LOGITS = "logits"
 
 
 class ResizeRule(Struct, frozen=True, kw_only=True):
@@ -204,6 +217,44 @@ def _usable_factor(value: float) -> bool:
     return math.isfinite(value) and value != 0
 
 
+class PointList(Struct, frozen=True, kw_only=True):
+    """Clicks as a list of points, for a network that draws no disks.
+
+    The click stage keeps the list as its state: a row (x, y, 1 positive / 0 negative, 1 for a click / 0 for none) for
+    every click so far, oldest first.
+
+    Attributes:
+        most: Rows of the list: the most clicks on one object.
+    """
+
+    most: int = 64
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.most <= MOST_POINTS:
+            raise ValueError(f"a list of points has from 1 to {MOST_POINTS} rows, got {self.most}")
+
+
+class AnswerSpec(Struct, frozen=True, kw_only=True):
+    """What a network answers with, where that is more than a probability of its own size.
+
+    Attributes:
+        form: Its form. Logits are resized as logits, and then compared with the threshold's.
+        size: Height and width of an answer; None for the network's size.
+        candidates: How many answers the network gives. With several, its graph takes one of them, and gives the others
+            and their scores beside it.
+    """
+
+    form: AnswerForm = AnswerForm.PROBABILITY
+    size: tuple[int, int] | None = None
+    candidates: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size is not None and not all(1 <= side <= MOST_PIXELS for side in self.size):
+            raise ValueError(f"an answer has sides from 1 to {MOST_PIXELS} pixels, got {self.size}")
+        if not 1 <= self.candidates <= MOST_CANDIDATES:
+            raise ValueError(f"a network gives from 1 to {MOST_CANDIDATES} answers, got {self.candidates}")
+
+
 class ClickContract(Struct, frozen=True, kw_only=True):
     """How clicks and the previous mask are shown to the network, and its answer is read (paper section III).
 
@@ -221,6 +272,9 @@ class ClickContract(Struct, frozen=True, kw_only=True):
         memory: What the click stage keeps of the interactions before. A map of labels takes the place of the three
             channels, so that ``channels`` and ``previous`` have no meaning then and ``previous_resize`` is refused: the
             answer changes the labels at the network's size, inside of the click stage.
+        points: The list of points that the network takes in place of disks; None for disks. ``radius``, ``channels``
+            and ``previous`` then mean nothing.
+        answers: What the network answers with; None for a probability of its own size.
     """
 
     radius: float = 5.0
@@ -235,6 +289,9 @@ class ClickContract(Struct, frozen=True, kw_only=True):
     mask_resize: ResizeRule = ResizeRule()
     previous_resize: ResizeRule | None = None
     memory: ClickMemory = ClickMemory.MAPS
+    # A list of points, several answers.
+    points: PointList | None = None
+    answers: AnswerSpec | None = None
 
     def __post_init__(self) -> None:
         if not self.radius > 0:
@@ -249,6 +306,26 @@ class ClickContract(Struct, frozen=True, kw_only=True):
             raise ValueError("mask_resize enlarges a mask; antialias has no meaning there")
         if self.memory is ClickMemory.LABELS and self.previous_resize is not None:
             raise ValueError("a map of labels stays at the network's size; previous_resize has no meaning there")
+        if self.answer_form is AnswerForm.LOGITS and self.previous_resize is not None:
+            raise ValueError("previous_resize reduces a probability; with logits it has no meaning")
+
+    @property
+    def answer_form(self) -> AnswerForm:
+        """The form of the network's answer."""
+        return AnswerForm.PROBABILITY if self.answers is None else self.answers.form
+
+    def answer_size(self, network: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of the network's answer.
+
+        Args:
+            network: Height and width of the network's image.
+        """
+        return network if self.answers is None or self.answers.size is None else self.answers.size
+
+    @property
+    def candidates(self) -> int:
+        """How many answers the network gives."""
+        return 1 if self.answers is None else self.answers.candidates
 
 
 def to_builtins(value: Any) -> Any:

@@ -40,6 +40,9 @@ class Role(StrEnum):
     FEATURE = "feature"
     STATE = "state"
     PROBABILITY = "probability"
+    LOGITS = "logits"
+    CANDIDATES = "candidates"
+    SCORES = "scores"
     MASK = "mask"
 
 

@@ -56,9 +56,7 @@ def test_a_run_makes_a_head_that_goes_with_the_backbones_file(davis: Path, tmp_p
         return propose
 
     def run() -> Path:
-        return train_demo(
-            davis, tmp_path / "run", weights, proposer, config=_tiny(), recipe=RECIPE, views=4, objects=1
-        )
+        return train_demo(davis, tmp_path / "run", weights, proposer, config=_tiny(), recipe=RECIPE, views=4, objects=1)
 
     checkpoint = run()
     assert asked == ["cows/00000"]  # never a held-out sequence
