@@ -29,25 +29,27 @@ from mmms_deploy.errors import (
     MMMSDeployWarning,
 )
 from mmms_deploy.files import PathLike, as_path, check_regular, decode_json, partial_beside
-from mmms_deploy.models.checkpoint_contents import Chosen, choose_weights
 from mmms_deploy.models.checkpoint_kinds import FileKind, begins_as_safetensors, foreign_kind, kind_by_suffix
 from mmms_deploy.models.config import NetworkConfig
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.network import InteractiveNetwork
-from mmms_deploy.models.ort_file import begins_as_ort, read_ort_file
-from mmms_deploy.models.passive_pickle import Contents, PickleError, StoredTensor
+from mmms_deploy.models.ort_file import read_ort_tensors
 from mmms_deploy.models.release_layout import describe_layout
 from mmms_deploy.models.skipclick_checkpoint import describe_official, is_official, native_names
-from mmms_deploy.models.torch_files import TorchFile, open_torch_file, plain_pickle_names
+from mmms_deploy.models.torch_files import load_tensors
 from mmms_deploy.models.weight_types import (
     WEIGHT_TYPES,
     check_finite,
     check_stored,
     check_types,
-    running_names,
     widened,
 )
+from mmms_deploy.weights.checkpoint_contents import Chosen, choose_weights
+from mmms_deploy.weights.ort_file import begins_as_ort
+from mmms_deploy.weights.passive_pickle import Contents, PickleError, StoredTensor
+from mmms_deploy.weights.running_names import running_names
+from mmms_deploy.weights.torch_files import TorchFile, open_torch_file, plain_pickle_names
 
 __all__ = [
     "BACKBONE_PREFIX",
@@ -97,10 +99,10 @@ class CheckpointFile:
 def read_checkpoint_file(path: PathLike, weights: str | None = None) -> CheckpointFile:
     """Read a safetensors file or one of ``torch.save`` without executing anything in it.
 
-    Of a file in ONNX Runtime's own format (.ort) its weights are read (:mod:`mmms_deploy.models.ort_file`).
+    Of a file in ONNX Runtime's own format (.ort) its weights are read (:mod:`mmms_deploy.weights.ort_file`).
 
     The weights may lie in dicts inside of dicts, beside optimizers, settings and objects of any class, and their names
-    may begin with prefixes of training software (:mod:`mmms_deploy.models.checkpoint_contents`). An official SkipClick
+    may begin with prefixes of training software (:mod:`mmms_deploy.weights.checkpoint_contents`). An official SkipClick
     file describes itself.
 
     Args:
@@ -179,7 +181,7 @@ def _is_ort(path: Path) -> bool:
 
 
 def _read_ort(path: Path) -> CheckpointFile:
-    state = read_ort_file(path)
+    state = read_ort_tensors(path)
     check_finite(path, state)
     return CheckpointFile(path, state, None)
 
@@ -252,7 +254,7 @@ def _read_torch(path: Path, weights: str | None) -> tuple[Chosen[Tensor], object
 
 def _loaded(file: TorchFile, chosen: Chosen[StoredTensor]) -> Chosen[Tensor]:
     try:
-        tensors = file.load(chosen.tensors)
+        tensors = load_tensors(file, chosen.tensors)
     except (PickleError, OSError, RuntimeError, ValueError) as error:
         raise _unreadable(file.path, error) from error
     return Chosen(tensors, chosen.place, chosen.averaged, chosen.notes)

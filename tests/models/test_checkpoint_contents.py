@@ -331,7 +331,7 @@ class TestNothingIsCalled:
 
     @pytest.mark.parametrize("where", ["offset", "size", "stride"])
     def test_numbers_outside_of_the_file(self, tmp_path, where, monkeypatch) -> None:
-        from mmms_deploy.models import passive_pickle
+        from mmms_deploy.weights import passive_pickle
 
         real = passive_pickle._MAKERS["torch._utils._rebuild_tensor_v2"]
         wrong = {"offset": {1: 10**6}, "size": {2: (10**6,)}, "stride": {3: (-1,)}}[where]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from mmms_deploy.errors import CheckpointCorruptError, CheckpointKeysError
-from mmms_deploy.models.passive_pickle import Inert, StoredTensor
+from mmms_deploy.weights.passive_pickle import Inert, StoredTensor
 
 T = TypeVar("T")
 
