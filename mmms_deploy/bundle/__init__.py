@@ -6,6 +6,7 @@ In reading order:
 
 - ``manifest``: the types of ``bundle.json``
 - ``contract``: how images, modalities and clicks are prepared, the same for a checkpoint and a bundle
+- ``protocol``: how a family's published figures are evaluated: crop, mirror image, threshold, sizes
 - ``names``: names of files, and of the tensors that exports write and sessions set and read
 - ``reference``: what a bundle is named by; ``packed``: the package's own; ``fetched``: those on the hub
 - ``manifest_file``: reads ``bundle.json``
@@ -47,6 +48,7 @@ from mmms_deploy.bundle.manifest import (
     TensorSpec,
 )
 from mmms_deploy.bundle.names import GOLDEN_NAME, MANIFEST_NAME
+from mmms_deploy.bundle.protocol import EvaluationProtocol, Outside, ZoomRule
 from mmms_deploy.bundle.push import push_bundle
 from mmms_deploy.bundle.reader import Bundle, sha256_of
 from mmms_deploy.bundle.reference import find_bundle
@@ -67,12 +69,14 @@ __all__ = [
     "ClickLabel",
     "ClickMemory",
     "Coordinates",
+    "EvaluationProtocol",
     "FileEntry",
     "GateCheck",
     "ImageSpec",
     "Interpolation",
     "Manifest",
     "ModalitySpec",
+    "Outside",
     "PointList",
     "Precision",
     "PreviousMask",
@@ -84,6 +88,7 @@ __all__ = [
     "StageGraph",
     "StateLink",
     "TensorSpec",
+    "ZoomRule",
     "find_bundle",
     "push_bundle",
     "sha256_of",

@@ -8,6 +8,7 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 from mmms_deploy.bundle.contract import ClickContract, ImageSpec, ModalitySpec, Struct
+from mmms_deploy.bundle.protocol import EvaluationProtocol
 
 SCHEMA = 1
 """Version of the manifest's format."""
@@ -215,6 +216,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         image: How the RGB image is prepared; its graph input is named ``rgb``.
         modalities: How each extra modality is prepared; its graph input has the modality's name.
         clicks: How clicks are encoded and answers are read.
+        published: How the figures of the family's paper were counted; None where it is not known.
         stages: The stages, in the order in which they run.
         state: Which outputs of the click stage are its inputs at the next click.
         provenance: Where the bundle comes from.
@@ -231,6 +233,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     image: ImageSpec
     modalities: tuple[ModalitySpec, ...]
     clicks: ClickContract
+    published: EvaluationProtocol | None = None
     stages: tuple[Stage, ...]
     state: tuple[StateLink, ...]
     provenance: Provenance

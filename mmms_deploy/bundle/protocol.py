@@ -79,3 +79,30 @@ class EvaluationProtocol(Struct, frozen=True, kw_only=True):
     def size_on(self, kind: str) -> tuple[int, int]:
         """Return the network's (H, W) on a kind of data sets."""
         return self.sizes.get(kind, self.size)
+
+
+RITM_FAMILY = EvaluationProtocol(
+    zoom=ZoomRule(),
+    flip=True,
+    threshold=0.49,
+    sizes={"davis": (672, 672)},
+    source="evaluation code of SimpleClick (Liu et al., ICCV 2023), --eval-mode=cvpr",
+)
+"""How SimpleClick and iCMFormer evaluate: ZoomIn that leaves zeros outside of the crop, and the mirror image."""
+
+MFP_PROTOCOL = EvaluationProtocol(
+    zoom=ZoomRule(outside=Outside.KEPT),
+    flip=True,
+    threshold=0.5,
+    sizes={"davis": (672, 672)},
+    source="evaluation code of MFP (Lee et al., CVPR 2024), --eval-mode=cvpr",
+)
+"""How MFP evaluates: as that, but the probability outside of the crop stays."""
+
+SKIPCLICK_PROTOCOL = EvaluationProtocol(
+    flip=True,
+    threshold=0.49,
+    sizes={"davis": (672, 672), "hqseg": (896, 896)},
+    source="evaluation code of SkipClick (Schön et al. 2025), --eval-mode=cvpr --suppress-zoom",
+)
+"""How SkipClick evaluates: the whole picture at every click, and the mirror image."""

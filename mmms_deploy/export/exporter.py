@@ -227,6 +227,7 @@ def _manifest(
         image=network.network.config.image,
         modalities=config.modalities,
         clicks=config.clicks,
+        published=config.published,
         stages=stages,
         state=STATE,
         provenance=Provenance(

@@ -16,6 +16,7 @@ from mmms_deploy.bundle.contract import (
     ResizeRule,
     Struct,
 )
+from mmms_deploy.bundle.protocol import SKIPCLICK_PROTOCOL, EvaluationProtocol
 
 Scales = tuple[int, int, int, int]
 """One value per scale 4, 8, 16, 32."""
@@ -137,6 +138,7 @@ class NetworkConfig(Struct, frozen=True, kw_only=True):
         image: How the RGB image is prepared.
         clicks: How clicks and the previous mask become the network's input.
         logits_resize: How the head's logits are enlarged to the network's size, before the sigmoid.
+        published: How the figures of the family's paper were counted; None where it is not known.
     """
 
     family: str
@@ -146,6 +148,7 @@ class NetworkConfig(Struct, frozen=True, kw_only=True):
     image: ImageSpec = ImageSpec()
     clicks: ClickContract = ClickContract()
     logits_resize: ResizeRule = ResizeRule()
+    published: EvaluationProtocol | None = None
 
     def __post_init__(self) -> None:
         if self.logits_resize.antialias:
@@ -224,6 +227,7 @@ class SkipClickConfig(NetworkConfig, frozen=True, kw_only=True):
         previous_resize=ResizeRule(align_corners=True),
     )
     logits_resize: ResizeRule = ResizeRule(align_corners=True)
+    published: EvaluationProtocol | None = SKIPCLICK_PROTOCOL
 
     def __post_init__(self) -> None:
         super().__post_init__()
