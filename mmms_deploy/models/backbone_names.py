@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmms_deploy.weights.sam2_names import TRUNK, released_mlp, released_names
+
 State = dict[str, Tensor]
 Size = tuple[int, int]
 
@@ -227,16 +229,11 @@ class SAM2Names(NameStyle):
 
     def reads(self, name: str) -> bool:
         """Whether a weight is used for F^(1..4)."""
-        return name.startswith(_SAM2_TRUNK) or (self.neck and name.startswith(_SAM2_NECK))
+        return name.startswith(TRUNK) or (self.neck and name.startswith(_SAM2_NECK))
 
     def clean(self, state: State) -> State:
         """Bring timm's file of a trunk to the release's names."""
-        if "pos_embed_window" not in state:
-            return dict(state)
-        return {
-            name if name.startswith("head.") else _SAM2_TRUNK + _released_mlp(name): tensor
-            for name, tensor in state.items()
-        }
+        return released_names(state)
 
     def to_timm(self, state: State, model: Any, stored: Size | None = None) -> State:
         """Rename."""
@@ -252,17 +249,12 @@ class SAM2Names(NameStyle):
         return {
             f"sam_mask_decoder.{name.removeprefix('neck.')}"
             if name.startswith("neck.conv_s")
-            else f"image_encoder.{_released_mlp(name)}": tensor
+            else f"image_encoder.{released_mlp(name)}": tensor
             for name, tensor in state.items()
         }
 
 
-_SAM2_TRUNK = "image_encoder.trunk."
 _SAM2_NECK = ("image_encoder.neck.", "sam_mask_decoder.conv_s0.", "sam_mask_decoder.conv_s1.")
-
-
-def _released_mlp(name: str) -> str:
-    return name.replace(".mlp.fc1.", ".mlp.layers.0.").replace(".mlp.fc2.", ".mlp.layers.1.")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from mmms_deploy.errors import (
     MMMSDeployWarning,
 )
 from mmms_deploy.files import PathLike, as_path, check_regular, decode_json, partial_beside
-from mmms_deploy.models.checkpoint_kinds import FileKind, begins_as_safetensors, foreign_kind, kind_by_suffix
+from mmms_deploy.models.checkpoint_kinds import FileKind, foreign_kind, kind_by_suffix
 from mmms_deploy.models.config import NetworkConfig
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.families import build_network
@@ -49,6 +49,7 @@ from mmms_deploy.weights.checkpoint_contents import Chosen, choose_weights
 from mmms_deploy.weights.ort_file import begins_as_ort
 from mmms_deploy.weights.passive_pickle import Contents, PickleError, StoredTensor
 from mmms_deploy.weights.running_names import running_names
+from mmms_deploy.weights.safetensors_file import begins_as_safetensors
 from mmms_deploy.weights.torch_files import TorchFile, open_torch_file, plain_pickle_names
 
 __all__ = [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmms_deploy.documents import document
+from mmms_deploy.weights.safetensors_file import begins_as_safetensors
 
 _HEAD = 4096
 """Bytes that are looked at."""
@@ -92,11 +93,6 @@ def foreign_kind(path: Path) -> FileKind | None:
         if (found := recognise(path, head)) is not None:
             return found
     return None
-
-
-def begins_as_safetensors(head: bytes, size: int) -> bool:
-    """Whether the first bytes of a file of ``size`` bytes are a length that it can have, and JSON after it."""
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
 
 
 def kind_by_suffix(path: Path) -> FileKind | None:

@@ -26,7 +26,6 @@ def read_ort_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointCorruptError: The file is damaged, or holds no weights under such names.
-        CheckpointError: ONNX Runtime's wheel lacks the schema.
     """
     weights = read_ort_file(path)
     state = {name: torch.from_numpy(array.copy()) for name, array in weights.arrays.items()}

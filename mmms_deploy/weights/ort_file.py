@@ -1,8 +1,7 @@
 """Weights in a file of ONNX Runtime's own format (.ort): a flatbuffer of the graph that it runs.
 
 ONNX Runtime folds what it can into constants before it writes such a file, so the weights of linear layers lie in it
-transposed, and of SAM 2's two position tables only their sum at the encoder's grid is left. The wheel of ONNX Runtime
-holds the flatbuffer's schema.
+transposed, and of SAM 2's two position tables only their sum at the encoder's grid is left.
 """
 
 from __future__ import annotations
@@ -11,17 +10,14 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from mmms_deploy import telemetry
-from mmms_deploy.errors import CheckpointCorruptError, CheckpointError, FileReadError
+from mmms_deploy.errors import CheckpointCorruptError, FileReadError
 from mmms_deploy.files import read_bytes
-from mmms_deploy.installed import pip_install
-from mmms_deploy.weights.arrays import Array
+from mmms_deploy.weights.arrays import Array, WeightArrays
+from mmms_deploy.weights.flatbuffer import Table
 from mmms_deploy.weights.npm import SAM2_TINY_ENCODER
 
 SUFFIX = ".ort"
@@ -31,8 +27,10 @@ _IDENTIFIER = b"ORTM"
 _FLOAT = 1
 """TensorDataType.FLOAT."""
 _POSITIONS = "/image_encoder/trunk/Transpose_output_0"
-_FORMAT = "onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.InferenceSession"
-"""The module with the schema's root; importing it imports ONNX Runtime."""
+_MODEL, _GRAPH, _INITIALIZERS = 1, 7, 0
+"""Numbers of the fields of InferenceSession, Model and Graph that lead to the constants (onnxruntime's ort.fbs)."""
+_NAME, _DIMS, _TYPE, _RAW = 0, 2, 3, 4
+"""Numbers of the fields of Tensor."""
 
 
 def begins_as_ort(head: bytes) -> bool:
@@ -40,28 +38,17 @@ def begins_as_ort(head: bytes) -> bool:
     return head[4:8] == _IDENTIFIER
 
 
-@dataclass(frozen=True)
-class OrtWeights:
-    """Weights of a network that was exported from PyTorch and saved by ONNX Runtime.
-
-    Attributes:
-        arrays: The weights under their names in PyTorch, float32.
-        positions: (1, C, H, W), what a Hiera adds to its first tokens at its grid; None where there is none.
-    """
-
-    arrays: dict[str, Array]
-    positions: Array | None
-
-
-def read_ort_file(path: Path) -> OrtWeights:
+def read_ort_file(path: Path) -> WeightArrays:
     """Read the weights of a network that was exported from PyTorch and saved by ONNX Runtime.
 
     Args:
         path: The file.
 
+    Returns:
+        The weights under their names in PyTorch, float32.
+
     Raises:
         CheckpointCorruptError: The file is damaged, or holds no weights under such names.
-        CheckpointError: ONNX Runtime's wheel lacks the schema.
     """
     try:
         found = dict(_initializers(read_bytes(path, _LIMIT)))
@@ -70,7 +57,7 @@ def read_ort_file(path: Path) -> OrtWeights:
             f"{path!s:.200} cannot be read: {error.reason}", expected="a file of ONNX Runtime's own format (.ort)"
         ) from error
     # What the flatbuffer reader meets when an offset or a length in it is wrong.
-    except (struct.error, ValueError, TypeError, IndexError, AttributeError, OverflowError, MemoryError) as error:
+    except (struct.error, ValueError, OverflowError, MemoryError) as error:
         raise CheckpointCorruptError(
             f"{path} is no readable file of ONNX Runtime: {type(error).__name__}: {error}",
             expected="a complete .ort file",
@@ -88,28 +75,18 @@ def read_ort_file(path: Path) -> OrtWeights:
 
 def _initializers(content: bytes) -> Iterator[tuple[str, Array]]:
     """Yield the float32 constants of the graph by name."""
-    try:
-        with telemetry.off("onnxruntime"):
-            format_module = import_module(_FORMAT)
-    except ImportError as error:
-        raise CheckpointError(
-            f"reading ONNX Runtime's own format needs a module that is not installed: {error.name or error}",
-            expected="onnxruntime with onnxruntime.tools.ort_format_model, and flatbuffers",
-            fix=pip_install("export,cpu"),
-        ) from error
-    graph = format_module.InferenceSession.GetRootAsInferenceSession(content, 0).Model().Graph()
-    for number in range(min(graph.InitializersLength(), len(content))):
-        tensor = graph.Initializers(number)
-        if tensor.DataType() != _FLOAT or not tensor.DimsLength():
+    graph = Table.root(memoryview(content)).table(_MODEL).table(_GRAPH)
+    for number, tensor in enumerate(graph.tables(_INITIALIZERS)):
+        shape = tensor.numbers(_DIMS)
+        if tensor.whole(_TYPE) != _FLOAT or not shape:
             continue
-        shape = tuple(int(length) for length in tensor.DimsAsNumpy())
-        raw = tensor.RawDataAsNumpy()
-        if len(shape) > 8 or min(shape) < 0 or isinstance(raw, int) or raw.nbytes != 4 * math.prod(shape):
+        raw = tensor.content(_RAW)
+        if len(shape) > 8 or min(shape) < 0 or len(raw) != 4 * math.prod(shape):
             raise ValueError(f"constant {number} has a shape that does not fit its bytes")
-        yield tensor.Name().decode(), np.frombuffer(raw.tobytes(), dtype="<f4").reshape(shape)
+        yield bytes(tensor.content(_NAME)).decode(), np.frombuffer(raw, dtype="<f4").reshape(shape)
 
 
-def _named(found: Mapping[str, Array]) -> OrtWeights:
+def _named(found: Mapping[str, Array]) -> WeightArrays:
     arrays, positions = {}, None
     for name, array in found.items():
         folded = re.fullmatch(r"/(.+)/Transpose_output_0", name)
@@ -119,4 +96,4 @@ def _named(found: Mapping[str, Array]) -> OrtWeights:
             arrays[f"{folded[1].replace('/', '.')}.weight"] = np.ascontiguousarray(array.T)
         elif re.fullmatch(r"[A-Za-z]\w*(\.\w+)+", name):
             arrays[name.removeprefix("model.")] = array
-    return OrtWeights(arrays, positions)
+    return WeightArrays(arrays, positions)
