@@ -37,6 +37,7 @@ class Role(StrEnum):
     IMAGE = "image"
     MODALITY = "modality"
     CLICK = "click"
+    MODULATED = "modulated"
     FEATURE = "feature"
     STATE = "state"
     PROBABILITY = "probability"

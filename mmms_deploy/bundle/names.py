@@ -21,5 +21,8 @@ MAPS, MAPS_NEXT = "maps", "maps_next"
 """State (1, 2, H, W) and its successor: the maps of positive and negative click disks."""
 PREV = "prev"
 """State (1, 1, H, W): the previous mask; its successor is ``prob``."""
+MODULATED = "modulated"
+"""Input (1, 1, H, W) of a bundle whose click contract has a modulation: the previous probability, changed around the
+newest click."""
 PROB, MASK = "prob", "mask"
 """Outputs (1, 1, H, W): the probability in [0, 1], and the thresholded mask as uint8."""
