@@ -18,7 +18,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 RESERVED_NAMES = frozenset(
     {
         *("self", "rgb", "image", "image_size", "channel_order", "features"),
-        *("maps", "prev", "click", "prob", "mask", "present"),
+        *("maps", "prev", "modulated", "click", "prob", "mask", "present"),
         *("click_labels", "click_labels_next"),
     }
 )
@@ -64,6 +64,7 @@ class ClickChannel(StrEnum):
     POSITIVE = "positive"
     NEGATIVE = "negative"
     PREVIOUS = "previous"
+    MODULATED = "modulated"
 
 
 class PreviousMask(StrEnum):
@@ -255,13 +256,37 @@ class AnswerSpec(Struct, frozen=True, kw_only=True):
             raise ValueError(f"a network gives from 1 to {MOST_CANDIDATES} answers, got {self.candidates}")
 
 
+class Modulation(Struct, frozen=True, kw_only=True):
+    """How the previous probability is changed around the newest click, to be a further channel (MFP, Lee et al. 2024).
+
+    :mod:`mmms_deploy.imaging.modulation` computes it.
+
+    Attributes:
+        similar_clicks: N: for the first N clicks the change depends on how alike the probabilities of a pixel and of
+            the click's pixel are, for later ones on the pixel's distance to the click.
+        radius: R_max: radius of the window around the click, in network pixels, while there is no click of the other
+            kind; otherwise it is half of the distance to the nearest one.
+    """
+
+    similar_clicks: int = 7
+    radius: float = 100.0
+
+    def __post_init__(self) -> None:
+        if self.similar_clicks < 0 or not (self.radius > 0 and math.isfinite(self.radius)):
+            raise ValueError(
+                f"modulation needs similar_clicks of at least 0 and a positive radius, got {self.similar_clicks} and"
+                f" {self.radius}"
+            )
+
+
 class ClickContract(Struct, frozen=True, kw_only=True):
     """How clicks and the previous mask are shown to the network, and its answer is read (paper section III).
 
     Attributes:
         radius: Radius of a click's disk in network pixels; a pixel belongs to the disk when its squared distance to
             the click is at most ``radius**2``.
-        channels: Order of the three channels of the interaction tensor.
+        channels: Order of the channels of the interaction tensor: ``positive``, ``negative`` and ``previous``, and
+            ``modulated`` where there is a modulation.
         previous: Form of the previous mask; zeros before the first click in either form.
         threshold: A pixel belongs to the mask when its probability is greater than this; in (0, 1).
         coordinates: How image pixels become network pixels.
@@ -275,10 +300,13 @@ class ClickContract(Struct, frozen=True, kw_only=True):
         points: The list of points that the network takes in place of disks; None for disks. ``radius``, ``channels``
             and ``previous`` then mean nothing.
         answers: What the network answers with; None for a probability of its own size.
+        modulation: How the channel ``modulated`` is made of the previous probability at every click; None without one.
+        first_pass: Whether a click whose previous mask is zero everywhere, such as the first one, runs the network
+            twice: on the zeros as they are, unmodulated, and then on the first run's probability as the previous mask.
     """
 
     radius: float = 5.0
-    channels: tuple[ClickChannel, ClickChannel, ClickChannel] = (
+    channels: tuple[ClickChannel, ...] = (
         ClickChannel.POSITIVE,
         ClickChannel.NEGATIVE,
         ClickChannel.PREVIOUS,
@@ -292,14 +320,19 @@ class ClickContract(Struct, frozen=True, kw_only=True):
     # A list of points, several answers.
     points: PointList | None = None
     answers: AnswerSpec | None = None
+    modulation: Modulation | None = None
+    first_pass: bool = False
 
     def __post_init__(self) -> None:
         if not self.radius > 0:
             raise ValueError(f"click radius must be positive, got {self.radius}")
-        if sorted(self.channels) != sorted(ClickChannel):
+        named = sorted(c for c in ClickChannel if c is not ClickChannel.MODULATED or self.modulation is not None)
+        if sorted(self.channels) != named:
             raise ValueError(
-                f"click channels must name {[str(c) for c in ClickChannel]} once each, got {self.channels}"
+                f"click channels must name {[str(c) for c in named]} once each, got {[str(c) for c in self.channels]}"
             )
+        if self.modulation is not None and self.previous is not PreviousMask.PROBABILITY:
+            raise ValueError("modulation changes a probability; previous must be 'probability'")
         if not 0 < self.threshold < 1:
             raise ValueError(f"click threshold must be in (0, 1), got {self.threshold}")
         if self.mask_resize.antialias:

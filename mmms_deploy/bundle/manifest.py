@@ -38,6 +38,7 @@ class Role(StrEnum):
     IMAGE = "image"
     MODALITY = "modality"
     CLICK = "click"
+    MODULATED = "modulated"
     FEATURE = "feature"
     STATE = "state"
     PROBABILITY = "probability"

@@ -30,5 +30,8 @@ LOGITS = "logits"
 """Output (1, 1, h, w) of a network that answers with logits, in the place of ``prob``."""
 CANDIDATES, SCORES = "candidates", "scores"
 """Outputs (1, K, h, w) and (1, K): all answers of a network that gives several, and its scores for them."""
+MODULATED = "modulated"
+"""Input (1, 1, H, W) of a bundle whose click contract has a modulation: the previous probability, changed around the
+newest click."""
 PROB, MASK = "prob", "mask"
 """Outputs (1, 1, H, W): the probability in [0, 1], and the thresholded mask as uint8."""

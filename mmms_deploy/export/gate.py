@@ -23,13 +23,14 @@ import numpy.typing as npt
 import torch
 
 from mmms_deploy.bundle import Bundle, GateCheck, Precision
-from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, PRESENT, PREV, PROB, RGB
+from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, MODULATED, PRESENT, PREV, PROB, RGB
 from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.comparison import Worst, difference, logit_scale
 from mmms_deploy.export.cut import StageModel
+from mmms_deploy.export.modulation import modulated
 from mmms_deploy.export.network import BACKBONE, RecurrentNetwork
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.samples import Sample
@@ -212,17 +213,22 @@ def _torch_trace(network: RecurrentNetwork, sample: Sample) -> _Trace:
     if network.partial:
         absent = frozenset(sorted(network.optional)[::2])
         steps.append((f"click {len(steps) + 1} without {', '.join(sorted(absent))}", steps[-1][1], absent))
-    feeds, outputs, logits = [], [], []
+    feeds, outputs, logits, clicks = [], [], [], []
+    rule = network.network.config.clicks.modulation
     for _, (x, y, positive), absent in steps:
-        click = torch.tensor([[*reference.to_network(x, y), positive, 1.0]])
+        clicks.append((*reference.to_network(x, y), positive > 0.5))
+        click = torch.tensor([[*clicks[-1], 1.0]])
+        changed = None if rule is None else modulated(prev, clicks, rule)
         there = {name: tensor for name, tensor in reference.modalities.items() if name not in absent}
         features = network.network.mix(encoded, there) if absent else reference.features
         feed = {**image, **reference.modalities, MAPS: maps, PREV: prev, CLICK: click}
+        if changed is not None:
+            feed[MODULATED] = changed
         if network.partial:
             feed[PRESENT] = torch.tensor([[float(name in there) for name in network.names]])
-        values = (*features, *plain, *network.click_stage(features, maps, prev, click))
+        values = (*features, *plain, *network.click_stage(features, maps, prev, click, changed))
         named = dict(zip(network.output_names(), values, strict=True))
-        logits.append(network.network.respond(features, network.interaction(named[MAPS_NEXT], prev)))
+        logits.append(network.network.respond(features, network.interaction(named[MAPS_NEXT], prev, changed)))
         feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
         outputs.append({name: tensor.numpy() for name, tensor in named.items()})
         maps, prev = named[MAPS_NEXT], named[PROB]

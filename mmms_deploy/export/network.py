@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mmms_deploy.bundle import Rate, Role, StateLink
 from mmms_deploy.bundle.contract import ClickChannel, PreviousMask
-from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, PRESENT, PREV, PROB, RGB
+from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, MODULATED, PRESENT, PREV, PROB, RGB
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import Cut
 from mmms_deploy.models import InteractiveNetwork
@@ -36,7 +36,7 @@ PLAIN = "plain_"
 """Prefix of the features without any modality, where they are outputs."""
 STATE = (StateLink(input=MAPS, output=MAPS_NEXT), StateLink(input=PREV, output=PROB))
 OUTPUT_ROLES = {MAPS_NEXT: Role.STATE, PROB: Role.PROBABILITY, MASK: Role.MASK}
-CLICK_ROLES = {MAPS: Role.STATE, PREV: Role.STATE, CLICK: Role.CLICK}
+CLICK_ROLES = {MAPS: Role.STATE, PREV: Role.STATE, MODULATED: Role.MODULATED, CLICK: Role.CLICK}
 
 
 class RecurrentNetwork(nn.Module):
@@ -75,7 +75,8 @@ class RecurrentNetwork(nn.Module):
         Args:
             *inputs: In the order of :meth:`input_names`: ``rgb`` (1, 3, H, W) float32, normalised, or the backbone's
                 maps (1, C, h, w); the modalities (1, C_m, H, W); ``present`` (1, M); ``maps`` (1, 2, H, W),
-                the positive and negative disks so far; ``prev`` (1, 1, H, W), the previous probability; ``click``
+                the positive and negative disks so far; ``prev`` (1, 1, H, W), the previous probability;
+                ``modulated`` (1, 1, H, W), the same after modulation, where the contract has one; ``click``
                 (1, 4): x, y in network pixels, 1 positive / 0 negative, 1 present / 0 none.
 
         Returns:
@@ -87,7 +88,8 @@ class RecurrentNetwork(nn.Module):
         modalities = {name: given[name] for name in self.names}
         features = self.network.mix(encoded, modalities, self._present(given.get(PRESENT)))
         plain = self.network.mix(encoded, {}) if self.bypassable else ()
-        return (*features, *plain, *self.click_stage(features, given[MAPS], given[PREV], given[CLICK]))
+        click = (given[MAPS], given[PREV], given[CLICK], given.get(MODULATED))
+        return (*features, *plain, *self.click_stage(features, *click))
 
     def _present(self, flags: Tensor | None) -> dict[str, Tensor]:
         if flags is None:
@@ -95,20 +97,29 @@ class RecurrentNetwork(nn.Module):
         return {name: flags[0, i] > 0.5 for i, name in enumerate(self.names) if name in self.optional}
 
     def click_stage(
-        self, features: tuple[Tensor, ...], maps: Tensor, prev: Tensor, click: Tensor
+        self, features: tuple[Tensor, ...], maps: Tensor, prev: Tensor, click: Tensor, modulated: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Answer one click: ``(features, maps, prev, click) -> (maps', prob, mask)``."""
         maps = self.add_disk(maps, click)
-        prob = torch.sigmoid(self.network.respond(features, self.interaction(maps, prev))).to(prev.dtype)
+        logits = self.network.respond(features, self.interaction(maps, prev, modulated))
+        prob = torch.sigmoid(logits).to(prev.dtype)
         # The number that is compared with the threshold is float32 in every precision; the session receives the same.
         return maps, prob, (prob.float() > self.network.config.clicks.threshold).to(torch.uint8)
 
-    def interaction(self, maps: Tensor, prev: Tensor) -> Tensor:
-        """Return the interaction tensor (1, 3, H, W) as the checkpoint wants it, from disk maps and a probability."""
+    def interaction(self, maps: Tensor, prev: Tensor, modulated: Tensor | None = None) -> Tensor:
+        """Return the interaction tensor (1, C, H, W) as the checkpoint wants it.
+
+        Args:
+            maps: (1, 2, H, W), the positive and negative disks.
+            prev: (1, 1, H, W), the previous probability.
+            modulated: (1, 1, H, W), the same after modulation, where the contract has one.
+        """
         contract = self.network.config.clicks
         if contract.previous is PreviousMask.MASK:
             prev = (prev.float() > contract.threshold).to(prev.dtype)
         channels = {ClickChannel.POSITIVE: maps[:, :1], ClickChannel.NEGATIVE: maps[:, 1:], ClickChannel.PREVIOUS: prev}
+        if modulated is not None:
+            channels[ClickChannel.MODULATED] = modulated
         return torch.cat([channels[name] for name in contract.channels], dim=1)
 
     def add_disk(self, maps: Tensor, click: Tensor) -> Tensor:
@@ -129,7 +140,9 @@ class RecurrentNetwork(nn.Module):
 
     def input_names(self) -> list[str]:
         """Names of the graph's inputs, in order."""
-        return [*self.image_names(), *self.names, *([PRESENT] if self.partial else []), MAPS, PREV, CLICK]
+        modulated = [MODULATED] if self.network.config.clicks.modulation is not None else []
+        present = [PRESENT] if self.partial else []
+        return [*self.image_names(), *self.names, *present, MAPS, PREV, *modulated, CLICK]
 
     def output_names(self) -> list[str]:
         """Names of the graph's outputs, in order."""
@@ -167,9 +180,9 @@ class RecurrentNetwork(nn.Module):
             CLICK: (1, 4),
             PRESENT: (1, len(self.names)),
         }
-        shapes |= {MAPS: (1, 2, height, width), PREV: (1, 1, height, width)}
+        shapes |= {MAPS: (1, 2, height, width), PREV: (1, 1, height, width), MODULATED: (1, 1, height, width)}
         shapes |= {modality.name: (1, modality.channels, height, width) for modality in self.network.config.modalities}
-        types = {MAPS: self.state, PREV: self.state}
+        types = {MAPS: self.state, PREV: self.state, MODULATED: self.state}
         return tuple(torch.zeros(shapes[name], dtype=types.get(name)) for name in self.input_names())
 
 

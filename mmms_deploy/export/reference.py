@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmms_deploy.bundle.contract import ClickChannel, Coordinates, ModalitySpec, PreviousMask, ResizeRule
+from mmms_deploy.export.modulation import modulated
 from mmms_deploy.models.network import InteractiveNetwork
 
 HAIR = 1e-3
@@ -88,7 +89,10 @@ class TorchReference:
     def click(self, x: float, y: float, positive: bool) -> Answer:
         """Answer a click at image pixel (x, y), after all clicks before it."""
         self._clicks.append((*self.to_network(x, y), positive))
-        logits = self.network.respond(self.features, self._interaction())
+        if self.contract.first_pass and not self._previous.any():
+            first = self.network.respond(self.features, self._interaction(torch.zeros_like(self._previous)))
+            self._previous = torch.sigmoid(first)
+        logits = self.network.respond(self.features, self._interaction(self.modulated(self._previous)))
         probability = torch.sigmoid(logits)
         enlarged = _resize(probability, self.image_size, self.contract.mask_resize)
         reduce = self.contract.previous_resize
@@ -115,7 +119,12 @@ class TorchReference:
             return value * (length - 1) / (original - 1) if original > 1 else 0.0
         return value * length / original
 
-    def _interaction(self) -> Tensor:
+    def modulated(self, previous: Tensor) -> Tensor | None:
+        """Modulate a previous probability (1, 1, H, W) around the newest click; None where the contract does not."""
+        rule = self.contract.modulation
+        return None if rule is None else modulated(previous, self._clicks, rule)
+
+    def _interaction(self, changed: Tensor | None) -> Tensor:
         height, width = self.network.config.size
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         disks = {True: torch.zeros(height, width), False: torch.zeros(height, width)}
@@ -130,6 +139,8 @@ class TorchReference:
             ClickChannel.NEGATIVE: disks[False],
             ClickChannel.PREVIOUS: previous[0, 0],
         }
+        if changed is not None:
+            channels[ClickChannel.MODULATED] = changed[0, 0]
         return torch.stack([channels[name] for name in self.contract.channels])[None]
 
 

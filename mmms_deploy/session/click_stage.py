@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mmms_deploy.bundle import Manifest, Role
 from mmms_deploy.bundle.contract import ClickMemory
-from mmms_deploy.bundle.names import LABELS, PRESENT, RGB
+from mmms_deploy.bundle.names import LABELS, MODULATED, PRESENT, RGB
 from mmms_deploy.errors import BundleCorruptError, SessionError
 from mmms_deploy.session.pipeline import StagePipeline
 
@@ -50,6 +50,16 @@ def find_click_stage(manifest: Manifest, pipeline: StagePipeline) -> tuple[str, 
         _check_labels(manifest, pipeline)
     known = {RGB, PRESENT, clicks[0].name, *(m.name for m in manifest.modalities)}
     known |= {link.input for link in manifest.state}
+    if manifest.clicks.modulation is not None:
+        known.add(MODULATED)
+        spec = pipeline.inputs.get(MODULATED)
+        if spec is None or spec.shape != answers[0].shape:
+            raise BundleCorruptError(
+                f"{manifest.name} modulates the previous mask and has "
+                + (f"no input {MODULATED}" if spec is None else f"an input {MODULATED} of shape {spec.shape}"),
+                expected=f"an input {MODULATED} of shape {answers[0].shape}",
+                fix=fix,
+            )
     foreign = sorted(s.name for s in pipeline.inputs.values() if s.name not in known and s.role is not Role.FEATURE)
     if foreign:
         raise SessionError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
@@ -18,7 +18,7 @@ import numpy as np
 
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.bundle.contract import ClickMemory
-from mmms_deploy.bundle.names import LABELS
+from mmms_deploy.bundle.names import LABELS, MODULATED
 from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.engines.request import EngineRequest
@@ -26,6 +26,7 @@ from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.errors import AnswerError, NoImageError, SessionClosedError, SessionError
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.float16 import as_float32
+from mmms_deploy.imaging.modulation import Point, modulate
 from mmms_deploy.imaging.resize import FloatArray, resize_above, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.click_labels import labels_of_mask
@@ -195,9 +196,9 @@ class SessionCore:
         """Run the click stage on one more click."""
         size = self._size_of(image)
         rule = self._manifest.clicks
-        column, row = to_network(click.x, click.y, image=size, network=self._manifest.size, rule=rule.coordinates)
-        encoded = np.array([[column, row, float(click.positive), 1.0]], dtype=np.float32)
+        encoded = np.array([[*self._point(size, click), 1.0]], dtype=np.float32)
         values = {**current.state, self._click_input: self._pipeline.upload(self._click_input, encoded)}
+        values |= self._previous_for(image, values, (*current.clicks, click))
         done = self._pipeline.run(self._pipeline.set(image.pipeline, values))
         answer = done.value(self._probability_output)
         probability = self._fetched(answer)
@@ -207,6 +208,37 @@ class SessionCore:
             reduced = through_image(probability, size, rule.mask_resize, rule.previous_resize)
             state[name] = self._pipeline.upload(name, reduced[None, None])
         return Snapshot((*current.interactions, click), state, answer), probability
+
+    def _point(self, size: tuple[int, int], click: Click) -> Point:
+        """Return a click on an image of this size (H0, W0) in network pixels."""
+        network, rule = self._manifest.size, self._manifest.clicks.coordinates
+        return Point(*to_network(click.x, click.y, image=size, network=network, rule=rule), click.positive)
+
+    def _previous_for(
+        self, image: ImageState, values: Mapping[str, Value], clicks: Sequence[Click]
+    ) -> dict[str, Value]:
+        """Return what the click stage takes in the place of the previous mask, and beside it, at one click.
+
+        Args:
+            image: The image.
+            values: The state before, and the newest click.
+            clicks: All clicks, oldest first.
+        """
+        rule, name = self._manifest.clicks, self._previous_input
+        if name is None or (rule.modulation is None and not rule.first_pass):
+            return {}
+        previous, taken = self._fetched(values[name]), {}
+        modulated = rule.modulation is not None
+        if rule.first_pass and not previous.any():
+            first = {**values, **({MODULATED: self._pipeline.zeros(MODULATED)} if modulated else {})}
+            done = self._pipeline.run(self._pipeline.set(image.pipeline, first))
+            taken[name] = done.value(self._probability_output)
+            previous = self._fetched(taken[name])
+        if rule.modulation is not None:
+            points = [self._point(self._size_of(image), click) for click in clicks]
+            changed = modulate(previous, points, rule.modulation)
+            taken[MODULATED] = self._pipeline.upload(MODULATED, changed[None, None])
+        return taken
 
     def _fetched(self, answer: Value) -> FloatArray:
         """Return an answer of the network on the host, (H, W) float32.

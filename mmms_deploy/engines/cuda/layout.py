@@ -10,7 +10,7 @@ from mmms_deploy.bundle import Bundle, Rate, Role, StageGraph, TensorSpec
 from mmms_deploy.engines.cuda.executor import Program, check_program, check_same
 from mmms_deploy.engines.cuda.memory import Use, aligned
 
-_USES = {Role.IMAGE: Use.INPUTS, Role.MODALITY: Use.INPUTS, Role.FEATURE: Use.FEATURES}
+_USES = {Role.IMAGE: Use.INPUTS, Role.MODALITY: Use.INPUTS, Role.MODULATED: Use.INPUTS, Role.FEATURE: Use.FEATURES}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmms_deploy.bundle import GateCheck
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.comparison import Worst, difference, logit_scale
+from mmms_deploy.export.modulation import modulated
 from mmms_deploy.export.network import RecurrentNetwork
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.rewrites import NAMES
@@ -72,9 +73,13 @@ def _paper_clicks(network: InteractiveNetwork, sample: Sample) -> list[Click]:
     height, width = network.config.size
     maps, prev = torch.zeros(1, 2, height, width), torch.zeros(1, 1, height, width)
     clicks: list[Click] = []
+    points: list[tuple[float, float, bool]] = []
+    rule = network.config.clicks.modulation
     for x, y, positive in sample.clicks[:FORM_CLICKS].tolist():
-        maps = recurrent.add_disk(maps, torch.tensor([[*reference.to_network(x, y), positive, 1.0]]))
-        interaction = recurrent.interaction(maps, prev)
+        points.append((*reference.to_network(x, y), positive > 0.5))
+        maps = recurrent.add_disk(maps, torch.tensor([[*points[-1], 1.0]]))
+        changed = None if rule is None else modulated(prev, points, rule)
+        interaction = recurrent.interaction(maps, prev, changed)
         logits = network.respond(reference.features, interaction)
         if not torch.isfinite(logits).all():
             raise GateError(
