@@ -40,6 +40,7 @@ class ZoomRule(Struct, frozen=True, kw_only=True):
     threshold: float | None = None
 
     def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "outside", Outside(self.outside))  # also from Python by its name
         # Written so that NaN is refused, too.
         if not 1 <= self.expansion <= 100:
             raise ValueError(f"zoom: expansion must be from 1 to 100, got {self.expansion}")

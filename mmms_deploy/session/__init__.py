@@ -10,7 +10,12 @@ In reading order:
 - ``core``: what all calls stand on: the engine, the lock, the state, the click stage and its answers
 - ``result``: clicks, their answers and timings
 - ``pipeline``: the stages in order; a stage runs again only when one of its inputs changed
+- ``click_run``: one run of the click stage
 - ``click_stage``: finds the click input and the probability output among the stages' tensors
+- ``views``: answers in the object's crop, and as the mean with the mirror image
+- ``zoom``: the crop's rules, as pure functions of boxes and clicks
+- ``canvas``: the probability of every pixel, put together from answers for parts of the image
+- ``crops``: the features of an image's crops
 - ``inputs``: the image or its features, and the modalities
 - ``features``: the format and the file of backbone features that a provider computes
 - ``mask_sources``: what a session takes as a mask or as labels

@@ -160,8 +160,10 @@ class ClickCalls(SessionCore):
             if mask_input is not None:
                 given = checked_logits(mask_input, size, self._manifest.size, rule)
             line = self._state.surfaces.current.history.line
-            wanted = interactions_of(clicks, given, line, self._probability_of, rule.threshold)
-            return prediction(self._follow(wanted, start), rule.threshold, logits=return_logits)
+            wanted = interactions_of(clicks, given, line, self._whole_probability_of, rule.threshold)
+            result = self._follow(wanted, start)
+            low = self._whole_probability_of(self._state.surfaces.current.history.current)
+            return prediction(result, rule.threshold, low, logits=return_logits)
 
     def undo(self) -> ClickResult:
         """Take back the newest click or mask; the network does not run.

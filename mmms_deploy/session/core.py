@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
@@ -18,18 +18,18 @@ import numpy as np
 
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.bundle.contract import ClickMemory
-from mmms_deploy.bundle.names import LABELS, MODULATED
+from mmms_deploy.bundle.names import LABELS
+from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.errors import AnswerError, NoImageError, SessionClosedError, SessionError
-from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.float16 import as_float32
-from mmms_deploy.imaging.modulation import Point, modulate
 from mmms_deploy.imaging.resize import FloatArray, resize_above, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.click_labels import labels_of_mask
+from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
@@ -38,6 +38,8 @@ from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, Timings
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, label_map
+from mmms_deploy.session.views import Views, checked_zoom
+from mmms_deploy.session.zoom import click_in, whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +68,14 @@ class SessionCore:
         history_limit: How many interactions with a surface can be undone; None for all of them.
         keep_image: Whether the session keeps the pixels of the image.
         on_progress: Receives every step while an engine opens.
+        zoom: Whether a click is answered in the object's crop, or the crop's rule.
+        flip: Whether an answer is the mean with that to the mirror image.
 
     Raises:
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
         HistoryError: ``history_limit`` is no number of steps.
+        SessionError: ``zoom`` or ``flip`` is not possible with this bundle.
     """
 
     def __init__(
@@ -81,6 +86,8 @@ class SessionCore:
         history_limit: int | None,
         keep_image: bool,
         on_progress: OnProgress | None,
+        zoom: ZoomRule | bool = False,
+        flip: bool = False,
     ) -> None:
         self._own = OwnProcess("this session", self)
         self.renew_lock()
@@ -88,6 +95,8 @@ class SessionCore:
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
         self._limit = checked_limit(history_limit)
+        published = self._manifest.published
+        rule = checked_zoom(zoom, None if published is None else published.zoom)
         self._keep_image = bool(keep_image)
         self._owns_engine = engine is None
         if engine is None:
@@ -102,7 +111,17 @@ class SessionCore:
             on_error.callback(self._runner.close)
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
             self._click_input, self._probability_output = find_click_stage(self._manifest, self._pipeline)
-            self._inputs = ImageInputs(self._manifest, self._pipeline)
+            self._run_click = ClickRun(
+                self._manifest,
+                self._pipeline,
+                self._click_input,
+                self._previous_input,
+                self._probability_output,
+                self._fetched,
+            )
+            viewed = rule is not None or bool(flip)
+            self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
+            self._views = self._viewing(rule, bool(flip)) if viewed else None
             self._state = self._empty()
             on_error.pop_all()
 
@@ -159,6 +178,8 @@ class SessionCore:
 
     def _blank(self) -> Snapshot:
         """Return the snapshot of a surface without interactions."""
+        if self._views is not None:
+            return Snapshot((), {}, None)
         state = {link.input: self._pipeline.filled(link.input, link.start) for link in self._manifest.state}
         return Snapshot((), state, None)
 
@@ -184,6 +205,8 @@ class SessionCore:
                 expected="a network that takes its previous mask",
                 fix="use clicks alone with this bundle",
             )
+        if self._views is not None:
+            return self._views.after_mask(current, mask)
         rule = self._manifest.clicks
         if rule.memory is ClickMemory.LABELS:
             labels = labels_of_mask(mask.previous[0, 0], current.clicks, self._size_of(image), rule)
@@ -194,12 +217,15 @@ class SessionCore:
 
     def _after_click(self, image: ImageState, current: Snapshot, click: Click) -> tuple[Snapshot, FloatArray]:
         """Run the click stage on one more click."""
+        if self._views is not None:
+            snapshot = self._views.after_click(image, current, click)
+            return snapshot, self._probability_of(snapshot)
         size = self._size_of(image)
         rule = self._manifest.clicks
-        encoded = np.array([[*self._point(size, click), 1.0]], dtype=np.float32)
-        values = {**current.state, self._click_input: self._pipeline.upload(self._click_input, encoded)}
-        values |= self._previous_for(image, values, (*current.clicks, click))
-        done = self._pipeline.run(self._pipeline.set(image.pipeline, values))
+        picture = whole(size)
+        clicks = (*current.clicks, click)
+        encoded = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in clicks]
+        done = self._run_click(image.pipeline, current.state, encoded)
         answer = done.value(self._probability_output)
         probability = self._fetched(answer)
         state = {link.input: done.value(link.output) for link in self._manifest.state}
@@ -209,36 +235,18 @@ class SessionCore:
             state[name] = self._pipeline.upload(name, reduced[None, None])
         return Snapshot((*current.interactions, click), state, answer), probability
 
-    def _point(self, size: tuple[int, int], click: Click) -> Point:
-        """Return a click on an image of this size (H0, W0) in network pixels."""
-        network, rule = self._manifest.size, self._manifest.clicks.coordinates
-        return Point(*to_network(click.x, click.y, image=size, network=network, rule=rule), click.positive)
-
-    def _previous_for(
-        self, image: ImageState, values: Mapping[str, Value], clicks: Sequence[Click]
-    ) -> dict[str, Value]:
-        """Return what the click stage takes in the place of the previous mask, and beside it, at one click.
-
-        Args:
-            image: The image.
-            values: The state before, and the newest click.
-            clicks: All clicks, oldest first.
-        """
-        rule, name = self._manifest.clicks, self._previous_input
-        if name is None or (rule.modulation is None and not rule.first_pass):
-            return {}
-        previous, taken = self._fetched(values[name]), {}
-        modulated = rule.modulation is not None
-        if rule.first_pass and not previous.any():
-            first = {**values, **({MODULATED: self._pipeline.zeros(MODULATED)} if modulated else {})}
-            done = self._pipeline.run(self._pipeline.set(image.pipeline, first))
-            taken[name] = done.value(self._probability_output)
-            previous = self._fetched(taken[name])
-        if rule.modulation is not None:
-            points = [self._point(self._size_of(image), click) for click in clicks]
-            changed = modulate(previous, points, rule.modulation)
-            taken[MODULATED] = self._pipeline.upload(MODULATED, changed[None, None])
-        return taken
+    def _viewing(self, zoom: ZoomRule | None, flip: bool) -> Views:
+        """Return what answers clicks in crops or as the mean with the mirror image."""
+        if self._inputs.backbone:
+            asked = "zoom" if zoom is not None else "flip"
+            raise SessionError(
+                f"{asked} was asked of {self._manifest.name}, which was exported without its backbone",
+                expected="a bundle that takes the picture, whose parts the network can be shown",
+                fix=f"leave out {asked}, or export again without the cut 'black-box'",
+                command_fix=f"leave out --{asked}, or export without --cut black-box",
+            )
+        fetch = lambda done: self._fetched(done.value(self._probability_output))  # noqa: E731
+        return Views(self._manifest, self._pipeline, zoom, flip, self._run_click, fetch)
 
     def _fetched(self, answer: Value) -> FloatArray:
         """Return an answer of the network on the host, (H, W) float32.
@@ -265,9 +273,17 @@ class SessionCore:
         if isinstance(newest, MaskInput):
             given: FloatArray = newest.previous[0, 0]
             return given
+        if snapshot.viewed is not None:
+            return snapshot.viewed.newest
         if snapshot.probability is None:
             return np.zeros(self._manifest.size, dtype=np.float32)
         return self._fetched(snapshot.probability)
+
+    def _whole_probability_of(self, snapshot: Snapshot) -> FloatArray:
+        """Return a snapshot's answer (H, W) for the whole image, at the network's size."""
+        if self._views is None or snapshot.viewed is None:
+            return self._probability_of(snapshot)
+        return self._views.whole_answer(snapshot.viewed)
 
     def _answer(self, snapshot: Snapshot, start: float, probability: FloatArray | None = None) -> ClickResult:
         """Bring a snapshot's answer to the image's size.
@@ -285,6 +301,8 @@ class SessionCore:
         fetched = perf_counter()
         if isinstance(newest, MaskInput):
             mask = newest.mask
+        elif snapshot.viewed is not None:
+            mask = snapshot.viewed.canvas.mask(rule.threshold)
         elif snapshot.probability is None:
             mask = np.zeros(size, dtype=np.bool_)
         else:
@@ -301,8 +319,17 @@ class SessionCore:
             network_probability=probability,
             _resize=rule.mask_resize,
             clicks=clicks,
+            crop=self._crop_of(snapshot),
             _picture=self._state.image.picture,
+            _canvas=None if snapshot.viewed is None else snapshot.viewed.canvas,
         )
+
+    def _crop_of(self, snapshot: Snapshot) -> tuple[int, int, int, int] | None:
+        """Return the crop in which a snapshot's newest click was answered, as x0, y0, x1, y1 in pixel edges."""
+        zoomed = self._views is not None and self._views.zoom is not None
+        if not zoomed or snapshot.viewed is None or snapshot.viewed.box is None:
+            return None
+        return snapshot.viewed.box.xyxy
 
     def _result_of(self, surface: Surface) -> ClickResult:
         if surface.result is None:

@@ -14,13 +14,16 @@ from mmms_deploy.bundle import Rate
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.core import SessionCore, SessionState
+from mmms_deploy.session.crops import Crops
 from mmms_deploy.session.history import History
 from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageState, ModalityLike
 from mmms_deploy.session.interactions import Snapshot
 from mmms_deploy.session.outputs import file_name_of, kept_picture
+from mmms_deploy.session.pipeline import PipelineState
 from mmms_deploy.session.result import ImageTimings
 from mmms_deploy.session.surfaces import Surfaces
+from mmms_deploy.session.zoom import Box, whole
 
 
 class ImageCalls(SessionCore):
@@ -80,9 +83,9 @@ class ImageCalls(SessionCore):
             given = the_image(rgb, image, modalities, [spec.name for spec in self._manifest.modalities])
             pixels = load_rgb(given, channel_order)
             arrays = self._inputs.prepare_image(pixels)
-            picture = kept_picture(pixels, given) if self._keep_image else None
+            kept = kept_picture(pixels, given) if self._keep_image or self._views is not None else None
             source = file_name_of(given)
-            return self._begin(arrays, (pixels.shape[0], pixels.shape[1]), modalities, start, picture, source)
+            return self._begin(arrays, (pixels.shape[0], pixels.shape[1]), modalities, start, kept, source)
 
     def set_features(
         self,
@@ -173,10 +176,15 @@ class ImageCalls(SessionCore):
         size: tuple[int, int],
         modalities: Mapping[str, ModalityLike],
         start: float,
-        picture: UInt8Array | None = None,
+        pixels: UInt8Array | None = None,
         file_name: str = "",
     ) -> ImageTimings:
-        image = replace(self._inputs.begin(arrays, size, modalities), picture=picture, file_name=file_name)
+        image = replace(
+            self._inputs.begin(arrays, size, modalities),
+            picture=pixels if self._keep_image else None,
+            pixels=None if self._views is None else pixels,
+            file_name=file_name,
+        )
         prepared = perf_counter()
         image = self._run_image(image)
         self._state = SessionState(image, Surfaces.first(self._blank(), self._limit))
@@ -185,8 +193,23 @@ class ImageCalls(SessionCore):
     def _run_image(self, image: ImageState) -> ImageState:
         """Run the stages that need no click."""
         pipeline = self._pipeline.run(image.pipeline, Rate.IMAGE if image.awaited else Rate.MODALITY)
+        image = replace(image, pipeline=pipeline)
+        if self._views is not None and not image.awaited:
+            image = replace(image, crops=self._crops(image, flip=self._views.flip))
         self._runner.synchronize()
-        return replace(image, pipeline=pipeline)
+        return image
+
+    def _crops(self, image: ImageState, *, flip: bool) -> Crops:
+        """Return the features of an image's crops, of which the whole picture's are there."""
+
+        def compute(box: Box, mirrored: bool) -> PipelineState:
+            return self._pipeline.run(self._inputs.cropped(image, box, mirrored=mirrored), Rate.MODALITY)
+
+        picture = whole(self._size_of(image))
+        crops = Crops(compute, picture, image.pipeline)
+        if flip:
+            crops.at(picture, mirrored=True)
+        return crops
 
     def _replayed(self, image: ImageState, old: History[Snapshot], blank: Snapshot) -> History[Snapshot]:
         """Repeat all interactions with a surface, undone ones included."""

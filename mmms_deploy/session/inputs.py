@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
 
@@ -18,8 +18,10 @@ from mmms_deploy.errors import FeatureError, ModalityError, SessionError
 from mmms_deploy.imaging.io import ImageLike, UInt8Array
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
 from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.session.crops import Crops
 from mmms_deploy.session.features import checked_features, load_features
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
+from mmms_deploy.session.zoom import Box
 
 LONGEST = 1 << 20
 """The longest side of an image, in pixels."""
@@ -49,6 +51,9 @@ class ImageState:
         awaited: Names of required modalities that were announced with ``LATER``.
         picture: (H0, W0, 3) uint8, RGB: its pixels, where they are kept for overlays.
         file_name: Name of its file; empty where it is none.
+        pixels: (H0, W0, 3) uint8, RGB: the same, where a session crops or mirrors them; None in any other.
+        measured: (H0, W0, C) float32 by name: the modalities in the network's units, in such a session.
+        crops: The features of its crops, in such a session, once every modality is there.
     """
 
     pipeline: PipelineState
@@ -57,6 +62,9 @@ class ImageState:
     awaited: frozenset[str] = frozenset()
     picture: UInt8Array | None = None
     file_name: str = ""
+    pixels: UInt8Array | None = None
+    measured: Mapping[str, FloatArray] = field(default_factory=dict)
+    crops: Crops | None = None
 
 
 class ImageInputs:
@@ -65,11 +73,13 @@ class ImageInputs:
     Args:
         manifest: The bundle's manifest.
         pipeline: Its stages.
+        for_crops: Whether crops of an image are wanted later, so that what they are made of is kept.
     """
 
-    def __init__(self, manifest: Manifest, pipeline: StagePipeline) -> None:
+    def __init__(self, manifest: Manifest, pipeline: StagePipeline, *, for_crops: bool = False) -> None:
         self._manifest = manifest
         self._pipeline = pipeline
+        self._for_crops = for_crops
         self._names = tuple(spec.name for spec in manifest.modalities)
         self._optional = frozenset(spec.name for spec in manifest.modalities if spec.optional)
         self._late = any(stage.rate is Rate.MODALITY for stage in manifest.stages)
@@ -132,11 +142,11 @@ class ImageInputs:
         missing = [name for name in self._names if name not in {*given, *awaited, *self._optional}]
         if missing:
             raise self._wrong_names(modalities, missing=missing)
-        prepared = self._prepare(given, image_size)
+        measured = load_modalities(given, self._manifest.modalities, image_size)
         values = {name: self._pipeline.upload(name, array) for name, array in arrays.items()}
         pipeline = self._pipeline.set(self._pipeline.start(), values)
-        image = ImageState(pipeline, image_size, frozenset(), awaited - self._optional)
-        return self._feed(image, prepared, frozenset(given))
+        image = ImageState(pipeline, image_size, frozenset(), awaited - self._optional, measured=self._kept(measured))
+        return self._feed(image, self._prepared(measured), frozenset(given))
 
     def change(self, image: ImageState, modalities: Mapping[str, ModalityLike]) -> ImageState:
         """Return the state of an image with modalities that are new, have changed, or are gone (None).
@@ -159,9 +169,31 @@ class ImageInputs:
         if gone - self._optional:
             raise self._wrong_names(modalities, missing=sorted(gone - self._optional))
         given = {name: value for name, value in modalities.items() if value is not None and value is not LATER}
-        prepared = self._prepare(given, image.size)
-        image = replace(image, awaited=image.awaited - frozenset(given))
-        return self._feed(image, prepared, (image.present | frozenset(given)) - gone)
+        measured = load_modalities(given, self._manifest.modalities, image.size)
+        left = {name: array for name, array in image.measured.items() if name not in gone}
+        kept = {**left, **self._kept(measured)}
+        image = replace(image, awaited=image.awaited - frozenset(given), measured=kept, crops=None)
+        return self._feed(image, self._prepared(measured), (image.present | frozenset(given)) - gone)
+
+    def cropped(self, image: ImageState, box: Box, *, mirrored: bool) -> PipelineState:
+        """Return the inputs of a part of an image and its modalities, or of its mirror image; no stage has run.
+
+        Args:
+            image: The image, with its pixels.
+            box: The part.
+            mirrored: Whether its mirror image is wanted.
+        """
+        assert image.pixels is not None
+        arrays = self.prepare_image(image.pixels[box.slices])
+        prepared = self._prepared({name: array[box.slices] for name, array in image.measured.items()})
+        if mirrored:
+            arrays, prepared = (
+                {name: np.ascontiguousarray(array[..., ::-1]) for name, array in given.items()}
+                for given in (arrays, prepared)
+            )
+        values = {name: self._pipeline.upload(name, array) for name, array in arrays.items()}
+        start = replace(image, pipeline=self._pipeline.set(self._pipeline.start(), values))
+        return self._feed(start, prepared, image.present).pipeline
 
     @staticmethod
     def check_complete(image: ImageState) -> None:
@@ -177,10 +209,13 @@ class ImageInputs:
                 fix=f"call set_modalities({', '.join(f'{name}=...' for name in sorted(image.awaited))}) first",
             )
 
-    def _prepare(self, given: Mapping[str, ImageLike], image_size: tuple[int, int]) -> dict[str, FloatArray]:
-        loaded = load_modalities(given, self._manifest.modalities, image_size)
+    def _kept(self, measured: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+        """Return what is kept of the modalities."""
+        return measured if self._for_crops else {}
+
+    def _prepared(self, measured: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         specs = {spec.name: spec for spec in self._manifest.modalities}
-        return {name: prepare(array, specs[name], self._manifest.size) for name, array in loaded.items()}
+        return {name: prepare(array, specs[name], self._manifest.size) for name, array in measured.items()}
 
     def _feed(self, image: ImageState, prepared: Mapping[str, FloatArray], present: frozenset[str]) -> ImageState:
         state = self._pipeline.bypass(image.pipeline, not present)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from mmms_deploy.errors import MaskInputError
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above, resize_image, through_image
 from mmms_deploy.session.mask_sources import MaskLike, mask_of
 from mmms_deploy.session.result import Click
+
+if TYPE_CHECKING:
+    from mmms_deploy.session.views import Viewed
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +30,13 @@ class MaskInput:
         width: W0.
         previous: (1, 1, H, W) float32 probability: the previous mask that the network sees at the next click, or what
             the labels are made of that it sees in its place.
+        binary: Whether it was given as a mask; else as a probability, of which ``previous`` says more than the mask.
     """
 
     packed: npt.NDArray[np.uint8]
     width: int
     previous: FloatArray
+    binary: bool = False
 
     @property
     def mask(self) -> BoolArray:
@@ -50,12 +55,14 @@ class Snapshot:
         interactions: The interactions so far, oldest first.
         state: The state that the click stage takes at the next click, on the device, by the name of its input.
         probability: (1, 1, H, W), the newest answer, or what the network sees of a mask that was put in, on the device;
-            None before the first interaction.
+            None before the first interaction, and where there is ``viewed``.
+        viewed: What takes the place of both in a session that crops or mirrors the picture; None in any other.
     """
 
     interactions: tuple[Interaction, ...]
     state: Mapping[str, Value]
     probability: Value | None
+    viewed: Viewed | None = None
 
     @property
     def clicks(self) -> tuple[Click, ...]:
@@ -91,7 +98,7 @@ def checked_mask(
         )
     previous = resize_image(array[:, :, None], network_size, _shrink(rule))[None]
     shown = array if array.dtype == np.bool_ else array > rule.threshold
-    return _put_in(shown, previous)
+    return _put_in(shown, previous, binary=array.dtype == np.bool_)
 
 
 def mask_of_probability(
@@ -117,8 +124,27 @@ def mask_of_probability(
     return _put_in(shown, probability[None, None])
 
 
-def _put_in(mask: BoolArray, previous: FloatArray) -> MaskInput:
-    return MaskInput(np.packbits(mask, axis=1), mask.shape[1], previous)
+def previous_of(probability: FloatArray, network_size: tuple[int, int], rule: ClickContract) -> FloatArray:
+    """Bring a probability of a part of the picture to the network's size, as a mask that is put in.
+
+    Args:
+        probability: (h, w) float32.
+        network_size: (H, W) of the network.
+        rule: How the bundle resizes masks.
+
+    Returns:
+        (1, 1, H, W) float32.
+    """
+    return resize_image(probability[:, :, None], network_size, previous_rule(rule))[None]
+
+
+def previous_rule(rule: ClickContract) -> ResizeRule:
+    """Return how a probability at the image's size is brought to the network's."""
+    return _shrink(rule)
+
+
+def _put_in(mask: BoolArray, previous: FloatArray, *, binary: bool = False) -> MaskInput:
+    return MaskInput(np.packbits(mask, axis=1), mask.shape[1], previous, binary)
 
 
 def _shrink(rule: ClickContract) -> ResizeRule:

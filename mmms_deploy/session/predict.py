@@ -238,18 +238,18 @@ def score_of(probability: FloatArray, threshold: float) -> float:
     return both / union if union > 0 else 0.0
 
 
-def prediction(result: ClickResult, threshold: float, *, logits: bool) -> Prediction:
+def prediction(result: ClickResult, threshold: float, low: FloatArray, *, logits: bool) -> Prediction:
     """Return an answer in SAM's shape.
 
     Args:
         result: The answer.
         threshold: The bundle's.
+        low: (H, W), the answer for the whole image at the network's size.
         logits: Whether logits take the place of the mask.
 
     Returns:
         New arrays, which the caller may write to.
     """
-    low = result.network_probability
     masks = logits_of(result.probability, threshold) if logits else result.mask.copy()
     scores = np.array([score_of(low, threshold)], dtype=np.float32)
     return masks[None], scores, logits_of(low, threshold)[None]

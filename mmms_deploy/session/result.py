@@ -24,6 +24,8 @@ from mmms_deploy.session.thumbnail import Drawn, captioned, png_of, thumbnail
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mmms_deploy.session.canvas import Canvas
+
 
 @dataclass(frozen=True)
 class Click:
@@ -102,6 +104,9 @@ class ClickResult:
         timings: Where the time went.
         network_probability: (H, W) float32, read-only: the network's answer at its own resolution, in [0, 1].
         clicks: All clicks that led here, oldest first.
+        crop: The part of the image in which the newest click was answered, x0, y0, x1, y1 in pixel edges:
+            ``image[y0:y1, x0:x1]``; ``network_probability`` covers it. None in a session without ``zoom``, before the
+            first click, and for a mask that was put in.
     """
 
     mask: BoolArray
@@ -111,13 +116,18 @@ class ClickResult:
     network_probability: FloatArray
     _resize: ResizeRule
     clicks: tuple[Click, ...] = ()
+    crop: tuple[int, int, int, int] | None = None
     _picture: UInt8Array | None = None
+    _canvas: Canvas | None = None
 
     @cached_property
     def probability(self) -> FloatArray:
         """(H0, W0) float32, read-only, in [0, 1]: the probability of every pixel; computed on first use."""
         height, width = self.mask.shape
-        probability = resize(self.network_probability, (height, width), self._resize)
+        if self._canvas is None:
+            probability = resize(self.network_probability, (height, width), self._resize)
+        else:
+            probability = self._canvas.probability()
         probability.setflags(write=False)
         return probability
 
@@ -203,8 +213,8 @@ class ClickResult:
 
         Returns:
             ``size`` [H0, W0]; ``clicks`` [[x, y, 1 or 0], ...] and ``index``, their number; ``area`` in pixels;
-            ``bbox`` [x, y, width, height]; ``timings`` in milliseconds by name; and ``rle``, or ``polygons``
-            [{"outer": [[x, y], ...], "holes": [...]}, ...].
+            ``bbox`` [x, y, width, height]; ``timings`` in milliseconds by name; ``crop`` [x0, y0, x1, y1], where there
+            is one; and ``rle``, or ``polygons`` [{"outer": [[x, y], ...], "holes": [...]}, ...].
 
         Raises:
             AnnotationError: There is no such form.
@@ -227,6 +237,7 @@ class ClickResult:
             "area": self.area,
             "bbox": list(self.bbox),
             "timings": self.timings.to_dict(),
+            **({} if self.crop is None else {"crop": list(self.crop)}),
             **forms,
         }
 

@@ -205,8 +205,8 @@ def _mask(given: SavedMask, size: tuple[int, int], network: tuple[int, int], rul
         return plain
     previous = _unpacked(given.previous)
     if previous.shape == network:
-        return replace(plain, previous=previous[None, None])
-    return replace(plain, previous=mask_of_probability(previous, size, network, rule).previous)
+        return replace(plain, previous=previous[None, None], binary=False)
+    return replace(plain, previous=mask_of_probability(previous, size, network, rule).previous, binary=False)
 
 
 def _packed(array: FloatArray) -> SavedMap:

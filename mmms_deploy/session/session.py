@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from mmms_deploy.bundle import Bundle
+from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.request import EngineRequest
@@ -56,11 +57,18 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
             overlays; a program that holds many sessions may do without.
         on_progress: Receives every step while TensorRT compiles, from another thread; this takes minutes
             (docs/engines.md says when it happens).
+        zoom: Whether a click is answered in the object's crop, at the network's full resolution, in place of the whole
+            image (docs/session.md). True takes the published rule of the bundle's family, or else RITM's; a
+            :class:`~mmms_deploy.bundle.ZoomRule` is one of your own. The image stage runs again when the crop changes,
+            and ``result.crop`` says which one it was.
+        flip: Whether every answer is the mean, by logits, over the image and its mirror image, as in published figures;
+            an image and a click take twice as long.
 
     Raises:
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
         HistoryError: ``history_limit`` is no number of steps.
+        SessionError: ``zoom`` is no rule, or ``zoom`` or ``flip`` is not possible with this bundle.
 
     In a child that was forked after the session had been opened, every call but :meth:`close` raises ``ForkError``
     (docs/engines.md).
@@ -79,10 +87,12 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
         history_limit: int | None = HISTORY_LIMIT,
         keep_image: bool = True,
         on_progress: OnProgress | None = None,
+        zoom: ZoomRule | bool = False,
+        flip: bool = False,
     ) -> None:
         name, opened = (engine, None) if isinstance(engine, str) else (None, engine)
         request = EngineRequest(device, name, precision, threads, strict, cuda_options)
-        super().__init__(bundle, opened, request, history_limit, keep_image, on_progress)
+        super().__init__(bundle, opened, request, history_limit, keep_image, on_progress, zoom, flip)
 
     @property
     def bundle(self) -> Bundle:
