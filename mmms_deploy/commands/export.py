@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from mmms_deploy.commands.common import warn, wrong_usage
 from mmms_deploy.commands.datasets import open_datasets, parse_datasets
 from mmms_deploy.commands.display import progress_bar, waiting
 from mmms_deploy.commands.export_summary import summarise
-from mmms_deploy.commands.fetching import fetched_checkpoint
+from mmms_deploy.commands.fetching import backbone_finder, fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, OneOf, SizeType, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_description
@@ -131,7 +132,7 @@ Examples:
     type=FilePath(),
     metavar="FILE",
     help="Weights of the frozen backbone, as its release names them, when the checkpoint does not hold them, of SAM 2 "
-    "also an .ort file of its encoder; from the hub as for --ckpt.",
+    "also an .ort file of its encoder; from the hub as for --ckpt.  [default: published ones, see mmms-weights]",
 )
 @click.option(
     "--backbone",
@@ -302,7 +303,7 @@ def main(
             done += 1
 
         report = exporter.export_bundle(
-            source,
+            replace(source, find_backbone=backbone_finder(show)),
             target,
             overwrite=overwrite,
             cuts=[Cut(cut) for cut in cuts],

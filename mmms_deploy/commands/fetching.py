@@ -1,12 +1,18 @@
-"""Bundles and checkpoints on the hub, for commands: fetched with progress, and named with their commit on stderr."""
+"""Bundles and checkpoints on the hub, and published weights: fetched with progress, and named on stderr."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmms_deploy.commands.common import err_console
+from mmms_deploy.commands.common import err_console, warn
 from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.hub import is_reference, parse_reference, reference_of
+
+if TYPE_CHECKING:
+    from mmms_deploy.progress import OnProgress
+    from mmms_deploy.weights import FoundWeights
 
 
 def fetched_bundle(bundle: Path) -> Path:
@@ -47,6 +53,40 @@ def fetched_checkpoint(checkpoint: str | Path) -> Path:
         file = find_checkpoint(reference, on_progress)
     _say("weights", file)
     return file
+
+
+def backbone_finder(on_progress: OnProgress) -> Callable[[str], Path]:
+    """Return what finds published weights by the backbone's name, and says on stderr where they came from.
+
+    Args:
+        on_progress: Receives how far a download is.
+    """
+
+    def find(name: str) -> Path:
+        from mmms_deploy.weights import locate_weights
+
+        found = locate_weights(name, on_progress=on_progress)
+        say_found(found)
+        return found.path
+
+    return find
+
+
+def say_found(found: FoundWeights, *, kept_elsewhere: bool = False) -> None:
+    """Say where published weights came from, and how to keep them where they go with this process.
+
+    Args:
+        found: The weights.
+        kept_elsewhere: Whether they are written to another place, too.
+    """
+    err_console.print(f"backbone {found.name} from {found.origin}", markup=False, soft_wrap=True)
+    if not found.stays and not kept_elsewhere:
+        from mmms_deploy.files.cache import why_off
+
+        warn(
+            f"the weights are fetched again next time, because the cache is {why_off()};"
+            f" mmms-weights {found.name} --out FILE keeps them, and --backbone-ckpt FILE takes them"
+        )
 
 
 def _say(what: str, place: Path) -> None:

@@ -64,3 +64,8 @@ def doctor() -> None:
 def push() -> None:
     """``mmms-push``."""
     _start("push")
+
+
+def weights() -> None:
+    """``mmms-weights``."""
+    _start("weights")

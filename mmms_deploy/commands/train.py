@@ -11,7 +11,7 @@ import click
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, warn, wrong_usage
 from mmms_deploy.commands.datasets import parse_datasets
-from mmms_deploy.commands.display import progress_bar, waiting
+from mmms_deploy.commands.display import progress_bar, progress_bars, waiting
 from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, Number, OneOf, SizeType, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_description
@@ -19,12 +19,14 @@ from mmms_deploy.commands.train_open import (
     SURVEY_FILE,
     check_modalities,
     divide,
+    fetched_sources,
     forget,
     load_training_room,
     make_views,
     open_network,
 )
 from mmms_deploy.commands.train_results import duration, print_plan, write_results
+from mmms_deploy.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from mmms_deploy.models.network import InteractiveNetwork
@@ -39,10 +41,10 @@ or KIND=PATH for a published data set, as mmms-eval takes it (mmms-doctor --docs
 
 \b
 Examples:
-  mmms-train data/mine --backbone sam2_hiera_t --backbone-ckpt sam2.1_hiera_tiny.pt --out runs/mine
+  mmms-train data/mine --backbone sam2_hiera_t --out runs/mine
   mmms-train data/mine --start demo --out runs/mine
   mmms-train mfnet=data/MFNet --backbone dinov2_b14_reg --backbone-ckpt dinov2_vitb14_reg4_pretrain.pth --out runs/mfnet
-  mmms-train data/mine --backbone sam2_hiera_t --backbone-ckpt sam2.1_hiera_tiny.pt --out runs/mine --dry-run"""
+  mmms-train data/mine --backbone sam2_hiera_t --out runs/mine --dry-run"""
 )
 @click.argument("data", nargs=-1, type=Text(), required=True)
 @click.option("--out", type=FilePath(), required=True, help="Folder of the run; the same command goes on where it was.")
@@ -51,7 +53,8 @@ Examples:
     "--backbone-ckpt",
     type=FilePath(),
     metavar="FILE",
-    help="Its weights, as its release names them; of SAM 2 also an .ort file of its encoder.",
+    help="Its weights, as its release names them; of SAM 2 also an .ort file of its encoder."
+    "  [default: published ones, see mmms-weights]",
 )
 @click.option(
     "--start",
@@ -184,8 +187,9 @@ def main(
             forget(out)
         with progress_bar("reading the data", remaining=True) as show:
             found = survey(parts, out / SURVEY_FILE, show)
-        with waiting("loading the backbone"):
-            network, origin = open_network(start, backbone, backbone_ckpt, description, size, found, seed)
+        start, backbone_ckpt = fetched_sources(start, backbone_ckpt)
+        with progress_bars("loading the backbone") as on_progress:
+            network, origin = open_network(start, backbone, backbone_ckpt, description, size, found, seed, on_progress)
         check_modalities(network, parts)
         held = HeldOut(measured, network)
         series = make_views(network, parts, found, views, cache_limit, seed)
@@ -206,7 +210,8 @@ def main(
                 training, trained, held, out, measure_images, backbone=not without_backbone, half=half
             )
     console.print(f"Done in {duration(time.monotonic() - began)}.")
-    beside = f" --backbone-ckpt {backbone_ckpt or start}" if without_backbone else ""
+    separate = backbone_ckpt or start
+    beside = f" --backbone-ckpt {separate}" if without_backbone and separate is not None else ""
     click.echo(f"Export it: mmms-export --ckpt {checkpoint}{beside}")
 
 
@@ -214,10 +219,16 @@ def _check_sources(
     backbone: str | None, backbone_ckpt: Path | None, start: str | None, description: Path | None
 ) -> None:
     """Check what the network is made of, as far as the command line and the kinds of files show it."""
-    if start is None and (backbone_ckpt is None or (backbone is None) == (description is None)):
-        raise click.UsageError(
-            "give --backbone NAME --backbone-ckpt FILE, or --description FILE --backbone-ckpt FILE, or --start CKPT"
-        )
+    if start is None and (backbone is None) == (description is None):
+        raise click.UsageError("give --backbone NAME, or --description FILE, or --start CKPT")
+    if backbone is not None and backbone_ckpt is None:
+        from mmms_deploy.weights import PUBLISHED
+
+        if backbone not in PUBLISHED:
+            raise click.UsageError(
+                f"--backbone {backbone} needs --backbone-ckpt FILE; published weights are found for"
+                f" {', '.join(PUBLISHED)}{did_you_mean(backbone, PUBLISHED)}"
+            )
     if start is not None and (backbone is not None or description is not None):
         raise click.UsageError("--start names the whole network; leave --backbone and --description out")
     if start is not None and start not in DEMOS:

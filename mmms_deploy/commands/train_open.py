@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from mmms_deploy.commands.common import warn
 from mmms_deploy.commands.datasets import open_datasets
-from mmms_deploy.commands.fetching import fetched_checkpoint
+from mmms_deploy.commands.fetching import backbone_finder, fetched_checkpoint
 from mmms_deploy.commands.places import DEMOS
 from mmms_deploy.installed import pip_install
 
 if TYPE_CHECKING:
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.models.network import InteractiveNetwork
+    from mmms_deploy.progress import OnProgress
     from mmms_deploy.training.data import Part
     from mmms_deploy.training.scene_views import SceneViews
     from mmms_deploy.training.survey import Survey
@@ -70,6 +71,13 @@ def forget(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
+def fetched_sources(start: str | None, backbone_ckpt: Path | None) -> tuple[str | None, Path | None]:
+    """Return the checkpoints as names or local files; those on the hub are fetched."""
+    if start is not None and start not in DEMOS:
+        start = str(fetched_checkpoint(start))
+    return start, None if backbone_ckpt is None else fetched_checkpoint(backbone_ckpt)
+
+
 def open_network(
     start: str | None,
     backbone: str | None,
@@ -78,6 +86,7 @@ def open_network(
     size: tuple[int, int] | None,
     found: Survey,
     seed: int,
+    on_progress: OnProgress,
 ) -> tuple[InteractiveNetwork, str]:
     """Return the network as it starts, and the hash of the checkpoint that its head comes from."""
     from mmms_deploy.bundle import sha256_of
@@ -86,20 +95,18 @@ def open_network(
     from mmms_deploy.training.network import compact_config, continued_network, described_config, new_network
     from mmms_deploy.training.survey import described_modality
 
-    if backbone_ckpt is not None:
-        backbone_ckpt = fetched_checkpoint(backbone_ckpt)
+    find = backbone_finder(on_progress)
     if start is not None:
-        file = demo_checkpoint(start) if start in DEMOS else fetched_checkpoint(start)
+        file = demo_checkpoint(start) if start in DEMOS else Path(start)
         specs = [described_modality(name, facts) for name, facts in found.modalities.items()]
-        return continued_network(file, backbone_ckpt, specs, seed, size), sha256_of(file)
-    assert backbone_ckpt is not None
+        return continued_network(file, backbone_ckpt, specs, seed, size, find), sha256_of(file)
     if description is not None:
         config = described_config(description, {} if size is None else {"size": size})
     else:
         assert backbone is not None
         specs = [described_modality(name, facts) for name, facts in found.modalities.items()]
         config = compact_config(BackboneConfig(name=backbone), size or DEFAULT_SIZE, specs)
-    return new_network(config, backbone_ckpt, seed), ""
+    return new_network(config, backbone_ckpt, seed, find), ""
 
 
 def check_modalities(network: InteractiveNetwork, parts: Sequence[Part]) -> None:

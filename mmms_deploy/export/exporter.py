@@ -111,6 +111,7 @@ def export_bundle(
     Raises:
         CheckpointError: The checkpoint or its description cannot be used.
         HubError: It cannot be fetched from the hub.
+        WeightsError: It lacks the backbone's weights, which are published, and no source has them.
         BundleError: The licence is no identifier.
         SizeError: The network size does not fit.
         CutError: A cut makes no sense for this network.
@@ -236,7 +237,7 @@ def _manifest(
             weights=sourced.weights,
             averaged=sourced.averaged,
             checkpoint_source=_origin(source.checkpoint),
-            backbone_checkpoint=_file_name(source.backbone_checkpoint or source.backbone_onnx),
+            backbone_checkpoint=_file_name(source.backbone_checkpoint or source.backbone_onnx or sourced.backbone),
             backbone_checkpoint_sha256=sourced.hashes.get("backbone"),
             backbone_checkpoint_source=_origin(source.backbone_checkpoint),
             license=checked_license(source.license),

@@ -18,6 +18,7 @@ from mmms_deploy.files import PathLike
 from mmms_deploy.hub import find_checkpoint, is_reference, parse_reference
 from mmms_deploy.hub.weights import name_of
 from mmms_deploy.models import InteractiveNetwork, NetworkConfig
+from mmms_deploy.models.backbone_checkpoint import FindWeights, is_published, published_backbone
 from mmms_deploy.models.checkpoint import (
     BACKBONE_PREFIX,
     CheckpointFile,
@@ -53,13 +54,14 @@ class Source:
         random_seed: Seed of random weights; None for a checkpoint.
         description: A TOML or JSON file with the description; None takes the checkpoint's own.
         backbone_checkpoint: A file with the frozen backbone's weights, or a reference to one; None when the checkpoint
-            holds them.
+            holds them, or where published ones are known (``mmms_deploy.weights.PUBLISHED``), which are found.
         overrides: Fields that replace those of the description (``size``, ``backbone``, ``modalities``).
         weights: Which weights of the checkpoint: ``ema`` for averaged ones, or the place of a set as an error lists it;
             None for the trained ones.
         license: The licence of the weights, as an identifier of the hub such as ``apache-2.0``; it goes into the model
             card. None when it is not known.
         backbone_onnx: The encoder of a description whose backbone is named ``onnx``.
+        find_backbone: Finds the file of published weights; None takes ``mmms_deploy.weights.find_weights``.
     """
 
     checkpoint: PathLike | None = None
@@ -70,6 +72,7 @@ class Source:
     weights: str | None = None
     license: str | None = None
     backbone_onnx: Path | None = None
+    find_backbone: FindWeights | None = None
 
     @property
     def name(self) -> str:
@@ -103,12 +106,14 @@ class SourcedNetwork:
         hashes: SHA-256 of each file that was read, as ``checkpoint`` and ``backbone``.
         weights: Where in the checkpoint the weights lie; empty for the outermost dict, and for random weights.
         averaged: Whether they are averaged weights (EMA).
+        backbone: The separate file with the backbone's weights; None when there is none.
     """
 
     network: InteractiveNetwork
     hashes: dict[str, str]
     weights: str = ""
     averaged: bool = False
+    backbone: Path | None = None
 
 
 def _fetched(file: PathLike | None, on_progress: OnProgress | None) -> PathLike | None:
@@ -133,6 +138,7 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
         CheckpointError: The checkpoint or its description cannot be used.
         HubError: It cannot be fetched from the hub.
         SizeError: The network size does not fit.
+        WeightsError: The checkpoint lacks the backbone's weights, which are published, and no source has them.
     """
     source = source.fetched()
     if (source.checkpoint is None) == (source.random_seed is None):
@@ -164,17 +170,23 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
         return SourcedNetwork(network, _attach_encoder(network, source, black_box=black_box))
     file = read_checkpoint_file(source.checkpoint, source.weights)
     backbone = read_checkpoint_file(source.backbone_checkpoint) if source.backbone_checkpoint else None
+    config = _describe(source, file)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build_network(_describe(source, file))
-    if black_box and backbone is None and not any(name.startswith(BACKBONE_PREFIX) for name in file.state):
+        network = build_network(config)
+    lacking = backbone is None and not any(name.startswith(BACKBONE_PREFIX) for name in file.state)
+    if lacking and not black_box and is_published(config.backbone):
+        backbone = published_backbone(config.backbone, source.find_backbone)
+    elif lacking and black_box:
         stand_in = {n: t for n, t in release_state(network).items() if n.startswith(BACKBONE_PREFIX)}
         file = replace(file, state={**file.state, **stand_in})
     load_weights(network, file, backbone)
     hashes = {"checkpoint": sha256_of(file.path), **_attach_encoder(network, source, black_box=black_box)}
     if backbone is not None:
         hashes["backbone"] = sha256_of(backbone.path)
-    return SourcedNetwork(network.eval(), hashes, file.place, file.averaged)
+    return SourcedNetwork(
+        network.eval(), hashes, file.place, file.averaged, None if backbone is None else backbone.path
+    )
 
 
 def _attach_encoder(network: InteractiveNetwork, source: Source, *, black_box: bool) -> dict[str, str]:

@@ -1,9 +1,11 @@
-"""A backbone's own file into a network whose other weights stay: for training on a frozen backbone."""
+"""A backbone's own weights: those that are published, and into a network whose other weights stay."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from mmms_deploy.errors import WeightsError
 from mmms_deploy.models.checkpoint import (
     BACKBONE_PREFIX,
     CheckpointFile,
@@ -11,7 +13,42 @@ from mmms_deploy.models.checkpoint import (
     read_checkpoint_file,
     release_state,
 )
+from mmms_deploy.models.config import BackboneConfig
 from mmms_deploy.models.network import InteractiveNetwork
+from mmms_deploy.weights import PUBLISHED, find_weights
+
+FindWeights = Callable[[str], Path]
+"""Finds the canonical file of published weights by the backbone's name."""
+
+
+def is_published(backbone: BackboneConfig) -> bool:
+    """Return whether published weights are known that this backbone takes as they are."""
+    return backbone.name in PUBLISHED and backbone.maps == "stages" and not backbone.overrides
+
+
+def published_backbone(backbone: BackboneConfig, find: FindWeights | None = None) -> CheckpointFile:
+    """Read the published weights of a backbone, from wherever they are.
+
+    Args:
+        backbone: The backbone.
+        find: Finds the file; None takes :func:`~mmms_deploy.weights.find_weights`.
+
+    Raises:
+        WeightsError: None are known, or no source has them.
+    """
+    if not is_published(backbone):
+        raise WeightsError(
+            f"no published weights are known that {_described(backbone)} takes",
+            expected=f"{' or '.join(PUBLISHED)} as it is, or the file with the backbone's weights",
+            fix="pass backbone_checkpoint=FILE",
+            command_fix="pass --backbone-ckpt FILE",
+        )
+    return read_checkpoint_file((find or find_weights)(backbone.name))
+
+
+def _described(backbone: BackboneConfig) -> str:
+    changed = "the neck of " * (backbone.maps == "neck")
+    return f"{changed}the backbone {backbone.name}" + " with overrides" * bool(backbone.overrides)
 
 
 def load_backbone(network: InteractiveNetwork, path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from mmms_deploy.bundle.contract import ClickContract, ModalitySpec, PreviousMask, to_builtins
 from mmms_deploy.errors import DescriptionError
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, InteractiveNetwork, MMMSConfig
+from mmms_deploy.models.backbone_checkpoint import FindWeights, is_published, published_backbone
 from mmms_deploy.models.checkpoint import (
     BACKBONE_PREFIX,
     CheckpointFile,
@@ -64,13 +65,17 @@ def described_config(path: Path, overrides: Mapping[str, Any]) -> NetworkConfig:
     return parse_description(to_builtins({**read_description(path), **overrides}), str(path))
 
 
-def new_network(config: NetworkConfig, backbone_checkpoint: Path, seed: int) -> InteractiveNetwork:
+def new_network(
+    config: NetworkConfig, backbone_checkpoint: Path | None, seed: int, find: FindWeights | None = None
+) -> InteractiveNetwork:
     """Build a network with a new head on a backbone's weights.
 
     Args:
         config: Its description.
-        backbone_checkpoint: The backbone's weights, as its release names them.
+        backbone_checkpoint: The backbone's weights, as its release names them; None for published ones, which are
+            found.
         seed: Seed of the head's weights.
+        find: Finds published weights; None takes :func:`~mmms_deploy.weights.find_weights`.
 
     Returns:
         The network, float32, in evaluation mode.
@@ -79,9 +84,10 @@ def new_network(config: NetworkConfig, backbone_checkpoint: Path, seed: int) -> 
         CheckpointError: The weights cannot be read, or do not fit.
         SizeError: The size does not fit.
         DescriptionError: The backbone is unknown, or an ONNX file, which trains nothing here.
+        WeightsError: No published weights of the backbone are known, or no source has them.
     """
-    backbone = read_checkpoint_file(backbone_checkpoint)
     network = _initial(config, seed)
+    backbone = _backbone(config, backbone_checkpoint, find)
     own = {name: value for name, value in release_state(network).items() if not name.startswith(BACKBONE_PREFIX)}
     load_weights(network, CheckpointFile(_NEW_HEAD, own, None), backbone)
     return network.eval()
@@ -93,21 +99,25 @@ def continued_network(
     modalities: Sequence[ModalitySpec],
     seed: int,
     size: tuple[int, int] | None = None,
+    find: FindWeights | None = None,
 ) -> InteractiveNetwork:
     """Open a checkpoint to train its head further. Modalities that it lacks get a fuser that hardly speaks at first.
 
     Args:
         checkpoint: A checkpoint that describes itself.
-        backbone_checkpoint: The backbone's weights when the checkpoint does not hold them.
+        backbone_checkpoint: The backbone's weights when the checkpoint does not hold them; None for those in the
+            checkpoint, or published ones, which are found.
         modalities: The data's modalities, taken when the checkpoint has none.
         seed: Seed of new weights.
         size: Network size instead of its own.
+        find: Finds published weights; None takes :func:`~mmms_deploy.weights.find_weights`.
 
     Returns:
         The network, float32, in evaluation mode.
 
     Raises:
         CheckpointError: It cannot be read, does not describe itself, or does not fit.
+        WeightsError: It lacks the backbone's weights, which are published, and no source has them.
     """
     file = read_checkpoint_file(checkpoint)
     if file.description is None:
@@ -126,9 +136,16 @@ def continued_network(
     fresh = {name: value for name, value in release_state(network).items() if name.startswith(_FUSER)}
     if not any(name.startswith(_FUSER) for name in state):
         state |= fresh
-    backbone = None if backbone_checkpoint is None else read_checkpoint_file(backbone_checkpoint)
+    lacking = not any(name.startswith(BACKBONE_PREFIX) for name in state) and is_published(config.backbone)
+    backbone = None
+    if backbone_checkpoint is not None or lacking:
+        backbone = _backbone(config, backbone_checkpoint, find)
     load_weights(network, CheckpointFile(file.path, state, file.description), backbone)
     return network.eval()
+
+
+def _backbone(config: NetworkConfig, given: Path | None, find: FindWeights | None) -> CheckpointFile:
+    return published_backbone(config.backbone, find) if given is None else read_checkpoint_file(given)
 
 
 def _initial(config: NetworkConfig, seed: int) -> InteractiveNetwork:
