@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ def parse_pair(text: str) -> tuple[float, float]:
 Examples:
   mmms-eval demo
   mmms-eval demo --dataset davis=data/DAVIS --dataset grabcut=data/GrabCut --out evaluations/demo
+  mmms-eval bundles/skipclick --dataset grabcut=data/GrabCut --protocol published
   mmms-eval bundles/mmms --dataset mfnet=data/MFNet --multi-surface 80,70 --without thermal
   mmms-eval demo --dataset davis=data/DAVIS --against torch:demo --limit 50
   mmms-eval demo --dataset davis=data/DAVIS --precision bf16 --against demo --against-precision fp32
@@ -95,10 +97,12 @@ Examples:
 @click.option("--max-clicks", type=Whole(min=1), default=20, show_default=True, help="Clicks on an object.")
 @click.option(
     "--protocol",
-    type=OneOf(["curve", "noc"]),
+    type=OneOf(["curve", "noc", "published"]),
     default="curve",
     show_default=True,
-    help="curve: click up to the limit, so that curves are complete. noc: stop at the highest target.",
+    help="curve: click up to the limit, so that curves are complete. noc: stop at the highest target. published: as"
+    " noc, with the crop, the mirror image and the threshold of the published figures of BUNDLE's family; --zoom,"
+    " --flip and --threshold go before.",
 )
 @click.option(
     "--multi-surface",
@@ -123,7 +127,14 @@ Examples:
     show_default=True,
     help="Clicks per object in the budget of --multi-instance.",
 )
-@click.option("--flip", is_flag=True, help="Answer every click with the mean over the image and its mirror image.")
+@click.option(
+    "--zoom/--no-zoom",
+    default=None,
+    help="Answer every click in the object's crop, by the rule of BUNDLE's family or else RITM's.",
+)
+@click.option(
+    "--flip/--no-flip", default=None, help="Answer every click with the mean over the image and its mirror image."
+)
 @click.option(
     "--threshold",
     type=Number(0, 1, min_open=True, max_open=True),
@@ -187,7 +198,8 @@ def main(
     pairs: tuple[tuple[float, float], ...],
     instances: tuple[float, ...],
     instance_clicks: int,
-    flip: bool,
+    zoom: bool | None,
+    flip: bool | None,
     threshold: float | None,
     without: tuple[str, ...],
     limit: int | None,
@@ -216,8 +228,8 @@ def main(
         return
     if bundle is None:
         raise click.UsageError("Give BUNDLE, such as mmms-eval demo, or --replay OUT CASE.")
-    if against is None and (against_engine or against_precision or against_device != "auto"):
-        raise click.UsageError("--against-engine, --against-precision and --against-device need --against.")
+    made = protocol == "published" or zoom or flip or threshold is not None
+    _check_usage(against, bool(against_engine or against_precision or against_device != "auto"), bool(made))
 
     from mmms_deploy.evaluation.settings import TARGETS, Protocol, Settings
 
@@ -241,6 +253,7 @@ def main(
 
     with waiting("listing the data sets"):
         from mmms_deploy.bundle import Bundle
+        from mmms_deploy.evaluation.answering import answering
         from mmms_deploy.evaluation.lock import results_lock
         from mmms_deploy.evaluation.report.csv_parquet import parquet_library
         from mmms_deploy.evaluation.results import check_own, forget
@@ -253,7 +266,10 @@ def main(
         check_folder(folder)
         sweep(folder)
     with ExitStack() as stack:
-        sides = open_sides(stack, bundle, against, request, other, flip, threshold, without)
+        how = partial(answering, published=protocol == "published", zoom=zoom, flip=flip, threshold=threshold)
+        sides = open_sides(stack, bundle, against, request, other, how, without)
+        if protocol == "published":
+            sides.note_sizes(zip(arguments, (dataset for _, dataset in opened), strict=True))
         entries = [sides.entry(argument, dataset, without) for argument, dataset in opened]
         tasks = choose_scenes(entries, limit, every)
         check_own(folder)
@@ -282,6 +298,17 @@ def main(
             raise
         write_report(
             evaluation, entries, sides.first, folder, worst=worst, parquet=parquet, notes=[*notes, *sides.notes]
+        )
+
+
+def _check_usage(against: str | None, chosen: bool, made: bool) -> None:
+    """Refuse options of --against without it, and of bundles with PyTorch."""
+    if against is None and chosen:
+        raise click.UsageError("--against-engine, --against-precision and --against-device need --against.")
+    if against is not None and against.startswith(TORCH) and made:
+        raise click.UsageError(
+            "--protocol published, --zoom, --flip and --threshold are for bundles; leave them out with --against"
+            " torch:..."
         )
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import click
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmms_deploy.commands.common import warn
 from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.installed import pip_install
 
 if TYPE_CHECKING:
-    from mmms_deploy.bundle import Bundle
+    from mmms_deploy.bundle import Bundle, Manifest
+    from mmms_deploy.bundle.contract import ModalitySpec
     from mmms_deploy.engines.request import EngineRequest
+    from mmms_deploy.evaluation.answering import Answering
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.evaluation.run import Contestant, Entry
 
@@ -27,12 +27,26 @@ TORCH = "torch:"
 """Prefix of --against for a checkpoint in PyTorch."""
 
 
+class Opened(NamedTuple):
+    """One side, opened.
+
+    Attributes:
+        contestant: What is evaluated.
+        modalities: Those that it takes.
+        manifest: The manifest of a bundle; None for a checkpoint in PyTorch.
+    """
+
+    contestant: Contestant
+    modalities: Sequence[ModalitySpec]
+    manifest: Manifest | None = None
+
+
 class Sides:
     """What is evaluated, and what it is compared with."""
 
-    def __init__(self, first: Contestant, second: Contestant | None, bundles: Sequence[Any]) -> None:
-        self.first, self.second = first, second
-        self._bundles = bundles
+    def __init__(self, first: Opened, second: Opened | None) -> None:
+        self.first, self.second = first.contestant, None if second is None else second.contestant
+        self._sides = [first] if second is None else [first, second]
         self.notes: list[str] = []
 
     def entry(self, argument: str, dataset: Any, without: tuple[str, ...]) -> Entry:
@@ -40,7 +54,9 @@ class Sides:
         from mmms_deploy.evaluation.modalities import choose_modalities
         from mmms_deploy.evaluation.run import Entry
 
-        choices = [choose_modalities(specs, name, dataset, without) for name, specs in self._bundles]
+        choices = [
+            choose_modalities(one.modalities, one.contestant.facts.source, dataset, without) for one in self._sides
+        ]
         ignored = [name for name in choices[0].ignored if name not in without]
         if ignored:
             note = f"{', '.join(ignored)} of {dataset.name} is ignored: {self.first.facts.name} does not take it"
@@ -48,6 +64,17 @@ class Sides:
             self.notes.append(note)
         second = choices[1].used if len(choices) > 1 else None
         return Entry(dataset, choices[0].used, second, argument)
+
+    def note_sizes(self, datasets: Iterable[tuple[DatasetArgument, Any]]) -> None:
+        """Warn of data sets on which the published figures have another network size."""
+        from mmms_deploy.evaluation.answering import other_size
+
+        for argument, dataset in datasets:
+            for one in self._sides:
+                note = None if one.manifest is None else other_size(one.manifest, argument.kind, dataset.name)
+                if note is not None:
+                    warn(note)
+                    self.notes.append(note)
 
 
 def results_folder(bundle: str, datasets: Sequence[DatasetArgument]) -> Path:
@@ -76,8 +103,7 @@ def open_sides(
     against: str | None,
     request: EngineRequest,
     against_request: EngineRequest,
-    flip: bool,
-    threshold: float | None,
+    how: Callable[[Manifest], Answering],
     without: tuple[str, ...],
 ) -> Sides:
     """Open both sides.
@@ -88,17 +114,14 @@ def open_sides(
         against: What it is compared with; None for nothing.
         request: Which engine executes the bundle.
         against_request: Which engine executes the other one.
-        flip: Whether bundles also see the mirrored image.
-        threshold: Threshold of masks; None takes the bundles' own.
+        how: Returns how a bundle's answers are made.
         without: Modalities that are left out.
     """
-    first, specs = open_contestant(stack, str(bundle), request, flip, threshold, without)
-    if not first.facts.trained:
+    first = open_contestant(stack, str(bundle), request, how, without)
+    if not first.contestant.facts.trained:
         warn("the weights of this bundle are random: its measures mean nothing")
-    if against is None:
-        return Sides(first, None, [(first.facts.source, specs)])
-    second, other_specs = open_contestant(stack, against, against_request, flip, threshold, without)
-    return Sides(first, second, [(first.facts.source, specs), (second.facts.source, other_specs)])
+    second = None if against is None else open_contestant(stack, against, against_request, how, without)
+    return Sides(first, second)
 
 
 def _lasting(bundle: Bundle) -> str:
@@ -110,23 +133,25 @@ def open_contestant(
     stack: ExitStack,
     source: str,
     request: EngineRequest,
-    flip: bool,
-    threshold: float | None,
+    how: Callable[[Manifest], Answering],
     without: tuple[str, ...],
-) -> tuple[Contestant, Any]:
-    """Open a bundle, or a checkpoint in PyTorch, with a progress bar; returns it with the modalities it takes."""
-    options = {"flip": "" if flip else None, "threshold": None if threshold is None else f"{threshold:g}"}
-    options["without"] = ", ".join(without) or None
+) -> Opened:
+    """Open a bundle, or a checkpoint in PyTorch, with a progress bar."""
+    left_out = ", ".join(without) or None
     if source.startswith(TORCH):
         with progress_bars(f"opening {source}"):
-            return _open_torch(source, options)
+            return _open_torch(source, {"without": left_out})
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.evaluation.bundles import BundleSource
     from mmms_deploy.evaluation.results import PredictorFacts
     from mmms_deploy.evaluation.run import Contestant
 
     with progress_bars(f"opening {source}") as on_progress:
-        opened = BundleSource(Bundle(source), request, flip=flip, threshold=threshold, on_progress=on_progress)
+        bundle = Bundle(source)
+        made = how(bundle.manifest)
+        opened = BundleSource(
+            bundle, request, flip=made.flip, threshold=made.threshold, zoom=made.zoom, on_progress=on_progress
+        )
     stack.callback(opened.close)
     manifest, info = opened.bundle.manifest, opened.info
     facts = PredictorFacts(
@@ -135,7 +160,8 @@ def open_contestant(
         identity=manifest.digest,
         engine=str(info),
         options={
-            **options,
+            **made.options(),
+            "without": left_out,
             "engine": info.name,
             "device": info.device,
             "precision": str(info.precision),
@@ -143,17 +169,15 @@ def open_contestant(
         },
         trained=manifest.trained,
     )
-    return Contestant(opened.open, facts), manifest.modalities
+    return Opened(Contestant(opened.open, facts), manifest.modalities, manifest)
 
 
-def _open_torch(source: str, options: Mapping[str, str | None]) -> tuple[Contestant, Any]:
+def _open_torch(source: str, options: Mapping[str, str | None]) -> Opened:
     """Open a checkpoint in PyTorch, and name the extra when its packages are missing."""
-    if any(value is not None for name, value in options.items() if name != "without"):
-        raise click.UsageError("--flip and --threshold are for bundles; leave them out with --against torch:...")
     from mmms_deploy.evaluation.checkpoint_predictor import open_torch
 
     try:
-        return open_torch(source.removeprefix(TORCH), {"without": options["without"]})
+        return Opened(*open_torch(source.removeprefix(TORCH), options))
     except ImportError as error:
         from mmms_deploy.errors import ExportError
 

@@ -84,6 +84,7 @@ def write_replay(folder: Path, name: str, bundle: Path | None) -> None:
     """Write a picture of every click of a case."""
     from mmms_deploy.commands.output import write_atomically
     from mmms_deploy.engines.request import EngineRequest
+    from mmms_deploy.evaluation.answering import recorded_answering
     from mmms_deploy.evaluation.datasets import parse_dataset_argument
     from mmms_deploy.evaluation.errors import CaseError
     from mmms_deploy.evaluation.replay import draw_frame, draw_truth, find_case, replay, surface_of
@@ -110,15 +111,8 @@ def write_replay(folder: Path, name: str, bundle: Path | None) -> None:
     pictures = folder / REPLAY_FOLDER / re.sub(r"[^\w.-]+", "_", case.name)
     pictures.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        threshold = options["threshold"]
-        contestant, _ = open_contestant(
-            stack,
-            str(bundle or facts.predictor.source),
-            request,
-            options["flip"] is not None,
-            None if threshold is None else float(threshold),
-            (),
-        )
+        how = recorded_answering(options)
+        contestant, *_ = open_contestant(stack, str(bundle or facts.predictor.source), request, lambda _: how, ())
         if contestant.facts.identity != facts.predictor.identity:
             warn("this is another bundle than the one that was evaluated: its masks may differ")
         predictor: Any = contestant.open()

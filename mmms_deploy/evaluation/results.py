@@ -98,7 +98,8 @@ class PredictorFacts(Struct, frozen=True, kw_only=True):
         source: The path of a bundle, or ``torch:`` and a checkpoint; empty from Python.
         identity: Hash of what computes: a bundle's manifest, a checkpoint; empty where it is not known.
         engine: What executed, e.g. ``ONNX Runtime 1.31.1 on cpu, fp32, 2 threads``.
-        options: What else decides its answers: ``flip``, ``threshold``, ``without``, and the options of its engine.
+        options: What else decides its answers: ``zoom``, ``flip``, ``threshold``, ``without``,
+            and the options of its engine.
         trained: False for random weights; then the measures mean nothing.
     """
 

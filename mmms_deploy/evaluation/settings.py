@@ -19,6 +19,8 @@ class Protocol(StrEnum):
     """At the limit, or when no error is left: curves, AuC and boundary IoU are complete."""
     NOC = "noc"
     """As soon as the highest target is reached, which is faster but gives NoC alone."""
+    PUBLISHED = "published"
+    """The same, with answers made as those behind the published figures of the bundle's family."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -68,4 +70,4 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def stop_at(self) -> float | None:
         """IoU at which clicking stops; None to go on to the limit."""
-        return self.targets[-1] if self.protocol is Protocol.NOC else None
+        return None if self.protocol is Protocol.CURVE else self.targets[-1]

@@ -17,7 +17,7 @@ from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.errors import AnnotationError, ClickError, NoImageError
 from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
-from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize
+from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize, resize_above
 from mmms_deploy.session.overlay import draw_overlay
 from mmms_deploy.session.thumbnail import Drawn, captioned, png_of, thumbnail
 
@@ -130,6 +130,17 @@ class ClickResult:
             probability = self._canvas.probability()
         probability.setflags(write=False)
         return probability
+
+    def above(self, threshold: float) -> BoolArray:
+        """Return where the probability is above another threshold than the bundle's, (H0, W0) bool, a new array.
+
+        Args:
+            threshold: A probability above 0 and below 1.
+        """
+        if self._canvas is not None:
+            return self._canvas.mask(threshold)
+        height, width = self.mask.shape
+        return resize_above(self.network_probability, (height, width), self._resize, threshold)
 
     def __getstate__(self) -> dict[str, object]:
         # A result that goes to another process goes without the image: it is much larger than all the rest.

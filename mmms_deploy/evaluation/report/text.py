@@ -23,15 +23,17 @@ def predictor_line(facts: PredictorFacts) -> str:
     options = ", ".join(
         name if value in (None, "") else f"{name} {value}"
         for name, value in facts.options.items()
-        if value is not None and name in ("flip", "threshold", "without")
+        if value is not None and name in ("zoom", "flip", "threshold", "without")
     )
     return "; ".join(part for part in (facts.name, facts.engine, options) if part)
 
 
 def settings_line(settings: Settings) -> str:
     """The settings, in one line."""
+    published = settings.protocol is Protocol.PUBLISHED
+    answered = ", answered as for the published figures" if published else ""
     stop = "or no error is left" if settings.protocol is Protocol.CURVE else "or the highest target is reached"
-    return f"Simulated clicks by RITM's protocol, until {settings.max_clicks} clicks {stop}"
+    return f"Simulated clicks by RITM's protocol{answered}, until {settings.max_clicks} clicks {stop}"
 
 
 def measure_rows(summary: DatasetSummary) -> list[tuple[str, str, str]]:

@@ -1,0 +1,160 @@
+"""How a bundle's answers are made in an evaluation: the crop, the mirror image and the threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from mmms_deploy.bundle import EvaluationProtocol, Manifest, Outside, ZoomRule
+from mmms_deploy.evaluation.errors import EvaluationSettingsError
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How answers are made; without anything, as a session makes them.
+
+    Attributes:
+        zoom: The crop's rule; None for the whole picture.
+        flip: Whether an answer is the mean with that to the mirror image.
+        threshold: A pixel belongs to the mask, and to the object that the crop is around, when its probability is
+            greater; None takes the bundle's.
+    """
+
+    zoom: ZoomRule | None = None
+    flip: bool = False
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        checked_threshold(self.threshold)
+
+    @property
+    def crop(self) -> ZoomRule | None:
+        """The crop's rule with the threshold that counts."""
+        if self.zoom is None or self.zoom.threshold is not None:
+            return self.zoom
+        return msgspec.structs.replace(self.zoom, threshold=self.threshold)
+
+    def options(self) -> dict[str, str | None]:
+        """Return it as the options that results record."""
+        rule = self.zoom
+        return {
+            "flip": "" if self.flip else None,
+            "threshold": None if self.threshold is None else f"{self.threshold:g}",
+            "zoom": None if rule is None else _text(rule),
+        }
+
+
+def recorded_answering(options: Mapping[str, str | None]) -> Answering:
+    """Return how the answers of recorded results were made."""
+    zoom, threshold = options.get("zoom"), options.get("threshold")
+    return Answering(
+        zoom=None if zoom is None else _rule(zoom),
+        flip=options.get("flip") is not None,
+        threshold=None if threshold is None else float(threshold),
+    )
+
+
+def _text(rule: ZoomRule) -> str:
+    text = f"x{rule.expansion!r} least {rule.smallest!r} px, IoU {rule.iou!r}, outside {rule.outside}"
+    return text if rule.threshold is None else f"{text}, above {rule.threshold!r}"
+
+
+def _rule(text: str) -> ZoomRule:
+    parts = text.replace(",", "").split()
+    return ZoomRule(
+        expansion=float(parts[0][1:]),
+        smallest=float(parts[2]),
+        iou=float(parts[5]),
+        outside=Outside(parts[7]),
+        threshold=float(parts[9]) if len(parts) > 8 else None,
+    )
+
+
+def published_protocol(manifest: Manifest) -> EvaluationProtocol:
+    """Return how the figures of a bundle's family were counted.
+
+    Raises:
+        EvaluationSettingsError: The bundle does not say so.
+    """
+    if manifest.published is None:
+        raise EvaluationSettingsError(
+            f"{manifest.name} does not say how the figures of its paper were counted",
+            expected="a bundle of a family whose published protocol is known, exported by this version",
+            fix="export the checkpoint again, or pass Answering(zoom=..., flip=..., threshold=...)",
+            command_fix="export the checkpoint again, or ask for the parts: --zoom, --flip, --threshold",
+        )
+    return manifest.published
+
+
+def answering(
+    manifest: Manifest,
+    *,
+    published: bool = False,
+    zoom: bool | None = None,
+    flip: bool | None = None,
+    threshold: float | None = None,
+) -> Answering:
+    """Return how a bundle's answers are made.
+
+    Args:
+        manifest: The bundle's.
+        published: Whether as its family's published figures were counted; what else is given goes before.
+        zoom: Whether clicks are answered in the object's crop, by the family's rule or else RITM's.
+        flip: Whether an answer is the mean with that to the mirror image.
+        threshold: Probability above which a pixel belongs to the mask.
+
+    Raises:
+        EvaluationSettingsError: The bundle says no published protocol, or the threshold is none.
+    """
+    family = manifest.published
+    rule = family.zoom if family is not None and family.zoom is not None else ZoomRule()
+    if not published:
+        return Answering(rule if zoom else None, bool(flip), threshold)
+    protocol = published_protocol(manifest)
+    wanted = protocol.zoom is not None if zoom is None else zoom
+    return Answering(
+        zoom=rule if wanted else None,
+        flip=protocol.flip if flip is None else flip,
+        threshold=protocol.threshold if threshold is None else threshold,
+    )
+
+
+def other_size(manifest: Manifest, kind: str, dataset: str) -> str | None:
+    """Return what is to be said where the published protocol has another network size on a data set; None where not.
+
+    Args:
+        manifest: The bundle's.
+        kind: The kind of the data set.
+        dataset: Its name.
+    """
+    protocol = manifest.published
+    if protocol is None or protocol.size_on(kind) == manifest.size:
+        return None
+    height, width = protocol.size_on(kind)
+    ours = f"{manifest.size[0]} x {manifest.size[1]}"
+    size = f"{height}" if height == width else f"{height}x{width}"
+    return (
+        f"{dataset} is evaluated at {height} x {width} in the published protocol, and {manifest.name} is {ours}: for"
+        f" figures beside the published ones, evaluate it with a bundle that was exported with --size {size}"
+    )
+
+
+def checked_threshold(value: float | None) -> float | None:
+    """Return a threshold of probabilities, checked.
+
+    Args:
+        value: Above 0 and below 1; None for the bundle's.
+
+    Raises:
+        EvaluationSettingsError: It is something else.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1):
+        raise EvaluationSettingsError(
+            f"threshold {value!r}",
+            expected="a probability above 0 and below 1",
+            fix="pass threshold=0.5, or None for the bundle's",
+            command_fix="pass --threshold 0.5, or leave it out for the bundle's",
+        )
+    return value
