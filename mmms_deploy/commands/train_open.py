@@ -129,10 +129,11 @@ def make_views(
     """Return the views, as many of each picture as the limit of the features allows."""
     from mmms_deploy.training.errors import FeatureCacheError
     from mmms_deploy.training.feature_cache import entry_bytes
+    from mmms_deploy.training.run import frozen_backbone
     from mmms_deploy.training.scene_views import SceneViews
 
     scenes = sum(count > 0 for counts in found.objects for count in counts)
-    entry = entry_bytes(network.backbone, network.config)
+    entry = entry_bytes(frozen_backbone(network), network.config)
     room = int(limit * 1e9 / entry / max(scenes, 1))
     if scenes and not room:
         raise FeatureCacheError(

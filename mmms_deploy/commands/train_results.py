@@ -13,6 +13,7 @@ from rich.table import Table
 from mmms_deploy.commands.common import console
 from mmms_deploy.commands.display import progress_bar
 from mmms_deploy.commands.tables import print_table
+from mmms_deploy.models.config import backbone_name
 
 if TYPE_CHECKING:
     from mmms_deploy.evaluation.summary import DatasetSummary
@@ -47,7 +48,7 @@ def print_plan(
     table.add_row("held out", f"{sum(map(len, measured))} pictures" if measured else "none: nothing is measured")
     names = [f"{spec.name}{' (optional)' if spec.optional else ''}" for spec in config.modalities]
     table.add_row("modalities", ", ".join(names) or "none beside RGB")
-    table.add_row("backbone", f"{escape(config.backbone.name)}, frozen, at {config.size[0]}x{config.size[1]}")
+    table.add_row("backbone", f"{escape(backbone_name(config))}, frozen, at {config.size[0]}x{config.size[1]}")
     table.add_row("trained", f"{estimate.parameters / 1e6:.1f} M parameters")
     table.add_row(
         "features",
@@ -93,7 +94,7 @@ def write_results(
     recipe = training.run.recipe
     facts = [
         ("steps", f"{recipe.steps} of {recipe.views} views"),
-        ("backbone", f"{trained.config.backbone.name}, weights {training.facts.backbone[:16]}"),
+        ("backbone", f"{backbone_name(trained.config)}, weights {training.facts.backbone[:16]}"),
         ("modalities", ", ".join(spec.name for spec in trained.config.modalities) or "none beside RGB"),
         ("checkpoint", f"{size / 1e6:.1f} MB, {'with' if backbone else 'without'} the backbone"),
     ]

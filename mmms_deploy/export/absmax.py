@@ -27,7 +27,7 @@ class Peaks:
     """
 
     def __init__(self, network: InteractiveNetwork, rewrites: Collection[str]) -> None:
-        blocks = network.backbone.watched()
+        blocks = network.watched()
         self._outputs = [0.0] * len(blocks)
         self._inside: list[tuple[float, str]] = [(0.0, "")] * len(blocks)
         self._blocks: list[nn.Module] = blocks

@@ -25,6 +25,7 @@ from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, MODULATED, PR
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import Cut
 from mmms_deploy.models import InteractiveNetwork
+from mmms_deploy.models.frozen_backbone import Shape
 from mmms_deploy.models.onnx_backbone import OnnxBackbone
 
 OPSET = 21
@@ -136,7 +137,11 @@ class RecurrentNetwork(nn.Module):
 
     def image_names(self) -> tuple[str, ...]:
         """Names of the inputs that come from the image."""
-        return BACKBONE[: len(self.network.backbone.map_shapes())] if Cut.BLACK_BOX in self.cuts else (RGB,)
+        return BACKBONE[: len(self._provided())] if Cut.BLACK_BOX in self.cuts else (RGB,)
+
+    def _provided(self) -> tuple[Shape, ...]:
+        """Shapes of the backbone's maps; none where the network has no frozen backbone that a provider could run."""
+        return () if self.network.frozen is None else self.network.frozen.map_shapes()
 
     def input_names(self) -> list[str]:
         """Names of the graph's inputs, in order."""
@@ -173,7 +178,7 @@ class RecurrentNetwork(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Zeros in the shapes of the graph's inputs."""
-        (height, width), maps = self.network.config.size, self.network.backbone.map_shapes()
+        (height, width), maps = self.network.config.size, self._provided()
         shapes: dict[str, tuple[int, ...]] = {n: (1, *shape) for n, shape in zip(BACKBONE, maps, strict=False)}
         shapes |= {
             RGB: (1, 3, height, width),

@@ -29,6 +29,7 @@ from mmms_deploy.models.checkpoint import (
     read_description,
     release_state,
 )
+from mmms_deploy.models.config import backbone_name
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.onnx_backbone import OnnxBackbone
 from mmms_deploy.progress import OnProgress
@@ -196,7 +197,7 @@ def _attach_encoder(network: InteractiveNetwork, source: Source, *, black_box: b
         if path is None:
             return {}
         raise DescriptionError(
-            f"the encoder {path!s:.200} for the backbone {network.config.backbone.name}",
+            f"the encoder {path!s:.200} for the backbone {backbone_name(network.config)}",
             expected="a description whose backbone is named 'onnx'",
             fix="leave out backbone_onnx, or describe the encoder",
             command_fix="leave out --backbone-onnx, or describe the encoder",

@@ -30,7 +30,7 @@ from mmms_deploy.errors import (
 )
 from mmms_deploy.files import PathLike, as_path, check_regular, decode_json, partial_beside
 from mmms_deploy.models.checkpoint_kinds import FileKind, foreign_kind, kind_by_suffix
-from mmms_deploy.models.config import NetworkConfig
+from mmms_deploy.models.config import LateFusionConfig, NetworkConfig
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.network import InteractiveNetwork
@@ -312,13 +312,17 @@ def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: Chec
         CheckpointKeysError: Keys are missing, unexpected or misshapen, weights are of a type that cannot be weights, or
             both files hold different backbones.
     """
-    source, names, vit_model = str(file.path), model.backbone.names, model.backbone.model
+    frozen = model.frozen
+    if frozen is None:
+        _load_whole(model, file, backbone)
+        return
+    source, names, vit_model = str(file.path), frozen.names, frozen.model
     expected = release_state(model)
     own, vit = _split(file.state)
     vit = names.clean(vit)
     check_types(file.path, expected, own | _as_backbone(vit))
     own, vit = widened(file.path, own), widened(file.path, vit)
-    grid = _stored_grid(file, model)
+    grid = _stored_grid(file, frozen.patch)
     own, converted = model.adapt(own, grid), names.to_timm(vit, vit_model, grid)
     if backbone is not None:
         source += f" with {backbone.path}"
@@ -342,9 +346,26 @@ def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: Chec
     vit_model.load_state_dict(converted, strict=False)
 
 
-def _stored_grid(file: CheckpointFile, model: InteractiveNetwork) -> tuple[int, int] | None:
+def _load_whole(model: InteractiveNetwork, file: CheckpointFile, backbone: CheckpointFile | None) -> None:
+    """Load the weights of a network without a frozen backbone."""
+    if backbone is not None:
+        raise CheckpointKeysError(
+            f"{backbone.path} as the backbone of a {model.config.family} network",
+            expected="one file with all weights: clicks go through the whole network, and no part of it is frozen",
+            fix="leave out backbone_checkpoint",
+            command_fix="leave out --backbone-ckpt",
+        )
+    check_types(file.path, release_state(model), file.state)
+    state = widened(file.path, file.state)
+    patch = model.patch
+    adapted = model.adapt(state, None if patch is None else _stored_grid(file, patch))
+    _check_keys(model, state, adapted, str(file.path))
+    model.load_state_dict(adapted, strict=False)
+
+
+def _stored_grid(file: CheckpointFile, patch: tuple[int, int]) -> tuple[int, int] | None:
     """Return the grid (H, W) of the position table in a checkpoint that describes itself."""
-    size, (rows, columns) = (file.description or {}).get("size"), model.backbone.patch
+    size, (rows, columns) = (file.description or {}).get("size"), patch
     if not isinstance(size, list) or len(size) != 2 or not all(isinstance(n, int) for n in size):
         return None
     return size[0] // rows, size[1] // columns
@@ -362,9 +383,12 @@ def _split(state: State) -> tuple[State, State]:
 
 def release_state(model: InteractiveNetwork) -> State:
     """Return a network's state under the names that its checkpoints use: the backbone's under those of its release."""
+    frozen = model.frozen
+    if frozen is None:
+        return {n: t.detach() for n, t in model.state_dict().items() if not n.endswith(_IGNORED_SUFFIX)}
     state = {n: t.detach() for n, t in model.state_dict().items() if not n.startswith(BACKBONE_PREFIX)}
-    vit = {n: t.detach() for n, t in model.backbone.model.state_dict().items()}
-    released = model.backbone.names.to_release(vit, model.backbone.model)
+    vit = {n: t.detach() for n, t in frozen.model.state_dict().items()}
+    released = frozen.names.to_release(vit, frozen.model)
     return {n: t for n, t in state.items() if not n.endswith(_IGNORED_SUFFIX)} | {
         BACKBONE_PREFIX + n: t for n, t in released.items() if not n.endswith(_IGNORED_SUFFIX)
     }
@@ -376,10 +400,11 @@ def _check_keys(model: InteractiveNetwork, given: State, converted: State, sourc
     unexpected = sorted(
         n for n in given if n not in expected and _is_read(model, n) and not n.endswith(_IGNORED_SUFFIX)
     )
-    target = model.backbone.model.state_dict()
+    frozen = model.frozen
+    target = model.state_dict() if frozen is None else frozen.model.state_dict()
     # A resampled position table fits; nothing else may change its shape on the way.
     fits = {
-        BACKBONE_PREFIX + n
+        ("" if frozen is None else BACKBONE_PREFIX) + n
         for n, t in converted.items()
         if n.rpartition(".")[2] == "pos_embed" and n in target and t.shape == target[n].shape
     }
@@ -396,20 +421,24 @@ def _check_keys(model: InteractiveNetwork, given: State, converted: State, sourc
     if len(misshapen) > _LISTED:
         lines.append(f"misshapen  ... and {len(misshapen) - _LISTED} more")
     layouts = [describe_layout(_split(state)[1]) for state in (given, expected)]
-    if layouts[0] != layouts[1] and any(n.startswith(BACKBONE_PREFIX) for n in given):
+    frozen_differs = isinstance(model.config, LateFusionConfig) and layouts[0] != layouts[1]
+    if frozen_differs and any(n.startswith(BACKBONE_PREFIX) for n in given):
         lines.append(f"the backbone's weights look like {layouts[0]}")
         lines.append(f"{model.config.backbone.name} would be {layouts[1]}")
     raise CheckpointKeysError(
         f"{source} does not fit the described network: {len(missing)} keys missing, {len(unexpected)} unexpected, "
         f"{len(misshapen)} misshapen\n    " + "\n    ".join(lines),
         expected=f"the {len(expected)} keys of the network that the description names",
-        **_advice(missing, misshapen),
+        **_advice(missing, misshapen, separate=frozen is not None),
     )
 
 
 def _is_read(model: InteractiveNetwork, name: str) -> bool:
     """Whether a weight is used; a backbone's release has unused ones."""
-    return not name.startswith(BACKBONE_PREFIX) or model.backbone.names.reads(name.removeprefix(BACKBONE_PREFIX))
+    frozen = model.frozen
+    if frozen is None or not name.startswith(BACKBONE_PREFIX):
+        return True
+    return frozen.names.reads(name.removeprefix(BACKBONE_PREFIX))
 
 
 def _report(kind: str, names: list[str], candidates: list[str]) -> list[str]:
@@ -422,9 +451,9 @@ def _report(kind: str, names: list[str], candidates: list[str]) -> list[str]:
     return lines
 
 
-def _advice(missing: list[str], misshapen: list[str]) -> dict[str, str]:
-    """Return ``fix`` and, where it differs, ``command_fix``."""
-    if missing and not misshapen and all(name.startswith(BACKBONE_PREFIX) for name in missing):
+def _advice(missing: list[str], misshapen: list[str], *, separate: bool) -> dict[str, str]:
+    """Return ``fix`` and, where it differs, ``command_fix``; ``separate`` where a backbone has a file of its own."""
+    if separate and missing and not misshapen and all(name.startswith(BACKBONE_PREFIX) for name in missing):
         found = "the frozen backbone is not in this file: pass its release file"
         return {"fix": f"{found} as backbone_checkpoint", "command_fix": f"{found} as --backbone-ckpt"}
     return {"fix": "correct the description (backbone, widths, modalities), or rename the keys"}

@@ -128,12 +128,11 @@ class FuserConfig(Struct, frozen=True, kw_only=True):
 
 
 class NetworkConfig(Struct, frozen=True, kw_only=True):
-    """The part of a description that all families of late-fusion networks share: backbone, inputs and clicks.
+    """The part of a description that all families of networks share: inputs and clicks.
 
     Attributes:
         family: The family of networks; each has a class of its own.
         size: Network size (H, W) in pixels; divisible by the patch size.
-        backbone: FM_RGB.
         modalities: The extra modalities, in the order in which MMFuser adds them.
         image: How the RGB image is prepared.
         clicks: How clicks and the previous mask become the network's input.
@@ -143,7 +142,6 @@ class NetworkConfig(Struct, frozen=True, kw_only=True):
 
     family: str
     size: tuple[int, int] = (448, 448)
-    backbone: BackboneConfig = BackboneConfig()
     modalities: tuple[ModalitySpec, ...] = ()
     image: ImageSpec = ImageSpec()
     clicks: ClickContract = ClickContract()
@@ -158,7 +156,34 @@ class NetworkConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"modality names must differ, got {names}")
 
 
-class MMMSConfig(NetworkConfig, frozen=True, kw_only=True):
+class LateFusionConfig(NetworkConfig, frozen=True, kw_only=True):
+    """What the families of late-fusion networks share besides: a frozen backbone, which sees the image alone.
+
+    Attributes:
+        backbone: FM_RGB.
+    """
+
+    backbone: BackboneConfig = BackboneConfig()
+
+
+def backbone_name(config: NetworkConfig) -> str:
+    """Return the name of a network's frozen backbone, or what it has in its place."""
+    return config.backbone.name if isinstance(config, LateFusionConfig) else f"a {config.family} network's own"
+
+
+RITM_IMAGE = ImageSpec(resize=ResizeRule(align_corners=True))
+"""How RITM's code, and what is built on it, prepares an image."""
+RITM_CLICKS = ClickContract(
+    channels=(ClickChannel.PREVIOUS, ClickChannel.POSITIVE, ClickChannel.NEGATIVE),
+    previous=PreviousMask.PROBABILITY,
+    coordinates=Coordinates.SCALE,
+    mask_resize=ResizeRule(align_corners=True),
+    previous_resize=ResizeRule(align_corners=True),
+)
+"""The same for clicks and the previous mask."""
+
+
+class MMMSConfig(LateFusionConfig, frozen=True, kw_only=True):
     """An MMMS network; its size is divisible by 32 as well.
 
     Attributes:
@@ -187,7 +212,7 @@ class MMMSConfig(NetworkConfig, frozen=True, kw_only=True):
                     raise ValueError(f"width {width} cannot be split into {heads} attention heads")
 
 
-class SkipClickConfig(NetworkConfig, frozen=True, kw_only=True):
+class SkipClickConfig(LateFusionConfig, frozen=True, kw_only=True):
     """A SkipClick network (Schön et al. 2025); the defaults are the published one's, as its own software runs it.
 
     Its size is divisible by twice the patch size; with modalities by 32 as well.
@@ -218,14 +243,8 @@ class SkipClickConfig(NetworkConfig, frozen=True, kw_only=True):
     widths: Scales = (64, 128, 320, 512)
     fpn_hidden: Scales | None = None
     fuser: FuserConfig = FuserConfig()
-    image: ImageSpec = ImageSpec(resize=ResizeRule(align_corners=True))
-    clicks: ClickContract = ClickContract(
-        channels=(ClickChannel.PREVIOUS, ClickChannel.POSITIVE, ClickChannel.NEGATIVE),
-        previous=PreviousMask.PROBABILITY,
-        coordinates=Coordinates.SCALE,
-        mask_resize=ResizeRule(align_corners=True),
-        previous_resize=ResizeRule(align_corners=True),
-    )
+    image: ImageSpec = RITM_IMAGE
+    clicks: ClickContract = RITM_CLICKS
     logits_resize: ResizeRule = ResizeRule(align_corners=True)
     published: EvaluationProtocol | None = SKIPCLICK_PROTOCOL
 
@@ -236,3 +255,64 @@ class SkipClickConfig(NetworkConfig, frozen=True, kw_only=True):
         least = min(self.mix_depth, self.mix_heads, self.mix_mlp_ratio, self.head_width, *self.neck_widths)
         if least < 1:
             raise ValueError("mix_depth, mix_heads, mix_mlp_ratio, head_width and neck_widths must be at least 1")
+
+
+class ViTConfig(Struct, frozen=True, kw_only=True):
+    """A plain ViT that clicks go through; the defaults are ViT-B's.
+
+    Attributes:
+        patch: Height and width of a patch.
+        dim: d.
+        depth: Number of blocks; every sixth of 12, or every fourth part of them, attends to all tokens.
+        heads: Attention heads.
+        mlp_ratio: Width of the MLPs over d.
+    """
+
+    patch: tuple[int, int] = (16, 16)
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        if min(*self.patch, self.dim, self.heads) < 1 or not self.mlp_ratio > 0:
+            raise ValueError("patch, dim, heads and mlp_ratio must be positive")
+        if self.depth < 4:
+            raise ValueError(f"depth must be at least 4, got {self.depth}")
+
+
+class RITMConfig(NetworkConfig, frozen=True, kw_only=True):
+    """What the networks share that are built on RITM's code and see the clicks from their first layers on.
+
+    They take no modalities.
+    """
+
+    image: ImageSpec = RITM_IMAGE
+    clicks: ClickContract = RITM_CLICKS
+    logits_resize: ResizeRule = ResizeRule(align_corners=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.modalities:
+            raise ValueError(f"a {self.family} network takes RGB alone, and no modalities")
+
+
+class SimpleClickConfig(RITMConfig, frozen=True, kw_only=True):
+    """A SimpleClick (Liu et al. 2023); the defaults are ViT-B's.
+
+    Attributes:
+        family: Always ``simpleclick``.
+        vit: The ViT.
+        neck_widths: Channels of the neck's maps at 4, 2, 1 and 1/2 times the ViT's grid.
+        head_width: Channels of the head.
+    """
+
+    family: Literal["simpleclick"] = "simpleclick"
+    vit: ViTConfig = ViTConfig()
+    neck_widths: Scales = (128, 256, 512, 1024)
+    head_width: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.head_width, *self.neck_widths) < 1:
+            raise ValueError("head_width and neck_widths must be at least 1")

@@ -10,6 +10,7 @@ from mmms_deploy.models.adapter import build_adapter
 from mmms_deploy.models.backbones import build_backbone
 from mmms_deploy.models.config import EncoderConfig, MMMSConfig, Scales
 from mmms_deploy.models.fpn import SCALES
+from mmms_deploy.models.frozen_backbone import FrozenBackbone
 from mmms_deploy.models.fuser import MMFuser
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.segformer import OverlapPatchEmbed, SegFormerHead, build_stage, run_stage
@@ -75,6 +76,7 @@ class MMMS(InteractiveNetwork):
     """
 
     config: MMMSConfig
+    backbone: FrozenBackbone
     feature_names = tuple(f"f_mix_{scale}" for scale in SCALES)
 
     def __init__(self, config: MMMSConfig) -> None:

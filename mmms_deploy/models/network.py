@@ -1,4 +1,4 @@
-"""The base class of all late-fusion networks: backbone, everything else about the image, and the answer to a click."""
+"""The base class of all networks: the image's encoder, everything else about the image, and the answer to a click."""
 
 from __future__ import annotations
 
@@ -15,20 +15,40 @@ from mmms_deploy.models.fuser import MMFuser
 class InteractiveNetwork(nn.Module):
     """A click-based segmentation network in three parts.
 
-    :meth:`encode` is the frozen backbone, a black box that a provider may run; :meth:`mix` computes everything else
-    that depends on the image and its modalities alone; :meth:`respond` answers a click.
+    :meth:`encode` is the image's encoder, in a late-fusion network the frozen backbone, a black box that a provider may
+    run; :meth:`mix` computes everything else that depends on the image and its modalities alone; :meth:`respond`
+    answers a click.
 
     Attributes:
         config: The network's description.
-        backbone: FM_RGB.
+        backbone: What the family calls its backbone: FM_RGB of a late-fusion network, or the ViT that clicks go
+            through, too.
         fuser: MMFuser; None without modalities.
         feature_names: Names of what :meth:`mix` returns, in order.
     """
 
     config: NetworkConfig
-    backbone: FrozenBackbone
+    backbone: nn.Module
     fuser: MMFuser | None
     feature_names: tuple[str, ...]
+
+    @property
+    def frozen(self) -> FrozenBackbone | None:
+        """FM_RGB, which sees the image alone and has a release of its own; None in a network without one."""
+        return self.backbone if isinstance(self.backbone, FrozenBackbone) else None
+
+    @property
+    def patch(self) -> tuple[int, int] | None:
+        """Height and width, in network pixels, of one entry of the position table; None without one."""
+        return None if self.frozen is None else self.frozen.patch
+
+    def image_layer(self) -> nn.Module | None:
+        """The patch embedding whose convolution ``proj`` alone reads the image; None where there is none."""
+        return None if self.frozen is None else getattr(self.frozen.model, "patch_embed", None)
+
+    def watched(self) -> list[nn.Module]:
+        """The blocks whose largest activations an export records, in the order in which they run."""
+        return [] if self.frozen is None else self.frozen.watched()
 
     def encode(self, rgb: Tensor) -> tuple[Tensor, ...]:
         """Run the backbone.
@@ -37,7 +57,8 @@ class InteractiveNetwork(nn.Module):
             rgb: (B, 3, H, W) float32, normalised.
 
         Returns:
-            F^(1..4): of a ViT four maps (B, d, H/P, W/P), of a pyramid maps of rising strides, finest first.
+            What :meth:`mix` takes. In a late-fusion network F^(1..4): of a ViT four maps (B, d, H/P, W/P), of a pyramid
+            maps of rising strides, finest first.
         """
         maps: tuple[Tensor, ...] = self.backbone(rgb)
         return maps
@@ -62,7 +83,7 @@ class InteractiveNetwork(nn.Module):
 
         Args:
             features: From :meth:`mix`.
-            interaction: (B, 3, H, W) float32: click disks and previous mask, in the channel order and form of
+            interaction: (B, C, H, W) float32: click disks and previous mask, in the channel order and form of
                 ``config.clicks``.
 
         Returns:

@@ -26,7 +26,7 @@ from mmms_deploy.files import write_file, writing
 from mmms_deploy.files.leftovers import sweep_once
 from mmms_deploy.imaging.preprocess import prepare
 from mmms_deploy.imaging.resize import resize
-from mmms_deploy.models.config import NetworkConfig
+from mmms_deploy.models.config import LateFusionConfig, NetworkConfig
 from mmms_deploy.models.frozen_backbone import FrozenBackbone
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.training.errors import FeatureCacheError
@@ -96,7 +96,7 @@ class FeatureCache:
     ) -> None:
         self._facts = {
             "format": FORMAT,
-            "backbone": to_builtins(config.backbone),
+            "backbone": to_builtins(config.backbone) if isinstance(config, LateFusionConfig) else None,
             "weights": identity,
             "size": list(config.size),
             "image": to_builtins(config.image),

@@ -22,7 +22,7 @@ from mmms_deploy.models.checkpoint import (
     read_description,
     release_state,
 )
-from mmms_deploy.models.config import NetworkConfig
+from mmms_deploy.models.config import LateFusionConfig, NetworkConfig
 from mmms_deploy.models.families import build_network
 from mmms_deploy.training.errors import TrainingSettingsError
 from mmms_deploy.training.initial import initialise
@@ -149,6 +149,12 @@ def _backbone(config: NetworkConfig, given: Path | None, find: FindWeights | Non
 
 
 def _initial(config: NetworkConfig, seed: int) -> InteractiveNetwork:
+    if not isinstance(config, LateFusionConfig):
+        raise TrainingSettingsError(
+            f"a network of the family {config.family}",
+            expected="a late-fusion network, whose head is trained on the maps of a frozen backbone",
+            fix="describe a network of the family mmms; this one has no frozen backbone",
+        )
     if config.backbone.onnx is not None or config.backbone.name == "onnx":
         raise TrainingSettingsError(
             "a backbone that is an ONNX file",

@@ -38,9 +38,16 @@ class Elsewhere(FrozenBackbone):
         raise RuntimeError("the backbone was taken out of this network")
 
 
+def frozen_backbone(network: InteractiveNetwork) -> FrozenBackbone:
+    """Return the backbone of a late-fusion network, the only kind that is trained here."""
+    if network.frozen is None:
+        raise ValueError(f"a {network.config.family} network has no frozen backbone")
+    return network.frozen
+
+
 def take_out_backbone(network: InteractiveNetwork) -> FrozenBackbone:
     """Take the backbone out of a network, in place, and return it; what is left is the head."""
-    backbone = network.backbone
+    backbone = frozen_backbone(network)
     network.backbone = Elsewhere()
     return backbone
 

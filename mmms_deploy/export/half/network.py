@@ -79,7 +79,7 @@ class HalfNetwork(InteractiveNetwork):
         # Not registered a second time, so that every weight has one name.
         object.__setattr__(self, "backbone", self.network.backbone)
         if network.config.image != paper.config.image:
-            embed: Any = self.backbone.model.patch_embed
+            embed: Any = self.network.image_layer()
             embed.proj = half_of(_patch_convolution(paper), self.dtype)
             factor, shift = _normalisation(paper.config.image)
             self.register_buffer("factor", factor)
@@ -142,7 +142,7 @@ def half_of(module: Module, dtype: torch.dtype) -> Module:
 
 
 def _patch_convolution(network: InteractiveNetwork) -> nn.Conv2d:
-    embed: Any = network.backbone.model.patch_embed
+    embed: Any = network.image_layer()
     conv: nn.Conv2d = embed.proj
     return conv
 

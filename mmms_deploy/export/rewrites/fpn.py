@@ -94,9 +94,10 @@ def small_convolutions(network: Deployed) -> bool:
 
     An interpolation to the size that the map already has is left out.
     """
-    if not isinstance(getattr(network, "fpn", None), ParallelFPN):
+    patch = network.patch
+    if patch is None or not isinstance(getattr(network, "fpn", None), ParallelFPN):
         return False
-    (height, width), (rows, columns) = network.config.size, network.backbone.patch
+    (height, width), (rows, columns) = network.config.size, patch
     scales = [(height // scale, width // scale) for scale in SCALES]
     changed = False
     for pyramid, sizes in (("fpn", [(height // rows, width // columns)] * 4), ("inverse_fpn", scales)):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmms_deploy.bundle.contract import ImageSpec
 from mmms_deploy.export.rewrites.deployed import Deployed, linear_of, replace_modules
 from mmms_deploy.models.hiera import HieraEncoder
+from mmms_deploy.models.windowed_vit import PatchEmbedding
 
 
 class PlainViTAttention(nn.Module):
@@ -158,7 +159,7 @@ def fold_positions(network: Deployed) -> bool:
 
     Its two tables are brought to the network's grid when it runs. Neither the tables nor the grid change.
     """
-    encoder = network.backbone.model
+    encoder = None if network.frozen is None else network.frozen.model
     if type(encoder) is not HieraEncoder:
         return False
     encoder.fold_positions()
@@ -174,8 +175,9 @@ def fold_normalisation(network: Deployed) -> bool:
     around the normalised image, which are not zeros of the pixels, so the modalities' encoders are left alone.
     Afterwards the network takes resized pixels, 0..255, and the manifest's ``image`` says so.
     """
-    embed: Any = getattr(network.backbone.model, "patch_embed", None)
-    conv = embed.proj if type(embed) is PatchEmbed and not embed.dynamic_img_pad else None
+    embed: Any = network.image_layer()
+    plain_embedding = type(embed) is PatchEmbedding or (type(embed) is PatchEmbed and not embed.dynamic_img_pad)
+    conv = embed.proj if plain_embedding else None
     image = network.config.image
     if type(conv) is not nn.Conv2d or any(conv.padding) or image.scale == 1.0 == max(image.std) == min(image.std):
         return False

@@ -1,0 +1,82 @@
+"""SimpleClick (Liu et al., ICCV 2023): early fusion, one plain ViT for image and clicks.
+
+Modules have the names that the official checkpoints use. Neck and head are those that SkipClick took over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mmms_deploy.models.config import SimpleClickConfig
+from mmms_deploy.models.network import InteractiveNetwork
+from mmms_deploy.models.segformer import as_map
+from mmms_deploy.models.skipclick import MLPHead, SkipNeck
+from mmms_deploy.models.windowed_vit import PatchEmbedding, WindowedViT
+
+
+class SimpleClick(InteractiveNetwork):
+    """The network.
+
+    Of the image alone it computes the patch embedding with positions; all blocks see the clicks.
+
+    Args:
+        config: The network's description.
+
+    Raises:
+        SizeError: The network size does not fit the patches, the windows or the neck.
+        DescriptionError: The ViT's widths do not fit together.
+    """
+
+    config: SimpleClickConfig
+    backbone: WindowedViT
+
+    def __init__(self, config: SimpleClickConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fuser = None
+        self.feature_names = ("f_patches",)
+        self.backbone = WindowedViT(config.vit, config.size)
+        channels = len(config.clicks.channels)
+        self.patch_embed_coords = PatchEmbedding(channels, config.vit.dim, config.vit.patch)
+        self.neck = SkipNeck(config.vit.dim, config.neck_widths)
+        self.head: nn.Module = MLPHead(config.neck_widths, config.head_width)
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of a patch."""
+        return self.config.vit.patch
+
+    def image_layer(self) -> nn.Module | None:
+        """The patch embedding of the image."""
+        return self.backbone.patch_embed
+
+    def watched(self) -> list[nn.Module]:
+        """The ViT's blocks."""
+        return list(self.backbone.blocks)
+
+    def encode(self, rgb: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) float32, normalised -> the patches with their positions, (B, H/P * W/P, d)."""
+        return (self.backbone.embed(rgb),)
+
+    def mix(
+        self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return what :meth:`encode` did: nothing else depends on the image alone."""
+        return maps
+
+    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
+        """Answer a click; returns logits (B, 1, H, W)."""
+        return self.enlarge_logits(self.coarse_logits(features, interaction))
+
+    def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
+        """The same on the head's grid, (B, 1, 4 H/P, 4 W/P)."""
+        x = self.backbone(features[0] + self.patch_embed_coords(interaction))
+        logits: Tensor = self.head(self.neck(as_map(x, *self.backbone.grid), ()))
+        return logits
+
+    def adapt(self, state: dict[str, Tensor], grid: tuple[int, int] | None) -> dict[str, Tensor]:
+        """Bring the position table to this network's grid; see :meth:`WindowedViT.adapt_positions`."""
+        table = state.get("backbone.pos_embed")
+        return state if table is None else {**state, "backbone.pos_embed": self.backbone.adapt_positions(table, grid)}
