@@ -176,8 +176,8 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
         torch.manual_seed(0)
         network = build_network(config)
     lacking = backbone is None and not any(name.startswith(BACKBONE_PREFIX) for name in file.state)
-    if lacking and not black_box and is_published(config.backbone):
-        backbone = published_backbone(config.backbone, source.find_backbone)
+    if lacking and not black_box and is_published(config):
+        backbone = published_backbone(config, source.find_backbone)
     elif lacking and black_box:
         stand_in = {n: t for n, t in release_state(network).items() if n.startswith(BACKBONE_PREFIX)}
         file = replace(file, state={**file.state, **stand_in})

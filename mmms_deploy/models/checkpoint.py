@@ -30,7 +30,7 @@ from mmms_deploy.errors import (
 )
 from mmms_deploy.files import PathLike, as_path, check_regular, decode_json, partial_beside
 from mmms_deploy.models.checkpoint_kinds import FileKind, foreign_kind, kind_by_suffix
-from mmms_deploy.models.config import LateFusionConfig, NetworkConfig
+from mmms_deploy.models.config import LateFusionConfig, NetworkConfig, backbone_name
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.network import InteractiveNetwork
@@ -424,7 +424,7 @@ def _check_keys(model: InteractiveNetwork, given: State, converted: State, sourc
     frozen_differs = isinstance(model.config, LateFusionConfig) and layouts[0] != layouts[1]
     if frozen_differs and any(n.startswith(BACKBONE_PREFIX) for n in given):
         lines.append(f"the backbone's weights look like {layouts[0]}")
-        lines.append(f"{model.config.backbone.name} would be {layouts[1]}")
+        lines.append(f"{backbone_name(model.config)} would be {layouts[1]}")
     raise CheckpointKeysError(
         f"{source} does not fit the described network: {len(missing)} keys missing, {len(unexpected)} unexpected, "
         f"{len(misshapen)} misshapen\n    " + "\n    ".join(lines),

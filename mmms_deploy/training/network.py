@@ -136,7 +136,7 @@ def continued_network(
     fresh = {name: value for name, value in release_state(network).items() if name.startswith(_FUSER)}
     if not any(name.startswith(_FUSER) for name in state):
         state |= fresh
-    lacking = not any(name.startswith(BACKBONE_PREFIX) for name in state) and is_published(config.backbone)
+    lacking = not any(name.startswith(BACKBONE_PREFIX) for name in state) and is_published(config)
     backbone = None
     if backbone_checkpoint is not None or lacking:
         backbone = _backbone(config, backbone_checkpoint, find)
@@ -145,7 +145,7 @@ def continued_network(
 
 
 def _backbone(config: NetworkConfig, given: Path | None, find: FindWeights | None) -> CheckpointFile:
-    return published_backbone(config.backbone, find) if given is None else read_checkpoint_file(given)
+    return published_backbone(config, find) if given is None else read_checkpoint_file(given)
 
 
 def _initial(config: NetworkConfig, seed: int) -> InteractiveNetwork:
