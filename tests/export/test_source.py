@@ -13,12 +13,15 @@ from click.testing import CliRunner
 from mmms_deploy import Bundle
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.commands.export import main
-from mmms_deploy.errors import MMMSDeployWarning
+from mmms_deploy.errors import CheckpointKeysError, MMMSDeployWarning
 from mmms_deploy.evaluation.checkpoint_predictor import open_torch
 from mmms_deploy.export.source import Source, demo_checkpoint, open_source
+from mmms_deploy.models import BackboneConfig
+from mmms_deploy.models.backbone_checkpoint import is_published
 from mmms_deploy.models.checkpoint import random_network, release_state, save_checkpoint
 from tests.support.skipclick import tiny_skipclick
-from tests.support.tiny import tiny_config
+from tests.support.tiny import HIERA, tiny_config
+from tests.support.trainable import write_backbone
 
 
 def description(folder: Path, config, *left_out: str) -> Path:
@@ -84,3 +87,40 @@ def test_an_evaluation_takes_them_by_name(tmp_path) -> None:
     assert contestant.facts.source == f"torch:{tmp_path / 'trained.safetensors'}"
     with pytest.raises(Exception, match="no averaged weights"):
         open_torch(f"{tmp_path / 'trained.safetensors'}#ema")
+
+
+def test_published_weights_are_found_where_a_checkpoint_lacks_its_backbone(tmp_path, monkeypatch) -> None:
+    config = tiny_config(backbone=HIERA)
+    network = random_network(config, 0)
+    save_checkpoint(tmp_path / "head.safetensors", network, backbone=False)
+    file = write_backbone(tmp_path / "published.safetensors", config)
+    asked = []
+
+    def find(name: str) -> Path:
+        asked.append(name)
+        return file
+
+    source = Source(checkpoint=tmp_path / "head.safetensors", find_backbone=find)
+    with pytest.raises(CheckpointKeysError, match="pass its release file"):
+        open_source(source)  # narrow: none are published
+    monkeypatch.setattr("mmms_deploy.export.source.is_published", lambda backbone: True)
+    monkeypatch.setattr("mmms_deploy.models.backbone_checkpoint.is_published", lambda backbone: True)
+    found = open_source(source)
+    given = open_source(Source(checkpoint=tmp_path / "head.safetensors", backbone_checkpoint=file))
+    assert asked == [config.backbone.name]
+    assert (found.backbone, found.hashes) == (file, given.hashes)
+    assert all(torch.equal(found.network.state_dict()[n], t) for n, t in given.network.state_dict().items())
+    assert open_source(source, black_box=True).backbone is None  # a provider runs it
+    save_checkpoint(tmp_path / "whole.safetensors", network)
+    assert open_source(Source(checkpoint=tmp_path / "whole.safetensors", find_backbone=find)).backbone is None
+    assert len(asked) == 1
+
+
+def test_which_backbones_have_published_weights() -> None:
+    assert is_published(BackboneConfig(name="sam2_hiera_t"))
+    for other in (
+        BackboneConfig(name="sam2_hiera_t", maps="neck"),
+        BackboneConfig(name="sam2_hiera_t", overrides={"embed_dim": 8}),
+        BackboneConfig(name="dinov2_b14_reg"),
+    ):
+        assert not is_published(other)

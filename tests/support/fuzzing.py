@@ -339,6 +339,20 @@ def _damaged_torch_file(draw: random.Random, content: bytes) -> bytes:
     return damaged_archive(draw, content) if content.startswith(b"PK") else damaged(draw, content)
 
 
+def _weights_without_torch() -> list[tuple[str, bytes]]:
+    return [*_safetensors(), *_torch_files(), *_ort_files()]
+
+
+def _damaged_weights(draw: random.Random, content: bytes) -> bytes:
+    return damaged_safetensors(draw, content) if content[8:9] == b"{" else _damaged_torch_file(draw, content)
+
+
+def _read_weights(path: Path) -> object:
+    from mmms_deploy.weights.weight_files import read_weights
+
+    return read_weights(path)
+
+
 def _checkpoint(path: Path) -> object:
     from mmms_deploy.models.checkpoint import read_checkpoint_file
 
@@ -610,6 +624,7 @@ READERS: dict[str, Reader] = {
     ".safetensors": Reader(_safetensors, _checkpoint, damaged_safetensors),
     ".pt and .pth": Reader(_torch_files, _checkpoint, _damaged_torch_file),
     ".ort": Reader(_ort_files, _checkpoint),
+    "weights without torch": Reader(_weights_without_torch, _read_weights, _damaged_weights),
     "description JSON": Reader(lambda: [("d.json", json.dumps(_DESCRIPTION).encode())], _description, damaged_json),
     "description TOML": Reader(lambda: [("d.toml", _TOML)], _description),
     "COCO JSON": Reader(_coco, _open_coco, damaged_json),

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("cv2")
 
 from mmms_deploy.bundle.contract import PreviousMask, to_builtins
-from mmms_deploy.errors import CheckpointKeysError, DescriptionError
+from mmms_deploy.errors import CheckpointKeysError, DescriptionError, WeightsError
 from mmms_deploy.models import MMMS, BackboneConfig, save_checkpoint
 from mmms_deploy.models.checkpoint import read_checkpoint_file
 from mmms_deploy.training.errors import TrainingSettingsError
@@ -34,6 +34,30 @@ def test_a_new_head_stands_on_the_files_backbone(tmp_path: Path, kind: str) -> N
     attention = network.csnet.block1[0].attn
     assert torch.equal(attention.kv.weight[:8], attention.q.weight)  # it starts by comparing features
     assert not network.training
+
+
+def test_without_a_file_published_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(size=SIZE, backbone=HIERA)
+    file = write_backbone(tmp_path / "published.safetensors", config)
+    asked = []
+
+    def find(name: str) -> Path:
+        asked.append(name)
+        return file
+
+    with pytest.raises(WeightsError, match=r"no published weights are known that .* takes"):
+        new_network(config, None, 0, find)
+    monkeypatch.setattr("mmms_deploy.models.backbone_checkpoint.is_published", lambda backbone: True)
+    monkeypatch.setattr("mmms_deploy.training.network.is_published", lambda backbone: True)
+    found, given = new_network(config, None, 0, find), new_network(config, file, 0)
+    save_checkpoint(tmp_path / "head.safetensors", found, backbone=False)
+    again = continued_network(tmp_path / "head.safetensors", None, (), 0, None, find)
+    for network in (found, again):
+        assert all(torch.equal(network.state_dict()[n], value) for n, value in given.state_dict().items())
+    assert asked == [config.backbone.name] * 2
+    save_checkpoint(tmp_path / "whole.safetensors", found)
+    continued_network(tmp_path / "whole.safetensors", None, (), 0, None, find)
+    assert len(asked) == 2  # it has a backbone of its own
 
 
 def test_a_backbone_of_another_kind_does_not_fit(tmp_path: Path) -> None:
