@@ -7,18 +7,22 @@ OUT := demo-out
 
 PHOTO := docs/images/photo.jpg
 
-.PHONY: demo quick demo-bundle test test-blas test-slow test-wheel test-rtx gpu-check bench fuzz lint format train train-thermal clean
+# The demo, or the small one where no source has the weights of its backbone; looked for when a recipe first needs it.
+DEMO = $(eval DEMO := $(shell $(BIN)/mmms-weights sam2_hiera_t >&2 && echo demo || \
+    { echo "demo-small takes the place of demo." >&2; echo demo-small; }))$(DEMO)
+
+.PHONY: demo quick demo-bundle demo-small-bundle test test-blas test-slow test-wheel test-weights test-rtx gpu-check bench fuzz lint format train train-thermal clean
 
 ## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
-	$(BIN)/mmms-export --ckpt demo --overwrite
-	$(BIN)/mmms-verify bundles/demo
+	$(BIN)/mmms-export --ckpt $(DEMO) --overwrite
+	$(BIN)/mmms-verify bundles/$(DEMO)
 	mkdir -p $(OUT)
-	$(BIN)/mmms-segment bundles/demo $(PHOTO) \
+	$(BIN)/mmms-segment bundles/$(DEMO) $(PHOTO) \
 	    --pos 350,460 --neg 450,310 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
-	$(call go_on,bundles/demo)
+	$(call go_on,bundles/$(DEMO))
 
-## The same without an export: no PyTorch, only [cpu], and the bundle that ships with the package.
+## The same without an export: no PyTorch, only [cpu], and the demo's bundle of the package.
 quick: $(VENV)/.cpu
 	mkdir -p $(OUT)
 	$(BIN)/mmms-segment demo $(PHOTO) \
@@ -39,7 +43,7 @@ endef
 
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel" -n 2
+	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights" -n 2
 
 ## What multiplies with NumPy, once with every kernel of OpenBLAS that this CPU has.
 test-blas: $(VENV)/.dev
@@ -52,6 +56,10 @@ test-slow: $(VENV)/.slow
 ## The run-time half from a wheel, in an environment without torch, timm and onnx; ONNX Runtime's wheels for CUDA (500 MB).
 test-wheel: $(VENV)/.dev
 	$(BIN)/python -m pytest -m wheel
+
+## The demo as its users get it: the weights of its backbone are fetched (130 MB); skipped where no source has them.
+test-weights: $(VENV)/.dev
+	$(BIN)/python -m pytest -m weights
 
 ## TensorRT's compiler on our graphs, without a GPU: fusions, kernels, memory, precision (installs 230 MB).
 test-rtx: $(VENV)/.rtx
@@ -84,10 +92,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-## Pack the demo's bundle into the package again, after its checkpoint or the export changed.
-demo-bundle: $(VENV)/.export
-	$(BIN)/mmms-export --ckpt demo --license apache-2.0 --out build/demo-bundle/demo --overwrite
-	$(BIN)/python tools/pack_demo.py build/demo-bundle/demo
+## Pack a demo's bundle into the package again, after its checkpoint or the export changed.
+demo-bundle demo-small-bundle: %-bundle: $(VENV)/.export
+	$(BIN)/mmms-export --ckpt $* --license apache-2.0 --out build/demo-bundle/$* --overwrite
+	$(BIN)/python -m tools.pack_demo build/demo-bundle/$*
 
 ## Train the demo checkpoint again (under an hour on two CPU cores). DATA: a folder with DAVIS 2016.
 DATA ?= ../shared/data/davis
@@ -125,4 +133,4 @@ $(VENV)/.rtx: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.dev $(VENV)/.export
 
 clean:
-	rm -rf build dist bundles/demo $(OUT) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist bundles/demo bundles/demo-small $(OUT) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

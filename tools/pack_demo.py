@@ -1,8 +1,10 @@
-"""Packs the demo's bundle for the package: ``demo.tar.xz``, and the SHA-256 of every file in it.
+"""Packs a bundle for the package: its part of ``bundles.tar.xz``, and the SHA-256 of every file in it.
 
-    mmms-export --ckpt demo && python tools/pack_demo.py bundles/demo        (make demo-bundle does both)
+    python -m tools.pack_demo build/demo-bundle/demo       (make demo-bundle and make demo-small-bundle export it first)
 
-The same bundle always gives the same archive: sorted names, no times, no owners.
+Tensors of the checkpoint, which ships, too, and of the frozen backbone are not packed: the package takes them from
+their own files. The archive keeps the other bundles that it holds. The same bundles always give the same archive:
+sorted names, no times, no owners.
 """
 
 from __future__ import annotations
@@ -12,42 +14,101 @@ import hashlib
 import io
 import lzma
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+
+import msgspec
 
 from mmms_deploy.bundle import MANIFEST_NAME, Bundle
 from mmms_deploy.bundle.names import CARD_NAME
-from mmms_deploy.bundle.packed import ARCHIVE, SUMS
+from mmms_deploy.bundle.packed import ARCHIVE, PIECES, SUMS
+from mmms_deploy.bundle.pieces import Bytes, Piece, Recipe, Source
 from mmms_deploy.files import write_file
+from mmms_deploy.weights import find_weights
+from mmms_deploy.weights.safetensors_file import read_safetensors
+from tools.find_pieces import PieceFinder
 
 DEMO = Path(__file__).parents[1] / "mmms_deploy" / "demo"
 
 
-def packed(bundle: Bundle) -> tuple[bytes, bytes]:
-    """Return the archive of a bundle, and its list of hashes in the form of ``sha256sum``."""
-    tar, sums = io.BytesIO(), []
+def packed(bundle: Bundle, sources: Mapping[str, tuple[Source, Path]]) -> tuple[dict[str, bytes], bytes]:
+    """Return what the archive has to hold of a bundle, and its list of hashes in the form of ``sha256sum``.
+
+    Args:
+        bundle: The bundle.
+        sources: Files whose tensors need not be packed, by the names that pieces get: what to write about each, and
+            where it is now.
+
+    Returns:
+        Contents by name; ``pieces.json`` is first, where tensors were found.
+    """
+    members, sums, made = {}, [], {}
+    finder = PieceFinder({name: read_safetensors(path) for name, (_, path) in sources.items()})
+    card = [] if bundle.manifest.card is None else [CARD_NAME]
+    for name in sorted([MANIFEST_NAME, *card, *bundle.manifest.files]):
+        file = bundle.path / name
+        pieces, members[name] = finder.pieces(file)
+        if any(not isinstance(piece, Bytes) for piece in pieces):
+            made[name] = tuple(pieces)
+        sums.append(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {name}\n")
+    if made:
+        recipe = Recipe({name: source for name, (source, _) in sources.items() if _taken(made, name)}, made)
+        members = {PIECES: msgspec.json.encode(recipe), **members}
+    return members, "".join(sums).encode()
+
+
+def _taken(made: Mapping[str, tuple[Piece, ...]], source: str) -> bool:
+    return any(not isinstance(one, Bytes) and one.source == source for pieces in made.values() for one in pieces)
+
+
+def archive_of(bundles: Mapping[str, Mapping[str, bytes]]) -> bytes:
+    """Return the archive of bundles, by name: what :func:`packed` gives of each."""
+    tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        card = [] if bundle.manifest.card is None else [CARD_NAME]
-        for name in sorted([MANIFEST_NAME, *card, *bundle.manifest.files]):
-            content = (bundle.path / name).read_bytes()
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
-            archive.addfile(entry, io.BytesIO(content))
-            sums.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+        for name in sorted(bundles):
+            for file, content in bundles[name].items():
+                entry = tarfile.TarInfo(f"{name}/{file}")
+                entry.size, entry.mode = len(content), 0o644
+                archive.addfile(entry, io.BytesIO(content))
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 32 << 20}]
-    return lzma.compress(tar.getvalue(), format=lzma.FORMAT_XZ, filters=filters), "".join(sums).encode()
+    return lzma.compress(tar.getvalue(), format=lzma.FORMAT_XZ, filters=filters)
+
+
+def bundles_in(archive: Path) -> dict[str, dict[str, bytes]]:
+    """Return what an archive holds, by bundle and file; nothing where there is none."""
+    bundles: dict[str, dict[str, bytes]] = {}
+    if archive.is_file():
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                assert content is not None, f"{member.name} is no file"
+                name, _, file = member.name.partition("/")
+                bundles.setdefault(name, {})[file] = content.read()
+    return bundles
 
 
 def main() -> None:
     """Pack a bundle into a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, help="the demo's bundle, as mmms-export --ckpt demo writes it")
-    parser.add_argument("--out", type=Path, default=DEMO, help="the folder for the two files")
+    parser.add_argument("bundle", type=Path, help="the bundle, as mmms-export --ckpt NAME writes it")
+    parser.add_argument("--backbone-ckpt", type=Path, help="the backbone's weights; without it they are looked for")
+    parser.add_argument("--out", type=Path, default=DEMO, help="the folder of the checkpoint and of what is written")
     options = parser.parse_args()
     bundle = Bundle(options.bundle)
-    archive, sums = packed(bundle)
-    write_file(options.out / ARCHIVE.format(bundle.manifest.name), archive)
-    write_file(options.out / SUMS.format(bundle.manifest.name), sums)
-    print(f"{options.out / ARCHIVE.format(bundle.manifest.name)}: {len(archive) / 1e6:.1f} MB")
+    name, provenance = bundle.manifest.name, bundle.manifest.provenance
+    checkpoint = options.out / provenance.checkpoint
+    sources = {"checkpoint": (Source(file=checkpoint.name), checkpoint)}
+    if provenance.backbone_checkpoint is not None:
+        backbone = provenance.description["backbone"]["name"]
+        weights = find_weights(backbone, file=options.backbone_ckpt)
+        sources["backbone"] = (Source(backbone=backbone), weights)
+    members, sums = packed(bundle, sources)
+    archive = archive_of({**bundles_in(options.out / ARCHIVE), name: members})
+    write_file(options.out / ARCHIVE, archive)
+    write_file(options.out / SUMS.format(name), sums)
+    print(f"{options.out / ARCHIVE}: {len(archive) / 1e6:.2f} MB; of {name} before it was compressed:")
+    for file, content in members.items():
+        print(f"  {len(content):>9} bytes  {file}")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def recipe_for(demo: Demo, seed: int = SEED) -> Recipe:
         warmup=40,
         plain_until=0,
         thermal=0.72,
-        start="demo.safetensors",
+        start="demo-small.safetensors",
         start_rate=0.5,
         seed=seed,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,7 +100,7 @@ class EagerMMMS:
         config = parse_description(description, manifest.name)
         self._network = random_network(config, manifest.provenance.random_seed or 0)
         if manifest.trained:
-            _load_demo(self._network, manifest)
+            _load_demo(self._network, config.backbone.name, manifest)
         try:
             self._network.to(device)
         except RuntimeError as error:
@@ -214,12 +215,18 @@ class EagerMMMS:
             self._torch.cuda.empty_cache()
 
 
-def _load_demo(network: Any, manifest: Manifest) -> None:
-    """Load the demo checkpoint if the bundle was made from it; other checkpoints are not at hand."""
+def _load_demo(network: Any, backbone: str, manifest: Manifest) -> None:
+    """Load a checkpoint that ships with the package if the bundle was made from it; others are not at hand."""
     from importlib import resources
 
     from mmms_deploy.models.checkpoint import load_weights, read_checkpoint_file
 
-    with resources.as_file(resources.files("mmms_deploy.demo") / "demo.safetensors") as path:
-        if path.is_file() and sha256_of(path) == manifest.provenance.checkpoint_sha256:
-            load_weights(network, read_checkpoint_file(path))
+    provenance = manifest.provenance
+    with resources.as_file(resources.files("mmms_deploy.demo") / Path(provenance.checkpoint or "").name) as path:
+        if path.is_file() and sha256_of(path) == provenance.checkpoint_sha256:
+            frozen = None
+            if provenance.backbone_checkpoint is not None:
+                from mmms_deploy.weights import find_weights
+
+                frozen = read_checkpoint_file(find_weights(backbone))
+            load_weights(network, read_checkpoint_file(path), frozen)

@@ -27,7 +27,7 @@ class Recipe:
     Attributes:
         what: What it is, in words.
         bundle: Name of its bundle.
-        random_seed: Seed of random weights; None for the demo checkpoint.
+        random_seed: Seed of random weights; None for a bundle that ships with mmms-deploy.
         overrides: Fields of the network's description that differ from those of the full-size network.
     """
 
@@ -42,7 +42,8 @@ def _with(*modalities: str) -> dict[str, Any]:
 
 
 RECIPES = {
-    "demo": Recipe("the checkpoint that ships with mmms-deploy", "demo", random_seed=None),
+    "demo": Recipe("the demo of mmms-deploy, SAM 2's Hiera-T, RGB", "demo", random_seed=None),
+    "demo-small": Recipe("the small demo of mmms-deploy, RGB", "demo-small", random_seed=None),
     "rgb": Recipe("full-size MMMS, DINOv2-B14, RGB, random weights", "mmms-rgb"),
     "rgbd": Recipe("full-size MMMS, DINOv2-B14, RGB and depth, random weights", "mmms-rgbd", overrides=_with("depth")),
     "rgbdl": Recipe(
@@ -93,11 +94,7 @@ def bundle_of(name: str, folder: Path = Path("bundles"), *, on_progress: OnProgr
             expected="the [export] extra, or the bundle",
             fix=f"{pip_install('export,cpu')}, or name a bundle that exists instead of a recipe",
         ) from error
-    source = exporter.Source(
-        checkpoint=exporter.demo_checkpoint() if wanted.random_seed is None else None,
-        random_seed=wanted.random_seed,
-        overrides=dict(wanted.overrides),
-    )
+    source = exporter.Source(random_seed=wanted.random_seed, overrides=dict(wanted.overrides))
     exporter.export_bundle(source, path, on_progress=on_progress)
     return path
 

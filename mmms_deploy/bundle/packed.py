@@ -1,10 +1,14 @@
-"""Bundles that ship packed with the package: unpacked once into the cache, and compared with their hashes at every use.
+"""Bundles that ship packed with the package: made once in the cache, and compared with their hashes at every use.
 
-Beside ``NAME.tar.xz`` lies ``NAME.sha256``, in the form of ``sha256sum``: the names of the bundle's files and their
-hashes. Nothing else is taken from the archive. Where the cache is off or cannot be written, a temporary folder takes
-its place until this process ends.
+One archive holds what the packed bundles have in no other file: ``NAME/FILE``, a file of a bundle or the bytes of it
+that are no tensor of a checkpoint or of a backbone, and ``NAME/pieces.json``, how such files are put together
+(:mod:`mmms_deploy.bundle.pieces`). The checkpoints ship, too; a backbone's weights come from where
+:func:`mmms_deploy.weights.find_weights` finds them, the first time only.
 
-Several processes may unpack at once: a file appears whole or not at all, and one that is right is not touched again.
+``NAME.sha256``, in the form of ``sha256sum``, has the names of the bundle's files and their hashes. Nothing else is
+made. Where the cache is off or cannot be written, a temporary folder takes its place until this process ends.
+
+Several processes may do this at once: a file appears whole or not at all, and one that is right is not touched again.
 """
 
 from __future__ import annotations
@@ -25,17 +29,32 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from mmms_deploy.bundle.names import FILE_NAME
-from mmms_deploy.errors import BundleCorruptError, BundleError, FileReadError, OutputExistsError, OutputWriteError
-from mmms_deploy.files import MIB, open_regular, write_file, writing
+from mmms_deploy.bundle.pieces import Recipe, Source, Tensors, assemble
+from mmms_deploy.errors import (
+    BundleCorruptError,
+    BundleError,
+    CheckpointCorruptError,
+    FileReadError,
+    OutputExistsError,
+    OutputWriteError,
+)
+from mmms_deploy.files import MIB, decode_json, open_regular, write_file, writing
 from mmms_deploy.files.cache import cache_folder
 from mmms_deploy.files.leftovers import sweep_once
+from mmms_deploy.progress import OnProgress
+from mmms_deploy.weights.safetensors_file import read_safetensors
 
-NAMES = ("demo",)
+NAMES = ("demo", "demo-small")
 """Names of the bundles that ship with the package."""
 
-ARCHIVE, SUMS = "{}.tar.xz", "{}.sha256"
-"""Names of the two files of a packed bundle in ``mmms_deploy/demo/``."""
+SMALLER = {"demo": "demo-small"}
+"""What takes the place of a bundle whose backbone's weights no source has."""
+
+ARCHIVE, SUMS, PIECES = "bundles.tar.xz", "{}.sha256", "pieces.json"
+"""Names in ``mmms_deploy/demo/``: the archive, and the hashes of a bundle; and in the archive, how files are made."""
 
 _LOG = logging.getLogger(__name__)
 _LARGEST = 64 * MIB
@@ -48,14 +67,16 @@ _temporary: dict[str, tuple[int, Path]] = {}
 """Folders that were made in place of the cache, by name of the bundle: the process that removes each, and its path."""
 
 
-def packed_bundle(name: str) -> Path:
-    """Return the folder of a bundle that ships with the package, and unpack it where that was not done yet.
+def packed_bundle(name: str, on_progress: OnProgress | None = None) -> Path:
+    """Return the folder of a bundle that ships with the package, and make it where that was not done yet.
 
     Args:
         name: One of ``NAMES``.
+        on_progress: Receives how far the download of a backbone's weights is.
 
     Raises:
         BundleCorruptError: The packed bundle is damaged.
+        WeightsError: No source has the weights of its backbone.
         BundleError: This Python cannot unpack it.
         OutputWriteError: Neither the cache nor the folder for temporary files can be written.
     """
@@ -65,11 +86,11 @@ def packed_bundle(name: str) -> Path:
     if cache is not None:
         folder = cache / "bundles" / f"{name}-{_key(sums)}"
         try:
-            _complete(folder, source, name, sums)
+            _complete(folder, source, name, sums, on_progress)
             return folder
         except OutputWriteError as error:
             _LOG.info("%s; the bundle %r is unpacked into a temporary folder", error.given, name)
-    return _in_temporary_folder(source, name, sums)
+    return _in_temporary_folder(source, name, sums, on_progress)
 
 
 def _sums(source: Traversable, name: str) -> dict[str, str]:
@@ -93,7 +114,9 @@ def _key(sums: dict[str, str]) -> str:
 # --- unpacking --------------------------------------------------------------------------------------------------------
 
 
-def _complete(folder: Path, source: Traversable, name: str, sums: dict[str, str]) -> None:
+def _complete(
+    folder: Path, source: Traversable, name: str, sums: dict[str, str], on_progress: OnProgress | None
+) -> None:
     """Write the files of a bundle that a folder lacks, or has with other content."""
     wrong = {file for file, sha256 in sums.items() if not _is_right(folder / file, sha256)}
     if not wrong:
@@ -101,11 +124,14 @@ def _complete(folder: Path, source: Traversable, name: str, sums: dict[str, str]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     sweep_once(folder)
-    for file, content in _contents(source, name, sums):
-        # Looked at once more: another process may have written it, and may use it now.
+    contents = _Contents(source, name, sums, on_progress)
+    for file, held in contents.held():
+        # Looked at once more: another process may have written it, and may use it now. What was not there when it was
+        # looked for is not replaced.
+        there = os.path.lexists(folder / file)
         if file in wrong and not _is_right(folder / file, sums[file]):
             with contextlib.suppress(OutputExistsError):
-                write_file(folder / file, content, overwrite=os.path.lexists(folder / file), mode=0o600)
+                write_file(folder / file, contents.whole(file, held), overwrite=there, mode=0o600)
             if not _is_right(folder / file, sums[file]):
                 raise OutputWriteError(f"{folder / file} cannot be read back", expected="what was written to it")
 
@@ -124,18 +150,70 @@ def _is_right(file: Path, sha256: str) -> bool:
         return False
 
 
-def _contents(source: Traversable, name: str, sums: dict[str, str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a packed bundle and what each holds, which has the hash that is listed."""
-    left = dict(sums)
-    for file, content in _members(source, name):
-        if hashlib.sha256(content).hexdigest() != left.pop(file, None):
-            raise _damaged(name, f"{file} in it is not the file that is listed")
-        yield file, content
-    if left:
-        raise _damaged(name, f"it lacks {', '.join(sorted(left))}")
+class _Contents:
+    """The files of a packed bundle."""
+
+    def __init__(self, package: Traversable, name: str, sums: dict[str, str], on_progress: OnProgress | None) -> None:
+        self._package, self._name, self._sums, self._on_progress = package, name, sums, on_progress
+        self._recipe = Recipe({}, {})
+        self._tensors: dict[str, Tensors] = {}
+
+    def held(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the names of the bundle's files, and what the archive holds of each."""
+        left = set(self._sums)
+        for place, content in _members(self._package, self._name):
+            bundle, _, file = place.partition("/")
+            if bundle in NAMES and bundle != self._name:
+                continue
+            if bundle == self._name and file == PIECES and left == set(self._sums):
+                self._recipe = self._read_recipe(content)
+            elif bundle == self._name and file in left:
+                left.remove(file)
+                yield file, content
+            else:
+                raise _damaged(self._name, f"{place!r} in it is not listed, or there twice")
+        if left:
+            raise _damaged(self._name, f"it lacks {', '.join(sorted(left))}")
+
+    def whole(self, file: str, held: bytes) -> Iterator[bytes | memoryview]:
+        """Yield a file, part by part; raises at its end when it has not the hash that is listed."""
+        digest = hashlib.sha256()
+        pieces = self._recipe.files.get(file)
+        try:
+            for part in [held] if pieces is None else assemble(pieces, held, self._source):
+                digest.update(part)
+                yield part
+        except (CheckpointCorruptError, ValueError) as error:
+            raise _damaged(self._name, f"{file} cannot be put together: {error}") from error
+        if digest.hexdigest() != self._sums[file]:
+            raise _damaged(self._name, f"{file} in it is not the file that is listed")
+
+    def _read_recipe(self, content: bytes) -> Recipe:
+        try:
+            return msgspec.convert(decode_json(content, PIECES), Recipe)
+        except (FileReadError, msgspec.ValidationError) as error:
+            raise _damaged(self._name, f"{PIECES} cannot be read: {error}") from error
+
+    def _source(self, name: str) -> Tensors:
+        if name not in self._tensors:
+            if name not in self._recipe.sources:
+                raise ValueError(f"there is no source {name!r}")
+            self._tensors[name] = self._read(self._recipe.sources[name])
+        return self._tensors[name]
+
+    def _read(self, source: Source) -> Tensors:
+        if source.backbone:
+            from mmms_deploy.weights.find import find_weights
+
+            return read_safetensors(find_weights(source.backbone, on_progress=self._on_progress))
+        if not FILE_NAME.fullmatch(source.file):
+            raise ValueError(f"{source.file!r} is no name of a file")
+        with resources.as_file(self._package / source.file) as path:
+            return read_safetensors(path)
 
 
 def _members(source: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the files in the archive by their places in it; ``name`` is for messages."""
     try:
         import lzma
     except ImportError as error:
@@ -145,7 +223,7 @@ def _members(source: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
             fix="use another Python, or build this one where liblzma's headers are installed (liblzma-dev, xz-devel);"
             f" or name the folder of a bundle: mmms-export --ckpt {name} writes bundles/{name}",
         ) from error
-    file = source / ARCHIVE.format(name)
+    file = source / ARCHIVE
     try:
         with file.open("rb") as stream, tarfile.open(fileobj=_binary(stream), mode="r|xz") as archive:
             for member in archive:
@@ -172,14 +250,14 @@ def _damaged(name: str, how: str) -> BundleCorruptError:
 # --- without a cache --------------------------------------------------------------------------------------------------
 
 
-def _in_temporary_folder(source: Traversable, name: str, sums: dict[str, str]) -> Path:
+def _in_temporary_folder(source: Traversable, name: str, sums: dict[str, str], on_progress: OnProgress | None) -> Path:
     """Return a folder that lives as long as this process; the processes it forks use it, too."""
     held = _temporary.get(name)
     if held is None or not held[1].is_dir():
         held = os.getpid(), _new_folder(name)
         _remove_at_exit(*held)
         _temporary[name] = held
-    _complete(held[1], source, name, sums)
+    _complete(held[1], source, name, sums, on_progress)
     return held[1]
 
 

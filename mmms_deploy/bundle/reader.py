@@ -17,7 +17,7 @@ from mmms_deploy.bundle.external_data import check_graph
 from mmms_deploy.bundle.manifest import FileEntry, StageGraph
 from mmms_deploy.bundle.manifest_file import read_manifest
 from mmms_deploy.bundle.notebook import bundle_view
-from mmms_deploy.bundle.reference import find_bundle
+from mmms_deploy.bundle.reference import locate
 from mmms_deploy.errors import BundleCorruptError, FileReadError
 from mmms_deploy.files import PathLike, open_regular, unreadable
 from mmms_deploy.hub import reference_of
@@ -30,18 +30,20 @@ class Bundle:
     """A bundle on disk, checked when it is opened.
 
     Args:
-        path: The bundle's folder; or ``demo``, the bundle that ships with the package; or a reference to the hub,
-            ``hf:owner/name[@revision]`` (docs/hub.md).
+        path: The bundle's folder; or ``demo`` or ``demo-small``, the bundles that ship with the package; or a reference
+            to the hub, ``hf:owner/name[@revision]`` (docs/hub.md).
         verify: Whether to compare every file with its recorded hash (about a second per GB).
         on_progress: Receives how far the download of a bundle on the hub is; None leaves that to the bars of
             ``huggingface_hub``.
 
     Warns:
-        MMMSDeployWarning: The hub does not answer, and the copy in its cache is taken.
+        MMMSDeployWarning: The hub does not answer, and the copy in its cache is taken; or no source has the backbone's
+            weights of ``demo``, and ``demo-small`` is taken.
 
     Attributes:
         path: The bundle's folder.
-        reference: What commands and messages name it by: what it was opened by, or :attr:`source`.
+        reference: What commands and messages name it by: what it was opened by, or :attr:`source`; ``demo-small`` where
+            that was taken for ``demo``.
         manifest: What it holds.
 
     Raises:
@@ -49,13 +51,13 @@ class Bundle:
         BundleCorruptError: A file is missing, is no regular file or differs from the manifest; or a graph takes
             weights from a file that the manifest does not list.
         BundleVersionError: The manifest was written in another schema.
-        BundleError, OutputWriteError: ``demo`` cannot be unpacked here.
+        BundleError, OutputWriteError: ``demo`` or ``demo-small`` cannot be unpacked here.
         HubError: A bundle on the hub cannot be fetched.
     """
 
     def __init__(self, path: PathLike, *, verify: bool = True, on_progress: OnProgress | None = None) -> None:
-        self.path = find_bundle(path, on_progress)
-        self.reference = self.source or os.fspath(path)
+        name, self.path = locate(path, on_progress)
+        self.reference = self.source or name
         self.manifest = read_manifest(self.path)
         self._seen = {
             name: _check_file(self.path, name, entry, hashed=verify) for name, entry in self.manifest.files.items()

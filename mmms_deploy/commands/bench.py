@@ -45,7 +45,7 @@ Examples:
     "--recipe",
     type=Text(),
     metavar="NAME",
-    help="A network by name: demo, rgb, rgbd or rgbdl; all but demo are exported into bundles/ first.",
+    help="A network by name: demo, demo-small, rgb, rgbd or rgbdl; the last three are exported into bundles/ first.",
 )
 @click.option("--clicks", type=Whole(min=1), default=30, show_default=True, help="Clicks on each image.")
 @click.option("--images", type=Whole(min=1), default=3, show_default=True, help="Images.")

@@ -100,7 +100,7 @@ Examples:
     type=Text(),
     metavar="FILE",
     help="Checkpoint: .safetensors with a description, or a PyTorch state dict; or hf:OWNER/NAME[@REVISION][/FILE] for "
-    "one on the hub. 'demo' and 'demo-thermal' ship with mmms-deploy.",
+    "one on the hub. 'demo', 'demo-small' and 'demo-thermal' ship with mmms-deploy.",
 )
 @click.option(
     "--random-weights",

@@ -1,4 +1,4 @@
-"""Bundles and checkpoints on the hub, and published weights: fetched with progress, and named on stderr."""
+"""Bundles and checkpoints that are not there yet, and published weights: fetched with progress, and named on stderr."""
 
 from __future__ import annotations
 
@@ -18,12 +18,22 @@ if TYPE_CHECKING:
 def fetched_bundle(bundle: Path) -> Path:
     """Return the folder of a bundle on the hub; any other path is returned as it is.
 
+    A bundle of the package is made ready, and its name is returned: that of the smaller one, where it was taken.
+
     Args:
         bundle: What the command line names.
+
+    Warns:
+        MMMSDeployWarning: A smaller bundle takes the place of one of the package.
 
     Raises:
         BundleError, HubError: It cannot be fetched.
     """
+    from mmms_deploy.bundle.reference import is_packed, ready_bundle
+
+    if is_packed(bundle):
+        with progress_bars(f"unpacking {bundle}") as on_progress:
+            return Path(ready_bundle(str(bundle), on_progress)[0])
     if not is_reference(bundle):
         return bundle
     reference = parse_reference(bundle)

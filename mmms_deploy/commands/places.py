@@ -26,7 +26,7 @@ from mmms_deploy.errors import (
 from mmms_deploy.hub import is_reference, parse_reference
 from mmms_deploy.spelling import closest
 
-DEMOS = ("demo", "demo-thermal")
+DEMOS = ("demo", "demo-small", "demo-thermal")
 """Names that ``--ckpt`` takes for the checkpoints that ship with the package."""
 _MOST_NAMES = 1000
 _ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)

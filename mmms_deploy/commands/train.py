@@ -60,7 +60,8 @@ Examples:
     "--start",
     type=Text(),
     metavar="CKPT",
-    help="Train the head of this checkpoint further, on its backbone. 'demo' and 'demo-thermal' ship with mmms-deploy.",
+    help="Train the head of this checkpoint further, on its backbone. 'demo', 'demo-small' and 'demo-thermal' ship"
+    " with mmms-deploy.",
 )
 @click.option(
     "--description",

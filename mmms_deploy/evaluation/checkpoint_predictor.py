@@ -54,9 +54,9 @@ def open_torch(
     """Open a checkpoint for an evaluation in PyTorch.
 
     Args:
-        checkpoint: A checkpoint file with its description, ``demo`` for the one that ships with the package, or
-            ``hf:owner/name[@revision][/file]`` for one on the hub. A file with several sets of weights takes the name
-            of one after it, as in ``FILE#ema``.
+        checkpoint: A checkpoint file with its description, ``demo`` or ``demo-small`` for one that ships with the
+            package, or ``hf:owner/name[@revision][/file]`` for one on the hub. A file with several sets of weights
+            takes the name of one after it, as in ``FILE#ema``.
         options: Options to record beside the results.
 
     Returns:

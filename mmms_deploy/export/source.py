@@ -34,7 +34,11 @@ from mmms_deploy.models.families import build_network
 from mmms_deploy.models.onnx_backbone import OnnxBackbone
 from mmms_deploy.progress import OnProgress
 
-DEMOS = {"demo": "demo.safetensors", "demo-thermal": "demo-thermal.safetensors"}
+DEMOS = {
+    "demo": "demo-small.safetensors",
+    "demo-small": "demo-small.safetensors",
+    "demo-thermal": "demo-thermal.safetensors",
+}
 """Files of the checkpoints that ship with the package, by the name that the commands take."""
 
 _UNDESCRIBED_CLICKS = (

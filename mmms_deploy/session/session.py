@@ -37,8 +37,8 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
     other, so that answers are never mixed up. Sessions that share an engine work independently of each other.
 
     Args:
-        bundle: A bundle, or what names one: the path of its folder, ``demo``, or ``hf:owner/name`` on the hub
-            (docs/hub.md). Its files are compared with their hashes (about a second per GB) when it is named.
+        bundle: A bundle, or what names one: the path of its folder, ``demo`` or ``demo-small``, or ``hf:owner/name`` on
+            the hub (docs/hub.md). Its files are compared with their hashes (about a second per GB) when it is named.
         device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
         engine: Name of an engine, or an open engine of this bundle that several sessions share; such an engine is not
             closed by the session, and ``device``, ``precision``, ``threads`` and ``cuda_options`` must fit it or

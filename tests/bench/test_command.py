@@ -47,7 +47,7 @@ def test_measuring_a_bundle(tmp_path: Path, paint: Bundle, quick) -> None:
 
 def test_a_recipe(tmp_path: Path, monkeypatch, paint: Bundle) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "one of demo, rgb" in bench("--recipe", "nothing").stderr
+    assert "one of demo, demo-small, rgb" in bench("--recipe", "nothing").stderr
     monkeypatch.setitem(sys.modules, "mmms_deploy.export.exporter", None)
     monkeypatch.delattr("mmms_deploy.export.exporter", raising=False)
     result = bench("--recipe", "rgb")

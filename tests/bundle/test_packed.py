@@ -1,4 +1,4 @@
-"""A packed bundle is unpacked once, whole or not at all, and nothing but its own files is ever used."""
+"""A packed bundle is made once, whole or not at all, and nothing but its own files is ever used."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ import pytest
 
 from mmms_deploy import Session
 from mmms_deploy.bundle import Bundle, find_bundle, packed
-from mmms_deploy.errors import BundleCorruptError, BundleError
+from mmms_deploy.bundle.pieces import Source
+from mmms_deploy.errors import BundleCorruptError, BundleError, MMMSDeployWarning, WeightsError
+from mmms_deploy.weights import find
 from tests.support.paths import ROOT
+from tools.pack_demo import archive_of, bundles_in
 from tools.pack_demo import packed as pack
 
 
 @pytest.fixture(scope="module")
 def files(paint: Bundle) -> tuple[bytes, bytes]:
-    return pack(paint)
+    """The archive with ``paint`` as the demo, and the list of its files."""
+    members, sums = pack(paint, {})
+    return archive_of({"demo": members}), sums
 
 
 @pytest.fixture
@@ -31,7 +36,7 @@ def package(files, tmp_path, monkeypatch) -> Path:
     """A package that ships ``paint`` as its demo, and an empty cache."""
     folder = tmp_path / "package"
     folder.mkdir()
-    (folder / "demo.tar.xz").write_bytes(files[0])
+    (folder / "bundles.tar.xz").write_bytes(files[0])
     (folder / "demo.sha256").write_bytes(files[1])
     monkeypatch.setattr(packed.resources, "files", lambda name: folder)
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
@@ -46,10 +51,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_archive_holds_no_times_and_no_owners(paint: Bundle, files) -> None:
-    assert pack(paint) == files
+    members, sums = pack(paint, {})
+    assert (archive_of({"demo": members}), sums) == files
     with tarfile.open(fileobj=io.BytesIO(files[0])) as archive:
         members = archive.getmembers()
-    assert [member.name for member in members] == sorted(["README.md", "bundle.json", *paint.manifest.files])
+    assert [member.name for member in members] == [
+        f"demo/{name}" for name in sorted(["README.md", "bundle.json", *paint.manifest.files])
+    ]
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
 
 
@@ -58,7 +66,7 @@ def test_it_is_unpacked_once(package, paint: Bundle, tmp_path, monkeypatch) -> N
     assert folder.is_relative_to(tmp_path / "cache" / "bundles")
     assert contents(folder) == contents(paint.path)
     before = {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.iterdir()}
-    (package / "demo.tar.xz").unlink()
+    (package / "bundles.tar.xz").unlink()
     monkeypatch.setattr(packed, "_right", {})
     assert find_bundle("demo") == folder
     assert {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.iterdir()} == before
@@ -119,11 +127,11 @@ def test_without_a_cache_a_temporary_folder_serves_this_process(package, tmp_pat
 ENDS = """
 import multiprocessing, os, sys
 from mmms_deploy.bundle import find_bundle
-folder = find_bundle("demo")
+folder = find_bundle("demo-small")
 print(folder)
 child = os.fork()
 if not child:
-    assert find_bundle("demo") == folder
+    assert find_bundle("demo-small") == folder
     sys.exit(0)
 assert os.waitpid(child, 0)[1] == 0
 assert folder.is_dir(), "a forked process removed what its parent uses"
@@ -153,25 +161,41 @@ def spoiled(files: tuple[bytes, bytes], kind: str) -> bytes:
     ):
         for member in archive.getmembers():
             content = archive.extractfile(member).read()
-            if kind == "lacks one" and member.name == "golden.npz":
+            if kind == "lacks one" and member.name == "demo/golden.npz":
                 continue
-            if kind == "other content" and member.name == "golden.npz":
+            if kind == "other content" and member.name == "demo/golden.npz":
                 content = content[::-1]
-            if kind == "twice" and member.name == "golden.npz":
+            if kind == "twice" and member.name == "demo/golden.npz":
                 out.addfile(member, io.BytesIO(content))
-            if kind == "outside" and member.name == "golden.npz":
-                member.name = "../golden.npz"
-            if kind == "link" and member.name == "golden.npz":
+            if kind == "outside" and member.name == "demo/golden.npz":
+                member.name = "demo/../golden.npz"
+            if kind == "link" and member.name == "demo/golden.npz":
                 member.type, member.linkname, member.size, content = tarfile.SYMTYPE, "/etc/passwd", 0, b""
+            if kind == "unlisted" and member.name == "demo/golden.npz":
+                out.addfile(tarfile.TarInfo("demo/more.npz"))
+            if kind == "another" and member.name == "demo/golden.npz":
+                member.name = "other/golden.npz"
             out.addfile(member, io.BytesIO(content))
     return lzma.compress(made.getvalue())
 
 
 @pytest.mark.parametrize(
-    "kind", ["cut off", "no archive", "lacks one", "other content", "twice", "outside", "link", "absent"]
+    "kind",
+    [
+        "cut off",
+        "no archive",
+        "lacks one",
+        "other content",
+        "twice",
+        "outside",
+        "link",
+        "unlisted",
+        "another",
+        "absent",
+    ],
 )
 def test_a_damaged_package_is_refused(package, files, paint: Bundle, tmp_path, kind: str) -> None:
-    archive = package / "demo.tar.xz"
+    archive = package / "bundles.tar.xz"
     archive.unlink()
     if kind != "absent":
         archive.write_bytes(spoiled(files, kind))
@@ -195,3 +219,99 @@ def test_a_python_without_lzma_says_so(package, monkeypatch) -> None:
     with pytest.raises(BundleError, match="built without lzma") as caught:
         find_bundle("demo")
     assert "mmms-export --ckpt demo" in str(caught.value)
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lean(cell448: Bundle, package: Path, monkeypatch) -> Path:
+    """A package that ships a real bundle as its demo without the tensors of two files: a checkpoint and a backbone."""
+    from safetensors.numpy import load_file, save_file
+
+    checkpoint = cell448.path.parent / cell448.manifest.provenance.checkpoint
+    state = load_file(checkpoint)
+    backbone = {name: value for name, value in state.items() if name.startswith("backbone.")}
+    assert backbone
+    assert len(backbone) < len(state)
+    save_file(backbone, package.parent / "backbone.safetensors")
+    save_file({name: value for name, value in state.items() if name not in backbone}, package / "demo.safetensors")
+    sources = {
+        "checkpoint": (Source(file="demo.safetensors"), package / "demo.safetensors"),
+        "backbone": (Source(backbone="narrow"), package.parent / "backbone.safetensors"),
+    }
+    members, sums = pack(cell448, sources)
+    small = {name: (cell448.path / name).read_bytes() for name in ("README.md", "bundle.json", *cell448.manifest.files)}
+    assert sum(map(len, members.values())) < 0.4 * sum(map(len, small.values()))
+    (package / "bundles.tar.xz").write_bytes(archive_of({"demo": members, "demo-small": small}))
+    for name in ("demo", "demo-small"):
+        (package / f"{name}.sha256").write_bytes(sums)
+
+    def find_weights(name: str, on_progress: object) -> Path:
+        assert name == "narrow"
+        return package.parent / "backbone.safetensors"
+
+    monkeypatch.setattr(find, "find_weights", find_weights)
+    return package
+
+
+def no_weights(*_: object, **__: object) -> Path:
+    raise WeightsError("no source has the weights", fix="run mmms-weights narrow", command_fix="mmms-weights narrow")
+
+
+def test_tensors_come_from_files_that_are_there_anyway(lean: Path, cell448: Bundle) -> None:
+    assert contents(find_bundle("demo")) == contents(cell448.path)
+
+
+def test_what_was_made_needs_no_weights_again(lean: Path, monkeypatch) -> None:
+    folder = find_bundle("demo")
+    monkeypatch.setattr(find, "find_weights", no_weights)
+    assert find_bundle("demo") == folder
+    (folder / "golden.npz").unlink()
+    assert find_bundle("demo") == folder
+    assert (folder / "golden.npz").is_file()
+
+
+def test_without_the_weights_the_smaller_one_is_taken(lean: Path, monkeypatch) -> None:
+    monkeypatch.setattr(find, "find_weights", no_weights)
+    with pytest.warns(MMMSDeployWarning, match="'demo-small' takes the place of 'demo'.*mmms-weights narrow"):
+        bundle = Bundle("demo")
+    assert bundle.reference == "demo-small"
+    assert bundle.path.name.startswith("demo-small-")
+    with pytest.warns(MMMSDeployWarning, match="'demo-small'"), Session("demo", engine="onnxruntime") as session:
+        assert session.bundle.reference == "demo-small"
+
+
+def test_a_command_says_it_once(lean: Path, monkeypatch, capfd) -> None:
+    from click.testing import CliRunner
+
+    from mmms_deploy.commands.verify import main
+
+    monkeypatch.setattr(find, "find_weights", no_weights)
+    done = CliRunner().invoke(main, ["demo", "--engine", "onnxruntime"])
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("warning:") == 1
+    assert "mmms-weights narrow" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["other numbers", "another file", "gone"])
+def test_other_weights_are_refused(lean: Path, damage: str) -> None:
+    checkpoint = lean / "demo.safetensors"
+    if damage == "other numbers":
+        content = checkpoint.read_bytes()
+        checkpoint.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "another file":
+        checkpoint.write_bytes(b"no tensors")
+    else:
+        checkpoint.unlink()
+    with pytest.raises(BundleCorruptError, match="damaged"):
+        find_bundle("demo")
+
+
+@pytest.mark.parametrize("recipe", [b"{", b"[]", b'{"sources": {}, "files": {"click.fp32.onnx": []}}'])
+def test_a_damaged_recipe_is_refused(lean: Path, recipe: bytes) -> None:
+    bundles = bundles_in(lean / "bundles.tar.xz")
+    bundles["demo"]["pieces.json"] = recipe
+    (lean / "bundles.tar.xz").write_bytes(archive_of(bundles))
+    with pytest.raises(BundleCorruptError, match="damaged"):
+        find_bundle("demo")

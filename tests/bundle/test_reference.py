@@ -35,9 +35,9 @@ def test_a_bundle_in_a_folder_of_that_name_comes_first(paint: Bundle, folder: Pa
 
 
 def test_another_folder_of_that_name_does_not(folder: Path) -> None:
-    (folder / "demo").mkdir()
-    assert Bundle("demo").manifest.name == "demo"
-    assert Bundle(Path("demo")).manifest.name == "demo"
+    (folder / "demo-small").mkdir()
+    assert Bundle("demo-small").manifest.name == "demo-small"
+    assert Bundle(Path("demo-small")).manifest.name == "demo-small"
 
 
 def test_the_thermal_demo_has_to_be_exported(paint: Bundle, folder: Path) -> None:
@@ -55,6 +55,8 @@ def test_the_thermal_demo_has_to_be_exported(paint: Bundle, folder: Path) -> Non
     [
         ("dmeo", "did you mean 'demo', which ships with mmms-deploy?"),
         ("bundles/demo", "name it 'demo': it ships with mmms-deploy"),
+        ("bundles/demo-small", "name it 'demo-small': it ships with mmms-deploy"),
+        ("demo-smal", "did you mean 'demo-small', which ships with mmms-deploy?"),
         ("bundles/demo-thermal", "mmms-export --ckpt demo-thermal writes bundles/demo-thermal"),
         ("my/own", "check the path, or make a bundle"),
     ],
@@ -63,7 +65,7 @@ def test_what_is_not_there_is_looked_for_where_it_may_be(name: str, fix: str) ->
     with pytest.raises(BundleNotFoundError, match=f"no bundle at {name}") as caught:
         Session(name)
     assert fix in str(caught.value)
-    assert "or 'demo', or hf:owner/name" in str(caught.value.expected)
+    assert "or 'demo' or 'demo-small', or hf:owner/name" in str(caught.value.expected)
 
 
 @pytest.mark.parametrize("odd", ["", "a\0b", 3, None, b"demo"])
@@ -74,8 +76,8 @@ def test_what_is_no_path_is_refused(odd: object) -> None:
 
 def test_messages_name_a_bundle_as_it_was_named(paint: Bundle) -> None:
     """And not by the folder in the cache."""
-    with Session("demo", engine="onnxruntime") as session:
-        assert session.bundle.reference == "demo"
+    with Session("demo-small", engine="onnxruntime") as session:
+        assert session.bundle.reference == "demo-small"
     assert Bundle(paint.path).reference == str(paint.path)
-    choice = choose(Bundle("demo"), EngineRequest(device="cpu"))
-    assert "mmms-verify demo" in reason(choice)
+    choice = choose(Bundle("demo-small"), EngineRequest(device="cpu"))
+    assert "mmms-verify demo-small" in reason(choice)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.demos import small_as_demo
 from tests.support.paths import ROOT
 
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
@@ -34,13 +35,14 @@ def test_it_runs_and_shows_what_it_stores(tmp_path: Path, monkeypatch: pytest.Mo
     from tools.run_notebook import executed
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    demo = small_as_demo(tmp_path)
     stored = nbformat.read(NOTEBOOK, as_version=4)
     done = executed(stored, tmp_path)
     assert shown(done) == shown(stored)
     kinds = [kind for _, _, data, _ in shown(done) for kind in data]
     assert kinds.count("image/png") >= 2
     assert kinds.count("text/html") >= 2
-    assert not any(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [demo]
 
 
 def test_it_is_small_and_says_nothing_about_a_machine() -> None:

@@ -21,6 +21,7 @@ from pycocotools import mask as coco_mask
 from mmms_deploy import Bundle, Session
 from mmms_deploy.annotations import read_labels
 from mmms_deploy.replay import load_golden
+from tests.support.demos import small_as_demo
 from tests.support.paths import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -28,8 +29,9 @@ EXAMPLES = ROOT / "examples"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, in which the scripts run."""
+    """A folder with nothing but the demo, in which the scripts run."""
     monkeypatch.chdir(tmp_path)
+    small_as_demo(tmp_path)
     return tmp_path
 
 
@@ -41,7 +43,7 @@ def run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
 
 def cat() -> Any:
     """A photograph, (300, 451, 3) uint8."""
-    return load_golden(Bundle("demo").file("golden.npz"))[2].image
+    return load_golden(Bundle("demo-small").file("golden.npz"))[2].image
 
 
 def test_every_example_is_listed_and_every_script_says_what_to_install() -> None:
@@ -106,11 +108,13 @@ def test_many_images(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that runs in a process of its own."""
+    folder = tmp_path_factory.mktemp("server")
+    small_as_demo(folder)
     with subprocess.Popen(
         [sys.executable, str(EXAMPLES / "server.py"), "0"],
-        cwd=ROOT,
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -152,7 +156,7 @@ def test_the_server_answers_as_a_session_does(address: str, tmp_path: Path) -> N
     clicks = f"/sessions/{opened['session']}/clicks"
     request(address, "POST", clicks, b'{"x": 180, "y": 105}')
     status, answer = request(address, "POST", clicks, b'{"x": 200, "y": 160, "positive": false}')
-    with Session("demo") as session:
+    with Session("demo-small") as session:
         session.set_image(cat())
         session.click(180, 105)
         result = session.click(200, 160, positive=False)

@@ -47,7 +47,7 @@ def test_nothing_else_is_warned_of(tmp_path) -> None:
         open_source(Source(checkpoint=tmp_path / "net.pt", description=description(tmp_path, config)))
         open_source(Source(checkpoint=tmp_path / "net.pt", overrides={**without, "clicks": {}}))
         open_source(Source(random_seed=0, overrides=without))
-        open_source(Source(checkpoint=demo_checkpoint()))
+        open_source(Source(checkpoint=demo_checkpoint("demo-small")))
         skip = description(tmp_path, tiny_skipclick(), "clicks")
         open_source(Source(checkpoint=tmp_path / "skip.pt", description=skip))
 

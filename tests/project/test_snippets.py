@@ -17,6 +17,7 @@ from PIL import Image
 
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.bundle.contract import ModalitySpec
+from tests.support.demos import small_as_demo
 from tests.support.documents import ORIGINALS, Block, blocks, docstring_examples
 from tests.support.paths import ROOT
 from tests.support.toy import write_toy
@@ -55,6 +56,7 @@ def folder(paint: Bundle, tmp_path: Path) -> Path:
     Image.fromarray((np.hypot(rows - 240, columns - 320) < 100).astype(np.uint8)).save(
         tmp_path / "photos" / "masks" / "one.png"
     )
+    small_as_demo(tmp_path)
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "demo").symlink_to(paint.path)
     write_toy(tmp_path / "bundles" / "demo-thermal", modalities=(ModalitySpec(name="thermal", optional=True),))

@@ -94,8 +94,8 @@ def photo(tmp_path_factory) -> Path:
 def test_the_wheel_holds_what_it_promises(wheel) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "mmms_deploy/py.typed" in names
-    assert {f"mmms_deploy/demo/{name}.safetensors" for name in ("demo", "demo-thermal")} <= set(names)
-    assert {"mmms_deploy/demo/demo.tar.xz", "mmms_deploy/demo/demo.sha256"} <= set(names)
+    assert {f"mmms_deploy/demo/{name}.safetensors" for name in ("demo-small", "demo-thermal")} <= set(names)
+    assert {f"mmms_deploy/demo/{name}" for name in ("bundles.tar.xz", "demo.sha256", "demo-small.sha256")} <= set(names)
     assert "mmms_deploy/engines/tensorrt/surface/" in {name.rpartition("/")[0] + "/" for name in names}
     tops = ("tests/", "training/", "benchmarks/", "export/", "engines/", "docs/", "tools/")
     assert not [name for name in names if name.startswith(tops)]
@@ -127,7 +127,7 @@ def test_a_source_distribution_holds_what_a_wheel_is_made_of(built) -> None:
     (file,) = built.glob("*.tar.gz")
     with tarfile.open(file) as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isreg()}
-    assert {"setup.py", "pyproject.toml", "README.md", "mmms_deploy/demo/demo.tar.xz"} <= names
+    assert {"setup.py", "pyproject.toml", "README.md", "mmms_deploy/demo/bundles.tar.xz"} <= names
     assert "mmms_deploy/documents/docs/engines.md" in names
 
 
@@ -150,17 +150,17 @@ def test_the_demo_needs_nothing_else(from_wheel, tmp_path, photo) -> None:
     commands, cache = from_wheel.parent, str(tmp_path / "cache")
 
     def demo(command: str, *arguments: str | Path) -> str:
-        return run(commands / command, "demo", *arguments, cwd=tmp_path, MMMS_DEPLOY_CACHE=cache)
+        return run(commands / command, "demo-small", *arguments, cwd=tmp_path, MMMS_DEPLOY_CACHE=cache)
 
     demo("mmms-segment", photo, "--pos", "10,10", "--out", tmp_path / "mask.png")
     assert Image.open(tmp_path / "mask.png").size == (60, 40)
     (unpacked,) = (tmp_path / "cache" / "bundles").iterdir()
-    assert unpacked.name.startswith("demo-")
+    assert unpacked.name.startswith("demo-small-")
     assert "passed" in demo("mmms-verify")
     assert "report.html" in demo("mmms-eval", "--limit", "1", "--max-clicks", "2")
     demo("mmms-bench", "--images", "1", "--clicks", "2", "--json", tmp_path / "bench.json")
     assert json.loads((tmp_path / "bench.json").read_text())
-    assert "(40, 60)" in run(from_wheel, "-c", CLICK, "demo", photo, cwd=tmp_path, MMMS_DEPLOY_CACHE="off")
+    assert "(40, 60)" in run(from_wheel, "-c", CLICK, "demo-small", photo, cwd=tmp_path, MMMS_DEPLOY_CACHE="off")
     shown = run(commands / "mmms-doctor", "--docs", "engines", cwd=tmp_path)
     assert "site-packages" in shown.splitlines()[0]
     assert "# Engines" in shown
@@ -179,7 +179,7 @@ def test_from_a_clone(tmp_path, photo) -> None:
     listed = run(python, "-m", "pip", "list", "--disable-pip-version-check").lower()
     assert not [name for name in NEVER if f"\n{name}" in listed]
     overlay = tmp_path / "overlay.png"
-    run(python.parent / "mmms-segment", "demo", photo, "--pos", "10,10", "--overlay", overlay, cwd=tmp_path)
+    run(python.parent / "mmms-segment", "demo-small", photo, "--pos", "10,10", "--overlay", overlay, cwd=tmp_path)
     assert overlay.is_file()
     text = run(python.parent / "mmms-export", "--ckpt", "demo", "--out", "bundles/new", code=1, cwd=tmp_path)
     (command,) = re.findall(r"pip install .*", text)

@@ -1,4 +1,4 @@
-"""The demo checkpoint really segments: exported and clicked through a Session, on real pictures."""
+"""The small demo checkpoint really segments: exported and clicked through a Session, on real pictures."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ VOID, OBJECT = 128, 255
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Bundle:
-    return export_bundle(Source(checkpoint=demo_checkpoint()), tmp_path_factory.mktemp("demo") / "demo").bundle
+    source = Source(checkpoint=demo_checkpoint("demo-small"))
+    return export_bundle(source, tmp_path_factory.mktemp("demo") / "demo-small").bundle
 
 
 def test_the_checkpoint_is_small_and_described(demo) -> None:
-    assert demo_checkpoint().stat().st_size < 10e6
+    assert demo_checkpoint("demo-small").stat().st_size < 10e6
     assert demo.manifest.trained
-    assert demo.manifest.name == "demo"
-    card = (ROOT / "mmms_deploy" / "demo" / "MODEL_CARD.md").read_text()
+    assert demo.manifest.name == "demo-small"
+    card = (ROOT / "mmms_deploy" / "demo" / "MODEL_CARD_SMALL.md").read_text()
     assert "CC BY 4.0" in card
     assert "DAVIS" in card
 
