@@ -155,8 +155,6 @@ def export_here(network: Network, out: Path, on_step: Callable[[str], None]) -> 
     """
     import resource
 
-    from mmms_deploy.bench.arithmetic import count_flops
-    from mmms_deploy.bench.errors import NotMeasuredError
     from mmms_deploy.bundle import Precision, Role
     from mmms_deploy.export.exporter import Source, export_bundle
 
@@ -170,16 +168,12 @@ def export_here(network: Network, out: Path, on_step: Callable[[str], None]) -> 
     stages = []
     for stage in manifest.stages:
         graph = stage.graphs[Precision.FP32]
-        try:
-            gflop = count_flops(report.bundle.file(graph.file)) / 1e9
-        except NotMeasuredError:
-            gflop = None
         stages.append(
             StageFacts(
                 name=stage.name,
                 rate=stage.rate.name.lower(),
                 nodes=report.nodes[graph.file],
-                gflop=gflop,
+                gflop=None if stage.flops is None else stage.flops / 1e9,
                 megabytes=sum(manifest.files[name].size for name in (graph.file, graph.data) if name) / 1e6,
                 features=sum(spec.nbytes for spec in graph.outputs if spec.role is Role.FEATURE) / 1e6,
             )

@@ -11,6 +11,7 @@ In reading order:
 - ``reference``: what a bundle is named by; ``packed``: the package's own; ``fetched``: those on the hub
 - ``manifest_file``: reads ``bundle.json``
 - ``reader``: opens a bundle and checks it
+- ``split``: what the split into stages gains
 - ``notebook``: what a notebook shows of a bundle
 - ``card``, ``writer``: the model card; writes a bundle whole or not at all
 - ``push``: puts a bundle on the hub

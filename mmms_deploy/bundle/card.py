@@ -11,8 +11,9 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from mmms_deploy.bundle.manifest import GateCheck, Manifest, Provenance
+from mmms_deploy.bundle.manifest import GateCheck, Manifest, Precision, Provenance, Rate
 from mmms_deploy.bundle.names import GOLDEN_NAME
+from mmms_deploy.bundle.split import boundary_bytes, feature_bytes, split_of
 from mmms_deploy.errors import BundleError
 from mmms_deploy.hub import HubReference, is_reference, parse_reference
 
@@ -61,6 +62,7 @@ def card_of(manifest: Manifest, place: HubReference | None = None, license: str 
         _what(manifest, taken),
         _usage(manifest, place),
         _inputs(manifest),
+        _stages(manifest),
         _checks(manifest),
         _origin(manifest),
         _files(manifest),
@@ -207,6 +209,23 @@ def _inputs(manifest: Manifest) -> str:
             )
         )
     return f"## Inputs\n\n{_table(('name', 'channels', 'form', 'may be missing'), rows)}"
+
+
+_RATES = {Rate.IMAGE: "once an image", Rate.MODALITY: "when a modality arrives", Rate.CLICK: "at every click"}
+
+
+def _stages(manifest: Manifest) -> str:
+    rows = []
+    for stage in manifest.stages:
+        graph = stage.graphs.get(Precision.FP32)
+        passed = 0 if graph is None else feature_bytes(graph.outputs)
+        counted = "not counted" if stage.flops is None else f"{stage.flops / 1e9:,.1f}"
+        rows.append((_plain(stage.name), _RATES[stage.rate], counted, f"{passed / 1e6:,.1f}" if passed else "-"))
+    split = split_of(manifest)
+    text = "" if split is None else f"\n\n{split.sentence}"
+    resident = f"Features of {boundary_bytes(manifest) / 1e6:,.1f} MB (float32) stay resident for the clicks."
+    heading = ("stage", "runs", "GFLOP", "features passed on, MB")
+    return f"## What runs when\n\n{_table(heading, rows)}{text}\n\n{resident}"
 
 
 def _checks(manifest: Manifest) -> str:

@@ -98,12 +98,15 @@ class Stage(Struct, frozen=True, kw_only=True):
         graphs: Its graph in every precision of the bundle.
         bypass: For each of its outputs, the tensor of an earlier stage that replaces it when none of the stage's
             modalities is present; empty for a stage that must run.
+        flops: Floating-point operations of one run of its float32 graph, a multiply-add counts 2; None when they were
+            not counted.
     """
 
     name: str
     rate: Rate
     graphs: dict[Precision, StageGraph]
     bypass: dict[str, str] = msgspec.field(default_factory=dict)
+    flops: float | None = None
 
 
 class StateLink(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.bundle.manifest import GateCheck, Manifest, Rate, Role, Stage
+from mmms_deploy.bundle.split import split_of
 from mmms_deploy.reporting.notebook import folded, lines, view
 
 _RATES = {
@@ -24,10 +25,14 @@ def bundle_view(manifest: Manifest, folder: Path) -> str:
     """
     height, width = manifest.size
     family = manifest.provenance.description.get("family", "network")
+    split = split_of(manifest)
     rows = [
         ("network", f"{family}, {height} x {width} (height x width), {manifest.provenance.parameters:,} parameters"),
         ("inputs", lines(_inputs(manifest))),
-        ("stages", lines([_stage(manifest, stage) for stage in manifest.stages])),
+        (
+            "stages",
+            lines([*(_stage(manifest, stage) for stage in manifest.stages), *([split.sentence] if split else [])]),
+        ),
         ("gate", _gate(manifest.gate)),
         ("from", lines(_origin(manifest))),
         ("folder", f"{folder} ({_megabytes(sum(entry.size for entry in manifest.files.values()))})"),
@@ -54,7 +59,8 @@ def _stage(manifest: Manifest, stage: Stage) -> str:
     for precision, graph in stage.graphs.items():
         files = [graph.file, *([graph.data] if graph.data else [])]
         sizes.append(f"{precision} {_megabytes(sum(manifest.files[name].size for name in files))}")
-    return f"{stage.name}, {_RATES[stage.rate]}: {', '.join(sizes)}"
+    counted = "" if stage.flops is None else f"; {stage.flops / 1e9:,.1f} GFLOP"
+    return f"{stage.name}, {_RATES[stage.rate]}: {', '.join(sizes)}{counted}"
 
 
 def _gate(checks: tuple[GateCheck, ...]) -> str:

@@ -10,7 +10,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from mmms_deploy.bundle import Precision, Role
+from mmms_deploy.bundle import Precision
+from mmms_deploy.bundle.split import feature_bytes, split_of
 from mmms_deploy.commands.common import console, warn
 from mmms_deploy.commands.tables import print_table
 from mmms_deploy.export.half.precision import FP16_LARGEST, near_fp16
@@ -29,19 +30,19 @@ def summarise(report: ExportReport, seconds: float) -> None:
     """
     manifest: Manifest = report.bundle.manifest
     graphs = Table("stage", "runs", "file", box=box.SIMPLE)
-    for heading in ("ONNX nodes", "MB", "features out, MB"):
+    for heading in ("GFLOP", "ONNX nodes", "MB", "features out, MB"):
         graphs.add_column(heading, justify="right")
     for stage in manifest.stages:
         for graph in stage.graphs.values():
             size = sum(manifest.files[name].size for name in (graph.file, graph.data) if name)
-            features = sum(spec.nbytes for spec in graph.outputs if spec.role is Role.FEATURE)
             graphs.add_row(
                 stage.name,
                 f"every {stage.rate.name.lower()}",
                 graph.file,
+                "" if stage.flops is None else f"{stage.flops / 1e9:,.1f}",
                 str(report.nodes[graph.file]),
                 f"{size / 1e6:.1f}",
-                f"{features / 1e6:.1f}",
+                f"{feature_bytes(graph.outputs) / 1e6:.1f}",
             )
     gate = Table("gate", "measure", box=box.SIMPLE)
     for heading in ("worst", "limit", "samples"):
@@ -49,6 +50,8 @@ def summarise(report: ExportReport, seconds: float) -> None:
     for check in manifest.gate:
         gate.add_row(check.name, check.measure, f"{check.worst:.2g}", f"{check.limit:g}", str(check.samples))
     print_table(graphs)
+    if (split := split_of(manifest)) is not None:
+        console.print(f"{split.sentence} Features of {split.boundary / 1e6:,.1f} MB stay resident between the two.")
     print_table(gate)
     _warn_of_peaks(manifest)
     if manifest.provenance.averaged:

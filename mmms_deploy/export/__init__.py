@@ -8,6 +8,7 @@ In reading order:
 - ``network``: the recurrent form of a network, and its ONNX graph
 - ``cut``: from one graph to stages, and the names of the further cuts; ``subgraphs``: the graphs inside of a node
 - ``graphs``: writes the stages' graphs into a bundle
+- ``operations``: counts a graph's floating-point operations
 - ``gate``: compares torch, the whole graph, the stages and a session; on ``samples``, with ``reference`` and
   ``comparison``
 - ``absmax``: the backbone's largest activations

@@ -38,6 +38,7 @@ from mmms_deploy.export.half.export import HALF_STEPS, Float32, add_half
 from mmms_deploy.export.half.gate import FeatureRecorder
 from mmms_deploy.export.half.precision import reduced_precisions
 from mmms_deploy.export.network import OPSET, STATE, RecurrentNetwork, export_whole
+from mmms_deploy.export.operations import UncountedError, count_flops
 from mmms_deploy.export.rewrites import BACKBONE, remaining
 from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.rewrites.gate import compare_forms
@@ -148,6 +149,7 @@ def export_bundle(
                 rate=stage.rate,
                 graphs={Precision.FP32: graph},
                 bypass=_bypass(stage, network),
+                flops=_flops(writer.path(graph.file)),
             )
             for stage, graph in zip(stages, graphs, strict=True)
         )
@@ -173,6 +175,14 @@ def export_bundle(
         announce(on_progress, "moving the bundle into place")
         bundle = writer.commit(msgspec.structs.replace(manifest, gate=tuple(gate)))
     return ExportReport(bundle, nodes)
+
+
+def _flops(file: Path) -> float | None:
+    """Count a graph's operations; None for a graph, such as a foreign encoder's, that cannot be counted."""
+    try:
+        return count_flops(file)
+    except UncountedError:
+        return None
 
 
 def _bypass(stage: StageModel, network: RecurrentNetwork) -> dict[str, str]:

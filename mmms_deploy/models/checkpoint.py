@@ -33,6 +33,7 @@ from mmms_deploy.models.checkpoint_kinds import FileKind, foreign_kind, kind_by_
 from mmms_deploy.models.config import LateFusionConfig, NetworkConfig, backbone_name
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.families import build_network
+from mmms_deploy.models.icmformer_checkpoint import describe_icmformer, drop_unread, is_icmformer
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.ort_file import read_ort_tensors
 from mmms_deploy.models.release_layout import describe_layout
@@ -142,7 +143,7 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
     for note in chosen.notes:
         warnings.warn(f"{place}: {note}", MMMSDeployWarning, stacklevel=2)
     check_finite(place, chosen.tensors)
-    state = native_names(chosen.tensors)
+    state = drop_unread(native_names(chosen.tensors))
     return CheckpointFile(place, state, description, problem, chosen.place, chosen.averaged)
 
 
@@ -207,10 +208,14 @@ def _checked(path: object) -> Path:
 
 def _own_description(path: Path, state: State, config: object) -> tuple[dict[str, Any] | None, DescriptionError | None]:
     """Describe a network by the config beside its weights, if the official software saved them."""
-    if not is_official(config, state):
+    if is_icmformer(state):
+        describe = describe_icmformer
+    elif is_official(config, state):
+        describe = describe_official
+    else:
         return None, None
     try:
-        return describe_official(config, state, str(path)), None
+        return describe(config, state, str(path)), None
     except DescriptionError as error:
         return None, error
 

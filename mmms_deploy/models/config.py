@@ -127,6 +127,31 @@ class FuserConfig(Struct, frozen=True, kw_only=True):
     mlp: bool = True
 
 
+class SwinConfig(Struct, frozen=True, kw_only=True):
+    """A Swin Transformer of four stages (Liu et al. 2021); the defaults are Swin-B's at 384 x 384.
+
+    Attributes:
+        width: Channels of the first stage; every further stage has twice as many.
+        depths: Blocks of each stage.
+        heads: Attention heads of each stage.
+        window: Side of a window, in positions.
+        mlp_ratio: Width of the MLPs over their input's.
+    """
+
+    width: int = 128
+    depths: Scales = (2, 2, 18, 2)
+    heads: Scales = (4, 8, 16, 32)
+    window: int = 12
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.window, self.mlp_ratio, *self.depths, *self.heads) < 1:
+            raise ValueError("width, depths, heads, window and mlp_ratio of a Swin must be at least 1")
+        for stage, heads in enumerate(self.heads):
+            if (self.width << stage) % heads:
+                raise ValueError(f"width {self.width << stage} of a Swin cannot be split into {heads} attention heads")
+
+
 class NetworkConfig(Struct, frozen=True, kw_only=True):
     """The part of a description that all families of networks share: inputs and clicks.
 

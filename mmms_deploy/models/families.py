@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mmms_deploy.models.config import MMMSConfig, NetworkConfig, SkipClickConfig
+from mmms_deploy.models.icmformer_build import build_icmformer
+from mmms_deploy.models.icmformer_config import ICMFormerConfig
 from mmms_deploy.models.mmms import MMMS
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.skipclick import SkipClick
@@ -27,7 +29,11 @@ class Family:
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {"mmms": Family(MMMSConfig, MMMS), "skipclick": Family(SkipClickConfig, SkipClick)}
+    {
+        "mmms": Family(MMMSConfig, MMMS),
+        "skipclick": Family(SkipClickConfig, SkipClick),
+        "icmformer": Family(ICMFormerConfig, build_icmformer),
+    }
 )
 """All families; a description that names none is of the first."""
 

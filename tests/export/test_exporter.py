@@ -24,6 +24,7 @@ from mmms_deploy.commands.export import main
 from mmms_deploy.errors import Door, GateError, OutputExistsError, OutputWriteError
 from mmms_deploy.export import exporter, gate, graphs
 from mmms_deploy.export.exporter import export_bundle
+from mmms_deploy.export.operations import count_flops
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.rewrites import EVERY, REWRITES, deploy, names_for
 from mmms_deploy.export.samples import sample_images
@@ -89,6 +90,8 @@ def test_the_manifest_tells_the_truth(bundle, checkpoint) -> None:
     # Normalisation is in the graph; the description still says what the checkpoint wants.
     assert manifest.image == ImageSpec(scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     assert manifest.provenance.description["image"]["mean"] == list(ImageSpec().mean)
+    for stage in manifest.stages:
+        assert stage.flops == count_flops(bundle.file(stage.graphs[Precision.FP32].file)) > 0
 
 
 def test_the_bundle_answers_as_the_checkpoint(bundle, checkpoint) -> None:
@@ -316,6 +319,7 @@ class TestCommand:
         result = self.run("--random-weights", "3", "--description", str(toml), "--size", "64", "--out", str(out))
         assert result.exit_code == 0, result.output
         assert "weights are random" in result.output
+        assert "The split gains" in result.output
         assert "Exact rewrites applied: fold_head, matrix_resize" in result.output
         manifest = Bundle(out).manifest
         assert not manifest.trained

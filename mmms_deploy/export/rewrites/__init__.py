@@ -8,6 +8,7 @@ that it inserts, says why it is exact. Only the order of float32 sums differs: a
 - ``deployed``: the networks that they change, one class for a family, and what all of them use
 - ``head``, ``attention``, ``ffn``, ``stream``, ``fpn`` (with ``interpolation``): MMMS, part by part
 - ``skipclick``: SkipClick's network and its own rewrites
+- ``icmformer``: iCMFormer's network, its rewrites and those of a Swin
 - ``vit``: the backbone
 - ``gate``: compares the rewritten network with the paper's form
 """
@@ -35,10 +36,12 @@ class Rewrite:
     name: str
     description: str
     needs: str | None = None
-    families: tuple[str, ...] = ("mmms", "skipclick")
+    families: tuple[str, ...] = ("mmms", "skipclick", "icmformer")
 
 
-_MMMS, _SKIPCLICK = ("mmms",), ("skipclick",)
+_MMMS, _SKIPCLICK, _ICMFORMER = ("mmms",), ("skipclick",), ("icmformer",)
+_HEAD = ("skipclick", "icmformer")
+"""Families with SimpleClick's neck and head."""
 
 REWRITES = (
     Rewrite(
@@ -59,11 +62,19 @@ REWRITES = (
     Rewrite(
         "split_skips", "SkipClick: the neck's first layers on the backbone's maps, once an image", None, _SKIPCLICK
     ),
-    Rewrite(
-        "split_fusion", "SkipClick: the head's fusing convolution before enlarging, level by level", None, _SKIPCLICK
-    ),
-    Rewrite("pixel_shuffle", "SkipClick: transposed convolutions as 1x1 ones, then moved", None, _SKIPCLICK),
+    Rewrite("split_fusion", "SimpleClick's head: the fusing convolution before enlarging, level by level", None, _HEAD),
+    Rewrite("pixel_shuffle", "SimpleClick's neck: transposed convolutions as 1x1 ones, then moved", None, _HEAD),
     Rewrite("fold_mix_attention", "SkipClick: the mixing blocks' attention factor and biases", None, _SKIPCLICK),
+    Rewrite(
+        "fold_cross_attention",
+        "iCMFormer: the cross-modality attention's linears apart, its factor and biases in them",
+        families=_ICMFORMER,
+    ),
+    Rewrite(
+        "fold_swin_attention",
+        "a Swin's attention factor and biases in its weights, relative positions as constants",
+        families=_ICMFORMER,
+    ),
     Rewrite("fold_vit_attention", "the backbone's attention factor and biases in its weights"),
     Rewrite("fold_layer_scale", "the backbone's LayerScale in the weights before it"),
     Rewrite(

@@ -14,6 +14,7 @@ from mmms_deploy.export.rewrites.deployed import Deployed, DeployedMMMS
 from mmms_deploy.export.rewrites.ffn import ffn_as_convs
 from mmms_deploy.export.rewrites.fpn import small_convolutions
 from mmms_deploy.export.rewrites.head import fold_head, matrix_resize
+from mmms_deploy.export.rewrites.icmformer import deployed_icmformer, fold_cross_attention, fold_swin_attention
 from mmms_deploy.export.rewrites.skipclick import (
     DeployedSkipClick,
     fold_mix_attention,
@@ -42,6 +43,8 @@ FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
             split_fusion,
             pixel_shuffle,
             fold_mix_attention,
+            fold_cross_attention,
+            fold_swin_attention,
             fold_vit_attention,
             fold_layer_scale,
             fold_positions,
@@ -52,7 +55,7 @@ FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
 """The function of each rewrite, by name. It returns whether there was anything to rewrite."""
 
 DEPLOYED: Mapping[str, Callable[[Any], Deployed]] = MappingProxyType(
-    {"mmms": DeployedMMMS, "skipclick": DeployedSkipClick}
+    {"mmms": DeployedMMMS, "skipclick": DeployedSkipClick, "icmformer": deployed_icmformer}
 )
 """The class that rewrites change, by the network's family."""
 

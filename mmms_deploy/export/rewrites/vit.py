@@ -32,7 +32,7 @@ class PlainViTAttention(nn.Module):
     def __init__(self, attention: Any) -> None:
         super().__init__()
         self.heads: int = attention.num_heads
-        self.qkv, self.proj = _folded_linears(attention)
+        self.qkv, self.proj = folded_linears(attention)
 
     def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
         """(B, N, C) -> (B, N, C); the backbone never masks."""
@@ -69,7 +69,7 @@ class PlainSAMAttention(nn.Module):
     def __init__(self, attention: Any) -> None:
         super().__init__()
         self.heads: int = attention.num_heads
-        self.qkv, self.proj = _folded_linears(attention)
+        self.qkv, self.proj = folded_linears(attention)
         self.register_buffer("rows", _gathered(attention.rel_pos_h) / attention.scale)
         self.register_buffer("columns", _gathered(attention.rel_pos_w) / attention.scale)
         height, width = len(self.get_buffer("rows")), len(self.get_buffer("columns"))
@@ -95,8 +95,12 @@ class PlainSAMAttention(nn.Module):
         return out
 
 
-def _folded_linears(attention: Any) -> tuple[nn.Linear, nn.Linear]:
-    """Return the linear of queries, keys and values, and the projection, with the attention's factor and biases."""
+def folded_linears(attention: Any) -> tuple[nn.Linear, nn.Linear]:
+    """Return the linear of queries, keys and values, and the projection, with the attention's factor and biases.
+
+    Args:
+        attention: A module with ``qkv``, ``proj`` and ``scale``; see :class:`PlainViTAttention` for what is folded.
+    """
     q, k, v = attention.qkv.weight.chunk(3)
     weight, bias = torch.cat([q * attention.scale, k, v]), None
     projected = attention.proj.bias

@@ -1,0 +1,65 @@
+"""What the split into stages gains: the operations of each stage, and what a click costs without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mmms_deploy.bundle.manifest import Manifest, Precision, Rate, Role, TensorSpec
+
+EARLY = 1.1
+"""A network that gains less than this is fused early: the image alone decides almost nothing."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The operations of a bundle's stages, in float32.
+
+    Attributes:
+        click: Floating-point operations of a click; a multiply-add counts 2.
+        before: Those of everything that runs before the clicks.
+        boundary: Bytes of the features that stay resident between an image and its clicks.
+    """
+
+    click: float
+    before: float
+    boundary: int
+
+    @property
+    def gain(self) -> float:
+        """How many times the operations of a click the whole network has; at least 1."""
+        return (self.click + self.before) / self.click
+
+    @property
+    def sentence(self) -> str:
+        """What the split gains, for people."""
+        whole = self.click + self.before
+        saved = self.before / whole
+        numbers = f"a click computes {self.click / 1e9:,.1f} of the network's {whole / 1e9:,.1f} GFLOP"
+        if self.gain >= EARLY:
+            return f"The split gains {self.gain:.2f}x: {numbers}."
+        return (
+            f"The split gains only {self.gain:.2f}x: {numbers}. The network is fused early, and {saved:.1%} of it"
+            " depends on the image alone."
+        )
+
+
+def split_of(manifest: Manifest) -> Split | None:
+    """Return what a bundle's split gains; None where operations were not counted, or nothing runs at a click."""
+    counts = [(stage.rate, stage.flops) for stage in manifest.stages]
+    if any(flops is None for _, flops in counts):
+        return None
+    click = sum(flops or 0.0 for rate, flops in counts if rate is Rate.CLICK)
+    before = sum(flops or 0.0 for rate, flops in counts if rate is not Rate.CLICK)
+    return Split(click, before, boundary_bytes(manifest)) if click > 0 else None
+
+
+def boundary_bytes(manifest: Manifest) -> int:
+    """Return the bytes of the features that stay resident between an image and its clicks, in float32."""
+    click = [stage for stage in manifest.stages if stage.rate is Rate.CLICK]
+    return sum(feature_bytes(stage.graphs[Precision.FP32].inputs) for stage in click if Precision.FP32 in stage.graphs)
+
+
+def feature_bytes(tensors: Iterable[TensorSpec]) -> int:
+    """Return the bytes of those of a stage's inputs or outputs that are features."""
+    return sum(spec.nbytes for spec in tensors if spec.role is Role.FEATURE)
