@@ -14,6 +14,8 @@ from mmms_deploy.bench.text import (
     memory_rows,
     missing,
     number,
+    size_rows,
+    sizes_title,
     with_unit,
     workload_line,
 )
@@ -41,7 +43,7 @@ def render_page(report: Report, comparison: ReportComparison | None = None) -> s
     ]
     if comparison is not None:
         parts.append(_compared(comparison))
-    parts += [*_tables(report), _papers(report), *_papers_memory(report), _machine(report)]
+    parts += [*_tables(report), _papers(report), *_papers_sizes(report), *_papers_memory(report), _machine(report)]
     return document(f"{report.bundle.name}: mmms-bench", parts)
 
 
@@ -170,6 +172,19 @@ def _papers(report: Report) -> str:
         '<div class="scroll"><table><thead><tr><th>network</th><th class="text">on</th><th>ms</th>'
         f'<th>here, ms</th><th class="text">what</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
+
+
+def _papers_sizes(report: Report) -> Iterator[str]:
+    """Yield the published parameters and arithmetic of the measured network beside ours."""
+    rows = "".join(
+        f'<tr><td>{escape(what)}</td><td>{there}</td><td>{escape(here)}</td><td class="text">{escape(source)}</td></tr>'
+        for what, there, here, source in size_rows(report)
+    )
+    if rows:
+        yield (
+            f'<h2>{escape(sizes_title(report))}</h2><div class="scroll"><table><thead><tr><th></th>'
+            f'<th>there</th><th>here</th><th class="text">source</th></tr></thead><tbody>{rows}</tbody></table></div>'
+        )
 
 
 def _papers_memory(report: Report) -> Iterator[str]:

@@ -1,10 +1,24 @@
-"""Figures that papers published, for comparison with ours. All of them come from other hardware."""
+"""Figures that papers published, for comparison with ours. All of them come from other hardware.
+
+Times, parameters and arithmetic are those of :mod:`mmms_deploy.reporting.published`, which evaluations show, too.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MMMS = "MMMS (arXiv 2509.12963)"
+from mmms_deploy.reporting.published import (
+    AMORTISED,
+    GFLOP,
+    MILLISECONDS,
+    PARAMETERS,
+    PublishedFigure,
+    figures_of,
+    published_figures,
+)
+
+_SPLIT = ("MMMS", "InterFormer")
+"""Methods whose papers time the answer to a click without the image's part; the others run the whole network."""
 
 
 @dataclass(frozen=True)
@@ -30,35 +44,49 @@ class PaperFigure:
     source: str
 
 
-_ALONE = "per click, the response alone"
-_CPU = "CPU, as published"
-_OTHERS = "InterFormer (arXiv 2304.02942)"
+def _latency(figure: PublishedFigure) -> PaperFigure:
+    what, short, metric = "per click, the whole network", "whole network", "click.mean"
+    if figure.measure == AMORTISED:
+        what, short, metric = "per click, the image part spread over the clicks", "amortised", "click.amortised"
+    elif figure.method in _SPLIT:
+        what, short = "per click, the response alone", "click alone"
+    return PaperFigure(figure.network, figure.hardware, figure.value, metric, what, short, figure.source)
 
-FIGURES = (
-    PaperFigure("MMMS, DINOv2-B14", "CPU, Xeon E5-2697 v4", 206, "click.mean", _ALONE, "click alone", MMMS),
-    PaperFigure("MMMS, DINOv2-B14", "GPU, V100", 12, "click.mean", f"{_ALONE}, mean of 30 clicks", "click alone", MMMS),
-    PaperFigure(
-        "MMMS, DINOv2-B14",
-        "GPU, V100",
-        42,
-        "click.amortised",
-        "per click, the image part spread over the clicks",
-        "amortised",
-        MMMS,
-    ),
-    PaperFigure("InterFormer-Light, ViT-B", _CPU, 190, "click.mean", _ALONE, "click alone", _OTHERS),
-    PaperFigure("InterFormer-Tiny, ViT-L", _CPU, 320, "click.mean", _ALONE, "click alone", _OTHERS),
-    PaperFigure(
-        "SimpleClick, ViT-B", _CPU, 1510, "click.mean", "per click, the whole network", "whole network", _OTHERS
-    ),
-    PaperFigure(
-        "SimpleClick, ViT-L", _CPU, 3330, "click.mean", "per click, the whole network", "whole network", _OTHERS
-    ),
-    PaperFigure(
-        "SimpleClick, ViT-H", _CPU, 7760, "click.mean", "per click, the whole network", "whole network", _OTHERS
-    ),
+
+FIGURES = tuple(
+    _latency(figure)
+    for figure in sorted(published_figures(), key=lambda figure: (figure.method not in _SPLIT, figure.method != "MMMS"))
+    if figure.measure in (MILLISECONDS, AMORTISED)
 )
-"""MMMS's own figures, and those of the click networks that its paper compares it with."""
+"""MMMS's own latencies, and those of the click networks that are exported here."""
+
+
+@dataclass(frozen=True)
+class PaperSize:
+    """Published parameters or arithmetic of the measured network.
+
+    Attributes:
+        what: ``parameters, M`` or ``GFLOP``, of the whole network.
+        value: The figure.
+        source: The publication.
+    """
+
+    what: str
+    value: float
+    source: str
+
+
+def sizes_of(network: str) -> tuple[PaperSize, ...]:
+    """Return the published parameters and arithmetic of a network; nothing where no paper has it.
+
+    Args:
+        network: What papers call it, as :func:`~mmms_deploy.reporting.published.published_network` returns it.
+    """
+    return tuple(
+        PaperSize(figure.measure, figure.value, figure.source)
+        for figure in figures_of(network, "")
+        if figure.measure in (PARAMETERS, GFLOP)
+    )
 
 
 @dataclass(frozen=True)

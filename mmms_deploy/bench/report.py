@@ -165,6 +165,7 @@ class BundleFacts(Struct, frozen=True, kw_only=True):
         trained: False for random weights.
         rewrites: The exact rewrites that it was exported with.
         megabytes: Size of its files in 10^6 bytes.
+        published: What papers call the network; empty where none has it.
     """
 
     name: str
@@ -175,6 +176,7 @@ class BundleFacts(Struct, frozen=True, kw_only=True):
     trained: bool
     rewrites: tuple[str, ...]
     megabytes: float
+    published: str = ""
 
 
 class EngineFacts(Struct, frozen=True, kw_only=True):

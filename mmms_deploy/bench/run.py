@@ -42,6 +42,7 @@ from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import choose, open_request
 from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployError
 from mmms_deploy.progress import OnProgress, Progress
+from mmms_deploy.reporting.published import published_network
 
 _WARM_UP = 5
 _EVERY_COUNT = 8
@@ -310,6 +311,7 @@ def describe_bundle(bundle: Bundle) -> BundleFacts:
         trained=manifest.trained,
         rewrites=provenance.rewrites,
         megabytes=round(sum(entry.size for entry in manifest.files.values()) / 1e6, 1),
+        published=published_network(provenance.description) or "",
     )
 
 

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mmms_deploy.bench.compare import ReportComparison, Verdict
-from mmms_deploy.bench.papers import FIGURES, VRAM, VRAM_HERE, VRAM_METRIC, VRAM_TITLE, papers_heading
+from mmms_deploy.bench.papers import FIGURES, VRAM, VRAM_HERE, VRAM_METRIC, VRAM_TITLE, papers_heading, sizes_of
 from mmms_deploy.bench.report import BundleFacts, EngineFacts, Headline, Metric, Report, WorkloadFacts
 from mmms_deploy.engines.machine import machine_lines
+from mmms_deploy.reporting.published import PARAMETERS
 
 # --- numbers and lines ------------------------------------------------------------------------------------------------
 
@@ -69,6 +70,25 @@ def memory_rows(report: Report) -> list[tuple[str, str, str]]:
     return rows
 
 
+def size_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Return published parameters and arithmetic of the measured network beside ours: what, there, here, source."""
+    rows = []
+    for figure in sizes_of(report.bundle.published):
+        if figure.what == PARAMETERS:
+            ours, unit = report.value("work.parameters"), "M"
+        else:
+            found = [report.value(f"work.gflop.{stage}") for stage in report.stages]
+            ours, unit = (None if None in found else sum(value or 0.0 for value in found)), "GFLOP"
+        here = "not measured" if ours is None else number(ours, unit)
+        rows.append((figure.what, number(figure.value, unit), here, figure.source))
+    return rows
+
+
+def sizes_title(report: Report) -> str:
+    """Return the heading of these rows."""
+    return f"What papers say of {report.bundle.published}, whole; here as exported, all stages"
+
+
 def bundle_line(bundle: BundleFacts) -> str:
     """Return the network in one line."""
     height, width = bundle.size
@@ -109,7 +129,8 @@ _COLOURS = {
 
 def render(report: Report) -> RenderableType:
     """Return a report for the terminal."""
-    parts: list[RenderableType] = [_header(report), *_groups(report), _papers(report), *_papers_memory(report)]
+    parts: list[RenderableType] = [_header(report), *_groups(report), _papers(report)]
+    parts += [*_papers_sizes(report), *_papers_memory(report)]
     parts += [Text(f"\n{note}", style="yellow") for note in report.notes]
     return Group(*parts)
 
@@ -188,6 +209,20 @@ def _papers(report: Report) -> Table:
             figure.short,
         )
     return table
+
+
+def _papers_sizes(report: Report) -> Iterator[Table]:
+    """Yield the published parameters and arithmetic of the measured network beside ours."""
+    rows = size_rows(report)
+    if rows:
+        table = Table(box=None, pad_edge=False, padding=(0, 1), title_justify="left", title_style="bold")
+        table.title = f"\n{sizes_title(report)}"
+        table.add_column("published", header_style="dim")
+        for heading in ("there", "here"):
+            table.add_column(heading, header_style="dim", justify="right")
+        for what, there, here, _ in rows:
+            table.add_row(what, there, here)
+        yield table
 
 
 def _papers_memory(report: Report) -> Iterator[Table]:

@@ -16,7 +16,7 @@ from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, say, warn, wrong_usage
 from mmms_deploy.commands.datasets import DEFAULT, notes_on, open_datasets, parse_datasets
 from mmms_deploy.commands.display import progress_bar, waiting
-from mmms_deploy.commands.eval_open import TORCH, open_sides, results_folder
+from mmms_deploy.commands.eval_open import TORCH, Sides, open_sides, results_folder
 from mmms_deploy.commands.eval_report import write_replay, write_report
 from mmms_deploy.commands.fetching import fetched_bundle, fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
@@ -228,8 +228,11 @@ def main(
         return
     if bundle is None:
         raise click.UsageError("Give BUNDLE, such as mmms-eval demo, or --replay OUT CASE.")
-    made = protocol == "published" or zoom or flip or threshold is not None
-    _check_usage(against, bool(against_engine or against_precision or against_device != "auto"), bool(made))
+    _check_usage(
+        against,
+        chosen=bool(against_engine or against_precision or against_device != "auto"),
+        made=bool(protocol == "published" or zoom or flip or threshold is not None),
+    )
 
     from mmms_deploy.evaluation.settings import TARGETS, Protocol, Settings
 
@@ -254,9 +257,7 @@ def main(
     with waiting("listing the data sets"):
         from mmms_deploy.bundle import Bundle
         from mmms_deploy.evaluation.answering import answering
-        from mmms_deploy.evaluation.lock import results_lock
         from mmms_deploy.evaluation.report.csv_parquet import parquet_library
-        from mmms_deploy.evaluation.results import check_own, forget
         from mmms_deploy.evaluation.run import choose_scenes, evaluate
 
         if parquet:
@@ -272,13 +273,8 @@ def main(
             sides.note_sizes(zip(arguments, (dataset for _, dataset in opened), strict=True))
         entries = [sides.entry(argument, dataset, without) for argument, dataset in opened]
         tasks = choose_scenes(entries, limit, every)
-        check_own(folder)
-        stack.enter_context(results_lock(folder))  # until the report is written
-        if fresh:
-            forget(folder)
-        for facts in (sides.first.facts, sides.second.facts if sides.second else None):
-            if facts is not None:
-                console.print(f"{'engine' if facts is sides.first.facts else 'against':<8} {escape(facts.engine)}")
+        _take(stack, folder, fresh=fresh)
+        _say_engines(sides)
         try:
             with _progress(settings, len(tasks)) as (on_progress, on_result):
                 evaluation = evaluate(
@@ -301,7 +297,24 @@ def main(
         )
 
 
-def _check_usage(against: str | None, chosen: bool, made: bool) -> None:
+def _take(stack: ExitStack, folder: Path, *, fresh: bool) -> None:
+    """Lock the folder of results until the report is written, and forget those that it holds if it is to be fresh."""
+    from mmms_deploy.evaluation.lock import results_lock
+    from mmms_deploy.evaluation.results import check_own, forget
+
+    check_own(folder)
+    stack.enter_context(results_lock(folder))
+    if fresh:
+        forget(folder)
+
+
+def _say_engines(sides: Sides) -> None:
+    console.print(f"{'engine':<8} {escape(sides.first.facts.engine)}")
+    if sides.second is not None:
+        console.print(f"{'against':<8} {escape(sides.second.facts.engine)}")
+
+
+def _check_usage(against: str | None, *, chosen: bool, made: bool) -> None:
     """Refuse options of --against without it, and of bundles with PyTorch."""
     if against is None and chosen:
         raise click.UsageError("--against-engine, --against-precision and --against-device need --against.")

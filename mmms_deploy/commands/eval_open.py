@@ -145,6 +145,7 @@ def open_contestant(
     from mmms_deploy.evaluation.bundles import BundleSource
     from mmms_deploy.evaluation.results import PredictorFacts
     from mmms_deploy.evaluation.run import Contestant
+    from mmms_deploy.reporting.published import published_network
 
     with progress_bars(f"opening {source}") as on_progress:
         bundle = Bundle(source)
@@ -168,6 +169,8 @@ def open_contestant(
             "threads": None if info.threads is None else str(info.threads),
         },
         trained=manifest.trained,
+        network=published_network(manifest.provenance.description) or "",
+        parameters=manifest.provenance.parameters,
     )
     return Opened(Contestant(opened.open, facts), manifest.modalities, manifest)
 

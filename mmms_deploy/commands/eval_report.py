@@ -41,6 +41,7 @@ def write_report(
     from mmms_deploy.evaluation.report.console_table import render
     from mmms_deploy.evaluation.report.csv_parquet import rows_of, write_csv, write_parquet
     from mmms_deploy.evaluation.report.page import render_page
+    from mmms_deploy.evaluation.report.published import published_rows
     from mmms_deploy.evaluation.results import PAGE_FILE, PARQUET_FILE, SUMMARY_FILE, TABLE_FILE
     from mmms_deploy.evaluation.summary import summarise_run
     from mmms_deploy.reporting.files import write_text
@@ -53,7 +54,8 @@ def write_report(
         write_csv(folder / TABLE_FILE, rows_of(evaluation, facts.settings, paired=paired))
         if parquet:
             write_parquet(folder / PARQUET_FILE, rows_of(evaluation, facts.settings, paired=paired))
-        content = msgspec.json.encode({"run": facts, "datasets": summaries})
+        published = {summary.name: rows for summary in summaries if (rows := published_rows(facts, summary))}
+        content = msgspec.json.encode({"run": facts, "datasets": summaries, "published": published})
         write_text(folder / SUMMARY_FILE, msgspec.json.format(content, indent=1) + b"\n")
         chosen = worst_cases(evaluation, worst, facts.settings.max_clicks)
         page = render_page(
@@ -65,7 +67,7 @@ def write_report(
             created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         )
         write_text(folder / PAGE_FILE, page.encode())
-    print_tables(render(summaries))
+    print_tables(render(summaries, facts))
     console.print(f"\n[bold green]{escape(str(folder / PAGE_FILE))}[/]", soft_wrap=True)
 
 

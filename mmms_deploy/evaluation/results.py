@@ -101,6 +101,8 @@ class PredictorFacts(Struct, frozen=True, kw_only=True):
         options: What else decides its answers: ``zoom``, ``flip``, ``threshold``, ``without``,
             and the options of its engine.
         trained: False for random weights; then the measures mean nothing.
+        network: What papers call it, such as ``SimpleClick, ViT-B``; empty where none has it.
+        parameters: Number of its parameters; 0 where it is not known.
     """
 
     name: str
@@ -109,6 +111,8 @@ class PredictorFacts(Struct, frozen=True, kw_only=True):
     engine: str = ""
     options: dict[str, str | None] = msgspec.field(default_factory=dict)
     trained: bool = True
+    network: str = ""
+    parameters: int = 0
 
 
 class RunFacts(Struct, frozen=True, kw_only=True):
@@ -389,7 +393,8 @@ def _identity(facts: RunFacts) -> dict[str, Any]:
         del entry["argument"]
     for side in (plain["predictor"], plain["against"]):
         if side is not None:
-            del side["source"], side["name"]
+            for name in ("source", "name", "network", "parameters"):
+                del side[name]
     return plain
 
 

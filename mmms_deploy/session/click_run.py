@@ -39,21 +39,30 @@ class ClickRun:
         self._rule, self._pipeline = manifest.clicks, pipeline
         self._click, self._previous, self._answer, self._fetch = click, previous, answer, fetch
 
-    def __call__(self, features: PipelineState, state: Mapping[str, Value], clicks: Sequence[Encoded]) -> PipelineState:
+    def __call__(
+        self,
+        features: PipelineState,
+        state: Mapping[str, Value],
+        clicks: Sequence[Encoded],
+        *,
+        outside: bool = False,
+    ) -> PipelineState:
         """Answer the newest click.
 
         Args:
             features: The image's features.
             state: The click stage's state before the click.
             clicks: All clicks so far, as the click stage takes them, oldest first.
+            outside: Whether the newest one lies outside of the part of the picture that the network sees, or of its
+                mirror image, so that nothing is modulated around it.
         """
         encoded = np.array([clicks[-1]], dtype=np.float32)
         values = {**state, self._click: self._pipeline.upload(self._click, encoded)}
-        values |= self._previous_for(features, values, clicks)
+        values |= self._previous_for(features, values, clicks, outside)
         return self._pipeline.run(self._pipeline.set(features, values))
 
     def _previous_for(
-        self, features: PipelineState, values: Mapping[str, Value], clicks: Sequence[Encoded]
+        self, features: PipelineState, values: Mapping[str, Value], clicks: Sequence[Encoded], outside: bool
     ) -> dict[str, Value]:
         """Return what the click stage takes in the place of the previous mask, and beside it, at one click."""
         rule, name = self._rule, self._previous
@@ -68,6 +77,6 @@ class ClickRun:
             previous = self._fetch(taken[name])
         if rule.modulation is not None:
             points = [Point(x, y, positive > 0.5) for x, y, positive, _ in clicks]
-            changed = modulate(previous, points, rule.modulation)
+            changed = previous if outside else modulate(previous, points, rule.modulation)
             taken[MODULATED] = self._pipeline.upload(MODULATED, changed[None, None])
         return taken

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -29,8 +29,17 @@ from mmms_deploy.session.zoom import Box, click_in, draw_disks, next_box, whole
 
 Encoded: TypeAlias = tuple[float, float, float, float]
 """A click as the click stage takes it."""
-RunClick: TypeAlias = Callable[[PipelineState, Mapping[str, Value], Sequence[Encoded]], PipelineState]
-"""Runs the click stage: features, state, and all clicks, of which the newest is the one to answer."""
+
+
+class RunClick(Protocol):
+    """Runs the click stage on the newest of all clicks; :class:`~mmms_deploy.session.click_run.ClickRun` is it."""
+
+    def __call__(
+        self, features: PipelineState, state: Mapping[str, Value], clicks: Sequence[Encoded], *, outside: bool
+    ) -> PipelineState:
+        """Return the stage's outputs."""
+        ...
+
 
 _LEAST = 1e-7
 """Probabilities are kept this far from 0 and 1, so that their logits are finite; about float32's resolution."""
@@ -131,15 +140,17 @@ class Views:
         clicks, before = (*current.clicks, click), current.viewed
         canvas = self._canvas(image.size) if before is None else before.canvas
         box = self._box(image.size, canvas, None if before is None else before.box, clicks)
+        views = [[self._encoded(one, box, mirrored) for one in clicks] for mirrored in self._mirrors]
+        # MFP's code looks at both at once: one of them is enough.
+        outside = any(min(encoded[-1][:2]) < 0 for encoded in views)
         answers, states = [], []
-        for index, mirrored in enumerate(self._mirrors):
+        for index, (mirrored, encoded) in enumerate(zip(self._mirrors, views, strict=True)):
             features = image.crops.at(box, mirrored=mirrored)
-            encoded = [self._encoded(one, box, mirrored) for one in clicks]
             if before is not None and before.box == box:
                 state = before.states[index]
             else:
                 state = self._drawn(canvas, box, encoded[:-1], mirrored)
-            done = self._run(features, state, encoded)
+            done = self._run(features, state, encoded, outside=outside)
             answers.append(self._fetch(done))
             states.append({link.input: done.value(link.output) for link in self._manifest.state})
         answer = mean_by_logits(answers[0], answers[1][:, ::-1]) if self.flip else answers[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmms_deploy.evaluation.comparison import Comparison
+from mmms_deploy.evaluation.report.published import HEADS, differences, published_heading, published_rows
 from mmms_deploy.evaluation.report.text import (
     difference_heads,
     difference_row,
@@ -18,11 +19,17 @@ from mmms_deploy.evaluation.report.text import (
     milliseconds,
     surface_rows,
 )
+from mmms_deploy.evaluation.results import RunFacts
 from mmms_deploy.evaluation.summary import DatasetSummary
 
 
-def render(summaries: Sequence[DatasetSummary]) -> RenderableType:
-    """Return a table: a row for each measure, a column for each data set, and the comparisons below it."""
+def render(summaries: Sequence[DatasetSummary], facts: RunFacts | None = None) -> RenderableType:
+    """Return a table: a row for each measure, a column for each data set, and the comparisons below it.
+
+    Args:
+        summaries: The measures of each data set.
+        facts: What was evaluated, for what papers published about it; None leaves that out.
+    """
     table = Table("", box=box.SIMPLE)
     for summary in summaries:
         table.add_column(escape(summary.name), justify="right")
@@ -38,7 +45,21 @@ def render(summaries: Sequence[DatasetSummary]) -> RenderableType:
     for summary in summaries:
         if summary.comparison is not None:
             parts.append(_compared(summary.name, summary.comparison))
+        if facts is not None:
+            parts += _published(facts, summary)
     return Group(*parts)
+
+
+def _published(facts: RunFacts, summary: DatasetSummary) -> Iterator[RenderableType]:
+    rows = published_rows(facts, summary)
+    if rows:
+        table = Table(*map(escape, HEADS), box=box.SIMPLE, title=escape(published_heading(facts, summary)))
+        for column in table.columns[1:3]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(*map(escape, row.cells))
+        yield table
+        yield Text(differences(facts, summary), style="dim")
 
 
 def _compared(name: str, comparison: Comparison) -> RenderableType:

@@ -8,6 +8,7 @@ from mmms_deploy.evaluation.comparison import CONFIDENCE, RESAMPLES, Comparison
 from mmms_deploy.evaluation.measures import noc
 from mmms_deploy.evaluation.report.cases import CasePictures
 from mmms_deploy.evaluation.report.plots import CLASSES, STYLE, Series, by_clicks, histogram, sparkline
+from mmms_deploy.evaluation.report.published import HEADS, differences, published_heading, published_rows
 from mmms_deploy.evaluation.report.text import (
     clicks_shown,
     difference_heads,
@@ -82,6 +83,7 @@ def render_page(
             parts += _compared(summary, summary.comparison, len(summaries) > 1)
     for summary in summaries:
         parts += _measures(summary)
+        parts += _published(facts, summary)
     parts += _cases(cases, settings)
     if machine:
         parts.append(_machine(machine))
@@ -152,6 +154,18 @@ def _measures(summary: DatasetSummary) -> Iterator[str]:
         f'<p class="faint">{counts}{skipped}. {time_line(summary.time)}.</p>'
         f'<div class="scroll"><table class="measures"><tbody>{body}</tbody></table></div>'
     )
+
+
+def _published(facts: RunFacts, summary: DatasetSummary) -> Iterator[str]:
+    rows = published_rows(facts, summary)
+    if rows:
+        heads = "".join(f"<th>{escape(head)}</th>" for head in HEADS)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row.cells)}</tr>" for row in rows)
+        yield (
+            f"<h2>{escape(published_heading(facts, summary))}</h2>"
+            f'<p class="faint">{escape(differences(facts, summary))}</p>'
+            f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+        )
 
 
 def _compared(summary: DatasetSummary, comparison: Comparison, named: bool) -> Iterator[str]:
