@@ -45,6 +45,7 @@ class Role(StrEnum):
     LOGITS = "logits"
     CANDIDATES = "candidates"
     SCORES = "scores"
+    TAKEN = "taken"
     MASK = "mask"
 
 

@@ -28,8 +28,9 @@ POINTS, POINTS_NEXT = "points", "points_next"
 first; zeros where there is none."""
 LOGITS = "logits"
 """Output (1, 1, h, w) of a network that answers with logits, in the place of ``prob``."""
-CANDIDATES, SCORES = "candidates", "scores"
-"""Outputs (1, K, h, w) and (1, K): all answers of a network that gives several, and its scores for them."""
+CANDIDATES, SCORES, TAKEN = "candidates", "scores", "taken"
+"""Outputs (1, K, h, w), (1, K) and (1, 1): all answers of a network that gives several, its scores for them, and which
+one the graph took, from 0."""
 MODULATED = "modulated"
 """Input (1, 1, H, W) of a bundle whose click contract has a modulation: the previous probability, changed around the
 newest click."""

@@ -11,7 +11,8 @@ In reading order:
 - ``result``: clicks, their answers and timings
 - ``pipeline``: the stages in order; a stage runs again only when one of its inputs changed
 - ``click_run``: one run of the click stage
-- ``click_stage``: finds the click input and the probability output among the stages' tensors
+- ``click_stage``: finds the click input and the network's answer among the stages' tensors
+- ``answers``: the answers in the form that a bundle says, and several of which one is taken
 - ``views``: answers in the object's crop, and as the mean with the mirror image
 - ``zoom``: the crop's rules, as pure functions of boxes and clicks
 - ``canvas``: the probability of every pixel, put together from answers for parts of the image
@@ -33,6 +34,7 @@ In reading order:
 - ``notebook``: what a notebook shows of a session
 """
 
+from mmms_deploy.session.answers import Candidate
 from mmms_deploy.session.features import load_features, save_features
 from mmms_deploy.session.inputs import LATER
 from mmms_deploy.session.overlay import draw_overlay
@@ -42,6 +44,7 @@ from mmms_deploy.session.session import HISTORY_LIMIT, Session
 __all__ = [
     "HISTORY_LIMIT",
     "LATER",
+    "Candidate",
     "Click",
     "ClickResult",
     "ImageTimings",

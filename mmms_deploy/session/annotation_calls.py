@@ -41,7 +41,7 @@ class AnnotationCalls(SessionCore):
         """
         with self._lock:
             size = self._size()
-            return saved(self._state.surfaces, size, self._manifest.size, self._manifest.clicks)
+            return saved(self._state.surfaces, size, self._answer_size, self._manifest.clicks)
 
     def restore(self, annotation: Mapping[str, Any]) -> ClickResult:
         """Put back an annotation that :meth:`to_dict` returned, in place of all surfaces; the image stays.
@@ -66,7 +66,7 @@ class AnnotationCalls(SessionCore):
             start = perf_counter()
             image, rule = self._state.image, self._manifest.clicks
             found = checked(annotation, size)
-            given = {one.name: saved_interactions(one, size, self._manifest.size, rule) for one in found.surfaces}
+            given = {one.name: saved_interactions(one, size, self._answer_size, rule) for one in found.surfaces}
             if any(isinstance(one, Click) for interactions in given.values() for one in interactions):
                 self._inputs.check_complete(image)
             blank = self._state.surfaces.blank
@@ -192,7 +192,7 @@ class AnnotationCalls(SessionCore):
             for name, label in named.items():
                 history, mask = History(blank, self._limit), found == label
                 if mask.any():
-                    given = checked_mask(mask, size, self._manifest.size, self._manifest.clicks)
+                    given = checked_mask(mask, size, self._answer_size, self._manifest.clicks)
                     history = history.push(self._after_mask(self._state.image, blank, given))
                 histories[name] = label, history
             surfaces = Surfaces.loaded(blank, self._limit, histories, found)

@@ -16,6 +16,7 @@ from mmms_deploy.session.interactions import Interaction, Snapshot, checked_mask
 from mmms_deploy.session.mask_sources import MaskLike
 from mmms_deploy.session.predict import (
     Prediction,
+    answer_logits,
     checked_logits,
     checked_points,
     interactions_of,
@@ -81,7 +82,7 @@ class ClickCalls(SessionCore):
         with self._lock:
             size = self._size()
             start = perf_counter()
-            return self._take(checked_mask(mask, size, self._manifest.size, self._manifest.clicks), start)
+            return self._take(checked_mask(mask, size, self._answer_size, self._manifest.clicks), start)
 
     def set_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
         """Make a list the clicks on the current surface, and return the mask that follows.
@@ -131,14 +132,16 @@ class ClickCalls(SessionCore):
             mask_input: (1, H, W) logits from an earlier call. If they are the surface's answer to the first of these
                 points, the surface goes on from there; otherwise the surface begins with them as :meth:`set_mask` does,
                 and all points follow.
-            multimask_output: Without effect: there is always one mask.
+            multimask_output: Whether all answers of a network that gives several are returned, in its order, and not
+                only the one that the session takes. Without effect for a network that gives one.
             return_logits: Whether logits take the masks' place; they are above 0 where the mask is.
             normalize_coords: False for coordinates from 0 to 1, as parts of the image's width and height.
 
         Returns:
-            Masks (1, H0, W0) bool, or float32 logits; scores (1,) float32; and logits (1, H, W) float32 at the
-            network's size, for ``mask_input``. The score says how decided the network is, from 0 to 1: the
-            intersection over union of its mask with its probability map. It is no predicted IoU.
+            Masks (K, H0, W0) bool, or float32 logits; scores (K,) float32; and logits (K, h, w) float32 at the
+            network's resolution, for ``mask_input``. K is 1 but for several answers. Scores of several answers are the
+            network's own. Of any other network the score says how decided it is, from 0 to 1: the intersection over
+            union of its mask with its probability map. That is no predicted IoU.
 
         Raises:
             NoImageError: No image was set.
@@ -158,12 +161,12 @@ class ClickCalls(SessionCore):
             if mask_input is None and not clicks:
                 raise nothing_to_predict()
             if mask_input is not None:
-                given = checked_logits(mask_input, size, self._manifest.size, rule)
+                given = checked_logits(mask_input, size, self._answer_size, rule)
             line = self._state.surfaces.current.history.line
-            wanted = interactions_of(clicks, given, line, self._whole_probability_of, rule.threshold)
+            wanted = interactions_of(clicks, given, line, lambda held: answer_logits(self._whole_answer(held)))
             result = self._follow(wanted, start)
-            low = self._whole_probability_of(self._state.surfaces.current.history.current)
-            return prediction(result, rule.threshold, low, logits=return_logits)
+            whole = self._whole_answer(self._state.surfaces.current.history.current)
+            return prediction(result, whole, several=multimask_output, logits=return_logits)
 
     def undo(self) -> ClickResult:
         """Take back the newest click or mask; the network does not run.

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from mmms_deploy.bundle import Bundle
+from mmms_deploy.bundle import AnswerForm, Bundle
 from mmms_deploy.bundle.contract import ClickMemory
 from mmms_deploy.bundle.names import LABELS
 from mmms_deploy.bundle.protocol import ZoomRule
@@ -24,10 +24,11 @@ from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
-from mmms_deploy.errors import AnswerError, NoImageError, SessionClosedError, SessionError
+from mmms_deploy.errors import AnswerError, ClickError, NoImageError, SessionClosedError, SessionError
 from mmms_deploy.imaging.float16 import as_float32
-from mmms_deploy.imaging.resize import FloatArray, resize_above, through_image
+from mmms_deploy.imaging.resize import FloatArray, through_image
 from mmms_deploy.progress import OnProgress
+from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
 from mmms_deploy.session.click_labels import labels_of_mask
 from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
@@ -35,11 +36,13 @@ from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
 from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
 from mmms_deploy.session.outputs import Named
-from mmms_deploy.session.pipeline import StagePipeline
+from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, Timings
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, label_map
 from mmms_deploy.session.views import Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
+
+_FINITE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +113,13 @@ class SessionCore:
             self._runner = self._engine.open()
             on_error.callback(self._runner.close)
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
-            self._click_input, self._probability_output = find_click_stage(self._manifest, self._pipeline)
+            self._tensors = find_click_stage(self._manifest, self._pipeline)
             self._run_click = ClickRun(
                 self._manifest,
                 self._pipeline,
-                self._click_input,
+                self._tensors.click,
                 self._previous_input,
-                self._probability_output,
+                self._tensors.answer,
                 self._fetched,
             )
             viewed = rule is not None or bool(flip)
@@ -188,11 +191,16 @@ class SessionCore:
         """The input of the click stage that takes the previous mask, or its labels; None when there is none."""
         if self._manifest.clicks.memory is ClickMemory.LABELS:
             return LABELS
-        links = (link.input for link in self._manifest.state if link.output == self._probability_output)
+        links = (link.input for link in self._manifest.state if link.output == self._tensors.answer)
         return next(links, None)
 
+    @property
+    def _answer_size(self) -> tuple[int, int]:
+        """(h, w) of the network's answer."""
+        return self._manifest.clicks.answer_size(self._manifest.size)
+
     def _after(self, image: ImageState, current: Snapshot, interaction: Interaction) -> tuple[Snapshot, FloatArray]:
-        """Return the snapshot after one more interaction, and its probability (H, W) at the network's size."""
+        """Return the snapshot after one more interaction, and what ``_numbers_of`` returns of it."""
         if isinstance(interaction, MaskInput):
             return self._after_mask(image, current, interaction), interaction.previous[0, 0]
         return self._after_click(image, current, interaction)
@@ -201,7 +209,8 @@ class SessionCore:
         name = self._previous_input
         if name is None:
             raise SessionError(
-                f"{self._manifest.name} feeds no previous mask back",
+                f"a mask was put in, and {self._manifest.name} feeds no previous mask back: its network takes none, or"
+                " was exported without it",
                 expected="a network that takes its previous mask",
                 fix="use clicks alone with this bundle",
             )
@@ -212,28 +221,30 @@ class SessionCore:
             labels = labels_of_mask(mask.previous[0, 0], current.clicks, self._size_of(image), rule)
             seen = self._pipeline.upload(name, labels)
         else:
-            seen = self._pipeline.upload(name, mask.previous)
+            logits = rule.answer_form is AnswerForm.LOGITS
+            seen = self._pipeline.upload(name, given_logits(mask.previous) if logits else mask.previous)
         return Snapshot((*current.interactions, mask), {**current.state, name: seen}, seen)
 
     def _after_click(self, image: ImageState, current: Snapshot, click: Click) -> tuple[Snapshot, FloatArray]:
         """Run the click stage on one more click."""
         if self._views is not None:
             snapshot = self._views.after_click(image, current, click)
-            return snapshot, self._probability_of(snapshot)
+            return snapshot, self._numbers_of(snapshot)
         size = self._size_of(image)
         rule = self._manifest.clicks
         picture = whole(size)
         clicks = (*current.clicks, click)
+        self._check_room(clicks)
         encoded = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in clicks]
         done = self._run_click(image.pipeline, current.state, encoded)
-        answer = done.value(self._probability_output)
-        probability = self._fetched(answer)
+        answer = done.value(self._tensors.answer)
+        numbers = self._fetched(answer)
         state = {link.input: done.value(link.output) for link in self._manifest.state}
-        name = self._previous_input
-        if name is not None and rule.previous_resize is not None:
-            reduced = through_image(probability, size, rule.mask_resize, rule.previous_resize)
-            state[name] = self._pipeline.upload(name, reduced[None, None])
-        return Snapshot((*current.interactions, click), state, answer), probability
+        fed = self._previous_input
+        if fed is not None and rule.previous_resize is not None:
+            reduced = through_image(numbers, size, rule.mask_resize, rule.previous_resize)
+            state[fed] = self._pipeline.upload(fed, reduced[None, None])
+        return Snapshot((*current.interactions, click), state, answer, candidates=self._candidates(done)), numbers
 
     def _viewing(self, zoom: ZoomRule | None, flip: bool) -> Views:
         """Return what answers clicks in crops or as the mean with the mirror image."""
@@ -245,30 +256,61 @@ class SessionCore:
                 fix=f"leave out {asked}, or export again without the cut 'black-box'",
                 command_fix=f"leave out --{asked}, or export without --cut black-box",
             )
-        fetch = lambda done: self._fetched(done.value(self._probability_output))  # noqa: E731
+        fetch = lambda done: self._fetched(done.value(self._tensors.answer))  # noqa: E731
         return Views(self._manifest, self._pipeline, zoom, flip, self._run_click, fetch)
 
-    def _fetched(self, answer: Value) -> FloatArray:
-        """Return an answer of the network on the host, (H, W) float32.
+    def _check_room(self, clicks: tuple[Click, ...]) -> None:
+        """Check that a list of points has a row for every click.
 
         Raises:
-            AnswerError: It has values that are no probabilities.
+            ClickError: It has none.
         """
-        probability = as_float32(self._runner.download(answer)[0, 0])
+        points = self._manifest.clicks.points
+        if points is not None and len(clicks) > points.most:
+            raise ClickError(
+                f"click {points.most + 1} on one object",
+                expected=f"at most {points.most}: {self._manifest.name} was exported with a list of so many points",
+                fix="undo a click, or export again with more 'points' in the description",
+            )
+
+    def _candidates(self, done: PipelineState) -> Candidates | None:
+        """Return all answers of the network on the host; None where it gives one."""
+        if self._tensors.several is None:
+            return None
+        numbers, scores, taken = (
+            as_float32(self._runner.download(done.value(name))[0]) for name in self._tensors.several
+        )
+        numbers.setflags(write=False)
+        return Candidates(numbers, tuple(scores.tolist()), int(taken[0]))
+
+    def _fetched(self, answer: Value) -> FloatArray:
+        """Return an answer of the network on the host, (h, w) float32, in the form that the click contract says.
+
+        Raises:
+            AnswerError: It has values that are no probabilities, or logits that are not finite.
+        """
+        numbers = as_float32(self._runner.download(answer)[0, 0])
+        logits = self._manifest.clicks.answer_form is AnswerForm.LOGITS
         # NaN is in the way of both comparisons.
-        if not (probability.min() >= 0.0 and probability.max() <= 1.0):
+        least, most = (-_FINITE, _FINITE) if logits else (0.0, 1.0)
+        if not (numbers.min() >= least and numbers.max() <= most):
             raise AnswerError(
-                f"{self._manifest.name} answers with values that are no probabilities on {self._engine.info}",
-                expected="numbers from 0 to 1 for every pixel",
+                f"{self._manifest.name} answers with values that are no {'logits' if logits else 'probabilities'} on"
+                f" {self._engine.info}",
+                expected=f"{'finite numbers' if logits else 'numbers from 0 to 1'} for every pixel",
                 fix="pass precision='fp32' to Session, or another engine, and check the image's modalities; where it"
                 " stays, the checkpoint itself computes such values",
                 command_fix="pass --precision fp32, or another --engine, and check the image's modalities; where it"
                 " stays, the checkpoint itself computes such values",
             )
-        return probability
+        return numbers
 
-    def _probability_of(self, snapshot: Snapshot) -> FloatArray:
-        """Return a snapshot's answer (H, W) at the network's size."""
+    def _numbers_of(self, snapshot: Snapshot) -> FloatArray:
+        """Return a snapshot's answer (h, w) on the host.
+
+        After a click, it is in the form that the click contract says; a mask that was put in is a probability, and
+        without interactions there are zeros.
+        """
         newest = snapshot.newest
         if isinstance(newest, MaskInput):
             given: FloatArray = newest.previous[0, 0]
@@ -276,38 +318,48 @@ class SessionCore:
         if snapshot.viewed is not None:
             return snapshot.viewed.newest
         if snapshot.probability is None:
-            return np.zeros(self._manifest.size, dtype=np.float32)
+            return np.zeros(self._answer_size, dtype=np.float32)
         return self._fetched(snapshot.probability)
 
-    def _whole_probability_of(self, snapshot: Snapshot) -> FloatArray:
-        """Return a snapshot's answer (H, W) for the whole image, at the network's size."""
-        if self._views is None or snapshot.viewed is None:
-            return self._probability_of(snapshot)
-        return self._views.whole_answer(snapshot.viewed)
+    def _network_answer(self, snapshot: Snapshot, numbers: FloatArray | None = None) -> NetworkAnswer:
+        """Return a snapshot's answer at its own resolution.
 
-    def _answer(self, snapshot: Snapshot, start: float, probability: FloatArray | None = None) -> ClickResult:
+        Args:
+            snapshot: The snapshot.
+            numbers: What ``_numbers_of`` returns of it, when it is on the host already.
+        """
+        numbers = self._numbers_of(snapshot) if numbers is None else numbers
+        numbers.setflags(write=False)
+        answered = isinstance(snapshot.newest, Click)
+        return NetworkAnswer(numbers, self._manifest.clicks if answered else as_probability(self._manifest.clicks))
+
+    def _whole_answer(self, snapshot: Snapshot) -> NetworkAnswer:
+        """Return a snapshot's answer for the whole image, at the answer's own resolution."""
+        if self._views is None or snapshot.viewed is None:
+            return self._network_answer(snapshot)
+        return self._network_answer(snapshot, self._views.whole_answer(snapshot.viewed))
+
+    def _answer(self, snapshot: Snapshot, start: float, numbers: FloatArray | None = None) -> ClickResult:
         """Bring a snapshot's answer to the image's size.
 
         Args:
             snapshot: The snapshot.
             start: When the call began, by ``perf_counter``.
-            probability: Its answer (H, W), when it is on the host already.
+            numbers: What ``_numbers_of`` returns of it, when it is on the host already.
         """
         rule = self._manifest.clicks
         size = self._size()
         newest = snapshot.newest
-        if probability is None:
-            probability = self._probability_of(snapshot)
+        answer = self._network_answer(snapshot, numbers)
         fetched = perf_counter()
         if isinstance(newest, MaskInput):
             mask = newest.mask
         elif snapshot.viewed is not None:
             mask = snapshot.viewed.canvas.mask(rule.threshold)
-        elif snapshot.probability is None:
+        elif newest is None:
             mask = np.zeros(size, dtype=np.bool_)
         else:
-            mask = resize_above(probability, size, rule.mask_resize, rule.threshold)
-        probability.setflags(write=False)
+            mask = answer.above(size)
         mask.setflags(write=False)
         clicks = snapshot.clicks
         end = perf_counter()
@@ -316,10 +368,10 @@ class SessionCore:
             click=clicks[-1] if clicks else None,
             index=len(clicks),
             timings=Timings(engine=1e3 * (fetched - start), mask=1e3 * (end - fetched), total=1e3 * (end - start)),
-            network_probability=probability,
-            _resize=rule.mask_resize,
+            answer=answer,
             clicks=clicks,
             crop=self._crop_of(snapshot),
+            candidates=() if snapshot.candidates is None else snapshot.candidates.listed(rule, size),
             _picture=self._state.image.picture,
             _canvas=None if snapshot.viewed is None else snapshot.viewed.canvas,
         )

@@ -13,6 +13,7 @@ from mmms_deploy.bundle.contract import ClickContract, ResizeRule
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.errors import MaskInputError
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above, resize_image, through_image
+from mmms_deploy.session.answers import Candidates, NetworkAnswer
 from mmms_deploy.session.mask_sources import MaskLike, mask_of
 from mmms_deploy.session.result import Click
 
@@ -28,7 +29,7 @@ class MaskInput:
         packed: (H0, ceil(W0 / 8)) uint8: the session's mask until the next click, a bit each pixel, because a history
             can hold many.
         width: W0.
-        previous: (1, 1, H, W) float32 probability: the previous mask that the network sees at the next click, or what
+        previous: (1, 1, h, w) float32 probability: the previous mask that the network sees at the next click, or what
             the labels are made of that it sees in its place.
         binary: Whether it was given as a mask; else as a probability, of which ``previous`` says more than the mask.
     """
@@ -54,15 +55,17 @@ class Snapshot:
     Attributes:
         interactions: The interactions so far, oldest first.
         state: The state that the click stage takes at the next click, on the device, by the name of its input.
-        probability: (1, 1, H, W), the newest answer, or what the network sees of a mask that was put in, on the device;
-            None before the first interaction, and where there is ``viewed``.
+        probability: (1, 1, h, w), the newest answer, in the form that the click contract says, or what the network sees
+            of a mask that was put in, on the device; None before the first interaction, and where there is ``viewed``.
         viewed: What takes the place of both in a session that crops or mirrors the picture; None in any other.
+        candidates: All answers to the newest click, on the host; None where the network gives one, and after a mask.
     """
 
     interactions: tuple[Interaction, ...]
     state: Mapping[str, Value]
     probability: Value | None
     viewed: Viewed | None = None
+    candidates: Candidates | None = None
 
     @property
     def clicks(self) -> tuple[Click, ...]:
@@ -122,6 +125,24 @@ def mask_of_probability(
     if rule.previous_resize is not None:
         probability = through_image(probability, image_size, rule.mask_resize, rule.previous_resize)
     return _put_in(shown, probability[None, None])
+
+
+def mask_of_logits(
+    logits: FloatArray, image_size: tuple[int, int], network_size: tuple[int, int], rule: ClickContract
+) -> MaskInput:
+    """Return logits of any size as a mask that is put in, for a network that answers with logits.
+
+    Args:
+        logits: (h, w) float32, finite; it covers the whole image.
+        image_size: (H0, W0) of the image.
+        network_size: (H, W) of the network's answer.
+        rule: How the bundle resizes masks, and its threshold.
+    """
+    answer = NetworkAnswer(logits, rule)
+    previous = answer.probability
+    if previous.shape != network_size:
+        previous = resize_image(previous[:, :, None], network_size, _shrink(rule))[0]
+    return _put_in(answer.above(image_size), previous[None, None])
 
 
 def previous_of(probability: FloatArray, network_size: tuple[int, int], rule: ClickContract) -> FloatArray:

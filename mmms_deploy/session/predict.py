@@ -10,21 +10,21 @@ are clipped to -32 and 32.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.bundle.contract import ClickContract
+from mmms_deploy.bundle.contract import AnswerForm, ClickContract
 from mmms_deploy.errors import ClickError, MaskInputError, SessionError
 from mmms_deploy.imaging.resize import FloatArray
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, mask_of_probability
+from mmms_deploy.session.answers import NetworkAnswer, log_odds
+from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, mask_of_logits, mask_of_probability
 from mmms_deploy.session.result import Click, ClickResult, checked_click
 
 Prediction: TypeAlias = "tuple[npt.NDArray[Any], FloatArray, FloatArray]"
-"""Masks (1, H0, W0), scores (1,), low-resolution logits (1, H, W)."""
+"""Masks (K, H0, W0), scores (K,), low-resolution logits (K, h, w); K is 1 for a network that gives one answer."""
 
 _CLIP = 32.0
 _ROWS = 1 << 20
@@ -139,7 +139,7 @@ def checked_logits(
     Args:
         logits: (1, h, w) or (h, w) floats that cover the whole image.
         image_size: (H0, W0) of the image.
-        network_size: (H, W) of the network.
+        network_size: (H, W) of the network's answer.
         rule: How the bundle resizes masks, and its threshold.
 
     Raises:
@@ -154,7 +154,9 @@ def checked_logits(
         raise MaskInputError(given, expected=_LOGITS, fix="a mask is put in with set_mask(mask)")
     if np.isnan(low).any():
         raise MaskInputError(f"{given}, and holds NaN", expected=_LOGITS, fix="check how it was computed")
-    shifted = np.clip(low.astype(np.float64), -_CLIP, _CLIP) + _log_odds(rule.threshold)
+    shifted = np.clip(low.astype(np.float64), -_CLIP, _CLIP) + log_odds(rule.threshold)
+    if rule.answer_form is AnswerForm.LOGITS:
+        return low, mask_of_logits(shifted.astype(np.float32), image_size, network_size, rule)
     probability = (1 / (1 + np.exp(-shifted))).astype(np.float32)
     return low, mask_of_probability(probability, image_size, network_size, rule)
 
@@ -163,8 +165,7 @@ def interactions_of(
     clicks: tuple[Click, ...],
     given: tuple[FloatArray, MaskInput] | None,
     line: Sequence[Snapshot],
-    probability: Callable[[Snapshot], FloatArray],
-    threshold: float,
+    logits: Callable[[Snapshot], FloatArray],
 ) -> tuple[Interaction, ...]:
     """Return the interactions that a call of predict stands for.
 
@@ -172,8 +173,7 @@ def interactions_of(
         clicks: Its points.
         given: Its mask input as logits, and as the mask that it puts in; None for none.
         line: The snapshots that are held, oldest first.
-        probability: Returns a snapshot's answer (H, W).
-        threshold: The bundle's.
+        logits: Returns a snapshot's answer (h, w) as logits.
 
     Returns:
         The clicks. Where there is a mask input: if it is the answer of a held snapshot whose clicks the points begin
@@ -185,10 +185,8 @@ def interactions_of(
     # From the newest on: of two that answer the same, the one with more of the clicks.
     for snapshot in reversed(line):
         held = snapshot.clicks
-        if snapshot.interactions and held == clicks[: len(held)]:
-            answer = probability(snapshot)
-            if answer.shape == low.shape and np.array_equal(logits_of(answer, threshold), low):
-                return (*snapshot.interactions, *clicks[len(held) :])
+        if snapshot.interactions and held == clicks[: len(held)] and np.array_equal(logits(snapshot), low):
+            return (*snapshot.interactions, *clicks[len(held) :])
     return (mask, *clicks)
 
 
@@ -209,7 +207,7 @@ def logits_of(probability: FloatArray, threshold: float) -> FloatArray:
         part = probability[top : top + rows]
         exact = part.astype(np.float64)
         with np.errstate(divide="ignore"):
-            odds = np.log(exact) - np.log1p(-exact) - _log_odds(threshold)
+            odds = np.log(exact) - np.log1p(-exact) - log_odds(threshold)
         block = np.clip(odds, -_CLIP, _CLIP).astype(np.float32)
         # Rounding must not move a pixel over the edge.
         least = np.finfo(np.float32).tiny
@@ -217,8 +215,21 @@ def logits_of(probability: FloatArray, threshold: float) -> FloatArray:
     return out
 
 
-def _log_odds(threshold: float) -> float:
-    return math.log(threshold) - math.log1p(-threshold)
+def answer_logits(answer: NetworkAnswer, size: tuple[int, int] | None = None) -> FloatArray:
+    """Return an answer's logits in SAM's form: above 0 in the mask, from -32 to 32.
+
+    Args:
+        answer: The answer. Of a network that answers with logits these are its own, less the threshold's.
+        size: (H0, W0); None for the answer's own.
+
+    Returns:
+        (h, w) or (H0, W0) float32, a new array.
+    """
+    numbers = answer.numbers if size is None else answer.resized(size)
+    if answer.logits is None:
+        return logits_of(numbers, answer.rule.threshold)
+    bounded: FloatArray = np.clip(numbers - np.float32(log_odds(answer.rule.threshold)), -_CLIP, _CLIP)
+    return bounded
 
 
 def score_of(probability: FloatArray, threshold: float) -> float:
@@ -238,18 +249,25 @@ def score_of(probability: FloatArray, threshold: float) -> float:
     return both / union if union > 0 else 0.0
 
 
-def prediction(result: ClickResult, threshold: float, low: FloatArray, *, logits: bool) -> Prediction:
+def prediction(result: ClickResult, whole: NetworkAnswer, *, several: bool, logits: bool) -> Prediction:
     """Return an answer in SAM's shape.
 
     Args:
         result: The answer.
-        threshold: The bundle's.
-        low: (H, W), the answer for the whole image at the network's size.
-        logits: Whether logits take the place of the mask.
+        whole: The answer for the whole image, at its own resolution.
+        several: Whether all answers of a network that gives several are wanted.
+        logits: Whether logits take the place of the masks.
 
     Returns:
         New arrays, which the caller may write to.
     """
-    masks = logits_of(result.probability, threshold) if logits else result.mask.copy()
-    scores = np.array([score_of(low, threshold)], dtype=np.float32)
-    return masks[None], scores, logits_of(low, threshold)[None]
+    chosen = [one for one in result.candidates if several or one.taken]
+    if chosen:
+        size = result.mask.shape
+        masks = [answer_logits(one.answer, size) if logits else one.mask for one in chosen]
+        scores = np.array([one.score for one in chosen], dtype=np.float32)
+        return np.stack(masks), scores, np.stack([answer_logits(one.answer) for one in chosen])
+    threshold = whole.rule.threshold
+    mask = logits_of(result.probability, threshold) if logits else result.mask.copy()
+    score = score_of(whole.probability, threshold)
+    return mask[None], np.array([score], dtype=np.float32), answer_logits(whole)[None]

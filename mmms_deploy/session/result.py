@@ -13,11 +13,11 @@ from mmms_deploy.annotations.boxes import bbox_of, xyxy_of
 from mmms_deploy.annotations.polygons import Polygon, polygons_of
 from mmms_deploy.annotations.record import write_mask
 from mmms_deploy.annotations.rle import Rle, rle_of
-from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.errors import AnnotationError, ClickError, NoImageError
 from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
-from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize, resize_above
+from mmms_deploy.imaging.resize import BoolArray, FloatArray
+from mmms_deploy.session.answers import Candidate, NetworkAnswer
 from mmms_deploy.session.overlay import draw_overlay
 from mmms_deploy.session.thumbnail import Drawn, captioned, png_of, thumbnail
 
@@ -102,32 +102,43 @@ class ClickResult:
         click: The newest click; None when there is none (after an undo of the first).
         index: How many clicks led here; 0 for none.
         timings: Where the time went.
-        network_probability: (H, W) float32, read-only: the network's answer at its own resolution, in [0, 1].
+        answer: The network's answer at its own resolution.
         clicks: All clicks that led here, oldest first.
         crop: The part of the image in which the newest click was answered, x0, y0, x1, y1 in pixel edges:
             ``image[y0:y1, x0:x1]``; ``network_probability`` covers it. None in a session without ``zoom``, before the
             first click, and for a mask that was put in.
+        candidates: All answers of a network that gives several, in its order; the mask is that of the one that is
+            ``taken``. Empty where the network gives one, without clicks, and for a mask that was put in.
     """
 
     mask: BoolArray
     click: Click | None
     index: int
     timings: Timings
-    network_probability: FloatArray
-    _resize: ResizeRule
+    answer: NetworkAnswer
     clicks: tuple[Click, ...] = ()
     crop: tuple[int, int, int, int] | None = None
+    candidates: tuple[Candidate, ...] = ()
     _picture: UInt8Array | None = None
     _canvas: Canvas | None = None
+
+    @property
+    def network_probability(self) -> FloatArray:
+        """(h, w) float32, read-only: the network's answer at its own resolution, in [0, 1]."""
+        return self.answer.probability
+
+    @property
+    def score(self) -> float | None:
+        """The network's own score of its answer; None where it gives none."""
+        return next((candidate.score for candidate in self.candidates if candidate.taken), None)
 
     @cached_property
     def probability(self) -> FloatArray:
         """(H0, W0) float32, read-only, in [0, 1]: the probability of every pixel; computed on first use."""
         height, width = self.mask.shape
         if self._canvas is None:
-            probability = resize(self.network_probability, (height, width), self._resize)
-        else:
-            probability = self._canvas.probability()
+            return self.answer.at((height, width))
+        probability = self._canvas.probability()
         probability.setflags(write=False)
         return probability
 
@@ -140,7 +151,7 @@ class ClickResult:
         if self._canvas is not None:
             return self._canvas.mask(threshold)
         height, width = self.mask.shape
-        return resize_above(self.network_probability, (height, width), self._resize, threshold)
+        return self.answer.above((height, width), threshold)
 
     def __getstate__(self) -> dict[str, object]:
         # A result that goes to another process goes without the image: it is much larger than all the rest.

@@ -45,7 +45,7 @@ class SurfaceCalls(SessionCore):
             if known is not None and known is not surfaces.current and self._previous_input is not None:
                 left = self._label_map() == known.label
                 if not left[self._result_of(known).mask].all():
-                    rest = checked_mask(left, size, self._manifest.size, self._manifest.clicks)
+                    rest = checked_mask(left, size, self._answer_size, self._manifest.clicks)
                     snapshot = self._after_mask(self._state.image, known.history.current, rest)
                     result = self._answer(snapshot, start, rest.previous[0, 0])
                     surfaces = surfaces.extend(name, known.history.push(snapshot), result)

@@ -12,6 +12,8 @@ from mmms_deploy.engines.cuda.memory import Use, aligned
 
 _USES = {Role.IMAGE: Use.INPUTS, Role.MODALITY: Use.INPUTS, Role.MODULATED: Use.INPUTS, Role.FEATURE: Use.FEATURES}
 
+_ANSWERS = frozenset({Role.PROBABILITY, Role.LOGITS, Role.CANDIDATES, Role.SCORES, Role.TAKEN})
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -94,7 +96,7 @@ def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[
     return Layout(
         tensors=tensors,
         host_inputs=frozenset(tensors) - outputs - {target for _, target in state_links},
-        downloaded=frozenset(name for name in outputs if tensors[name].role is Role.PROBABILITY),
+        downloaded=frozenset(name for name in outputs if tensors[name].role in _ANSWERS),
         state_links=state_links,
         graphs=graphs,
         click_stages=click_stages,
