@@ -83,6 +83,7 @@ class EagerMMMS:
             import torch
 
             from mmms_deploy.models.checkpoint import parse_description, random_network
+            from mmms_deploy.models.config import backbone_name
         except ImportError as error:
             raise NotMeasuredError(f"PyTorch cannot be imported ({error})") from error
         description = manifest.provenance.description
@@ -100,7 +101,7 @@ class EagerMMMS:
         config = parse_description(description, manifest.name)
         self._network = random_network(config, manifest.provenance.random_seed or 0)
         if manifest.trained:
-            _load_demo(self._network, config.backbone.name, manifest)
+            _load_demo(self._network, backbone_name(config), manifest)
         try:
             self._network.to(device)
         except RuntimeError as error:
