@@ -11,7 +11,7 @@ PHOTO := docs/images/photo.jpg
 DEMO = $(eval DEMO := $(shell $(BIN)/mmms-weights sam2_hiera_t >&2 && echo demo || \
     { echo "demo-small takes the place of demo." >&2; echo demo-small; }))$(DEMO)
 
-.PHONY: demo quick demo-bundle demo-small-bundle test test-blas test-slow test-wheel test-weights test-rtx gpu-check bench fuzz lint format train train-thermal clean
+.PHONY: demo quick demo-bundle demo-small-bundle test test-blas test-slow test-wheel test-weights test-rtx gpu-check bench fuzz lint format train train-small train-thermal clean
 
 ## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -97,12 +97,16 @@ demo-bundle demo-small-bundle: %-bundle: $(VENV)/.export
 	$(BIN)/mmms-export --ckpt $* --license apache-2.0 --out build/demo-bundle/$* --overwrite
 	$(BIN)/python -m tools.pack_demo build/demo-bundle/$*
 
-## Train the demo checkpoint again (under an hour on two CPU cores). DATA: a folder with DAVIS 2016.
+## Train the demo's head again (under two hours on two CPU cores). DATA: a folder with DAVIS 2016.
 DATA ?= ../shared/data/davis
 train: $(VENV)/.dev
-	$(BIN)/python -m training.train --data $(DATA) --out training/runs/demo
+	$(BIN)/python -m training.demo --data $(DATA) --out training/runs/demo
 
-## Train the demo checkpoint that takes a thermal image, from the RGB one (half an hour on two CPU cores).
+## Train the small demo checkpoint again (under an hour on two CPU cores).
+train-small: $(VENV)/.dev
+	$(BIN)/python -m training.train --data $(DATA) --out training/runs/small
+
+## Train the demo checkpoint that takes a thermal image, from the small one (half an hour on two CPU cores).
 train-thermal: $(VENV)/.dev
 	$(BIN)/python -m training.train --demo thermal --data $(DATA) --out training/runs/thermal
 
