@@ -139,8 +139,8 @@ def test_fewer_views_are_made_where_they_need_more_room(data: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "--backbone NAME --backbone-ckpt FILE"),
-        (["--backbone", "sam2_hiera_t"], "--backbone-ckpt FILE"),
+        ([], "--backbone NAME, or --description FILE, or --start CKPT"),
+        (["--backbone", "sam2_hiera_s"], "needs --backbone-ckpt FILE; published weights are found for sam2_hiera_t"),
         (["--start", "demo", "--backbone", "sam2_hiera_t"], "--start names the whole network"),
     ],
 )
