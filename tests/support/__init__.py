@@ -19,6 +19,8 @@ skipclick: narrow SkipClicks, and official checkpoint files of it.
 skipclick_reference: SkipClick a second time, as functions of an official state dict.
 independent: the backbones in transformers, with the weights of a release file.
 hub: the real client of the hub, pointed at a stand-in.
+npm: small npm packages, and a user whose registry is a stand-in.
+published: published weights of a narrow backbone, in every form that a source may have.
 
 Engines:
 
