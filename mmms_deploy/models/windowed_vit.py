@@ -34,6 +34,7 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, channels: int, dim: int, patch: tuple[int, int]) -> None:
         super().__init__()
+        self.patch = patch
         self.proj = nn.Conv2d(channels, dim, patch, patch)
 
     def forward(self, x: Tensor) -> Tensor:
