@@ -1,7 +1,8 @@
-"""What exporting full-size MMMS costs and produces, for each backbone and number of modalities, with random weights.
+"""What exporting full-size networks costs and produces, and what their split gains, with random weights.
 
-    python benchmarks/export_table.py                          all networks (half an hour on two cores, 8 GB of memory)
+    python benchmarks/export_table.py                          all networks (an hour on two cores, 8 GB of memory)
     python benchmarks/export_table.py --only dinov2 mae        some of them
+    python benchmarks/export_table.py --only icmformer --add   measures one again, and keeps the other rows
     python benchmarks/export_table.py --keep bundles           keeps the bundles
 
 Each network is exported, with its gate, in a process of its own, one after the other. Writes
@@ -39,10 +40,10 @@ class Network:
 
     Attributes:
         key: Its name on the command line.
-        backbone: Its backbone, for people.
+        backbone: The network, or MMMS's backbone, for people.
         inputs: Its inputs, for people.
-        overrides: Fields of its description that differ from the full-size default.
-        paper: Its parameters in millions by the paper's Table VI; None where the table does not list it.
+        overrides: Fields of its description that differ from the full-size MMMS on DINOv2.
+        paper: Its parameters in millions by its paper; None where the paper does not say.
     """
 
     key: str
@@ -60,6 +61,14 @@ def _on(backbone: str) -> dict[str, Any]:
     return {"backbone": {"name": backbone}}
 
 
+_SWIN_B = {"family": "icmformer", "size": [384, 384], "swin": {}}
+_SWIN_S = {
+    "family": "icmformer",
+    "size": [224, 224],
+    "swin": {"width": 96, "heads": [3, 6, 12, 24]},
+    "head_width": 192,
+}
+
 NETWORKS = (
     Network("dinov2", "DINOv2-B14 reg", "RGB", paper=125.2),
     Network("dinov2-1", "DINOv2-B14 reg", "RGB + depth", _with("depth"), paper=144.1),
@@ -68,6 +77,12 @@ NETWORKS = (
     Network("mae", "MAE-B16", "RGB", _on("mae_b16")),
     Network("sam", "SAM-B16", "RGB", _on("sam_b16")),
     Network("ijepa", "I-JEPA-H16", "RGB", _on("ijepa_h16")),
+    Network("hiera", "SAM 2 Hiera-T", "RGB", _on("sam2_hiera_t")),
+    Network("hiera-1", "SAM 2 Hiera-T", "RGB + depth", _on("sam2_hiera_t") | _with("depth")),
+    Network("skipclick", "SkipClick, DINOv2-B14 reg", "RGB", {"family": "skipclick"}),
+    Network("icmformer", "iCMFormer ViT-B", "RGB", {"family": "icmformer"}, paper=124.81),
+    Network("icmformer-swin-b", "iCMFormer Swin-B, 384 x 384", "RGB", _SWIN_B, paper=104.25),
+    Network("icmformer-swin-s", "iCMFormer Swin-S, 224 x 224", "RGB", _SWIN_S, paper=68.14),
 )
 
 
@@ -128,6 +143,11 @@ class Row:
         """Return 10^9 operations of all stages that run at one rate; None when one could not be counted."""
         counts = [stage.gflop for stage in self.stages if (stage.rate == "click") == (rate == "click")]
         return None if not counts or None in counts else sum(count for count in counts if count is not None)
+
+    def gain(self) -> float | None:
+        """Return how many times a click's operations the whole network has; None when they could not be counted."""
+        image, click = self.gflop("image"), self.gflop("click")
+        return None if image is None or not click else (image + click) / click
 
     def megabytes(self, rate: str) -> float:
         """Return MB of the graphs that run at one rate."""
@@ -252,6 +272,19 @@ def row_of(raw: dict[str, Any]) -> Row:
     return Row(**raw | {"stages": stages, "gate": [GateFacts(**check) for check in raw["gate"]]})
 
 
+def joined(rows: Sequence[Row], file: Path) -> list[Row]:
+    """Return the rows of an earlier run with new ones in their place, in the order of ``NETWORKS``.
+
+    Args:
+        rows: The new rows.
+        file: The earlier run's JSON; nothing is added where there is none.
+    """
+    earlier = json.loads(file.read_text())["rows"] if file.exists() else []
+    found = {row["key"]: row_of(row) for row in earlier} | {row.key: row for row in rows}
+    order = [network.key for network in NETWORKS]
+    return sorted(found.values(), key=lambda row: order.index(row.key) if row.key in order else len(order))
+
+
 def _shown(value: float | None, digits: int = 1) -> str:
     return "" if value is None else f"{value:,.{0 if value >= 1000 else digits}f}"
 
@@ -261,6 +294,7 @@ HEADINGS = (
     ("paper, M", "paper\nM"),
     ("GFLOP an image", "image\nGFLOP"),
     ("GFLOP a click", "click\nGFLOP"),
+    ("gain of the split", "gain\nx"),
     ("MB an image", "image\nMB"),
     ("MB a click", "click\nMB"),
     ("features, MB", "kept\nMB"),
@@ -280,6 +314,7 @@ def cells(row: Row) -> list[str]:
         _shown(row.paper),
         _shown(row.gflop("image")),
         _shown(row.gflop("click")),
+        _shown(row.gain(), 2),
         _shown(row.megabytes("image")),
         _shown(row.megabytes("click")),
         _shown(row.features()),
@@ -299,11 +334,13 @@ def markdown(rows: Sequence[Row], machine: Sequence[tuple[str, str]]) -> str:
     lines = [
         "# Export",
         "",
-        "Full-size MMMS at 448 x 448, random weights, float32 graphs; each network exported and checked in a process of"
-        " its own. *paper*: its Table VI. *features*: what stays resident between an image and its clicks. *peak*: the"
-        " most memory the process held. *of the gate's limits*: how much of its limit the worst comparison used.",
+        "Full-size networks at 448 x 448 where nothing else is said, MMMS where only a backbone is named. Random"
+        " weights, float32 graphs; each network exported and checked in a process of its own. *paper*: parameters by"
+        " the network's paper. *gain of the split*: how many times a click's operations the whole network has."
+        " *features*: what stays resident between an image and its clicks. *peak*: the most memory the process held."
+        " *of the gate's limits*: how much of its limit the worst comparison used.",
         "",
-        f"| backbone | inputs | {' | '.join(long for long, _ in HEADINGS)} |",
+        f"| network | inputs | {' | '.join(long for long, _ in HEADINGS)} |",
         "|---|---|" + "---:|" * len(HEADINGS),
     ]
     for row in rows:
@@ -344,6 +381,7 @@ def _options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the bundles here (default: they are removed)")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of results")
+    parser.add_argument("--add", action="store_true", help="keep the rows of networks that are not exported now")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser
 
@@ -383,6 +421,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.advance(total)
             made = rows[-1]
             console.print(f"{network.key}: {made.why or f'{made.seconds:.0f} s, {made.peak:.1f} GiB'}")
+    if options.add:
+        rows = joined(rows, options.out / "export.json")
     machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
     content = {
         "schema": 1,

@@ -39,16 +39,26 @@ class Cut(StrEnum):
     BLACK_BOX = "black-box"
 
 
-def choose_cuts(requested: Collection[Cut], modalities: Collection[ModalitySpec]) -> frozenset[Cut]:
+def choose_cuts(
+    requested: Collection[Cut], modalities: Collection[ModalitySpec], *, frozen: bool = True
+) -> frozenset[Cut]:
     """Return the cuts to make: the requested ones, and ``late`` where a modality is optional.
 
     Args:
         requested: The requested cuts.
         modalities: The network's modalities.
+        frozen: Whether the network has a frozen backbone, which sees the image alone.
 
     Raises:
-        CutError: ``late`` is requested, and there is no modality.
+        CutError: ``late`` is requested, and there is no modality; or ``black-box``, and there is no frozen backbone.
     """
+    if Cut.BLACK_BOX in requested and not frozen:
+        raise CutError(
+            f"the cut {Cut.BLACK_BOX} for a network that clicks go through as a whole",
+            expected="a network with a frozen backbone, which a provider can run (MMMS, SkipClick)",
+            fix="leave Cut.BLACK_BOX out of cuts",
+            command_fix="leave out --cut black-box",
+        )
     if Cut.LATE in requested and not modalities:
         raise CutError(
             f"the cut {Cut.LATE} for a network without extra modalities",

@@ -131,7 +131,7 @@ def export_bundle(
         announce(on_progress, "reading the checkpoint")
         black_box = Cut.BLACK_BOX in cuts
         sourced = open_source(source, black_box=black_box)
-        cuts = choose_cuts(cuts, sourced.network.config.modalities)
+        cuts = choose_cuts(cuts, sourced.network.config.modalities, frozen=sourced.network.frozen is not None)
         samples = sample_images(sourced.network.config.modalities)
         deployed, applied = deploy_form(sourced.network, {*no_rewrite, *(BACKBONE if black_box else ())})
         announce(on_progress, "gate: rewritten network against the paper's form")

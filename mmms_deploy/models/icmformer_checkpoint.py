@@ -113,8 +113,8 @@ _SWIN_KNOWN = {"pretrain_img_size", "patch_size", "in_chans", "in_coord_chans", 
     *("window_size", "mlp_ratio", "qkv_bias", "qk_scale", "ape", "patch_norm", "out_indices", "frozen_stages"),
     *("drop_rate", "attn_drop_rate", "drop_path_rate", "use_checkpoint", "norm_layer"),
 }
-_SWIN_FIXED = {"in_chans": 3, "in_coord_chans": 3, "qkv_bias": True, "ape": False, "patch_norm": True}
-_SWIN_FIXED |= {"qk_scale": None}
+_SWIN_FIXED: dict[str, object] = {"in_chans": 3, "in_coord_chans": 3, "qkv_bias": True, "qk_scale": None}
+_SWIN_FIXED |= {"ape": False, "patch_norm": True}
 
 
 def _swin(params: Mapping[str, Any], state: State, source: str) -> dict[str, Any]:
@@ -301,10 +301,11 @@ def _whole(value: object) -> bool:
 
 
 def _size(value: object, source: str, name: str) -> list[int]:
-    pair = list(value) if isinstance(value, list | tuple) else [value, value]
-    if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in pair):
+    pair = value if isinstance(value, list | tuple) else (value, value)
+    sides = [n for n in pair if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    if len(pair) != 2 or len(sides) != 2:
         raise _unknown(source, name, value, "height and width, such as (448, 448)")
-    return pair
+    return sides
 
 
 def _contradiction(source: str, said: str, tensor: str, state: State, expected: str) -> DescriptionError:

@@ -6,8 +6,12 @@ from typing import Literal
 
 import msgspec
 
+from mmms_deploy.bundle.protocol import RITM_FAMILY, EvaluationProtocol
 from mmms_deploy.models.config import RITMConfig, Scales, SwinConfig, ViTConfig
 
+_PROTOCOL = msgspec.structs.replace(
+    RITM_FAMILY, source="evaluation code of iCMFormer (Li et al., WACV 2024), --eval-mode=cvpr"
+)
 SWIN_CROSS = 8
 """Cross-modality blocks on a Swin, and their attention heads, in the released code; the paper's Swin-B has 4 blocks."""
 
@@ -23,6 +27,7 @@ class ICMFormerConfig(RITMConfig, frozen=True, kw_only=True):
         cross_heads: Their attention heads; None takes the ViT's, 8 for a Swin.
         neck_widths: With a ViT, channels of the neck's maps at 4, 2, 1 and 1/2 times its grid.
         head_width: Channels of the head.
+        published: How the paper's figures were counted; its software does as SimpleClick's.
     """
 
     family: Literal["icmformer"] = "icmformer"
@@ -32,6 +37,7 @@ class ICMFormerConfig(RITMConfig, frozen=True, kw_only=True):
     cross_heads: int | None = None
     neck_widths: Scales = (128, 256, 512, 1024)
     head_width: int = 256
+    published: EvaluationProtocol | None = _PROTOCOL
 
     def __post_init__(self) -> None:
         super().__post_init__()

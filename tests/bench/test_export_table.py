@@ -49,6 +49,7 @@ def test_what_is_measured(script, results) -> None:
     assert row.peak > 0.2
     assert row.seconds > 1
     assert row.gflop("image") > row.gflop("click") > 0
+    assert row.gain() == (row.gflop("image") + row.gflop("click")) / row.gflop("click")
     assert min(row.megabytes("image"), row.megabytes("click")) > 0.1
     # Four sequences of tokens of widths 8, 16, 16, 32 at 16x24, 8x12, 4x6, 2x3, in float32.
     assert row.features() == pytest.approx(4 * (8 * 384 + 16 * 96 + 16 * 24 + 32 * 6) / 1e6)
@@ -76,9 +77,20 @@ def test_the_networks_of_the_table(script) -> None:
     from mmms_deploy.models import MMMSConfig
     from mmms_deploy.models.backbone import RELEASES
     from mmms_deploy.models.checkpoint import parse_description
+    from mmms_deploy.models.families import FAMILIES
 
     configs = [parse_description(network.overrides, network.key) for network in script.NETWORKS]
-    assert all(isinstance(config, MMMSConfig) and config.size == (448, 448) for config in configs)
+    assert {config.family for config in configs} == set(FAMILIES)
+    mmms = [config for config in configs if isinstance(config, MMMSConfig)]
+    assert all(config.size == (448, 448) for config in mmms)
     vits = {name for name, release in RELEASES.items() if not release.pyramid}
-    assert {config.backbone.name for config in configs} == vits
-    assert {len(config.modalities) for config in configs} == {0, 1, 2, 3}
+    assert {config.backbone.name for config in mmms} == vits | {"sam2_hiera_t"}
+    assert {len(config.modalities) for config in mmms} == {0, 1, 2, 3}
+
+
+def test_rows_of_an_earlier_run_stay(script, results) -> None:
+    new = script.Row("dinov2", "DINOv2", "RGB")
+    again = script.Row("tiny", "Tiny SAM, again", "RGB + depth")
+    rows = script.joined([new, again], results / "export.json")
+    assert [row.backbone for row in rows] == ["DINOv2", "Tiny SAM, again", "Bad SAM"]
+    assert script.joined([new], results / "none.json") == [new]

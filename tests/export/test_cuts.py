@@ -190,6 +190,9 @@ def test_any_part_of_the_optional_modalities(optional: tuple[Bundle, TorchRefere
 def test_late_needs_a_modality() -> None:
     with pytest.raises(CutError, match="without extra modalities"):
         choose_cuts([Cut.LATE], ())
+    with pytest.raises(CutError, match="clicks go through as a whole"):
+        choose_cuts([Cut.BLACK_BOX], (), frozen=False)
+    assert choose_cuts([Cut.BLACK_BOX], ()) == {Cut.BLACK_BOX}
     assert choose_cuts((), (DEPTH,)) == frozenset()
     assert choose_cuts((), (ModalitySpec(name="depth", optional=True),)) == {Cut.LATE}
 

@@ -25,7 +25,7 @@ def tiny_icmformer(kind: str, **fields: Any) -> ICMFormerConfig:
     """A narrow network: ``swin`` at 72 x 104, whose maps fit no window, or ``vit`` at 64 x 96."""
     settings: dict[str, Any] = {"head_width": 8}
     if kind == "swin":
-        settings |= {"size": (72, 104), "swin": NARROW_SWIN, "cross_depth": 2, "cross_heads": 4}
+        settings |= {"size": (72, 104), "swin": NARROW_SWIN, "cross_depth": 2}
     else:
         settings |= {"size": (64, 96), "vit": NARROW_VIT, "neck_widths": (8, 8, 16, 16)}
     return ICMFormerConfig(**(settings | fields))
