@@ -16,7 +16,7 @@ from mmms_deploy.bundle.contract import (
     ResizeRule,
     Struct,
 )
-from mmms_deploy.bundle.protocol import SKIPCLICK_PROTOCOL, EvaluationProtocol
+from mmms_deploy.bundle.protocol import RITM_FAMILY, SKIPCLICK_PROTOCOL, EvaluationProtocol
 
 Scales = tuple[int, int, int, int]
 """One value per scale 4, 8, 16, 32."""
@@ -315,6 +315,7 @@ class RITMConfig(NetworkConfig, frozen=True, kw_only=True):
     image: ImageSpec = RITM_IMAGE
     clicks: ClickContract = RITM_CLICKS
     logits_resize: ResizeRule = ResizeRule(align_corners=True)
+    published: EvaluationProtocol | None = RITM_FAMILY
 
     def __post_init__(self) -> None:
         super().__post_init__()
