@@ -164,6 +164,12 @@ A list of clicks, clicks.csv or clicks.json; mmms-doctor --docs segment shows ev
     help="In --coco write outlines instead of run lengths, simplified by at most PIXELS (0: exact); objects with holes"
     " keep run lengths.",
 )
+@click.option(
+    "--zoom",
+    is_flag=True,
+    help="Answer every click after an object's first one in its crop, at the network's full resolution: finer masks of"
+    " small objects in large images, and the image's part again when the crop changes.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("--skip-existing", is_flag=True, help="Pass over images whose files in --out-dir exist, to go on later.")
 @engine_options
@@ -186,6 +192,7 @@ def main(
     kinds: tuple[str, ...] | None,
     coco: Path | None,
     tolerance: float | None,
+    zoom: bool,
     overwrite: bool,
     skip_existing: bool,
     request: EngineRequest,
@@ -228,7 +235,9 @@ def main(
             opened = Bundle(bundle)
             _check_modalities(opened, [name for name, _ in modalities])
             engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
-            session = resources.enter_context(Session(opened, engine=engine, history_limit=0, keep_image=False))
+            session = resources.enter_context(
+                Session(opened, engine=engine, history_limit=0, keep_image=False, zoom=zoom)
+            )
         if not session.bundle.manifest.trained:
             warn(f"the weights of {bundle} are random, so its masks mean nothing")
         print_engine(session.engine)

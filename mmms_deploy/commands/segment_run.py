@@ -215,6 +215,15 @@ def _print_image(session: Session, job: Job, found: Segmented) -> None:
     )
 
 
+def _crop_of(result: ClickResult) -> str:
+    """Return what is said of the crop in which a click was answered; nothing where it was the whole image."""
+    height, width = result.mask.shape
+    if result.crop is None or result.crop == (0, 0, width, height):
+        return ""
+    x0, y0, x1, y1 = result.crop
+    return f", in the crop {x0},{y0} to {x1},{y1}"
+
+
 def _print_click(result: ClickResult, before: int) -> int:
     """Print what a click did to the mask, which had ``before`` pixels; returns how many it has now."""
     area = int(result.mask.sum())
@@ -225,7 +234,7 @@ def _print_click(result: ClickResult, before: int) -> int:
     console.print(
         f"click {result.index:<2} [{colour}]{sign}[/] ({made.x:g}, {made.y:g})  {result.timings.total:.1f} ms"
         f" (engine {result.timings.engine:.1f}, mask {result.timings.mask:.1f}),"
-        f" mask {area} px ({area - before:+d}), {100 * area / result.mask.size:.1f} % of the image",
+        f" mask {area} px ({area - before:+d}), {100 * area / result.mask.size:.1f} % of the image{_crop_of(result)}",
         soft_wrap=True,
     )
     return area

@@ -182,6 +182,24 @@ def test_user_errors(paint: Bundle, image: Path, out: Path, tmp_path: Path) -> N
         assert not out.exists()
 
 
+def test_clicks_are_answered_in_the_crop(paint: Bundle, image: Path, out: Path) -> None:
+    Image.fromarray(np.full((400, 600, 3), 51, dtype=np.uint8)).save(image)
+    result = segment(paint.path, image, "--pos", "300,200", "--pos", "320,210", "--zoom", "--out", out)
+    assert result.exit_code == 0, result.output
+    with Session(paint, zoom=True) as session:
+        session.set_image(image)
+        session.click(300, 200)
+        answer = session.click(320, 210)
+    np.testing.assert_array_equal(mask_of(out), answer.mask)
+    x0, y0, x1, y1 = answer.crop or (0, 0, 0, 0)
+    assert x1 - x0 < 600
+    first, second = re.findall(r"^click.*$", result.stdout, re.MULTILINE)
+    assert "crop" not in first
+    assert second.endswith(f"in the crop {x0},{y0} to {x1},{y1}")
+    refused = segment(paint.path, image, "--zoom", "--features", image)
+    assert refused.exit_code != 0
+
+
 def test_each_click_says_what_it_did_to_the_mask(paint: Bundle, image: Path, out: Path) -> None:
     result = segment(paint.path, image, "--pos", "30,20", "--pos", "100,60", "--neg", "30,20", "--out", out)
     areas = [(int(area), int(change)) for area, change in re.findall(r"mask (\d+) px \(([+-]\d+)\)", result.stdout)]

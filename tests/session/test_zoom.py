@@ -14,7 +14,7 @@ from mmms_deploy.bundle.protocol import Outside, ZoomRule
 from mmms_deploy.imaging.resize import resize, resize_image
 from mmms_deploy.session.canvas import Answered, Canvas
 from mmms_deploy.session.zoom import Box, bounds, click_in, draw_disks, iou, next_box, wanted_box, whole
-from tests.support.protocol_goldens import drawn_picture, golden, probed
+from tests.support.families import GoldenFile, probe
 
 ALIGNED = ResizeRule(align_corners=True)
 SIZE = (300, 400)
@@ -45,8 +45,8 @@ def analytic(
     ],
 )
 def test_the_published_loop_click_by_click(name: str, rule: ZoomRule) -> None:
-    meta, tensors = golden(name)
-    picture = drawn_picture(**meta["image"])
+    golden = GoldenFile(name)
+    meta, tensors, picture = golden.meta, golden.arrays, golden.image()
     size, network = picture.shape[:2], tuple(meta["target"])
     canvas, box, clicks = Canvas(size, ALIGNED), None, []
     assert rule.threshold is not None
@@ -58,7 +58,7 @@ def test_the_published_loop_click_by_click(name: str, rule: ZoomRule) -> None:
         image = resize_image(picture[box.slices], network, ALIGNED) / 255
         seen = np.concatenate([image, previous[None]])
         batch = np.stack([seen, seen[..., ::-1]])
-        np.testing.assert_allclose(probed(batch, 4096), tensors[f"input.probe{number}"], atol=5e-6)
+        np.testing.assert_allclose(probe(batch, 4096), tensors[f"input.probe{number}"], atol=5e-6)
         views = [[click_in(c, box, network, Coordinates.SCALE, mirrored=m) for c in clicks] for m in (False, True)]
         for view, points in zip(views, tensors[f"points{number}"], strict=True):
             expected = {order: (y, x) for y, x, order in points if order >= 0}
@@ -69,7 +69,7 @@ def test_the_published_loop_click_by_click(name: str, rule: ZoomRule) -> None:
         probability = 1 / (1 + np.exp(-(logits[0] + logits[1][:, ::-1]) / 2))
         canvas = canvas.cover(Answered(box, probability.astype(np.float32)), keep=rule.outside is Outside.KEPT)
         found = canvas.probability()
-        np.testing.assert_allclose(probed(found, 4096), tensors[f"prob.probe{number}"], atol=5e-6)
+        np.testing.assert_allclose(probe(found, 4096), tensors[f"prob.probe{number}"], atol=5e-6)
         mask = np.unpackbits(tensors[f"mask{number}"], count=found.size).reshape(size).astype(bool)
         assert (canvas.mask(0.5) != mask).sum() == 0  # the files keep masks at 0.5
 

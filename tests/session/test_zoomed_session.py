@@ -13,13 +13,13 @@ from mmms_deploy import LATER, Bundle, Click, Session
 from mmms_deploy.bundle import Outside, ZoomRule
 from mmms_deploy.bundle.contract import Coordinates, ResizeRule
 from mmms_deploy.errors import EngineError, NoImageError, SessionError
-from tests.support.protocol_goldens import drawn_picture
 from tests.support.toy import write_toy
 from tests.support.zoomed import ZoomedReference
 
 ALIGNED = ResizeRule(align_corners=True)
 SIZE = (150, 200)
-PICTURE = drawn_picture(*SIZE, seed=3) // 3  # dark, so that the disks alone are above the threshold
+PICTURE = np.random.default_rng(3).integers(0, 85, (*SIZE, 3), dtype=np.uint8)
+PICTURE[:, :70] //= 2  # darker on the left; dark enough that the disks alone are above the threshold
 RULE = ZoomRule(smallest=40)
 CLICKS = [
     Click(60, 75),  # in the whole picture

@@ -34,6 +34,7 @@ from mmms_deploy.bundle import (
     reader,
 )
 from mmms_deploy.bundle.contract import ClickContract, ClickMemory, Coordinates, ImageSpec, ModalitySpec, ResizeRule
+from mmms_deploy.bundle.protocol import EvaluationProtocol
 from mmms_deploy.imaging.resize import resize
 from mmms_deploy.replay.golden import GoldenCase, save_golden
 
@@ -245,6 +246,7 @@ def write_toy(
     coordinates: Coordinates = Coordinates.HALF_PIXEL,
     mask_resize: ResizeRule | None = None,
     previous_resize: ResizeRule | None = None,
+    published: EvaluationProtocol | None = None,
     gain: float | None = None,
     precisions: tuple[Precision, ...] = (Precision.FP32,),
     golden: Sequence[GoldenCase] | None = None,
@@ -295,6 +297,7 @@ def write_toy(
                 previous_resize=previous_resize,
                 memory=ClickMemory.LABELS if labels else ClickMemory.MAPS,
             ),
+            published=published,
             stages=stages,
             state=LABELS if labels else MAPS,
             provenance=Provenance(
