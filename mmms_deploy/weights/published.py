@@ -20,7 +20,7 @@ import numpy as np
 from mmms_deploy.errors import OtherWeightsError
 from mmms_deploy.weights.arrays import Array, WeightArrays
 from mmms_deploy.weights.npm import SAM2_TINY, NpmPackage
-from mmms_deploy.weights.positions import position_map, same_positions
+from mmms_deploy.weights.positions import map_of, same_positions
 from mmms_deploy.weights.safetensors_file import read_safetensors, safetensors_bytes
 from mmms_deploy.weights.sam2_names import released_names
 
@@ -172,7 +172,7 @@ def _fit(one: Known, state: Mapping[str, Array], positions: Array | None) -> boo
     if positions is None:
         if any(name not in state or state[name].shape != one.tables[name].shape for name in names):
             return False
-        positions = position_map(state[names[0]], state[names[1]], _GRID)
+        positions = map_of(state[names[0]], state[names[1]], _GRID)
     return same_positions(table, window, positions)
 
 

