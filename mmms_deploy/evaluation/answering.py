@@ -57,8 +57,13 @@ def recorded_answering(options: Mapping[str, str | None]) -> Answering:
 
 
 def _text(rule: ZoomRule) -> str:
-    text = f"x{rule.expansion!r} least {rule.smallest!r} px, IoU {rule.iou!r}, outside {rule.outside}"
-    return text if rule.threshold is None else f"{text}, above {rule.threshold!r}"
+    expansion, smallest, iou = map(_exact, (rule.expansion, rule.smallest, rule.iou))
+    text = f"x{expansion} least {smallest} px, IoU {iou}, outside {rule.outside}"
+    return text if rule.threshold is None else f"{text}, above {_exact(rule.threshold)}"
+
+
+def _exact(number: float) -> str:
+    return repr(int(number)) if number == int(number) else repr(float(number))
 
 
 def _rule(text: str) -> ZoomRule:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from mmms_deploy import Bundle
 from mmms_deploy.bundle.contract import ModalitySpec
+from mmms_deploy.bundle.protocol import RITM_FAMILY
 from mmms_deploy.commands.eval import main
 from tests.support.invoke import invoke
 from tests.support.scenes import scene
@@ -385,3 +386,58 @@ def test_an_interrupt_keeps_what_is_finished(data: Path, tmp_path: Path) -> None
     assert "Traceback" not in errors
     for line in (out / "scenes.jsonl").read_bytes().splitlines():
         msgspec.json.decode(line)
+
+
+# --- the published protocol -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path: Path, data: Path) -> list[object]:
+    """A bundle that says how its family's figures were counted, and a data set of the kind DAVIS would have."""
+    toy = write_toy(tmp_path / "toy", published=RITM_FAMILY)
+    return [toy.path, *_on(data), "--out", tmp_path / "out", "--max-clicks", 3, "--limit", 2]
+
+
+def _on(data: Path) -> list[object]:
+    return ["--dataset", f"folder={data}:name=ellipses:modalities=none"]
+
+
+def test_the_published_protocol(published, tmp_path: Path) -> None:
+    result = evaluate(*published, "--protocol", "published")
+    assert result.exit_code == 0, result.output
+    facts = json.loads((tmp_path / "out" / "settings.json").read_text())
+    options = facts["predictor"]["options"]
+    assert (options["flip"], options["threshold"]) == ("", "0.49")
+    assert options["zoom"] == "x1.4 least 200 px, IoU 0.5, outside zeros"
+    assert facts["settings"]["protocol"] == "published"
+    said = " ".join(result.stderr.split())
+    assert "ellipses is evaluated at 448 x 448 in the published protocol, and toy is 64 x 96" in said
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "answered as for the published figures" in page
+    assert "exported with --size 448" in page
+    assert "zoom x1.4 least 200 px" in page
+    one = json.loads((tmp_path / "out" / "scenes.jsonl").read_text().splitlines()[0])
+    replayed = invoke(main, "--replay", tmp_path / "out", f"ellipses:{one['scene']}:{one['objects'][0]['name']}")
+    assert replayed.exit_code == 0, replayed.output
+    assert "was" not in replayed.stdout, "every IoU is what it was"
+
+
+def test_a_part_goes_before_the_protocol(published, tmp_path: Path) -> None:
+    assert evaluate(*published, "--protocol", "published", "--no-flip", "--threshold", "0.6").exit_code == 0
+    options = json.loads((tmp_path / "out" / "settings.json").read_text())["predictor"]["options"]
+    assert (options["flip"], options["threshold"]) == (None, "0.6")
+    assert options["zoom"] is not None
+    result = evaluate(*published, "--zoom")
+    assert result.exit_code == 1
+    assert "protocol" in result.stderr
+
+
+def test_a_bundle_that_says_no_protocol_and_pytorch_are_refused(base) -> None:
+    result = evaluate(*base, "--protocol", "published")
+    assert result.exit_code == 1
+    assert "paint does not say how the figures of its paper were counted" in result.stderr
+    assert "--zoom, --flip, --threshold" in " ".join(result.stderr.split())
+    for options in (["--protocol", "published"], ["--zoom"]):
+        result = evaluate(*base, *options, "--against", "torch:demo")
+        assert result.exit_code == 2
+        assert "are for bundles" in result.stderr
