@@ -1,9 +1,9 @@
 """Bundles that ship packed with the package: made once in the cache, and compared with their hashes at every use.
 
 One archive holds what the packed bundles have in no other file, and another one a checkpoint: ``NAME/FILE``, a file of
-a bundle or the bytes of it that are no tensor of a checkpoint or of a backbone, and ``NAME/pieces.json``, how such files
-are put together (:mod:`mmms_deploy.bundle.pieces`). The checkpoints ship, too; a backbone's weights come from where
-:func:`mmms_deploy.weights.find_weights` finds them, the first time only.
+a bundle or the bytes of it that are no tensor of a checkpoint or of a backbone, and ``NAME/pieces.json``, how such
+files are put together (:mod:`mmms_deploy.bundle.pieces`). The checkpoints ship, too; a backbone's weights come from
+where :func:`mmms_deploy.weights.find_weights` finds them, the first time only.
 
 ``NAME.sha256``, in the form of ``sha256sum``, has the names of the bundle's files and their hashes. Nothing else is
 made. Where the cache is off or cannot be written, a temporary folder takes its place until this process ends.
