@@ -93,9 +93,16 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 ## Pack a demo's bundle into the package again, after its checkpoint or the export changed.
-demo-bundle demo-small-bundle: %-bundle: $(VENV)/.export
-	$(BIN)/mmms-export --ckpt $* --license apache-2.0 --out build/demo-bundle/$* --overwrite
-	$(BIN)/python -m tools.pack_demo build/demo-bundle/$*
+demo-bundle: $(VENV)/.export
+	$(call pack,demo)
+
+demo-small-bundle: $(VENV)/.export
+	$(call pack,demo-small)
+
+define pack
+	$(BIN)/mmms-export --ckpt $(1) --license apache-2.0 --out build/demo-bundle/$(1) --overwrite
+	$(BIN)/python -m tools.pack_demo build/demo-bundle/$(1)
+endef
 
 ## Train the demo's head again (under two hours on two CPU cores). DATA: a folder with DAVIS 2016.
 DATA ?= ../shared/data/davis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from mmms_deploy.bundle.pieces import Bytes, FloatArray, Piece, Positions, Stored, Tensors, little_endian, scaled
+from mmms_deploy.bundle.pieces import (
+    Bytes,
+    FloatArray,
+    Halves,
+    Piece,
+    Positions,
+    Stored,
+    Tensors,
+    little_endian,
+    scaled,
+)
 from mmms_deploy.weights.position_map import position_map
 
 _LEAST = 256
@@ -97,6 +108,16 @@ class PieceFinder:
                     piece = Positions(source, table, window, grid, axes, corrected)
                     return piece, wrong.tobytes() if corrected else b""
         return None, b""
+
+
+def halves(content: bytes) -> tuple[list[Piece], bytes]:
+    """Return what a safetensors file of float16 numbers is made of, and what an archive holds of it."""
+    header = 8 + int.from_bytes(content[:8], "little")
+    kinds = {facts["dtype"] for name, facts in json.loads(content[8:header]).items() if name != "__metadata__"}
+    if kinds != {"F16"}:
+        raise ValueError(f"weights of {kinds}, which are not all float16")
+    apart = np.frombuffer(content[header:], np.uint8).reshape(-1, 2).T
+    return [Bytes(header), Halves(apart.shape[1])], content[:header] + apart.tobytes()
 
 
 def _initializers(content: bytes) -> Iterator[tuple[bytes, tuple[int, ...]]]:

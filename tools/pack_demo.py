@@ -1,6 +1,7 @@
-"""Packs a bundle for the package: its part of ``bundles.tar.xz``, and the SHA-256 of every file in it.
+"""Packs a bundle or a checkpoint for the package: its part of an archive, and the SHA-256 of every file in it.
 
     python -m tools.pack_demo build/demo-bundle/demo       (make demo-bundle and make demo-small-bundle export it first)
+    python -m tools.pack_demo training/runs/thermal/demo-thermal.safetensors
 
 Tensors of the checkpoint, which ships, too, and of the frozen backbone are not packed: the package takes them from
 their own files. The archive keeps the other bundles that it holds. The same bundles always give the same archive:
@@ -21,12 +22,12 @@ import msgspec
 
 from mmms_deploy.bundle import MANIFEST_NAME, Bundle
 from mmms_deploy.bundle.names import CARD_NAME
-from mmms_deploy.bundle.packed import ARCHIVE, PIECES, SUMS
-from mmms_deploy.bundle.pieces import Bytes, Piece, Recipe, Source
+from mmms_deploy.bundle.packed import PIECES, SUMS, archive_name
+from mmms_deploy.bundle.pieces import Bytes, Piece, Positions, Recipe, Source, Stored
 from mmms_deploy.files import write_file
 from mmms_deploy.weights import find_weights
 from mmms_deploy.weights.safetensors_file import read_safetensors
-from tools.find_pieces import PieceFinder
+from tools.find_pieces import PieceFinder, halves
 
 DEMO = Path(__file__).parents[1] / "mmms_deploy" / "demo"
 
@@ -57,8 +58,19 @@ def packed(bundle: Bundle, sources: Mapping[str, tuple[Source, Path]]) -> tuple[
     return members, "".join(sums).encode()
 
 
+def packed_weights(checkpoint: Path) -> tuple[dict[str, bytes], bytes]:
+    """Return what the archive has to hold of a checkpoint of float16 numbers, and its list of hashes."""
+    content = checkpoint.read_bytes()
+    pieces, held = halves(content)
+    recipe = msgspec.json.encode(Recipe({}, {checkpoint.name: tuple(pieces)}))
+    sums = f"{hashlib.sha256(content).hexdigest()}  {checkpoint.name}\n"
+    return {PIECES: recipe, checkpoint.name: held}, sums.encode()
+
+
 def _taken(made: Mapping[str, tuple[Piece, ...]], source: str) -> bool:
-    return any(not isinstance(one, Bytes) and one.source == source for pieces in made.values() for one in pieces)
+    return any(
+        isinstance(one, Stored | Positions) and one.source == source for pieces in made.values() for one in pieces
+    )
 
 
 def archive_of(bundles: Mapping[str, Mapping[str, bytes]]) -> bytes:
@@ -90,11 +102,14 @@ def bundles_in(archive: Path) -> dict[str, dict[str, bytes]]:
 def main() -> None:
     """Pack a bundle into a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, help="the bundle, as mmms-export --ckpt NAME writes it")
+    parser.add_argument("given", type=Path, help="the bundle, as mmms-export --ckpt NAME writes it, or a checkpoint")
     parser.add_argument("--backbone-ckpt", type=Path, help="the backbone's weights; without it they are looked for")
     parser.add_argument("--out", type=Path, default=DEMO, help="the folder of the checkpoint and of what is written")
     options = parser.parse_args()
-    bundle = Bundle(options.bundle)
+    if options.given.suffix == ".safetensors":
+        write(options.out, options.given.stem, *packed_weights(options.given))
+        return
+    bundle = Bundle(options.given)
     name, provenance = bundle.manifest.name, bundle.manifest.provenance
     checkpoint = options.out / provenance.checkpoint
     sources = {"checkpoint": (Source(file=checkpoint.name), checkpoint)}
@@ -102,13 +117,18 @@ def main() -> None:
         backbone = provenance.description["backbone"]["name"]
         weights = find_weights(backbone, file=options.backbone_ckpt)
         sources["backbone"] = (Source(backbone=backbone), weights)
-    members, sums = packed(bundle, sources)
-    archive = archive_of({**bundles_in(options.out / ARCHIVE), name: members})
-    write_file(options.out / ARCHIVE, archive)
-    write_file(options.out / SUMS.format(name), sums)
-    print(f"{options.out / ARCHIVE}: {len(archive) / 1e6:.2f} MB; of {name} before it was compressed:")
-    for file, content in members.items():
-        print(f"  {len(content):>9} bytes  {file}")
+    write(options.out, name, *packed(bundle, sources))
+
+
+def write(out: Path, name: str, members: Mapping[str, bytes], sums: bytes) -> None:
+    """Write what was packed to a folder, and say how large it is."""
+    file = out / archive_name(name)
+    archive = archive_of({**bundles_in(file), name: members})
+    write_file(file, archive)
+    write_file(out / SUMS.format(name), sums)
+    print(f"{file}: {len(archive) / 1e6:.2f} MB; of {name} before it was compressed:")
+    for member, content in members.items():
+        print(f"  {len(content):>9} bytes  {member}")
 
 
 if __name__ == "__main__":

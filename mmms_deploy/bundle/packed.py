@@ -1,9 +1,9 @@
 """Bundles that ship packed with the package: made once in the cache, and compared with their hashes at every use.
 
-One archive holds what the packed bundles have in no other file: ``NAME/FILE``, a file of a bundle or the bytes of it
-that are no tensor of a checkpoint or of a backbone, and ``NAME/pieces.json``, how such files are put together
-(:mod:`mmms_deploy.bundle.pieces`). The checkpoints ship, too; a backbone's weights come from where
-:func:`mmms_deploy.weights.find_weights` finds them, the first time only.
+One archive holds what the packed bundles have in no other file, and another one a checkpoint: ``NAME/FILE``, a file of
+a bundle or the bytes of it that are no tensor of a checkpoint or of a backbone, and ``NAME/pieces.json``, how such
+files are put together (:mod:`mmms_deploy.bundle.pieces`). The checkpoints ship, too; a backbone's weights come from
+where :func:`mmms_deploy.weights.find_weights` finds them, the first time only.
 
 ``NAME.sha256``, in the form of ``sha256sum``, has the names of the bundle's files and their hashes. Nothing else is
 made. Where the cache is off or cannot be written, a temporary folder takes its place until this process ends.
@@ -27,12 +27,11 @@ from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from mmms_deploy.bundle.names import FILE_NAME
-from mmms_deploy.bundle.pieces import Recipe, Source, Tensors, assemble
 from mmms_deploy.errors import (
     BundleCorruptError,
     BundleError,
@@ -45,16 +44,21 @@ from mmms_deploy.files import MIB, decode_json, open_regular, write_file, writin
 from mmms_deploy.files.cache import cache_folder
 from mmms_deploy.files.leftovers import sweep_once
 from mmms_deploy.progress import OnProgress
-from mmms_deploy.weights.safetensors_file import read_safetensors
+
+if TYPE_CHECKING:
+    from mmms_deploy.bundle.pieces import Recipe, Source, Tensors
 
 NAMES = ("demo", "demo-small")
 """Names of the bundles that ship with the package."""
 
+CHECKPOINTS = ("demo-thermal",)
+"""Names of checkpoints that ship with the package packed, and without a bundle."""
+
 SMALLER = {"demo": "demo-small"}
 """What takes the place of a bundle whose backbone's weights no source has."""
 
-ARCHIVE, SUMS, PIECES = "bundles.tar.xz", "{}.sha256", "pieces.json"
-"""Names in ``mmms_deploy/demo/``: the archive, and the hashes of a bundle; and in the archive, how files are made."""
+SUMS, PIECES = "{}.sha256", "pieces.json"
+"""Names of the hashes of a bundle or checkpoint, and, in the archive, of how its files are made."""
 
 _LOG = logging.getLogger(__name__)
 _LARGEST = 64 * MIB
@@ -67,11 +71,25 @@ _temporary: dict[str, tuple[int, Path]] = {}
 """Folders that were made in place of the cache, by name of the bundle: the process that removes each, and its path."""
 
 
+def archive_name(name: str) -> str:
+    """Return the name of the archive of a bundle, which all bundles share, or of a checkpoint."""
+    return f"{name}.tar.xz" if name in CHECKPOINTS else "bundles.tar.xz"
+
+
+def packed_checkpoint(name: str) -> Path:
+    """Return the file of a checkpoint that ships packed; see :func:`packed_bundle`.
+
+    Args:
+        name: One of ``CHECKPOINTS``.
+    """
+    return packed_bundle(name) / f"{name}.safetensors"
+
+
 def packed_bundle(name: str, on_progress: OnProgress | None = None) -> Path:
     """Return the folder of a bundle that ships with the package, and make it where that was not done yet.
 
     Args:
-        name: One of ``NAMES``.
+        name: One of ``NAMES`` or ``CHECKPOINTS``.
         on_progress: Receives how far the download of a backbone's weights is.
 
     Raises:
@@ -155,7 +173,7 @@ class _Contents:
 
     def __init__(self, package: Traversable, name: str, sums: dict[str, str], on_progress: OnProgress | None) -> None:
         self._package, self._name, self._sums, self._on_progress = package, name, sums, on_progress
-        self._recipe = Recipe({}, {})
+        self._recipe: Recipe | None = None
         self._tensors: dict[str, Tensors] = {}
 
     def held(self) -> Iterator[tuple[str, bytes]]:
@@ -177,8 +195,10 @@ class _Contents:
 
     def whole(self, file: str, held: bytes) -> Iterator[bytes | memoryview]:
         """Yield a file, part by part; raises at its end when it has not the hash that is listed."""
+        from mmms_deploy.bundle.pieces import assemble  # it loads NumPy, which a command line needs not
+
         digest = hashlib.sha256()
-        pieces = self._recipe.files.get(file)
+        pieces = None if self._recipe is None else self._recipe.files.get(file)
         try:
             for part in [held] if pieces is None else assemble(pieces, held, self._source):
                 digest.update(part)
@@ -189,6 +209,8 @@ class _Contents:
             raise _damaged(self._name, f"{file} in it is not the file that is listed")
 
     def _read_recipe(self, content: bytes) -> Recipe:
+        from mmms_deploy.bundle.pieces import Recipe
+
         try:
             return msgspec.convert(decode_json(content, PIECES), Recipe)
         except (FileReadError, msgspec.ValidationError) as error:
@@ -196,12 +218,14 @@ class _Contents:
 
     def _source(self, name: str) -> Tensors:
         if name not in self._tensors:
-            if name not in self._recipe.sources:
+            if self._recipe is None or name not in self._recipe.sources:
                 raise ValueError(f"there is no source {name!r}")
             self._tensors[name] = self._read(self._recipe.sources[name])
         return self._tensors[name]
 
     def _read(self, source: Source) -> Tensors:
+        from mmms_deploy.weights.safetensors_file import read_safetensors
+
         if source.backbone:
             from mmms_deploy.weights.find import find_weights
 
@@ -223,7 +247,7 @@ def _members(source: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
             fix="use another Python, or build this one where liblzma's headers are installed (liblzma-dev, xz-devel);"
             f" or name the folder of a bundle: mmms-export --ckpt {name} writes bundles/{name}",
         ) from error
-    file = source / ARCHIVE
+    file = source / archive_name(name)
     try:
         with file.open("rb") as stream, tarfile.open(fileobj=_binary(stream), mode="r|xz") as archive:
             for member in archive:

@@ -36,6 +36,16 @@ class Bytes(msgspec.Struct, tag="bytes", frozen=True, forbid_unknown_fields=True
     length: int
 
 
+class Halves(msgspec.Struct, tag="halves", frozen=True, forbid_unknown_fields=True):
+    """float16 numbers of the archive, whose two bytes lie apart: all low ones, then all high ones, which compress.
+
+    Attributes:
+        count: How many; their bytes follow those of the piece before.
+    """
+
+    count: int
+
+
 class Stored(msgspec.Struct, tag="tensor", frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A tensor of a file, as float32, little-endian, in C order.
 
@@ -75,7 +85,7 @@ class Positions(msgspec.Struct, tag="positions", frozen=True, forbid_unknown_fie
     corrected: bool = False
 
 
-Piece: TypeAlias = Bytes | Stored | Positions
+Piece: TypeAlias = Bytes | Halves | Stored | Positions
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -125,6 +135,9 @@ def assemble(pieces: Sequence[Piece], held: bytes, source: Callable[[str], Tenso
     for piece in pieces:
         if isinstance(piece, Bytes):
             yield take(piece.length)
+            continue
+        if isinstance(piece, Halves):
+            yield np.frombuffer(take(2 * piece.count), np.uint8).reshape(2, -1).T.tobytes()
             continue
         made = _stored(piece, source) if isinstance(piece, Stored) else _map(piece, source)
         if isinstance(piece, Positions) and piece.corrected:

@@ -8,15 +8,12 @@ from pathlib import Path
 
 from mmms_deploy.bundle.fetched import fetch_bundle
 from mmms_deploy.bundle.names import MANIFEST_NAME
-from mmms_deploy.bundle.packed import NAMES, SMALLER, packed_bundle
+from mmms_deploy.bundle.packed import CHECKPOINTS, NAMES, SMALLER, packed_bundle
 from mmms_deploy.errors import BundleNotFoundError, FileReadError, MMMSDeployWarning, WeightsError
 from mmms_deploy.files import PathLike, as_path
 from mmms_deploy.hub import is_reference, parse_reference
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.spelling import closest
-
-CHECKPOINTS = ("demo-thermal",)
-"""Names of checkpoints that ship with the package without a bundle."""
 
 A_BUNDLE = f"the folder of a bundle, which holds {MANIFEST_NAME}, or 'demo' or 'demo-small', or hf:owner/name"
 """What errors expect where a bundle is named."""

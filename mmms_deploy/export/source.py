@@ -12,6 +12,7 @@ import torch
 
 from mmms_deploy.bundle import sha256_of
 from mmms_deploy.bundle.contract import to_builtins
+from mmms_deploy.bundle.packed import CHECKPOINTS, packed_checkpoint
 from mmms_deploy.documents import document
 from mmms_deploy.errors import DescriptionError, MMMSDeployWarning
 from mmms_deploy.files import PathLike
@@ -126,7 +127,13 @@ def _fetched(file: PathLike | None, on_progress: OnProgress | None) -> PathLike 
 
 
 def demo_checkpoint(name: str = "demo") -> Path:
-    """Return a checkpoint that ships with the package, by its name in ``DEMOS``."""
+    """Return a checkpoint that ships with the package, by its name in ``DEMOS``; a packed one is unpacked.
+
+    Raises:
+        BundleError, OutputWriteError: It cannot be unpacked.
+    """
+    if name in CHECKPOINTS:
+        return packed_checkpoint(name)
     with resources.as_file(resources.files("mmms_deploy.demo") / DEMOS[name]) as path:
         return path
 

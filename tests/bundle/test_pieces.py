@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmms_deploy.bundle.pieces import Bytes, Positions, Stored, Tensors, assemble
+from mmms_deploy.bundle.pieces import Bytes, Halves, Positions, Stored, Tensors, assemble
 from mmms_deploy.weights.position_map import position_map
+from mmms_deploy.weights.safetensors_file import safetensors_bytes
 
 SIDE = 32
 
@@ -76,6 +77,22 @@ def test_a_graph_comes_out_with_every_bit(graph: Path) -> None:
     assert own < len(held) < own + 1000
 
 
+def test_a_checkpoint_comes_out_with_every_bit() -> None:
+    pytest.importorskip("onnx")
+    from tools.find_pieces import halves
+
+    content = safetensors_bytes(tensors())
+    pieces, held = halves(content)
+    assert len(held) == len(content)
+    assert b"".join(assemble(pieces, held, source)) == content
+    with pytest.raises(ValueError, match="F32"):
+        halves(safetensors_bytes(constants_of_one_type()))
+
+
+def constants_of_one_type() -> dict[str, np.ndarray]:
+    return {"own": constants()["own"]}
+
+
 def test_of_any_other_file_nothing_is_found(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     from tools.find_pieces import PieceFinder
@@ -90,6 +107,8 @@ def test_of_any_other_file_nothing_is_found(tmp_path: Path) -> None:
     [
         Bytes(9),
         Bytes(-1),
+        Halves(5),
+        Halves(-1),
         Bytes(3),
         Stored("a", "nothing"),
         Stored("a", "matrix", (0,)),

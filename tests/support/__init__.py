@@ -4,6 +4,7 @@ Bundles and checkpoints:
 
 toy: bundles of small ONNX graphs with the full topology, and their network in NumPy.
 attention: a bundle whose one stage is one attention, for compilers.
+demos: the small demo under the name of the other one.
 golden_cases: golden cases of toy bundles, right ones and wrong ones.
 tiff: writes TIFF files whose samples are of any kind
 tiny: the narrow MMMS network of the export tests, and a bundle's manifest that describes it.
