@@ -27,6 +27,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from splits import SWIN_B, SWIN_S, Counted, count_all, table
 
 HERE = Path(__file__).parent
 SEED = 0
@@ -61,14 +62,6 @@ def _on(backbone: str) -> dict[str, Any]:
     return {"backbone": {"name": backbone}}
 
 
-_SWIN_B = {"family": "icmformer", "size": [384, 384], "swin": {}}
-_SWIN_S = {
-    "family": "icmformer",
-    "size": [224, 224],
-    "swin": {"width": 96, "heads": [3, 6, 12, 24]},
-    "head_width": 192,
-}
-
 NETWORKS = (
     Network("dinov2", "DINOv2-B14 reg", "RGB", paper=125.2),
     Network("dinov2-1", "DINOv2-B14 reg", "RGB + depth", _with("depth"), paper=144.1),
@@ -80,9 +73,13 @@ NETWORKS = (
     Network("hiera", "SAM 2 Hiera-T", "RGB", _on("sam2_hiera_t")),
     Network("hiera-1", "SAM 2 Hiera-T", "RGB + depth", _on("sam2_hiera_t") | _with("depth")),
     Network("skipclick", "SkipClick, DINOv2-B14 reg", "RGB", {"family": "skipclick"}),
+    Network("simpleclick", "SimpleClick ViT-B", "RGB", {"family": "simpleclick"}),
+    Network("mfp", "MFP ViT-B", "RGB", {"family": "mfp"}),
+    Network("mfp-hrnet", "MFP HRNet-18", "RGB", {"family": "mfp", "hrnet": {}}),
+    Network("interformer", "InterFormer-Light, 512 x 512", "RGB", {"family": "interformer"}),
     Network("icmformer", "iCMFormer ViT-B", "RGB", {"family": "icmformer"}, paper=124.81),
-    Network("icmformer-swin-b", "iCMFormer Swin-B, 384 x 384", "RGB", _SWIN_B, paper=104.25),
-    Network("icmformer-swin-s", "iCMFormer Swin-S, 224 x 224", "RGB", _SWIN_S, paper=68.14),
+    Network("icmformer-swin-b", "iCMFormer Swin-B, 384 x 384", "RGB", SWIN_B, paper=104.25),
+    Network("icmformer-swin-s", "iCMFormer Swin-S, 224 x 224", "RGB", SWIN_S, paper=68.14),
 )
 
 
@@ -324,12 +321,13 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def markdown(rows: Sequence[Row], machine: Sequence[tuple[str, str]]) -> str:
+def markdown(rows: Sequence[Row], machine: Sequence[tuple[str, str]], counted: Sequence[Counted]) -> str:
     """Return all rows as a page.
 
     Args:
         rows: All networks.
         machine: The machine, as pairs of a heading and a text.
+        counted: What was counted without exporting.
     """
     lines = [
         "# Export",
@@ -348,7 +346,19 @@ def markdown(rows: Sequence[Row], machine: Sequence[tuple[str, str]]) -> str:
             f"not measured: {row.why.splitlines()[0]}" + " |" * len(HEADINGS[1:]) if row.why else " | ".join(cells(row))
         )
         lines.append(f"| {row.backbone} | {row.inputs} | {shown} |")
-    lines += ["", "## The gate's worst numbers", ""]
+    lines += [
+        "",
+        "## What the split gains",
+        "",
+        "Counted without exporting (`benchmarks/splits.py`), at the sizes above and at those whose export needs more"
+        " memory than here. A gain near 1 is early fusion: what depends on the image alone is small, and a click costs"
+        " about as much as the whole network.",
+        "",
+        *table(counted),
+        "",
+        "## The gate's worst numbers",
+        "",
+    ]
     checks = list(dict.fromkeys((check.name, check.measure, check.limit) for row in rows for check in row.gate))
     checked = [row for row in rows if row.gate]
     lines.append("| compared | measure | limit | " + " | ".join(f"{r.backbone}, {r.inputs}" for r in checked) + " |")
@@ -381,6 +391,7 @@ def _options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the bundles here (default: they are removed)")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of results")
+    parser.add_argument("--no-export", action="store_true", help="count what the splits gain, and keep all rows")
     parser.add_argument("--add", action="store_true", help="keep the rows of networks that are not exported now")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser
@@ -400,6 +411,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mmms_deploy.reporting.files import write_text
 
     wanted = [network for network in NETWORKS if not options.only or network.key in options.only]
+    if options.no_export:
+        wanted, options.add = [], True
     steps = count_steps(len(sample_images(())))
     rows = []
     others = OtherPrograms()
@@ -433,7 +446,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "export.json", (json.dumps(content, indent=1) + "\n").encode())
-    write_text(options.out / "export.md", markdown(rows, machine_lines(machine)).encode())
+    write_text(options.out / "export.md", markdown(rows, machine_lines(machine), count_all()).encode())
     _print(rows, Console())
     return 1 if any(row.why for row in rows) else 0
 

@@ -146,9 +146,11 @@ def _what(manifest: Manifest, taken: str | None) -> str:
         ("precisions", ", ".join(str(precision) for precision in manifest.precisions) or "none"),
         ("licence of the weights", taken or "**not stated**"),
     ]
+    split = split_of(manifest)
+    other = "a small part" if split is None or split.click < split.before else "the other"
     text = (
-        f"Click-based interactive segmentation, as ONNX graphs for {_PROJECT}: one part runs once an image, a small"
-        " part at every click."
+        f"Click-based interactive segmentation, as ONNX graphs for {_PROJECT}: one part runs once an image, {other} at"
+        " every click."
     )
     if not manifest.trained:
         text += "\n\n**The weights are random: this bundle is for measuring speed, and its masks mean nothing.**"

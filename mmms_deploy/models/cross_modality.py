@@ -72,6 +72,7 @@ class CrossBlock(nn.Module):
         norm = partial(nn.LayerNorm, dim, eps=eps)
         self.norm1 = norm()
         self.attn1 = Attention(dim, heads, qkv_bias=True)
+        self.attn1.fused_attn = False  # product, softmax, product, as attn2 and the released code sum them
         self.norm2 = norm()
         self.attn2 = CrossAttention(dim, heads)
         self.norm3 = norm()

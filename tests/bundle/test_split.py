@@ -32,6 +32,8 @@ def test_early_fusion_is_said(paint: Bundle) -> None:
     assert split is not None
     assert "gains only 1.01x" in split.sentence
     assert "fused early, and 0.6% of it depends on the image alone" in split.sentence
+    assert "a small part at every click" not in card_of(counted(paint.manifest, image=1e9, click=2e9))
+    assert "a small part at every click" in card_of(counted(paint.manifest, image=2e9, click=1e9))
 
 
 @pytest.mark.parametrize("flops", [{"image": None, "click": 1e9}, {"image": 1e9, "click": None}])

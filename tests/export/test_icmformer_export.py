@@ -84,25 +84,14 @@ def test_what_crosses(exported) -> None:
     assert "fold_cross_attention" in manifest.provenance.rewrites
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_stage_holds_only_the_rows_that_it_uses(kind) -> None:
-    """Queries belong to the click, keys and values to the image; no linear of the attention is in both."""
-    network = RecurrentNetwork(deploy_form(random_network(tiny_icmformer(kind), 0))[0])
-    image, click = cut(export_whole(network), network.rates())
-    held = [
-        sorted(
-            tuple(value.shape.numpy())
-            for value in stage.model.graph.initializers.values()
-            if value.shape is not None and "blocks2.0.attn2" in str(value.name)
-        )
-        for stage in (image, click)
-    ]
-    dim = 32 if kind == "swin" else 24
-    assert (dim, 3 * dim) not in held[0] + held[1]
-    assert (3 * dim, dim) not in held[0] + held[1]
-    assert sum(int(np.prod(shape)) for shape in held[0]) == 2 * dim * dim
-    # q and proj with their biases
-    assert sum(int(np.prod(shape)) for shape in held[1]) == 2 * dim * dim + 2 * dim
+def test_the_image_s_stage_holds_only_the_rows_that_it_uses() -> None:
+    """Keys and values, and no queries: of 2 blocks of 32 channels, beside the merging of patches from 64 to 32."""
+    network = RecurrentNetwork(deploy_form(random_network(tiny_icmformer("swin"), 0))[0])
+    image, _ = cut(export_whole(network), network.rates())
+    shapes = [value.shape.numpy() for value in image.model.graph.initializers.values() if value.shape is not None]
+    matrices = [tuple(sorted(shape)) for shape in shapes if len(shape) == 2]
+    assert matrices.count((32, 64)) == 3
+    assert (32, 96) not in matrices
 
 
 def test_the_paper_s_form_has_no_scattered_masks() -> None:
@@ -126,12 +115,12 @@ class TestFullSize:
     @pytest.mark.parametrize(
         ("fields", "image", "click"),
         [
-            ({}, 77.3, 202.3),
-            ({"swin": SwinConfig(width=96, heads=(3, 6, 12, 24)), "size": (224, 224), "head_width": 192}, 4.8, 38.0),
+            ({}, 77.3, 198.0),
+            ({"swin": SwinConfig(width=96, heads=(3, 6, 12, 24)), "size": (224, 224), "head_width": 192}, 5.01, 41.4),
         ],
     )
     def test_operations(self, fields, image, click, tmp_path) -> None:
-        """The ViT's are those of the specification with all waste removed; the Swin's were counted here."""
+        """The ViT's: 77.3 and 202.3 with all waste of the released code removed, of which split_fusion saves 4.4."""
         path = tmp_path / "net.safetensors"
         save_checkpoint(path, random_network(ICMFormerConfig(**fields), 0))
         result = CliRunner().invoke(main, ["--ckpt", str(path), "--out", str(tmp_path / "bundle")])
@@ -140,4 +129,4 @@ class TestFullSize:
         split = split_of(Bundle(tmp_path / "bundle").manifest)
         assert split is not None
         assert split.before / 1e9 == pytest.approx(image, rel=0.02)
-        assert split.click / 1e9 == pytest.approx(click, rel=0.02)
+        assert split.click / 1e9 == pytest.approx(click, rel=0.01)
