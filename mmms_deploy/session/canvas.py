@@ -7,12 +7,14 @@ the network's size, and draws what is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from mmms_deploy.bundle.contract import ResizeRule
+from mmms_deploy.engines.protocol import Value
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize, resize_above
 from mmms_deploy.session.zoom import Box, bounds, whole
 
@@ -110,6 +112,23 @@ class Canvas:
             return None
         top, left = layer.box.top, layer.box.left
         return Box(found.top + top, found.bottom + top, found.left + left, found.right + left)
+
+
+@dataclass(frozen=True, eq=False)
+class Viewed:
+    """What is kept of an answer between clicks.
+
+    Attributes:
+        canvas: The picture's probability.
+        box: The crop that the states belong to; None after a mask that was put in, and before the first click.
+        states: The click stage's state in that crop: as it is, and mirrored where the mean is taken.
+        newest: (H, W), the newest answer at the network's size.
+    """
+
+    canvas: Canvas
+    newest: FloatArray
+    box: Box | None = None
+    states: tuple[Mapping[str, Value], ...] = ()
 
 
 def _shared(one: Box, other: Box) -> Box | None:

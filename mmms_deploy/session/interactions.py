@@ -18,7 +18,7 @@ from mmms_deploy.session.mask_sources import MaskLike, mask_of
 from mmms_deploy.session.result import Click
 
 if TYPE_CHECKING:
-    from mmms_deploy.session.views import Viewed
+    from mmms_deploy.session.canvas import Viewed
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from mmms_deploy.bundle.protocol import Outside, ZoomRule
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.errors import SessionError
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize, through_image
-from mmms_deploy.session.canvas import Answered, Canvas
+from mmms_deploy.session.canvas import Answered, Canvas, Viewed
 from mmms_deploy.session.inputs import ImageState
 from mmms_deploy.session.interactions import MaskInput, Snapshot, previous_of, previous_rule
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
@@ -69,23 +69,6 @@ class Given:
     def above(self, rule: ResizeRule, threshold: float) -> BoolArray:
         """Return the mask (H0, W0) as it was given."""
         return self.mask.mask
-
-
-@dataclass(frozen=True, eq=False)
-class Viewed:
-    """What is kept of an answer between clicks.
-
-    Attributes:
-        canvas: The picture's probability.
-        box: The crop that the states belong to; None after a mask that was put in, and before the first click.
-        states: The click stage's state in that crop: as it is, and mirrored where the mean is taken.
-        newest: (H, W), the newest answer at the network's size.
-    """
-
-    canvas: Canvas
-    newest: FloatArray
-    box: Box | None = None
-    states: tuple[Mapping[str, Value], ...] = ()
 
 
 class Views:

@@ -9,7 +9,7 @@ its family; :class:`~mmms_deploy.bundle.protocol.ZoomRule` has the numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,7 +17,25 @@ from mmms_deploy.bundle.contract import Coordinates
 from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.resize import BoolArray, FloatArray
-from mmms_deploy.session.result import Click
+
+
+class ImagePoint(Protocol):
+    """A click in the picture's pixels; :class:`~mmms_deploy.session.result.Click` is one."""
+
+    @property
+    def x(self) -> float:
+        """Column."""
+        ...
+
+    @property
+    def y(self) -> float:
+        """Row."""
+        ...
+
+    @property
+    def positive(self) -> bool:
+        """Whether it is on the object."""
+        ...
 
 
 class Box(NamedTuple):
@@ -70,7 +88,7 @@ def bounds(mask: BoolArray) -> Box | None:
     return Box(int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1]))
 
 
-def wanted_box(mask: Box | None, clicks: Iterable[Click], size: tuple[int, int], rule: ZoomRule) -> Box:
+def wanted_box(mask: Box | None, clicks: Iterable[ImagePoint], size: tuple[int, int], rule: ZoomRule) -> Box:
     """Return the crop that the object asks for.
 
     Args:
@@ -93,7 +111,7 @@ def wanted_box(mask: Box | None, clicks: Iterable[Click], size: tuple[int, int],
 
 
 def next_box(
-    current: Box | None, mask: Box | None, clicks: Sequence[Click], size: tuple[int, int], rule: ZoomRule
+    current: Box | None, mask: Box | None, clicks: Sequence[ImagePoint], size: tuple[int, int], rule: ZoomRule
 ) -> Box:
     """Return the crop in which a click is answered.
 
@@ -119,7 +137,7 @@ def iou(one: Box, other: Box) -> float:
 
 
 def click_in(
-    click: Click, box: Box, network: tuple[int, int], rule: Coordinates, *, mirrored: bool = False
+    click: ImagePoint, box: Box, network: tuple[int, int], rule: Coordinates, *, mirrored: bool = False
 ) -> tuple[float, float, float, float]:
     """Return a click as the click stage takes it: x and y in network pixels, positive, and whether it counts.
 
@@ -177,13 +195,13 @@ def _expanded(first: int, last: int, length: int, rule: ZoomRule) -> tuple[int, 
     return max(0, min(round(centre - side / 2), length - 1)), max(0, min(round(centre + side / 2), length - 1))
 
 
-def _on(click: Click, box: Box) -> bool:
+def _on(click: ImagePoint, box: Box) -> bool:
     """Whether a click lies on a pixel of a box."""
     rows = box.top - 0.5 <= click.y < box.bottom + 0.5
     return rows and box.left - 0.5 <= click.x < box.right + 0.5
 
 
-def _inside(click: Click, box: Box) -> bool:
+def _inside(click: ImagePoint, box: Box) -> bool:
     # The last row and column count as outside, as in the published code.
     return box.top <= click.y < box.bottom and box.left <= click.x < box.right
 
