@@ -89,6 +89,8 @@ class EagerMMMS:
         description = manifest.provenance.description
         if not description:
             raise NotMeasuredError("the bundle does not describe its network")
+        if description.get("family") == "onnx":
+            raise NotMeasuredError("the bundle was made of ONNX files, and there is no network in PyTorch")
         if device == "cuda" and not torch.cuda.is_available():
             raise NotMeasuredError(
                 f"PyTorch {torch.__version__} cannot use the GPU (built for CUDA {torch.version.cuda})"

@@ -136,12 +136,13 @@ def _what(manifest: Manifest, taken: str | None) -> str:
     backbone = provenance.description.get("backbone")
     modalities = ", ".join(_plain(m.name) + (" (optional)" if m.optional else "") for m in manifest.modalities)
     height, width = manifest.size
-    clicks = manifest.clicks
+    clicks, points = manifest.clicks, manifest.clicks.points
+    drawn = f"disks of radius {clicks.radius:g} network pixels" if points is None else f"up to {points.most} of them"
     rows = [
         ("network", _plain(family) + _backbone(backbone)),
         ("parameters", f"{provenance.parameters / 1e6:.2f} million"),
         ("input", f"RGB{', ' if modalities else ''}{modalities}; brought to {height} x {width} (height x width)"),
-        ("clicks", f"positive and negative points; disks of radius {clicks.radius:g} network pixels"),
+        ("clicks", f"positive and negative points; {drawn}"),
         ("mask", f"at the image's own size; a pixel belongs when its probability is above {clicks.threshold:g}"),
         ("precisions", ", ".join(str(precision) for precision in manifest.precisions) or "none"),
         ("licence of the weights", taken or "**not stated**"),
@@ -233,10 +234,12 @@ def _stages(manifest: Manifest) -> str:
 def _checks(manifest: Manifest) -> str:
     if not manifest.gate:
         return "## How it was checked\n\nNothing was recorded."
+    pair = manifest.provenance.description.get("family") == "onnx"
+    reference = "the two files that they were made of" if pair else "the network in PyTorch"
     text = (
-        f"The export compared the ONNX graphs with the network in PyTorch, on photographs and by clicks; a bundle that"
-        f" exceeds a limit is not written. `{GOLDEN_NAME}` holds the photographs, the clicks and the checkpoint's own"
-        f" masks."
+        f"The export compared the ONNX graphs with {reference}, on photographs and by clicks; a bundle that"
+        f" exceeds a limit is not written. `{GOLDEN_NAME}` holds the photographs, the clicks and the"
+        f" {'files' if pair else 'checkpoint'}'{'' if pair else 's'} own masks."
     )
     heading = ("compared", "measure", "worst", "limit", "samples")
     return f"## How it was checked\n\n{text}\n\n{_table(heading, [_check(check) for check in manifest.gate])}"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import warn, wrong_usage
 from mmms_deploy.commands.datasets import open_datasets, parse_datasets
 from mmms_deploy.commands.display import progress_bar, waiting
+from mmms_deploy.commands.export_pair import check_pair, export_pair_files, is_pair
 from mmms_deploy.commands.export_summary import summarise
 from mmms_deploy.commands.fetching import backbone_finder, fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
@@ -36,7 +38,7 @@ from mmms_deploy.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from mmms_deploy.evaluation.scene import Dataset
-    from mmms_deploy.export.exporter import Gate
+    from mmms_deploy.export.exporter import ExportReport, Gate
     from mmms_deploy.progress import OnProgress
 
 
@@ -93,14 +95,17 @@ Examples:
   mmms-export --ckpt hf:owner/name/weights.safetensors --push me/clicks --license mit
   mmms-export --ckpt mmms.safetensors --backbone-ckpt dinov2_vitb14_reg4_pretrain.pth --out bundles/mmms
   mmms-export --ckpt mmms-rgbd.safetensors --cut late --cut black-box --out bundles/provider
-  mmms-export --random-weights 0 --modality depth:3 --size 448 --out bundles/latency"""
+  mmms-export --random-weights 0 --modality depth:3 --size 448 --out bundles/latency
+  mmms-export --ckpt sam2-tiny
+  mmms-export --encoder encoder.onnx --decoder decoder.onnx --description pair.toml"""
 )
 @click.option(
     "--ckpt",
     type=Text(),
     metavar="FILE",
     help="Checkpoint: .safetensors with a description, or a PyTorch state dict; or hf:OWNER/NAME[@REVISION][/FILE] for "
-    "one on the hub. 'demo', 'demo-small' and 'demo-thermal' ship with mmms-deploy.",
+    "one on the hub. 'demo', 'demo-small' and 'demo-thermal' ship with mmms-deploy. 'sam2-tiny' fetches SAM 2 tiny's "
+    "encoder and decoder.",
 )
 @click.option(
     "--random-weights",
@@ -147,6 +152,14 @@ Examples:
     metavar="FILE",
     help="The encoder of a description whose backbone is named 'onnx'; it becomes a part of the bundle.",
 )
+@click.option(
+    "--encoder",
+    type=FilePath(),
+    metavar="FILE",
+    help="With --decoder: an encoder in an .onnx or .ort file that others exported; --description says what goes in "
+    "and comes out.",
+)
+@click.option("--decoder", type=FilePath(), metavar="FILE", help="The decoder that answers clicks, likewise.")
 @click.option(
     "--size", type=SizeType(), help="Network size, H or HxW, in pixels.  [default: the description's, else 448]"
 )
@@ -238,6 +251,8 @@ def main(
     backbone_ckpt: Path | None,
     backbone: str | None,
     backbone_onnx: Path | None,
+    encoder: Path | None,
+    decoder: Path | None,
     size: tuple[int, int] | None,
     modalities: tuple[tuple[str, int], ...],
     cuts: tuple[str, ...],
@@ -258,7 +273,10 @@ def main(
     or fails, nothing is left behind.
     """
     start = time.perf_counter()
-    if (ckpt is None) == (random_weights is None):
+    pair = is_pair(ckpt, encoder, decoder)
+    if pair:
+        check_pair(ckpt, encoder, decoder, click.get_current_context().params)
+    elif (ckpt is None) == (random_weights is None):
         raise click.UsageError("give one of --ckpt FILE and --random-weights SEED")
     _check_modalities(modalities)
     if bool(gates) != bool(gate_data):
@@ -269,12 +287,17 @@ def main(
         raise click.UsageError("--private goes with --push OWNER/NAME")
     with wrong_usage():
         check_push(repository, license_name)
-    _check_files(ckpt, backbone_ckpt, description)
-    target = out or Path("bundles") / (f"random-{random_weights}" if ckpt is None else name_of(ckpt))
+    _check_files(None if pair else ckpt, backbone_ckpt, description)
+    target = out or Path("bundles") / _name(ckpt, random_weights, description or encoder)
     _check_out(target, overwrite)
     arguments = parse_datasets(gate_data, "--gate-data")
     if repository is not None:
         check_destination(repository, private=private, overwrite=overwrite)
+    finish = partial(_finish, target, builds, repository, license_name, private=private, overwrite=overwrite)
+    if pair:
+        with waiting("loading PyTorch"):
+            _load_export_room()
+        return finish(export_pair_files(ckpt, encoder, decoder, description, license_name, target, overwrite=overwrite))
     checkpoint = None if ckpt is None or ckpt in DEMOS else fetched_checkpoint(ckpt)
     backbone_checkpoint = None if backbone_ckpt is None else fetched_checkpoint(backbone_ckpt)
     with waiting("loading PyTorch"):
@@ -313,6 +336,27 @@ def main(
             on_progress=on_progress,
         )
     summarise(report, time.perf_counter() - start)
+    return finish(report)
+
+
+def _name(ckpt: str | None, random_weights: int | None, other: Path | None) -> str:
+    """Return a name for the bundle: the checkpoint's, the seed's, or that of a pair's description or encoder."""
+    if ckpt is not None:
+        return name_of(ckpt)
+    return other.stem if random_weights is None and other is not None else f"random-{random_weights}"
+
+
+def _finish(
+    target: Path,
+    builds: Sequence[str],
+    repository: str | None,
+    license_name: str | None,
+    report: ExportReport,
+    *,
+    private: bool,
+    overwrite: bool,
+) -> None:
+    """Build plans of a finished bundle, and push it, where that was asked for."""
     if builds:
         build(report.bundle, report.bundle.manifest.precisions)
     if repository is not None:

@@ -26,6 +26,8 @@ from mmms_deploy.errors import (
 from mmms_deploy.hub import is_reference, parse_reference
 from mmms_deploy.spelling import closest
 
+PAIRS = ("sam2-tiny",)
+"""Names that ``--ckpt`` takes for pairs of encoder and decoder, which are fetched."""
 DEMOS = ("demo", "demo-small", "demo-thermal")
 """Names that ``--ckpt`` takes for the checkpoints that ship with the package."""
 _MOST_NAMES = 1000

@@ -39,14 +39,14 @@ class EncoderFile:
         self.size = backbone.described.size
         self.shapes = backbone.map_shapes()
         self.outputs = [output.name for output in backbone.outputs]
-        _check_places(path)
+        check_places(path)
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises classes of its own, without a common base
-            raise self._unlike(f"ONNX Runtime cannot open it: {_first_line(error)}", "an ONNX file") from error
+            raise self._unlike(f"ONNX Runtime cannot open it: {first_line(error)}", "an ONNX file") from error
         self.input = self._input(backbone.described.input)
         self._check_outputs()
 
@@ -87,7 +87,7 @@ class EncoderFile:
         try:
             found = self(torch.zeros(1, 3, *self.size))
         except Exception as error:
-            raise self._unlike(f"ONNX Runtime cannot run it: {_first_line(error)}", "an encoder that runs") from error
+            raise self._unlike(f"ONNX Runtime cannot run it: {first_line(error)}", "an encoder that runs") from error
         for name, x, shape in zip(self.outputs, found, self.shapes, strict=True):
             if x.dtype != torch.float32 or tuple(x.shape) != (1, *shape):
                 raise self._unlike(
@@ -123,7 +123,7 @@ class EncoderFile:
         encoder = self._converted(rest.graph.opset_imports[""])
         for domain, version in encoder.graph.opset_imports.items():
             rest.graph.opset_imports.setdefault(domain, version)
-        _rename(encoder.graph)
+        rename(encoder.graph, PREFIX)
         image = ir.val(RGB, dtype=ir.DataType.FLOAT, shape=ir.Shape((1, 3, *size)))
         encoder_image = next(v for v in encoder.graph.inputs if v.name == PREFIX + self.input)
         head: list[ir.Node] = []
@@ -165,7 +165,7 @@ class EncoderFile:
                 version_converter.convert_version(model, opset, fallback=True)
             except Exception as error:  # the converter raises whatever its adapters raise
                 raise self._unlike(
-                    f"its opset {own} cannot be converted to {opset}: {_first_line(error)}",
+                    f"its opset {own} cannot be converted to {opset}: {first_line(error)}",
                     f"operators that opset {opset} has; export the encoder again with this opset",
                 ) from error
             if model.graph.opset_imports.get("") != opset:
@@ -179,8 +179,16 @@ class EncoderFile:
         return model
 
 
-def _check_places(path: Path) -> None:
-    """Refuse a file whose weights lie anywhere but in regular files beside it."""
+def check_places(path: Path, what: str = "the encoder") -> None:
+    """Refuse a file whose weights lie anywhere but in regular files beside it.
+
+    Args:
+        path: The ONNX file.
+        what: What it is, for messages.
+
+    Raises:
+        ExportError: It cannot be read, or its weights lie elsewhere.
+    """
     try:
         check_regular(path)
         beside = {file.name: file.stat().st_size for file in path.parent.iterdir() if file.is_file()}
@@ -188,23 +196,23 @@ def _check_places(path: Path) -> None:
             check_regular(path.parent / name)
     except (FileReadError, BundleCorruptError, OSError) as error:
         raise ExportError(
-            f"the encoder {path!s:.200} cannot be read: {_first_line(error)}",
+            f"{what} {path!s:.200} cannot be read: {first_line(error)}",
             expected="an ONNX file whose weights lie in it or in files beside it",
             fix="check the path, and copy the files of its weights beside it",
         ) from error
 
 
-def _rename(graph: ir.Graph) -> None:
-    """Put the prefix before every name, those in subgraphs included, so that none meets one of the rest."""
+def rename(graph: ir.Graph, prefix: str) -> None:
+    """Put a prefix before every name, those in subgraphs included, so that none meets one of another graph."""
     values = [*graph.inputs, *graph.initializers.values()]
     for node in graph.all_nodes():
-        node.name = f"{PREFIX}{node.name}"
+        node.name = f"{prefix}{node.name}"
         values += node.outputs
         for subgraph in subgraphs(node):
             values += [*subgraph.inputs, *subgraph.initializers.values()]
     for value in dict.fromkeys(values):
         if value.name:
-            value.name = f"{PREFIX}{value.name}"
+            value.name = f"{prefix}{value.name}"
 
 
 def _resize(image: ir.Value, size: tuple[int, int], sizes: ir.Value) -> ir.Node:
@@ -214,5 +222,6 @@ def _resize(image: ir.Value, size: tuple[int, int], sizes: ir.Value) -> ir.Node:
     return ir.node("Resize", [image, None, None, sizes], settings, outputs=[output], name=f"{PREFIX}resize")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its class where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

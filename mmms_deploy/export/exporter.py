@@ -225,12 +225,6 @@ def _manifest(
     gate: list[GateCheck],
 ) -> Manifest:
     config = sourced.network.config
-    packages = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            packages[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return Manifest(
         schema=SCHEMA,
         name=name,
@@ -257,11 +251,27 @@ def _manifest(
             opset=OPSET,
             rewrites=rewrites,
             cuts=tuple(sorted(network.cuts)),
-            packages=packages,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            packages=versions(),
+            created=now(),
         ),
         gate=tuple(gate),
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that make a bundle."""
+    packages = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            packages[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return packages
+
+
+def now() -> str:
+    """Return the time in UTC, in ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _file_name(file: PathLike | None) -> str | None:

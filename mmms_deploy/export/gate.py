@@ -57,7 +57,7 @@ FIRST_PROBABILITY_LIMIT = 1e-4
 reference with torch."""
 
 
-class _Graph:
+class OnnxGraph:
     """An ONNX file on ONNX Runtime's CPU provider.
 
     Args:
@@ -77,6 +77,7 @@ class _Graph:
         self._outputs = [value.name for value in self._session.get_outputs()]
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs by name; of ``feed``, the graph's inputs are taken."""
         values = self._session.run(self._outputs, {name: feed[name] for name in self._inputs})
         return dict(zip(self._outputs, values, strict=True))
 
@@ -107,7 +108,7 @@ def compare_graphs(
     trace = _torch_trace(network, sample)
     announce(on_progress, "gate: whole graph against torch")
     against_torch = _AgainstTorch("whole ONNX graph against torch", trace, sample)
-    graph, outputs = _Graph(whole, optimised=False), []
+    graph, outputs = OnnxGraph(whole, optimised=False), []
     for number, feed in enumerate(trace.feeds):
         outputs.append(graph.run(feed))
         against_torch.see(outputs[-1], number, "whole graph")
@@ -184,11 +185,11 @@ class _AgainstTorch:
 
 def _staged(
     stages: Sequence[tuple[StageModel, Path]], trace: _Trace, *, optimised: bool
-) -> Iterator[tuple[StageModel, _Graph, int, dict[str, Array]]]:
+) -> Iterator[tuple[StageModel, OnnxGraph, int, dict[str, Array]]]:
     """Yield every stage with every click's inputs; what a stage computes is put into them for the stages after it."""
     feeds = [dict(feed) for feed in trace.feeds]
     for stage, file in stages:
-        graph = _Graph(file, optimised=optimised)
+        graph = OnnxGraph(file, optimised=optimised)
         for number, feed in enumerate(feeds):
             yield stage, graph, number, feed
 
@@ -310,13 +311,16 @@ def _named_features(reference: TorchReference) -> dict[str, npt.NDArray[np.float
     return {name: value.numpy() for name, value in zip(BACKBONE, reference.backbone_maps, strict=False)}
 
 
-def compare_session(bundle: Bundle, golden: Golden, engine: Engine) -> list[GateCheck]:
+def compare_session(
+    bundle: Bundle, golden: Golden, engine: Engine, name: str = "session against torch, closed loop"
+) -> list[GateCheck]:
     """Click through a bundle as a user would, its own masks fed back, and compare with the torch reference.
 
     Args:
         bundle: The bundle, with its golden replay.
         golden: The reference's answers.
         engine: The engine that executes the bundle in float32.
+        name: The two sides, for the record.
 
     Returns:
         What was measured.
@@ -324,7 +328,6 @@ def compare_session(bundle: Bundle, golden: Golden, engine: Engine) -> list[Gate
     Raises:
         GateError: A mask or a probability differs.
     """
-    name = "session against torch, closed loop"
     masks = Worst(name, "largest 1 - IoU of the mask on certain pixels", 1.0 - LIMITS[Precision.FP32])
     # After the first click only: later answers depend on masks that were thresholded and fed back. A rounding
     # difference before the threshold may be a whole pixel after it.

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import onnx
 import onnx_ir as ir
 
-from mmms_deploy.bundle import BundleWriter, Precision, StageGraph, TensorSpec
+from mmms_deploy.bundle import BundleWriter, Precision, Role, StageGraph, TensorSpec
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import StageModel
-from mmms_deploy.export.network import RecurrentNetwork
 from mmms_deploy.files import writing
 
 EXTERNAL_DATA_ABOVE = 1_900_000_000
 """Bytes of weights above which a graph keeps them in a file of their own; one protobuf message ends at 2 GB."""
 
 
+class Roles(Protocol):
+    """What knows the roles of the stages' tensors."""
+
+    def role(self, name: str) -> Role:
+        """Return the role of an input or output of a stage."""
+        ...
+
+
 def write_stages(
-    writer: BundleWriter, network: RecurrentNetwork, stages: Sequence[StageModel], precision: Precision
+    writer: BundleWriter, network: Roles, stages: Sequence[StageModel], precision: Precision
 ) -> tuple[StageGraph, ...]:
     """Write every stage's graph in one precision.
 
     Args:
         writer: The bundle.
-        network: The network that the stages were cut from.
+        network: The network that the stages were cut from, or what else knows their tensors' roles.
         stages: The stages.
         precision: Their precision, for the files' names.
 
@@ -82,7 +90,7 @@ def save_graph(model: ir.Model, file: Path, out: Path) -> str | None:
     return data
 
 
-def _spec(value: ir.Value, network: RecurrentNetwork) -> TensorSpec:
+def _spec(value: ir.Value, network: Roles) -> TensorSpec:
     name = str(value.name)
     if value.dtype is None or value.shape is None or not all(isinstance(n, int) for n in value.shape):
         raise ExportError(

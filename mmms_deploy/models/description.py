@@ -28,6 +28,13 @@ def parse_description(raw: object, source: str) -> NetworkConfig:
         DescriptionError: A field is unknown, missing or has an impossible value.
     """
     name = raw.get("family", next(iter(FAMILIES))) if isinstance(raw, dict) else next(iter(FAMILIES))
+    if name == "onnx":
+        raise DescriptionError(
+            f"{source} describes an encoder and a decoder in ONNX files",
+            expected="the description of a network in PyTorch",
+            fix="pass it to export_pair, with the two files",
+            command_fix="pass it to mmms-export with --encoder FILE and --decoder FILE",
+        )
     family = FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
         raise DescriptionError(

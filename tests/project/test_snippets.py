@@ -28,7 +28,7 @@ SNIPPETS = {
 }
 """The Python of every document, and of the package's docstrings."""
 
-ELSEWHERE = {"docs/export.md": "tests/export/test_exporter.py"}
+ELSEWHERE = {"docs/export.md": "tests/export/test_exporter.py", "docs/foreign.md": "tests/export/pair/conftest.py"}
 """Documents whose Python takes long and runs where a test needs what it makes anyway."""
 
 RUNNER = """
