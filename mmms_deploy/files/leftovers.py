@@ -1,7 +1,8 @@
 """Removes what a killed process left behind: temporary files and folders of this package that are a day old.
 
 Nothing else is touched. A leftover has a name as our writers make them, belongs to this user, is no link, was not
-changed for a day, so that no process writes it any more, and, if it is a folder, holds nothing but files of a bundle.
+changed for a day, so that no process writes it any more, and, if it is a folder, holds nothing but files of a bundle,
+or what was fetched to be read once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _MOST_ENTRIES = 10_000
 _FILE = re.compile(r"\.(?P<name>.+)\.(?:[0-9a-f]{16}|[a-z0-9_]{8})\.partial", re.DOTALL)
 _FOLDER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.partial", re.DOTALL)
 _GRAPHS = re.compile(r"\.(?:whole|rounded)\.[a-z0-9_]{8}")
+_FETCHING = re.compile(r"\.fetching\.[a-z0-9_]{8}")
 _REPLACED = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.old", re.DOTALL)
 _OF_A_BUNDLE = re.compile(r"bundle\.json|golden\.npz|[A-Za-z0-9_][A-Za-z0-9_.\-]*\.onnx(?:\.data)?")
 _BUNDLE = "bundle"
@@ -62,6 +64,8 @@ def _remove_file(path: Path, name: str | None, before: float) -> bool:
 def _remove_folder(path: Path, name: str | None, before: float) -> bool:
     if _is_of(_FOLDER.fullmatch(path.name), name) or _GRAPHS.fullmatch(path.name):
         return _remove_flat(path, before)
+    if name is None and _FETCHING.fullmatch(path.name):
+        return _remove_flat(path, before, of_a_bundle=False)
     if name is None or not _is_of(_REPLACED.fullmatch(path.name), name):
         return False
     # The bundle that was replaced; until the new one is in its place, this is the only one.
@@ -74,10 +78,13 @@ def _remove_folder(path: Path, name: str | None, before: float) -> bool:
     return True
 
 
-def _remove_flat(folder: Path, before: float) -> bool:
-    """Remove a folder that holds nothing but old files of a bundle; otherwise leave all of it."""
+def _remove_flat(folder: Path, before: float, *, of_a_bundle: bool = True) -> bool:
+    """Remove a folder that holds nothing but old files, of a bundle or of any name; otherwise leave all of it."""
     files = list(folder.iterdir())
-    fitting = (_OF_A_BUNDLE.fullmatch(file.name) and _is_old(file, before) and _is_regular(file) for file in files)
+    fitting = (
+        (_OF_A_BUNDLE.fullmatch(file.name) or not of_a_bundle) and _is_old(file, before) and _is_regular(file)
+        for file in files
+    )
     if not _is_old(folder, before) or not all(fitting):
         return False
     for file in files:

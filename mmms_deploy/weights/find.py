@@ -223,7 +223,7 @@ _ASK = {Source.CACHE: _cache, Source.PACKAGE: _package, Source.HUB: _hub, Source
 
 @contextmanager
 def _folder_beside_cache() -> Iterator[Path]:
-    """Give a folder for a large file that is not kept, on the disk of the cache."""
+    """Give a folder for a large file that is not kept, on the disk of the cache; its name is known to ``leftovers``."""
     with tempfile.TemporaryDirectory(prefix=".fetching.", dir=kept_folder(_FOLDER)[0]) as folder:
         yield Path(folder)
 

@@ -13,6 +13,7 @@ from mmms_deploy.commands.output import check_output
 from mmms_deploy.files import cache, leftovers
 from mmms_deploy.files.leftovers import sweep
 from mmms_deploy.files.output import PARTIAL, partial_beside
+from mmms_deploy.weights.find import _folder_beside_cache
 
 TWO_DAYS = 2 * 24 * 3600
 
@@ -123,3 +124,19 @@ def test_the_cache_is_swept_when_something_is_stored(tmp_path: Path, monkeypatch
     age(tmp_path / ".plan.abcdefgh.partial")
     assert cache.store(tmp_path / "key.json", [b"{}"])
     assert [file.name for file in tmp_path.iterdir()] == ["key.json"]
+
+
+def test_what_a_killed_download_leaves_is_swept_in_the_cache_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+    with _folder_beside_cache() as folder:
+        (folder / "encoder.ort").touch()
+        left = folder.with_name(f"{folder.name[:-8]}ab_cd123")
+        folder.rename(left)
+        folder.mkdir()
+    assert sweep(left.parent) == [], "it may be in use"
+    age(left)
+    assert sweep(left.parent, "encoder.ort") == [], "a folder that others write to as well"
+    assert sweep(left.parent) == [left]
+    assert not left.exists()
