@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.workload import Picture
 from mmms_deploy.bundle import Manifest, Precision, sha256_of
-from mmms_deploy.bundle.contract import ClickChannel, PreviousMask, ResizeRule
+from mmms_deploy.bundle.contract import ClickChannel, ClickLabel, ClickMemory, PreviousMask, ResizeRule
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
@@ -156,6 +156,7 @@ class EagerMMMS:
         if self._device == "cuda":
             torch.cuda.synchronize()
         self._size = (picture.rgb.shape[0], picture.rgb.shape[1])
+        self._labels = torch.full(self._config.size, float(ClickLabel.UNKNOWN), device=self._device)
         self._disks = {kind: torch.zeros(self._config.size, device=self._device) for kind in (True, False)}
         self._previous = self._answer = torch.zeros(self._config.size, device=self._device)
 
@@ -170,26 +171,50 @@ class EagerMMMS:
         column, row = to_network(x, y, image=self._size, network=self._config.size, rule=rule.coordinates)
         with torch.inference_mode():
             near = (self._columns - column) ** 2 + (self._rows - row) ** 2 <= rule.radius**2
-            self._disks[positive][near] = 1.0
-            previous = self._previous
-            if rule.previous is PreviousMask.MASK:
-                previous = (previous > rule.threshold).float()
-            channels = {
-                ClickChannel.POSITIVE: self._disks[True],
-                ClickChannel.NEGATIVE: self._disks[False],
-                ClickChannel.PREVIOUS: previous,
-            }
-            interaction = torch.stack([channels[name] for name in rule.channels])[None]
+            labelled = rule.memory is ClickMemory.LABELS
+            interaction = self._labelled(near, positive) if labelled else self._drawn(near, positive)
             with self._cast():
                 logits = self._click_part(self._features, interaction.to(self._dtype))
             probability = torch.sigmoid(logits.float())
             self._answer = probability[0, 0]
+            if labelled:
+                self._labels = self._moved(self._answer > rule.threshold)
             mask = self._resized(probability, self._size, rule.mask_resize)
             reduce = rule.previous_resize
             fed = probability if reduce is None else self._resized(mask, self._config.size, reduce)
             self._previous = fed[0, 0]
             answer: npt.NDArray[np.bool_] = (mask[0, 0] > rule.threshold).cpu().numpy()
             return answer
+
+    def _drawn(self, near: Tensor, positive: bool) -> Tensor:
+        """Draw a click's disk; return disks and previous mask, (1, 3, H, W)."""
+        torch, rule = self._torch, self._config.clicks
+        self._disks[positive][near] = 1.0
+        previous = self._previous
+        if rule.previous is PreviousMask.MASK:
+            previous = (previous > rule.threshold).float()
+        channels = {
+            ClickChannel.POSITIVE: self._disks[True],
+            ClickChannel.NEGATIVE: self._disks[False],
+            ClickChannel.PREVIOUS: previous,
+        }
+        drawn: Tensor = torch.stack([channels[name] for name in rule.channels])[None]
+        return drawn
+
+    def _labelled(self, near: Tensor, positive: bool) -> Tensor:
+        """Draw a click into the labels; return them, (1, 1, H, W)."""
+        self._labels[near] = float(ClickLabel.OBJECT if positive else ClickLabel.BACKGROUND)
+        labels: Tensor = self._labels[None, None]
+        return labels
+
+    def _moved(self, inside: Tensor) -> Tensor:
+        """Return the labels (H, W) after an answer (H, W)."""
+        torch, labels = self._torch, self._labels
+        up = (labels + 1).clamp(max=float(ClickLabel.LIKELY_OBJECT))
+        down = (labels - 1).clamp(min=float(ClickLabel.LIKELY_BACKGROUND))
+        by_click = (labels == float(ClickLabel.BACKGROUND)) | (labels == float(ClickLabel.OBJECT))
+        moved: Tensor = torch.where(by_click, labels, torch.where(inside, up, down))
+        return moved
 
     def _resized(self, x: Tensor, size: tuple[int, int], rule: ResizeRule) -> Tensor:
         return self._torch.nn.functional.interpolate(

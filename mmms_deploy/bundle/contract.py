@@ -339,6 +339,8 @@ class ClickContract(Struct, frozen=True, kw_only=True):
             raise ValueError("mask_resize enlarges a mask; antialias has no meaning there")
         if self.memory is ClickMemory.LABELS and self.previous_resize is not None:
             raise ValueError("a map of labels stays at the network's size; previous_resize has no meaning there")
+        if self.memory is ClickMemory.LABELS and (self.modulation is not None or self.first_pass):
+            raise ValueError("a map of labels has no previous probability; leave out modulation and first_pass")
         if self.answer_form is AnswerForm.LOGITS and self.previous_resize is not None:
             raise ValueError("previous_resize reduces a probability; with logits it has no meaning")
 

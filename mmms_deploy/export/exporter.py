@@ -37,7 +37,8 @@ from mmms_deploy.export.graphs import save_graph, write_stages
 from mmms_deploy.export.half.export import HALF_STEPS, Float32, add_half
 from mmms_deploy.export.half.gate import FeatureRecorder
 from mmms_deploy.export.half.precision import reduced_precisions
-from mmms_deploy.export.network import OPSET, STATE, RecurrentNetwork, export_whole
+from mmms_deploy.export.labelled import recurrent_network
+from mmms_deploy.export.network import OPSET, RecurrentNetwork, export_whole
 from mmms_deploy.export.operations import UncountedError, count_flops
 from mmms_deploy.export.rewrites import BACKBONE, remaining
 from mmms_deploy.export.rewrites.deploy import deploy_form
@@ -136,7 +137,7 @@ def export_bundle(
         deployed, applied = deploy_form(sourced.network, {*no_rewrite, *(BACKBONE if black_box else ())})
         announce(on_progress, "gate: rewritten network against the paper's form")
         gate = compare_forms(sourced.network, deployed, applied, samples[0])
-        network = RecurrentNetwork(deployed, cuts)
+        network = recurrent_network(deployed, cuts)
         announce(on_progress, "exporting the whole network to ONNX")
         whole = export_whole(network)
         announce(on_progress, "cutting it into stages")
@@ -234,7 +235,7 @@ def _manifest(
         clicks=config.clicks,
         published=config.published,
         stages=stages,
-        state=STATE,
+        state=network.links,
         provenance=Provenance(
             checkpoint=_file_name(source.checkpoint),
             checkpoint_sha256=sourced.hashes.get("checkpoint"),

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 
 from mmms_deploy.bundle import Bundle, GateCheck, Precision
-from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, MODULATED, PRESENT, PREV, PROB, RGB
+from mmms_deploy.bundle.names import CLICK, LABELS_NEXT, MAPS_NEXT, MASK, MODULATED, PRESENT, PREV, PROB, RGB
 from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.request import EngineRequest
@@ -32,7 +32,7 @@ from mmms_deploy.export.comparison import Worst, difference, logit_scale
 from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.modulation import modulated
 from mmms_deploy.export.network import BACKBONE, RecurrentNetwork
-from mmms_deploy.export.reference import TorchReference
+from mmms_deploy.export.reference import HAIR, TorchReference
 from mmms_deploy.export.samples import Sample
 from mmms_deploy.export.steps import announce
 from mmms_deploy.models import InteractiveNetwork
@@ -139,19 +139,21 @@ class _Trace:
         outputs: Its outputs.
         labels: A name for each click, for messages.
         scale: What differences of logits are divided by.
+        threshold: Above it, a pixel belongs to the mask.
     """
 
     feeds: list[dict[str, Array]]
     outputs: list[dict[str, Array]]
     labels: list[str]
     scale: float
+    threshold: float
 
     def where(self, number: int, sample: Sample) -> str:
         return f"image {sample.name}, {self.labels[number]}"
 
 
 class _AgainstTorch:
-    """The comparison of graphs with torch: features, disks, probabilities.
+    """The comparison of graphs with torch: features, the next state, probabilities.
 
     Args:
         name: The two sides.
@@ -162,7 +164,9 @@ class _AgainstTorch:
     def __init__(self, name: str, trace: _Trace, sample: Sample) -> None:
         self._trace, self._sample = trace, sample
         self._features = Worst(name, "largest relative difference of a feature", FEATURE_LIMIT)
-        self._disks = Worst(name, "largest difference of the disks", 0.0)
+        labelled = any(LABELS_NEXT in outputs for outputs in trace.outputs)
+        what = "the labels on certain pixels" if labelled else "the disks"
+        self._state = Worst(name, f"largest difference of {what}", 0.0)
         self._answers = Worst(
             name, "largest difference of prob, over a quarter of the largest logit", PROBABILITY_LIMIT
         )
@@ -173,14 +177,18 @@ class _AgainstTorch:
         for name in (name for name in expected if name in found and name != MASK):
             where = f"{part}, tensor {name}, {self._trace.where(number, self._sample)}"
             if name == MAPS_NEXT:
-                self._disks.see(difference(found[name], expected[name]), where)
+                self._state.see(difference(found[name], expected[name]), where)
+            elif name == LABELS_NEXT:
+                # The answer moves labels: at the threshold a rounding difference moves them the other way.
+                certain = np.abs(expected[PROB].astype(np.float64) - self._trace.threshold) > HAIR
+                self._state.see(difference(found[name] * certain, expected[name] * certain), where)
             elif name == PROB:
                 self._answers.see(4 * difference(found[name], expected[name]) / self._trace.scale, where)
             else:
                 self._features.see(difference(found[name], expected[name], relative=True), where)
 
     def checks(self) -> list[GateCheck]:
-        return [self._features.check(), self._disks.check(), self._answers.check()]
+        return [self._features.check(), self._state.check(), self._answers.check()]
 
 
 def _staged(
@@ -202,8 +210,7 @@ def _torch_trace(network: RecurrentNetwork, sample: Sample) -> _Trace:
     """
     reference = TorchReference(network.network)
     reference.set_image(sample.image, sample.modalities)
-    height, width = network.network.config.size
-    maps, prev = torch.zeros(1, 2, height, width), torch.zeros(1, 1, height, width)
+    state = network.start()
     encoded = reference.backbone_maps
     image = {RGB: reference.rgb} | dict(zip(BACKBONE, encoded, strict=False))
     plain = network.network.mix(encoded, {}) if network.bypassable else ()
@@ -219,21 +226,23 @@ def _torch_trace(network: RecurrentNetwork, sample: Sample) -> _Trace:
     for _, (x, y, positive), absent in steps:
         clicks.append((*reference.to_network(x, y), positive > 0.5))
         click = torch.tensor([[*clicks[-1], 1.0]])
-        changed = None if rule is None else modulated(prev, clicks, rule)
+        changed = None if rule is None else modulated(state[PREV], clicks, rule)
         there = {name: tensor for name, tensor in reference.modalities.items() if name not in absent}
         features = network.network.mix(encoded, there) if absent else reference.features
-        feed = {**image, **reference.modalities, MAPS: maps, PREV: prev, CLICK: click}
+        feed = {**image, **reference.modalities, **state, CLICK: click}
         if changed is not None:
             feed[MODULATED] = changed
         if network.partial:
             feed[PRESENT] = torch.tensor([[float(name in there) for name in network.names]])
-        values = (*features, *plain, *network.click_stage(features, maps, prev, click, changed))
+        drawn = network.draw(state, click, changed)
+        logits.append(network.network.respond(features, network.sees(drawn)))
+        values = (*features, *plain, *network.outcome(drawn, logits[-1]))
         named = dict(zip(network.output_names(), values, strict=True))
-        logits.append(network.network.respond(features, network.interaction(named[MAPS_NEXT], prev, changed)))
         feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
         outputs.append({name: tensor.numpy() for name, tensor in named.items()})
-        maps, prev = named[MAPS_NEXT], named[PROB]
-    return _Trace(feeds, outputs, [label for label, _, _ in steps], logit_scale(logits))
+        state = {link.input: named[link.output] for link in network.links}
+    threshold = network.network.config.clicks.threshold
+    return _Trace(feeds, outputs, [label for label, _, _ in steps], logit_scale(logits), threshold)
 
 
 @dataclass(frozen=True)

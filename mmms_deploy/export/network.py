@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -21,7 +21,19 @@ from torch import Tensor, nn
 
 from mmms_deploy.bundle import Rate, Role, StateLink
 from mmms_deploy.bundle.contract import ClickChannel, PreviousMask
-from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT, MASK, MODULATED, PRESENT, PREV, PROB, RGB
+from mmms_deploy.bundle.names import (
+    CLICK,
+    LABELS,
+    LABELS_NEXT,
+    MAPS,
+    MAPS_NEXT,
+    MASK,
+    MODULATED,
+    PRESENT,
+    PREV,
+    PROB,
+    RGB,
+)
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import Cut
 from mmms_deploy.models import InteractiveNetwork
@@ -36,8 +48,14 @@ BACKBONE = ("backbone_1", "backbone_2", "backbone_3", "backbone_4")
 PLAIN = "plain_"
 """Prefix of the features without any modality, where they are outputs."""
 STATE = (StateLink(input=MAPS, output=MAPS_NEXT), StateLink(input=PREV, output=PROB))
-OUTPUT_ROLES = {MAPS_NEXT: Role.STATE, PROB: Role.PROBABILITY, MASK: Role.MASK}
-CLICK_ROLES = {MAPS: Role.STATE, PREV: Role.STATE, MODULATED: Role.MODULATED, CLICK: Role.CLICK}
+OUTPUT_ROLES = {MAPS_NEXT: Role.STATE, LABELS_NEXT: Role.STATE, PROB: Role.PROBABILITY, MASK: Role.MASK}
+CLICK_ROLES = {
+    MAPS: Role.STATE,
+    PREV: Role.STATE,
+    LABELS: Role.STATE,
+    MODULATED: Role.MODULATED,
+    CLICK: Role.CLICK,
+}
 
 
 class RecurrentNetwork(nn.Module):
@@ -47,11 +65,18 @@ class RecurrentNetwork(nn.Module):
     the fuser is bypassed. With several modalities of which some are optional, it takes ``present`` (1, M): 1 for each
     modality that is there.
 
+    The state here is disks and a previous mask; :class:`~mmms_deploy.export.labelled.LabelledNetwork` keeps labels.
+
     Args:
         network: The network, in evaluation mode.
         cuts: Where it is cut, beside the cut where clicks come in.
         state: Element type of ``maps``, ``prev`` and ``prob``.
+
+    Attributes:
+        links: Which outputs of the click stage are its inputs at the next click.
     """
+
+    links: tuple[StateLink, ...] = STATE
 
     def __init__(
         self, network: InteractiveNetwork, cuts: Collection[Cut] = (), state: torch.dtype = torch.float32
@@ -89,8 +114,9 @@ class RecurrentNetwork(nn.Module):
         modalities = {name: given[name] for name in self.names}
         features = self.network.mix(encoded, modalities, self._present(given.get(PRESENT)))
         plain = self.network.mix(encoded, {}) if self.bypassable else ()
-        click = (given[MAPS], given[PREV], given[CLICK], given.get(MODULATED))
-        return (*features, *plain, *self.click_stage(features, *click))
+        state = (given[name] for name in self.state_names())
+        click = self.click_stage(features, *state, given[CLICK], modulated=given.get(MODULATED))
+        return (*features, *plain, *click)
 
     def _present(self, flags: Tensor | None) -> dict[str, Tensor]:
         if flags is None:
@@ -98,14 +124,42 @@ class RecurrentNetwork(nn.Module):
         return {name: flags[0, i] > 0.5 for i, name in enumerate(self.names) if name in self.optional}
 
     def click_stage(
-        self, features: tuple[Tensor, ...], maps: Tensor, prev: Tensor, click: Tensor, modulated: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Answer one click: ``(features, maps, prev, click) -> (maps', prob, mask)``."""
-        maps = self.add_disk(maps, click)
-        logits = self.network.respond(features, self.interaction(maps, prev, modulated))
-        prob = torch.sigmoid(logits).to(prev.dtype)
+        self, features: tuple[Tensor, ...], *state_and_click: Tensor, modulated: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Answer one click.
+
+        Args:
+            features: The network's features.
+            *state_and_click: The state in the order of :meth:`state_names`, and the click.
+            modulated: (1, 1, H, W), the previous probability after modulation, where the contract has one.
+
+        Returns:
+            The outputs of :meth:`click_names`: the next state, the probability, the mask.
+        """
+        *state, click = state_and_click
+        drawn = self.draw(dict(zip(self.state_names(), state, strict=True)), click, modulated)
+        return self.outcome(drawn, self.network.respond(features, self.sees(drawn)))
+
+    def start(self) -> dict[str, Tensor]:
+        """Return the state before the first click, by name."""
+        height, width = self.network.config.size
+        planes = {MAPS: 2, PREV: 1}
+        return {name: torch.zeros(1, planes[name], height, width, dtype=self.state) for name in self.state_names()}
+
+    def draw(self, state: Mapping[str, Tensor], click: Tensor, modulated: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the state with one more click in it, before the network's answer; by name."""
+        drawn = {MAPS: self.add_disk(state[MAPS], click), PREV: state[PREV]}
+        return drawn if modulated is None else {**drawn, MODULATED: modulated}
+
+    def sees(self, drawn: Mapping[str, Tensor]) -> Tensor:
+        """Return what the network sees of a state that holds the newest click."""
+        return self.interaction(drawn[MAPS], drawn[PREV], drawn.get(MODULATED))
+
+    def outcome(self, drawn: Mapping[str, Tensor], logits: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs of :meth:`click_names` from the network's logits (1, 1, H, W)."""
+        prob = torch.sigmoid(logits).to(self.state)
         # The number that is compared with the threshold is float32 in every precision; the session receives the same.
-        return maps, prob, (prob.float() > self.network.config.clicks.threshold).to(torch.uint8)
+        return drawn[MAPS], prob, (prob.float() > self.network.config.clicks.threshold).to(torch.uint8)
 
     def interaction(self, maps: Tensor, prev: Tensor, modulated: Tensor | None = None) -> Tensor:
         """Return the interaction tensor (1, C, H, W) as the checkpoint wants it.
@@ -147,11 +201,19 @@ class RecurrentNetwork(nn.Module):
         """Names of the graph's inputs, in order."""
         modulated = [MODULATED] if self.network.config.clicks.modulation is not None else []
         present = [PRESENT] if self.partial else []
-        return [*self.image_names(), *self.names, *present, MAPS, PREV, *modulated, CLICK]
+        return [*self.image_names(), *self.names, *present, *self.state_names(), *modulated, CLICK]
+
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the inputs that are state, in order."""
+        return tuple(link.input for link in self.links)
+
+    def click_names(self) -> tuple[str, ...]:
+        """Names of the outputs of the click stage, in order."""
+        return (*(link.output for link in self.links if link.output != PROB), PROB, MASK)
 
     def output_names(self) -> list[str]:
         """Names of the graph's outputs, in order."""
-        return [*self.network.feature_names, *self.bypass().values(), MAPS_NEXT, PROB, MASK]
+        return [*self.network.feature_names, *self.bypass().values(), *self.click_names()]
 
     def feature_outputs(self) -> frozenset[str]:
         """Names of the graph's outputs that are features."""
@@ -177,7 +239,7 @@ class RecurrentNetwork(nn.Module):
         return {**CLICK_ROLES, **OUTPUT_ROLES}.get(name, Role.FEATURE)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """Zeros in the shapes of the graph's inputs."""
+        """Zeros in the shapes of the graph's inputs; the state as it starts."""
         (height, width), maps = self.network.config.size, self._provided()
         shapes: dict[str, tuple[int, ...]] = {n: (1, *shape) for n, shape in zip(BACKBONE, maps, strict=False)}
         shapes |= {
@@ -185,10 +247,11 @@ class RecurrentNetwork(nn.Module):
             CLICK: (1, 4),
             PRESENT: (1, len(self.names)),
         }
-        shapes |= {MAPS: (1, 2, height, width), PREV: (1, 1, height, width), MODULATED: (1, 1, height, width)}
         shapes |= {modality.name: (1, modality.channels, height, width) for modality in self.network.config.modalities}
-        types = {MAPS: self.state, PREV: self.state, MODULATED: self.state}
-        return tuple(torch.zeros(shapes[name], dtype=types.get(name)) for name in self.input_names())
+        state = self.start()
+        if self.network.config.clicks.modulation is not None:
+            state[MODULATED] = state[PREV].clone()
+        return tuple(state[name] if name in state else torch.zeros(shapes[name]) for name in self.input_names())
 
 
 def export_whole(network: RecurrentNetwork, opset: int = OPSET) -> ir.Model:
@@ -208,7 +271,7 @@ def export_whole(network: RecurrentNetwork, opset: int = OPSET) -> ir.Model:
     """
     backbone = network.network.backbone
     if isinstance(backbone, OnnxBackbone) and Cut.BLACK_BOX not in network.cuts:
-        rest = export_whole(RecurrentNetwork(network.network, {*network.cuts, Cut.BLACK_BOX}, network.state), opset)
+        rest = export_whole(type(network)(network.network, {*network.cuts, Cut.BLACK_BOX}, network.state), opset)
         encoder: Any = backbone.run
         with _quiet():  # the converter of opsets talks, too
             maps = BACKBONE[: len(backbone.outputs)]

@@ -1,7 +1,8 @@
 """The reference that the gate compares with: the torch network, used as the paper describes it.
 
 It shares no code with the exported graphs or with a session: torch resizes the images, the disks are drawn anew from
-the list of all clicks (not by the recurrent network), and the previous mask is fed back.
+the list of all clicks (not by the recurrent network), and the previous mask is fed back. Where a map of labels takes
+the place of both, each click is drawn into it and each answer moves its labels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmms_deploy.bundle.contract import ClickChannel, Coordinates, ModalitySpec, PreviousMask, ResizeRule
+from mmms_deploy.bundle.contract import (
+    ClickChannel,
+    ClickLabel,
+    ClickMemory,
+    Coordinates,
+    ModalitySpec,
+    PreviousMask,
+    ResizeRule,
+)
 from mmms_deploy.export.modulation import modulated
 from mmms_deploy.models.network import InteractiveNetwork
 
@@ -80,6 +89,7 @@ class TorchReference:
         """Forget the clicks, keep the picture and its features."""
         self._clicks = []
         self._previous = torch.zeros(1, 1, *self.network.config.size)
+        self._labels = torch.full(self.network.config.size, int(ClickLabel.UNKNOWN))
 
     def _prepare(self, pixels: Tensor, rule: ResizeRule, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
         x = _resize(pixels.permute(2, 0, 1)[None].float(), self.network.config.size, rule)
@@ -92,8 +102,11 @@ class TorchReference:
         if self.contract.first_pass and not self._previous.any():
             first = self.network.respond(self.features, self._interaction(torch.zeros_like(self._previous)))
             self._previous = torch.sigmoid(first)
-        logits = self.network.respond(self.features, self._interaction(self.modulated(self._previous)))
+        labelled = self.contract.memory is ClickMemory.LABELS
+        seen = self._labelled() if labelled else self._interaction(self.modulated(self._previous))
+        logits = self.network.respond(self.features, seen)
         probability = torch.sigmoid(logits)
+        self._labels = _moved(self._labels, probability[0, 0] > self.contract.threshold)
         enlarged = _resize(probability, self.image_size, self.contract.mask_resize)
         reduce = self.contract.previous_resize
         self._previous = probability if reduce is None else _resize(enlarged, self.network.config.size, reduce)
@@ -124,6 +137,15 @@ class TorchReference:
         rule = self.contract.modulation
         return None if rule is None else modulated(previous, self._clicks, rule)
 
+    def _labelled(self) -> Tensor:
+        """Draw the newest click into the labels; (1, 1, H, W) float32."""
+        x, y, positive = self._clicks[-1]
+        height, width = self.network.config.size
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        near = (columns - x) ** 2 + (rows - y) ** 2 <= self.contract.radius**2
+        self._labels = self._labels.masked_fill(near, ClickLabel.OBJECT if positive else ClickLabel.BACKGROUND)
+        return self._labels[None, None].float()
+
     def _interaction(self, changed: Tensor | None) -> Tensor:
         height, width = self.network.config.size
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -142,6 +164,23 @@ class TorchReference:
         if changed is not None:
             channels[ClickChannel.MODULATED] = changed[0, 0]
         return torch.stack([channels[name] for name in self.contract.channels])[None]
+
+
+_MOVES = (
+    (True, ClickLabel.UNKNOWN, ClickLabel.LIKELY_OBJECT),
+    (True, ClickLabel.LIKELY_BACKGROUND, ClickLabel.UNKNOWN),
+    (False, ClickLabel.UNKNOWN, ClickLabel.LIKELY_BACKGROUND),
+    (False, ClickLabel.LIKELY_OBJECT, ClickLabel.UNKNOWN),
+)
+"""Whether a pixel is in the mask that was answered, its label before and after."""
+
+
+def _moved(labels: Tensor, mask: Tensor) -> Tensor:
+    """Return labels (H, W) after an answer (H, W)."""
+    after = labels.clone()
+    for inside, old, new in _MOVES:
+        after[(mask == inside) & (labels == old)] = new
+    return after
 
 
 def _measured(stored: npt.NDArray[Any], spec: ModalitySpec) -> Tensor:

@@ -3,7 +3,9 @@
 In reading order:
 
 - ``network``: the base class of all networks: encode, mix, respond
-- ``mmms``, ``skipclick``: the two families of networks
+- ``mmms``, ``skipclick``: two families of networks
+- ``interformer``: a third, of ``interformer_config``, ``interformer_vit``, ``interformer_neck``, ``uper_head`` and
+  ``adaptive_pool``
 - ``frozen_backbone``, ``backbones``: what a network knows of its backbone, and all kinds of them: ``backbone`` (a plain
   ViT), ``pyramid_backbone`` with ``hiera`` (SAM 2's), ``onnx_backbone``
 - ``adapter``: ``fpn`` for a ViT, ``top_down_fpn`` for a pyramid; ``inverse_fpn``, ``fuser``, ``segformer``: other parts
@@ -12,7 +14,8 @@ In reading order:
 - ``checkpoint_kinds``, ``checkpoint_contents``, ``weight_types``: what a file is, which weights it holds, of which type
 - ``torch_files``, ``passive_pickle``: files of ``torch.save``, read without executing anything
 - ``ort_file``: weights in ONNX Runtime's own format
-- ``backbone_names``, ``release_layout``, ``skipclick_checkpoint``: weights as other software names and stores them
+- ``backbone_names``, ``release_layout``, ``skipclick_checkpoint``, ``interformer_checkpoint``: weights as other
+  software names and stores them
 
 The names below load on first use, so that importing the package loads no torch.
 """
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
         NetworkConfig,
         SkipClickConfig,
     )
+    from mmms_deploy.models.interformer import InterFormer
+    from mmms_deploy.models.interformer_config import InterFormerConfig
     from mmms_deploy.models.mmms import MMMS
     from mmms_deploy.models.network import InteractiveNetwork
     from mmms_deploy.models.skipclick import SkipClick
@@ -43,6 +48,8 @@ __all__ = [
     "BackboneConfig",
     "EncoderConfig",
     "FuserConfig",
+    "InterFormer",
+    "InterFormerConfig",
     "InteractiveNetwork",
     "MMMSConfig",
     "NetworkConfig",
@@ -60,6 +67,8 @@ __getattr__, __dir__ = lazy_names(
         "BackboneConfig": "config",
         "EncoderConfig": "config",
         "FuserConfig": "config",
+        "InterFormer": "interformer",
+        "InterFormerConfig": "interformer_config",
         "InteractiveNetwork": "network",
         "MMMSConfig": "config",
         "NetworkConfig": "config",

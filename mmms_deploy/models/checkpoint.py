@@ -34,6 +34,8 @@ from mmms_deploy.models.config import LateFusionConfig, NetworkConfig, backbone_
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.icmformer_checkpoint import describe_icmformer, drop_unread, is_icmformer
+from mmms_deploy.models.interformer_checkpoint import check_indices, describe_interformer, is_interformer
+from mmms_deploy.models.interformer_checkpoint import native_names as interformer_names
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.ort_file import read_ort_tensors
 from mmms_deploy.models.release_layout import describe_layout
@@ -105,7 +107,7 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
 
     The weights may lie in dicts inside of dicts, beside optimizers, settings and objects of any class, and their names
     may begin with prefixes of training software (:mod:`mmms_deploy.weights.checkpoint_contents`). An official SkipClick
-    file describes itself.
+    file describes itself, and what InterFormer a file holds is found from its weights.
 
     Args:
         path: The file.
@@ -143,7 +145,10 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
     for note in chosen.notes:
         warnings.warn(f"{place}: {note}", MMMSDeployWarning, stacklevel=2)
     check_finite(place, chosen.tensors)
-    state = drop_unread(native_names(chosen.tensors))
+    check_indices(place, chosen.tensors)
+    if description is None and is_interformer(chosen.tensors):
+        description, problem = describe_interformer(chosen.tensors), None
+    state = interformer_names(drop_unread(native_names(chosen.tensors)))
     return CheckpointFile(place, state, description, problem, chosen.place, chosen.averaged)
 
 
@@ -434,7 +439,7 @@ def _check_keys(model: InteractiveNetwork, given: State, converted: State, sourc
         f"{source} does not fit the described network: {len(missing)} keys missing, {len(unexpected)} unexpected, "
         f"{len(misshapen)} misshapen\n    " + "\n    ".join(lines),
         expected=f"the {len(expected)} keys of the network that the description names",
-        **_advice(missing, misshapen, separate=frozen is not None),
+        **_advice(missing, misshapen, separate=isinstance(model.config, LateFusionConfig)),
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from mmms_deploy.models.config import MMMSConfig, NetworkConfig, SkipClickConfig
 from mmms_deploy.models.icmformer_build import build_icmformer
 from mmms_deploy.models.icmformer_config import ICMFormerConfig
+from mmms_deploy.models.interformer import InterFormer
+from mmms_deploy.models.interformer_config import InterFormerConfig
 from mmms_deploy.models.mmms import MMMS
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.skipclick import SkipClick
@@ -33,6 +35,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "mmms": Family(MMMSConfig, MMMS),
         "skipclick": Family(SkipClickConfig, SkipClick),
         "icmformer": Family(ICMFormerConfig, build_icmformer),
+        "interformer": Family(InterFormerConfig, InterFormer),
     }
 )
 """All families; a description that names none is of the first."""

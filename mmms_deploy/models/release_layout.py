@@ -24,6 +24,7 @@ _FAMILIES: tuple[tuple[str, Callable[[Names], bool]], ...] = (
     ("DINOv2 with registers (facebookresearch/dinov2)", _has("register_tokens")),
     ("a ViT with registers under timm's names", _has("reg_token")),
     ("DINOv2 without registers (facebookresearch/dinov2)", _has("blocks.0.ls1.gamma", "mask_token")),
+    ("the ViT of an InterFormer (YouHuang67/InterFormer)", _has("patch_embed.projection.", "layers.0.gamma_1")),
     ("MAE with its decoder (facebookresearch/mae)", _has("cls_token", "decoder_blocks.")),
     ("a plain ViT with class token, such as MAE's (facebookresearch/mae)", _has("cls_token", "blocks.0.attn.qkv.")),
     (

@@ -2,7 +2,8 @@
 
 Without either, a session shows the network the whole picture, and the click stage's own state is all that it keeps
 between clicks. Here a click begins with the crop (:mod:`mmms_deploy.session.zoom`). Where it is another one than at the
-click before, the state is drawn anew: the disks of all clicks, and the previous probability, cut out of the picture's.
+click before, the state is drawn anew: the disks of all clicks, and the previous probability, cut out of the picture's;
+or the labels that both stand for.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import numpy as np
 
 from mmms_deploy.bundle import Manifest
 from mmms_deploy.bundle.contract import ClickMemory, ResizeRule
-from mmms_deploy.bundle.names import MAPS
+from mmms_deploy.bundle.names import LABELS, MAPS
 from mmms_deploy.bundle.protocol import Outside, ZoomRule
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.errors import SessionError
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize, through_image
 from mmms_deploy.session.canvas import Answered, Canvas, Viewed
+from mmms_deploy.session.click_labels import drawn_labels
 from mmms_deploy.session.inputs import ImageState
 from mmms_deploy.session.interactions import MaskInput, Snapshot, previous_of, previous_rule
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
@@ -98,7 +100,9 @@ class Views:
         self._manifest, self._pipeline = manifest, pipeline
         self.zoom, self._mirrors = zoom, (False, True) if flip else (False,)
         self._run, self._fetch = run, fetch
-        self._previous = _checked(manifest, pipeline, "zoom" if zoom is not None else "flip")
+        labelled = manifest.clicks.memory is ClickMemory.LABELS
+        asked = "flip" if zoom is None or (flip and labelled) else "zoom"
+        self._previous = _checked(manifest, pipeline, asked)
 
     @property
     def flip(self) -> bool:
@@ -163,7 +167,7 @@ class Views:
         return click_in(click, box, self._manifest.size, self._manifest.clicks.coordinates, mirrored=mirrored)
 
     def _drawn(self, canvas: Canvas, box: Box, clicks: Sequence[Encoded], mirrored: bool) -> dict[str, Value]:
-        """Return the click stage's state in a crop: the disks of the clicks before, and the previous probability."""
+        """Return the click stage's state in a crop: the clicks before and the previous probability, or their labels."""
         network, rule = self._manifest.size, self._manifest.clicks
         state = {}
         for link in self._manifest.state:
@@ -172,6 +176,9 @@ class Views:
                 state[name] = self._pipeline.filled(name, link.start)
             elif name == MAPS:
                 state[name] = self._pipeline.upload(name, draw_disks(clicks, network, rule.radius))
+            elif name == LABELS:
+                seen = previous_of(canvas.part(box), network, rule)[0, 0]
+                state[name] = self._pipeline.upload(name, drawn_labels(seen, clicks, rule))
             else:
                 seen = np.clip(previous_of(canvas.part(box), network, rule), 0.0, 1.0)
                 state[name] = self._pipeline.upload(name, _turned(seen, mirrored))
@@ -191,6 +198,8 @@ def _checked(manifest: Manifest, pipeline: StagePipeline, asked: str) -> str | N
     """Return the state that is the previous mask, after checking that a session can draw all of the state itself."""
     height, width = manifest.size
     shapes = {link.input: pipeline.inputs[link.input].shape for link in manifest.state}
+    if manifest.clicks.memory is ClickMemory.LABELS and set(shapes) == {LABELS} and asked == "zoom":
+        return None  # the click stage moves the labels itself
     previous = [name for name, shape in shapes.items() if name != MAPS and shape == (1, 1, height, width)]
     drawable = shapes.get(MAPS, (1, 2, height, width)) == (1, 2, height, width)
     rule = manifest.clicks

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from mmms_deploy import Bundle, Click, Session
+from mmms_deploy.bundle import ZoomRule
 from mmms_deploy.bundle.contract import ClickContract, ClickMemory, ResizeRule
 from mmms_deploy.bundle.names import LABELS
-from mmms_deploy.errors import BundleCorruptError
+from mmms_deploy.engines.protocol import Value
+from mmms_deploy.errors import BundleCorruptError, SessionError
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.resize import resize_image
 from mmms_deploy.session.interactions import checked_mask
@@ -175,6 +177,34 @@ def test_a_list_of_clicks_and_values_that_never_change(session: Session) -> None
         np.testing.assert_array_equal(a, b)
 
 
+def test_another_crop_draws_the_labels_anew(labelled: Bundle) -> None:
+    """From the mask in the crop and the clicks; where the crop stays, the click stage's own labels go on."""
+    rng = np.random.default_rng(3)
+    picture = rng.integers(0, 85, (150, 200, 3), dtype=np.uint8)
+    with Session(labelled, threads=1, zoom=ZoomRule(smallest=40)) as session:
+        session.set_image(picture)
+        crops, drawn = [], []
+        upload = session._pipeline.upload
+
+        def recorded(name: str, array: np.ndarray) -> Value:
+            if name == LABELS:
+                drawn.append(array[0, 0])
+            return upload(name, array)
+
+        session._pipeline.upload = recorded  # type: ignore[method-assign]
+        for click in (Click(60, 75), Click(66, 75), Click(67, 74), Click(66, 76), Click(160, 20)):
+            before = len(drawn)
+            crops.append(session.click(click.x, click.y).crop)
+            changed = len(crops) > 1 and crops[-1] != crops[-2]
+            assert len(drawn) - before == changed
+        assert crops[0] == (0, 0, 200, 150)
+        assert 2 <= len(drawn) < 4, "some crops are new, and one stays"
+        for labels in drawn:
+            assert {3, 4} <= set(np.unique(labels).tolist()) <= {1, 3, 4}
+    with pytest.raises(SessionError, match="flip was asked of labelled, whose click stage keeps click_labels"):
+        Session(labelled, threads=1, zoom=True, flip=True)
+
+
 def test_a_bundle_without_its_labels_is_refused(labelled: Bundle, tmp_path: Path, paint: Bundle) -> None:
     copy = misdescribed(paint, "inputs", name="f1")
     clicks = msgspec.structs.replace(copy.manifest.clicks, memory=ClickMemory.LABELS)
@@ -186,5 +216,7 @@ def test_a_bundle_without_its_labels_is_refused(labelled: Bundle, tmp_path: Path
 def test_labels_stay_at_the_network_s_size() -> None:
     with pytest.raises(ValueError, match="previous_resize has no meaning"):
         ClickContract(memory=ClickMemory.LABELS, previous_resize=ResizeRule())
+    with pytest.raises(ValueError, match="leave out modulation and first_pass"):
+        ClickContract(memory=ClickMemory.LABELS, first_pass=True)
     rule = ClickContract(memory=ClickMemory.LABELS)
     assert checked_mask(np.ones(SIZE, np.bool_), SIZE, (64, 96), rule).previous.min() == 1.0

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from mmms_deploy.bundle import Bundle, GateCheck, Manifest, Precision, Rate
-from mmms_deploy.bundle.names import CLICK, MAPS, MAPS_NEXT
+from mmms_deploy.bundle.contract import ClickMemory
+from mmms_deploy.bundle.names import CLICK, LABELS, MAPS, MAPS_NEXT
 from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu, import_onnxruntime
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.engines.request import EngineRequest
@@ -202,40 +203,63 @@ def compare_disks(
         GateError: A pixel differs.
     """
     worst = Worst(f"disks in {precision} against fp32", "pixels that differ", 0.0, *other_precisions(precision))
-    ours, theirs = _Disks(half), _Disks(float32)
-    blank = np.zeros((1, 2, *manifest.size), dtype=np.float32)
+    labelled = manifest.clicks.memory is ClickMemory.LABELS
+    name = LABELS if labelled else MAPS
+    start = next(link.start for link in manifest.state if link.input == name)
+    ours, theirs = (_Disks(stage, name, None if labelled else MAPS_NEXT) for stage in (half, float32))
+    blank = np.full((1, 1 if labelled else 2, *manifest.size), start, dtype=np.float32)
     sums = [blank, blank]
     for number, (x, y) in enumerate(_places(manifest, golden)):
         click = np.array([[x, y, 1.0 - number % 2, 1.0]], dtype=np.float32)
         sums = [draw(maps, click) for draw, maps in zip((ours, theirs), sums, strict=True)]
-        where = f"stage click, tensor {MAPS_NEXT}, click at ({x:g}, {y:g}) in network pixels"
+        where = f"stage click, tensor {LABELS if labelled else MAPS_NEXT}, click at ({x:g}, {y:g}) in network pixels"
         worst.see(float((ours(blank, click) != theirs(blank, click)).sum()), where)
         worst.see(float((sums[0] != sums[1]).sum()), f"{where}, after {number} others")
     return worst.check()
 
 
 class _Disks:
-    """The part of a click graph that adds a click to the disk maps."""
+    """The part of a click graph that adds a click to the disk maps, or draws it into the labels.
 
-    def __init__(self, stage: StageModel) -> None:
+    Args:
+        stage: The click stage.
+        state: The input that it draws into.
+        drawn: The output with the click in it; None where the network's answer follows, so that it is a value inside
+            of the graph: the first that depends on the state and on the click, and on nothing else.
+    """
+
+    def __init__(self, stage: StageModel, state: str, drawn: str | None) -> None:
         ort = import_onnxruntime()
         graph = stage.model.graph
-        given = [value for value in graph.inputs if value.name in (MAPS, CLICK)]
-        wanted = [value for value in graph.outputs if value.name == MAPS_NEXT]
+        given = [value for value in graph.inputs if value.name in (state, CLICK)]
+        wanted = [value for value in graph.outputs if value.name == drawn] if drawn else [_first_of(graph, given)]
         part = ir.convenience.extract(graph, given, wanted)
         part.opset_imports.update(graph.opset_imports)
         proto = ir.to_proto(ir.Model(part, ir_version=stage.model.ir_version))
         options = ort.SessionOptions()
         options.log_severity_level = 3
         self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        (maps,) = (value for value in given if value.name == MAPS)
+        self._state, self._drawn = state, str(wanted[0].name)
+        (maps,) = (value for value in given if value.name == state)
         if maps.dtype is None:
-            raise ValueError("maps have no type")
+            raise ValueError(f"{state} has no type")
         self._dtype = maps.dtype.numpy()
 
     def __call__(self, maps: Array, click: Array) -> Array:
-        (drawn,) = self._session.run([MAPS_NEXT], {MAPS: maps.astype(self._dtype), CLICK: click})
+        (drawn,) = self._session.run([self._drawn], {self._state: maps.astype(self._dtype), CLICK: click})
         return np.asarray(drawn, dtype=np.float32)
+
+
+def _first_of(graph: ir.Graph, given: Sequence[ir.Value]) -> ir.Value:
+    """Return the first value that depends on all of the given inputs; it depends on no other input."""
+    reads: dict[ir.Value, set[str]] = {value: {str(value.name)} for value in graph.inputs}
+    wanted = {str(value.name) for value in given}
+    for node in graph:
+        found = set[str]().union(*(reads.get(value, set()) for value in node.inputs if value is not None))
+        if found == wanted:
+            return node.outputs[0]
+        reads.update(dict.fromkeys(node.outputs, found))
+    raise ValueError(f"no value depends on {', '.join(sorted(wanted))} alone")
 
 
 def _places(manifest: Manifest, golden: Golden) -> Iterator[tuple[float, float]]:

@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import ImageSpec
 from mmms_deploy.export.cut import Cut
+from mmms_deploy.export.labelled import recurrent_network
 from mmms_deploy.export.network import OPSET, RecurrentNetwork
 from mmms_deploy.models import InteractiveNetwork
 
@@ -99,7 +100,7 @@ class HalfNetwork(InteractiveNetwork):
         return self.network.mix(tuple(x.to(self.dtype) for x in maps), images, present)
 
     def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Features and interaction tensor (B, 3, H, W), half -> logits (B, 1, H, W) float32."""
+        """Features, half, and interaction tensor or labels (B, C, H, W) -> logits (B, 1, H, W) float32."""
         return self.network.respond(features, interaction.to(self.dtype)).float()
 
 
@@ -114,7 +115,7 @@ def half_network(
         precision: FP16 or BF16.
         cuts: Where it is cut, beside the cut where clicks come in.
     """
-    return RecurrentNetwork(HalfNetwork(network, paper, precision).eval(), cuts, STATE)
+    return recurrent_network(HalfNetwork(network, paper, precision).eval(), cuts, STATE)
 
 
 def half_of(module: Module, dtype: torch.dtype) -> Module:

@@ -9,6 +9,7 @@ that it inserts, says why it is exact. Only the order of float32 sums differs: a
 - ``head``, ``attention``, ``ffn``, ``stream``, ``fpn`` (with ``interpolation``): MMMS, part by part
 - ``skipclick``: SkipClick's network and its own rewrites
 - ``icmformer``: iCMFormer's network, its rewrites and those of a Swin
+- ``interformer``: InterFormer's network and its own rewrites
 - ``vit``: the backbone
 - ``gate``: compares the rewritten network with the paper's form
 """
@@ -39,7 +40,7 @@ class Rewrite:
     families: tuple[str, ...] = ("mmms", "skipclick", "icmformer")
 
 
-_MMMS, _SKIPCLICK, _ICMFORMER = ("mmms",), ("skipclick",), ("icmformer",)
+_MMMS, _SKIPCLICK, _ICMFORMER, _INTERFORMER = ("mmms",), ("skipclick",), ("icmformer",), ("interformer",)
 _HEAD = ("skipclick", "icmformer")
 """Families with SimpleClick's neck and head."""
 
@@ -49,7 +50,11 @@ REWRITES = (
         "head: linear, concatenation, fuse convolution and BatchNorm as one 1x1 convolution per scale",
         families=_MMMS,
     ),
-    Rewrite("matrix_resize", "enlarge the logits by two small matrix products"),
+    Rewrite(
+        "matrix_resize",
+        "enlarge the logits by two small matrix products",
+        families=("mmms", "skipclick", "icmformer", "interformer"),
+    ),
     Rewrite("plain_attention", "attention as two linears, MatMul, Softmax, MatMul"),
     Rewrite(
         "fold_attention", "attention's factor, biases and single-head projection in its weights", "plain_attention"
@@ -75,6 +80,8 @@ REWRITES = (
         "a Swin's attention factor and biases in its weights, relative positions as constants",
         families=_ICMFORMER,
     ),
+    Rewrite("keys_once", "InterFormer: the first blocks' pooled keys and values, once an image", None, _INTERFORMER),
+    Rewrite("label_planes", "InterFormer: the labels embedded at a quarter of the size", None, _INTERFORMER),
     Rewrite("fold_vit_attention", "the backbone's attention factor and biases in its weights"),
     Rewrite("fold_layer_scale", "the backbone's LayerScale in the weights before it"),
     Rewrite(

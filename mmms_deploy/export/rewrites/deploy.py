@@ -15,6 +15,7 @@ from mmms_deploy.export.rewrites.ffn import ffn_as_convs
 from mmms_deploy.export.rewrites.fpn import small_convolutions
 from mmms_deploy.export.rewrites.head import fold_head, matrix_resize
 from mmms_deploy.export.rewrites.icmformer import deployed_icmformer, fold_cross_attention, fold_swin_attention
+from mmms_deploy.export.rewrites.interformer import DeployedInterFormer, keys_once, label_planes
 from mmms_deploy.export.rewrites.skipclick import (
     DeployedSkipClick,
     fold_mix_attention,
@@ -45,6 +46,8 @@ FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
             fold_mix_attention,
             fold_cross_attention,
             fold_swin_attention,
+            keys_once,
+            label_planes,
             fold_vit_attention,
             fold_layer_scale,
             fold_positions,
@@ -55,7 +58,12 @@ FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
 """The function of each rewrite, by name. It returns whether there was anything to rewrite."""
 
 DEPLOYED: Mapping[str, Callable[[Any], Deployed]] = MappingProxyType(
-    {"mmms": DeployedMMMS, "skipclick": DeployedSkipClick, "icmformer": deployed_icmformer}
+    {
+        "mmms": DeployedMMMS,
+        "skipclick": DeployedSkipClick,
+        "icmformer": deployed_icmformer,
+        "interformer": DeployedInterFormer,
+    }
 )
 """The class that rewrites change, by the network's family."""
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from mmms_deploy.bundle import GateCheck
+from mmms_deploy.bundle.names import PREV
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.comparison import Worst, difference, logit_scale
+from mmms_deploy.export.labelled import recurrent_network
 from mmms_deploy.export.modulation import modulated
-from mmms_deploy.export.network import RecurrentNetwork
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.rewrites import NAMES
 from mmms_deploy.export.rewrites.deploy import deploy_form
@@ -68,18 +69,17 @@ def compare_forms(
 
 @torch.no_grad()
 def _paper_clicks(network: InteractiveNetwork, sample: Sample) -> list[Click]:
-    reference, recurrent = TorchReference(network), RecurrentNetwork(network)
+    reference, recurrent = TorchReference(network), recurrent_network(network)
     reference.set_image(sample.image, sample.modalities)
-    height, width = network.config.size
-    maps, prev = torch.zeros(1, 2, height, width), torch.zeros(1, 1, height, width)
+    state = recurrent.start()
     clicks: list[Click] = []
     points: list[tuple[float, float, bool]] = []
     rule = network.config.clicks.modulation
     for x, y, positive in sample.clicks[:FORM_CLICKS].tolist():
         points.append((*reference.to_network(x, y), positive > 0.5))
-        maps = recurrent.add_disk(maps, torch.tensor([[*points[-1], 1.0]]))
-        changed = None if rule is None else modulated(prev, points, rule)
-        interaction = recurrent.interaction(maps, prev, changed)
+        changed = None if rule is None else modulated(state[PREV], points, rule)
+        drawn = recurrent.draw(state, torch.tensor([[*points[-1], 1.0]]), changed)
+        interaction = recurrent.sees(drawn)
         logits = network.respond(reference.features, interaction)
         if not torch.isfinite(logits).all():
             raise GateError(
@@ -88,7 +88,8 @@ def _paper_clicks(network: InteractiveNetwork, sample: Sample) -> list[Click]:
                 fix="check the checkpoint; nothing was written",
             )
         clicks.append((interaction, logits))
-        prev = torch.sigmoid(logits)
+        outputs = dict(zip(recurrent.click_names(), recurrent.outcome(drawn, logits), strict=True))
+        state = {link.input: outputs[link.output] for link in recurrent.links}
     return clicks
 
 
