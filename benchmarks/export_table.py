@@ -35,6 +35,10 @@ CHANNELS = 3
 """Of every modality, as in the paper's Table VI."""
 
 
+GAINS = "## What the split gains"
+"""Heading of the section that is counted without exporting."""
+
+
 @dataclass(frozen=True)
 class Network:
     """A network to export.
@@ -265,7 +269,7 @@ def export_alone(network: Network, out: Path, on_step: Callable[[str], None] = l
 
 def row_of(raw: dict[str, Any]) -> Row:
     """Return the row that was written as JSON."""
-    stages = [StageFacts(**stage) for stage in raw.pop("stages")]
+    stages = [StageFacts(**stage) for stage in raw.pop("stages", [])]
     return Row(**raw | {"stages": stages, "gate": [GateFacts(**check) for check in raw["gate"]]})
 
 
@@ -346,19 +350,7 @@ def markdown(rows: Sequence[Row], machine: Sequence[tuple[str, str]], counted: S
             f"not measured: {row.why.splitlines()[0]}" + " |" * len(HEADINGS[1:]) if row.why else " | ".join(cells(row))
         )
         lines.append(f"| {row.backbone} | {row.inputs} | {shown} |")
-    lines += [
-        "",
-        "## What the split gains",
-        "",
-        "Counted without exporting (`benchmarks/splits.py`), at the sizes above and at those whose export needs more"
-        " memory than here. A gain near 1 is early fusion: what depends on the image alone is small, and a click costs"
-        " about as much as the whole network.",
-        "",
-        *table(counted),
-        "",
-        "## The gate's worst numbers",
-        "",
-    ]
+    lines += ["", *gains(counted), "", "## The gate's worst numbers", ""]
     checks = list(dict.fromkeys((check.name, check.measure, check.limit) for row in rows for check in row.gate))
     checked = [row for row in rows if row.gate]
     lines.append("| compared | measure | limit | " + " | ".join(f"{r.backbone}, {r.inputs}" for r in checked) + " |")
@@ -369,6 +361,26 @@ def markdown(rows: Sequence[Row], machine: Sequence[tuple[str, str]], counted: S
         lines.append(f"| {name} | {measure} | {limit:g} | {shown} |")
     lines += ["", "## Machine", "", "| | |", "|---|---|", *(f"| {what} | {text} |" for what, text in machine)]
     return "\n".join(lines) + "\n"
+
+
+def gains(counted: Sequence[Counted]) -> list[str]:
+    """Return the section about what splits gain, without an empty line at its end."""
+    return [
+        GAINS,
+        "",
+        "Counted without exporting (`benchmarks/splits.py`), at the sizes above and at those whose export needs more"
+        " memory than here. A gain near 1 is early fusion: what depends on the image alone is small, and a click costs"
+        " about as much as the whole network.",
+        "",
+        *table(counted),
+    ]
+
+
+def with_gains(page: str, counted: Sequence[Counted]) -> str:
+    """Return a page with a new section about what splits gain, before that of the gate."""
+    before, _, after = page.partition("## The gate's worst numbers")
+    section = "\n".join(gains(counted))
+    return f"{before.partition(GAINS)[0].rstrip()}\n\n{section}\n\n## The gate's worst numbers{after}"
 
 
 def _print(rows: Sequence[Row], console: Console) -> None:
@@ -391,7 +403,7 @@ def _options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the bundles here (default: they are removed)")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of results")
-    parser.add_argument("--no-export", action="store_true", help="count what the splits gain, and keep all rows")
+    parser.add_argument("--no-export", action="store_true", help="only count what the splits gain, into export.md")
     parser.add_argument("--add", action="store_true", help="keep the rows of networks that are not exported now")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser
@@ -412,7 +424,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     wanted = [network for network in NETWORKS if not options.only or network.key in options.only]
     if options.no_export:
-        wanted, options.add = [], True
+        page = options.out / "export.md"
+        write_text(page, with_gains(page.read_text(encoding="utf-8"), count_all()).encode())
+        return 0
     steps = count_steps(len(sample_images(())))
     rows = []
     others = OtherPrograms()
@@ -436,6 +450,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"{network.key}: {made.why or f'{made.seconds:.0f} s, {made.peak:.1f} GiB'}")
     if options.add:
         rows = joined(rows, options.out / "export.json")
+        if any(not row.stages and not row.why for row in rows):
+            console.print("the earlier rows have no stages; export all networks, without --add")
+            return 1
     machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
     content = {
         "schema": 1,

@@ -1,7 +1,7 @@
 """What the split of full-size networks gains, counted without exporting them: on PyTorch's meta device, in seconds.
 
     python benchmarks/splits.py                                prints the table
-    python benchmarks/export_table.py --no-export              counts again, and writes it into results/export.md
+    python benchmarks/export_table.py --no-export              counts again, and puts it into results/export.md
 
 Counts the rewritten networks with PyTorch's own counter, a multiply-add as 2. An export counts its graphs, and both
 agree (tests/bench/test_export_table.py). Sizes whose export needs much memory are counted here alone.

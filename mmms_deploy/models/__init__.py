@@ -9,6 +9,9 @@ In reading order:
 - ``frozen_backbone``, ``backbones``: what a network knows of its backbone, and all kinds of them: ``backbone`` (a plain
   ViT), ``pyramid_backbone`` with ``hiera`` (SAM 2's), ``onnx_backbone``
 - ``adapter``: ``fpn`` for a ViT, ``top_down_fpn`` for a pyramid; ``inverse_fpn``, ``fuser``, ``segformer``: other parts
+- ``icmformer``, with ``icmformer_vit``, ``icmformer_swin``, ``cross_modality`` and ``swin``: a family whose image and
+  clicks run through the same weights; ``icmformer_config``, ``icmformer_build``, ``icmformer_checkpoint``: from a file
+  to it
 - ``config``, ``description``, ``families``: from a description in TOML or JSON to a network
 - ``checkpoint``, ``backbone_checkpoint``: reads, checks and writes checkpoints
 - ``checkpoint_kinds``, ``checkpoint_contents``, ``weight_types``: what a file is, which weights it holds, of which type

@@ -104,6 +104,16 @@ def test_the_networks_of_the_table(script) -> None:
     assert {len(config.modalities) for config in mmms} == {0, 1, 2, 3}
 
 
+def test_only_the_section_of_gains_is_replaced(script, results, tmp_path) -> None:
+    (tmp_path / "export.md").write_text((results / "export.md").read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "count_all", lambda: [script.Counted("other", 1.0, 1.0, 1.0, 0.5)])
+        assert script.main(["--no-export", "--out", str(tmp_path)]) == 0
+    before, after = ((folder / "export.md").read_text().splitlines() for folder in (results, tmp_path))
+    differing = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+    assert [new for _, new in differing] == ["| other | 1.0 | 1.0 | 1.0 | 2.00x | 0.5 |"]
+
+
 def test_rows_of_an_earlier_run_stay(script, results) -> None:
     new = script.Row("dinov2", "DINOv2", "RGB")
     again = script.Row("tiny", "Tiny SAM, again", "RGB + depth")
