@@ -37,12 +37,12 @@ def source(name: str, path: Path) -> Source:
     return Source(checkpoint=path, overrides={"size": (64, 96)} if name == "mfp-hrnet" else None)
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=["simpleclick", "mfp", pytest.param("mfp-hrnet", marks=pytest.mark.slow)])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Bundle]:
     folder = tmp_path_factory.mktemp("ritm")
     save_official(folder / "net.pth", CONFIGS[request.param])
     found = source(request.param, folder / "net.pth")
-    precisions = tuple(Precision) if request.param == "mfp" else (Precision.FP32,)
+    precisions = (Precision.FP32, Precision.FP16) if request.param == "mfp" else (Precision.FP32,)
     return found, export_bundle(found, folder / "bundle", precisions=precisions).bundle
 
 

@@ -55,7 +55,7 @@ REWRITES = (
     Rewrite(
         "matrix_resize",
         "enlarge the logits by two small matrix products",
-        families=("mmms", "skipclick", "icmformer", "interformer"),
+        families=("mmms", *_HEAD, *_INTERFORMER),
     ),
     Rewrite("plain_attention", "attention as two linears, MatMul, Softmax, MatMul"),
     Rewrite(
