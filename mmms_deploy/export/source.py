@@ -32,8 +32,10 @@ from mmms_deploy.models.checkpoint import (
 )
 from mmms_deploy.models.config import backbone_name
 from mmms_deploy.models.families import FAMILIES, build_network
+from mmms_deploy.models.icmformer_checkpoint import is_icmformer
 from mmms_deploy.models.onnx_backbone import OnnxBackbone
 from mmms_deploy.models.resemblance import resemblance
+from mmms_deploy.models.ritm_checkpoint import layout_of
 from mmms_deploy.progress import OnProgress
 
 DEMOS = {
@@ -230,10 +232,18 @@ def _attach_encoder(network: InteractiveNetwork, source: Source, *, black_box: b
     return {"backbone": sha256_of(path)}
 
 
+def _with_resemblance(problem: DescriptionError, file: CheckpointFile) -> DescriptionError:
+    """Return the error about a file's own description, with what its weights resemble where they are of no family."""
+    if layout_of(file.state) is not None or is_icmformer(file.state):
+        return problem
+    given = f"{problem.given}; {resemblance(file.state)}"
+    return DescriptionError(given, expected=problem.expected, fix=problem.fix, command_fix=problem.command_fix)
+
+
 def _describe(source: Source, file: CheckpointFile | None) -> NetworkConfig:
     given = read_description(source.description) if source.description else file.description if file else None
     if given is None and file is not None and file.problem is not None:
-        raise file.problem
+        raise _with_resemblance(file.problem, file)
     overrides = dict(source.overrides or {})
     if given is None and not overrides and source.checkpoint is not None:
         raise DescriptionError(

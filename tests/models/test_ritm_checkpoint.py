@@ -143,6 +143,7 @@ class TestRefused:
         with pytest.raises(DescriptionError) as error:
             opened(tmp_path / "net.pth")
         assert "is_deeplab_model.DeeplabModel" in error.value.given
+        assert "no known family" in error.value.given
         assert error.value.expected is not None
         assert official_class(tiny_mfp()) in error.value.expected
 
