@@ -9,8 +9,8 @@ In reading order:
 - ``cut``: from one graph to stages, and the names of the further cuts; ``subgraphs``: the graphs inside of a node
 - ``graphs``: writes the stages' graphs into a bundle
 - ``operations``: counts a graph's floating-point operations
-- ``gate``: compares torch, the whole graph, the stages and a session; on ``samples``, with ``reference`` and
-  ``comparison``
+- ``gate``: compares torch, the whole graph, the stages and a session; on ``samples``, with ``reference``,
+  ``modulation`` and ``comparison``
 - ``absmax``: the backbone's largest activations
 - ``half/``: graphs in float16 and bfloat16, and their gate
 - ``steps``: the steps of an export, as progress bars show them

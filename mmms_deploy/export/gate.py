@@ -236,7 +236,7 @@ def _torch_trace(network: RecurrentNetwork, sample: Sample) -> _Trace:
             feed[PRESENT] = torch.tensor([[float(name in there) for name in network.names]])
         drawn = network.draw(state, click, changed)
         logits.append(network.network.respond(features, network.sees(drawn)))
-        values = (*features, *plain, *network.outcome(drawn, logits[-1]))
+        values = (*network.computed(features), *plain, *network.outcome(drawn, logits[-1]))
         named = dict(zip(network.output_names(), values, strict=True))
         feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
         outputs.append({name: tensor.numpy() for name, tensor in named.items()})

@@ -116,7 +116,11 @@ class RecurrentNetwork(nn.Module):
         plain = self.network.mix(encoded, {}) if self.bypassable else ()
         state = (given[name] for name in self.state_names())
         click = self.click_stage(features, *state, given[CLICK], modulated=given.get(MODULATED))
-        return (*features, *plain, *click)
+        return (*self.computed(features), *plain, *click)
+
+    def computed(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the features that have a name; what follows them are the inputs that a click reads, too."""
+        return features[: len(self.network.feature_names)]
 
     def _present(self, flags: Tensor | None) -> dict[str, Tensor]:
         if flags is None:
@@ -269,7 +273,7 @@ def export_whole(network: RecurrentNetwork, opset: int = OPSET) -> ir.Model:
     Raises:
         ExportError: The exporter failed.
     """
-    backbone = network.network.backbone
+    backbone = network.network.frozen
     if isinstance(backbone, OnnxBackbone) and Cut.BLACK_BOX not in network.cuts:
         rest = export_whole(type(network)(network.network, {*network.cuts, Cut.BLACK_BOX}, network.state), opset)
         encoder: Any = backbone.run

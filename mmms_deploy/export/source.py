@@ -31,8 +31,11 @@ from mmms_deploy.models.checkpoint import (
     release_state,
 )
 from mmms_deploy.models.config import backbone_name
-from mmms_deploy.models.families import build_network
+from mmms_deploy.models.families import FAMILIES, build_network
+from mmms_deploy.models.icmformer_checkpoint import is_icmformer
 from mmms_deploy.models.onnx_backbone import OnnxBackbone
+from mmms_deploy.models.resemblance import resemblance
+from mmms_deploy.models.ritm_checkpoint import layout_of
 from mmms_deploy.progress import OnProgress
 
 DEMOS = {
@@ -186,7 +189,8 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build_network(config)
-    lacking = backbone is None and not any(name.startswith(BACKBONE_PREFIX) for name in file.state)
+    given = backbone is not None or any(name.startswith(BACKBONE_PREFIX) for name in file.state)
+    lacking = network.frozen is not None and not given
     if lacking and not black_box and is_published(config):
         backbone = published_backbone(config, source.find_backbone)
     elif lacking and black_box:
@@ -203,7 +207,7 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
 
 def _attach_encoder(network: InteractiveNetwork, source: Source, *, black_box: bool) -> dict[str, str]:
     """Give a network whose backbone is an ONNX file that file; return its hash as ``backbone``."""
-    backbone, path = network.backbone, source.backbone_onnx
+    backbone, path = network.frozen, source.backbone_onnx
     if not isinstance(backbone, OnnxBackbone):
         if path is None:
             return {}
@@ -228,15 +232,24 @@ def _attach_encoder(network: InteractiveNetwork, source: Source, *, black_box: b
     return {"backbone": sha256_of(path)}
 
 
+def _with_resemblance(problem: DescriptionError, file: CheckpointFile) -> DescriptionError:
+    """Return the error about a file's own description, with what its weights resemble where they are of no family."""
+    if layout_of(file.state) is not None or is_icmformer(file.state):
+        return problem
+    given = f"{problem.given}; {resemblance(file.state)}"
+    return DescriptionError(given, expected=problem.expected, fix=problem.fix, command_fix=problem.command_fix)
+
+
 def _describe(source: Source, file: CheckpointFile | None) -> NetworkConfig:
     given = read_description(source.description) if source.description else file.description if file else None
     if given is None and file is not None and file.problem is not None:
-        raise file.problem
+        raise _with_resemblance(file.problem, file)
     overrides = dict(source.overrides or {})
     if given is None and not overrides and source.checkpoint is not None:
         raise DescriptionError(
-            f"{source.checkpoint} does not describe its network",
-            expected="a description in its metadata, in a file, or by single fields",
+            f"{source.checkpoint} does not describe its network; {resemblance(file.state if file else {})}",
+            expected="a description in its metadata, in a file, or by single fields, or an official file of"
+            f" {', '.join(FAMILIES)}",
             fix='pass description=FILE.toml, or overrides={"backbone": {"name": "dinov2_b14_reg"}, "size": (448, 448)}',
             command_fix="pass --description FILE.toml, or flags such as --backbone dinov2_b14_reg --size 448",
         )

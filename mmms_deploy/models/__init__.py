@@ -3,9 +3,11 @@
 In reading order:
 
 - ``network``: the base class of all networks: encode, mix, respond
-- ``mmms``, ``skipclick``: two families of networks
-- ``interformer``: a third, of ``interformer_config``, ``interformer_vit``, ``interformer_neck``, ``uper_head`` and
-  ``adaptive_pool``
+- ``mmms``, ``skipclick``: late-fusion networks
+- ``simpleclick``, ``mfp``, ``mfp_hrnet``: networks that see clicks from their first layers on, of ``windowed_vit`` and
+  ``hrnet``
+- ``interformer``: labels in the place of clicks, of ``interformer_config``, ``interformer_vit``, ``interformer_neck``,
+  ``uper_head`` and ``adaptive_pool``
 - ``frozen_backbone``, ``backbones``: what a network knows of its backbone, and all kinds of them: ``backbone`` (a plain
   ViT), ``pyramid_backbone`` with ``hiera`` (SAM 2's), ``onnx_backbone``
 - ``adapter``: ``fpn`` for a ViT, ``top_down_fpn`` for a pyramid; ``inverse_fpn``, ``fuser``, ``segformer``: other parts
@@ -14,6 +16,8 @@ In reading order:
   to it
 - ``config``, ``description``, ``families``: from a description in TOML or JSON to a network
 - ``checkpoint``, ``backbone_checkpoint``: reads, checks and writes checkpoints
+- ``ritm_checkpoint``: official files of RITM's family, by ``ritm_params``, ``vit_checkpoint`` and ``mfp_checkpoint``
+- ``resemblance``: which family's weights a file resembles
 - ``checkpoint_kinds``, ``checkpoint_contents``, ``weight_types``: what a file is, which weights it holds, of which type
 - ``torch_files``, ``passive_pickle``: files of ``torch.save``, read without executing anything
 - ``ort_file``: weights in ONNX Runtime's own format
@@ -37,12 +41,16 @@ if TYPE_CHECKING:
         FuserConfig,
         MMMSConfig,
         NetworkConfig,
+        SimpleClickConfig,
         SkipClickConfig,
+        ViTConfig,
     )
     from mmms_deploy.models.interformer import InterFormer
     from mmms_deploy.models.interformer_config import InterFormerConfig
+    from mmms_deploy.models.mfp_config import HRNetConfig, MFPConfig
     from mmms_deploy.models.mmms import MMMS
     from mmms_deploy.models.network import InteractiveNetwork
+    from mmms_deploy.models.simpleclick import SimpleClick
     from mmms_deploy.models.skipclick import SkipClick
 
 __all__ = [
@@ -51,13 +59,18 @@ __all__ = [
     "BackboneConfig",
     "EncoderConfig",
     "FuserConfig",
+    "HRNetConfig",
     "InterFormer",
     "InterFormerConfig",
     "InteractiveNetwork",
+    "MFPConfig",
     "MMMSConfig",
     "NetworkConfig",
+    "SimpleClick",
+    "SimpleClickConfig",
     "SkipClick",
     "SkipClickConfig",
+    "ViTConfig",
     "load_backbone",
     "save_checkpoint",
 ]
@@ -73,10 +86,15 @@ __getattr__, __dir__ = lazy_names(
         "InterFormer": "interformer",
         "InterFormerConfig": "interformer_config",
         "InteractiveNetwork": "network",
+        "HRNetConfig": "mfp_config",
+        "MFPConfig": "mfp_config",
         "MMMSConfig": "config",
         "NetworkConfig": "config",
+        "SimpleClick": "simpleclick",
+        "SimpleClickConfig": "config",
         "SkipClick": "skipclick",
         "SkipClickConfig": "config",
+        "ViTConfig": "config",
         "load_backbone": "backbone_checkpoint",
         "save_checkpoint": "checkpoint",
     },

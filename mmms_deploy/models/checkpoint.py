@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from mmms_deploy.models.interformer_checkpoint import native_names as interforme
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.ort_file import read_ort_tensors
 from mmms_deploy.models.release_layout import describe_layout
+from mmms_deploy.models.ritm_checkpoint import describe_ritm, is_ritm, without_unread
 from mmms_deploy.models.skipclick_checkpoint import describe_official, is_official, native_names
 from mmms_deploy.models.torch_files import load_tensors
 from mmms_deploy.models.weight_types import (
@@ -71,8 +73,11 @@ DESCRIPTION_KEY = "mmms_deploy.description"
 BACKBONE_PREFIX = "backbone."
 _IGNORED_SUFFIX = "num_batches_tracked"
 _LISTED = 12
-_CLICK_EMBEDDINGS = ("patch_embed.", "patch_embed_coords.")
-_LAST_LAYERS = ("linear_pred.weight", "conv_seg.weight")
+_CLICK_EMBEDDINGS = ("patch_embed.", "patch_embed_coords.", "maps_transform.0.")
+_SIDE_BRANCH = "conv_prevMod.0.conv.weight"
+"""A layer that reads the image's three channels, and then previous masks."""
+_FED_BACK = (ClickChannel.PREVIOUS, ClickChannel.MODULATED)
+_LAST_LAYERS = ("linear_pred.weight", "conv_seg.weight", "cls_head.weight")
 State = dict[str, Tensor]
 
 
@@ -107,7 +112,8 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
 
     The weights may lie in dicts inside of dicts, beside optimizers, settings and objects of any class, and their names
     may begin with prefixes of training software (:mod:`mmms_deploy.weights.checkpoint_contents`). An official SkipClick
-    file describes itself, and what InterFormer a file holds is found from its weights.
+    file describes itself; what InterFormer, or what network of RITM's family, another one holds is found from its
+    weights and its config.
 
     Args:
         path: The file.
@@ -133,7 +139,9 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
     kind = _foreign_kind(place)
     if kind is not None:
         raise _of_another_kind(place, kind)
-    problem = None
+    config: object = None
+    description: dict[str, Any] | None = None
+    problem: DescriptionError | None = None
     if _is_ort(place):
         return _read_ort(place)
     if _is_safetensors(place):
@@ -141,6 +149,7 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
         chosen: Chosen[Tensor] = choose_weights(state, place, weights, Tensor)
     else:
         chosen, config = _read_torch(place, weights)
+    if description is None:
         description, problem = _own_description(place, chosen.tensors, config)
     for note in chosen.notes:
         warnings.warn(f"{place}: {note}", MMMSDeployWarning, stacklevel=2)
@@ -148,7 +157,7 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
     check_indices(place, chosen.tensors)
     if description is None and is_interformer(chosen.tensors):
         description, problem = describe_interformer(chosen.tensors), None
-    state = interformer_names(drop_unread(native_names(chosen.tensors)))
+    state = without_unread(interformer_names(drop_unread(native_names(chosen.tensors))), config)
     return CheckpointFile(place, state, description, problem, chosen.place, chosen.averaged)
 
 
@@ -212,11 +221,14 @@ def _checked(path: object) -> Path:
 
 
 def _own_description(path: Path, state: State, config: object) -> tuple[dict[str, Any] | None, DescriptionError | None]:
-    """Describe a network by the config beside its weights, if the official software saved them."""
+    """Describe a network by its weights and the config beside them, if official software saved them."""
+    describe: Callable[[object, State, str], dict[str, Any]]
     if is_icmformer(state):
         describe = describe_icmformer
     elif is_official(config, state):
         describe = describe_official
+    elif is_ritm(config, state):
+        describe = describe_ritm
     else:
         return None, None
     try:
@@ -488,10 +500,12 @@ def random_network(config: NetworkConfig, seed: int) -> InteractiveNetwork:
         torch.manual_seed(seed)
         model = build_network(config)
         with torch.no_grad():
-            previous = config.clicks.channels.index(ClickChannel.PREVIOUS)
+            fed_back = [n for n, c in enumerate(config.clicks.channels) if c in _FED_BACK]
             for name, parameter in model.named_parameters():
                 if name.startswith(_CLICK_EMBEDDINGS) and parameter.ndim == 4:
-                    parameter[:, previous] *= 0.1
+                    parameter[:, fed_back] *= 0.1
+                elif name.endswith(_SIDE_BRANCH):
+                    parameter[:, 3:] *= 0.1
                 elif parameter.ndim == 1:
                     parameter.add_(torch.empty_like(parameter).uniform_(-0.05, 0.05))
                 elif name.endswith(_LAST_LAYERS):

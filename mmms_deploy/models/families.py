@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from mmms_deploy.models.config import MMMSConfig, NetworkConfig, SkipClickConfig
+from mmms_deploy.models.config import MMMSConfig, NetworkConfig, SimpleClickConfig, SkipClickConfig, ViTConfig
 from mmms_deploy.models.icmformer_build import build_icmformer
 from mmms_deploy.models.icmformer_config import ICMFormerConfig
 from mmms_deploy.models.interformer import InterFormer
 from mmms_deploy.models.interformer_config import InterFormerConfig
+from mmms_deploy.models.mfp import MFPViT
+from mmms_deploy.models.mfp_config import MFPConfig
+from mmms_deploy.models.mfp_hrnet import MFPHRNet
 from mmms_deploy.models.mmms import MMMS
 from mmms_deploy.models.network import InteractiveNetwork
+from mmms_deploy.models.simpleclick import SimpleClick
 from mmms_deploy.models.skipclick import SkipClick
 
 
@@ -30,12 +34,18 @@ class Family:
     network: Callable[[Any], InteractiveNetwork]
 
 
+def _mfp(config: MFPConfig) -> InteractiveNetwork:
+    return MFPViT(config, config.vit or ViTConfig()) if config.hrnet is None else MFPHRNet(config, config.hrnet)
+
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "mmms": Family(MMMSConfig, MMMS),
         "skipclick": Family(SkipClickConfig, SkipClick),
+        "simpleclick": Family(SimpleClickConfig, SimpleClick),
         "icmformer": Family(ICMFormerConfig, build_icmformer),
         "interformer": Family(InterFormerConfig, InterFormer),
+        "mfp": Family(MFPConfig, _mfp),
     }
 )
 """All families; a description that names none is of the first."""

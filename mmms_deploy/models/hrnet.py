@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmms_deploy.models.config import HRNetConfig
+from mmms_deploy.models.mfp_config import HRNetConfig
 
 STEM = 64
 
@@ -89,10 +89,10 @@ class HighResolutionModule(nn.Module):
         )
 
     @staticmethod
-    def _path(widths: tuple[int, ...], source: int, target: int) -> nn.Module | None:
-        """Return the layers from one branch to another; None from a branch to itself."""
+    def _path(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
+        """Return the layers from one branch to another; from a branch to itself there are none."""
         if source == target:
-            return None
+            return nn.Identity()
         if source > target:
             return conv_norm(widths[source], widths[target], 1, relu=False)
         steps = target - source
@@ -110,7 +110,7 @@ class HighResolutionModule(nn.Module):
         for target, paths in enumerate(self.fuse_layers):
             parts = []
             for source, (path, x) in enumerate(zip(paths, seen, strict=True)):  # type: ignore[call-overload]
-                y = x if source == target else path(x)
+                y = path(x)
                 parts.append(enlarged(y, seen[target].shape[2:]) if source > target else y)
             total = parts[0]
             for part in parts[1:]:
@@ -156,7 +156,7 @@ class HRNet(nn.Module):
     def _new_branch(widths: tuple[int, ...]) -> nn.ModuleList:
         """Return layers of which the last one makes a new branch from the coarsest; the others are none."""
         new = nn.Sequential(conv_norm(widths[-2], widths[-1], 3, 2))
-        return nn.ModuleList([*(None for _ in widths[:-1]), new])  # type: ignore[list-item]
+        return nn.ModuleList([*(nn.Identity() for _ in widths[:-1]), new])
 
     def stem(self, rgb: Tensor) -> Tensor:
         """(B, 3, H, W), normalised -> (B, 64, H/2, W/2): all that depends on the image alone."""

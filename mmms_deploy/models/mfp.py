@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmms_deploy.bundle.contract import ClickChannel
-from mmms_deploy.models.config import MFPConfig, Scales, ViTConfig
+from mmms_deploy.models.config import Scales, ViTConfig
+from mmms_deploy.models.mfp_config import MFPConfig
 from mmms_deploy.models.simpleclick import EarlyFusionViT
 from mmms_deploy.models.skipclick import ConvModule
 
@@ -129,7 +130,7 @@ class MFPViT(EarlyFusionViT):
 
     def __init__(self, config: MFPConfig, vit: ViTConfig) -> None:
         super().__init__(config, vit, config.neck_widths)
-        self.feature_names = ("f_patches", "f_image")
+        self.feature_names = ("f_patches",)
         self.head: nn.Module = MFPHead(config.neck_widths, config.head_width)
 
     def image_layer(self) -> nn.Module | None:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mmms_deploy.models.backbone import check_size
-from mmms_deploy.models.config import HRNetConfig, MFPConfig
 from mmms_deploy.models.hrnet import STEM, HRNet
 from mmms_deploy.models.mfp import previous_maps, refinement, side_branch
+from mmms_deploy.models.mfp_config import HRNetConfig, MFPConfig
 from mmms_deploy.models.network import InteractiveNetwork
 
 SIZE_STEP = 32
@@ -125,7 +125,7 @@ class MFPHRNet(InteractiveNetwork):
         check_size(config.size, None, SIZE_STEP)
         self.config = config
         self.fuser = None
-        self.feature_names = ("f_stem", "f_image")
+        self.feature_names = ("f_stem",)
         self.feature_extractor = HRNetOCR(hrnet)
         self.maps_transform = nn.Sequential(
             nn.Conv2d(len(config.clicks.channels), 16, 1),
@@ -136,6 +136,11 @@ class MFPHRNet(InteractiveNetwork):
         width = self.feature_extractor.width
         self.conv_prevMod = side_branch(width)
         self.refine_fusion = refinement(width)
+
+    @property
+    def backbone(self) -> nn.Module:  # type: ignore[override]
+        """HRNet, which has another name in the official files."""
+        return self.feature_extractor
 
     def watched(self) -> list[nn.Module]:
         """HRNet's blocks."""

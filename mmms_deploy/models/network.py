@@ -24,7 +24,8 @@ class InteractiveNetwork(nn.Module):
         backbone: What the family calls its backbone: FM_RGB of a late-fusion network, or the ViT that clicks go
             through, too.
         fuser: MMFuser; None without modalities.
-        feature_names: Names of what :meth:`mix` returns, in order.
+        feature_names: Names of what :meth:`mix` returns, in order. Where it returns more, such as the image, those are
+            inputs as they came, which :meth:`respond` reads, too.
     """
 
     config: NetworkConfig

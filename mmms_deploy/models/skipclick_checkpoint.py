@@ -25,7 +25,6 @@ _EXTRACTOR_DINOV3 = "feature_extractor.dinov3."
 _UNREAD = re.compile(r"head\.up_conv[12]\.[0-3]\.(weight|bias)")
 """Layers of the head that no published network runs: they are for ways of upsampling other than "x1"."""
 
-_PACKAGE = "isegm."
 _BLOCKS = (2, 5, 8, 11)
 _FIXED = {
     "use_disks": True,
@@ -62,7 +61,7 @@ def native_names(state: State) -> State:
 
 
 def is_official(config: object, names: Collection[str]) -> bool:
-    """Whether the official software, or a variant of it, saved a file.
+    """Whether the official software saved a file.
 
     Args:
         config: The file's entry ``config``.
@@ -70,7 +69,7 @@ def is_official(config: object, names: Collection[str]) -> bool:
     """
     if any(name.startswith("feature_extractor.dinov") for name in names):
         return True
-    return isinstance(config, Mapping) and str(config.get("class")).startswith(_PACKAGE)
+    return isinstance(config, Mapping) and config.get("class") == MODEL_CLASS
 
 
 def describe_official(config: object, names: Collection[str], source: str) -> dict[str, Any]:

@@ -108,9 +108,9 @@ class TestDescription:
         opened(tmp_path / "s.pth")
 
     def test_another_class(self, tmp_path) -> None:
-        config = official_config(tiny_skipclick()) | {"class": "isegm.model.is_plainvit_model.PlainVitModel"}
+        config = official_config(tiny_skipclick()) | {"class": "isegm.model.is_deeplab_model.DeeplabModel"}
         torch.save({"state_dict": {"w": torch.zeros(1)}, "config": config}, tmp_path / "s.pth")
-        with pytest.raises(DescriptionError, match=f"(?s)PlainVitModel.*{MODEL_CLASS}"):
+        with pytest.raises(DescriptionError, match=f"(?s)DeeplabModel.*{MODEL_CLASS}"):
             opened(tmp_path / "s.pth")
 
     @pytest.mark.parametrize(

@@ -18,6 +18,12 @@ ort_files: its weights in ONNX Runtime's own format.
 encoders: small encoders in ONNX files.
 skipclick: narrow SkipClicks, and official checkpoint files of it.
 skipclick_reference: SkipClick a second time, as functions of an official state dict.
+ritm: narrow SimpleClicks and MFPs, and official checkpoint files of them.
+icmformer: narrow iCMFormers, their official files, and the networks with all the work that the released code does.
+interformer: narrow InterFormers, and files as the official training software writes them.
+families: golden numbers of other families' networks.
+pair: a small encoder and decoder as ONNX files, of the shape of SAM 2's.
+zoomed: the network of a toy bundle in crops and mirrored, by whole maps in NumPy.
 independent: the backbones in transformers, with the weights of a release file.
 hub: the real client of the hub, pointed at a stand-in.
 npm: small npm packages, and a user whose registry is a stand-in.

@@ -7,7 +7,9 @@ that it inserts, says why it is exact. Only the order of float32 sums differs: a
 - ``deploy``: applies them
 - ``deployed``: the networks that they change, one class for a family, and what all of them use
 - ``head``, ``attention``, ``ffn``, ``stream``, ``fpn`` (with ``interpolation``): MMMS, part by part
+- ``simple_head``: SimpleClick's neck and head, which other families have, too
 - ``skipclick``: SkipClick's network and its own rewrites
+- ``ritm``: the networks of SimpleClick and MFP
 - ``icmformer``: iCMFormer's network, its rewrites and those of a Swin
 - ``interformer``: InterFormer's network and its own rewrites
 - ``vit``: the backbone
@@ -37,11 +39,11 @@ class Rewrite:
     name: str
     description: str
     needs: str | None = None
-    families: tuple[str, ...] = ("mmms", "skipclick", "icmformer")
+    families: tuple[str, ...] = ("mmms", "skipclick", "simpleclick", "icmformer", "mfp")
 
 
 _MMMS, _SKIPCLICK, _ICMFORMER, _INTERFORMER = ("mmms",), ("skipclick",), ("icmformer",), ("interformer",)
-_HEAD = ("skipclick", "icmformer")
+_HEAD = ("skipclick", "simpleclick", "icmformer", "mfp")
 """Families with SimpleClick's neck and head."""
 
 REWRITES = (
@@ -53,7 +55,7 @@ REWRITES = (
     Rewrite(
         "matrix_resize",
         "enlarge the logits by two small matrix products",
-        families=("mmms", "skipclick", "icmformer", "interformer"),
+        families=("mmms", *_HEAD, *_INTERFORMER),
     ),
     Rewrite("plain_attention", "attention as two linears, MatMul, Softmax, MatMul"),
     Rewrite(

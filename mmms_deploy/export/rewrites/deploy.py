@@ -16,13 +16,9 @@ from mmms_deploy.export.rewrites.fpn import small_convolutions
 from mmms_deploy.export.rewrites.head import fold_head, matrix_resize
 from mmms_deploy.export.rewrites.icmformer import deployed_icmformer, fold_cross_attention, fold_swin_attention
 from mmms_deploy.export.rewrites.interformer import DeployedInterFormer, keys_once, label_planes
-from mmms_deploy.export.rewrites.skipclick import (
-    DeployedSkipClick,
-    fold_mix_attention,
-    pixel_shuffle,
-    split_fusion,
-    split_skips,
-)
+from mmms_deploy.export.rewrites.ritm import DeployedSimpleClick, deployed_mfp
+from mmms_deploy.export.rewrites.simple_head import pixel_shuffle, split_fusion
+from mmms_deploy.export.rewrites.skipclick import DeployedSkipClick, fold_mix_attention, split_skips
 from mmms_deploy.export.rewrites.stream import feature_biases, token_stream
 from mmms_deploy.export.rewrites.vit import fold_layer_scale, fold_normalisation, fold_positions, fold_vit_attention
 from mmms_deploy.models import InteractiveNetwork
@@ -61,7 +57,9 @@ DEPLOYED: Mapping[str, Callable[[Any], Deployed]] = MappingProxyType(
     {
         "mmms": DeployedMMMS,
         "skipclick": DeployedSkipClick,
+        "simpleclick": DeployedSimpleClick,
         "icmformer": deployed_icmformer,
+        "mfp": deployed_mfp,
         "interformer": DeployedInterFormer,
     }
 )

@@ -7,11 +7,10 @@ from typing import Any
 
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mmms_deploy.export.rewrites.deployed import Deployed, pointwise_of, replace_modules
+from mmms_deploy.export.rewrites.deployed import Deployed, replace_modules
 from mmms_deploy.export.rewrites.vit import fold_plain_attention
-from mmms_deploy.models.skipclick import MLPHead, SkipClick, SkipNeck
+from mmms_deploy.models.skipclick import SkipClick, SkipNeck
 
 
 class DeployedSkipClick(Deployed, SkipClick):
@@ -101,70 +100,6 @@ def split_skips(network: DeployedSkipClick) -> bool:
         network.skip_layers.append(_on_channels(next(branch.children()), slice(dim, None), with_bias=True))
     network.neck = SplitNeck(network.neck, dim)  # type: ignore[assignment]
     return True
-
-
-class SplitFusionHead(nn.Module):
-    """The head with its fusing convolution before the enlargement, level by level.
-
-    The fusing convolution is 1x1, so with its weight as [W_0 .. W_3] it is sum_i W_i up(r_i) + b of the enlarged
-    levels. A 1x1 convolution mixes channels, the same way at every pixel, and bilinear enlargement mixes pixels, the
-    same way in every channel, so the two commute: sum_i up(W_i r_i) + b. Level 0 is not enlarged.
-
-    Args:
-        head: The head in the paper's form.
-    """
-
-    def __init__(self, head: MLPHead) -> None:
-        super().__init__()
-        self.convs = head.convs
-        weight, bias = head.fusion_conv.conv.weight[:, :, 0, 0], head.fusion_conv.conv.bias
-        blocks = weight.chunk(len(head.convs), dim=1)
-        self.fusion = nn.ModuleList(pointwise_of(block, None if i else bias) for i, block in enumerate(blocks))
-        self.conv_seg = head.conv_seg
-
-    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
-        """Four maps, finest first -> logits (B, 1, 4h, 4w)."""
-        levels = [fuse(conv(x)) for fuse, conv, x in zip(self.fusion, self.convs, maps, strict=True)]
-        total: Tensor = levels[0]
-        for level in levels[1:]:
-            total = total + F.interpolate(level, size=total.shape[2:], mode="bilinear", align_corners=False)
-        logits: Tensor = self.conv_seg(F.relu(total))
-        return logits
-
-
-def split_fusion(network: DeployedSkipClick) -> bool:
-    """Fuse the head's levels before enlarging them; see :class:`SplitFusionHead`."""
-    network.head = SplitFusionHead(network.head)  # type: ignore[assignment]
-    return True
-
-
-class ShuffledConv(nn.Module):
-    """A transposed convolution with kernel = stride = 2, as a 1x1 convolution and a pixel shuffle.
-
-    Each pixel of the input gives 2x2 pixels of its own: output (o, 2i + a, 2j + b) is sum_c W[c, o, a, b] x[c, i, j].
-    That is channel (o, a, b) of a 1x1 convolution.
-
-    Args:
-        conv: The transposed convolution.
-    """
-
-    def __init__(self, conv: nn.ConvTranspose2d) -> None:
-        super().__init__()
-        bias = None if conv.bias is None else conv.bias.repeat_interleave(4)
-        self.conv = pointwise_of(conv.weight.flatten(1).T, bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', 2 H, 2 W)."""
-        return F.pixel_shuffle(self.conv(x), 2)
-
-
-def pixel_shuffle(network: DeployedSkipClick) -> bool:
-    """Run transposed convolutions as 1x1 convolutions; see :class:`ShuffledConv`."""
-
-    def make(conv: nn.ConvTranspose2d) -> nn.Module | None:
-        return ShuffledConv(conv) if conv.kernel_size == conv.stride == (2, 2) else None
-
-    return replace_modules(network, nn.ConvTranspose2d, make)
 
 
 def fold_mix_attention(network: DeployedSkipClick) -> bool:

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES, names_for
 from mmms_deploy.export.rewrites.deploy import deploy_form
-from mmms_deploy.export.rewrites.skipclick import ShuffledConv
+from mmms_deploy.export.rewrites.simple_head import ShuffledConv
 from mmms_deploy.models import SkipClickConfig
 from mmms_deploy.models.checkpoint import random_network
 from mmms_deploy.models.network import InteractiveNetwork
