@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,7 @@ def _checked(path: object) -> Path:
 
 def _own_description(path: Path, state: State, config: object) -> tuple[dict[str, Any] | None, DescriptionError | None]:
     """Describe a network by the config beside its weights, if the official software saved them."""
+    describe: Callable[[object, State, str], dict[str, Any]]
     if is_icmformer(state):
         describe = describe_icmformer
     elif is_official(config, state):
