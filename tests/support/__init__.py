@@ -18,6 +18,7 @@ ort_files: its weights in ONNX Runtime's own format.
 encoders: small encoders in ONNX files.
 skipclick: narrow SkipClicks, and official checkpoint files of it.
 skipclick_reference: SkipClick a second time, as functions of an official state dict.
+icmformer: narrow iCMFormers, their official files, and the same computed with all the work of the released code.
 independent: the backbones in transformers, with the weights of a release file.
 hub: the real client of the hub, pointed at a stand-in.
 npm: small npm packages, and a user whose registry is a stand-in.
