@@ -18,6 +18,8 @@ ort_files: its weights in ONNX Runtime's own format.
 encoders: small encoders in ONNX files.
 skipclick: narrow SkipClicks, and official checkpoint files of it.
 skipclick_reference: SkipClick a second time, as functions of an official state dict.
+families: golden numbers of other families' networks, and the weights that they were made with.
+interformer: narrow InterFormers, and official checkpoint files of it.
 independent: the backbones in transformers, with the weights of a release file.
 hub: the real client of the hub, pointed at a stand-in.
 npm: small npm packages, and a user whose registry is a stand-in.
