@@ -20,6 +20,7 @@ skipclick: narrow SkipClicks, and official checkpoint files of it.
 skipclick_reference: SkipClick a second time, as functions of an official state dict.
 families: golden numbers of other families' networks, and the weights that they were made with.
 interformer: narrow InterFormers, and official checkpoint files of it.
+pair: a small encoder and a small decoder in ONNX files.
 independent: the backbones in transformers, with the weights of a release file.
 hub: the real client of the hub, pointed at a stand-in.
 npm: small npm packages, and a user whose registry is a stand-in.
@@ -39,6 +40,7 @@ rtx: the version of TensorRT-RTX that the tests know.
 Sessions, evaluation and reports:
 
 masks: masks that are awkward to write down, and random ones.
+zoomed: a session that answers in the object's crop, a second time, on whole maps.
 annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
 scenes: small scenes and predictors of the evaluation.
 dataset_trees: tiny data sets on disk, in the published layouts.
