@@ -26,6 +26,7 @@ _VIT_H: dict[str, Any] = {
     "vit": {"patch": [14, 14], "dim": 1280, "depth": 32, "heads": 16},
     "neck_widths": [240, 480, 960, 1920],
 }
+INTERFORMER_TINY: dict[str, Any] = {"dim": 1024, "depth": 24, "heads": 16, "refine_depths": [1, 1, 4, 2]}
 
 
 def _on(backbone: str) -> dict[str, Any]:
@@ -57,6 +58,7 @@ NETWORKS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("MFP ViT-B (the first click twice)", _of("mfp")),
     ("MFP HRNet-18 (the first click twice)", _of("mfp", {"hrnet": {}})),
     ("InterFormer-Light, 512 x 512", _of("interformer")),
+    ("InterFormer-Tiny, 512 x 512", _of("interformer", INTERFORMER_TINY)),
 )
 """Name for people, and the fields of the description that differ from the full-size MMMS."""
 
@@ -95,7 +97,7 @@ def count(name: str, overrides: dict[str, Any]) -> Counted:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from mmms_deploy.export.network import RecurrentNetwork
+    from mmms_deploy.export.labelled import recurrent_network
     from mmms_deploy.export.rewrites.deploy import deploy_form
     from mmms_deploy.models.checkpoint import parse_description
     from mmms_deploy.models.families import build_network
@@ -103,7 +105,7 @@ def count(name: str, overrides: dict[str, Any]) -> Counted:
     config = parse_description(overrides, name)
     with torch.no_grad(), torch.device("meta"):
         network = build_network(config).eval()
-        recurrent = RecurrentNetwork(deploy_form(network)[0]).eval()
+        recurrent = recurrent_network(deploy_form(network)[0]).eval()
         inputs = recurrent.example_inputs()
         with FlopCounterMode(display=False) as whole:
             outputs = recurrent(*inputs)

@@ -5,7 +5,7 @@ In reading order:
 - ``exporter``: ``export_bundle``, the whole way from a source to a bundle
 - ``source``: the network to export, from a checkpoint or with random weights
 - ``rewrites/``: exact rewrites into a form that engines run faster
-- ``network``: the recurrent form of a network, and its ONNX graph
+- ``network``: the recurrent form of a network, and its ONNX graph; ``labelled``: that of a network with labels
 - ``cut``: from one graph to stages, and the names of the further cuts; ``subgraphs``: the graphs inside of a node
 - ``graphs``: writes the stages' graphs into a bundle
 - ``operations``: counts a graph's floating-point operations

@@ -23,6 +23,8 @@ POOL_RATIOS = ((12, 16, 20, 24), (6, 8, 10, 12), (3, 4, 5, 6), (1, 2, 3, 4))
 
 Box: TypeAlias = tuple[int, int, int, int]
 """Left, top, right and bottom in network pixels; right and bottom are the first outside."""
+KeysValues: TypeAlias = tuple[Tensor, Tensor]
+"""What attention reads of a map of C channels: keys (B, heads, C / heads, M) and values (B, heads, M, C / heads)."""
 
 
 def pooled_side(side: int, trained: float, ratio: int) -> int:
@@ -56,8 +58,8 @@ class PooledAttention(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.dconvs = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1, groups=dim) for _ in ratios)
 
-    def keys_and_values(self, source: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, M, 2 C), keys before values in the channels."""
+    def keys_and_values(self, source: Tensor) -> KeysValues:
+        """Return what is read of a map (B, C, H, W)."""
         found = []
         for ratio, conv in zip(self.ratios, self.dconvs, strict=True):
             pooled = source
@@ -65,16 +67,16 @@ class PooledAttention(nn.Module):
                 height, width = (pooled_side(side, self.trained, ratio) for side in source.shape[2:])
                 pooled = adaptive_max_pool(source, (height, width))
             found.append(tokens(pooled + conv(pooled)))
-        out: Tensor = self.key_value_proj(self.norm(torch.cat(found, dim=1)))
-        return out
+        both: Tensor = self.key_value_proj(self.norm(torch.cat(found, dim=1)))
+        keys, values = (y.reshape(*y.shape[:2], self.heads, -1) for y in both.chunk(2, dim=2))
+        return keys.permute(0, 2, 3, 1), values.transpose(1, 2)
 
-    def attend(self, x: Tensor, keys_and_values: Tensor) -> Tensor:
-        """(B, C, H, W) and (B, M, 2 C) -> (B, C, H, W)."""
-        q, k, v = (
-            y.reshape(*y.shape[:2], self.heads, -1).transpose(1, 2)
-            for y in (self.query_proj(tokens(x)), *keys_and_values.chunk(2, dim=2))
-        )
-        mixed = torch.softmax((q @ k.transpose(2, 3)) * q.shape[3] ** -0.5, dim=3) @ v
+    def attend(self, x: Tensor, keys_and_values: KeysValues) -> Tensor:
+        """(B, C, H, W), and what is read of another map -> (B, C, H, W)."""
+        queries = self.query_proj(tokens(x))
+        q = queries.reshape(*queries.shape[:2], self.heads, -1).transpose(1, 2)
+        keys, values = keys_and_values
+        mixed = torch.softmax((q @ keys) * q.shape[3] ** -0.5, dim=3) @ values
         return as_map(self.proj(mixed.transpose(1, 2).flatten(2)), x.shape[2], x.shape[3])
 
 
@@ -102,12 +104,12 @@ class NeckBlock(nn.Module):
             nn.Conv2d(hidden, dim, 1),
         )
 
-    def keys_and_values(self, source: Tensor) -> Tensor:
-        """Return what the block reads of the map (B, C, H, W) that its keys come from: (B, M, 2 C)."""
+    def keys_and_values(self, source: Tensor) -> KeysValues:
+        """Return what the block reads of the map (B, C, H, W) that its keys come from."""
         return self.attn.keys_and_values(self.norm_kv(source))
 
-    def respond(self, x: Tensor, keys_and_values: Tensor) -> Tensor:
-        """(B, C, H, W) and (B, M, 2 C) -> (B, C, H, W)."""
+    def respond(self, x: Tensor, keys_and_values: KeysValues) -> Tensor:
+        """(B, C, H, W), and what is read of another map -> (B, C, H, W)."""
         x = x + self.attn.attend(self.norm1(x), keys_and_values)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
@@ -157,14 +159,14 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def keys_of_image(self, feature: Tensor) -> Tensor:
-        """Return the first block's keys and values, (B, M, 2 C), from the image's map (B, C, H, W)."""
+    def keys_of_image(self, feature: Tensor) -> KeysValues:
+        """Return the first block's keys and values from the image's map (B, C, H, W)."""
         first: Any = self.blocks[0]
-        keys: Tensor = first.keys_and_values(feature)
+        keys: KeysValues = first.keys_and_values(feature)
         return keys
 
-    def forward(self, x: Tensor, keys_of_image: Tensor) -> Tensor:
-        """(B, C, H, W), and the first block's keys and values (B, M, 2 C) -> (B, C, H, W)."""
+    def forward(self, x: Tensor, keys_of_image: KeysValues) -> Tensor:
+        """(B, C, H, W), and the first block's keys and values -> (B, C, H, W)."""
         first: Any = self.blocks[0]
         y: Tensor = first.respond(x, keys_of_image)
         for block in self.blocks[1:]:
@@ -234,13 +236,13 @@ class Neck(nn.Module):
         size = (labels.shape[2] // 4, labels.shape[3] // 4)
         return F.interpolate(seen, size=size, mode="bilinear", align_corners=False)
 
-    def keys_of_image(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return the keys and values of every scale's first block, (B, M_i, 2 C_i): they come from the image alone."""
+    def keys_of_image(self, features: Sequence[Tensor]) -> tuple[KeysValues, ...]:
+        """Return the keys and values of every scale's first block: they come from the image alone."""
         stages: Any = self.stages
         return tuple(stage.keys_of_image(feature) for stage, feature in zip(stages, features, strict=True))
 
     def forward(
-        self, finest: Tensor, keys_of_image: Sequence[Tensor], labels: Tensor, box: Box | None = None
+        self, finest: Tensor, keys_of_image: Sequence[KeysValues], labels: Tensor, box: Box | None = None
     ) -> tuple[Tensor, ...]:
         """Answer one click.
 

@@ -34,3 +34,11 @@ def test_every_family_is_counted(splits) -> None:
 def test_the_table(splits) -> None:
     lines = splits.table([splits.Counted("a", 1.0, 30.0, 10.0, 2.0)])
     assert lines[-1] == "| a | 1.0 | 30.0 | 10.0 | 4.00x | 2.0 |"
+
+
+def test_interformer_s_numbers_are_those_of_the_specification(splits) -> None:
+    """224.5 and 10.84 GFLOP; keys of the image are computed once, and labels are embedded at a quarter of the size."""
+    counted = splits.count("InterFormer", dict(splits.NETWORKS)["InterFormer-Light, 512 x 512"])
+    assert counted.image == pytest.approx(224.5, abs=0.2)
+    assert counted.click == pytest.approx(10.84, abs=0.2)
+    assert counted.boundary < 3.9

@@ -29,7 +29,7 @@ from mmms_deploy.replay import verify
 from tests.support.families import GoldenFile
 from tests.support.interformer import expected_labels, expected_mask, golden_file, tiny_interformer, tiny_official
 
-KEYS = ("keys_4", "keys_8", "keys_16", "keys_32")
+KEYS = tuple(f"{kind}_{scale}" for scale in (4, 8, 16, 32) for kind in ("keys", "values"))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_in_the_paper_s_form_the_cut_finds_the_keys_itself() -> None:
     assert set(image.outputs) >= {"f_4", "f_8", "f_16", "f_32"}
     assert "f_4" in click.inputs
     assert not {"f_8", "f_16", "f_32"} & set(click.inputs)
-    assert len(set(click.inputs) - {"f_4", "click_labels", "click"}) == 4
+    assert len(set(click.inputs) - {"f_4", "click_labels", "click"}) == 8
     assert click.outputs == ("click_labels_next", "prob", "mask")
     proto = ir.to_proto(graph)
     onnx.checker.check_model(proto, full_check=True)

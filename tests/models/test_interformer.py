@@ -89,7 +89,8 @@ def test_how_far_keys_are_pooled() -> None:
     assert [pooled_side(16, 16, ratio) for ratio in (2, 3, 4)] == [8, 5, 4]
     assert pooled_side(4, 128, 12) == 4
     attention = PooledAttention(8, 2, (12, 16, 20, 24), 128)
-    assert attention.keys_and_values(torch.randn(1, 8, 128, 128)).shape == (1, 246, 16)
+    keys, values = attention.keys_and_values(torch.randn(1, 8, 128, 128))
+    assert (keys.shape, values.shape) == ((1, 2, 4, 246), (1, 2, 246, 4))
 
 
 def test_downsampling_is_an_unfolded_linear() -> None:

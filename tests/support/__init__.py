@@ -43,6 +43,7 @@ rtx: the version of TensorRT-RTX that the tests know.
 Sessions, evaluation and reports:
 
 masks: masks that are awkward to write down, and random ones.
+zoomed: a session that answers in the object's crop, a second time, on whole maps.
 annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
 scenes: small scenes and predictors of the evaluation.
 dataset_trees: tiny data sets on disk, in the published layouts.

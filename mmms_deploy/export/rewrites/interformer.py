@@ -36,7 +36,9 @@ class DeployedInterFormer(Deployed, InterFormer):
     ) -> tuple[Tensor, ...]:
         """Everything between the backbone and the clicks; returns the features for :meth:`respond`."""
         pyramid = super().mix(maps, modalities, present)
-        return (pyramid[0], *self.neck.keys_of_image(pyramid)) if self.keys_once else pyramid
+        if not self.keys_once:
+            return pyramid
+        return (pyramid[0], *(tensor for pair in self.neck.keys_of_image(pyramid) for tensor in pair))
 
     def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
         """Answer a click.
@@ -55,7 +57,8 @@ class DeployedInterFormer(Deployed, InterFormer):
         """Both classes' logits (B, 2, H/4, W/4)."""
         if not self.keys_once:
             return super().class_logits(features, interaction, box)
-        logits: Tensor = self.decode_head(self.neck(features[0], features[1:], interaction, box))
+        read = tuple(zip(features[1::2], features[2::2], strict=True))
+        logits: Tensor = self.decode_head(self.neck(features[0], read, interaction, box))
         return logits
 
 
@@ -66,7 +69,10 @@ def keys_once(network: DeployedInterFormer) -> bool:
     other part of the click stage reads the pyramid's coarser maps, so they do not cross the boundary any more.
     """
     network.keys_once = True
-    network.feature_names = (network.feature_names[0], *(f"keys_{scale}" for scale in SCALES))
+    network.feature_names = (
+        network.feature_names[0],
+        *(f"{kind}_{scale}" for scale in SCALES for kind in ("keys", "values")),
+    )
     return True
 
 

@@ -47,9 +47,12 @@ def test_what_is_a_feature(network) -> None:
     deployed, _ = deploy_form(network)
     with torch.no_grad():
         features = dict(zip(deployed.feature_names, deployed.features(rgb), strict=True))
-    assert tuple(features) == ("f_4", "keys_4", "keys_8", "keys_16", "keys_32")
+    assert tuple(features) == ("f_4", *(f"{kind}_{scale}" for scale in (4, 8, 16, 32) for kind in ("keys", "values")))
     assert features["f_4"].shape == (1, 8, 16, 24)
-    assert [features[f"keys_{scale}"].shape[2] for scale in (4, 8, 16, 32)] == [16, 32, 32, 64]
+    for scale, heads, width in ((4, 1, 8), (8, 2, 8), (16, 4, 4), (32, 8, 4)):
+        keys, values = features[f"keys_{scale}"], features[f"values_{scale}"]
+        assert keys.shape[1:3] == (heads, width)
+        assert values.shape == (1, heads, keys.shape[3], width)
 
 
 def test_labels_are_embedded_exactly(network) -> None:
