@@ -51,9 +51,14 @@ class Data:
 DATA = (
     Data("VOC objects", "voc", "berkeley={data}/voc-objects:name=voc", "demo-small"),
     Data("DAVIS, every 4th frame", "davis", "davis={data}/davis", "demo-small", 4),
+    Data("VOC objects", "voc-sam2", "berkeley={data}/voc-objects:name=voc", "sam2-tiny"),
+    Data("DAVIS, every 4th frame", "davis-sam2", "davis={data}/davis", "sam2-tiny", 4),
     Data("MFNet, every 4th scene", "mfnet", "mfnet={data}/mfnet", "demo-thermal", 4),
 )
 SURFACES = "mfnet={data}/mfnet"
+CHECKPOINTS = tuple(dict.fromkeys(data.ckpt for data in DATA))
+WITHOUT_PYTORCH = ("sam2-tiny",)
+"""Checkpoints that are ONNX files, so that PyTorch cannot be asked."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Run:
     def arguments(self, bundle: Path) -> list[str]:
         """Return the options for the second predictor."""
         if (self.engine, self.precision) == REFERENCE:
-            return ["--against", f"torch:{self.data.ckpt}"]
+            return [] if self.data.ckpt in WITHOUT_PYTORCH else ["--against", f"torch:{self.data.ckpt}"]
         return ["--against", str(bundle), "--against-engine", REFERENCE[0], "--against-precision", REFERENCE[1]]
 
 
@@ -103,12 +108,15 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def _row(run: Run, found: dict[str, Any]) -> str:
     noc = {round(100 * target["target"]): target for target in found["targets"]}
-    curve, comparison, spent = found["curve"]["iou"], found["comparison"], found["time"]
+    curve, comparison, spent = found["curve"]["iou"], found.get("comparison"), found["time"]
     cells = [f"{100 * curve[k - 1]:.1f}" for k in (1, 3, 5, 10)]
     cells += [f"{noc[t]['noc']:.2f} ({100 * noc[t]['failure_rate']:.0f} %)" for t in (80, 85, 90)]
-    at = next(d for d in comparison["differences"] if round(100 * d["target"]) == 90)
-    cells.append(f"{at['difference']:+.3f} ({at['low']:+.3f} to {at['high']:+.3f})")
-    cells.append(f"{100 * min(comparison['worst_agreement']):.2f}")
+    if comparison is None:
+        cells += ["reference", ""]
+    else:
+        at = next(d for d in comparison["differences"] if round(100 * d["target"]) == 90)
+        cells.append(f"{at['difference']:+.3f} ({at['low']:+.3f} to {at['high']:+.3f})")
+        cells.append(f"{100 * min(comparison['worst_agreement']):.2f}")
     infer, simulate = spent["click"], spent["click_with_simulation"] - spent["click"]
     cells.append(f"{1e3 * spent['image']:.0f} / {1e3 * infer:.1f} / {1e3 * simulate:.1f}")
     return f"| {found['engine'].replace(' on cpu', '')} | {' | '.join(cells)} |"
@@ -119,10 +127,11 @@ def markdown(found: Sequence[tuple[Run, dict[str, Any]]], surfaces: Sequence[tup
     lines = [
         "# Clicks",
         "",
-        "The small demo checkpoint and the thermal one, clicked by the simulated annotator (RITM's protocol, 20 clicks "
-        "at most), in every engine and precision of this machine. *difference*: of NoC@90 to the reference on the same "
-        "objects, with a paired 95 % bootstrap interval; the reference of ONNX Runtime in fp32 is PyTorch, "
-        "that of all others is ONNX Runtime in fp32. *masks*: least IoU, in percent, of two masks after the "
+        "The small demo checkpoint, the thermal one, and SAM 2 tiny as a bundle (docs/foreign.md), clicked by the "
+        "simulated annotator (RITM's protocol, 20 clicks at most), in every engine and precision of this machine. "
+        "*difference*: of NoC@90 to the reference on the same objects, with a paired 95 % bootstrap interval; the "
+        "reference of ONNX Runtime in fp32 is PyTorch (SAM 2 has none), that of all others is ONNX Runtime in fp32. "
+        "*masks*: least IoU, in percent, of two masks after the "
         "same clicks. *ms*: an image / a click / its simulation, on a shared machine. fp16 on ONNX Runtime's "
         "CPU computes most operators in float32 (docs/precision.md).",
     ]
@@ -153,11 +162,12 @@ def markdown(found: Sequence[tuple[Run, dict[str, Any]]], surfaces: Sequence[tup
 def main(data: Path, work: Path, out: Path) -> None:
     """Count clicks on every engine of this machine."""
     console = Console(stderr=True)
-    bundles = {name: work / "bundles" / name for name in ("demo-small", "demo-thermal")}
+    bundles = {name: work / "bundles" / name for name in CHECKPOINTS}
     for name, bundle in bundles.items():
         if not bundle.exists():
             console.print(f"exporting {name}")
-            command("export", "--ckpt", name, "--precision", "fp32,fp16", "--out", bundle)
+            half = [] if name in WITHOUT_PYTORCH else ["--precision", "fp32,fp16"]
+            command("export", "--ckpt", name, *half, "--out", bundle)
     found = []
     for run in runs(bundles):
         console.print(run.key)

@@ -83,7 +83,7 @@ def main() -> int:
     conditions = (
         f"{_networks(rows)} on {threads} threads; {options.images} images of 1920 x 1080, {options.clicks} clicks on"
         " each, all variants in turns in one run. A click is the whole `Session.click`, with the mask at the image's"
-        " size; of SAM 2 only its graphs are timed."
+        " size; of SAM 2's graphs alone only they are timed, without preparing the image and enlarging the mask."
     )
     _write(options.out, rows, peaks, machine, conditions)
     _print(rows, peaks)

@@ -68,6 +68,10 @@ class Row:
     why: str = ""
 
 
+SAM2 = "sam2-tiny"
+"""The bundle of SAM 2 tiny, and what ``mmms-export --ckpt`` calls it."""
+
+
 class Variant(Protocol):
     """One way to answer clicks."""
 
@@ -203,13 +207,13 @@ def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[st
     Returns:
         Why a bundle could not be exported, by its name.
     """
+    failures = _prepare_sam2(bundles, fresh=fresh) if inputs == "rgb" else {}
     name = INPUTS[inputs]
     modalities = [str(m["name"]) for m in RECIPES[inputs].overrides.get("modalities", [])]
     script = "from mmms_deploy.commands.export import main; main()"
     base = [sys.executable, "-c", script, "--random-weights", "0", "--overwrite"]
     for modality in modalities:
         base += ["--modality", f"{modality}:3"]
-    failures = {}
     for made, extra in ((name, []), (name + AS_EXPORTED, ["--no-rewrite", "all"])):
         path = bundles / made
         again = fresh == "all" or (fresh == "deployed" and not extra)
@@ -220,6 +224,17 @@ def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[st
         if done.returncode:
             failures[made] = f"its export failed: {done.stderr.strip().splitlines()[0] if done.stderr else 'silently'}"
     return failures
+
+
+def _prepare_sam2(bundles: Path, *, fresh: str | None) -> dict[str, str]:
+    if _usable(bundles / SAM2) and fresh is None:
+        return {}
+    print(f"exporting {SAM2}", file=sys.stderr, flush=True)
+    script = "from mmms_deploy.commands.export import main; main()"
+    base = [sys.executable, "-c", script, "--ckpt", SAM2, "--overwrite", "--out", str(bundles / SAM2)]
+    done = subprocess.run(base, capture_output=True, text=True, check=False)
+    said = done.stderr.strip().splitlines()[0] if done.stderr.strip() else "silently"
+    return {SAM2: f"its export failed: {said}"} if done.returncode else {}
 
 
 def _usable(path: Path) -> bool:
@@ -270,6 +285,15 @@ def open_variants(
     if cache is not None:
         row = Row(key="sam2", label="SAM 2 tiny, its graphs alone", inputs="")
         variants.append((row, lambda row: Sam2Variant(row, cache, threads)))
+        whole = bundles / SAM2
+        for engine, title, precision in (
+            ("onnxruntime", "ONNX Runtime", "fp32"),
+            ("openvino", "OpenVINO float32", "fp32"),
+            ("openvino", "OpenVINO BF16", "bf16"),
+        ):
+            key = f"sam2/{engine}-{precision}"
+            row = Row(key=key, label=f"SAM 2 tiny as a bundle, {title}", inputs="", precision=precision)
+            variants.append((row, lambda row, engine=engine: EngineVariant(row, whole, engine, threads)))
     opened: list[Variant] = []
     for row, factory in variants:
         try:

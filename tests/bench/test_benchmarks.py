@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -163,3 +164,16 @@ def test_variants_are_closed_when_one_fails(paint) -> None:
     with pytest.raises(RuntimeError, match="out of order"):
         cpu._measure(variants, make_pictures(paint.manifest, 1, 2, (10, 12)))
     assert all(v.closed for v in variants)
+
+
+def test_rows_without_a_second_predictor_say_so() -> None:
+    from clicks import DATA, REFERENCE, Run, _row
+
+    data = next(data for data in DATA if data.ckpt == "sam2-tiny")
+    run = Run(data, *REFERENCE)
+    assert run.arguments(Path("bundle")) == []
+    assert "--against" in Run(data, "openvino", "bf16").arguments(Path("bundle"))
+    targets = [{"target": one, "noc": 2.0, "failure_rate": 0.0} for one in (0.8, 0.85, 0.9)]
+    spent = {"click": 0.1, "click_with_simulation": 0.2, "image": 1.0}
+    found = {"targets": targets, "curve": {"iou": [0.5] * 20}, "time": spent, "engine": "ONNX Runtime on cpu, fp32"}
+    assert "| reference |  |" in _row(run, found)

@@ -34,6 +34,8 @@ from tests.support.mutations import (
     damaged_json,
     damaged_safetensors,
 )
+from tests.support.pair import DESCRIPTION as PAIR
+from tests.support.pair import write_decoder
 from tests.support.paths import ROOT
 
 SECONDS = 20
@@ -318,6 +320,30 @@ def _ort_files() -> list[tuple[str, bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         path = write_ort(Path(folder) / "a.ort", state, grid=(16, 16))
         return [("a.ort", path.read_bytes())]
+
+
+def _ort_graphs() -> list[tuple[str, bytes]]:
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = f"{folder}/a.ort"
+        options.add_session_config_entry("session.save_model_format", "ORT")
+        onnxruntime.InferenceSession(str(write_decoder(Path(folder) / "a.onnx")), options)
+        return [("a.ort", (Path(folder) / "a.ort").read_bytes())]
+
+
+def _ort_graph(path: Path) -> object:
+    from mmms_deploy.export.pair.ort_graph import read_ort_graph
+
+    return read_ort_graph(path)
+
+
+def _pair_description(path: Path) -> object:
+    from mmms_deploy.export.pair.description import read_pair
+
+    return read_pair(path)
 
 
 def _torch_files() -> list[tuple[str, bytes]]:
@@ -625,6 +651,8 @@ READERS: dict[str, Reader] = {
     ".pt and .pth": Reader(_torch_files, _checkpoint, _damaged_torch_file),
     ".ort": Reader(_ort_files, _checkpoint),
     "weights without torch": Reader(_weights_without_torch, _read_weights, _damaged_weights),
+    ".ort as a graph": Reader(_ort_graphs, _ort_graph),
+    "description of a pair": Reader(lambda: [("d.toml", PAIR.encode())], _pair_description),
     "description JSON": Reader(lambda: [("d.json", json.dumps(_DESCRIPTION).encode())], _description, damaged_json),
     "description TOML": Reader(lambda: [("d.toml", _TOML)], _description),
     "COCO JSON": Reader(_coco, _open_coco, damaged_json),

@@ -127,9 +127,7 @@ def test_a_decoder_without_mask_input_takes_no_mask(tmp_path: Path) -> None:
         assert np.array_equal(session.mask, result.mask)
 
 
-def test_padding_and_the_choice_of_answers_follow_the_description(
-    pair: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
+def test_padding_and_choice_follow_the_description(pair: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """A padded point counts in the decoder's scores, so that it changes which answer is taken."""
     description = described(feedback=False, padding=-1.0, first=[2], later=[0, 1], **FED)
     bundle = export(tmp_path, pair[0], pair[1], description)
@@ -163,10 +161,8 @@ def test_sam2_tiny_is_known_by_its_hashes(pair: tuple[Path, Path, Path], monkeyp
     assert (found.encoder.sha256, found.decoder.sha256) == (pinned[known.encoder], pinned[known.decoder])
     assert found.contract((256, 256), 3).candidates == 3
     assert known_description(pair[0], pair[1]) is None
-    monkeypatch.setattr(
-        "mmms_deploy.export.pair.known.sha256_of",
-        lambda path: pinned[known.encoder if path == pair[0] else known.decoder],
-    )
+    names = {pair[0]: known.encoder, pair[1]: known.decoder}
+    monkeypatch.setattr("mmms_deploy.export.pair.known.sha256_of", lambda path: pinned[names[path]])
     assert known_description(pair[0], pair[1]) == found
 
 
