@@ -100,7 +100,10 @@ class TimedSession:
         return ImageSample(total, timings.prepare, gpu.stages, gpu.up)
 
     def click(self, point: Point) -> ClickSample:
-        """Make a click."""
+        """Make a click; where the network's list of points is full, on an object that starts over."""
+        points = self._session.bundle.manifest.clicks.points
+        if points is not None and len(self._session.clicks) >= points.most:
+            self._session.reset()
         self._take()
         start = perf_counter()
         result = self._session.click(*point)

@@ -267,7 +267,8 @@ def main(
         check_folder(folder)
         sweep(folder)
     with ExitStack() as stack:
-        how = partial(answering, published=protocol == "published", zoom=zoom, flip=flip, threshold=threshold)
+        made = partial(answering, zoom=zoom, flip=flip, threshold=threshold, clicks=max_clicks)
+        how = partial(made, published=protocol == "published")
         sides = open_sides(stack, bundle, against, request, other, how, without)
         if protocol == "published":
             sides.note_sizes(zip(arguments, (dataset for _, dataset in opened), strict=True))

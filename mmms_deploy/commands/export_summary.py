@@ -57,6 +57,8 @@ def summarise(report: ExportReport, seconds: float) -> None:
     if manifest.provenance.averaged:
         console.print(f"The weights are averages (EMA), from {escape(manifest.provenance.weights)} in the checkpoint.")
     rewrites = ", ".join(manifest.provenance.rewrites) or "none, the network is as the paper draws it"
+    if manifest.provenance.description.get("family") == "onnx":
+        rewrites = "none, the nodes of both files are as they were"
     console.print(f"Exact rewrites applied: {rewrites}.")
     if not manifest.trained:
         console.print("[yellow]The weights are random: this bundle is for measuring speed, its masks mean nothing.")

@@ -100,6 +100,7 @@ def answering(
     zoom: bool | None = None,
     flip: bool | None = None,
     threshold: float | None = None,
+    clicks: int = 1,
 ) -> Answering:
     """Return how a bundle's answers are made.
 
@@ -109,10 +110,20 @@ def answering(
         zoom: Whether clicks are answered in the object's crop, by the family's rule or else RITM's.
         flip: Whether an answer is the mean with that to the mirror image.
         threshold: Probability above which a pixel belongs to the mask.
+        clicks: How many clicks on an object it may be asked for.
 
     Raises:
-        EvaluationSettingsError: The bundle says no published protocol, or the threshold is none.
+        EvaluationSettingsError: The bundle says no published protocol, the threshold is none, or the bundle takes fewer
+            clicks on an object.
     """
+    points = manifest.clicks.points
+    if points is not None and clicks > points.most:
+        raise EvaluationSettingsError(
+            f"{clicks} clicks on an object, and {manifest.name} takes a list of {points.most} points",
+            expected=f"at most {points.most}",
+            fix=f"pass max_clicks={points.most}, or export again with more 'most_points' in the description",
+            command_fix=f"pass --max-clicks {points.most}, or export again with more 'most_points' in the description",
+        )
     family = manifest.published
     rule = family.zoom if family is not None and family.zoom is not None else ZoomRule()
     if not published:

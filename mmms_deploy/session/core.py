@@ -270,7 +270,7 @@ class SessionCore:
             raise ClickError(
                 f"click {points.most + 1} on one object",
                 expected=f"at most {points.most}: {self._manifest.name} was exported with a list of so many points",
-                fix="undo a click, or export again with more 'points' in the description",
+                fix="undo a click, or export again with more 'most_points' in the description",
             )
 
     def _candidates(self, done: PipelineState) -> Candidates | None:

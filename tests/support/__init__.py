@@ -16,6 +16,7 @@ releases: checkpoint files as the official releases lay them out, with random we
 hiera: checkpoint files of SAM 2's encoder, and its arithmetic a second time.
 ort_files: its weights in ONNX Runtime's own format.
 encoders: small encoders in ONNX files.
+pair: a small encoder and decoder in ONNX files, of the shape of SAM 2's.
 skipclick: narrow SkipClicks, and official checkpoint files of it.
 skipclick_reference: SkipClick a second time, as functions of an official state dict.
 ritm: narrow SimpleClicks and MFPs, and official checkpoint files of them.

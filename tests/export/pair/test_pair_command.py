@@ -23,7 +23,7 @@ def test_two_files_and_a_description_become_a_bundle(
     monkeypatch.chdir(tmp_path)
     code, text = run("--encoder", pair[0], "--decoder", pair[1], "--description", pair[2])
     assert code == 0, text
-    assert "features out, MB" in text
+    assert "the nodes of both files are as they were" in text
     assert Bundle(tmp_path / "bundles" / "pair").manifest.clicks.candidates == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from mmms_deploy import Session
+from mmms_deploy import Session, open_engine
+from mmms_deploy.bench.timed_session import TimedSession
+from mmms_deploy.bench.workload import Picture
 from mmms_deploy.bundle import Bundle, ImageSpec
 from mmms_deploy.errors import ClickError
+from mmms_deploy.evaluation.answering import answering
+from mmms_deploy.evaluation.errors import EvaluationSettingsError
 from mmms_deploy.imaging.resize import resize, resize_image
 from mmms_deploy.session import ClickResult
 from tests.support.engines import CPU_ENGINES, skip_without
@@ -142,3 +147,18 @@ def test_the_list_of_points_ends_by_name(session: Session) -> None:
     assert np.array_equal(session.mask, results[-1].mask)
     session.undo()
     session.click(1, 1)
+
+
+def test_more_clicks_than_the_list_has_are_refused_before_an_evaluation(pair_bundle: Bundle) -> None:
+    assert answering(pair_bundle.manifest, clicks=5).threshold is None
+    with pytest.raises(EvaluationSettingsError, match="6 clicks on an object, and pair-bundle takes a list of 5"):
+        answering(pair_bundle.manifest, clicks=6)
+
+
+def test_a_benchmark_starts_over_where_the_list_is_full(pair_bundle: Bundle) -> None:
+    engine = open_engine(pair_bundle, engine="onnxruntime", precision="fp32")
+    with closing(engine), TimedSession(engine) as session:
+        session.set_image(Picture(rgb=IMAGE, modalities={}, clicks=()))
+        for number in range(12):
+            session.click((8.0 + number, 8.0, True))
+        assert session.result.index == 2
