@@ -39,7 +39,7 @@ from mmms_deploy.models.ritm_checkpoint import layout_of
 from mmms_deploy.progress import OnProgress
 
 DEMOS = {
-    "demo": "demo-small.safetensors",
+    "demo": "demo.safetensors",
     "demo-small": "demo-small.safetensors",
     "demo-thermal": "demo-thermal.safetensors",
 }
