@@ -19,14 +19,14 @@ demo: $(VENV)/.export
 	$(BIN)/mmms-verify bundles/$(DEMO)
 	mkdir -p $(OUT)
 	$(BIN)/mmms-segment bundles/$(DEMO) $(PHOTO) \
-	    --pos 350,460 --neg 450,310 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
+	    --pos 420,440 --pos 320,450 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
 	$(call go_on,bundles/$(DEMO))
 
 ## The same without an export: no PyTorch, only [cpu], and the demo's bundle of the package.
 quick: $(VENV)/.cpu
 	mkdir -p $(OUT)
 	$(BIN)/mmms-segment demo $(PHOTO) \
-	    --pos 350,460 --neg 450,310 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
+	    --pos 420,440 --pos 320,450 --out $(OUT)/mask.png --overlay $(OUT)/overlay.png --overwrite
 	$(call go_on,demo)
 
 # What a newcomer does next; every line works as it is printed.
