@@ -52,7 +52,8 @@ class ClickRun:
         Args:
             features: The image's features.
             state: The click stage's state before the click.
-            clicks: All clicks so far, as the click stage takes them, oldest first.
+            clicks: All clicks so far, as the click stage takes them, oldest first; without a modulation the newest
+                one is enough.
             outside: Whether the newest one lies outside of the part of the picture that the network sees, or of its
                 mirror image, so that nothing is modulated around it.
         """

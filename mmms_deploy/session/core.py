@@ -233,7 +233,8 @@ class SessionCore:
         size = self._size_of(image)
         rule = self._manifest.clicks
         picture = whole(size)
-        clicks = (*current.clicks, click)
+        # Only these need the clicks before: otherwise a click costs the same however many there are.
+        clicks = (click,) if rule.modulation is None and rule.points is None else (*current.clicks, click)
         self._check_room(clicks)
         encoded = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in clicks]
         done = self._run_click(image.pipeline, current.state, encoded)
