@@ -10,6 +10,7 @@ In reading order:
 - ``core``: what all calls stand on: the engine, the lock, the state, the click stage and its answers
 - ``result``: clicks, their answers and timings
 - ``pipeline``: the stages in order; a stage runs again only when one of its inputs changed
+- ``answer_fetch``: an answer of the network on the host
 - ``click_run``: one run of the click stage
 - ``click_stage``: finds the click input and the network's answer among the stages' tensors
 - ``answers``: the answers in the form that a bundle says, and several of which one is taken

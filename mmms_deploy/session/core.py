@@ -21,13 +21,14 @@ from mmms_deploy.bundle.contract import ClickMemory
 from mmms_deploy.bundle.names import LABELS
 from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.process import OwnProcess
-from mmms_deploy.engines.protocol import Engine, Value
+from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
-from mmms_deploy.errors import AnswerError, ClickError, NoImageError, SessionClosedError, SessionError
+from mmms_deploy.errors import ClickError, NoImageError, SessionClosedError, SessionError
 from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray, through_image
 from mmms_deploy.progress import OnProgress
+from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
 from mmms_deploy.session.click_labels import labels_of_mask
 from mmms_deploy.session.click_run import ClickRun
@@ -41,8 +42,6 @@ from mmms_deploy.session.result import Click, ClickResult, Timings
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, label_map
 from mmms_deploy.session.views import Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
-
-_FINITE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +113,7 @@ class SessionCore:
             on_error.callback(self._runner.close)
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
             self._tensors = find_click_stage(self._manifest, self._pipeline)
+            self._fetched = AnswerFetch(self._manifest, self._engine, self._runner)
             self._run_click = ClickRun(
                 self._manifest,
                 self._pipeline,
@@ -257,7 +257,11 @@ class SessionCore:
                 fix=f"leave out {asked}, or export again without the cut 'black-box'",
                 command_fix=f"leave out --{asked}, or export without --cut black-box",
             )
-        fetch = lambda done: self._fetched(done.value(self._tensors.answer))  # noqa: E731
+        fetched, answer = self._fetched, self._tensors.answer
+
+        def fetch(done: PipelineState) -> FloatArray:
+            return fetched(done.value(answer))
+
         return Views(self._manifest, self._pipeline, zoom, flip, self._run_click, fetch)
 
     def _check_room(self, clicks: tuple[Click, ...]) -> None:
@@ -283,28 +287,6 @@ class SessionCore:
         )
         numbers.setflags(write=False)
         return Candidates(numbers, tuple(scores.tolist()), int(taken[0]))
-
-    def _fetched(self, answer: Value) -> FloatArray:
-        """Return an answer of the network on the host, (h, w) float32, in the form that the click contract says.
-
-        Raises:
-            AnswerError: It has values that are no probabilities, or logits that are not finite.
-        """
-        numbers = as_float32(self._runner.download(answer)[0, 0])
-        logits = self._manifest.clicks.answer_form is AnswerForm.LOGITS
-        # NaN is in the way of both comparisons.
-        least, most = (-_FINITE, _FINITE) if logits else (0.0, 1.0)
-        if not (numbers.min() >= least and numbers.max() <= most):
-            raise AnswerError(
-                f"{self._manifest.name} answers with values that are no {'logits' if logits else 'probabilities'} on"
-                f" {self._engine.info}",
-                expected=f"{'finite numbers' if logits else 'numbers from 0 to 1'} for every pixel",
-                fix="pass precision='fp32' to Session, or another engine, and check the image's modalities; where it"
-                " stays, the checkpoint itself computes such values",
-                command_fix="pass --precision fp32, or another --engine, and check the image's modalities; where it"
-                " stays, the checkpoint itself computes such values",
-            )
-        return numbers
 
     def _numbers_of(self, snapshot: Snapshot) -> FloatArray:
         """Return a snapshot's answer (h, w) on the host.
