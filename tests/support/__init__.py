@@ -23,7 +23,6 @@ ritm: narrow SimpleClicks and MFPs, and official checkpoint files of them.
 icmformer: narrow iCMFormers, their official files, and the networks with all the work that the released code does.
 interformer: narrow InterFormers, and files as the official training software writes them.
 families: golden numbers of other families' networks.
-pair: a small encoder and decoder as ONNX files, of the shape of SAM 2's.
 zoomed: the network of a toy bundle in crops and mirrored, by whole maps in NumPy.
 independent: the backbones in transformers, with the weights of a release file.
 hub: the real client of the hub, pointed at a stand-in.
@@ -44,7 +43,6 @@ rtx: the version of TensorRT-RTX that the tests know.
 Sessions, evaluation and reports:
 
 masks: masks that are awkward to write down, and random ones.
-zoomed: a session that answers in the object's crop, a second time, on whole maps.
 annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
 scenes: small scenes and predictors of the evaluation.
 dataset_trees: tiny data sets on disk, in the published layouts.
