@@ -16,9 +16,10 @@ from mmms_deploy.commands.export import main
 from mmms_deploy.errors import CheckpointKeysError, MMMSDeployWarning
 from mmms_deploy.evaluation.checkpoint_predictor import open_torch
 from mmms_deploy.export.source import Source, demo_checkpoint, open_source
-from mmms_deploy.models import BackboneConfig
+from mmms_deploy.models import BackboneConfig, MMMSConfig
 from mmms_deploy.models.backbone_checkpoint import is_published
 from mmms_deploy.models.checkpoint import random_network, release_state, save_checkpoint
+from mmms_deploy.models.config import SimpleClickConfig
 from tests.support.skipclick import tiny_skipclick
 from tests.support.tiny import HIERA, tiny_config
 from tests.support.trainable import write_backbone
@@ -117,10 +118,11 @@ def test_published_weights_are_found_where_a_checkpoint_lacks_its_backbone(tmp_p
 
 
 def test_which_backbones_have_published_weights() -> None:
-    assert is_published(BackboneConfig(name="sam2_hiera_t"))
+    assert is_published(MMMSConfig(backbone=BackboneConfig(name="sam2_hiera_t")))
+    assert not is_published(SimpleClickConfig())  # it has no frozen backbone
     for other in (
         BackboneConfig(name="sam2_hiera_t", maps="neck"),
         BackboneConfig(name="sam2_hiera_t", overrides={"embed_dim": 8}),
         BackboneConfig(name="dinov2_b14_reg"),
     ):
-        assert not is_published(other)
+        assert not is_published(MMMSConfig(backbone=other))
