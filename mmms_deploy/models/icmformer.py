@@ -58,14 +58,6 @@ class ICMFormer(InteractiveNetwork):
         pairs = [block.keys_values(self.grouped(n, maps[-1])) for n, block in enumerate(self.cross_blocks(), start=1)]
         return (*maps, *(tensor for pair in pairs for tensor in pair))
 
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Run the click stream; returns logits (B, 1, H, W)."""
-        return self.enlarge_logits(self.coarse_logits(features, interaction))
-
-    def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """The same on the head's grid, (B, 1, h, w)."""
-        raise NotImplementedError
-
     def crossed(self, clicks: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Run the clicks' tokens through the cross-modality blocks.
 

@@ -50,21 +50,18 @@ class InterFormer(InteractiveNetwork):
         pyramid: tuple[Tensor, ...] = self.backbone.vit.fpn(maps[0])
         return pyramid
 
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click.
+    def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor, box: Box | None = None) -> Tensor:
+        """Answer a click on the head's grid.
 
         Args:
             features: From :meth:`mix`.
             interaction: (B, 1, H, W), the labels, whole numbers in the features' dtype.
+            box: As for :meth:`class_logits`.
 
         Returns:
-            (B, 1, H, W): the object's logit less the background's, so that its sigmoid is softmax's probability of the
-            object.
+            (B, 1, H/4, W/4): the object's logit less the background's, so that its sigmoid is softmax's probability of
+            the object.
         """
-        return self.enlarge_logits(self.coarse_logits(features, interaction))
-
-    def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor, box: Box | None = None) -> Tensor:
-        """The same on the head's grid, (B, 1, H/4, W/4)."""
         background, thing = self.class_logits(features, interaction, box).chunk(CLASSES, dim=1)
         return thing - background
 

@@ -156,12 +156,8 @@ class MFPHRNet(InteractiveNetwork):
         """Return what :meth:`encode` did: nothing else depends on the image alone."""
         return maps
 
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click; returns logits (B, 1, H, W)."""
-        return self.enlarge_logits(self.coarse_logits(features, interaction))
-
     def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """The same at a quarter of the size, (B, 1, H/4, W/4)."""
+        """Logits at a quarter of the size, (B, 1, H/4, W/4)."""
         stem, rgb = features
         x = self.feature_extractor(stem + self.maps_transform(interaction))
         side = self.conv_prevMod(torch.cat([rgb, previous_maps(interaction, self.config.clicks.channels)], dim=1))

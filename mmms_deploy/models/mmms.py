@@ -94,6 +94,7 @@ class MMMS(InteractiveNetwork):
         pyramid: tuple[Tensor, ...] = self.fpn(maps)
         return pyramid if self.fuser is None else self.fuser(pyramid, modalities, present)
 
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """MSPatchEmbed and CSNet; returns logits (B, 1, H, W)."""
-        return self.enlarge_logits(self.csnet(features, self.patch_embed(interaction)))
+    def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
+        """MSPatchEmbed and CSNet; returns logits (B, 1, H/4, W/4)."""
+        logits: Tensor = self.csnet(features, self.patch_embed(interaction))
+        return logits

@@ -90,6 +90,10 @@ class InteractiveNetwork(nn.Module):
         Returns:
             Logits (B, 1, H, W) float32.
         """
+        return self.enlarge_logits(self.coarse_logits(features, interaction))
+
+    def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
+        """Answer a click on the head's grid, before the enlargement; as :meth:`respond`, but (B, 1, h, w)."""
         raise NotImplementedError
 
     def enlarge_logits(self, logits: Tensor) -> Tensor:

@@ -66,14 +66,6 @@ class EarlyFusionViT(InteractiveNetwork):
         """Return what :meth:`encode` did: nothing else depends on the image alone."""
         return maps
 
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click; returns logits (B, 1, H, W)."""
-        return self.enlarge_logits(self.coarse_logits(features, interaction))
-
-    def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """The same on the head's grid, (B, 1, 4 H/P, 4 W/P)."""
-        raise NotImplementedError
-
     def pyramid(self, patches: Tensor, interaction: Tensor) -> tuple[Tensor, ...]:
         """Send patches (B, H/P * W/P, d) and an interaction tensor through the ViT and the neck: four maps."""
         x = self.backbone(patches + self.patch_embed_coords(interaction))

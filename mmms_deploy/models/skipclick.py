@@ -222,12 +222,8 @@ class SkipClick(InteractiveNetwork):
         fused = self.fuse(levels) + self.backbone_mix.pos_embed
         return (fused, *maps) if self.config.skips else (fused,)
 
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Mix the clicks in, neck and head; returns logits (B, 1, H, W)."""
-        return self.enlarge_logits(self.coarse_logits(features, interaction))
-
     def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """The same on the head's grid, (B, 1, 4 H/P, 4 W/P)."""
+        """Mix the clicks in, neck and head; returns logits (B, 1, 4 H/P, 4 W/P)."""
         fused, *skips = features
         x = self.backbone_mix(fused + self.patch_embed_coords(interaction))
         logits: Tensor = self.head(self.neck(x, skips))

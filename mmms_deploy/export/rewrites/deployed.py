@@ -60,6 +60,11 @@ class Deployed(InteractiveNetwork):
         for name, part in copy.deepcopy(dict(network.named_children()), shared).items():
             setattr(self, name, part)
 
+    def enlarge_logits(self, logits: Tensor) -> Tensor:
+        """Bring logits (B, 1, *coarse_size) to the network's size, (B, 1, H, W)."""
+        enlarged: Tensor = self.enlarge(logits)
+        return enlarged
+
 
 class DeployedMMMS(Deployed, MMMS):
     """MMMS in a form that engines run faster.
@@ -87,19 +92,6 @@ class DeployedMMMS(Deployed, MMMS):
         if len(self.feature_biases):
             pyramid = tuple(x + b.reshape(1, -1, 1, 1) for x, b in zip(pyramid, self.feature_biases, strict=True))
         return tuple(tokens(x) for x in pyramid) if self.token_features else pyramid
-
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click.
-
-        Args:
-            features: From this network's :meth:`features`.
-            interaction: (B, 3, H, W) float32, as for the network in the paper's form.
-
-        Returns:
-            Logits (B, 1, H, W) float32.
-        """
-        logits: Tensor = self.enlarge(self.csnet(features, self.patch_embed(interaction)))
-        return logits
 
 
 def replace_modules(root: nn.Module, kind: type[nn.Module], make: Callable[..., nn.Module | None]) -> bool:

@@ -24,11 +24,6 @@ class DeployedSwin(Deployed, ICMFormerSwin):
         super().__init__(network)
         self.coarse_size = network.backbone.grids[0]
 
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click; see :meth:`mmms_deploy.models.icmformer.ICMFormer.respond`."""
-        logits: Tensor = self.enlarge(self.coarse_logits(features, interaction))
-        return logits
-
 
 class DeployedViT(Deployed, ICMFormerViT):
     """iCMFormer on a plain ViT in a form that engines run faster.
@@ -41,11 +36,6 @@ class DeployedViT(Deployed, ICMFormerViT):
         super().__init__(network)
         height, width = network.backbone.grid
         self.coarse_size = (4 * height, 4 * width)
-
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click; see :meth:`mmms_deploy.models.icmformer.ICMFormer.respond`."""
-        logits: Tensor = self.enlarge(self.coarse_logits(features, interaction))
-        return logits
 
 
 def deployed_icmformer(network: ICMFormerSwin | ICMFormerViT) -> Deployed:

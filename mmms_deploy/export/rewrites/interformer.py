@@ -40,19 +40,6 @@ class DeployedInterFormer(Deployed, InterFormer):
             return pyramid
         return (pyramid[0], *(tensor for pair in self.neck.keys_of_image(pyramid) for tensor in pair))
 
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click.
-
-        Args:
-            features: From this network's :meth:`features`.
-            interaction: (B, 1, H, W), the labels, as for the network in the paper's form.
-
-        Returns:
-            Logits (B, 1, H, W).
-        """
-        logits: Tensor = self.enlarge(self.coarse_logits(features, interaction))
-        return logits
-
     def class_logits(self, features: tuple[Tensor, ...], interaction: Tensor, box: Box | None = None) -> Tensor:
         """Both classes' logits (B, 2, H/4, W/4)."""
         if not self.keys_once:

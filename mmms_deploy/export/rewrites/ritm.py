@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from mmms_deploy.export.rewrites.deployed import Deployed
 from mmms_deploy.models.mfp import MFPViT
 from mmms_deploy.models.mfp_hrnet import MFPHRNet
-from mmms_deploy.models.simpleclick import EarlyFusionViT, SimpleClick
+from mmms_deploy.models.simpleclick import SimpleClick
 
 
 class DeployedSimpleClick(Deployed, SimpleClick):
@@ -19,12 +17,8 @@ class DeployedSimpleClick(Deployed, SimpleClick):
 
     def __init__(self, network: SimpleClick) -> None:
         super().__init__(network)
-        self.coarse_size = _coarse(network)
-
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click; returns logits (B, 1, H, W)."""
-        logits: Tensor = self.enlarge(self.coarse_logits(features, interaction))
-        return logits
+        height, width = network.backbone.grid
+        self.coarse_size = (4 * height, 4 * width)
 
 
 class DeployedMFPViT(Deployed, MFPViT):
@@ -36,13 +30,7 @@ class DeployedMFPViT(Deployed, MFPViT):
 
     def __init__(self, network: MFPViT) -> None:
         super().__init__(network)
-        height, width = network.config.size
-        self.coarse_size = (_quarter(height), _quarter(width))
-
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click; returns logits (B, 1, H, W)."""
-        logits: Tensor = self.enlarge(self.coarse_logits(features, interaction))
-        return logits
+        self.coarse_size = _quarter(network.config.size)
 
 
 class DeployedMFPHRNet(Deployed, MFPHRNet):
@@ -54,13 +42,7 @@ class DeployedMFPHRNet(Deployed, MFPHRNet):
 
     def __init__(self, network: MFPHRNet) -> None:
         super().__init__(network)
-        height, width = network.config.size
-        self.coarse_size = (_quarter(height), _quarter(width))
-
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click; returns logits (B, 1, H, W)."""
-        logits: Tensor = self.enlarge(self.coarse_logits(features, interaction))
-        return logits
+        self.coarse_size = _quarter(network.config.size)
 
 
 def deployed_mfp(network: MFPViT | MFPHRNet) -> Deployed:
@@ -68,11 +50,7 @@ def deployed_mfp(network: MFPViT | MFPHRNet) -> Deployed:
     return DeployedMFPViT(network) if isinstance(network, MFPViT) else DeployedMFPHRNet(network)
 
 
-def _coarse(network: EarlyFusionViT) -> tuple[int, int]:
-    height, width = network.backbone.grid
-    return 4 * height, 4 * width
-
-
-def _quarter(length: int) -> int:
-    """Return a side after two convolutions with stride 2."""
-    return (length + 3) // 4
+def _quarter(size: tuple[int, int]) -> tuple[int, int]:
+    """Return a map's size after two convolutions with stride 2."""
+    height, width = size
+    return (height + 3) // 4, (width + 3) // 4

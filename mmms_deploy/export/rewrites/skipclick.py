@@ -38,19 +38,6 @@ class DeployedSkipClick(Deployed, SkipClick):
             skips = [layer(skip) for layer, skip in zip(self.skip_layers, skips, strict=True)]
         return (fused, *skips)
 
-    def respond(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
-        """Answer a click.
-
-        Args:
-            features: From this network's :meth:`features`.
-            interaction: (B, 3, H, W) float32, as for the network in the paper's form.
-
-        Returns:
-            Logits (B, 1, H, W) float32.
-        """
-        logits: Tensor = self.enlarge(self.coarse_logits(features, interaction))
-        return logits
-
 
 class SplitNeck(nn.Module):
     """The neck without the part of its first layers that runs on the skips; each branch adds that part's result.
