@@ -13,16 +13,12 @@ Several processes may do this at once: a file appears whole or not at all, and o
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import logging
 import os
 import re
-import shutil
-import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -40,8 +36,9 @@ from mmms_deploy.errors import (
     OutputExistsError,
     OutputWriteError,
 )
-from mmms_deploy.files import MIB, decode_json, open_regular, write_file, writing
+from mmms_deploy.files import MIB, decode_json, write_file, writing
 from mmms_deploy.files.cache import cache_folder
+from mmms_deploy.files.kept import has_hash, temporary_folder
 from mmms_deploy.files.leftovers import sweep_once
 from mmms_deploy.progress import OnProgress
 
@@ -64,11 +61,6 @@ _LOG = logging.getLogger(__name__)
 _LARGEST = 64 * MIB
 """The most bytes of one file in an archive."""
 _LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>\S+)")
-
-_right: dict[Path, tuple[int, int, int]] = {}
-"""Files whose hashes were compared in this process: their inode, size and time."""
-_temporary: dict[str, tuple[int, Path]] = {}
-"""Folders that were made in place of the cache, by name of the bundle: the process that removes each, and its path."""
 
 
 def archive_name(name: str) -> str:
@@ -108,7 +100,9 @@ def packed_bundle(name: str, on_progress: OnProgress | None = None) -> Path:
             return folder
         except OutputWriteError as error:
             _LOG.info("%s; the bundle %r is unpacked into a temporary folder", error.given, name)
-    return _in_temporary_folder(source, name, sums, on_progress)
+    folder = temporary_folder(name)
+    _complete(folder, source, name, sums, on_progress)
+    return folder
 
 
 def _sums(source: Traversable, name: str) -> dict[str, str]:
@@ -136,7 +130,7 @@ def _complete(
     folder: Path, source: Traversable, name: str, sums: dict[str, str], on_progress: OnProgress | None
 ) -> None:
     """Write the files of a bundle that a folder lacks, or has with other content."""
-    wrong = {file for file, sha256 in sums.items() if not _is_right(folder / file, sha256)}
+    wrong = {file for file, sha256 in sums.items() if not has_hash(folder / file, sha256)}
     if not wrong:
         return
     with writing(folder):
@@ -147,25 +141,11 @@ def _complete(
         # Looked at once more: another process may have written it, and may use it now. What was not there when it was
         # looked for is not replaced.
         there = os.path.lexists(folder / file)
-        if file in wrong and not _is_right(folder / file, sums[file]):
+        if file in wrong and not has_hash(folder / file, sums[file]):
             with contextlib.suppress(OutputExistsError):
                 write_file(folder / file, contents.whole(file, held), overwrite=there, mode=0o600)
-            if not _is_right(folder / file, sums[file]):
+            if not has_hash(folder / file, sums[file]):
                 raise OutputWriteError(f"{folder / file} cannot be read back", expected="what was written to it")
-
-
-def _is_right(file: Path, sha256: str) -> bool:
-    try:
-        with open_regular(file) as stream:
-            status = os.fstat(stream.fileno())
-            seen = status.st_ino, status.st_size, status.st_mtime_ns
-            if _right.get(file) != seen:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
-                    return False
-                _right[file] = seen
-            return True
-    except (FileReadError, OSError):
-        return False
 
 
 class _Contents:
@@ -269,33 +249,3 @@ def _damaged(name: str, how: str) -> BundleCorruptError:
         expected="the files as they were packed",
         fix="install mmms-deploy again, or, in a clone, git checkout mmms_deploy/demo",
     )
-
-
-# --- without a cache --------------------------------------------------------------------------------------------------
-
-
-def _in_temporary_folder(source: Traversable, name: str, sums: dict[str, str], on_progress: OnProgress | None) -> Path:
-    """Return a folder that lives as long as this process; the processes it forks use it, too."""
-    held = _temporary.get(name)
-    if held is None or not held[1].is_dir():
-        held = os.getpid(), _new_folder(name)
-        _remove_at_exit(*held)
-        _temporary[name] = held
-    _complete(held[1], source, name, sums, on_progress)
-    return held[1]
-
-
-def _new_folder(name: str) -> Path:
-    with writing(Path(tempfile.gettempdir()) / f"mmms-deploy.{name}"):
-        return Path(tempfile.mkdtemp(prefix=f"mmms-deploy.{name}."))
-
-
-def _remove_at_exit(process: int, folder: Path) -> None:
-    def remove() -> None:
-        if os.getpid() == process:  # a process that was forked leaves what its parent uses
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-    workers = sys.modules.get("multiprocessing.util")
-    if workers is not None:  # its processes end without atexit
-        workers.Finalize(None, remove, exitpriority=0)

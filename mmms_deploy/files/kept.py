@@ -52,14 +52,25 @@ def kept_folder(*parts: str) -> tuple[Path, bool]:
         else:
             sweep_once(folder)
             return folder, True
-    name = "-".join(parts)
+    return temporary_folder("-".join(parts)), False
+
+
+def temporary_folder(name: str) -> Path:
+    """Return a folder that lives as long as this process; the processes it forks use it, too.
+
+    Args:
+        name: What it is for; the same name has the same folder.
+
+    Raises:
+        OutputWriteError: There is no room for temporary files.
+    """
     held = _temporary.get(name)
     if held is None or not held[1].is_dir():
         with writing(Path(tempfile.gettempdir()) / f"mmms-deploy.{name}"):
             held = os.getpid(), Path(tempfile.mkdtemp(prefix=f"mmms-deploy.{name}."))
         _remove_at_exit(*held)
         _temporary[name] = held
-    return held[1], False
+    return held[1]
 
 
 def has_hash(file: Path, sha256: str) -> bool:

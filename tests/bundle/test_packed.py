@@ -19,6 +19,7 @@ from mmms_deploy import Session
 from mmms_deploy.bundle import Bundle, find_bundle, packed
 from mmms_deploy.bundle.pieces import Source
 from mmms_deploy.errors import BundleCorruptError, BundleError, MMMSDeployWarning, WeightsError
+from mmms_deploy.files import kept
 from mmms_deploy.weights import find
 from mmms_deploy.weights.safetensors_file import safetensors_bytes
 from tests.support.paths import ROOT
@@ -42,8 +43,8 @@ def package(files, tmp_path, monkeypatch) -> Path:
     (folder / "demo.sha256").write_bytes(files[1])
     monkeypatch.setattr(packed.resources, "files", lambda name: folder)
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(packed, "_right", {})
-    monkeypatch.setattr(packed, "_temporary", {})
+    monkeypatch.setattr(kept, "_right", {})
+    monkeypatch.setattr(kept, "_temporary", {})
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -69,7 +70,7 @@ def test_it_is_unpacked_once(package, paint: Bundle, tmp_path, monkeypatch) -> N
     assert contents(folder) == contents(paint.path)
     before = {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.iterdir()}
     (package / "bundles.tar.xz").unlink()
-    monkeypatch.setattr(packed, "_right", {})
+    monkeypatch.setattr(kept, "_right", {})
     assert find_bundle("demo") == folder
     assert {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.iterdir()} == before
 
@@ -118,7 +119,7 @@ def test_several_at_once_leave_each_other_alone(package, paint: Bundle) -> None:
 def test_without_a_cache_a_temporary_folder_serves_this_process(package, tmp_path, monkeypatch, cache: str) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", cache if cache == "off" else str(tmp_path / cache))
-    monkeypatch.setattr(packed.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(kept.tempfile, "tempdir", str(tmp_path))
     folder = find_bundle("demo")
     assert folder.parent == tmp_path
     assert find_bundle("demo") == folder
