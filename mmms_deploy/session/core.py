@@ -233,9 +233,9 @@ class SessionCore:
         size = self._size_of(image)
         rule = self._manifest.clicks
         picture = whole(size)
-        # Only these need the clicks before: otherwise a click costs the same however many there are.
-        clicks = (click,) if rule.modulation is None and rule.points is None else (*current.clicks, click)
-        self._check_room(clicks)
+        self._check_room(current)
+        # Only a modulation needs the clicks before: without one, a click costs the same however many there are.
+        clicks = (click,) if rule.modulation is None else (*current.clicks, click)
         encoded = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in clicks]
         done = self._run_click(image.pipeline, current.state, encoded)
         answer = done.value(self._tensors.answer)
@@ -264,14 +264,14 @@ class SessionCore:
 
         return Views(self._manifest, self._pipeline, zoom, flip, self._run_click, fetch)
 
-    def _check_room(self, clicks: tuple[Click, ...]) -> None:
-        """Check that a list of points has a row for every click.
+    def _check_room(self, current: Snapshot) -> None:
+        """Check that a list of points has a row for one more click.
 
         Raises:
             ClickError: It has none.
         """
         points = self._manifest.clicks.points
-        if points is not None and len(clicks) > points.most:
+        if points is not None and len(current.clicks) >= points.most:
             raise ClickError(
                 f"click {points.most + 1} on one object",
                 expected=f"at most {points.most}: {self._manifest.name} was exported with a list of so many points",

@@ -99,7 +99,7 @@ def checked_mask(
             expected="probabilities from 0 to 1",
             fix="choose a threshold: mask > 127 for grey levels up to 255, mask > 0 for logits",
         )
-    previous = resize_image(array[:, :, None], network_size, _shrink(rule))[None]
+    previous = resize_image(array[:, :, None], network_size, previous_rule(rule))[None]
     shown = array if array.dtype == np.bool_ else array > rule.threshold
     return _put_in(shown, previous, binary=array.dtype == np.bool_)
 
@@ -120,7 +120,7 @@ def mask_of_probability(
         rule: How the bundle resizes masks, and its threshold.
     """
     if probability.shape != network_size:
-        probability = resize_image(probability[:, :, None], network_size, _shrink(rule))[0]
+        probability = resize_image(probability[:, :, None], network_size, previous_rule(rule))[0]
     shown = resize_above(probability, image_size, rule.mask_resize, rule.threshold)
     if rule.previous_resize is not None:
         probability = through_image(probability, image_size, rule.mask_resize, rule.previous_resize)
@@ -141,7 +141,7 @@ def mask_of_logits(
     answer = NetworkAnswer(logits, rule)
     previous = answer.probability
     if previous.shape != network_size:
-        previous = resize_image(previous[:, :, None], network_size, _shrink(rule))[0]
+        previous = resize_image(previous[:, :, None], network_size, previous_rule(rule))[0]
     return _put_in(answer.above(image_size), previous[None, None])
 
 
@@ -160,15 +160,10 @@ def previous_of(probability: FloatArray, network_size: tuple[int, int], rule: Cl
 
 
 def previous_rule(rule: ClickContract) -> ResizeRule:
-    """Return how a probability at the image's size is brought to the network's."""
-    return _shrink(rule)
+    """Return how a mask or a probability at the image's size is brought to the network's."""
+    aligned = rule.mask_resize.align_corners
+    return rule.previous_resize or ResizeRule(align_corners=aligned, antialias=not aligned)
 
 
 def _put_in(mask: BoolArray, previous: FloatArray, *, binary: bool = False) -> MaskInput:
     return MaskInput(np.packbits(mask, axis=1), mask.shape[1], previous, binary)
-
-
-def _shrink(rule: ClickContract) -> ResizeRule:
-    """Return how a mask is brought to the network's size."""
-    aligned = rule.mask_resize.align_corners
-    return rule.previous_resize or ResizeRule(align_corners=aligned, antialias=not aligned)

@@ -9,33 +9,15 @@ its family; :class:`~mmms_deploy.bundle.protocol.ZoomRule` has the numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
+from mmms_deploy.annotations.clicks import HasPoint
 from mmms_deploy.bundle.contract import Coordinates
 from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.resize import BoolArray, FloatArray
-
-
-class ImagePoint(Protocol):
-    """A click in the picture's pixels; :class:`~mmms_deploy.session.result.Click` is one."""
-
-    @property
-    def x(self) -> float:
-        """Column."""
-        ...
-
-    @property
-    def y(self) -> float:
-        """Row."""
-        ...
-
-    @property
-    def positive(self) -> bool:
-        """Whether it is on the object."""
-        ...
 
 
 class Box(NamedTuple):
@@ -88,7 +70,7 @@ def bounds(mask: BoolArray) -> Box | None:
     return Box(int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1]))
 
 
-def wanted_box(mask: Box | None, clicks: Iterable[ImagePoint], size: tuple[int, int], rule: ZoomRule) -> Box:
+def wanted_box(mask: Box | None, clicks: Iterable[HasPoint], size: tuple[int, int], rule: ZoomRule) -> Box:
     """Return the crop that the object asks for.
 
     Args:
@@ -111,7 +93,7 @@ def wanted_box(mask: Box | None, clicks: Iterable[ImagePoint], size: tuple[int, 
 
 
 def next_box(
-    current: Box | None, mask: Box | None, clicks: Sequence[ImagePoint], size: tuple[int, int], rule: ZoomRule
+    current: Box | None, mask: Box | None, clicks: Sequence[HasPoint], size: tuple[int, int], rule: ZoomRule
 ) -> Box:
     """Return the crop in which a click is answered.
 
@@ -137,7 +119,7 @@ def iou(one: Box, other: Box) -> float:
 
 
 def click_in(
-    click: ImagePoint, box: Box, network: tuple[int, int], rule: Coordinates, *, mirrored: bool = False
+    click: HasPoint, box: Box, network: tuple[int, int], rule: Coordinates, *, mirrored: bool = False
 ) -> tuple[float, float, float, float]:
     """Return a click as the click stage takes it: x and y in network pixels, positive, and whether it counts.
 
@@ -195,13 +177,13 @@ def _expanded(first: int, last: int, length: int, rule: ZoomRule) -> tuple[int, 
     return max(0, min(round(centre - side / 2), length - 1)), max(0, min(round(centre + side / 2), length - 1))
 
 
-def _on(click: ImagePoint, box: Box) -> bool:
+def _on(click: HasPoint, box: Box) -> bool:
     """Whether a click lies on a pixel of a box."""
     rows = box.top - 0.5 <= click.y < box.bottom + 0.5
     return rows and box.left - 0.5 <= click.x < box.right + 0.5
 
 
-def _inside(click: ImagePoint, box: Box) -> bool:
+def _inside(click: HasPoint, box: Box) -> bool:
     # The last row and column count as outside, as in the published code.
     return box.top <= click.y < box.bottom and box.left <= click.x < box.right
 
