@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.documents import document
 from mmms_deploy.errors import DescriptionError
+from mmms_deploy.models.config import RITM_CLICKS, RITM_IMAGE
 from mmms_deploy.models.icmformer_config import SWIN_CROSS
 from mmms_deploy.models.swin import relative_position_index
 
@@ -82,18 +84,8 @@ def describe_icmformer(config: object, state: State, source: str) -> dict[str, A
     if isinstance(radius, bool) or not isinstance(radius, int | float) or radius <= 0:
         raise _unknown(source, "norm_radius", radius, "a positive number")
     # Everything else of the section is the family's default.
-    return description | {"clicks": _clicks(float(radius))} | _statistics(params, source)
-
-
-def _clicks(radius: float) -> dict[str, Any]:
-    return {
-        "radius": radius,
-        "channels": ["previous", "positive", "negative"],
-        "previous": "probability",
-        "coordinates": "scale",
-        "mask_resize": {"align_corners": True},
-        "previous_resize": {"align_corners": True},
-    }
+    clicks = to_builtins(RITM_CLICKS) | {"radius": float(radius)}
+    return description | {"clicks": clicks} | _statistics(params, source)
 
 
 def _statistics(params: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -104,7 +96,7 @@ def _statistics(params: Mapping[str, Any], source: str) -> dict[str, Any]:
         mean, std = ([float(x) for x in values] for values in value)
     except (TypeError, ValueError):
         raise _unknown(source, "norm_mean_std", value, "three means and three standard deviations") from None
-    return {"image": {"resize": {"align_corners": True}, "mean": mean, "std": std}}
+    return {"image": to_builtins(RITM_IMAGE) | {"mean": mean, "std": std}}
 
 
 # --- a Swin -----------------------------------------------------------------------------------------------------------

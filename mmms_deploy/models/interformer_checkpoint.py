@@ -18,6 +18,7 @@ from torch import Tensor
 from mmms_deploy.errors import CheckpointKeysError
 from mmms_deploy.models.interformer_config import PATCH, InterFormerConfig
 from mmms_deploy.models.interformer_vit import position_index
+from mmms_deploy.models.vit_checkpoint import count
 
 State = dict[str, Tensor]
 
@@ -110,17 +111,11 @@ def describe_interformer(state: State) -> dict[str, Any]:
         "size": [trained, trained],
         "trained_size": trained,
         "dim": side("backbone.pos_embed", 2, 3, plain.dim),
-        "depth": _count(state, r"backbone\.layers\.(\d+)\.") or plain.depth,
+        "depth": count(state, r"backbone\.layers\.(\d+)\.") or plain.depth,
         "heads": side("backbone.layers.0.attn.relative_position_bias_table", 1, 2, plain.heads),
         "widths": widths,
-        "depths": [_count(state, rf"neck\.stages\.{i}\.blocks\.(\d+)\.") or plain.depths[i] for i in _SCALES],
-        "refine_depths": [_count(state, rf"neck\.refine_stages\.{i}\.blocks\.(\d+)\.") for i in _SCALES],
+        "depths": [count(state, rf"neck\.stages\.{i}\.blocks\.(\d+)\.") or plain.depths[i] for i in _SCALES],
+        "refine_depths": [count(state, rf"neck\.refine_stages\.{i}\.blocks\.(\d+)\.") or 0 for i in _SCALES],
         "mlp_ratios": [h // w if h and h % w == 0 else ratio for h, w, ratio in ratios],
         "head_width": side("decode_head.bottleneck.conv.weight", 0, 4, plain.head_width),
     }
-
-
-def _count(state: State, pattern: str) -> int:
-    """Return how many modules of a list have weights, up to the last of them."""
-    found = (re.match(pattern, name) for name in state)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
