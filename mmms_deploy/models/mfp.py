@@ -14,7 +14,7 @@ from mmms_deploy.bundle.contract import ClickChannel
 from mmms_deploy.models.config import Scales, ViTConfig
 from mmms_deploy.models.mfp_config import MFPConfig
 from mmms_deploy.models.simpleclick import EarlyFusionViT
-from mmms_deploy.models.skipclick import ConvModule
+from mmms_deploy.models.skipclick import FusedLevels
 
 SIDE_WIDTH = 64
 """Channels of the side branch's first layer."""
@@ -68,7 +68,7 @@ def refinement(width: int) -> nn.Sequential:
     return nn.Sequential(SeparableConv(2 * width, width), SeparableConv(width, width))
 
 
-class MFPHead(nn.Module):
+class MFPHead(FusedLevels):
     """SimpleClick's head with a side branch that reads the image and both previous masks.
 
     Args:
@@ -77,9 +77,7 @@ class MFPHead(nn.Module):
     """
 
     def __init__(self, widths: Scales, width: int) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(ConvModule(w, width) for w in widths)
-        self.fusion_conv = ConvModule(len(widths) * width, width)
+        super().__init__(widths, width)
         self.conv_prevMod = side_branch(width)
         self.refine_fusion = refinement(width)
         self.conv_seg = nn.Conv2d(width, 1, 1)
@@ -97,15 +95,6 @@ class MFPHead(nn.Module):
         side = self.conv_prevMod(seen)
         logits: Tensor = self.conv_seg(self.refine_fusion(torch.cat([self.fused(maps, side.shape[2:]), side], dim=1)))
         return logits
-
-    def fused(self, maps: tuple[Tensor, ...], size: torch.Size) -> Tensor:
-        """Enlarge the levels to a size (h, w), and fuse them: (B, width, h, w)."""
-        enlarged = [
-            F.interpolate(conv(x), size=size, mode="bilinear", align_corners=False)
-            for conv, x in zip(self.convs, maps, strict=True)
-        ]
-        fused: Tensor = self.fusion_conv(torch.cat(enlarged, dim=1))
-        return fused
 
 
 def previous_maps(interaction: Tensor, channels: tuple[ClickChannel, ...]) -> Tensor:

@@ -133,8 +133,8 @@ class ConvModule(nn.Module):
         return F.relu(self.conv(x))
 
 
-class MLPHead(nn.Module):
-    """SimpleClick's all-MLP head, without upsampling of its own ("x1").
+class FusedLevels(nn.Module):
+    """What SimpleClick's head and those that are built on it begin with: four maps as one.
 
     Args:
         widths: Channels of the four maps.
@@ -145,16 +145,32 @@ class MLPHead(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(ConvModule(w, width) for w in widths)
         self.fusion_conv = ConvModule(len(widths) * width, width)
-        self.conv_seg = nn.Conv2d(width, 1, 1)
 
-    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
-        """Four maps, finest first -> logits (B, 1, 4h, 4w), the finest map's size."""
-        size = maps[0].shape[2:]
+    def fused(self, maps: tuple[Tensor, ...], size: torch.Size) -> Tensor:
+        """Enlarge four maps, finest first, to a size (h, w), and fuse them: (B, width, h, w)."""
         enlarged = [
             F.interpolate(conv(x), size=size, mode="bilinear", align_corners=False)
             for conv, x in zip(self.convs, maps, strict=True)
         ]
-        logits: Tensor = self.conv_seg(self.fusion_conv(torch.cat(enlarged, dim=1)))
+        fused: Tensor = self.fusion_conv(torch.cat(enlarged, dim=1))
+        return fused
+
+
+class MLPHead(FusedLevels):
+    """SimpleClick's all-MLP head, without upsampling of its own ("x1").
+
+    Args:
+        widths: Channels of the four maps.
+        width: Channels inside.
+    """
+
+    def __init__(self, widths: Scales, width: int) -> None:
+        super().__init__(widths, width)
+        self.conv_seg = nn.Conv2d(width, 1, 1)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Four maps, finest first -> logits (B, 1, 4h, 4w), the finest map's size."""
+        logits: Tensor = self.conv_seg(self.fused(maps, maps[0].shape[2:]))
         return logits
 
 

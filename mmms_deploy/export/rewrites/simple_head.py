@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mmms_deploy.export.rewrites.deployed import Deployed, pointwise_of, replace_modules
 from mmms_deploy.models.mfp import MFPHead
-from mmms_deploy.models.skipclick import MLPHead
+from mmms_deploy.models.skipclick import FusedLevels, MLPHead
 
 
 class SplitLevels(nn.Module):
@@ -22,7 +22,7 @@ class SplitLevels(nn.Module):
         head: The head in the paper's form.
     """
 
-    def __init__(self, head: MLPHead | MFPHead) -> None:
+    def __init__(self, head: FusedLevels) -> None:
         super().__init__()
         self.convs = head.convs
         weight, bias = head.fusion_conv.conv.weight[:, :, 0, 0], head.fusion_conv.conv.bias
