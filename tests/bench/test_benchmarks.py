@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,22 @@ def test_rows_without_a_second_predictor_say_so() -> None:
     spent = {"click": 0.1, "click_with_simulation": 0.2, "image": 1.0}
     found = {"targets": targets, "curve": {"iou": [0.5] * 20}, "time": spent, "engine": "ONNX Runtime on cpu, fp32"}
     assert "| reference |  |" in _row(run, found)
+
+
+def test_clicks_of_the_networks_of_others(tmp_path) -> None:
+    from clicks import foreign_clicks, kept_runs, markdown
+
+    file = tmp_path / "clicks.json"
+    assert "Not counted yet" in "\n".join(foreign_clicks(file))
+    targets = [{"target": one, "noc": 1.5, "failure_rate": 0.0} for one in (0.8, 0.85, 0.9)]
+    spent = {"click": 0.1, "click_with_simulation": 0.2, "image": 1.0}
+    result = {"targets": targets, "curve": {"iou": [0.5] * 20}, "time": spent, "engine": "ONNX", "objects": 68}
+    runs = {"voc-sam2-onnxruntime-fp32": result, "voc-onnxruntime-fp32": result, "unknown-onnxruntime-fp32": result}
+    file.write_text(json.dumps({"runs": runs, "surfaces": {}}))
+    lines = foreign_clicks(file)
+    assert [line for line in lines if line.startswith("###")] == ["### VOC objects: `sam2-tiny`, 68 objects"]
+    kept = kept_runs(file)
+    assert [run.key for run, _ in kept] == ["voc-sam2-onnxruntime-fp32", "voc-onnxruntime-fp32"]
+    earlier = "Of an earlier run, with the libraries that stand in its rows: VOC objects: demo-small."
+    assert earlier in markdown(kept, [], only=["voc-sam2"])
+    assert "Of an earlier run" not in markdown(kept, [])
