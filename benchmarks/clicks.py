@@ -56,7 +56,6 @@ DATA = (
     Data("MFNet, every 4th scene", "mfnet", "mfnet={data}/mfnet", "demo-thermal", 4),
 )
 SURFACES = "mfnet={data}/mfnet"
-CHECKPOINTS = tuple(dict.fromkeys(data.ckpt for data in DATA))
 WITHOUT_PYTORCH = ("sam2-tiny",)
 """Checkpoints that are ONNX files, so that PyTorch cannot be asked."""
 
@@ -93,9 +92,9 @@ def command(name: str, *arguments: object) -> None:
     subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
 
 
-def runs(bundles: dict[str, Path]) -> Iterator[Run]:
-    """Yield every engine and precision that executes the bundles here."""
-    for data in DATA:
+def runs(bundles: dict[str, Path], wanted: Sequence[Data]) -> Iterator[Run]:
+    """Yield every engine and precision that executes the bundles of data sets here."""
+    for data in wanted:
         for found in candidates(Bundle(bundles[data.ckpt], verify=False), EngineRequest(device="cpu")):
             yield Run(data, found.backend.name, found.precision.value)
 
@@ -122,8 +121,92 @@ def _row(run: Run, found: dict[str, Any]) -> str:
     return f"| {found['engine'].replace(' on cpu', '')} | {' | '.join(cells)} |"
 
 
-def markdown(found: Sequence[tuple[Run, dict[str, Any]]], surfaces: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """Return all tables as a page in Markdown."""
+def tables(data: Data, found: Sequence[tuple[Run, dict[str, Any]]], level: str = "##") -> list[str]:
+    """Return a data set's runs as lines of Markdown, after an empty one; none where there are no runs.
+
+    Args:
+        data: The data set.
+        found: Runs of any data set, with their results.
+        level: Mark of the heading.
+    """
+    own = [(run, result) for run, result in found if run.data == data]
+    if not own:
+        return []
+    heads = ("engine", "IoU@1", "@3", "@5", "@10", "NoC@80 (failed)", "NoC@85", "NoC@90", "difference", "masks", "ms")
+    lines = ["", f"{level} {data.title}: `{data.ckpt}`, {own[0][1]['objects']} objects", ""]
+    lines += [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    return [*lines, *(_row(run, result) for run, result in own)]
+
+
+def kept_runs(file: Path) -> list[tuple[Run, dict[str, Any]]]:
+    """Return the runs of ``clicks.json`` with their results, of the data sets that are known; none without a file."""
+    if not file.exists():
+        return []
+    known = {data.key: data for data in DATA}
+    found = []
+    for key, result in json.loads(file.read_text(encoding="utf-8"))["runs"].items():
+        name, engine, precision = key.rsplit("-", 2)
+        if name in known:
+            found.append((Run(known[name], engine, precision), result))
+    return found
+
+
+def kept_surfaces(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return what ``clicks.json`` holds of several surfaces; none without a file."""
+    return list(json.loads(file.read_text(encoding="utf-8"))["surfaces"].items()) if file.exists() else []
+
+
+def count_surfaces(data: Path, work: Path, bundle: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Count the clicks on several surfaces at once, with the thermal images and without.
+
+    Args:
+        data: The folder of data.
+        work: The folder of evaluations.
+        bundle: The thermal demo's.
+
+    Returns:
+        What was seen, and the results.
+    """
+    surfaces = []
+    for what, more in (("RGB + thermal", ()), ("RGB alone", ("--without", "thermal"))):
+        folder = work / ("surfaces" + "-".join(("", *more[1:])))
+        Console(stderr=True).print(folder.name)
+        where = ["--dataset", SURFACES.format(data=data), "--out", folder, "--multi-surface", "80,70", *more]
+        command("eval", bundle, "--engine", "openvino", "--precision", "fp32", *where)
+        surfaces.append((what, summary(folder)))
+    return surfaces
+
+
+def foreign_clicks(file: Path) -> list[str]:
+    """Return a section with the clicks that SAM 2 tiny needs, as lines of Markdown.
+
+    Args:
+        file: ``clicks.json``.
+    """
+    lines = ["## Clicks of SAM 2 tiny", ""]
+    found = [line for data in DATA if data.ckpt == "sam2-tiny" for line in tables(data, kept_runs(file), "###")]
+    if not found:
+        return [*lines, "Not counted yet: `python benchmarks/clicks.py --only voc-sam2 --only davis-sam2` does it."]
+    return [
+        *lines,
+        "The weights of all other networks here are random. SAM 2's are published, and counted on real pictures;"
+        " [clicks.md](clicks.md) says how, and has the demo checkpoints on the same pictures.",
+        *found,
+    ]
+
+
+def markdown(
+    found: Sequence[tuple[Run, dict[str, Any]]],
+    surfaces: Sequence[tuple[str, dict[str, Any]]],
+    only: Sequence[str] = (),
+) -> str:
+    """Return all tables as a page in Markdown.
+
+    Args:
+        found: All runs, with their results.
+        surfaces: What was seen, and the results with several surfaces.
+        only: Keys of the data sets of this run, where the others are of an earlier one.
+    """
     lines = [
         "# Clicks",
         "",
@@ -135,13 +218,8 @@ def markdown(found: Sequence[tuple[Run, dict[str, Any]]], surfaces: Sequence[tup
         "same clicks. *ms*: an image / a click / its simulation, on a shared machine. fp16 on ONNX Runtime's "
         "CPU computes most operators in float32 (docs/precision.md).",
     ]
-    heads = ("engine", "IoU@1", "@3", "@5", "@10", "NoC@80 (failed)", "NoC@85", "NoC@90", "difference", "masks", "ms")
     for data in DATA:
-        own = [(run, result) for run, result in found if run.data == data]
-        if own:
-            lines += ["", f"## {data.title}: `{data.ckpt}`, {own[0][1]['objects']} objects", ""]
-            lines += [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-            lines += [_row(run, result) for run, result in own]
+        lines += tables(data, found)
     if surfaces:
         lines += ["", "## MFNet: several surfaces in one joint mask, `demo-thermal`", ""]
         lines += ["| sees | images | surfaces | NoC@80 | NoCMS@(80, 70) | FRMS@(80, 70) |", "|---|" + "---:|" * 5]
@@ -152,6 +230,9 @@ def markdown(found: Sequence[tuple[Run, dict[str, Any]]], surfaces: Sequence[tup
             lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", "## Machine", "", "| | |", "|---|---|"]
     lines += [f"| {what} | {text} |" for what, text in machine_lines(describe_machine())]
+    earlier = dict.fromkeys(f"{run.data.title}: {run.data.ckpt}" for run, _ in found if run.data.key not in only)
+    if only and earlier:
+        lines += ["", f"Of an earlier run, with the libraries that stand in its rows: {'; '.join(earlier)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -159,36 +240,38 @@ def markdown(found: Sequence[tuple[Run, dict[str, Any]]], surfaces: Sequence[tup
 @click.option("--data", type=click.Path(path_type=Path, exists=True), default=HERE.parents[1] / "shared" / "data")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("evaluations"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=HERE / "results", help="Folder of the tables.")
-def main(data: Path, work: Path, out: Path) -> None:
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice([data.key for data in DATA]),
+    help="A data set to evaluate; repeatable. The rows of all others stay as they are.",
+)
+def main(data: Path, work: Path, out: Path, only: tuple[str, ...]) -> None:
     """Count clicks on every engine of this machine."""
     console = Console(stderr=True)
-    bundles = {name: work / "bundles" / name for name in CHECKPOINTS}
+    wanted = [known for known in DATA if not only or known.key in only]
+    bundles = {known.ckpt: work / "bundles" / known.ckpt for known in wanted}
     for name, bundle in bundles.items():
         if not bundle.exists():
             console.print(f"exporting {name}")
             half = [] if name in WITHOUT_PYTORCH else ["--precision", "fp32,fp16"]
             command("export", "--ckpt", name, *half, "--out", bundle)
-    found = []
-    for run in runs(bundles):
+    kept = kept_runs(out / "clicks.json") if only else []
+    found = [(run, result) for run, result in kept if run.data not in wanted]
+    for run in runs(bundles, wanted):
         console.print(run.key)
         bundle = bundles[run.data.ckpt]
         choice = ["--engine", run.engine, "--precision", run.precision, "--every", run.data.every]
         where = ["--dataset", run.data.argument.format(data=data), "--out", work / run.key]
         command("eval", bundle, *choice, *where, *run.arguments(bundle))
         found.append((run, summary(work / run.key)))
-    surfaces = []
-    for what, more in (("RGB + thermal", ()), ("RGB alone", ("--without", "thermal"))):
-        folder = work / ("surfaces" + "-".join(("", *more[1:])))
-        console.print(folder.name)
-        where = ["--dataset", SURFACES.format(data=data), "--out", folder, "--multi-surface", "80,70", *more]
-        command("eval", bundles["demo-thermal"], "--engine", "openvino", "--precision", "fp32", *where)
-        surfaces.append((what, summary(folder)))
-    kept = {
+    surfaces = kept_surfaces(out / "clicks.json") if only else count_surfaces(data, work, bundles["demo-thermal"])
+    content = {
         "runs": {run.key: result for run, result in found},
         "surfaces": dict(surfaces),
     }
-    write_text(out / "clicks.json", (json.dumps(kept, indent=1) + "\n").encode())
-    write_text(out / "clicks.md", markdown(found, surfaces).encode())
+    write_text(out / "clicks.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_text(out / "clicks.md", markdown(found, surfaces, only).encode())
     console.print(f"{out / 'clicks.md'}")
 
 

@@ -15,18 +15,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import msgspec
-import numpy as np
 from peers import PeerError, fetch
 from results import TITLES, markdown, middle, plot, targets
-from variants import INPUTS, Row, Variant, open_variants, prepare_bundles
+from turns import measure_in_turns
+from variants import INPUTS, Row, open_variants, prepare_bundles
 
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.peak import Peak, measure_peak
-from mmms_deploy.bench.workload import Picture, make_pictures
+from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.cores import available_cores
@@ -35,11 +35,8 @@ from mmms_deploy.reporting.files import write_text
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
-SETTLE = 0.05
-"""Seconds between two variants, so that the threads of the idle one stop spinning."""
-BURST = 5
-"""Clicks of a variant at a time, as an annotator makes several on an object."""
-WARM_UP = 3
+SIZE = (1080, 1920)
+"""Of the images, (H0, W0) in pixels."""
 BUSY = 0.2
 """CPUs that other programs may keep busy before the script warns."""
 
@@ -73,7 +70,7 @@ def main() -> int:
             _say(f"{row.key}: {row.why or row.library}{rewrites}{f' ({row.evidence})' if row.evidence else ''}")
         if any(variant.row.inputs for variant in variants):
             manifest = Bundle(options.bundles / INPUTS[inputs], verify=False).manifest
-            _measure(variants, make_pictures(manifest, options.images, options.clicks, (1080, 1920)))
+            measure_in_turns(variants, make_pictures(manifest, options.images, options.clicks, SIZE), _say)
         rows += known
     rows.sort(key=lambda row: not row.inputs)
     _measure_peaks(peaks, threads)
@@ -109,39 +106,6 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--bundles", type=Path, default=HERE.parent / "bundles", help="folder of bundles")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of results")
     return parser
-
-
-def _measure(variants: Sequence[Variant], pictures: Sequence[Picture]) -> None:
-    """Measure variants in turns, and close them. The one that begins changes from round to round."""
-    try:
-        for variant in variants:
-            variant.set_image(pictures[0])
-            for point in pictures[0].clicks[:WARM_UP]:
-                variant.click(point, record=False)
-        for number, picture in enumerate(pictures):
-            order = [*variants[number % len(variants) :], *variants[: number % len(variants)]]
-            for variant in order:
-                sleep(SETTLE)
-                variant.row.image.append(variant.set_image(picture))
-            for start in range(0, len(picture.clicks), BURST):
-                for variant in order:
-                    sleep(SETTLE)
-                    for point in picture.clicks[start : start + BURST]:
-                        variant.click(point, record=True)
-            _say(f"image {number + 1} of {len(pictures)} done")
-        _compare(variants)
-    finally:
-        for variant in variants:
-            variant.close()
-
-
-def _compare(variants: Sequence[Variant]) -> None:
-    """Record how far each last answer is from eager PyTorch's: a variant that answers something else is not faster."""
-    reference = next((v.probability() for v in variants if v.row.key.endswith("/eager")), None)
-    for variant in variants:
-        answer = variant.probability()
-        if reference is not None and answer is not None and not variant.row.key.endswith("/eager"):
-            variant.row.difference = float(np.abs(answer - reference).max())
 
 
 def _networks(rows: Sequence[Row]) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from alone import report_alone, run_alone
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -213,22 +213,6 @@ def export_here(network: Network, out: Path, on_step: Callable[[str], None]) -> 
     )
 
 
-def _child(network: Network, out: Path) -> int:
-    """Export, and send the steps and the result to the parent as lines of JSON."""
-    from mmms_deploy.errors import MMMSDeployError
-
-    def send(**line: Any) -> None:
-        print(json.dumps(line), flush=True)
-
-    try:
-        row = export_here(network, out, lambda name: send(step=name))
-    except MMMSDeployError as error:
-        send(why=str(error))
-        return 1
-    send(row=asdict(row))
-    return 0
-
-
 # --- in the parent ----------------------------------------------------------------------------------------------------
 
 
@@ -243,28 +227,11 @@ def export_alone(network: Network, out: Path, on_step: Callable[[str], None] = l
     Returns:
         The measurements, or why there are none.
     """
-    command = [sys.executable, __file__, "--child", json.dumps(asdict(network)), "--keep", str(out)]
-    found: dict[str, Any] = {}
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
-    ):
-        for text in child.stdout or ():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # a library's chatter
-            if "step" in line:
-                on_step(line["step"])
-            else:
-                found = line
-        code = child.wait()
-        errors.seek(0)
-        last = errors.read().strip().splitlines()[-1:]
+    command = [__file__, "--child", json.dumps(asdict(network)), "--keep", str(out)]
+    found = run_alone(command, on_step)
     if "row" in found:
         return row_of(found["row"])
-    why = found.get("why") or f"the process ended with {code}" + (f": {last[0]}" if last else "")
-    return Row(network.key, network.backbone, network.inputs, network.paper, why=why)
+    return Row(network.key, network.backbone, network.inputs, network.paper, why=found["why"])
 
 
 def row_of(raw: dict[str, Any]) -> Row:
@@ -413,7 +380,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 1 when a network could not be exported."""
     options = _options().parse_args(arguments)
     if options.child is not None:
-        return _child(Network(**json.loads(options.child)), options.keep)
+        network = Network(**json.loads(options.child))
+        return report_alone(lambda on_step: asdict(export_here(network, options.keep, on_step)))
     import msgspec
 
     from mmms_deploy.bundle.contract import to_builtins

@@ -21,7 +21,7 @@ SWIN_S: dict[str, Any] = {
     "swin": {"width": 96, "heads": [3, 6, 12, 24]},
     "head_width": 192,
 }
-_VIT_L: dict[str, Any] = {"vit": {"dim": 1024, "depth": 24, "heads": 16}, "neck_widths": [192, 384, 768, 1536]}
+VIT_L: dict[str, Any] = {"vit": {"dim": 1024, "depth": 24, "heads": 16}, "neck_widths": [192, 384, 768, 1536]}
 _VIT_H: dict[str, Any] = {
     "vit": {"patch": [14, 14], "dim": 1280, "depth": 32, "heads": 16},
     "neck_widths": [240, 480, 960, 1920],
@@ -48,10 +48,10 @@ NETWORKS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("MMMS, SAM 2 Hiera-T", _on("sam2_hiera_t")),
     ("SkipClick, DINOv2-B14 reg", _of("skipclick")),
     ("SimpleClick ViT-B", _of("simpleclick")),
-    ("SimpleClick ViT-L", _of("simpleclick", _VIT_L)),
+    ("SimpleClick ViT-L", _of("simpleclick", VIT_L)),
     ("SimpleClick ViT-H", _of("simpleclick", _VIT_H)),
     ("iCMFormer ViT-B", _of("icmformer")),
-    ("iCMFormer ViT-L", _of("icmformer", _VIT_L)),
+    ("iCMFormer ViT-L", _of("icmformer", VIT_L)),
     ("iCMFormer ViT-H", _of("icmformer", _VIT_H)),
     ("iCMFormer Swin-B, 384 x 384", SWIN_B),
     ("iCMFormer Swin-S, 224 x 224", SWIN_S),

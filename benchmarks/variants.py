@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +19,7 @@ from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import RECIPES, Picture, Point
 from mmms_deploy.bundle import Bundle, Rate
+from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import BundleError, MMMSDeployError
 
@@ -114,6 +116,11 @@ class EngineVariant:
         except NotMeasuredError:
             row.gflop = None
 
+    @property
+    def engine(self) -> Engine:
+        """What executes it; another session may share it."""
+        return self._engine
+
     def set_image(self, picture: Picture) -> float:
         """Set an image; return the time in ms."""
         return self._session.set_image(picture).total
@@ -137,11 +144,11 @@ class EngineVariant:
 
 
 class EagerVariant:
-    """Eager PyTorch."""
+    """Eager PyTorch; ``whole`` runs the whole network at every click."""
 
-    def __init__(self, row: Row, path: Path, threads: int) -> None:
+    def __init__(self, row: Row, path: Path, threads: int, *, whole: bool = False) -> None:
         self.row = row
-        self._eager = EagerMMMS(Bundle(path, verify=False).manifest, threads)
+        self._eager = EagerMMMS(Bundle(path, verify=False).manifest, threads, whole=whole)
         row.library = f"PyTorch {self._eager.version}, {threads} threads"
 
     def set_image(self, picture: Picture) -> float:
@@ -207,7 +214,7 @@ def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[st
     Returns:
         Why a bundle could not be exported, by its name.
     """
-    failures = _prepare_sam2(bundles, fresh=fresh) if inputs == "rgb" else {}
+    failures = prepare_sam2(bundles, fresh=fresh is not None) if inputs == "rgb" else {}
     name = INPUTS[inputs]
     modalities = [str(m["name"]) for m in RECIPES[inputs].overrides.get("modalities", [])]
     script = "from mmms_deploy.commands.export import main; main()"
@@ -217,7 +224,7 @@ def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[st
     for made, extra in ((name, []), (name + AS_EXPORTED, ["--no-rewrite", "all"])):
         path = bundles / made
         again = fresh == "all" or (fresh == "deployed" and not extra)
-        if _usable(path) and not again:
+        if usable(path) and not again:
             continue
         print(f"exporting {made}", file=sys.stderr, flush=True)
         done = subprocess.run([*base, *extra, "--out", str(path)], capture_output=True, text=True, check=False)
@@ -226,8 +233,17 @@ def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[st
     return failures
 
 
-def _prepare_sam2(bundles: Path, *, fresh: str | None) -> dict[str, str]:
-    if _usable(bundles / SAM2) and fresh is None:
+def prepare_sam2(bundles: Path, *, fresh: bool) -> dict[str, str]:
+    """Export SAM 2 tiny if it is missing or cannot be read.
+
+    Args:
+        bundles: The folder of bundles.
+        fresh: Whether to export it again although it exists.
+
+    Returns:
+        Why it could not be exported, by its name.
+    """
+    if usable(bundles / SAM2) and not fresh:
         return {}
     print(f"exporting {SAM2}", file=sys.stderr, flush=True)
     script = "from mmms_deploy.commands.export import main; main()"
@@ -237,7 +253,7 @@ def _prepare_sam2(bundles: Path, *, fresh: str | None) -> dict[str, str]:
     return {SAM2: f"its export failed: {said}"} if done.returncode else {}
 
 
-def _usable(path: Path) -> bool:
+def usable(path: Path) -> bool:
     """Return whether there is a bundle that this version reads."""
     try:
         Bundle(path, verify=False)
@@ -294,17 +310,28 @@ def open_variants(
             key = f"sam2/{engine}-{precision}"
             row = Row(key=key, label=f"SAM 2 tiny as a bundle, {title}", inputs="", precision=precision)
             variants.append((row, lambda row, engine=engine: EngineVariant(row, whole, engine, threads)))
+    for row, _ in variants:
+        if row.inputs:
+            row.why = failures.get(name + AS_EXPORTED if "as-exported" in row.key else name, "")
+    return open_each(variants), [row for row, _ in variants]
+
+
+def open_each(variants: Sequence[tuple[Row, Callable[[Row], Variant]]]) -> list[Variant]:
+    """Open variants, and return those that run here; the rows of the others say why they do not.
+
+    Args:
+        variants: A row, and what opens it. Where a row already says why it cannot be opened, it is not tried.
+    """
     opened: list[Variant] = []
     for row, factory in variants:
+        if row.why:
+            continue
         try:
-            missing = failures.get(name + AS_EXPORTED if "as-exported" in row.key else name)
-            if missing and row.inputs:
-                raise PeerError(missing)
             opened.append(factory(row))
         except (MMMSDeployError, PeerError) as error:
             expected = getattr(error, "expected", None)
             row.why = getattr(error, "given", str(error)) + (f" (expected {expected})" if expected else "")
-    return opened, [row for row, _ in variants]
+    return opened
 
 
 def _row(inputs: str, key: str, label: str, *, ours: bool = False, precision: str = "fp32") -> Row:

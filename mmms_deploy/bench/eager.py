@@ -72,13 +72,15 @@ class EagerMMMS:
         manifest: A bundle's manifest; the network is built again from its description.
         threads: Threads that PyTorch computes with, in this whole process.
         device: ``cpu`` or ``cuda``.
+        whole: Whether a click runs the whole network, as the published code of networks does where image and clicks
+            meet early. Else what depends on the image alone runs once an image.
 
     Raises:
         NotMeasuredError: torch or timm is not installed, PyTorch cannot use the device, or the bundle does not describe
             its network.
     """
 
-    def __init__(self, manifest: Manifest, threads: int, device: str = "cpu") -> None:
+    def __init__(self, manifest: Manifest, threads: int, device: str = "cpu", *, whole: bool = False) -> None:
         try:
             import torch
 
@@ -97,6 +99,7 @@ class EagerMMMS:
             )
         self._torch = torch
         self._device = device
+        self._whole = whole
         self._dtype = torch.float32
         self.form = Form()
         torch.set_num_threads(threads)
@@ -143,7 +146,7 @@ class EagerMMMS:
         return np.asarray(self._answer.cpu().numpy(), dtype=np.float32)
 
     def set_image(self, picture: Picture) -> None:
-        """Prepare an image and compute its features, and wait for them."""
+        """Prepare an image, compute its features unless every click does, and wait for them."""
         torch = self._torch
         with torch.inference_mode(), self._cast():
             rgb = self._tensor(prepare(picture.rgb, self._config.image, self._config.size))
@@ -152,13 +155,15 @@ class EagerMMMS:
                 spec.name: self._tensor(prepare(loaded[spec.name], spec, self._config.size))
                 for spec in self._config.modalities
             }
-            self._features = self._image_part(rgb, modalities)
+            self._image = (rgb, modalities)
+            self._features = () if self._whole else self._image_part(rgb, modalities)
         if self._device == "cuda":
             torch.cuda.synchronize()
         self._size = (picture.rgb.shape[0], picture.rgb.shape[1])
         self._labels = torch.full(self._config.size, float(ClickLabel.UNKNOWN), device=self._device)
         self._disks = {kind: torch.zeros(self._config.size, device=self._device) for kind in (True, False)}
         self._previous = self._answer = torch.zeros(self._config.size, device=self._device)
+        self._clicks: list[tuple[float, float, bool]] = []
 
     def click(self, x: float, y: float, positive: bool) -> npt.NDArray[np.bool_]:
         """Answer a click at image pixel (x, y).
@@ -172,10 +177,15 @@ class EagerMMMS:
         with torch.inference_mode():
             near = (self._columns - column) ** 2 + (self._rows - row) ** 2 <= rule.radius**2
             labelled = rule.memory is ClickMemory.LABELS
-            interaction = self._labelled(near, positive) if labelled else self._drawn(near, positive)
-            with self._cast():
-                logits = self._click_part(self._features, interaction.to(self._dtype))
-            probability = torch.sigmoid(logits.float())
+            if labelled:
+                interaction = self._labelled(near, positive)
+            else:
+                self._disks[positive][near] = 1.0
+                self._clicks.append((column, row, positive))
+                if rule.first_pass and not self._previous.any():
+                    self._previous = self._respond(self._interaction(self._previous))[0, 0]
+                interaction = self._interaction(self._modulated())
+            probability = self._respond(interaction)
             self._answer = probability[0, 0]
             if labelled:
                 self._labels = self._moved(self._answer > rule.threshold)
@@ -186,10 +196,21 @@ class EagerMMMS:
             answer: npt.NDArray[np.bool_] = (mask[0, 0] > rule.threshold).cpu().numpy()
             return answer
 
-    def _drawn(self, near: Tensor, positive: bool) -> Tensor:
-        """Draw a click's disk; return disks and previous mask, (1, 3, H, W)."""
+    def _respond(self, interaction: Tensor) -> Tensor:
+        """Run the network, or what of it depends on clicks; return the probability (1, 1, H, W) float32."""
+        with self._cast():
+            features = self._image_part(*self._image) if self._whole else self._features
+            logits = self._click_part(features, interaction.to(self._dtype))
+        probability: Tensor = self._torch.sigmoid(logits.float())
+        return probability
+
+    def _interaction(self, modulated: Tensor) -> Tensor:
+        """Return disks and previous mask, (1, C, H, W), as the network wants them.
+
+        Args:
+            modulated: (H, W): the previous probability after modulation; for networks that see it.
+        """
         torch, rule = self._torch, self._config.clicks
-        self._disks[positive][near] = 1.0
         previous = self._previous
         if rule.previous is PreviousMask.MASK:
             previous = (previous > rule.threshold).float()
@@ -197,9 +218,20 @@ class EagerMMMS:
             ClickChannel.POSITIVE: self._disks[True],
             ClickChannel.NEGATIVE: self._disks[False],
             ClickChannel.PREVIOUS: previous,
+            ClickChannel.MODULATED: modulated,
         }
         drawn: Tensor = torch.stack([channels[name] for name in rule.channels])[None]
         return drawn
+
+    def _modulated(self) -> Tensor:
+        """Return the previous probability (H, W), modulated around the newest click where the network wants it."""
+        rule = self._config.clicks.modulation
+        if rule is None:
+            return self._previous
+        from mmms_deploy.export.modulation import modulated
+
+        changed: Tensor = modulated(self._previous[None, None].cpu(), self._clicks, rule)[0, 0]
+        return changed.to(self._device)
 
     def _labelled(self, near: Tensor, positive: bool) -> Tensor:
         """Draw a click into the labels; return them, (1, 1, H, W)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -116,7 +117,7 @@ class StandIn:
     def __init__(self, key: str, seen: list, *, fails: bool = False) -> None:
         from variants import Row
 
-        self.row = Row(key=key, label=key, inputs="rgb")
+        self.row = Row(key=key, label=key, inputs=key.partition("/")[0])
         self.seen = seen
         self.fails = fails
         self.closed = False
@@ -139,30 +140,30 @@ class StandIn:
 
 
 def test_turns(monkeypatch, paint) -> None:
-    import cpu
+    import turns
 
     from mmms_deploy.bench.workload import make_pictures
 
-    monkeypatch.setattr(cpu, "SETTLE", 0.0)
+    monkeypatch.setattr(turns, "SETTLE", 0.0)
     seen: list = []
-    variants = [StandIn("rgb/eager", seen), StandIn("rgb/a", seen), StandIn("rgb/b", seen)]
-    cpu._measure(variants, make_pictures(paint.manifest, 3, 7, (10, 12)))
+    variants = [StandIn("rgb/eager", seen), StandIn("rgb/a", seen), StandIn("other/b", seen)]
+    turns.measure_in_turns(variants, make_pictures(paint.manifest, 3, 7, (10, 12)), lambda text: None)
     assert [len(v.row.image) for v in variants] == [3, 3, 3]
     assert [len(v.row.click) for v in variants] == [21, 21, 21]
-    assert [v.row.difference for v in variants] == [None, 0.25, 0.25]
+    assert [v.row.difference for v in variants] == [None, 0.25, None]  # another network answers something else
     assert all(v.closed for v in variants)
     after_warm_up = [key for key, _ in seen[3:]]
-    assert {after_warm_up[0], after_warm_up[3], after_warm_up[6]} == {"rgb/eager", "rgb/a", "rgb/b"}
+    assert {after_warm_up[0], after_warm_up[3], after_warm_up[6]} == {"rgb/eager", "rgb/a", "other/b"}
 
 
 def test_variants_are_closed_when_one_fails(paint) -> None:
-    import cpu
+    import turns
 
     from mmms_deploy.bench.workload import make_pictures
 
     variants = [StandIn("rgb/a", []), StandIn("rgb/b", [], fails=True)]
     with pytest.raises(RuntimeError, match="out of order"):
-        cpu._measure(variants, make_pictures(paint.manifest, 1, 2, (10, 12)))
+        turns.measure_in_turns(variants, make_pictures(paint.manifest, 1, 2, (10, 12)), lambda text: None)
     assert all(v.closed for v in variants)
 
 
@@ -177,3 +178,22 @@ def test_rows_without_a_second_predictor_say_so() -> None:
     spent = {"click": 0.1, "click_with_simulation": 0.2, "image": 1.0}
     found = {"targets": targets, "curve": {"iou": [0.5] * 20}, "time": spent, "engine": "ONNX Runtime on cpu, fp32"}
     assert "| reference |  |" in _row(run, found)
+
+
+def test_clicks_of_the_networks_of_others(tmp_path) -> None:
+    from clicks import foreign_clicks, kept_runs, markdown
+
+    file = tmp_path / "clicks.json"
+    assert "Not counted yet" in "\n".join(foreign_clicks(file))
+    targets = [{"target": one, "noc": 1.5, "failure_rate": 0.0} for one in (0.8, 0.85, 0.9)]
+    spent = {"click": 0.1, "click_with_simulation": 0.2, "image": 1.0}
+    result = {"targets": targets, "curve": {"iou": [0.5] * 20}, "time": spent, "engine": "ONNX", "objects": 68}
+    runs = {"voc-sam2-onnxruntime-fp32": result, "voc-onnxruntime-fp32": result, "unknown-onnxruntime-fp32": result}
+    file.write_text(json.dumps({"runs": runs, "surfaces": {}}))
+    lines = foreign_clicks(file)
+    assert [line for line in lines if line.startswith("###")] == ["### VOC objects: `sam2-tiny`, 68 objects"]
+    kept = kept_runs(file)
+    assert [run.key for run, _ in kept] == ["voc-sam2-onnxruntime-fp32", "voc-onnxruntime-fp32"]
+    earlier = "Of an earlier run, with the libraries that stand in its rows: VOC objects: demo-small."
+    assert earlier in markdown(kept, [], only=["voc-sam2"])
+    assert "Of an earlier run" not in markdown(kept, [])

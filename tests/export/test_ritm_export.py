@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from mmms_deploy import Bundle, Session
+from mmms_deploy.bench.eager import EagerMMMS
+from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Precision, Rate, Role
 from mmms_deploy.bundle.split import split_of
 from mmms_deploy.errors import CutError
@@ -60,6 +62,19 @@ def test_the_bundle_answers_as_the_checkpoint(
             answer, result = reference.click(x, y, positive), session.click(x, y, positive)
             difference = np.abs(result.probability - answer.probability)
             assert difference.mean() < (2e-2 if coarse else 2e-5)
+
+
+def test_pytorch_answers_as_the_session(exported: tuple[Source, Bundle]) -> None:
+    """What a bench compares with makes both passes of a first click, and modulates, as the session does."""
+    _, bundle = exported
+    eager, (picture,) = EagerMMMS(bundle.manifest, 1, whole=True), make_pictures(bundle.manifest, 1, 4, (80, 120))
+    with Session(bundle.path, engine="onnxruntime", precision="fp32") as session:
+        session.set_image(picture.rgb)
+        eager.set_image(picture)
+        for point in picture.clicks:
+            eager.click(*point)
+            session.click(*point)
+            assert np.abs(eager.probability - session.result.network_probability).mean() < 2e-5
 
 
 def runs(session: Session) -> int:

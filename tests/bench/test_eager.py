@@ -1,0 +1,54 @@
+"""The network in PyTorch that a bench compares with answers as the reference: labels, modulation, two passes."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from mmms_deploy.bench.eager import EagerMMMS
+from mmms_deploy.bench.workload import make_pictures
+from mmms_deploy.bundle import Bundle, Manifest
+from mmms_deploy.bundle.contract import to_builtins
+from mmms_deploy.export.reference import TorchReference
+from mmms_deploy.models.checkpoint import random_network
+from mmms_deploy.models.config import NetworkConfig
+from tests.support.interformer import tiny_interformer
+from tests.support.ritm import tiny_mfp, tiny_simpleclick
+
+CONFIGS = {"labels": tiny_interformer(), "early": tiny_simpleclick(), "modulated": tiny_mfp()}
+
+
+def manifest_of(bundle: Bundle, config: NetworkConfig) -> Manifest:
+    """A manifest that describes a network of random weights."""
+    provenance = msgspec.structs.replace(bundle.manifest.provenance, description=to_builtins(config), random_seed=3)
+    return msgspec.structs.replace(bundle.manifest, provenance=provenance, image=config.image)
+
+
+@pytest.mark.parametrize(("name", "whole"), [("labels", False), ("early", True), ("modulated", False)])
+def test_it_answers_as_the_reference(paint: Bundle, name: str, whole: bool) -> None:
+    config = CONFIGS[name]
+    manifest = manifest_of(paint, config)
+    (picture,) = make_pictures(manifest, 1, 4, (80, 120))
+    network = random_network(config, 3)
+    eager, reference = EagerMMMS(manifest, 1, whole=whole), TorchReference(network)
+    for _ in range(2):  # a new image forgets clicks and answers
+        eager.set_image(picture)
+        reference.set_image(picture.rgb, {})
+        for x, y, positive in picture.clicks:
+            mask, answer = eager.click(x, y, positive), reference.click(x, y, positive)
+            assert eager.probability == pytest.approx(answer.network_probability[0, 0].numpy(), abs=1e-5)
+            assert np.array_equal(mask[answer.certain], answer.mask[answer.certain])
+
+
+def test_the_first_click_of_mfp_runs_the_network_twice(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = manifest_of(paint, CONFIGS["modulated"])
+    (picture,) = make_pictures(manifest, 1, 3, (80, 120))
+    eager, counted = EagerMMMS(manifest, 1, whole=True), []
+    usual = eager._image_part
+    monkeypatch.setattr(eager, "_image_part", lambda *image: counted.append(image) or usual(*image))
+    eager.set_image(picture)
+    assert counted == []
+    for number, point in enumerate(picture.clicks, start=1):
+        eager.click(*point)
+        assert len(counted) == number + 1
