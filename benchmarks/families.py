@@ -17,6 +17,7 @@ import datetime
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -35,6 +36,7 @@ from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.bundle.split import split_of
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.machine import MachineFacts, OtherPrograms, describe_machine
+from mmms_deploy.errors import MMMSDeployError
 from mmms_deploy.replay.verification import EngineOutcome, replay
 from mmms_deploy.reporting.files import write_text
 
@@ -209,7 +211,9 @@ def unmeasured(network: Network, why: str) -> FamilyRow:
     """Return the row of a network that was not measured: what can be counted of it, and why."""
     family = network.overrides.get("family", "mmms")
     row = FamilyRow(network.key, network.backbone, family in WHOLE, why=why)
-    if family != "onnx":
+    if family == "onnx":
+        return row
+    with suppress(MMMSDeployError):  # what makes an export impossible may make the count impossible, too
         counted = count(network.backbone, network.overrides)
         row.parameters, row.image, row.click, row.gain = counted.parameters, counted.image, counted.click, counted.gain
     return row

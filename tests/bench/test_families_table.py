@@ -269,6 +269,18 @@ class TestExporting:
         assert row.why == "it was not exported; --prepare does it"
         assert (row.parameters, row.image, row.click, row.gain) == (1.0, 30.0, 10.0, 4.0)
 
+    def test_what_cannot_be_counted_keeps_its_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import families
+
+        from mmms_deploy.errors import SizeError
+
+        def refuse(name: str, fields: Any) -> Any:
+            raise SizeError("network height 63", expected="a multiple of 16", fix="choose one")
+
+        monkeypatch.setattr(families, "count", refuse)
+        row = families.unmeasured(families.Network("bad", "Bad", "RGB", {"family": "mfp"}), "it failed")
+        assert (row.why, row.whole, row.gain) == ("it failed", True, None)
+
     def test_every_family_is_in_the_table(self) -> None:
         import families
 
