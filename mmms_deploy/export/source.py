@@ -32,7 +32,6 @@ from mmms_deploy.models.checkpoint import (
 )
 from mmms_deploy.models.config import backbone_name
 from mmms_deploy.models.families import FAMILIES, build_network
-from mmms_deploy.models.icmformer_checkpoint import is_icmformer
 from mmms_deploy.models.onnx_backbone import OnnxBackbone
 from mmms_deploy.models.resemblance import resemblance
 from mmms_deploy.models.ritm_checkpoint import layout_of
@@ -234,7 +233,7 @@ def _attach_encoder(network: InteractiveNetwork, source: Source, *, black_box: b
 
 def _with_resemblance(problem: DescriptionError, file: CheckpointFile) -> DescriptionError:
     """Return the error about a file's own description, with what its weights resemble where they are of no family."""
-    if layout_of(file.state) is not None or is_icmformer(file.state):
+    if layout_of(file.state) is not None:
         return problem
     given = f"{problem.given}; {resemblance(file.state)}"
     return DescriptionError(given, expected=problem.expected, fix=problem.fix, command_fix=problem.command_fix)
