@@ -77,13 +77,29 @@ def _rule(text: str) -> ZoomRule:
     )
 
 
+_OWN_SIZES = {
+    "interformer": "InterFormer's figures are counted with every picture at its own size, and a bundle brings pictures"
+    " to its one size"
+}
+"""Families whose published figures no bundle can repeat, and why."""
+
+
 def published_protocol(manifest: Manifest) -> EvaluationProtocol:
     """Return how the figures of a bundle's family were counted.
 
     Raises:
-        EvaluationSettingsError: The bundle does not say so.
+        EvaluationSettingsError: The bundle does not say so, or no bundle of its family can answer as there.
     """
     if manifest.published is None:
+        reason = _OWN_SIZES.get(str(manifest.provenance.description.get("family")))
+        if reason is not None:
+            size = "that is exported at their size, where they all have one, stretches none of them"
+            raise EvaluationSettingsError(
+                f"{manifest.name} has no published protocol: {reason}",
+                expected="an evaluation with the bundle's own answers",
+                fix=f"leave out published=True; a bundle {size}",
+                command_fix=f"pass --protocol noc or curve; a bundle {size} (mmms-export --size)",
+            )
         raise EvaluationSettingsError(
             f"{manifest.name} does not say how the figures of its paper were counted",
             expected="a bundle of a family whose published protocol is known, exported by this version",

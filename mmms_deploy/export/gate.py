@@ -13,7 +13,7 @@ probabilities by a quarter of the largest logit (:func:`~mmms_deploy.export.comp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,6 +262,24 @@ class Golden:
     scales: list[float]
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What is kept of a reference's answer.
+
+    Attributes:
+        mask: (H0, W0) bool at the image's resolution.
+        certain: (H0, W0) bool: where the mask does not hang on rounding.
+        probability: (h, w) float32 at the answer's resolution.
+        scale: The number that differences of its probabilities are divided by
+            (:func:`~mmms_deploy.export.comparison.logit_scale`).
+    """
+
+    mask: npt.NDArray[np.bool_]
+    certain: npt.NDArray[np.bool_]
+    probability: npt.NDArray[np.float32]
+    scale: float
+
+
 def record_golden(
     network: InteractiveNetwork,
     samples: Sequence[Sample],
@@ -284,36 +302,55 @@ def record_golden(
         GateError: The network answers NaN.
     """
     reference = TorchReference(network)
-    cases, first, scales = [], [], []
-    for sample in samples:
+
+    def answers(sample: Sample) -> Iterator[Recorded]:
         announce(on_progress, f"gate: torch reference on {sample.name}")
         reference.set_image(sample.image, sample.modalities)
-        masks: list[npt.NDArray[np.bool_]] = []
-        certain: list[npt.NDArray[np.bool_]] = []
-        for x, y, positive in sample.clicks.tolist():
+        for number, (x, y, positive) in enumerate(sample.clicks.tolist(), start=1):
             answer = reference.click(x, y, positive > 0.5)
             if not np.isfinite(answer.probability).all():
                 raise GateError(
-                    f"the checkpoint itself answers NaN on image {sample.name}, click {len(masks) + 1}",
+                    f"the checkpoint itself answers NaN on image {sample.name}, click {number}",
                     expected="finite probabilities",
                     fix="check the checkpoint; nothing was written",
                 )
-            masks.append(answer.mask)
-            certain.append(answer.certain)
-            if len(masks) == 1:
-                first.append(answer.network_probability[0, 0].numpy())
-                scales.append(logit_scale([answer.logits]))
+            probability = answer.network_probability[0, 0].numpy()
+            yield Recorded(answer.mask, answer.certain, probability, logit_scale([answer.logits]))
+
+    return record(samples, answers, lambda: _named_features(reference) if black_box else {})
+
+
+def record(
+    samples: Sequence[Sample],
+    answers: Callable[[Sample], Iterable[Recorded]],
+    features: Callable[[], dict[str, npt.NDArray[np.float32]]] = dict,
+) -> Golden:
+    """Keep what a reference answers to the clicks of samples.
+
+    Args:
+        samples: Pictures and clicks.
+        answers: Clicks through one sample, closed loop.
+        features: Returns what a session takes instead of the sample's picture, by name.
+
+    Returns:
+        The reference's answers.
+    """
+    cases, first = [], []
+    for sample in samples:
+        found = list(answers(sample))
+        first.append(found[0])
         cases.append(
             GoldenCase(
                 image=sample.image,
                 modalities=sample.modalities,
                 clicks=sample.clicks,
-                masks=np.stack(masks),
-                certain=np.stack(certain),
-                features=_named_features(reference) if black_box else {},
+                masks=np.stack([answer.mask for answer in found]),
+                certain=np.stack([answer.certain for answer in found]),
+                features=features(),
             )
         )
-    return Golden([sample.name for sample in samples], cases, first, scales)
+    names = [sample.name for sample in samples]
+    return Golden(names, cases, [answer.probability for answer in first], [answer.scale for answer in first])
 
 
 def _named_features(reference: TorchReference) -> dict[str, npt.NDArray[np.float32]]:

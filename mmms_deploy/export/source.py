@@ -14,7 +14,7 @@ from mmms_deploy.bundle import sha256_of
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.bundle.packed import CHECKPOINTS, packed_checkpoint
 from mmms_deploy.documents import document
-from mmms_deploy.errors import DescriptionError, MMMSDeployWarning
+from mmms_deploy.errors import CheckpointKeysError, DescriptionError, MMMSDeployWarning
 from mmms_deploy.files import PathLike
 from mmms_deploy.hub import find_checkpoint, is_reference, parse_reference
 from mmms_deploy.hub.weights import name_of
@@ -32,7 +32,6 @@ from mmms_deploy.models.checkpoint import (
 )
 from mmms_deploy.models.config import backbone_name
 from mmms_deploy.models.families import FAMILIES, build_network
-from mmms_deploy.models.icmformer_checkpoint import is_icmformer
 from mmms_deploy.models.onnx_backbone import OnnxBackbone
 from mmms_deploy.models.resemblance import resemblance
 from mmms_deploy.models.ritm_checkpoint import layout_of
@@ -196,7 +195,13 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
     elif lacking and black_box:
         stand_in = {n: t for n, t in release_state(network).items() if n.startswith(BACKBONE_PREFIX)}
         file = replace(file, state={**file.state, **stand_in})
-    load_weights(network, file, backbone)
+    try:
+        load_weights(network, file, backbone)
+    except CheckpointKeysError as error:
+        said = {**(source.overrides or {}), **(file.description or {})}
+        if source.description is None and "family" not in said:
+            raise _of_no_said_family(error, config, file) from error
+        raise
     hashes = {"checkpoint": sha256_of(file.path), **_attach_encoder(network, source, black_box=black_box)}
     if backbone is not None:
         hashes["backbone"] = sha256_of(backbone.path)
@@ -234,10 +239,22 @@ def _attach_encoder(network: InteractiveNetwork, source: Source, *, black_box: b
 
 def _with_resemblance(problem: DescriptionError, file: CheckpointFile) -> DescriptionError:
     """Return the error about a file's own description, with what its weights resemble where they are of no family."""
-    if layout_of(file.state) is not None or is_icmformer(file.state):
+    if layout_of(file.state) is not None:
         return problem
     given = f"{problem.given}; {resemblance(file.state)}"
     return DescriptionError(given, expected=problem.expected, fix=problem.fix, command_fix=problem.command_fix)
+
+
+def _of_no_said_family(error: CheckpointKeysError, config: NetworkConfig, file: CheckpointFile) -> CheckpointKeysError:
+    """Return the error about keys that do not fit, with what they resemble: nothing said the family."""
+    guessed = f"nothing says the family of this file, and {config.family} was taken; {resemblance(file.state)}"
+    advice = "or describe the network with its family"
+    return CheckpointKeysError(
+        f"{error.given}\n    {guessed}",
+        expected=error.expected,
+        fix=f"{error.fix}; {advice} (description=FILE.toml)",
+        command_fix=f"{error.command_fix or error.fix}; {advice} (--description FILE.toml)",
+    )
 
 
 def _describe(source: Source, file: CheckpointFile | None) -> NetworkConfig:

@@ -12,11 +12,11 @@ In reading order:
   ViT), ``pyramid_backbone`` with ``hiera`` (SAM 2's), ``onnx_backbone``
 - ``adapter``: ``fpn`` for a ViT, ``top_down_fpn`` for a pyramid; ``inverse_fpn``, ``fuser``, ``segformer``: other parts
 - ``icmformer``, with ``icmformer_vit``, ``icmformer_swin``, ``cross_modality`` and ``swin``: a family whose image and
-  clicks run through the same weights; ``icmformer_config``, ``icmformer_build``, ``icmformer_checkpoint``: from a file
-  to it
+  clicks run through the same weights; ``icmformer_config``, ``icmformer_build``: from a description to it
 - ``config``, ``description``, ``families``: from a description in TOML or JSON to a network
 - ``checkpoint``, ``backbone_checkpoint``: reads, checks and writes checkpoints
-- ``ritm_checkpoint``: official files of RITM's family, by ``ritm_params``, ``vit_checkpoint`` and ``mfp_checkpoint``
+- ``official``: which software saved a file; ``ritm_checkpoint``: official files of RITM's family, by ``ritm_params``,
+  ``vit_checkpoint``, ``mfp_checkpoint`` and ``icmformer_checkpoint``
 - ``resemblance``: which family's weights a file resembles
 - ``checkpoint_kinds``, ``checkpoint_contents``, ``weight_types``: what a file is, which weights it holds, of which type
 - ``torch_files``, ``passive_pickle``: files of ``torch.save``, read without executing anything

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,14 +33,10 @@ from mmms_deploy.models.checkpoint_kinds import FileKind, foreign_kind, kind_by_
 from mmms_deploy.models.config import LateFusionConfig, NetworkConfig, backbone_name
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.families import build_network
-from mmms_deploy.models.icmformer_checkpoint import describe_icmformer, drop_unread, is_icmformer
-from mmms_deploy.models.interformer_checkpoint import check_indices, describe_interformer, is_interformer
-from mmms_deploy.models.interformer_checkpoint import native_names as interformer_names
 from mmms_deploy.models.network import InteractiveNetwork
+from mmms_deploy.models.official import Official, official_of
 from mmms_deploy.models.ort_file import read_ort_tensors
 from mmms_deploy.models.release_layout import describe_layout
-from mmms_deploy.models.ritm_checkpoint import describe_ritm, is_ritm, without_unread
-from mmms_deploy.models.skipclick_checkpoint import describe_official, is_official, native_names
 from mmms_deploy.models.torch_files import load_tensors
 from mmms_deploy.models.weight_types import (
     WEIGHT_TYPES,
@@ -111,9 +106,8 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
     Of a file in ONNX Runtime's own format (.ort) its weights are read (:mod:`mmms_deploy.weights.ort_file`).
 
     The weights may lie in dicts inside of dicts, beside optimizers, settings and objects of any class, and their names
-    may begin with prefixes of training software (:mod:`mmms_deploy.weights.checkpoint_contents`). An official SkipClick
-    file describes itself; what InterFormer, or what network of RITM's family, another one holds is found from its
-    weights and its config.
+    may begin with prefixes of training software (:mod:`mmms_deploy.weights.checkpoint_contents`). What network an
+    official file holds is found from its weights and its config (:mod:`mmms_deploy.models.official`).
 
     Args:
         path: The file.
@@ -149,15 +143,13 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
         chosen: Chosen[Tensor] = choose_weights(state, place, weights, Tensor)
     else:
         chosen, config = _read_torch(place, weights)
-    if description is None:
-        description, problem = _own_description(place, chosen.tensors, config)
+    official = official_of(config, chosen.tensors)
+    if description is None and official is not None:
+        description, problem = _own_description(official, place, chosen.tensors, config)
     for note in chosen.notes:
         warnings.warn(f"{place}: {note}", MMMSDeployWarning, stacklevel=2)
     check_finite(place, chosen.tensors)
-    check_indices(place, chosen.tensors)
-    if description is None and is_interformer(chosen.tensors):
-        description, problem = describe_interformer(chosen.tensors), None
-    state = without_unread(interformer_names(drop_unread(native_names(chosen.tensors))), config)
+    state = chosen.tensors if official is None else official.native(chosen.tensors, config, str(place))
     return CheckpointFile(place, state, description, problem, chosen.place, chosen.averaged)
 
 
@@ -220,19 +212,12 @@ def _checked(path: object) -> Path:
     return place
 
 
-def _own_description(path: Path, state: State, config: object) -> tuple[dict[str, Any] | None, DescriptionError | None]:
-    """Describe a network by its weights and the config beside them, if official software saved them."""
-    describe: Callable[[object, State, str], dict[str, Any]]
-    if is_icmformer(state):
-        describe = describe_icmformer
-    elif is_official(config, state):
-        describe = describe_official
-    elif is_ritm(config, state):
-        describe = describe_ritm
-    else:
-        return None, None
+def _own_description(
+    official: Official, path: Path, state: State, config: object
+) -> tuple[dict[str, Any] | None, DescriptionError | None]:
+    """Describe a network by its weights and the config beside them, which official software saved."""
     try:
-        return describe(config, state, str(path)), None
+        return official.describe(config, state, str(path)), None
     except DescriptionError as error:
         return None, error
 

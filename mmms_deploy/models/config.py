@@ -127,6 +127,10 @@ class FuserConfig(Struct, frozen=True, kw_only=True):
     mlp: bool = True
 
 
+MOST_BLOCKS = 1000
+"""Blocks of a transformer's stage; a file that asks for more is damaged, or crafted."""
+
+
 class SwinConfig(Struct, frozen=True, kw_only=True):
     """A Swin Transformer of four stages (Liu et al. 2021); the defaults are Swin-B's at 384 x 384.
 
@@ -147,6 +151,8 @@ class SwinConfig(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if min(self.width, self.window, self.mlp_ratio, *self.depths, *self.heads) < 1:
             raise ValueError("width, depths, heads, window and mlp_ratio of a Swin must be at least 1")
+        if max(self.depths) > MOST_BLOCKS:
+            raise ValueError(f"depths of a Swin must be at most {MOST_BLOCKS}, got {max(self.depths)}")
         for stage, heads in enumerate(self.heads):
             if (self.width << stage) % heads:
                 raise ValueError(f"width {self.width << stage} of a Swin cannot be split into {heads} attention heads")
@@ -302,8 +308,8 @@ class ViTConfig(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if min(*self.patch, self.dim, self.heads) < 1 or not self.mlp_ratio > 0:
             raise ValueError("patch, dim, heads and mlp_ratio must be positive")
-        if self.depth < 4:
-            raise ValueError(f"depth must be at least 4, got {self.depth}")
+        if not 4 <= self.depth <= MOST_BLOCKS:
+            raise ValueError(f"depth must be from 4 to {MOST_BLOCKS}, got {self.depth}")
 
 
 class RITMConfig(NetworkConfig, frozen=True, kw_only=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,17 +34,20 @@ def is_interformer(names: Mapping[str, Any]) -> bool:
     return any(name in names for name in _MARKS) and any(name.startswith("decode_head.") for name in names)
 
 
-def native_names(state: State) -> State:
+def native_names(state: State, source: str) -> State:
     """Leave out what is no weight of the network: the training's second head, and tables of indices.
 
     A published list of InterFormer-Tiny's keys numbers the second linear of an FFN by its block. Such names are taken
     for the second linear's, whose number is 1 in the authors' code.
 
     Args:
-        state: Any network's weights; other than InterFormer's are returned unchanged.
+        state: An InterFormer's weights, as the file has them.
+        source: Where they come from, for messages.
+
+    Raises:
+        CheckpointKeysError: As :func:`check_indices`.
     """
-    if not is_interformer(state):
-        return state
+    check_indices(state, source)
     return {
         _NUMBERED.sub(r"\1.1.", name): tensor
         for name, tensor in state.items()
@@ -53,20 +55,18 @@ def native_names(state: State) -> State:
     }
 
 
-def check_indices(path: Path, state: State) -> None:
+def check_indices(state: State, source: str) -> None:
     """Check that the file pairs queries, keys and relative positions as this network does.
 
     The tables of indices in a file are no weights, and others than ours would change every answer.
 
     Args:
-        path: The file, for messages.
-        state: Any network's weights, as the file has them.
+        state: An InterFormer's weights, as the file has them.
+        source: Where they come from, for messages.
 
     Raises:
         CheckpointKeysError: A table differs; the message names it.
     """
-    if not is_interformer(state):
-        return
     expected: Tensor | None = None
     for name, index in state.items():
         if not name.endswith(_INDEX) or index.is_floating_point() or index.ndim != 2:
@@ -76,7 +76,7 @@ def check_indices(path: Path, state: State) -> None:
             expected = position_index(grid)
         if expected.shape != index.shape or not torch.equal(expected, index.long()):
             raise CheckpointKeysError(
-                f"{path}: {name} pairs queries and keys with other relative positions",
+                f"{source}: {name} pairs queries and keys with other relative positions",
                 expected="InterFormer's order: patches row by row, the class token first, its three entries last",
                 fix="take the official file, or save it again without these tables",
             )

@@ -19,29 +19,26 @@ OWN = ("N", "R_max", "backbone_params", "neck_params", "head_params")
 HRNET_OWN = ("N", "R_max", "width", "ocr_width", "small", "use_leaky_relu")
 
 
-def describe_mfp(state: Mapping[str, Tensor], params: Params | None) -> dict[str, Any]:
+def describe_mfp(state: Mapping[str, Tensor], params: Params) -> dict[str, Any]:
     """Describe an MFP on a ViT; see :func:`~mmms_deploy.models.vit_checkpoint.describe_vit`."""
-    if params is not None:
-        params.check_outermost(OWN)
+    params.check_outermost(OWN)
     return {**describe_vit(state, params), **_clicks(params)}
 
 
-def describe_mfp_hrnet(state: Mapping[str, Tensor], params: Params | None) -> dict[str, Any]:
+def describe_mfp_hrnet(state: Mapping[str, Tensor], params: Params) -> dict[str, Any]:
     """Describe an MFP on HRNet: the config's word counts, and the weights' where it says nothing."""
-    said = params or Params({}, "", "", "")
-    if params is not None:
-        params.check_outermost(HRNET_OWN)
+    params.check_outermost(HRNET_OWN)
     usual = HRNetConfig()
     ocr = side(state, "feature_extractor.cls_head.weight", 1, 4)
-    small, leaky = said.flag("small"), said.flag("use_leaky_relu")
+    small, leaky = params.flag("small"), params.flag("use_leaky_relu")
     blocks = {name for name in state if name.startswith("feature_extractor.layer1.2.")}
     return {
         "size": [448, 448],
         "hrnet": {
-            "width": said.whole("width")
+            "width": params.whole("width")
             or side(state, "feature_extractor.transition1.0.0.weight", 0, 4)
             or usual.width,
-            "ocr_width": said.whole("ocr_width") or (ocr // 2 if ocr else usual.ocr_width),
+            "ocr_width": params.whole("ocr_width") or (ocr // 2 if ocr else usual.ocr_width),
             "small": small if small is not None else not blocks,
             "leaky": usual.leaky if leaky is None else leaky,
         },
@@ -49,11 +46,9 @@ def describe_mfp_hrnet(state: Mapping[str, Tensor], params: Params | None) -> di
     }
 
 
-def _clicks(params: Params | None) -> dict[str, Any]:
+def _clicks(params: Params) -> dict[str, Any]:
     """Return the click contract with the file's N and R_max."""
     contract = to_builtins(MFP_CLICKS)
-    if params is None:
-        return {"clicks": contract}
     modulation = dict(contract["modulation"])
     if (similar := params.whole("N")) is not None:
         modulation["similar_clicks"] = similar

@@ -16,14 +16,22 @@ from torch import Tensor
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.errors import DescriptionError
 from mmms_deploy.models.config import RITM_CLICKS, RITM_IMAGE
-from mmms_deploy.models.icmformer_checkpoint import SWIN_CLASS, VIT_CLASS
+from mmms_deploy.models.icmformer_checkpoint import (
+    ICMFORMER_UNREAD,
+    MARK,
+    SWIN_CLASS,
+    SWIN_STAGES,
+    VIT_CLASS,
+    describe_icmformer_swin,
+    describe_icmformer_vit,
+)
 from mmms_deploy.models.mfp_checkpoint import HRNET_UNREAD, describe_mfp, describe_mfp_hrnet
 from mmms_deploy.models.ritm_params import Params, short
 from mmms_deploy.models.skipclick_checkpoint import MODEL_CLASS
 from mmms_deploy.models.vit_checkpoint import UNREAD, describe_vit
 
 State = dict[str, Tensor]
-Describe = Callable[[Mapping[str, Tensor], Params | None], dict[str, Any]]
+Describe = Callable[[Mapping[str, Tensor], Params], dict[str, Any]]
 
 PACKAGE = "isegm."
 
@@ -37,6 +45,7 @@ class Layout:
         classes: Names of the classes that their configs name.
         marks: Names of weights that together only these networks have.
         absent: Beginnings of names that these networks do not have.
+        begins: Beginnings of names, of which these networks have some each.
         unread: Full-match pattern of names that files hold and the network does not run.
         describe: Returns the family's fields of a description.
     """
@@ -46,16 +55,18 @@ class Layout:
     marks: tuple[str, ...]
     describe: Describe
     absent: tuple[str, ...] = ()
+    begins: tuple[str, ...] = ()
     unread: re.Pattern[str] = UNREAD
 
     def fits(self, names: Collection[str]) -> bool:
         """Whether weights of these names are such a network's."""
-        return all(mark in names for mark in self.marks) and not any(name.startswith(self.absent) for name in names)
+        if not all(mark in names for mark in self.marks) or any(name.startswith(self.absent) for name in names):
+            return False
+        return all(any(name.startswith(beginning) for name in names) for beginning in self.begins)
 
 
-def _simpleclick(state: Mapping[str, Tensor], params: Params | None) -> dict[str, Any]:
-    if params is not None:
-        params.check_outermost(("backbone_params", "neck_params", "head_params"))
+def _simpleclick(state: Mapping[str, Tensor], params: Params) -> dict[str, Any]:
+    params.check_outermost(("backbone_params", "neck_params", "head_params"))
     return describe_vit(state, params)
 
 
@@ -80,6 +91,22 @@ LAYOUTS: tuple[Layout, ...] = (
         ("conv_prevMod.0.conv.weight", "feature_extractor.conv3x3_ocr.0.weight", "maps_transform.0.weight"),
         describe_mfp_hrnet,
         unread=HRNET_UNREAD,
+    ),
+    Layout(
+        "icmformer",
+        (VIT_CLASS,),
+        (MARK,),
+        describe_icmformer_vit,
+        absent=(SWIN_STAGES,),
+        unread=ICMFORMER_UNREAD,
+    ),
+    Layout(
+        "icmformer",
+        (SWIN_CLASS,),
+        (MARK,),
+        describe_icmformer_swin,
+        begins=(SWIN_STAGES,),
+        unread=ICMFORMER_UNREAD,
     ),
 )
 """The layouts that are known."""
@@ -124,22 +151,22 @@ def describe_ritm(config: object, state: Mapping[str, Tensor], source: str) -> d
     """
     layout, named = layout_of(state, config), _class(config)
     if layout is None or (named is not None and named not in layout.classes):
-        known = ", ".join((*(name for one in LAYOUTS for name in one.classes), VIT_CLASS, SWIN_CLASS, MODEL_CLASS))
+        known = ", ".join((*(name for one in LAYOUTS for name in one.classes), MODEL_CLASS))
         found = "" if layout is None else f", and its weights are named as those of {layout.classes[0]}"
         raise DescriptionError(
             f"{source}: its config names the class {short(named)}{found}",
             expected=f"a class of which networks are known here: {known}",
             fix="take the official file of one of these networks, or describe yours where it is one of them",
         )
-    params = Params.of(config, source, layout.family) if isinstance(config, Mapping) else None
+    read = Params.of(config, source, layout.family) if isinstance(config, Mapping) else None
+    params = read or Params({}, "", source, layout.family)
     described: dict[str, Any] = {"family": layout.family, "clicks": to_builtins(RITM_CLICKS)}
     described |= layout.describe(state, params)
     described["image"] = to_builtins(RITM_IMAGE)
-    if params is not None:
-        if (radius := params.number("norm_radius")) is not None:
-            described["clicks"]["radius"] = float(radius)
-        if (statistics := params.statistics()) is not None:
-            described["image"] |= {"mean": statistics[0], "std": statistics[1]}
+    if (radius := params.number("norm_radius")) is not None:
+        described["clicks"]["radius"] = float(radius)
+    if (statistics := params.statistics()) is not None:
+        described["image"] |= {"mean": statistics[0], "std": statistics[1]}
     return described
 
 

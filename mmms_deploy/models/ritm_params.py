@@ -31,10 +31,15 @@ class Params:
         place: What to call the table, such as ``backbone_params``; empty for the parameters themselves.
         source: Where they come from, for messages.
         family: The family of networks, for messages.
+
+    Attributes:
+        values: As given.
+        source: As given.
     """
 
     def __init__(self, values: Mapping[str, Any], place: str, source: str, family: str) -> None:
-        self.values, self._place, self._source, self._family = values, place, source, family
+        self.values, self.source = values, source
+        self._place, self._family = place, family
 
     @classmethod
     def of(cls, config: Mapping[Any, Any], source: str, family: str) -> Params:
@@ -68,10 +73,18 @@ class Params:
             elif name not in known and value is not None and value is not False:
                 raise self.unknown(name, value, "no such parameter")
 
-    def check_outermost(self, known: Collection[str]) -> None:
-        """Check the parameters of the class itself; ``known`` names those that are read elsewhere."""
+    def check_outermost(self, known: Collection[str], fixed: Mapping[str, Any] | None = None) -> None:
+        """Check the parameters of the class itself.
+
+        Args:
+            known: Names of those that are read elsewhere.
+            fixed: What else is fixed in the family.
+
+        Raises:
+            DescriptionError: As :meth:`check`.
+        """
         given = {*known, "norm_radius", "norm_mean_std", *_TRAINED_BY}
-        self.check(given, _FIXED)
+        self.check(given, {**_FIXED, **(fixed or {})})
 
     def table(self, name: str) -> Params:
         """Return a table among the parameters; an absent one is empty.
@@ -82,7 +95,7 @@ class Params:
         value = self.values.get(name, {})
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise self.unknown(name, value, "a table of parameters")
-        return Params(value, self._path(name), self._source, self._family)
+        return Params(value, self._path(name), self.source, self._family)
 
     def whole(self, name: str) -> int | None:
         """Return a positive whole number; None where the parameter is absent.
@@ -151,7 +164,7 @@ class Params:
     def unknown(self, name: str, value: object, expected: str) -> DescriptionError:
         """Return the error for a value that no published network has."""
         return DescriptionError(
-            f"{self._source}: its config says {self._path(name)} = {short(value)}",
+            f"{self.source}: its config says {self._path(name)} = {short(value)}",
             expected=expected,
             **describe_it(self._family, "if you know what network this is, describe it"),
         )

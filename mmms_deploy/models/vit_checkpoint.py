@@ -27,17 +27,18 @@ def side(state: Mapping[str, Tensor], name: str, axis: int, dims: int) -> int | 
 def count(state: Mapping[str, Tensor], pattern: str) -> int | None:
     """Return how many modules of a list have weights, up to the last; None without any."""
     found = (re.match(pattern, name) for name in state)
-    return max((int(match[1]) + 1 for match in found if match), default=None)
+    # A crafted name could otherwise make a network of any depth.
+    return max((int(match[1]) + 1 for match in found if match and len(match[1]) < 4), default=None)
 
 
-def describe_vit(state: Mapping[str, Tensor], params: Params | None) -> dict[str, Any]:
+def describe_vit(state: Mapping[str, Tensor], params: Params) -> dict[str, Any]:
     """Describe the network: the config's word counts, and the weights' where it says nothing.
 
     Where both differ, the comparison of all keys names the weights afterwards.
 
     Args:
         state: The weights, under the official names.
-        params: The parameters of the class; None without a config.
+        params: The parameters of the class; empty without a config.
 
     Returns:
         The fields ``size``, ``vit``, ``neck_widths`` and ``head_width``.
@@ -46,10 +47,8 @@ def describe_vit(state: Mapping[str, Tensor], params: Params | None) -> dict[str
         DescriptionError: The config has values that no published network has.
     """
     usual = ViTConfig()
-    backbone = neck = head = Params({}, "", "", "")
-    if params is not None:
-        backbone, neck, head = (params.table(f"{part}_params") for part in ("backbone", "neck", "head"))
-        _check(backbone, neck, head)
+    backbone, neck, head = (params.table(f"{part}_params") for part in ("backbone", "neck", "head"))
+    _check(backbone, neck, head)
     patch = backbone.wholes("patch_size", 2) or [
         side(state, "backbone.patch_embed.proj.weight", axis, 4) or usual.patch[axis - 2] for axis in (2, 3)
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,18 +12,23 @@ from mmms_deploy import Bundle, Click, Session
 from mmms_deploy.bundle import EvaluationProtocol, Outside, ZoomRule
 from mmms_deploy.bundle.protocol import MFP_PROTOCOL, RITM_FAMILY, SKIPCLICK_PROTOCOL
 from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.errors import Door
 from mmms_deploy.evaluation.answering import Answering, answering, other_size, recorded_answering
 from mmms_deploy.evaluation.bundles import BundleSource
 from mmms_deploy.evaluation.errors import EvaluationSettingsError
+from mmms_deploy.imaging.modulation import Point, modulate
 from mmms_deploy.imaging.preprocess import prepare
 from mmms_deploy.models.config import MMMSConfig, SimpleClickConfig, SkipClickConfig, ViTConfig
 from mmms_deploy.models.description import parse_description
+from mmms_deploy.models.mfp_config import MFPConfig
 from mmms_deploy.session.canvas import Answered, Canvas
 from mmms_deploy.session.interactions import previous_of
 from mmms_deploy.session.views import mean_by_logits
 from mmms_deploy.session.zoom import click_in, draw_disks, next_box
 from tests.support.families import GoldenFile, probe
 from tests.support.toy import write_toy
+
+slow = pytest.mark.slow
 
 
 def test_every_family_says_how_it_was_evaluated() -> None:
@@ -59,6 +67,15 @@ def test_the_protocol_and_each_part_alone(ritm: Bundle, paint: Bundle) -> None:
     assert answering(paint.manifest, zoom=True) == Answering(rule)
     with pytest.raises(EvaluationSettingsError, match="paint does not say how"):
         answering(paint.manifest, published=True)
+
+
+def test_a_family_whose_figures_no_bundle_can_repeat_is_told_why(paint: Bundle) -> None:
+    provenance = msgspec.structs.replace(paint.manifest.provenance, description={"family": "interformer"})
+    manifest = msgspec.structs.replace(paint.manifest, provenance=provenance)
+    with pytest.raises(EvaluationSettingsError, match="every picture at its own size") as caught:
+        answering(manifest, published=True)
+    assert "pass --protocol noc or curve" in caught.value.message(Door.COMMAND_LINE)
+    assert "export the checkpoint again" not in str(caught.value)
 
 
 def test_the_crop_is_around_what_the_threshold_of_masks_says() -> None:
@@ -107,24 +124,40 @@ def test_predictors_answer_as_published(ritm: Bundle) -> None:
     source.close()
 
 
-def test_the_official_predictors_numbers() -> None:
-    """SimpleClick in PyTorch with ZoomIn and the mirror image, click by click, by the rules that a session follows."""
-    torch = pytest.importorskip("torch")
-    from mmms_deploy.models.simpleclick import SimpleClick
-
-    golden = GoldenFile("simpleclick-xtiny-predictor")
-    config = SimpleClickConfig(
+OFFICIAL = {
+    "simpleclick-xtiny-predictor": SimpleClickConfig(
         vit=ViTConfig(dim=160, depth=8, heads=4), neck_widths=(96, 192, 288, 384), head_width=128
-    )
-    network = SimpleClick(config).eval()
+    ),
+    "mfp-tiny-predictor": MFPConfig(vit=ViTConfig(dim=96, depth=12, heads=3), neck_widths=(48, 96, 192, 384)),
+}
+
+
+@pytest.mark.parametrize("name", ["simpleclick-xtiny-predictor", pytest.param("mfp-tiny-predictor", marks=slow)])
+def test_the_official_predictors_numbers(name: str) -> None:
+    """The network in PyTorch with ZoomIn and the mirror image, click by click, by the rules that a session follows."""
+    torch = pytest.importorskip("torch")
+    from mmms_deploy.models.families import build_network
+
+    golden, config = GoldenFile(name), OFFICIAL[name]
+    network = build_network(config).eval()
     weights = {key: torch.from_numpy(value) for key, value in golden.weights().items()}
-    network.load_state_dict({key: weights[key] for key in network.state_dict()})
+    counters = {key: value for key, value in network.state_dict().items() if key.endswith("num_batches_tracked")}
+    network.load_state_dict(counters | {key: weights[key] for key in network.state_dict() if key not in counters})
     picture, rule, corners = golden.image(), config.clicks, config.clicks.mask_resize
     size = (picture.shape[0], picture.shape[1])
+    protocol = config.published
+    assert protocol is not None
+    assert protocol.zoom is not None
     canvas, box, clicks = Canvas(size, corners), None, []
+
+    def run(image: Any, *maps: Any) -> Any:
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(image), torch.from_numpy(np.concatenate(maps, axis=1)))
+        return torch.sigmoid(logits).numpy()
+
     for number, (row, column, positive) in enumerate(golden.meta["clicks"]):
         clicks.append(Click(column, row, bool(positive)))
-        box = next_box(box, canvas.bounds(0.49), clicks, size, ZoomRule())
+        box = next_box(box, canvas.bounds(protocol.threshold), clicks, size, protocol.zoom)
         assert list(box) == golden.meta["roi"][number]
         image = prepare(picture[box.slices], config.image, config.size)
         seen = previous_of(canvas.part(box), config.size, rule)
@@ -133,11 +166,14 @@ def test_the_official_predictors_numbers() -> None:
             points = [click_in(click, box, config.size, rule.coordinates, mirrored=mirrored) for click in clicks]
             disks = draw_disks(points, config.size, rule.radius)
             turn = np.s_[..., ::-1] if mirrored else np.s_[...]
-            inputs = (image[turn].copy(), np.concatenate([seen[turn], disks], axis=1))
-            with torch.inference_mode():
-                logits = network(*map(torch.from_numpy, inputs))
-            answers.append(torch.sigmoid(logits).numpy()[0, 0][turn])
-        canvas = canvas.cover(Answered(box, mean_by_logits(*answers)), keep=False)
+            shown, previous, changed = image[turn].copy(), seen[turn], []
+            if rule.modulation is not None:
+                if not previous.any():
+                    previous = run(shown, previous, previous, disks)
+                near = [Point(x, y, sign > 0.5) for x, y, sign, _ in points]
+                changed = [modulate(previous[0, 0], near, rule.modulation)[None, None]]
+            answers.append(run(shown, previous, *changed, disks)[0, 0][turn])
+        canvas = canvas.cover(Answered(box, mean_by_logits(*answers)), keep=protocol.zoom.outside == Outside.KEPT)
         expected = golden.arrays[f"prob.probe{number}"]
         np.testing.assert_allclose(probe(canvas.probability(), expected.size), expected, rtol=0, atol=5e-5)
         mask = np.unpackbits(golden.arrays[f"mask{number}"], count=picture[..., 0].size).reshape(size)

@@ -15,6 +15,7 @@ from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Precision, Rate, Role
 from mmms_deploy.bundle.split import split_of
 from mmms_deploy.errors import CutError
+from mmms_deploy.evaluation.answering import answering
 from mmms_deploy.export.cut import Cut
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.reference import TorchReference
@@ -23,7 +24,8 @@ from mmms_deploy.export.samples import sample_images
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network
 from mmms_deploy.replay import verify
-from tests.support.families import GoldenFile
+from tests.support.families import GoldenFile, probe
+from tests.support.official import config_of
 from tests.support.ritm import official_class, save_official, tiny_mfp, tiny_simpleclick
 
 CONFIGS: dict[str, Any] = {
@@ -183,19 +185,24 @@ def test_rewrites(name: str, rewrites: set[str]) -> None:
     assert deployed.config.image.scale == (1.0 if "fold_normalisation" in rewrites else network.config.image.scale)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["simpleclick-xtiny", "mfp-tiny"])
-def test_a_session_answers_the_official_numbers(name: str, tmp_path: Path) -> None:
-    """From an official file to clicks, with the numbers of the official software."""
-    golden = GoldenFile(name)
-    family, fields = golden.meta["family"], golden.meta["config"]
+@pytest.fixture(scope="module", params=["simpleclick-xtiny", "mfp-tiny"])
+def official(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Bundle]:
+    """A golden file's name, and the bundle of an official file with its weights."""
+    golden = GoldenFile(request.param)
     state = {key: torch.from_numpy(value) for key, value in golden.weights().items()}
-    heads = {"xtiny": 4, "tiny": 3}[fields]
-    config = tiny_mfp() if family == "mfp" else tiny_simpleclick()
-    params = {"backbone_params": {"type": "builtin", "value": {"num_heads": heads}, "specified": True}}
-    entry = {"class": official_class(config), "params": params}
-    torch.save({"state_dict": state, "config": entry}, tmp_path / "net.pth")
-    bundle = export_bundle(Source(checkpoint=tmp_path / "net.pth"), tmp_path / "bundle").bundle
+    heads = {"xtiny": 4, "tiny": 3}[golden.meta["config"]]
+    config = tiny_mfp() if golden.meta["family"] == "mfp" else tiny_simpleclick()
+    entry = config_of(official_class(config), {"backbone_params": {"num_heads": heads}})
+    folder = tmp_path_factory.mktemp("official")
+    torch.save({"state_dict": state, "config": entry}, folder / "net.pth")
+    return request.param, export_bundle(Source(checkpoint=folder / "net.pth"), folder / "bundle").bundle
+
+
+@pytest.mark.slow
+def test_a_session_answers_the_official_numbers(official: tuple[str, Bundle]) -> None:
+    """From an official file to clicks, with the numbers of the official software."""
+    name, bundle = official
+    golden = GoldenFile(name)
     with Session(bundle.path, engine="onnxruntime") as session:
         session.set_image(golden.image())
         for number, (y, x, positive) in enumerate(golden.meta["clicks"]):
@@ -206,3 +213,20 @@ def test_a_session_answers_the_official_numbers(name: str, tmp_path: Path) -> No
             np.testing.assert_allclose(result.probability[[7, height // 2, height - 3]], expected, rtol=0, atol=1e-4)
             mask = np.unpackbits(golden.arrays[f"mask{number}"], count=result.mask.size).reshape(result.mask.shape)
             assert (result.mask != mask).sum() <= 4
+
+
+@pytest.mark.slow
+def test_the_published_protocol_answers_the_official_predictor_s_numbers(official: tuple[str, Bundle]) -> None:
+    """A bundle in crops and as the mean with the mirror image, as the evaluation of the official software has it."""
+    name, bundle = official
+    golden = GoldenFile(f"{name}-predictor")
+    assert all(golden.meta[field] == GoldenFile(name).meta[field] for field in ("seed", "gains", "shifts"))
+    how = answering(bundle.manifest, published=True)
+    with Session(bundle.path, engine="onnxruntime", zoom=how.crop or False, flip=how.flip) as session:
+        session.set_image(golden.image())
+        for number, (y, x, positive) in enumerate(golden.meta["clicks"]):
+            result = session.click(x, y, bool(positive))
+            expected = golden.arrays[f"prob.probe{number}"]
+            np.testing.assert_allclose(probe(result.probability, expected.size), expected, rtol=0, atol=1e-4)
+            mask = np.unpackbits(golden.arrays[f"mask{number}"], count=result.mask.size).reshape(result.mask.shape)
+            assert (result.above(0.5) != mask).sum() <= 4

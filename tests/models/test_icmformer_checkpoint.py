@@ -18,6 +18,7 @@ from mmms_deploy.models.icmformer import ICMFormer
 from mmms_deploy.models.icmformer_checkpoint import SWIN_CLASS, VIT_CLASS
 from mmms_deploy.models.icmformer_config import ICMFormerConfig
 from tests.support.icmformer import official_values, tiny_icmformer, unread_state
+from tests.support.official import config_of
 from tests.support.paths import FAMILIES
 from tests.support.skipclick import official_software
 
@@ -42,11 +43,10 @@ def save(path: Path, network: ICMFormer, state: dict[str, Tensor] | None = None,
                 values[table] = values[table] | {entry: value}
             else:
                 values[table] = value
-        params = {key: {"type": "builtin", "value": value, "specified": True} for key, value in values.items()}
         torch.save(
             {
                 "state_dict": state if state is not None else whole_state(network),
-                "config": {"class": SWIN_CLASS if config.swin else VIT_CLASS, "params": params},
+                "config": config_of(SWIN_CLASS if config.swin else VIT_CLASS, values),
             },
             path,
         )
@@ -102,8 +102,8 @@ class TestRecognition:
         path = FAMILIES / "keys" / f"icmformer-{name}.json"
         if not path.is_file():
             pytest.skip(f"no list of keys at {path}")
-        from mmms_deploy.models import icmformer_checkpoint
         from mmms_deploy.models.families import build_network
+        from mmms_deploy.models.ritm_checkpoint import describe_ritm, without_unread
         from mmms_deploy.models.swin import relative_position_index
 
         shapes = json.loads(path.read_text())
@@ -111,11 +111,11 @@ class TestRecognition:
             key: relative_position_index(12) if key.endswith("_index") else torch.empty(shape, device="meta")
             for key, shape in shapes.items()
         }
-        config = parse_description(icmformer_checkpoint.describe_icmformer(None, state, name), name)
+        config = parse_description(describe_ritm(None, state, name), name)
         assert config == ICMFormerConfig(**fields)
         with torch.device("meta"):
             expected = {key: tuple(value.shape) for key, value in build_network(config).state_dict().items()}
-        left = icmformer_checkpoint.drop_unread(state)
+        left = without_unread(state, None)
         assert {key: tuple(value.shape) for key, value in left.items()} == expected
 
     def test_a_radius_and_statistics_of_its_own(self, kind, tmp_path) -> None:
@@ -235,6 +235,14 @@ class TestKeys:
         del state["backbone.layers.3.blocks.0.attn.relative_position_bias_table"]
         save(tmp_path / "i.pth", network, state)
         with pytest.raises(DescriptionError, match=r"layers.3.blocks.0.attn.relative_position_bias_table is missing"):
+            open_source(Source(checkpoint=tmp_path / "i.pth"))
+
+    def test_heads_that_do_not_divide_a_stage_name_their_table(self, tmp_path) -> None:
+        state = whole_state(made("swin"))
+        name = "backbone.layers.1.blocks.0.attn.relative_position_bias_table"
+        state[name] = torch.zeros(49, 3)
+        torch.save(state, tmp_path / "i.pth")
+        with pytest.raises(DescriptionError, match=rf"16 channels, but {name} is \[49, 3\]"):
             open_source(Source(checkpoint=tmp_path / "i.pth"))
 
     def test_a_separate_backbone(self, tmp_path) -> None:

@@ -51,7 +51,7 @@ def test_the_published_key_lists(name) -> None:
         depths = {"depths": (1, 1, 2, 1), "refine_depths": (1, 1, 4, 2)}
         assert config == InterFormerConfig(dim=1024, depth=24, heads=16, **depths)
     own = {key.replace("backbone.vit.", "backbone."): list(t.shape) for key, t in network.state_dict().items()}
-    assert own == {key: list(tensor.shape) for key, tensor in native_names(state).items()}
+    assert own == {key: list(tensor.shape) for key, tensor in native_names(state, name).items()}
     assert len(keys) - len(own) == 8 + config.depth, "the second head, and a table of indices a block"
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.bundle.protocol import MFP_PROTOCOL, RITM_FAMILY
 from mmms_deploy.errors import CheckpointCorruptError, CheckpointKeysError, DescriptionError, Door
 from mmms_deploy.export.source import Source, open_source
@@ -22,6 +23,7 @@ from mmms_deploy.models.resemblance import resemblance
 from mmms_deploy.models.ritm_checkpoint import describe_ritm, without_unread
 from tests.support.paths import FAMILIES as FACTS
 from tests.support.ritm import official_class, official_state, save_official, tiny_mfp, tiny_simpleclick
+from tests.support.tiny import tiny_config
 
 CONFIGS = {"simpleclick": tiny_simpleclick(), "mfp": tiny_mfp(), "mfp-hrnet": tiny_mfp("hrnet", size=(448, 448))}
 HUGE = {"vit": ViTConfig(patch=(14, 14), dim=1280, depth=32, heads=16), "neck_widths": (240, 480, 960, 1920)}
@@ -155,9 +157,28 @@ class TestRefused:
             opened(tmp_path / "net.pth")
         assert official_class(tiny_mfp()) in error.value.given
 
-    def test_a_config_that_the_weights_contradict_names_tensors(self, tmp_path: Path) -> None:
-        save_official(tmp_path / "net.pth", CONFIGS["mfp-hrnet"], width=6)
-        with pytest.raises(CheckpointKeysError, match=r"misshapen +conv_prevMod.1.conv.bias: \[60\], expected \[90\]"):
+    @pytest.mark.parametrize(
+        ("name", "changes", "said"),
+        [
+            ("mfp-hrnet", {"width": 6}, r"misshapen +conv_prevMod.1.conv.bias: \[60\], expected \[90\]"),
+            ("mfp-hrnet", {"ocr_width": 6}, r"misshapen +feature_extractor.cls_head.weight: .*16, .*12, "),
+            (
+                "mfp",
+                {"head_params": {"channels": 16}},
+                r"misshapen +head.fusion_conv.conv.weight: .* \[16, ",
+            ),
+            (
+                "simpleclick",
+                {"backbone_params": {"depth": 5, "num_heads": 3}},
+                r"missing +backbone.blocks.4.attn.proj",
+            ),
+        ],
+    )
+    def test_a_config_that_the_weights_contradict_names_tensors(
+        self, name: str, changes: dict[str, Any], said: str, tmp_path: Path
+    ) -> None:
+        save_official(tmp_path / "net.pth", CONFIGS[name], **changes)
+        with pytest.raises(CheckpointKeysError, match=said):
             opened(tmp_path / "net.pth")
 
     def test_a_file_that_nothing_recognises_says_what_it_resembles(self, tmp_path: Path) -> None:
@@ -170,13 +191,21 @@ class TestRefused:
         assert error.value.expected is not None
         assert all(family in error.value.expected for family in FAMILIES)
 
+    def test_a_size_alone_says_no_family(self, tmp_path: Path) -> None:
+        state = official_state(build_network(tiny_simpleclick()))
+        del state["backbone.pos_embed"]
+        torch.save(state, tmp_path / "net.pth")
+        fields = {name: value for name, value in to_builtins(tiny_config()).items() if name != "family"}
+        with pytest.raises(CheckpointKeysError, match=r"mmms was taken; .* named like those of simpleclick"):
+            opened(tmp_path / "net.pth", **fields)
+
     def test_a_separate_backbone(self, tmp_path: Path) -> None:
         save_official(tmp_path / "net.pth", tiny_simpleclick())
         with pytest.raises(CheckpointKeysError, match="backbone of a simpleclick network"):
             open_source(Source(checkpoint=tmp_path / "net.pth", backbone_checkpoint=tmp_path / "net.pth"))
 
-    def test_a_truncated_file(self, tmp_path: Path) -> None:
-        save_official(tmp_path / "net.pth", tiny_simpleclick())
+    def test_a_truncated_file(self, config: Any, tmp_path: Path) -> None:
+        save_official(tmp_path / "net.pth", config)
         whole = (tmp_path / "net.pth").read_bytes()
         (tmp_path / "net.pth").write_bytes(whole[: len(whole) // 2])
         with pytest.raises(CheckpointCorruptError):

@@ -16,6 +16,7 @@ from mmms_deploy.models.icmformer_swin import ICMFormerSwin
 from mmms_deploy.models.icmformer_vit import ICMFormerViT
 from mmms_deploy.models.segformer import as_map
 from mmms_deploy.models.swin import relative_position_index
+from tests.support.official import head_params, vit_params
 
 NARROW_SWIN = SwinConfig(width=8, depths=(2, 2, 2, 1), heads=(1, 2, 4, 8), window=4)
 NARROW_VIT = ViTConfig(dim=24, depth=8, heads=3)
@@ -64,18 +65,9 @@ def unread_state(network: ICMFormer, seed: int = 0) -> dict[str, Tensor]:
 def official_values(config: ICMFormerConfig, loss: object = None) -> dict[str, Any]:
     """The parameters that the official software stores beside the weights."""
     values: dict[str, Any] = {"use_disks": True, "norm_radius": 5, "with_prev_mask": True}
-    head: dict[str, Any] = {
-        "in_channels": list(config.neck_widths),
-        "in_index": [0, 1, 2, 3],
-        "dropout_ratio": 0.1,
-        "num_classes": 1,
-        "loss_decode": loss,
-        "align_corners": False,
-        "upsample": "x1",
-        "channels": config.head_width,
-    }
+    widths = config.neck_widths if config.swin is None else [config.swin.width << number for number in range(4)]
+    values["head_params"] = head_params(widths, config.head_width, loss)
     if config.swin is not None:
-        head["in_channels"] = [config.swin.width << number for number in range(4)]
         values["backbone_params"] = {
             "pretrain_img_size": config.size[0],
             "patch_size": 4,
@@ -88,20 +80,13 @@ def official_values(config: ICMFormerConfig, loss: object = None) -> dict[str, A
             "mlp_ratio": config.swin.mlp_ratio,
             "qkv_bias": True,
         }
-        return values | {"head_params": head}
+        return values
     vit = config.vit or ViTConfig()
-    values["backbone_params"] = {
-        "img_size": config.size,
-        "patch_size": vit.patch,
-        "in_chans": 3,
-        "embed_dim": vit.dim,
-        "depth": vit.depth,
-        "num_heads": vit.heads,
-        "mlp_ratio": int(vit.mlp_ratio),
-        "qkv_bias": True,
-    }
+    values["backbone_params"] = vit_params(
+        config.size, dim=vit.dim, depth=vit.depth, heads=vit.heads, patch=vit.patch, ratio=int(vit.mlp_ratio)
+    )
     values["neck_params"] = {"in_dim": vit.dim, "out_dims": list(config.neck_widths)}
-    return values | {"head_params": head, "random_split": False}
+    return values | {"random_split": False}
 
 
 # --- as the released code computes it ---------------------------------------------------------------------------------

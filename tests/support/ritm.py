@@ -13,6 +13,7 @@ from mmms_deploy.models.checkpoint import random_network, release_state
 from mmms_deploy.models.config import SimpleClickConfig, ViTConfig
 from mmms_deploy.models.mfp_config import HRNetConfig, MFPConfig
 from mmms_deploy.models.network import InteractiveNetwork
+from tests.support.official import config_of, head_params, vit_params
 from tests.support.skipclick import official_software
 
 CLASSES = {
@@ -66,27 +67,9 @@ def official_values(config: SimpleClickConfig | MFPConfig, loss: object = None) 
             width, ocr, small = config.hrnet.width, config.hrnet.ocr_width, config.hrnet.small
             return values | {"width": width, "ocr_width": ocr, "small": small, "use_leaky_relu": config.hrnet.leaky}
     vit = config.vit or ViTConfig()
-    values["backbone_params"] = {
-        "img_size": config.size,
-        "patch_size": vit.patch,
-        "in_chans": 3,
-        "embed_dim": vit.dim,
-        "depth": vit.depth,
-        "num_heads": vit.heads,
-        "mlp_ratio": 4,
-        "qkv_bias": True,
-    }
+    values["backbone_params"] = vit_params(config.size, dim=vit.dim, depth=vit.depth, heads=vit.heads, patch=vit.patch)
     values["neck_params"] = {"in_dim": vit.dim, "out_dims": list(config.neck_widths)}
-    values["head_params"] = {
-        "in_channels": list(config.neck_widths),
-        "in_index": [0, 1, 2, 3],
-        "dropout_ratio": 0.1,
-        "num_classes": 1,
-        "loss_decode": loss,
-        "align_corners": False,
-        "upsample": "x1",
-        "channels": config.head_width,
-    }
+    values["head_params"] = head_params(config.neck_widths, config.head_width, loss)
     return values | {"random_split": False}
 
 
@@ -100,7 +83,6 @@ def save_official(path: Path, config: SimpleClickConfig | MFPConfig, **changes: 
     network = random_network(config, 0)
     with official_software() as loss:
         values = official_values(config, loss()) | changes
-        params = {name: {"type": "builtin", "value": value, "specified": True} for name, value in values.items()}
-        config_entry = {"class": official_class(config), "params": params}
-        torch.save({"state_dict": official_state(network), "config": config_entry}, path)
+        content = {"state_dict": official_state(network), "config": config_of(official_class(config), values)}
+        torch.save(content, path)
     return network

@@ -17,6 +17,7 @@ from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.models import BackboneConfig, EncoderConfig, FuserConfig, SkipClickConfig
 from mmms_deploy.models.checkpoint import random_network, release_state
 from mmms_deploy.models.skipclick import SkipClick
+from tests.support.official import config_of, head_params, vit_params
 
 NARROW = {"embed_dim": 24, "depth": 12, "num_heads": 2}
 """What makes a DINOv2-B14 narrow: all of its blocks, a few channels."""
@@ -111,27 +112,11 @@ def official_config(config: SkipClickConfig, loss: object = None, **changes: Any
         "norm_radius": 5,
         "with_prev_mask": True,
         "extractor_type": "dinov2",
-        "backbone_params": {
-            "img_size": config.size,
-            "patch_size": (14, 14),
-            "in_chans": 3,
-            "embed_dim": dim,
-            "depth": config.mix_depth,
-            "num_heads": config.mix_heads,
-            "mlp_ratio": 4,
-            "qkv_bias": True,
-        },
+        "backbone_params": vit_params(
+            config.size, dim=dim, depth=config.mix_depth, heads=config.mix_heads, patch=(14, 14)
+        ),
         "neck_params": {"in_dim": dim, "out_dims": list(config.neck_widths)},
-        "head_params": {
-            "in_channels": list(config.neck_widths),
-            "in_index": [0, 1, 2, 3],
-            "dropout_ratio": 0.1,
-            "num_classes": 1,
-            "loss_decode": loss,
-            "align_corners": False,
-            "upsample": "x1",
-            "channels": config.head_width,
-        },
+        "head_params": head_params(config.neck_widths, config.head_width, loss),
         "random_split": False,
         "trained_extractor": False,
         "use_intermediate": [2, 5, 8, 11] if len(config.levels) == 4 else [11],
@@ -147,8 +132,7 @@ def official_config(config: SkipClickConfig, loss: object = None, **changes: Any
     if config.skips:
         values["skip_connections"] = True
     values |= changes
-    params = {name: {"type": "builtin", "value": value, "specified": True} for name, value in values.items()}
-    return {"class": DEEP_CLASS, "params": params}
+    return config_of(DEEP_CLASS, values)
 
 
 def save_official(path: Path, state: dict[str, Tensor], config: SkipClickConfig, **changes: Any) -> None:

@@ -7,7 +7,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 pytest.importorskip("cv2")
@@ -15,6 +14,7 @@ pytest.importorskip("cv2")
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models import MMMSConfig
 from mmms_deploy.training import Recipe, compact_config
+from tests.support.davis import write_davis
 from tests.support.hiera import sam2
 from tests.support.tiny import HIERA
 from training.davis import HELD_OUT, Frame
@@ -30,19 +30,7 @@ PHASES = (
 
 @pytest.fixture
 def davis(tmp_path: Path) -> Path:
-    root = tmp_path / "davis"
-    rng = np.random.default_rng(0)
-    for number, sequence in enumerate(("cows", HELD_OUT[0])):
-        (root / "images" / sequence).mkdir(parents=True)
-        (root / "masks" / sequence).mkdir(parents=True)
-        for index in range(2):
-            image = rng.integers(0, 90, (72, 128, 3), dtype=np.uint8)
-            mask = np.zeros((72, 128), np.uint8)
-            mask[20:50, 30 + 5 * index : 80] = 255
-            image[mask > 0] += np.uint8(100 + 20 * number)
-            Image.fromarray(image).save(root / "images" / sequence / f"{index:05d}.jpg")
-            Image.fromarray(mask).save(root / "masks" / sequence / f"{index:05d}.png")
-    return root
+    return write_davis(tmp_path / "davis", ("cows", HELD_OUT[0]), 2)
 
 
 def _tiny() -> MMMSConfig:

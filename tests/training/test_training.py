@@ -13,6 +13,7 @@ pytest.importorskip("cv2")
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 from mmms_deploy.training.clicks import RADIUS, ClickMaps, draw_disk, squared_depth
 from mmms_deploy.training.losses import normalized_focal_loss, soft_iou_loss
+from tests.support.davis import write_davis
 from training.batches import Batch, Batches, collate
 from training.davis import HELD_OUT, TrainingDataError, read_frames, split, with_regions
 from training.evaluate import curve
@@ -58,19 +59,7 @@ def tiny_recipe(**changes: object) -> Recipe:
 @pytest.fixture(scope="module")
 def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two training sequences and a held-out one, three small frames each."""
-    root = tmp_path_factory.mktemp("davis")
-    rng = np.random.default_rng(0)
-    for number, sequence in enumerate(("cows", "soapbox", HELD_OUT[0])):
-        (root / "images" / sequence).mkdir(parents=True)
-        (root / "masks" / sequence).mkdir(parents=True)
-        for index in range(3):
-            image = rng.integers(0, 90, (72, 128, 3), dtype=np.uint8)
-            mask = np.zeros((72, 128), np.uint8)
-            mask[20:50, 30 + 5 * index : 80] = 255
-            image[mask > 0] += np.uint8(100 + 20 * number)
-            Image.fromarray(image).save(root / "images" / sequence / f"{index:05d}.jpg")
-            Image.fromarray(mask).save(root / "masks" / sequence / f"{index:05d}.png")
-    return root
+    return write_davis(tmp_path_factory.mktemp("davis"), ("cows", "soapbox", HELD_OUT[0]), 3)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,13 @@ from mmms_deploy.bundle.names import CANDIDATES, CLICK, LOGITS, POINTS, POINTS_N
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.comparison import Worst, difference
 from mmms_deploy.export.cut import StageModel
-from mmms_deploy.export.gate import FEATURE_LIMIT, OPEN_LOOP_CLICKS, STAGE_LIMIT, Golden, OnnxGraph
+from mmms_deploy.export.gate import FEATURE_LIMIT, OPEN_LOOP_CLICKS, STAGE_LIMIT, Golden, OnnxGraph, Recorded, record
 from mmms_deploy.export.pair.files import Array, PairFiles
 from mmms_deploy.export.pair.graphs import feature_name
 from mmms_deploy.export.pair.reference import PairReference
 from mmms_deploy.export.samples import Sample
 from mmms_deploy.export.steps import announce
 from mmms_deploy.progress import OnProgress
-from mmms_deploy.replay.golden import GoldenCase
 
 _FIX = "the bundle would not compute what the files compute, so nothing was written; please report the two files"
 
@@ -111,11 +110,10 @@ def record_pair(files: PairFiles, samples: Sequence[Sample], on_progress: OnProg
         GateError: They answer NaN.
     """
     reference = PairReference(files)
-    cases, first, scales = [], [], []
-    for sample in samples:
+
+    def answers(sample: Sample) -> Iterator[Recorded]:
         announce(on_progress, f"gate: the two files on {sample.name}")
         reference.set_image(sample.image)
-        masks, certain = [], []
         for number, (x, y, positive) in enumerate(sample.clicks.tolist(), start=1):
             answer = reference.click(x, y, positive > 0.5)
             if not np.isfinite(answer.numbers).all():
@@ -124,19 +122,7 @@ def record_pair(files: PairFiles, samples: Sequence[Sample], on_progress: OnProg
                     expected="finite answers",
                     fix="check the files and their description; nothing was written",
                 )
-            masks.append(answer.mask)
-            certain.append(answer.certain)
-            if number == 1:
-                first.append(answer.probability)
-                scales.append(max(1.0, float(np.abs(answer.logits).max())))
-        cases.append(
-            GoldenCase(
-                image=sample.image,
-                modalities={},
-                clicks=sample.clicks,
-                masks=np.stack(masks),
-                certain=np.stack(certain),
-                features={},
-            )
-        )
-    return Golden([sample.name for sample in samples], cases, first, scales)
+            scale = max(1.0, float(np.abs(answer.logits).max()))
+            yield Recorded(answer.mask, answer.certain, answer.probability, scale)
+
+    return record(samples, answers)
