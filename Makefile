@@ -43,7 +43,7 @@ endef
 
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights" -n 2
+	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights" -n 2 --dist worksteal
 
 ## What multiplies with NumPy, once with every kernel of OpenBLAS that this CPU has.
 test-blas: $(VENV)/.dev

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: threads of torch and OpenBLAS wait for each other in loops, and take time from all.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy and torch are imported: before the lines below
 
 from mmms_deploy import installed
 from mmms_deploy.bundle import Bundle, Precision
