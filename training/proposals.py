@@ -36,8 +36,6 @@ LEAST_AREA, MOST_AREA = 0.006, 0.5
 """Shares of the frame that a mask may cover."""
 LIKE = 0.6
 """Two masks with a larger IoU are one; the better scored stays."""
-EVERY = 5
-"""Stride over the frames; neighbouring frames of a video show nearly the same."""
 _SETTINGS = (GRID, LEAST_SCORE, LEAST_STABILITY, LEAST_AREA, MOST_AREA, LIKE)
 
 
@@ -155,21 +153,24 @@ def with_proposals(
     cache: Path,
     proposer: Callable[[], Callable[[Frame], Proposals]],
     on_frame: Callable[[int, int], None] | None = None,
+    *,
+    every: int = 1,
 ) -> dict[int, Proposals]:
-    """Return the pseudo-masks of every ``EVERY``-th frame; those that were computed before are read.
+    """Return the pseudo-masks of frames; those that were computed before are read.
 
     Args:
         frames: Frames in order.
         cache: Folder that keeps a file for each frame.
         proposer: Opens what proposes; called when a frame is missing.
         on_frame: Receives how many frames are done, and how many there are.
+        every: Stride over the frames; neighbouring frames of a video show nearly the same.
 
     Returns:
         By the frame's index.
     """
     found: dict[int, Proposals] = {}
     opened: Callable[[Frame], Proposals] | None = None
-    chosen = range(0, len(frames), EVERY)
+    chosen = range(0, len(frames), every)
     for done, index in enumerate(chosen, start=1):
         frame = frames[index]
         path = cache / f"{frame.sequence}-{frame.name}-{_key(frame)}.npz"

@@ -192,7 +192,7 @@ class Run:
         if self.recipe.guide_weight:
             seeds = torch.from_numpy(maps.maps[:, :1].copy()).to(self.device)
             (guides(leaves, owner, truth, seeds) * (self.recipe.guide_weight * count / total)).backward()
-        rules = RoundRules(self.recipe.first_gamma, self.recipe.gamma, self.recipe.iou_weight)
+        rules = RoundRules(self.recipe.first_gamma, self.recipe.gamma, self.recipe.iou_weight, self.recipe.iou_weight)
         asked = Targets(owner, truth, first_weight)
         results = click_rounds(model, leaves, maps, asked, rules, rounds, count / total)
         torch.autograd.backward(features, [leaf.grad for leaf in leaves])

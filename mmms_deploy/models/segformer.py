@@ -61,8 +61,12 @@ class EfficientAttention(nn.Module):
         q = self.q(query).reshape(batch, -1, self.heads, dim // self.heads).transpose(1, 2)
         kv = self.kv(source).reshape(batch, -1, 2, self.heads, dim // self.heads)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        out: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(self.attend(q, k, v).transpose(1, 2).flatten(2))
         return out
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries (B, heads, N, C/heads), keys and values (B, heads, M, C/heads) -> (B, heads, N, C/heads)."""
+        return F.scaled_dot_product_attention(q, k, v)
 
 
 class DWConv(nn.Module):

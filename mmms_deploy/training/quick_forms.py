@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmms_deploy.models.segformer import EfficientAttention, SegFormerHead, as_map, tokens
+from mmms_deploy.export.rewrites.interpolation import interpolation_matrix
+from mmms_deploy.models.segformer import EfficientAttention, SegFormerHead
 
 
 class QuickAttention(EfficientAttention):
@@ -21,17 +22,10 @@ class QuickAttention(EfficientAttention):
     third of its time for the products alone.
     """
 
-    def forward(self, query: Tensor, source: Tensor, height: int, width: int) -> Tensor:
-        """Attend from ``query`` (B, H*W, C) to ``source`` (B, H*W, C); returns (B, H*W, C)."""
-        if self.reduction > 1:
-            source = self.norm(tokens(self.sr(as_map(source, height, width))))
-        batch, _, dim = query.shape
-        q = self.q(query).reshape(batch, -1, self.heads, dim // self.heads).transpose(1, 2)
-        kv = self.kv(source).reshape(batch, -1, 2, self.heads, dim // self.heads)
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        scores = (q * (dim // self.heads) ** -0.5) @ k.transpose(2, 3)
-        out: Tensor = self.proj((torch.softmax(scores, dim=3, dtype=v.dtype) @ v).transpose(1, 2).flatten(2))
-        return out
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries (B, heads, N, C/heads), keys and values (B, heads, M, C/heads) -> (B, heads, N, C/heads)."""
+        scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
+        return torch.softmax(scores, dim=3, dtype=v.dtype) @ v
 
 
 class QuickHead(SegFormerHead):
@@ -69,7 +63,4 @@ def quicken(network: nn.Module) -> None:
             module.__class__ = quick
 
 
-@functools.cache
-def _enlarging(source: int, target: int) -> Tensor:
-    """Return bilinear interpolation along one axis as a (target, source) float32 matrix."""
-    return F.interpolate(torch.eye(source)[None], size=target, mode="linear", align_corners=False)[0].T.contiguous()
+_enlarging = functools.cache(interpolation_matrix)

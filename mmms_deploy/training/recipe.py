@@ -24,7 +24,9 @@ class Recipe(Struct, frozen=True, kw_only=True):
         clip: Largest norm of the gradient.
         first_gamma: Focusing exponent of the normalised focal loss at the first click.
         gamma: The exponent at later clicks.
-        iou_weight: Weight of the soft IoU loss beside the normalised focal loss.
+        first_iou_weight: Weight of the soft IoU loss beside the normalised focal loss at the first click. The larger,
+            the more the answer is the mask of the best expected IoU where one click does not tell what is meant.
+        iou_weight: The weight at later clicks.
         guard_share: Share of the targets that get a guard click in place of a correcting one: a negative click on what
             is background already.
         guard_weight: Weight of the loss of guard clicks, the growth of the mask after one as a share of the mask.
@@ -45,6 +47,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     clip: float = 1.0
     first_gamma: float = 1.0
     gamma: float = 2.0
+    first_iou_weight: float = 0.5
     iou_weight: float = 0.5
     guard_share: float = 0.12
     guard_weight: float = 1.0
@@ -56,7 +59,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
         counts = (self.steps, self.views, self.targets, *self.rounds)
         shares = (self.guard_share, self.modality_dropout, self.final_rate, self.ema_decay, *self.round_weights)
         positive = (self.learning_rate, self.clip)
-        others = (self.weight_decay, self.first_gamma, self.gamma, self.iou_weight, self.guard_weight, self.warmup)
+        weights = (self.first_iou_weight, self.iou_weight, self.guard_weight)
+        others = (self.weight_decay, self.first_gamma, self.gamma, self.warmup, *weights)
         right = (
             all(type(n) is int and n >= 1 for n in counts)
             and all(0 <= share <= 1 for share in shares)

@@ -37,6 +37,7 @@ class RoundRules:
 
     first_gamma: float
     gamma: float
+    first_iou_weight: float
     iou_weight: float
     guard_share: float = 0.0
     guard_weight: float = 0.0
@@ -117,8 +118,9 @@ def click_rounds(
         with torch.autocast(device.type, torch.bfloat16, enabled=rules.bfloat16):
             logits = network.respond(tuple(leaf[targets.owner] for leaf in leaves), interaction)
         gamma = rules.gamma if turn else rules.first_gamma
+        iou_weight = rules.iou_weight if turn else rules.first_iou_weight
         each = normalized_focal_loss(logits, targets.truth, gamma=gamma, valid=targets.valid)
-        each = each + rules.iou_weight * soft_iou_loss(logits, targets.truth, valid=targets.valid)
+        each = each + iou_weight * soft_iou_loss(logits, targets.truth, valid=targets.valid)
         weighted = each * targets.first_weight if turn == 0 else each
         if guarded.any():
             held = torch.from_numpy(guarded).to(device)

@@ -92,6 +92,7 @@ class TrainingRun:
         self._rules = RoundRules(
             first_gamma=recipe.first_gamma,
             gamma=recipe.gamma,
+            first_iou_weight=recipe.first_iou_weight,
             iou_weight=recipe.iou_weight,
             guard_share=recipe.guard_share,
             guard_weight=recipe.guard_weight,

@@ -1,7 +1,9 @@
 """The command that trains the demo's head, from frames to a checkpoint, on a tiny Hiera."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,10 +18,14 @@ from mmms_deploy.training import Recipe, compact_config
 from tests.support.hiera import sam2
 from tests.support.tiny import HIERA
 from training.davis import HELD_OUT, Frame
-from training.demo import demo_config, held_out_part, train_demo
+from training.demo import FIRST_FOLDER, Phase, demo_config, held_out_part, train_demo
 from training.proposals import Proposals
 
 RECIPE = Recipe(steps=2, views=2, targets=1, rounds=(2,), round_weights=(1.0,), warmup=1, seed=5)
+PHASES = (
+    Phase(RECIPE, views=4, every=5, wholes=False),
+    Phase(msgspec.structs.replace(RECIPE, steps=1, seed=6), views=3, every=1, wholes=True),
+)
 
 
 @pytest.fixture
@@ -43,29 +49,47 @@ def _tiny() -> MMMSConfig:
     return compact_config(HIERA, (64, 64))
 
 
-def test_a_run_makes_a_head_that_goes_with_the_backbones_file(davis: Path, tmp_path: Path) -> None:
-    weights = tmp_path / "weights.safetensors"
-    save_file({name: value for name, value in sam2().items() if ".trunk." in name}, weights)
-    asked: list[str] = []
+class Proposer:
+    """Proposes nothing, and notes the frames that it was asked about."""
 
-    def proposer() -> object:
-        def propose(frame: Frame) -> Proposals:
-            asked.append(f"{frame.sequence}/{frame.name}")
-            return Proposals(np.zeros((0, *frame.mask.shape), bool), np.zeros(0, np.float32))
+    def __init__(self) -> None:
+        self.asked: list[str] = []
 
-        return propose
+    def __call__(self) -> Callable[[Frame], Proposals]:
+        return self._propose
 
-    def run() -> Path:
-        return train_demo(davis, tmp_path / "run", weights, proposer, config=_tiny(), recipe=RECIPE, views=4, objects=1)
+    def _propose(self, frame: Frame) -> Proposals:
+        self.asked.append(f"{frame.sequence}/{frame.name}")
+        return Proposals(np.zeros((0, *frame.mask.shape), bool), np.zeros(0, np.float32))
 
-    checkpoint = run()
-    assert asked == ["cows/00000"]  # never a held-out sequence
-    first = checkpoint.read_bytes()
-    assert run().read_bytes() == first  # goes on from the last step: there is nothing left to do
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "weights.safetensors"
+    save_file({name: value for name, value in sam2().items() if ".trunk." in name}, path)
+    return path
+
+
+def test_a_run_makes_a_head_that_goes_with_the_backbones_file(davis: Path, tmp_path: Path, weights: Path) -> None:
+    proposer = Proposer()
+
+    def run(out: str, start: Path | None = None) -> Path:
+        return train_demo(
+            davis, tmp_path / out, weights, proposer, start=start, config=_tiny(), phases=PHASES, objects=1
+        )
+
+    checkpoint = run("run")
+    assert proposer.asked == ["cows/00000", "cows/00001"]  # never a held-out sequence, and each frame once
+    result = checkpoint.read_bytes()
+    assert run("run").read_bytes() == result  # goes on from the last steps: there is nothing left to do
     network = open_source(Source(checkpoint=checkpoint, backbone_checkpoint=weights)).network
     trunk = network.backbone.state_dict()["encoder.trunk.patch_embed.proj.weight"]
     assert torch.equal(trunk, sam2()["image_encoder.trunk.patch_embed.proj.weight"])
     assert (tmp_path / "run" / "report.html").is_file()
+
+    first = tmp_path / "run" / FIRST_FOLDER / "checkpoint.safetensors"
+    assert first.read_bytes() != result
+    assert run("again", first).read_bytes() == result  # the second phase alone, from the first one's head
 
 
 def test_the_held_out_sequences_are_what_is_measured(davis: Path) -> None:

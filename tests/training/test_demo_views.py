@@ -12,7 +12,7 @@ pytest.importorskip("cv2")
 from mmms_deploy.training.views import View
 from training import proposals
 from training.davis import Frame
-from training.demo_views import LEAST_SHARE, MOST_SHARE, MOST_TARGETS, PROPOSAL_WEIGHT, DemoViews
+from training.demo_views import LEAST_SHARE, MOST_SHARE, MOST_TARGETS, PART_WEIGHT, PROPOSAL_WEIGHT, DemoViews
 from training.proposals import LOW, Proposals, with_proposals
 
 HEIGHT, WIDTH = 60, 80
@@ -81,6 +81,36 @@ def test_without_pseudo_masks_there_are_views_all_the_same() -> None:
     assert {float(weight) for index in range(20) for weight in views[index].weights} == {1.0}
 
 
+def _nested() -> Proposals:
+    """A pseudo-mask, a part of it, a part of the annotated object, and one that is neither."""
+    whole, part, own_part, other = (np.zeros((HEIGHT, WIDTH), bool) for _ in range(4))
+    whole[5:55, 45:78] = True
+    part[10:30, 50:70] = True
+    own_part[12:22, 14:30] = True
+    other[45:58, 5:40] = True
+    return Proposals(np.stack([part, whole, own_part, other]), np.full(4, 0.9, np.float32))
+
+
+def test_where_a_first_click_means_the_whole_parts_count_little() -> None:
+    settings = {"proposals": {0: _nested()}}
+    plain, wholes = _views(**settings), _views(**settings, wholes=True)
+    assert plain.key(0) != wholes.key(0)
+    assert plain._first_weights[0] == [PROPOSAL_WEIGHT] * 4
+    assert wholes._first_weights[0] == [PART_WEIGHT, 1.0, PART_WEIGHT, 1.0]
+    seen = {float(weight) for index in range(40) for weight in wholes[index].weights}
+    assert seen == {float(np.float32(PART_WEIGHT)), 1.0}
+    rng = np.random.default_rng(0)
+    taken = [wholes._pseudo_mask(rng, 0) for _ in range(20)]  # what is cut out
+    assert {int(mask.sum()) for mask in taken} == {int(_nested().masks[index].sum()) for index in (1, 3)}
+
+
+def test_of_parts_alone_one_is_taken_all_the_same() -> None:
+    parts = Proposals(_nested().masks[2:3], np.array([0.9], np.float32))
+    views = _views(proposals={0: parts}, wholes=True)
+    assert views._first_weights[0] == [PART_WEIGHT]
+    assert views._pseudo_mask(np.random.default_rng(0), 0).any()
+
+
 # --- pseudo-masks -----------------------------------------------------------------------------------------------------
 
 
@@ -136,16 +166,16 @@ def _counted(calls: list[str]) -> Callable[[], Callable[[Frame], Proposals]]:
 
 def test_pseudo_masks_are_computed_once(tmp_path: Path) -> None:
     frames, calls, seen = [_frame(index) for index in range(11)], [], []
-    first = with_proposals(frames, tmp_path, _counted(calls), lambda done, total: seen.append((done, total)))
+    first = with_proposals(frames, tmp_path, _counted(calls), lambda done, total: seen.append((done, total)), every=5)
     assert sorted(first) == [0, 5, 10]
     assert calls == ["00000", "00005", "00010"]
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    again = with_proposals(frames, tmp_path, _counted(calls))
+    again = with_proposals(frames, tmp_path, _counted(calls), every=5)
     assert len(calls) == 3
     np.testing.assert_array_equal(again[5].masks, first[5].masks)
     np.testing.assert_array_equal(again[5].scores, first[5].scores)
     frames[5] = _frame(6)  # another picture
-    with_proposals(frames, tmp_path, _counted(calls))
+    with_proposals(frames, tmp_path, _counted(calls), every=5)
     assert len(calls) == 4
 
 

@@ -15,7 +15,7 @@ from mmms_deploy.training.losses import growth, normalized_focal_loss, soft_iou_
 from mmms_deploy.training.rounds import RoundRules, Targets, _fed_back, click_rounds, interaction_of
 from tests.support.trainable import narrow_network
 
-RULES = RoundRules(first_gamma=0.0, gamma=2.0, iou_weight=0.5, bfloat16=False)
+RULES = RoundRules(first_gamma=0.0, gamma=2.0, first_iou_weight=0.5, iou_weight=0.5, bfloat16=False)
 
 
 def square(side: int = 64) -> np.ndarray:
@@ -136,7 +136,7 @@ def test_a_guarded_round_punishes_growth() -> None:
     gradients = {}
     for weight in (0.0, 1.0):
         network = Swelling()
-        rules = RoundRules(0.0, 2.0, 0.5, guard_share=1.0, guard_weight=weight, bfloat16=False)
+        rules = RoundRules(0.0, 2.0, 0.5, 0.5, guard_share=1.0, guard_weight=weight, bfloat16=False)
         maps = ClickMaps(square(), np.random.default_rng(0))
         maps.first()
         targets = Targets(torch.zeros(1, dtype=torch.long), torch.from_numpy(square()[:, None]), torch.ones(1))
