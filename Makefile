@@ -11,7 +11,7 @@ PHOTO := docs/images/photo.jpg
 DEMO = $(eval DEMO := $(shell $(BIN)/mmms-weights sam2_hiera_t >&2 && echo demo || \
     { echo "demo-small takes the place of demo." >&2; echo demo-small; }))$(DEMO)
 
-.PHONY: demo quick demo-bundle demo-small-bundle test test-blas test-slow test-wheel test-weights test-rtx gpu-check bench fuzz lint format train train-small train-thermal clean
+.PHONY: demo quick demo-bundle demo-small-bundle test test-blas test-slow test-wheel test-weights test-rtx gpu-check bench fuzz lint format train train-small train-thermal train-demo-thermal clean
 
 ## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -116,6 +116,10 @@ train-small: $(VENV)/.dev
 ## Train the demo checkpoint that takes a thermal image, from the small one (half an hour on two CPU cores).
 train-thermal: $(VENV)/.dev
 	$(BIN)/python -m training.train --demo thermal --data $(DATA) --out training/runs/thermal
+
+## Train a fuser for a thermal image, on the demo and its head, which stay as they are (under an hour on two CPU cores).
+train-demo-thermal: $(VENV)/.dev
+	$(BIN)/python -m training.demo_thermal --data $(DATA) --out training/runs/demo-thermal
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

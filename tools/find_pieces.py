@@ -110,14 +110,48 @@ class PieceFinder:
         return None, b""
 
 
-def halves(content: bytes) -> tuple[list[Piece], bytes]:
-    """Return what a safetensors file of float16 numbers is made of, and what an archive holds of it."""
+def halves(content: bytes, sources: Mapping[str, Tensors] | None = None) -> tuple[list[Piece], bytes]:
+    """Return what a safetensors file of float16 numbers is made of, and what an archive holds of it.
+
+    Args:
+        content: The file.
+        sources: The tensors of files that are there anyway, by the names that pieces get; what has the same name and
+            the same float16 numbers in one of them is not held.
+    """
     header = 8 + int.from_bytes(content[:8], "little")
-    kinds = {facts["dtype"] for name, facts in json.loads(content[8:header]).items() if name != "__metadata__"}
+    facts = {name: one for name, one in json.loads(content[8:header]).items() if name != "__metadata__"}
+    kinds = {one["dtype"] for one in facts.values()}
     if kinds != {"F16"}:
         raise ValueError(f"weights of {kinds}, which are not all float16")
-    apart = np.frombuffer(content[header:], np.uint8).reshape(-1, 2).T
-    return [Bytes(header), Halves(apart.shape[1])], content[:header] + apart.tobytes()
+    pieces: list[Piece] = [Bytes(header)]
+    held, start = bytearray(content[:header]), header
+
+    def hold(end: int) -> None:
+        """Hold what lies between the last tensor that was found and here."""
+        if end > start:
+            apart = np.frombuffer(content[start:end], np.uint8).reshape(-1, 2).T
+            pieces.append(Halves(apart.shape[1]))
+            held.extend(apart.tobytes())
+
+    for name, one in sorted(facts.items(), key=lambda fact: fact[1]["data_offsets"]):
+        first, last = (header + offset for offset in one["data_offsets"])
+        found = _stored_half(name, content[first:last], sources or {})
+        if found is not None:
+            hold(first)
+            pieces.append(found)
+            start = last
+    hold(len(content))
+    return pieces, bytes(held)
+
+
+def _stored_half(name: str, raw: bytes, sources: Mapping[str, Tensors]) -> Stored | None:
+    """Return the tensor of a name in the first file whose float16 numbers are these; None where there is none."""
+    if len(raw) < _LEAST:
+        return None
+    for source, tensors in sources.items():
+        if name in tensors and tensors[name].astype("<f2").tobytes() == raw:
+            return Stored(source, name, half=True)
+    return None
 
 
 def _initializers(content: bytes) -> Iterator[tuple[bytes, tuple[int, ...]]]:

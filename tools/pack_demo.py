@@ -15,7 +15,7 @@ import hashlib
 import io
 import lzma
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -58,11 +58,18 @@ def packed(bundle: Bundle, sources: Mapping[str, tuple[Source, Path]]) -> tuple[
     return members, "".join(sums).encode()
 
 
-def packed_weights(checkpoint: Path) -> tuple[dict[str, bytes], bytes]:
-    """Return what the archive has to hold of a checkpoint of float16 numbers, and its list of hashes."""
+def packed_weights(checkpoint: Path, beside: Sequence[Path] = ()) -> tuple[dict[str, bytes], bytes]:
+    """Return what the archive has to hold of a checkpoint of float16 numbers, and its list of hashes.
+
+    Args:
+        checkpoint: The checkpoint.
+        beside: Checkpoints that lie beside the archive; the tensors that they have, too, need not be packed.
+    """
     content = checkpoint.read_bytes()
-    pieces, held = halves(content)
-    recipe = msgspec.json.encode(Recipe({}, {checkpoint.name: tuple(pieces)}))
+    pieces, held = halves(content, {path.stem: read_safetensors(path) for path in beside})
+    made = {checkpoint.name: tuple(pieces)}
+    sources = {path.stem: Source(file=path.name) for path in beside if _taken(made, path.stem)}
+    recipe = msgspec.json.encode(Recipe(sources, made))
     sums = f"{hashlib.sha256(content).hexdigest()}  {checkpoint.name}\n"
     return {PIECES: recipe, checkpoint.name: held}, sums.encode()
 
@@ -107,7 +114,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DEMO, help="the folder of the checkpoint and of what is written")
     options = parser.parse_args()
     if options.given.suffix == ".safetensors":
-        write(options.out, options.given.stem, *packed_weights(options.given))
+        beside = [path for path in sorted(options.out.glob("*.safetensors")) if path.name != options.given.name]
+        write(options.out, options.given.stem, *packed_weights(options.given, beside))
         return
     bundle = Bundle(options.given)
     name, provenance = bundle.manifest.name, bundle.manifest.provenance

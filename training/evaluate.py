@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mmms_deploy.commands.train_results import CHECKPOINT_FILE
 from mmms_deploy.evaluation.annotator import Annotator
 from mmms_deploy.evaluation.measures import MAX_CLICKS, Summary, summarise
 from mmms_deploy.replay.metrics import iou
@@ -112,9 +113,15 @@ def summaries_of(curves: Curves, sets: dict[str, list[Item]]) -> dict[str, Summa
     return summaries
 
 
+def _label(given: str) -> str:
+    """The name of a network in the table: that of its file, or of its folder where training named the file."""
+    path = Path(given)
+    return path.parent.name if path.name == CHECKPOINT_FILE and path.parent.name else path.stem
+
+
 @cli.command()
-@cli.option("--weights", type=cli.Path(exists=True, path_type=Path), required=True, help="A safetensors file.")
-@cli.option("--baseline", type=cli.Path(exists=True, path_type=Path), help="A second network to compare with.")
+@cli.option("--weights", required=True, help="A safetensors file, or the name of a checkpoint that ships.")
+@cli.option("--baseline", help="A second network to compare with, in the same way.")
 @cli.option("--davis", type=cli.Path(path_type=Path), help="DAVIS folder; its held-out sequences are measured.")
 @cli.option("--objects", type=cli.Path(path_type=Path), help="Folder of single objects with void (VOC objects).")
 @cli.option("--mfnet", type=cli.Path(path_type=Path), help="MFNet folder: street scenes with real thermal images.")
@@ -125,8 +132,8 @@ def summaries_of(curves: Curves, sets: dict[str, list[Item]]) -> dict[str, Summa
 @cli.option("--threads", default=2, show_default=True, help="Threads on a CPU.")
 @cli.option("--json", "report", type=cli.Path(path_type=Path), help="Also write curves and summaries to this file.")
 def main(
-    weights: Path,
-    baseline: Path | None,
+    weights: str,
+    baseline: str | None,
     davis: Path | None,
     objects: Path | None,
     mfnet: Path | None,
@@ -162,9 +169,11 @@ def main(
             for n, its in sets.items()
         }
     started = time.monotonic()
-    networks = {weights.stem if baseline else "": model}
+    networks = {_label(weights) if baseline else "": model}
     if baseline is not None:
-        networks[baseline.stem] = load_network(baseline, size)
+        if _label(baseline) in networks:
+            raise cli.UsageError(f"both networks are named {_label(baseline)}: rename one of the files")
+        networks[_label(baseline)] = load_network(baseline, size)
     curves: Curves = {}
     for label, network in networks.items():
         curves |= evaluate(Predictor(network.to(device)), sets, label)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,26 +13,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
+from mmms_deploy.export.source import DEMOS, Source, demo_checkpoint, open_source
 from mmms_deploy.imaging.modality import measure
 from mmms_deploy.models import MMMS
-from mmms_deploy.models.checkpoint import load_weights, parse_description, read_checkpoint_file
 from mmms_deploy.training.clicks import draw_disk
 
 
-def load_network(path: Path, size: int | None = None) -> MMMS:
+def load_network(path: str | Path, size: int | None = None) -> MMMS:
     """The network of a checkpoint that describes itself, float32, ready for use.
 
     Args:
-        path: A checkpoint as :func:`mmms_deploy.models.checkpoint.save_checkpoint` writes it.
+        path: A checkpoint as :func:`mmms_deploy.models.checkpoint.save_checkpoint` writes it, or the name of one that
+            ships, such as ``demo``. A published backbone that it lacks is found.
         size: Side in pixels to run it at instead of its own; the position table is resampled.
+
+    Raises:
+        CheckpointError: It cannot be read, or does not fit.
+        WeightsError: It lacks the backbone's weights, which are published, and no source has them.
+        TypeError: It is of another family.
     """
-    file = read_checkpoint_file(path)
-    config = parse_description(file.description, str(path))
-    if size is not None:
-        config = msgspec.structs.replace(config, size=(size, size))
-    model = MMMS(config)
-    load_weights(model, file)
-    return model.eval()
+    file = demo_checkpoint(str(path)) if str(path) in DEMOS else Path(path)
+    overrides = None if size is None else {"size": (size, size)}
+    network = open_source(Source(checkpoint=file, overrides=overrides)).network
+    if not isinstance(network, MMMS):
+        raise TypeError(f"{file} holds a {network.config.family} network, no MMMS")
+    return network
 
 
 def standardised(values: Tensor, spec: ImageSpec | ModalitySpec) -> Tensor:

@@ -27,6 +27,7 @@ from mmms_deploy.models import MMMS, MMMSConfig
 from mmms_deploy.models.checkpoint import save_checkpoint
 from mmms_deploy.training.clicks import ClickMaps
 from mmms_deploy.training.mixing import mix_batch
+from mmms_deploy.training.network import FUSER
 from mmms_deploy.training.replicas import average_statistics, follow, gather_gradients, replicate
 from mmms_deploy.training.rounds import Round, RoundRules, Targets, click_rounds
 from training.batches import Batch, Batches, stream
@@ -34,7 +35,7 @@ from training.davis import read_frames, split, with_regions
 from training.guides import Guides
 from training.predictor import normalised
 from training.recipe import SEED, Demo, Recipe, config_for, demo_config, initial_network, recipe_for
-from training.weights import FUSER, resized_state
+from training.weights import resized_state
 
 CLICK_STREAM = 1
 """Third word of the seed of clicks; pictures have a shorter key."""

@@ -9,9 +9,8 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from mmms_deploy.models import MMMS
+from mmms_deploy.training.network import FUSER
 from training.predictor import load_network
-
-FUSER = "fuser."
 
 
 def resized_state(state: dict[str, Tensor], model: MMMS) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.workload import Picture
 from mmms_deploy.bundle import Manifest, Precision, sha256_of
 from mmms_deploy.bundle.contract import ClickChannel, ClickLabel, ClickMemory, PreviousMask, ResizeRule
+from mmms_deploy.bundle.packed import CHECKPOINTS, packed_checkpoint
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
@@ -277,12 +279,10 @@ class EagerMMMS:
 
 def _load_demo(network: Any, backbone: str, manifest: Manifest) -> None:
     """Load a checkpoint that ships with the package if the bundle was made from it; others are not at hand."""
-    from importlib import resources
-
     from mmms_deploy.models.checkpoint import load_weights, read_checkpoint_file
 
     provenance = manifest.provenance
-    with resources.as_file(resources.files("mmms_deploy.demo") / Path(provenance.checkpoint or "").name) as path:
+    with _shipped(Path(provenance.checkpoint or "").name) as path:
         if path.is_file() and sha256_of(path) == provenance.checkpoint_sha256:
             frozen = None
             if provenance.backbone_checkpoint is not None:
@@ -290,3 +290,11 @@ def _load_demo(network: Any, backbone: str, manifest: Manifest) -> None:
 
                 frozen = read_checkpoint_file(find_weights(backbone))
             load_weights(network, read_checkpoint_file(path), frozen)
+
+
+def _shipped(file: str) -> AbstractContextManager[Path]:
+    """Return where a checkpoint of the package would lie, by its file's name; a packed one is unpacked."""
+    for name in CHECKPOINTS:
+        if file == f"{name}.safetensors":
+            return nullcontext(packed_checkpoint(name))
+    return resources.as_file(resources.files("mmms_deploy.demo") / file)

@@ -47,7 +47,7 @@ class Halves(msgspec.Struct, tag="halves", frozen=True, forbid_unknown_fields=Tr
 
 
 class Stored(msgspec.Struct, tag="tensor", frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A tensor of a file, as float32, little-endian, in C order.
+    """A tensor of a file, as float32 or float16, little-endian, in C order.
 
     Attributes:
         source: The file, by its name in the :class:`Recipe`.
@@ -55,6 +55,7 @@ class Stored(msgspec.Struct, tag="tensor", frozen=True, forbid_unknown_fields=Tr
         axes: The order of its axes, as :func:`numpy.transpose` takes it; empty for its own.
         along: The axis, after that, along which the factors lie.
         factors: Factors (how many entries of the axis, factor); empty for none. Products are rounded to float32.
+        half: Whether the numbers are written as float16.
     """
 
     source: str
@@ -62,6 +63,7 @@ class Stored(msgspec.Struct, tag="tensor", frozen=True, forbid_unknown_fields=Tr
     axes: tuple[int, ...] = ()
     along: int = 0
     factors: tuple[tuple[int, float], ...] = ()
+    half: bool = False
 
 
 class Positions(msgspec.Struct, tag="positions", frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -143,7 +145,8 @@ def assemble(pieces: Sequence[Piece], held: bytes, source: Callable[[str], Tenso
         if isinstance(piece, Positions) and piece.corrected:
             bits = made.view("<i4") + np.frombuffer(take(made.nbytes), "<i4").reshape(made.shape)
             made = bits.view("<f4")
-        yield made.tobytes()
+        half = isinstance(piece, Stored) and piece.half
+        yield made.astype("<f2").tobytes() if half else made.tobytes()
     if rest:
         raise ValueError(f"{len(rest)} bytes belong to no piece")
 

@@ -27,7 +27,8 @@ from mmms_deploy.models.families import build_network
 from mmms_deploy.training.errors import TrainingSettingsError
 from mmms_deploy.training.initial import initialise
 
-_FUSER = "fuser."
+FUSER = "fuser."
+"""What the names of a fuser's weights start with."""
 _NEW_HEAD = Path("a new head")
 
 
@@ -133,8 +134,8 @@ def continued_network(
     if modalities and not config.modalities and isinstance(config, MMMSConfig):
         config = msgspec.structs.replace(config, modalities=tuple(modalities))
     network = _initial(config, seed)
-    fresh = {name: value for name, value in release_state(network).items() if name.startswith(_FUSER)}
-    if not any(name.startswith(_FUSER) for name in state):
+    fresh = {name: value for name, value in release_state(network).items() if name.startswith(FUSER)}
+    if not any(name.startswith(FUSER) for name in state):
         state |= fresh
     lacking = not any(name.startswith(BACKBONE_PREFIX) for name in state) and is_published(config)
     backbone = None

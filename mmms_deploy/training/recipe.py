@@ -18,6 +18,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
         rounds: Numbers of click rounds in a step, one drawn for each step ...
         round_weights: ... with these probabilities.
         learning_rate: AdamW's peak rate: a linear warm-up, then a cosine down to ``final_rate``.
+        head_rate: The rate of all weights but the fuser's, as a share of the fuser's. 0 leaves them as they are, with
+            their batch statistics: where the network gets no modality, it answers to the bit as before.
         final_rate: The rate of the last step, as a share of the peak.
         warmup: Steps of warm-up.
         weight_decay: AdamW's decay, on matrices and kernels only.
@@ -41,6 +43,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     rounds: tuple[int, ...] = (2, 3, 4, 6)
     round_weights: tuple[float, ...] = (0.35, 0.35, 0.2, 0.1)
     learning_rate: float = 1.0e-3
+    head_rate: float = 1.0
     final_rate: float = 0.01
     warmup: int = 60
     weight_decay: float = 0.03
@@ -57,13 +60,13 @@ class Recipe(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.views, self.targets, *self.rounds)
-        shares = (self.guard_share, self.modality_dropout, self.final_rate, self.ema_decay, *self.round_weights)
+        shares = (self.guard_share, self.modality_dropout, self.final_rate, self.head_rate, self.ema_decay)
         positive = (self.learning_rate, self.clip)
         weights = (self.first_iou_weight, self.iou_weight, self.guard_weight)
         others = (self.weight_decay, self.first_gamma, self.gamma, self.warmup, *weights)
         right = (
             all(type(n) is int and n >= 1 for n in counts)
-            and all(0 <= share <= 1 for share in shares)
+            and all(0 <= share <= 1 for share in (*shares, *self.round_weights))
             and all(math.isfinite(n) and n > 0 for n in positive)
             and all(math.isfinite(n) and n >= 0 for n in others)
             and len(self.rounds) == len(self.round_weights) > 0

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mmms_deploy.models.frozen_backbone import FrozenBackbone
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.training.clicks import ClickMaps
-from mmms_deploy.training.errors import TrainingError, TrainingStateError
+from mmms_deploy.training.errors import TrainingError, TrainingSettingsError, TrainingStateError
 from mmms_deploy.training.feature_cache import StoredView
 from mmms_deploy.training.mixing import mix_batch
+from mmms_deploy.training.network import FUSER
 from mmms_deploy.training.quick_forms import quicken
 from mmms_deploy.training.recipe import Recipe
 from mmms_deploy.training.replicas import average_statistics, follow, gather_gradients, replicate
@@ -72,6 +73,9 @@ class TrainingRun:
         threads: Replicas that work at the same time on a CPU.
         bfloat16: Whether matrix products are computed in bfloat16; sums and losses are float32.
 
+    Raises:
+        TrainingSettingsError: Only the fuser is trained, and there is none.
+
     Attributes:
         step: Steps done.
         head: The head that is trained.
@@ -83,6 +87,8 @@ class TrainingRun:
     ) -> None:
         self.recipe, self.device, self.step = recipe, device, 0
         self.head = head.to(device).train()
+        if not recipe.head_rate:
+            _hold_all_but_the_fuser(self.head)
         self.threads = threads if device.type == "cpu" else 1
         self.average = copy.deepcopy(self.head).requires_grad_(False).eval()
         if device.type == "cpu":
@@ -115,7 +121,7 @@ class TrainingRun:
         """
         rate = self.recipe.rate(self.step)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self._optimizer.zero_grad(set_to_none=True)
         rng = np.random.default_rng([self.recipe.seed, _CLICKS, self.step])
         rounds = int(rng.choice(self.recipe.rounds, p=self.recipe.round_weights))
@@ -124,7 +130,8 @@ class TrainingRun:
         shares = [self._pool.submit(self._accumulate, k, batch[k::count], total, rounds) for k in range(count)]
         results = [share.result() for share in shares]
         gather_gradients(self._replicas)
-        average_statistics(self._replicas)
+        if self.recipe.head_rate:
+            average_statistics(self._replicas)
         norm = nn.utils.clip_grad_norm_(self.head.parameters(), self.recipe.clip)
         if not bool(torch.isfinite(norm)):
             raise TrainingError(
@@ -166,7 +173,8 @@ class TrainingRun:
         # Each round's gradient stops at these leaves; they collect it for one pass through the image part.
         leaves = tuple(feature.detach().requires_grad_() for feature in features)
         results = click_rounds(head, leaves, clicks, targets, self._rules, rounds, len(owner) / total)
-        torch.autograd.backward(features, [leaf.grad for leaf in leaves])
+        learning = [pair for pair in zip(features, leaves, strict=True) if pair[0].requires_grad]
+        torch.autograd.backward([feature for feature, _ in learning], [leaf.grad for _, leaf in learning])
         return results
 
     def _modalities(
@@ -228,11 +236,31 @@ def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
+def _hold_all_but_the_fuser(head: InteractiveNetwork) -> None:
+    """Let only the fuser of a network learn, in place; batch statistics of the rest stay as they are."""
+    fuser = getattr(head, "fuser", None)
+    if not isinstance(fuser, nn.Module):
+        raise TrainingSettingsError(
+            f"a head_rate of 0 for a {head.config.family} network without a fuser",
+            expected="a fuser, where nothing else is trained",
+            fix="give the network a modality, or the head a rate",
+        )
+    head.eval().requires_grad_(False)
+    fuser.train().requires_grad_(True)
+
+
 def _groups(head: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels; none on biases, norms and tables."""
-    plain: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
+    """Weight decay on matrices and kernels; none on biases, norms and tables. The fuser has the whole rate."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in head.named_parameters():
-        (plain if parameter.ndim < 2 or name.endswith(_UNDECAYED) else decayed).append(parameter)
-    groups = [(decayed, recipe.weight_decay), (plain, 0.0)]
-    return [{"params": members, "weight_decay": decay} for members, decay in groups if members]
+        if parameter.requires_grad:
+            plain = parameter.ndim < 2 or name.endswith(_UNDECAYED)
+            groups.setdefault((name.startswith(FUSER), plain), []).append(parameter)
+    return [
+        {
+            "params": groups[fused, plain],
+            "weight_decay": 0.0 if plain else recipe.weight_decay,
+            "share": 1.0 if fused else recipe.head_rate,
+        }
+        for fused, plain in sorted(groups)
+    ]

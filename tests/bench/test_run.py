@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmms_deploy import Bundle
+from mmms_deploy.bench import eager as eager_module
 from mmms_deploy.bench import memory, peak
 from mmms_deploy.bench.eager import EagerMMMS
 from mmms_deploy.bench.errors import NotMeasuredError
@@ -15,7 +16,7 @@ from mmms_deploy.bench.peak import measure_peak
 from mmms_deploy.bench.run import Settings, describe_bundle, run_bench, thread_counts
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import make_pictures
-from mmms_deploy.bundle import Precision
+from mmms_deploy.bundle import Precision, sha256_of
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import EngineUnavailableError
@@ -124,6 +125,27 @@ def test_eager_answers_as_the_reference_does(paint: Bundle, modalities) -> None:
         near = np.abs(answer.probability - manifest.clicks.threshold) < 1e-3
         assert np.array_equal(mask[~near], answer.mask[~near])
         assert np.allclose(eager.probability, answer.network_probability[0, 0], atol=1e-5)
+
+
+def test_eager_takes_the_weights_of_a_checkpoint_that_ships_packed(paint: Bundle, tmp_path, monkeypatch) -> None:
+    import torch
+
+    from mmms_deploy.models.checkpoint import random_network, save_checkpoint
+
+    trained, path = random_network(tiny_config(), 8), tmp_path / "demo-thermal.safetensors"
+    save_checkpoint(path, trained)
+    monkeypatch.setattr(eager_module, "packed_checkpoint", lambda name: tmp_path / f"{name}.safetensors")
+    manifest = described(paint)
+    facts = {"checkpoint": path.name, "checkpoint_sha256": sha256_of(path), "random_seed": None}
+    provenance = msgspec.structs.replace(manifest.provenance, **facts)
+    eager = EagerMMMS(msgspec.structs.replace(manifest, provenance=provenance), 1)
+    own = eager._network.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in trained.state_dict().items())
+    other = msgspec.structs.replace(provenance, checkpoint_sha256="0" * 64)  # of another version
+    eager = EagerMMMS(msgspec.structs.replace(manifest, provenance=other), 1)
+    assert any(
+        not torch.equal(value, trained.state_dict()[name]) for name, value in eager._network.state_dict().items()
+    )
 
 
 def test_eager_needs_a_description(paint: Bundle, monkeypatch) -> None:

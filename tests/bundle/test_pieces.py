@@ -89,6 +89,19 @@ def test_a_checkpoint_comes_out_with_every_bit() -> None:
         halves(safetensors_bytes(constants_of_one_type()))
 
 
+def test_what_another_checkpoint_has_is_not_held_a_second_time() -> None:
+    pytest.importorskip("onnx")
+    from tools.find_pieces import halves
+
+    own = {"aaa": tensors()["matrix"] + np.float16(1), "more": np.ones((40, 9), np.float16)}
+    content = safetensors_bytes({**tensors(), **own, "bias": tensors()["bias"] + np.float16(1)})
+    pieces, held = halves(content, {"a": tensors()})
+    stored = [piece.tensor for piece in pieces if isinstance(piece, Stored)]
+    assert stored == ["kernel", "matrix", "table", "window"]  # not the short one, and not the other bias
+    assert len(held) == len(content) - sum(tensors()[name].nbytes for name in stored)
+    assert b"".join(assemble(pieces, held, source)) == content
+
+
 def constants_of_one_type() -> dict[str, np.ndarray]:
     return {"own": constants()["own"]}
 

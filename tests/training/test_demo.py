@@ -1,6 +1,7 @@
 """The command that trains the demo's head, from frames to a checkpoint, on a tiny Hiera."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,12 +14,16 @@ pytest.importorskip("cv2")
 
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models import MMMSConfig
-from mmms_deploy.training import Recipe, compact_config
+from mmms_deploy.models.checkpoint import parse_description, read_checkpoint_file
+from mmms_deploy.training import Recipe, compact_config, new_network
+from mmms_deploy.training.pipeline import write_checkpoint
 from tests.support.davis import write_davis
 from tests.support.hiera import sam2
 from tests.support.tiny import HIERA
 from training.davis import HELD_OUT, Frame
 from training.demo import FIRST_FOLDER, Phase, demo_config, held_out_part, train_demo
+from training.demo_thermal import PHASE as THERMAL_PHASE
+from training.demo_thermal import train_demo_thermal
 from training.proposals import Proposals
 
 RECIPE = Recipe(steps=2, views=2, targets=1, rounds=(2,), round_weights=(1.0,), warmup=1, seed=5)
@@ -78,6 +83,30 @@ def test_a_run_makes_a_head_that_goes_with_the_backbones_file(davis: Path, tmp_p
     first = tmp_path / "run" / FIRST_FOLDER / "checkpoint.safetensors"
     assert first.read_bytes() != result
     assert run("again", first).read_bytes() == result  # the second phase alone, from the first one's head
+
+
+def test_the_thermal_demo_is_the_demo_with_a_fuser(davis: Path, tmp_path: Path, weights: Path) -> None:
+    start = save_head(tmp_path / "start.safetensors", weights)
+    recipe = msgspec.structs.replace(THERMAL_PHASE.recipe, steps=2, views=2, targets=1, warmup=1)
+    phase = replace(THERMAL_PHASE, recipe=recipe, views=3)
+
+    def run(out: str) -> Path:
+        return train_demo_thermal(davis, tmp_path / out, weights, Proposer(), start=start, phase=phase, objects=1)
+
+    checkpoint = run("thermal")
+    result = checkpoint.read_bytes()
+    assert run("thermal").read_bytes() == result
+    made, before = (read_checkpoint_file(path) for path in (checkpoint, start))
+    (spec,) = parse_description(made.description, "it").modalities
+    assert (spec.name, spec.optional) == ("thermal", True)
+    assert all(torch.equal(made.state[name], value) for name, value in before.state.items())
+    assert {name.split(".")[0] for name in made.state.keys() - before.state.keys()} == {"fuser"}
+
+
+def save_head(path: Path, weights: Path) -> Path:
+    """Write a new head as a run writes it: float16, without the backbone."""
+    write_checkpoint(path, new_network(_tiny(), weights, 3), backbone=False, half=True)
+    return path
 
 
 def test_the_held_out_sequences_are_what_is_measured(davis: Path) -> None:

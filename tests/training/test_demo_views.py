@@ -11,6 +11,7 @@ pytest.importorskip("cv2")
 
 from mmms_deploy.training.views import View
 from training import proposals
+from training.conditions import HIDING
 from training.davis import Frame
 from training.demo_views import LEAST_SHARE, MOST_SHARE, MOST_TARGETS, PART_WEIGHT, PROPOSAL_WEIGHT, DemoViews
 from training.proposals import LOW, Proposals, with_proposals
@@ -109,6 +110,35 @@ def test_of_parts_alone_one_is_taken_all_the_same() -> None:
     views = _views(proposals={0: parts}, wholes=True)
     assert views._first_weights[0] == [PART_WEIGHT]
     assert views._pseudo_mask(np.random.default_rng(0), 0).any()
+
+
+def test_views_with_heat_are_seen_as_the_small_demos_pictures_are() -> None:
+    plain, seen = _views(), _views(thermal=0.5)
+    assert plain.key(0) != seen.key(0) != _views(thermal=0.6).key(0)
+    views = [seen[index] for index in range(40)]
+    heat = [view.modalities["thermal"] for view in views if view.modalities]
+    assert 10 <= len(heat) <= 30
+    assert all(one.shape == (64, 64, 1) and one.dtype == np.float32 for one in heat)
+    assert all(0 <= one.min() < one.max() <= 1 for one in heat)
+    hidden = [index for index in range(40) if (sight := seen._sight(index)) and sight.condition in HIDING]
+    assert len(hidden) > 5
+    assert all((views[index].weights == 1).all() for index in hidden)  # what hides a scene hides pseudo-masks
+    assert {float(weight) for view in views for weight in view.weights} == {1.0, PROPOSAL_WEIGHT}
+    again = _views(thermal=0.5)[hidden[0]]
+    np.testing.assert_array_equal(again.image, views[hidden[0]].image)
+
+
+def test_heat_lies_on_the_objects_mirrored_or_not() -> None:
+    inside = []
+    for index in range(60):
+        view = _views(thermal=1.0)[index]
+        if len(view.targets) != 1:
+            continue
+        truth, heat = view.targets[0], view.modalities["thermal"][..., 0]
+        inside.append([abs(heat[m].mean() - heat[~m].mean()) for m in (truth, truth[:, ::-1])])
+    right, wrong = np.mean(inside, axis=0)
+    assert len(inside) > 8
+    assert right > 1.2 * wrong
 
 
 # --- pseudo-masks -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,13 @@ pytest.importorskip("cv2")
 from mmms_deploy.errors import Door
 from mmms_deploy.models.checkpoint import read_checkpoint_file
 from mmms_deploy.progress import Progress
-from mmms_deploy.training.errors import TrainingDataError, TrainingError, TrainingInUseError, TrainingStateError
+from mmms_deploy.training.errors import (
+    TrainingDataError,
+    TrainingError,
+    TrainingInUseError,
+    TrainingSettingsError,
+    TrainingStateError,
+)
 from mmms_deploy.training.loop import LOG_FILE, STATE_FILE, read_log
 from mmms_deploy.training.measure import HeldOut
 from mmms_deploy.training.occupied import occupied
@@ -177,3 +183,42 @@ def test_narrow_convolutions_are_not_trained_in_bfloat16() -> None:
 
 def test_held_out_scenes_without_any_measure_nothing() -> None:
     assert len(HeldOut([], narrow_network())) == 0
+
+
+def test_the_fuser_learns_alone_where_the_head_has_no_rate(tmp_path: Path) -> None:
+    recipe = small_recipe(head_rate=0.0, modality_dropout=0.5)
+    with small_training(tmp_path, HEAT, recipe=recipe) as training:
+        before = {name: value.clone() for name, value in training.run.head.state_dict().items()}
+        training.compute_features()
+        training.train()
+        for after in (training.run.head.state_dict(), training.run.average.state_dict()):
+            changed = {name for name, value in before.items() if not torch.equal(after[name], value)}
+            assert changed
+            assert all(name.startswith("fuser.") for name in changed)
+
+
+def test_a_step_without_any_heat_leaves_a_fuser_that_learns_alone(tmp_path: Path) -> None:
+    recipe = small_recipe(head_rate=0.0, modality_dropout=1.0, steps=2)
+    with small_training(tmp_path, HEAT, recipe=recipe) as training:
+        before = {name: value.clone() for name, value in training.run.head.state_dict().items()}
+        training.compute_features()
+        training.train()
+        assert all(torch.equal(value, before[name]) for name, value in training.run.head.state_dict().items())
+
+
+def test_nothing_is_trained_without_a_fuser_and_a_rate(tmp_path: Path) -> None:
+    with pytest.raises(TrainingSettingsError, match="head_rate of 0 for a mmms network without a fuser"):
+        small_training(tmp_path, recipe=small_recipe(head_rate=0.0))
+
+
+def test_the_head_learns_at_a_share_of_the_fusers_rate(tmp_path: Path) -> None:
+    recipe = small_recipe(head_rate=0.25)
+    with small_training(tmp_path, HEAT, recipe=recipe) as training:
+        run = training.run
+        fuser = {id(p) for name, p in run.head.named_parameters() if name.startswith("fuser.")}
+        groups = run._optimizer.param_groups
+        for group in groups:
+            own = {id(p) for p in group["params"]}
+            assert own <= fuser or not own & fuser
+            assert group["share"] == (1.0 if own <= fuser else 0.25)
+        assert sum(len(group["params"]) for group in groups) == len(list(run.head.parameters()))

@@ -1,11 +1,13 @@
 """The demo with a thermal image: conditions, drawn thermal images, starting from the RGB demo, learning to use heat."""
 
+import json
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 pytest.importorskip("cv2")
@@ -13,12 +15,14 @@ pytest.importorskip("cv2")
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 from mmms_deploy.models.checkpoint import save_checkpoint
 from mmms_deploy.training.mixing import mix_batch
+from training import predictor as predictor_module
 from training.batches import Batches, collate
 from training.conditions import Condition, disguise, draw_condition, expose
 from training.davis import HELD_OUT
 from training.evaluate import curve, evaluate, summaries_of
+from training.evaluate import main as measure_checkpoints
 from training.items import Item, drawn_items, mfnet_items, thermal_frame_items
-from training.predictor import Predictor
+from training.predictor import Predictor, load_network
 from training.recipe import Demo, Phase, Recipe, build, config_for, initial_network, recipe_for
 from training.samples import Sample, SampleMaker
 from training.thermal import THERMAL, thermal_image
@@ -390,6 +394,25 @@ def test_everything_is_measured_with_and_without_the_modality() -> None:
     summaries = summaries_of(with_it | without, {"drawn": items})
     assert summaries["drawn, RGB alone"].objects == 5
     assert summaries["drawn (night), rgb"].objects == 1
+
+
+def test_checkpoints_are_measured_by_their_file_or_by_their_name(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    path.parent.mkdir()
+    save_checkpoint(path, build(tiny(thermal=True)), dtype=torch.float16)
+    monkeypatch.setattr(predictor_module, "demo_checkpoint", lambda name: {"demo-thermal": path}[name])
+    by_file, by_name = load_network(path), load_network("demo-thermal")
+    assert by_file.config == by_name.config == tiny(thermal=True)
+    assert load_network("demo-thermal", 64).config.size == (64, 64)
+    report = tmp_path / "report.json"
+    options = ["--weights", str(path), "--baseline", "demo-thermal", "--drawn", "1", "--stride", "5"]
+    result = CliRunner().invoke(measure_checkpoints, [*options, "--json", str(report)])
+    assert result.exit_code == 0, result.output
+    ways = {"drawn, run, RGB+thermal", "drawn, run, RGB alone"}
+    ways |= {way.replace("run", "demo-thermal") for way in ways}
+    assert set(json.loads(report.read_text())["curves"]) == ways
+    same = CliRunner().invoke(measure_checkpoints, ["--weights", str(path), "--baseline", str(path), "--drawn", "1"])
+    assert "both networks are named run" in same.output
 
 
 def test_the_predictor_prepares_a_modality_as_its_spec_says() -> None:
