@@ -28,19 +28,19 @@ START = DEMO_FOLDER / "demo.safetensors"
 """The checkpoint that the run starts from."""
 PHASE = Phase(
     Recipe(
-        steps=500,
+        steps=320,
         views=4,
         targets=2,
         learning_rate=6e-4,
         head_rate=0.0,
-        warmup=40,
+        warmup=30,
         first_gamma=0.5,
         first_iou_weight=1.5,
         # Views without a thermal image do not pass through the fuser: they would teach it nothing.
         modality_dropout=0.0,
         seed=SEED + 2,
     ),
-    views=900,
+    views=520,
     every=2,
     wholes=True,
     thermal=1.0,
