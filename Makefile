@@ -45,7 +45,7 @@ endef
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights" -n 2 --dist worksteal
 
-## What multiplies with NumPy, once with every kernel of OpenBLAS that this CPU has.
+## What multiplies with NumPy, with the kernels of OpenBLAS for common CPUs that this one can execute.
 test-blas: $(VENV)/.dev
 	$(BIN)/python tools/every_blas.py
 

@@ -19,6 +19,7 @@ from mmms_deploy.engines.verdicts import Verdict
 from mmms_deploy.files.cache import VARIABLE
 from tests.support import standin_engine
 from tests.support.engines import CPU_ENGINES, CUDA_ENGINES, skip_without
+from tests.support.shared import shared
 from tests.support.toy import write_toy
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -120,16 +121,27 @@ def cell448(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from mmms_deploy.models.checkpoint import random_network, save_checkpoint
     from tests.support.tiny import tiny_config
 
-    folder = tmp_path_factory.mktemp("cell448")
-    checkpoint = folder / "narrow.safetensors"
     patches = {"patch_size": 16, "embed_dim": 24, "depth": 4, "num_heads": 2}
     config = tiny_config(
         size=(SIDE, SIDE),
         clicks=ClickContract(previous=PreviousMask.MASK),
         backbone=BackboneConfig(name="timm:vit_tiny_patch16_224", overrides=patches),
     )
-    save_checkpoint(checkpoint, random_network(config, 5))
-    return export_bundle(Source(checkpoint=checkpoint), folder / "narrow").bundle
+
+    def make(folder: Path) -> None:
+        save_checkpoint(folder / "narrow.safetensors", random_network(config, 5))
+        export_bundle(Source(checkpoint=folder / "narrow.safetensors"), folder / "narrow")
+
+    return Bundle(shared(tmp_path_factory, "cell448", make) / "narrow")
+
+
+@pytest.fixture
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports take float32 graphs that this run has made before; see there for which tests may."""
+    from tests.support.traced import traced_once
+
+    with traced_once(tmp_path_factory):
+        yield
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Runs the tests of what multiplies with NumPy once with every kernel of OpenBLAS that this CPU can execute.
+"""Runs the tests of what multiplies with NumPy once with every common kernel of OpenBLAS that this CPU can execute.
 
 OpenBLAS chooses its kernel by the CPU, and kernels sum in another order: a test that passes on one machine can fail on
-the next. This runs the tests with the kernel that OpenBLAS chooses itself, and with those of the common processors.
+the next. This runs the tests with the kernels of the common processors; `make test` runs them with the one that
+OpenBLAS chooses itself.
 
     python tools/every_blas.py
 """
@@ -38,13 +39,13 @@ NEEDS = {
 """Kernels of OpenBLAS, and the instructions of the CPU that they take (as Linux names them)."""
 
 
-def kernels(flags: set[str]) -> list[str | None]:
-    """Return the kernels that a CPU can execute; None is the one that OpenBLAS chooses itself.
+def kernels(flags: set[str]) -> list[str]:
+    """Return the kernels that a CPU can execute.
 
     Args:
         flags: The CPU's instruction sets, as Linux names them.
     """
-    return [None, *(name for name, needed in NEEDS.items() if needed <= flags)]
+    return [name for name, needed in NEEDS.items() if needed <= flags]
 
 
 def cpu_flags() -> set[str]:
@@ -61,16 +62,13 @@ def main() -> int:
     tests = sorted({test for tests in TESTS.values() for test in tests})
     failed = []
     for kernel in kernels(cpu_flags()):
-        name = kernel or "OpenBLAS's own choice"
-        print(f"--- {name}", flush=True)
-        environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
-        if kernel is not None:
-            environment[VARIABLE] = kernel
+        print(f"--- {kernel}", flush=True)
+        environment = {**os.environ, VARIABLE: kernel}
         # One engine is enough: no engine multiplies with NumPy.
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "not slow and not gpu and not wheel"]
         command += ["-k", "not openvino and not standin", *tests]
         if subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode:
-            failed.append(name)
+            failed.append(kernel)
     if failed:
         print(f"failed with {', '.join(failed)}")
     return int(bool(failed))

@@ -25,6 +25,7 @@ from mmms_deploy.progress import Progress
 from tests.support.invoke import invoke
 from tests.support.scenes import Scenes, scene
 from tests.support.tiny import DEPTH, tiny_config
+from tests.support.traced import traced_once
 
 CONFIG = tiny_config(DEPTH, clicks=ClickContract(previous=PreviousMask.PROBABILITY))
 
@@ -38,7 +39,8 @@ def checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(checkpoint, tmp_path_factory) -> Bundle:
-    return export_bundle(Source(checkpoint=checkpoint), tmp_path_factory.mktemp("out") / "tiny").bundle
+    with traced_once(tmp_path_factory):
+        return export_bundle(Source(checkpoint=checkpoint), tmp_path_factory.mktemp("out") / "tiny").bundle
 
 
 def test_an_export_needs_as_many_clicks_as_its_checkpoint(bundle, checkpoint) -> None:
@@ -103,6 +105,7 @@ def data(tmp_path) -> str:
     return f"folder={tmp_path / 'data'}:name=some"
 
 
+@pytest.mark.usefixtures("traced")
 def test_the_command_keeps_what_the_gate_measured(checkpoint, data, tmp_path) -> None:
     out = tmp_path / "gated"
     result = invoke(main, "--ckpt", checkpoint, "--out", out, "--gate", "noc", "--gate-data", data, "--gate-images", 1)
@@ -112,6 +115,7 @@ def test_the_command_keeps_what_the_gate_measured(checkpoint, data, tmp_path) ->
     assert clicks.samples == 1
 
 
+@pytest.mark.usefixtures("traced")
 def test_an_export_that_a_gate_refuses_leaves_nothing(checkpoint, tmp_path) -> None:
     def refuse(bundle, network):
         assert Bundle(bundle.path).manifest.name == "refused"

@@ -181,6 +181,7 @@ def changed_weight(model: ir.Model, name_part: str) -> ir.Model:
     return model
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("part", "blamed"),
     [("backbone.vit.blocks.2.mlp.fc1.bias", "tensor f_mix_16"), ("csnet.decode_head.linear_pred", "tensor prob")],
@@ -193,6 +194,7 @@ def test_the_gate_catches_a_changed_weight(checkpoint, tmp_path, monkeypatch, pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("traced")
 def test_the_gate_catches_a_stage_that_differs_from_the_whole(checkpoint, tmp_path, monkeypatch) -> None:
     real = exporter.cut
 
@@ -207,6 +209,7 @@ def test_the_gate_catches_a_stage_that_differs_from_the_whole(checkpoint, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("traced")
 def test_the_gate_catches_a_wrong_resize_rule(checkpoint, tmp_path, monkeypatch) -> None:
     """All tensors agree, but the deployed session prepares the image in another way than the checkpoint wants."""
     real = exporter._manifest
@@ -263,6 +266,7 @@ def test_a_network_that_answers_nan_is_refused(tmp_path, monkeypatch) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.usefixtures("traced")
 def test_a_full_disk_leaves_nothing(checkpoint, tmp_path, monkeypatch) -> None:
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -292,6 +296,7 @@ def test_an_unwritable_place(checkpoint, tmp_path) -> None:
         export_bundle(Source(checkpoint=checkpoint), tmp_path / "file" / "out")
 
 
+@pytest.mark.usefixtures("traced")
 def test_weights_above_the_limit_go_beside_the_graph(checkpoint, tmp_path, monkeypatch) -> None:
     """The path of graphs over 2 GB, taken here by a lower limit."""
     monkeypatch.setattr(graphs, "EXTERNAL_DATA_ABOVE", 100_000)
@@ -349,6 +354,7 @@ class TestCommand:
         assert "Traceback" not in result.output
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
+    @pytest.mark.usefixtures("traced")
     def test_a_gate_failure_is_a_failure(self, checkpoint, tmp_path, monkeypatch) -> None:
         monkeypatch.setattr(gate, "FEATURE_LIMIT", -1.0)
         result = self.run("--ckpt", str(checkpoint), "--out", str(tmp_path / "out"))

@@ -20,7 +20,7 @@ from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.labelled import LabelledNetwork, recurrent_network
 from mmms_deploy.export.network import export_whole
 from mmms_deploy.export.reference import TorchReference
-from mmms_deploy.export.rewrites import EVERY
+from mmms_deploy.export.rewrites import BACKBONE, EVERY
 from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.samples import sample_images
 from mmms_deploy.export.source import Source, open_source
@@ -129,6 +129,21 @@ def test_labels_move_as_the_answers_say() -> None:
     assert negative["click_labels"][0, 0, 30, 50] == 0
 
 
+def test_what_a_provider_gives() -> None:
+    """One map; and with it, a click is answered as with the backbone."""
+    deployed = deploy_form(random_network(tiny_interformer(), 0), {*BACKBONE})[0]
+    whole, away = recurrent_network(deployed), recurrent_network(deployed, {Cut.BLACK_BOX})
+    given = dict(zip(away.input_names(), away.example_inputs(), strict=True))
+    assert (away.image_names(), given["backbone_1"].shape) == (("backbone_1",), (1, 24, 4, 6))
+    rgb = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (given["backbone_1"],) = deployed.encode(rgb)
+        answer = away(*given.values())
+        for ours, wanted in zip(answer, whole(rgb, *whole.example_inputs()[1:]), strict=True):
+            torch.testing.assert_close(ours, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.slow
 def test_a_backbone_elsewhere(tmp_path) -> None:
     source = Source(random_seed=0, overrides=to_builtins(tiny_interformer()))
     bundle = export_bundle(source, tmp_path / "away", cuts=[Cut.BLACK_BOX]).bundle

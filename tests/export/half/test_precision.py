@@ -305,6 +305,7 @@ def changed(make, part: str, factor: float):
     return wrapped
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("part", "factor", "blamed"),
     [
@@ -344,6 +345,7 @@ def overflowing(path: Path, factor: float) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("traced")
 def test_what_overflows_float16_is_refused_and_bf16_is_not(tmp_path: Path) -> None:
     """ONNX Runtime alone would not notice: it leaves out the rounding between nodes that it computes in float32."""
     file = overflowing(tmp_path / "large.safetensors", 3e6)
