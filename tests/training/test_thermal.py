@@ -15,6 +15,7 @@ pytest.importorskip("cv2")
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 from mmms_deploy.models.checkpoint import save_checkpoint
 from mmms_deploy.training.mixing import mix_batch
+from training import evaluate as evaluate_module
 from training import predictor as predictor_module
 from training.batches import Batches, collate
 from training.conditions import Condition, disguise, draw_condition, expose
@@ -401,6 +402,7 @@ def test_checkpoints_are_measured_by_their_file_or_by_their_name(tmp_path: Path,
     path.parent.mkdir()
     save_checkpoint(path, build(tiny(thermal=True)), dtype=torch.float16)
     monkeypatch.setattr(predictor_module, "demo_checkpoint", lambda name: {"demo-thermal": path}[name])
+    monkeypatch.setattr(evaluate_module, "drawn_items", lambda each: drawn_items(each, side=48))
     by_file, by_name = load_network(path), load_network("demo-thermal")
     assert by_file.config == by_name.config == tiny(thermal=True)
     assert load_network("demo-thermal", 64).config.size == (64, 64)
