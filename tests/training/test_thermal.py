@@ -407,13 +407,13 @@ def test_checkpoints_are_measured_by_their_file_or_by_their_name(tmp_path: Path,
     assert by_file.config == by_name.config == tiny(thermal=True)
     assert load_network("demo-thermal", 64).config.size == (64, 64)
     report = tmp_path / "report.json"
-    options = ["--weights", str(path), "--baseline", "demo-thermal", "--drawn", "1", "--stride", "5"]
+    options = ["--weights", str(path), "--baseline", "demo-thermal", "--drawn", "1", "--stride", "5", "--threads", "1"]
     result = CliRunner().invoke(measure_checkpoints, [*options, "--json", str(report)])
     assert result.exit_code == 0, result.output
     ways = {"drawn, run, RGB+thermal", "drawn, run, RGB alone"}
     ways |= {way.replace("run", "demo-thermal") for way in ways}
     assert set(json.loads(report.read_text())["curves"]) == ways
-    same = CliRunner().invoke(measure_checkpoints, ["--weights", str(path), "--baseline", str(path), "--drawn", "1"])
+    same = CliRunner().invoke(measure_checkpoints, [*options, "--baseline", str(path)])
     assert "both networks are named run" in same.output
 
 
