@@ -174,7 +174,8 @@ class TrainingRun:
         leaves = tuple(feature.detach().requires_grad_() for feature in features)
         results = click_rounds(head, leaves, clicks, targets, self._rules, rounds, len(owner) / total)
         learning = [pair for pair in zip(features, leaves, strict=True) if pair[0].requires_grad]
-        torch.autograd.backward([feature for feature, _ in learning], [leaf.grad for _, leaf in learning])
+        if learning:  # nothing is, where only the fuser learns and no view of this share has a modality
+            torch.autograd.backward([feature for feature, _ in learning], [leaf.grad for _, leaf in learning])
         return results
 
     def _modalities(

@@ -129,9 +129,9 @@ def test_views_with_heat_are_seen_as_the_small_demos_pictures_are() -> None:
 
 
 def test_heat_lies_on_the_objects_mirrored_or_not() -> None:
-    inside = []
+    views, inside = _views(thermal=1.0, count=60), []
     for index in range(60):
-        view = _views(thermal=1.0)[index]
+        view = views[index]
         if len(view.targets) != 1:
             continue
         truth, heat = view.targets[0], view.modalities["thermal"][..., 0]

@@ -15,6 +15,7 @@ pytest.importorskip("cv2")
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 from mmms_deploy.models.checkpoint import save_checkpoint
 from mmms_deploy.training.mixing import mix_batch
+from training import evaluate as evaluate_module
 from training import predictor as predictor_module
 from training.batches import Batches, collate
 from training.conditions import Condition, disguise, draw_condition, expose
@@ -401,17 +402,18 @@ def test_checkpoints_are_measured_by_their_file_or_by_their_name(tmp_path: Path,
     path.parent.mkdir()
     save_checkpoint(path, build(tiny(thermal=True)), dtype=torch.float16)
     monkeypatch.setattr(predictor_module, "demo_checkpoint", lambda name: {"demo-thermal": path}[name])
+    monkeypatch.setattr(evaluate_module, "drawn_items", lambda each: drawn_items(each, side=48))
     by_file, by_name = load_network(path), load_network("demo-thermal")
     assert by_file.config == by_name.config == tiny(thermal=True)
     assert load_network("demo-thermal", 64).config.size == (64, 64)
     report = tmp_path / "report.json"
-    options = ["--weights", str(path), "--baseline", "demo-thermal", "--drawn", "1", "--stride", "5"]
+    options = ["--weights", str(path), "--baseline", "demo-thermal", "--drawn", "1", "--stride", "5", "--threads", "1"]
     result = CliRunner().invoke(measure_checkpoints, [*options, "--json", str(report)])
     assert result.exit_code == 0, result.output
     ways = {"drawn, run, RGB+thermal", "drawn, run, RGB alone"}
     ways |= {way.replace("run", "demo-thermal") for way in ways}
     assert set(json.loads(report.read_text())["curves"]) == ways
-    same = CliRunner().invoke(measure_checkpoints, ["--weights", str(path), "--baseline", str(path), "--drawn", "1"])
+    same = CliRunner().invoke(measure_checkpoints, [*options, "--baseline", str(path)])
     assert "both networks are named run" in same.output
 
 
