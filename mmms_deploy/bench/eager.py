@@ -229,7 +229,8 @@ class EagerMMMS:
         """Return the previous probability (H, W), modulated around the newest click where the network wants it."""
         rule = self._config.clicks.modulation
         if rule is None:
-            return self._previous
+            unchanged: Tensor = self._previous
+            return unchanged
         from mmms_deploy.export.modulation import modulated
 
         changed: Tensor = modulated(self._previous[None, None].cpu(), self._clicks, rule)[0, 0]
