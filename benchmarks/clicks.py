@@ -1,6 +1,6 @@
 """How many clicks the demo checkpoints need, on every engine and in every precision: ``python benchmarks/clicks.py``.
 
-Exports both checkpoints. Runs ``mmms-eval`` once for each engine, precision and data set, each against a second
+Exports the checkpoints. Runs ``mmms-eval`` once for each engine, precision and data set, each against a second
 predictor on the same objects: ONNX Runtime in float32 against PyTorch, all others against ONNX Runtime in float32.
 Writes ``results/clicks.md`` and ``clicks.json``. Results that are already in ``--work`` are used again. Needs the
 ``[export,cpu,eval]`` extras and real pictures (``--data``), which are not part of the project.
@@ -49,6 +49,7 @@ class Data:
 
 
 DATA = (
+    Data("VOC objects", "voc-demo", "berkeley={data}/voc-objects:name=voc", "demo"),
     Data("VOC objects", "voc", "berkeley={data}/voc-objects:name=voc", "demo-small"),
     Data("DAVIS, every 4th frame", "davis", "davis={data}/davis", "demo-small", 4),
     Data("VOC objects", "voc-sam2", "berkeley={data}/voc-objects:name=voc", "sam2-tiny"),
@@ -210,7 +211,7 @@ def markdown(
     lines = [
         "# Clicks",
         "",
-        "The small demo checkpoint, the thermal one, and SAM 2 tiny as a bundle (docs/foreign.md), clicked by the "
+        "The demo checkpoints, and SAM 2 tiny as a bundle (docs/foreign.md), clicked by the "
         "simulated annotator (RITM's protocol, 20 clicks at most), in every engine and precision of this machine. "
         "*difference*: of NoC@90 to the reference on the same objects, with a paired 95 % bootstrap interval; the "
         "reference of ONNX Runtime in fp32 is PyTorch (SAM 2 has none), that of all others is ONNX Runtime in fp32. "
@@ -246,8 +247,11 @@ def markdown(
     type=click.Choice([data.key for data in DATA]),
     help="A data set to evaluate; repeatable. The rows of all others stay as they are.",
 )
-def main(data: Path, work: Path, out: Path, only: tuple[str, ...]) -> None:
+@click.option("--engine", "engines", multiple=True, help="An engine, with --only; repeatable.  [default: all]")
+def main(data: Path, work: Path, out: Path, only: tuple[str, ...], engines: tuple[str, ...]) -> None:
     """Count clicks on every engine of this machine."""
+    if engines and not only:
+        raise click.UsageError("--engine goes with --only: without it, all rows are made anew")
     console = Console(stderr=True)
     wanted = [known for known in DATA if not only or known.key in only]
     bundles = {known.ckpt: work / "bundles" / known.ckpt for known in wanted}
@@ -257,8 +261,9 @@ def main(data: Path, work: Path, out: Path, only: tuple[str, ...]) -> None:
             half = [] if name in WITHOUT_PYTORCH else ["--precision", "fp32,fp16"]
             command("export", "--ckpt", name, *half, "--out", bundle)
     kept = kept_runs(out / "clicks.json") if only else []
-    found = [(run, result) for run, result in kept if run.data not in wanted]
-    for run in runs(bundles, wanted):
+    asked = [run for run in runs(bundles, wanted) if not engines or run.engine in engines]
+    found = [(run, result) for run, result in kept if run not in asked]
+    for run in asked:
         console.print(run.key)
         bundle = bundles[run.data.ckpt]
         choice = ["--engine", run.engine, "--precision", run.precision, "--every", run.data.every]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click as cli
+import msgspec
 from rich.console import Console
 
 from mmms_deploy.bundle import sha256_of
@@ -37,6 +38,9 @@ from training.proposals import Proposals, Sam2Proposer, with_proposals
 BACKBONE = "sam2_hiera_t"
 SIZE = 448
 SEED = 20261128
+THRESHOLD = 0.45
+"""A pixel belongs to the mask when its probability is greater. Of what it never saw, the network takes too little: at
+0.5 the first masks of held-out objects are worse, and later ones no better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ OBJECTS = 50
 
 def demo_config() -> MMMSConfig:
     """The demo network."""
-    return compact_config(BackboneConfig(name=BACKBONE), (SIZE, SIZE))
+    config = compact_config(BackboneConfig(name=BACKBONE), (SIZE, SIZE))
+    return msgspec.structs.replace(config, clicks=msgspec.structs.replace(config.clicks, threshold=THRESHOLD))
 
 
 def held_out_part(data: Path) -> Part:
