@@ -14,6 +14,7 @@ In reading order:
 - ``icmformer``, with ``icmformer_vit``, ``icmformer_swin``, ``cross_modality`` and ``swin``: a family whose image and
   clicks run through the same weights; ``icmformer_config``, ``icmformer_build``, ``icmformer_checkpoint``: from a file
   to it
+- ``deformable_attention``, ``sine_position``, ``pixel_decoder``, ``masked_attention``: Mask2Former's parts
 - ``config``, ``description``, ``families``: from a description in TOML or JSON to a network
 - ``checkpoint``, ``backbone_checkpoint``: reads, checks and writes checkpoints
 - ``ritm_checkpoint``: official files of RITM's family, by ``ritm_params``, ``vit_checkpoint`` and ``mfp_checkpoint``
