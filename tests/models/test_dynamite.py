@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmms_deploy.export.network import OPSET
 from mmms_deploy.models.dynamite import DynaMITe, Labelled
@@ -294,7 +295,7 @@ def test_both_parts_as_graphs(folded, tmp_path: Path) -> None:
         assert program is not None
         program.save(str(tmp_path / "part.onnx"))
         operators = {node.op_type for node in program.model.graph}
-        assert not operators & {"NonZero", "ScatterND", "Loop", "If"} or isinstance(part, ImagePart)
+        assert not operators & {"NonZero", "Loop", "If"}
         session = ort.InferenceSession(str(tmp_path / "part.onnx"), providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_inputs()]
         found = session.run(None, {name: x.numpy() for name, x in zip(names, given, strict=True)})
@@ -306,9 +307,9 @@ def test_both_parts_as_graphs(folded, tmp_path: Path) -> None:
 # --- operations -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_operations_of_the_published_network() -> None:
     """Swin-T at 448 x 448 with 12 queries: what the image costs, what a click costs, and what folding saves."""
-    from torch.utils.flop_counter import FlopCounterMode
 
     def giga(part: Any, *given: Any) -> tuple[float, Any]:
         with FlopCounterMode(display=False) as counter:
