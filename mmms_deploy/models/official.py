@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmms_deploy.models.dynamite_checkpoint import check_windows, describe_dynamite, dynamite_names, is_dynamite
 from mmms_deploy.models.interformer_checkpoint import describe_interformer, is_interformer
 from mmms_deploy.models.interformer_checkpoint import native_names as interformer_names
 from mmms_deploy.models.ritm_checkpoint import describe_ritm, is_ritm, without_unread
@@ -33,11 +34,21 @@ class Official:
     native: Callable[[State, object, str], State]
 
 
+def _of_dynamite(state: State, source: str) -> State:
+    check_windows(source, state)
+    return dynamite_names(state)
+
+
 OFFICIAL: tuple[Official, ...] = (
     Official(
         lambda config, state: is_interformer(state),
         lambda config, state, source: describe_interformer(state),
         lambda state, config, source: interformer_names(state, source),
+    ),
+    Official(
+        lambda config, state: is_dynamite(state),
+        lambda config, state, source: describe_dynamite(dynamite_names(state)),
+        lambda state, config, source: _of_dynamite(state, source),
     ),
     Official(is_official, describe_official, lambda state, config, source: native_names(state)),
     Official(is_ritm, describe_ritm, lambda state, config, source: without_unread(state, config)),

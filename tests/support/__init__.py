@@ -22,7 +22,8 @@ skipclick_reference: SkipClick a second time, as functions of an official state 
 ritm: narrow SimpleClicks and MFPs, and official checkpoint files of them.
 icmformer: narrow iCMFormers, their official files, and the networks with all the work that the released code does.
 interformer: narrow InterFormers, and files as the official training software writes them.
-families: golden numbers of other families' networks.
+dynamite: narrow DynaMITes, lists of clicks, and files as the official training software writes them.
+families: golden numbers of other families' networks, and lists of their weights' names.
 zoomed: the network of a toy bundle in crops and mirrored, by whole maps in NumPy.
 independent: the backbones in transformers, with the weights of a release file.
 hub: the real client of the hub, pointed at a stand-in.
