@@ -33,6 +33,7 @@ from mmms_deploy.files import PathLike, as_path, check_regular, decode_json, par
 from mmms_deploy.models.checkpoint_kinds import FileKind, foreign_kind, kind_by_suffix
 from mmms_deploy.models.config import LateFusionConfig, NetworkConfig, backbone_name
 from mmms_deploy.models.description import parse_description, read_description
+from mmms_deploy.models.disnet_checkpoint import describe_disnet, is_disnet
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.icmformer_checkpoint import describe_icmformer, drop_unread, is_icmformer
 from mmms_deploy.models.interformer_checkpoint import check_indices, describe_interformer, is_interformer
@@ -155,8 +156,10 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
         warnings.warn(f"{place}: {note}", MMMSDeployWarning, stacklevel=2)
     check_finite(place, chosen.tensors)
     check_indices(place, chosen.tensors)
-    if description is None and is_interformer(chosen.tensors):
-        description, problem = describe_interformer(chosen.tensors), None
+    if description is None:
+        for recognised, describe in ((is_interformer, describe_interformer), (is_disnet, describe_disnet)):
+            if recognised(chosen.tensors):
+                description, problem = describe(chosen.tensors), None
     state = without_unread(interformer_names(drop_unread(native_names(chosen.tensors))), config)
     return CheckpointFile(place, state, description, problem, chosen.place, chosen.averaged)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,6 +14,10 @@ from mmms_deploy.errors import DescriptionError, FileReadError
 from mmms_deploy.files import as_path, read_json, read_toml
 from mmms_deploy.models.config import NetworkConfig
 from mmms_deploy.models.families import FAMILIES
+
+AHEAD: Mapping[str, str] = MappingProxyType({"disnet": "mmms_deploy.models.load_disnet"})
+"""Families whose networks are here before anything exports them, and what reads their checkpoints."""
+Config = TypeVar("Config", bound=NetworkConfig)
 
 
 def parse_description(raw: object, source: str) -> NetworkConfig:
@@ -36,19 +42,39 @@ def parse_description(raw: object, source: str) -> NetworkConfig:
             command_fix="pass it to mmms-export with --encoder FILE and --decoder FILE",
         )
     family = FAMILIES.get(name) if isinstance(name, str) else None
+    if isinstance(name, str) and name in AHEAD:
+        raise DescriptionError(
+            f"{source} is a network of the family {name}, which cannot be exported yet",
+            expected=f"one of {', '.join(FAMILIES)}",
+            fix=f"read it with {AHEAD[name]}, and run it in PyTorch",
+        )
     if family is None:
         raise DescriptionError(
             f"{source}: network family {name!r}",
             expected=f"one of {', '.join(FAMILIES)}",
             fix="use a version that knows this family",
         )
+    return convert_description(raw, family.config, source)
+
+
+def convert_description(raw: object, kind: type[Config], source: str) -> Config:
+    """Turn a decoded description into a configuration of one class.
+
+    Args:
+        raw: The decoded object.
+        kind: The class.
+        source: Where it comes from, for messages.
+
+    Raises:
+        DescriptionError: A field is unknown, missing or has an impossible value.
+    """
     try:
-        return msgspec.convert(raw, family.config)
+        return msgspec.convert(raw, kind)
     # msgspec passes Python's own exceptions on for numbers that are too large and values nested too deeply.
     except (msgspec.ValidationError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DescriptionError(
             f"{source}: {error}",
-            expected=f"fields {', '.join(family.config.__struct_fields__)} as in {document('checkpoints')}",
+            expected=f"fields {', '.join(kind.__struct_fields__)} as in {document('checkpoints')}",
             fix="correct the description",
         ) from error
 
