@@ -246,7 +246,7 @@ class RefinementLayer(nn.Module):
         gates = []
         for attention, there in zip(attentions, clicks.later, strict=True):
             some = there.any(1)[:, None, None]
-            blocked = torch.where(some, ~there[:, None], False)  # a softmax of nothing is no number
+            blocked = ~there[:, None] & some  # a softmax of nothing is no number
             related = torch.where(some, attended(attention, first, others, others, blocked[:, None]), 0.0)
             gates.append(self.se(related).transpose(1, 2)[:, :, :, None])
         gated = features * (gates[0] * mask + gates[1] * (1 - mask))

@@ -90,7 +90,7 @@ def blocked_by(masks: Tensor, grid: tuple[int, int]) -> Tensor:
         (B, 1, Q, H*W) bool, the same for all heads.
     """
     outside = resized(masks, grid).flatten(2).unsqueeze(1) < 0
-    return torch.where(outside.all(dim=3, keepdim=True), False, outside)
+    return outside & ~outside.all(dim=3, keepdim=True)  # ONNX Runtime has no Where of truth values
 
 
 class CrossAttentionLayer(nn.Module):

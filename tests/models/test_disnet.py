@@ -349,3 +349,60 @@ def test_radii_and_the_margin_of_the_mask() -> None:
 def test_impossible_descriptions(fields, message) -> None:
     with pytest.raises(DescriptionError, match=message):
         convert_description({"family": "disnet", **fields}, DISNetConfig, "a test")
+
+
+# --- as graphs --------------------------------------------------------------------------------------------------------
+
+
+class Image(torch.nn.Module):
+    """The image's part alone."""
+
+    def __init__(self, network: DISNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        return self.network.encode(rgb)[0]
+
+
+class FirstClick(Image):
+    """The first click's part alone."""
+
+    def forward(self, patches: Tensor, click: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return tuple(self.network.propose(patches, click))
+
+
+class LaterClick(Image):
+    """The later clicks' part alone."""
+
+    def forward(self, token: Tensor, features: Tensor, mask: Tensor, clicks: Tensor) -> Tensor:  # type: ignore[override]
+        return self.network.answer(token, features, mask, clicks)
+
+
+@pytest.mark.slow
+def test_the_three_parts_as_onnx(tmp_path) -> None:
+    """ONNX Runtime answers as torch does, with and without a click of a polarity."""
+    import onnxruntime
+
+    network = random_disnet(tiny_disnet())
+    rgb, clicks = torch.randn(1, 3, 64, 96), click_list(*CLICKS[:3], rows=6)
+    patches = network.encode(rgb)[0]
+    proposals = network.propose(patches, clicks[:, 0])
+    token, logits = selected(proposals, best_proposal(proposals.classes))
+    state = (token, proposals.features, logits.sigmoid())
+    positive, negative = (click_list(CLICKS[0], CLICKS[at], rows=6) for at in (2, 1))
+    parts: list[tuple[torch.nn.Module, list[tuple[Tensor, ...]]]] = [
+        (Image(network), [(rgb,), (torch.randn(1, 3, 64, 96),)]),
+        (FirstClick(network), [(patches, clicks[:, 0]), (patches, torch.tensor([[80.0, 50.0, 1.0, 1.0]]))]),
+        (LaterClick(network), [(*state, clicks), (*state, positive), (*state, negative)]),
+    ]
+    for part, cases in parts:
+        path = tmp_path / f"{type(part).__name__}.onnx"
+        torch.onnx.export(part.eval(), cases[0], str(path), dynamo=True, opset_version=21, verbose=False)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [given.name for given in session.get_inputs()]
+        for case in cases:
+            expected = part(*case)
+            found = session.run(None, {name: x.numpy() for name, x in zip(names, case, strict=True)})
+            for ours, theirs in zip([expected] if isinstance(expected, Tensor) else expected, found, strict=True):
+                np.testing.assert_allclose(theirs, ours.numpy(), rtol=0, atol=1e-4)
