@@ -14,10 +14,10 @@ In reading order:
 - ``icmformer``, with ``icmformer_vit``, ``icmformer_swin``, ``cross_modality`` and ``swin``: a family whose image and
   clicks run through the same weights; ``icmformer_config``, ``icmformer_build``, ``icmformer_checkpoint``: from a file
   to it
-- ``deformable_attention``, ``sine_position``, ``pixel_decoder``, ``masked_attention``: Mask2Former's parts
+- ``dynamite``, with ``dynamite_config`` and ``dynamite_transformer``: clicks are queries, for all objects at once; of
+  Mask2Former's parts in ``deformable_attention``, ``sine_position``, ``pixel_decoder`` and ``masked_attention``
 - ``disnet``: proposals for the first click, and a light answer to later ones, of ``disnet_config``, ``disnet_pixels``,
-  ``disnet_proposals`` and ``disnet_refinement``; ``disnet_checkpoint``, ``disnet_reader``: from a file to it. Nothing
-  exports it yet
+  ``disnet_proposals`` and ``disnet_refinement``; ``disnet_checkpoint``, ``disnet_reader``: from a file to it
 - ``config``, ``description``, ``families``: from a description in TOML or JSON to a network
 - ``checkpoint``, ``backbone_checkpoint``: reads, checks and writes checkpoints
 - ``ritm_checkpoint``: official files of RITM's family, by ``ritm_params``, ``vit_checkpoint`` and ``mfp_checkpoint``
@@ -25,8 +25,8 @@ In reading order:
 - ``checkpoint_kinds``, ``checkpoint_contents``, ``weight_types``: what a file is, which weights it holds, of which type
 - ``torch_files``, ``passive_pickle``: files of ``torch.save``, read without executing anything
 - ``ort_file``: weights in ONNX Runtime's own format
-- ``backbone_names``, ``release_layout``, ``skipclick_checkpoint``, ``interformer_checkpoint``: weights as other
-  software names and stores them
+- ``backbone_names``, ``release_layout``, ``skipclick_checkpoint``, ``interformer_checkpoint``,
+  ``dynamite_checkpoint``: weights as other software names and stores them
 
 The names below load on first use, so that importing the package loads no torch.
 """

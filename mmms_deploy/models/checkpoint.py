@@ -34,6 +34,7 @@ from mmms_deploy.models.checkpoint_kinds import FileKind, foreign_kind, kind_by_
 from mmms_deploy.models.config import LateFusionConfig, NetworkConfig, backbone_name
 from mmms_deploy.models.description import parse_description, read_description
 from mmms_deploy.models.disnet_checkpoint import describe_disnet, is_disnet
+from mmms_deploy.models.dynamite_checkpoint import check_windows, describe_dynamite, dynamite_names, is_dynamite
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.icmformer_checkpoint import describe_icmformer, drop_unread, is_icmformer
 from mmms_deploy.models.interformer_checkpoint import check_indices, describe_interformer, is_interformer
@@ -113,8 +114,8 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
 
     The weights may lie in dicts inside of dicts, beside optimizers, settings and objects of any class, and their names
     may begin with prefixes of training software (:mod:`mmms_deploy.weights.checkpoint_contents`). An official SkipClick
-    file describes itself; what InterFormer, or what network of RITM's family, another one holds is found from its
-    weights and its config.
+    file describes itself; what InterFormer, DynaMITe or DISNet, or what network of RITM's family, another one holds is
+    found from its weights and its config.
 
     Args:
         path: The file.
@@ -156,11 +157,15 @@ def read_checkpoint_file(path: PathLike, weights: str | None = None) -> Checkpoi
         warnings.warn(f"{place}: {note}", MMMSDeployWarning, stacklevel=2)
     check_finite(place, chosen.tensors)
     check_indices(place, chosen.tensors)
-    if description is None:
-        for recognised, describe in ((is_interformer, describe_interformer), (is_disnet, describe_disnet)):
-            if recognised(chosen.tensors):
-                description, problem = describe(chosen.tensors), None
+    if description is None and is_interformer(chosen.tensors):
+        description, problem = describe_interformer(chosen.tensors), None
+    check_windows(place, chosen.tensors)
     state = without_unread(interformer_names(drop_unread(native_names(chosen.tensors))), config)
+    state = dynamite_names(state)
+    if description is None and is_dynamite(state):
+        description, problem = describe_dynamite(state), None
+    if description is None and is_disnet(state):
+        description, problem = describe_disnet(state), None
     return CheckpointFile(place, state, description, problem, chosen.place, chosen.averaged)
 
 

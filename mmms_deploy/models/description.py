@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,10 +11,8 @@ from mmms_deploy.documents import document
 from mmms_deploy.errors import DescriptionError, FileReadError
 from mmms_deploy.files import as_path, read_json, read_toml
 from mmms_deploy.models.config import NetworkConfig
-from mmms_deploy.models.families import FAMILIES
+from mmms_deploy.models.families import FAMILIES, NETWORKS_ONLY
 
-AHEAD: Mapping[str, str] = MappingProxyType({"disnet": "mmms_deploy.models.load_disnet"})
-"""Families whose networks are here before anything exports them, and what reads their checkpoints."""
 Config = TypeVar("Config", bound=NetworkConfig)
 
 
@@ -31,7 +27,7 @@ def parse_description(raw: object, source: str) -> NetworkConfig:
         The configuration, of its family's class.
 
     Raises:
-        DescriptionError: A field is unknown, missing or has an impossible value.
+        DescriptionError: A field is unknown, missing or has an impossible value, or the family cannot be exported yet.
     """
     name = raw.get("family", next(iter(FAMILIES))) if isinstance(raw, dict) else next(iter(FAMILIES))
     if name == "onnx":
@@ -41,13 +37,14 @@ def parse_description(raw: object, source: str) -> NetworkConfig:
             fix="pass it to export_pair, with the two files",
             command_fix="pass it to mmms-export with --encoder FILE and --decoder FILE",
         )
-    family = FAMILIES.get(name) if isinstance(name, str) else None
-    if isinstance(name, str) and name in AHEAD:
+    if isinstance(name, str) and name in NETWORKS_ONLY:
         raise DescriptionError(
-            f"{source} is a network of the family {name}, which cannot be exported yet",
-            expected=f"one of {', '.join(FAMILIES)}",
-            fix=f"read it with {AHEAD[name]}, and run it in PyTorch",
+            f"{source} is a network of the family {name}, which is known, but cannot be exported yet",
+            expected=f"a network of one of {', '.join(FAMILIES)}",
+            fix=f"take another network; build_network in mmms_deploy.models.families runs a {name} in PyTorch",
+            command_fix="take another network",
         )
+    family = FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
         raise DescriptionError(
             f"{source}: network family {name!r}",

@@ -1,4 +1,4 @@
-"""Reads a DISNet's checkpoint. Nothing exports this family yet, so nothing else reads one."""
+"""Reads a DISNet's checkpoint into a network that runs in PyTorch; nothing exports this family yet."""
 
 from __future__ import annotations
 

@@ -8,6 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from mmms_deploy.models.config import MMMSConfig, NetworkConfig, SimpleClickConfig, SkipClickConfig, ViTConfig
+from mmms_deploy.models.disnet import DISNet
+from mmms_deploy.models.disnet_config import DISNetConfig
+from mmms_deploy.models.dynamite import DynaMITe
+from mmms_deploy.models.dynamite_config import DynaMITeConfig
 from mmms_deploy.models.icmformer_build import build_icmformer
 from mmms_deploy.models.icmformer_config import ICMFormerConfig
 from mmms_deploy.models.interformer import InterFormer
@@ -48,7 +52,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "mfp": Family(MFPConfig, _mfp),
     }
 )
-"""All families; a description that names none is of the first."""
+"""All families that become bundles; a description that names none is of the first."""
+
+NETWORKS_ONLY: Mapping[str, Family] = MappingProxyType(
+    {"dynamite": Family(DynaMITeConfig, DynaMITe), "disnet": Family(DISNetConfig, DISNet)}
+)
+"""Families whose networks and checkpoints are known, and which cannot be exported yet."""
 
 
 def build_network(config: NetworkConfig) -> InteractiveNetwork:
@@ -61,4 +70,4 @@ def build_network(config: NetworkConfig) -> InteractiveNetwork:
         SizeError: The network size does not fit.
         DescriptionError: The backbone is unknown or does not fit.
     """
-    return FAMILIES[config.family].network(config)
+    return {**FAMILIES, **NETWORKS_ONLY}[config.family].network(config)

@@ -79,6 +79,54 @@ class Attention(nn.Module):
         return self.mixed(torch.softmax(scores, dim=3), values)
 
 
+class FoldedValues(Attention):
+    """The same attention with its output projection folded into the values, for few keys.
+
+    Exact: every head's values go through their columns of the projection before they are mixed, and a sum of sums is
+    the same sum. With M keys a query's answer costs heads M d multiplications in the place of (M + d) d.
+
+    Args:
+        attention: Whose weights it has; they are shared, not copied.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        nn.Module.__init__(self)
+        self.dim, self.heads, self.scale = attention.dim, attention.heads, attention.scale
+        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+        self.out_proj = attention.out_proj
+
+    def values(self, x: Tensor) -> Tensor:
+        """(B, M, d) -> (B, heads * M, d)."""
+        projection = self.out_proj.weight.unflatten(1, (self.heads, -1)).permute(1, 2, 0)
+        return (super().values(x) @ projection).flatten(1, 2)
+
+    def mixed(self, weights: Tensor, values: Tensor) -> Tensor:
+        """Weights (B, heads, N, M), and what :meth:`values` returns -> (B, N, d)."""
+        return weights.transpose(1, 2).flatten(2) @ values + self.out_proj.bias
+
+
+class FoldedAttention(FoldedValues):
+    """The same with the projection of the queries folded into the keys, too.
+
+    Exact: a score (W x + b) k is x (W' k) + b k, where W' is W transposed.
+    """
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(B, N, d), as it is."""
+        return x
+
+    def keys(self, x: Tensor) -> Tensor:
+        """(B, M, d) -> (B, d + 1, heads * M); the last row is what the queries' bias gives."""
+        keys, (weight, bias) = super().keys(x), self.part(0)
+        folded = torch.cat((weight.unflatten(0, (self.heads, -1)).transpose(1, 2), bias.reshape(self.heads, 1, -1)), 1)
+        return self.scale * (folded @ keys).transpose(1, 2).flatten(2)
+
+    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """What :meth:`queries` and :meth:`keys` return -> (B, heads, N, M)."""
+        scores = queries @ keys[:, :-1] + keys[:, -1:]
+        return scores.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
 def blocked_by(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return where queries must not look: outside of their masks. A query whose mask is empty looks everywhere.
 
