@@ -7,7 +7,7 @@ depends on data. Modules have the names of the official code, which Mask2Former 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class DeformableAttention(nn.Module):
         ]
         every = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)
         mixed = (torch.cat(sampled, dim=3) * every).sum(dim=3)
-        out: Tensor = self.output_proj(mixed.unflatten(0, (-1, self.heads)).flatten(1, 2).transpose(1, 2))
+        out: Tensor = self.output_proj(mixed.reshape(len(query), -1, mixed.shape[2]).transpose(1, 2))
         return out
 
     def _sample(self, value: Tensor, offsets: Tensor, grid: Grid) -> Tensor:
@@ -82,7 +82,7 @@ class DeformableAttention(nn.Module):
         height, width = grid
         cells = torch.tensor((width, height), dtype=offsets.dtype, device=offsets.device)
         places = 2 * (self.get_buffer("centres") + offsets / cells) - 1
-        maps = value.unflatten(2, (self.heads, -1)).permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, grid)
+        maps = value.transpose(1, 2).reshape(len(value) * self.heads, -1, height, width)
         return F.grid_sample(maps, places.transpose(1, 2).flatten(0, 1), mode="bilinear", align_corners=False)
 
 
@@ -113,20 +113,15 @@ class DeformableLayer(nn.Module):
 
 
 class DeformableEncoder(nn.Module):
-    """The layers, one after the other.
+    """Layers, one after the other.
 
     Args:
-        depth: Number of layers.
-        dim: d.
-        hidden: Width of the MLPs.
-        heads: Attention heads.
-        points: Sampled points of each head in each level.
-        grids: Height and width of every level.
+        layers: The layers.
     """
 
-    def __init__(self, depth: int, dim: int, hidden: int, heads: int, points: int, grids: Sequence[Grid]) -> None:
+    def __init__(self, layers: Iterable[DeformableLayer]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DeformableLayer(dim, hidden, heads, points, grids) for _ in range(depth))
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """The tokens (B, N, d), and their positions (N, d) -> the tokens."""
@@ -154,7 +149,7 @@ class DeformableTransformer(nn.Module):
         super().__init__()
         self.grids = tuple(grids)
         self.level_embed = nn.Parameter(torch.empty(len(self.grids), dim).normal_())
-        self.encoder = DeformableEncoder(depth, dim, hidden, heads, points, self.grids)
+        self.encoder = DeformableEncoder(DeformableLayer(dim, hidden, heads, points, self.grids) for _ in range(depth))
         places = torch.cat([sine_positions(grid, dim) for grid in self.grids])
         self.register_buffer("places", places, persistent=False)
 

@@ -34,37 +34,18 @@ LONGEST = 500
 """Running click numbers are divided by it; the official code divides by the newest click's where that is greater."""
 
 
-class QueryLayers(nn.Module):
-    """What changes the queries: attention to the image, to each other, an MLP; over and over.
-
-    Args:
-        depth: How often.
-        dim: d.
-        heads: Attention heads.
-        hidden: Width of the MLPs.
-    """
-
-    def __init__(self, depth: int, dim: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.self_attention_layers = nn.ModuleList(SelfAttentionLayer(dim, heads) for _ in range(depth))
-        self.cross_attention_layers = nn.ModuleList(CrossAttentionLayer(dim, heads) for _ in range(depth))
-        self.ffn_layers = nn.ModuleList(FFNLayer(dim, hidden) for _ in range(depth))
-
-
 class PixelLayers(nn.Module):
     """What changes the pixels: attention to the queries, and an MLP; over and over.
 
     Args:
-        depth: How often.
-        dim: d.
-        heads: Attention heads.
-        hidden: Width of the MLPs.
+        config: The network's description.
     """
 
-    def __init__(self, depth: int, dim: int, heads: int, hidden: int) -> None:
+    def __init__(self, config: DynaMITeConfig) -> None:
         super().__init__()
-        self.cross_attention_layers = nn.ModuleList(CrossAttentionLayer(dim, heads) for _ in range(depth))
-        self.ffn_layers = nn.ModuleList(FFNLayer(dim, hidden) for _ in range(depth))
+        dim, depth = config.width, range(config.mask_depth)
+        self.cross_attention_layers = nn.ModuleList(CrossAttentionLayer(dim, config.heads) for _ in depth)
+        self.ffn_layers = nn.ModuleList(FFNLayer(dim, config.mask_hidden) for _ in depth)
 
     def forward(
         self, x: Tensor, positions: Tensor, first: Tensor, queries: Tensor, placed: Tensor, blocked: Tensor
@@ -90,6 +71,21 @@ class PixelLayers(nn.Module):
         return x
 
 
+class QueryLayers(nn.Module):
+    """What changes the queries: attention to the image, to each other, an MLP; over and over.
+
+    Args:
+        config: The network's description.
+    """
+
+    def __init__(self, config: DynaMITeConfig) -> None:
+        super().__init__()
+        dim, heads, depth = config.width, config.heads, range(config.query_depth)
+        self.self_attention_layers = nn.ModuleList(SelfAttentionLayer(dim, heads) for _ in depth)
+        self.cross_attention_layers = nn.ModuleList(CrossAttentionLayer(dim, heads) for _ in depth)
+        self.ffn_layers = nn.ModuleList(FFNLayer(dim, config.query_hidden) for _ in depth)
+
+
 class InteractiveTransformer(nn.Module):
     """From an image's maps and a list of clicks to a mask for every click and every background query.
 
@@ -100,13 +96,13 @@ class InteractiveTransformer(nn.Module):
 
     def __init__(self, config: DynaMITeConfig, grids: Sequence[Grid]) -> None:
         super().__init__()
-        dim, heads, learned = config.width, config.heads, config.background_queries
+        dim, learned = config.width, config.background_queries
         self.grids = tuple(grids)[:0:-1]
         self.query_embed = nn.Parameter(torch.empty(dim).normal_())
         self.static_bg_pe = nn.Parameter(torch.empty(learned, dim).normal_())
         self.static_bg_query = nn.Parameter(torch.empty(learned, dim).normal_())
-        self.encoder = QueryLayers(config.query_depth, dim, heads, config.query_hidden)
-        self.decoder = PixelLayers(config.mask_depth, dim, heads, config.mask_hidden)
+        self.encoder = QueryLayers(config)
+        self.decoder = PixelLayers(config)
         self.layer_norm = nn.LayerNorm(dim)
         self.queries_nonlinear_projection = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
         self.ca_qpos_sine_proj = nn.Linear(3 * (dim // 2), dim)

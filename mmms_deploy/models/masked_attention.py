@@ -37,7 +37,7 @@ class Attention(nn.Module):
         return self.in_proj_weight[rows], self.in_proj_bias[rows]
 
     def _heads(self, x: Tensor, number: int) -> Tensor:
-        return F.linear(x, *self.part(number)).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return F.linear(x, *self.part(number)).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def queries(self, x: Tensor) -> Tensor:
         """(B, N, d) -> (B, heads, N, d/heads), times the scores' factor."""
@@ -97,7 +97,7 @@ class FoldedValues(Attention):
 
     def values(self, x: Tensor) -> Tensor:
         """(B, M, d) -> (B, heads * M, d)."""
-        projection = self.out_proj.weight.unflatten(1, (self.heads, -1)).permute(1, 2, 0)
+        projection = self.out_proj.weight.reshape(self.dim, self.heads, -1).permute(1, 2, 0)
         return (super().values(x) @ projection).flatten(1, 2)
 
     def mixed(self, weights: Tensor, values: Tensor) -> Tensor:
@@ -118,13 +118,14 @@ class FoldedAttention(FoldedValues):
     def keys(self, x: Tensor) -> Tensor:
         """(B, M, d) -> (B, d + 1, heads * M); the last row is what the queries' bias gives."""
         keys, (weight, bias) = super().keys(x), self.part(0)
-        folded = torch.cat((weight.unflatten(0, (self.heads, -1)).transpose(1, 2), bias.reshape(self.heads, 1, -1)), 1)
+        columns = weight.reshape(self.heads, -1, self.dim).transpose(1, 2)
+        folded = torch.cat((columns, bias.reshape(self.heads, 1, -1)), dim=1)
         return self.scale * (folded @ keys).transpose(1, 2).flatten(2)
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """What :meth:`queries` and :meth:`keys` return -> (B, heads, N, M)."""
         scores = queries @ keys[:, :-1] + keys[:, -1:]
-        return scores.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return scores.reshape(*scores.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 def blocked_by(masks: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -138,7 +139,8 @@ def blocked_by(masks: Tensor, grid: tuple[int, int]) -> Tensor:
         (B, 1, Q, H*W) bool, the same for all heads.
     """
     outside = resized(masks, grid).flatten(2).unsqueeze(1) < 0
-    return outside & ~outside.all(dim=3, keepdim=True)  # ONNX Runtime has no Where of truth values
+    # ONNX Runtime has no choice between bools.
+    return outside & ~outside.all(dim=3, keepdim=True)
 
 
 class CrossAttentionLayer(nn.Module):
@@ -242,4 +244,4 @@ def mask_logits(embeddings: Tensor, pixels: Tensor) -> Tensor:
     Returns:
         (B, Q, h, w).
     """
-    return (embeddings @ pixels.flatten(2)).unflatten(2, tuple(pixels.shape[2:]))
+    return (embeddings @ pixels.flatten(2)).reshape(*embeddings.shape[:2], *pixels.shape[2:])

@@ -13,7 +13,8 @@ from mmms_deploy.models.config import SwinConfig
 from mmms_deploy.models.dynamite_checkpoint import describe_dynamite, dynamite_names
 from mmms_deploy.models.dynamite_config import DynaMITeConfig, MiTConfig
 from mmms_deploy.models.families import FAMILIES, build_network
-from tests.support.dynamite import key_list, official_state, random_dynamite, save_official
+from tests.support.dynamite import official_state, random_dynamite, save_official
+from tests.support.families import key_list
 
 SWIN_L = SwinConfig(width=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), window=12)
 PUBLISHED = {
@@ -43,7 +44,7 @@ def test_the_file_alone_says_which_network_it_is(kind, tmp_path) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_key_lists(name) -> None:
     """Configurations from shapes alone, and no key too many or too few."""
-    keys, (expected, millions) = key_list(name), PUBLISHED[name]
+    keys, (expected, millions) = key_list(f"dynamite-{name}"), PUBLISHED[name]
     with torch.device("meta"):
         state = dynamite_names({key: torch.empty(shape) for key, shape in keys.items()})
         config = msgspec.convert(describe_dynamite(state), DynaMITeConfig)

@@ -18,7 +18,8 @@ from mmms_deploy.models.checkpoint import (
 )
 from mmms_deploy.models.families import build_network
 from mmms_deploy.models.interformer_checkpoint import describe_interformer, native_names
-from tests.support.interformer import key_list, official_state, save_official, tiny_interformer, tiny_official
+from tests.support.families import key_list
+from tests.support.interformer import official_state, save_official, tiny_interformer, tiny_official
 
 SQUARE = {"size": (64, 64)}
 
@@ -39,7 +40,7 @@ def test_the_file_alone_says_which_network_it_is(tmp_path) -> None:
 @pytest.mark.parametrize("name", ["light", "tiny", "mini"])
 def test_the_published_key_lists(name) -> None:
     """Light, tiny, and one that refines: configurations from shapes alone, and no key too many or too few."""
-    keys = key_list(name)
+    keys = key_list(f"interformer-{name}")
     with torch.device("meta"):
         state = {key: torch.empty(shape) for key, shape in keys.items()}
         config = parse_description(describe_interformer(state), name)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -16,7 +14,6 @@ from mmms_deploy.models.config import SwinConfig
 from mmms_deploy.models.dynamite import DynaMITe
 from mmms_deploy.models.dynamite_config import DynaMITeConfig, MiTConfig
 from mmms_deploy.models.swin import relative_position_index
-from tests.support.paths import FAMILIES
 
 NARROW_SWIN = SwinConfig(width=8, depths=(2, 1, 1, 1), heads=(1, 2, 2, 4), window=2)
 NARROW_MIT = MiTConfig(widths=(8, 8, 20, 16), depths=(1, 1, 1, 1))
@@ -84,12 +81,3 @@ def golden_steps(meta: dict[str, Any]) -> Iterator[tuple[list[Click], int]]:
             for y, x, t in given
         ]
         yield sorted(clicks, key=lambda click: click[3] or 1 << 8), len(step["foreground"])
-
-
-def key_list(config: str) -> dict[str, list[int]]:
-    """Every name and shape of an official file: ``swin_tiny``, ``mit_b0`` or ``swin_large``."""
-    path = FAMILIES / "keys" / f"dynamite-{config}.json"
-    if not path.is_file():
-        pytest.skip(f"no list of keys at {path}")
-    listed: dict[str, list[int]] = json.loads(path.read_text())
-    return listed

@@ -53,6 +53,15 @@ class GoldenFile:
         return picture
 
 
+def key_list(name: str) -> dict[str, list[int]]:
+    """Every name and shape of an official file, such as ``dynamite-mit_b0``; a test is skipped where there is no list."""
+    path = FAMILIES / "keys" / f"{name}.json"
+    if not path.is_file():
+        pytest.skip(f"no list of keys at {path}")
+    listed: dict[str, list[int]] = json.loads(path.read_text())
+    return listed
+
+
 def probe(values: Array, count: int = 64) -> Array:
     """What golden files keep of a tensor: ``count`` of its values, evenly spaced."""
     flat = np.asarray(values).reshape(-1)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
@@ -17,7 +15,6 @@ from mmms_deploy.models import InterFormer, InterFormerConfig
 from mmms_deploy.models.checkpoint import random_network, release_state
 from mmms_deploy.models.interformer_vit import position_index
 from tests.support.families import GoldenFile
-from tests.support.paths import FAMILIES
 
 
 def tiny_interformer(**fields: Any) -> InterFormerConfig:
@@ -106,12 +103,3 @@ def expected_mask(golden: GoldenFile, step: int) -> np.ndarray:
     height, width = golden.meta["size"]
     bits = np.unpackbits(golden.arrays[f"mask{step}"])[: height * width]
     return bits.reshape(height, width).astype(np.bool_)
-
-
-def key_list(config: str) -> dict[str, list[int]]:
-    """Every name and shape of an official file: ``light``, ``tiny``, or ``mini``, a narrow one."""
-    path = FAMILIES / "keys" / f"interformer-{config}.json"
-    if not path.is_file():
-        pytest.skip(f"no list of keys at {path}")
-    listed: dict[str, list[int]] = json.loads(path.read_text())
-    return listed
