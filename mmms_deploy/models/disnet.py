@@ -12,22 +12,20 @@ selected mask stays at F's grid (U11).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmms_deploy.models.disnet_config import DISNetConfig
 from mmms_deploy.models.disnet_pixels import PixelDecoder
 from mmms_deploy.models.disnet_proposals import ProposalDecoder, Proposals, best_proposal
 from mmms_deploy.models.disnet_refinement import Refinement
-from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.segformer import as_map
+from mmms_deploy.models.simpleclick import PatchNetwork
 from mmms_deploy.models.skipclick import SkipNeck
 from mmms_deploy.models.windowed_vit import PatchEmbedding, WindowedViT
 
 
-class DISNet(InteractiveNetwork):
+class DISNet(PatchNetwork):
     """The network, at three rates.
 
     :meth:`encode` runs once an image. :meth:`propose` runs at the first click. One of its proposals is chosen, by the
@@ -45,8 +43,6 @@ class DISNet(InteractiveNetwork):
     """
 
     config: DISNetConfig
-    backbone: WindowedViT
-    feature_names = ("f_patches",)
     rows: Tensor
     columns: Tensor
 
@@ -66,29 +62,6 @@ class DISNet(InteractiveNetwork):
         self.refine = Refinement(dim, config.size, self.grid, config.refinement)
         for name, length in zip(("rows", "columns"), config.size, strict=True):
             self.register_buffer(name, torch.arange(length, dtype=torch.float32), persistent=False)
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        """Height and width of a patch."""
-        return self.backbone.patch_embed.patch
-
-    def image_layer(self) -> nn.Module | None:
-        """The patch embedding of the image."""
-        return self.backbone.patch_embed
-
-    def watched(self) -> list[nn.Module]:
-        """The ViT's blocks."""
-        return list(self.backbone.blocks)
-
-    def encode(self, rgb: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) float32, normalised -> the patches with their positions, (B, H/P * W/P, d)."""
-        return (self.backbone.embed(rgb),)
-
-    def mix(
-        self, maps: tuple[Tensor, ...], modalities: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, ...]:
-        """Return what :meth:`encode` did: nothing else depends on the image alone."""
-        return maps
 
     def disk(self, click: Tensor) -> Tensor:
         """Draw the first click.
@@ -151,11 +124,6 @@ class DISNet(InteractiveNetwork):
             return logits
         refined = self.answer(token, proposals.features, logits.sigmoid(), interaction)
         return torch.where((interaction[:, 1:, 3] > 0.5).any(1)[:, None, None, None], refined, logits)
-
-    def adapt(self, state: dict[str, Tensor], grid: tuple[int, int] | None) -> dict[str, Tensor]:
-        """Bring the position table to this network's grid; see :meth:`WindowedViT.adapt_positions`."""
-        table = state.get("backbone.pos_embed")
-        return state if table is None else {**state, "backbone.pos_embed": self.backbone.adapt_positions(table, grid)}
 
 
 def selected(proposals: Proposals, index: Tensor) -> tuple[Tensor, Tensor]:

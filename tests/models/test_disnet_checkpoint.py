@@ -17,7 +17,7 @@ from mmms_deploy.models.checkpoint import random_network, read_checkpoint_file, 
 from mmms_deploy.models.description import convert_description
 from mmms_deploy.models.disnet_checkpoint import describe_disnet, is_disnet
 from tests.support.disnet import golden_config, random_disnet, tiny_disnet
-from tests.support.paths import FAMILIES
+from tests.support.families import key_list
 from tests.support.ritm import tiny_simpleclick
 
 SHAPED = {
@@ -34,10 +34,7 @@ SHAPED = {
 @pytest.mark.parametrize("name", ["tiny", "base"])
 def test_the_list_of_keys(name) -> None:
     """Names and shapes are those of the specification, whose position table is that of 448 x 448."""
-    path = FAMILIES / "keys" / f"disnet-{name}.json"
-    if not path.is_file():
-        pytest.skip(f"no list of keys at {path}")
-    keys = json.loads(path.read_text())
+    keys = key_list(f"disnet-{name}")
     with torch.device("meta"):
         network = DISNet(msgspec.structs.replace(golden_config(name), size=(448, 448)))
         state = {key: torch.empty(shape) for key, shape in keys.items()}
