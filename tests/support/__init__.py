@@ -22,6 +22,8 @@ skipclick_reference: SkipClick a second time, as functions of an official state 
 ritm: narrow SimpleClicks and MFPs, and official checkpoint files of them.
 icmformer: narrow iCMFormers, their official files, and the networks with all the work that the released code does.
 interformer: narrow InterFormers, and files as the official training software writes them.
+dynamite: narrow DynaMITes, lists of clicks, and files as the official training software writes them.
+families: golden numbers of other families' networks, and lists of their weights' names.
 disnet: narrow DISNets, and the networks of the golden files.
 families: golden numbers of other families' networks.
 zoomed: the network of a toy bundle in crops and mirrored, by whole maps in NumPy.

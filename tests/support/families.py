@@ -54,7 +54,7 @@ class GoldenFile:
 
 
 def key_list(name: str) -> dict[str, list[int]]:
-    """Every name and shape of an official file, such as ``dynamite-mit_b0``; a test is skipped where there is no list."""
+    """Every name and shape of an official file, such as ``dynamite-mit_b0``; without a list a test is skipped."""
     path = FAMILIES / "keys" / f"{name}.json"
     if not path.is_file():
         pytest.skip(f"no list of keys at {path}")
