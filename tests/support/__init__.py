@@ -25,7 +25,6 @@ interformer: narrow InterFormers, and files as the official training software wr
 dynamite: narrow DynaMITes, lists of clicks, and files as the official training software writes them.
 families: golden numbers of other families' networks, and lists of their weights' names.
 disnet: narrow DISNets, and the networks of the golden files.
-families: golden numbers of other families' networks.
 zoomed: the network of a toy bundle in crops and mirrored, by whole maps in NumPy.
 independent: the backbones in transformers, with the weights of a release file.
 hub: the real client of the hub, pointed at a stand-in.
