@@ -15,6 +15,8 @@ In reading order:
   clicks run through the same weights; ``icmformer_config``, ``icmformer_build``: from a description to it
 - ``dynamite``, with ``dynamite_config`` and ``dynamite_transformer``: clicks are queries, for all objects at once; of
   Mask2Former's parts in ``deformable_attention``, ``sine_position``, ``pixel_decoder`` and ``masked_attention``
+- ``disnet``: proposals for the first click, and a light answer to later ones, of ``disnet_config``, ``disnet_pixels``,
+  ``disnet_proposals`` and ``disnet_refinement``; ``disnet_checkpoint``, ``disnet_reader``: from a file to it
 - ``config``, ``description``, ``families``: from a description in TOML or JSON to a network
 - ``checkpoint``, ``backbone_checkpoint``: reads, checks and writes checkpoints
 - ``official``: which software saved a file; ``ritm_checkpoint``: official files of RITM's family, by ``ritm_params``,
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
         SkipClickConfig,
         ViTConfig,
     )
+    from mmms_deploy.models.disnet import DISNet
+    from mmms_deploy.models.disnet_config import DISNetConfig
+    from mmms_deploy.models.disnet_reader import load_disnet
     from mmms_deploy.models.interformer import InterFormer
     from mmms_deploy.models.interformer_config import InterFormerConfig
     from mmms_deploy.models.mfp_config import HRNetConfig, MFPConfig
@@ -59,6 +64,8 @@ __all__ = [
     "MMMS",
     "AdapterConfig",
     "BackboneConfig",
+    "DISNet",
+    "DISNetConfig",
     "EncoderConfig",
     "FuserConfig",
     "HRNetConfig",
@@ -74,6 +81,7 @@ __all__ = [
     "SkipClickConfig",
     "ViTConfig",
     "load_backbone",
+    "load_disnet",
     "save_checkpoint",
 ]
 
@@ -83,6 +91,8 @@ __getattr__, __dir__ = lazy_names(
         "MMMS": "mmms",
         "AdapterConfig": "config",
         "BackboneConfig": "config",
+        "DISNet": "disnet",
+        "DISNetConfig": "disnet_config",
         "EncoderConfig": "config",
         "FuserConfig": "config",
         "InterFormer": "interformer",
@@ -98,6 +108,7 @@ __getattr__, __dir__ = lazy_names(
         "SkipClickConfig": "config",
         "ViTConfig": "config",
         "load_backbone": "backbone_checkpoint",
+        "load_disnet": "disnet_reader",
         "save_checkpoint": "checkpoint",
     },
 )

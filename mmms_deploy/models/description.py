@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,6 +12,8 @@ from mmms_deploy.errors import DescriptionError, FileReadError
 from mmms_deploy.files import as_path, read_json, read_toml
 from mmms_deploy.models.config import NetworkConfig
 from mmms_deploy.models.families import FAMILIES, NETWORKS_ONLY
+
+Config = TypeVar("Config", bound=NetworkConfig)
 
 
 def parse_description(raw: object, source: str) -> NetworkConfig:
@@ -49,13 +51,27 @@ def parse_description(raw: object, source: str) -> NetworkConfig:
             expected=f"one of {', '.join(FAMILIES)}",
             fix="use a version that knows this family",
         )
+    return convert_description(raw, family.config, source)
+
+
+def convert_description(raw: object, kind: type[Config], source: str) -> Config:
+    """Turn a decoded description into a configuration of one class.
+
+    Args:
+        raw: The decoded object.
+        kind: The class.
+        source: Where it comes from, for messages.
+
+    Raises:
+        DescriptionError: A field is unknown, missing or has an impossible value.
+    """
     try:
-        return msgspec.convert(raw, family.config)
+        return msgspec.convert(raw, kind)
     # msgspec passes Python's own exceptions on for numbers that are too large and values nested too deeply.
     except (msgspec.ValidationError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DescriptionError(
             f"{source}: {error}",
-            expected=f"fields {', '.join(family.config.__struct_fields__)} as in {document('checkpoints')}",
+            expected=f"fields {', '.join(kind.__struct_fields__)} as in {document('checkpoints')}",
             fix="correct the description",
         ) from error
 

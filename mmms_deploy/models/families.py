@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mmms_deploy.models.config import MMMSConfig, NetworkConfig, SimpleClickConfig, SkipClickConfig, ViTConfig
+from mmms_deploy.models.disnet import DISNet
+from mmms_deploy.models.disnet_config import DISNetConfig
 from mmms_deploy.models.dynamite import DynaMITe
 from mmms_deploy.models.dynamite_config import DynaMITeConfig
 from mmms_deploy.models.icmformer_build import build_icmformer
@@ -52,7 +54,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 """All families that become bundles; a description that names none is of the first."""
 
-NETWORKS_ONLY: Mapping[str, Family] = MappingProxyType({"dynamite": Family(DynaMITeConfig, DynaMITe)})
+NETWORKS_ONLY: Mapping[str, Family] = MappingProxyType(
+    {"dynamite": Family(DynaMITeConfig, DynaMITe), "disnet": Family(DISNetConfig, DISNet)}
+)
 """Families whose networks and checkpoints are known, and which cannot be exported yet."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmms_deploy.models.disnet_checkpoint import describe_disnet, is_disnet
 from mmms_deploy.models.dynamite_checkpoint import check_windows, describe_dynamite, dynamite_names, is_dynamite
 from mmms_deploy.models.interformer_checkpoint import describe_interformer, is_interformer
 from mmms_deploy.models.interformer_checkpoint import native_names as interformer_names
@@ -49,6 +50,11 @@ OFFICIAL: tuple[Official, ...] = (
         lambda config, state: is_dynamite(state),
         lambda config, state, source: describe_dynamite(dynamite_names(state)),
         lambda state, config, source: _of_dynamite(state, source),
+    ),
+    Official(
+        lambda config, state: is_disnet(state),
+        lambda config, state, source: describe_disnet(state),
+        lambda state, config, source: state,
     ),
     Official(is_official, describe_official, lambda state, config, source: native_names(state)),
     Official(is_ritm, describe_ritm, lambda state, config, source: without_unread(state, config)),

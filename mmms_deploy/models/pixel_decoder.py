@@ -1,8 +1,8 @@
 """Mask2Former's pixel decoder (Cheng et al., CVPR 2022, section 3.2.2), with DynaMITe's refinement or without.
 
 A backbone's maps of strides 32, 16 and 8 are mixed by deformable attention, and a map of stride 4 is made of the result
-and of the backbone's finest map. Modules have the names of DynaMITe's files. Other layouts name the same parts
-differently, and are renamed when a file is read.
+and of the backbone's finest map. Modules have the names of DynaMITe's files; :mod:`mmms_deploy.models.disnet_pixels`
+has the same decoder under DISNet's.
 """
 
 from __future__ import annotations

@@ -16,32 +16,15 @@ from mmms_deploy.models.skipclick import MLPHead, SkipNeck
 from mmms_deploy.models.windowed_vit import PatchEmbedding, WindowedViT
 
 
-class EarlyFusionViT(InteractiveNetwork):
-    """Image and clicks embedded, added, and sent through a plain ViT and a neck; heads differ.
+class PatchNetwork(InteractiveNetwork):
+    """A network on a plain ViT of which only the patch embedding sees the image alone; all blocks see clicks.
 
-    Of the image alone it computes the patch embedding with positions; all blocks see the clicks.
-
-    Args:
-        config: The network's description.
-        vit: Its ViT.
-        neck_widths: Channels of the neck's four maps.
-
-    Raises:
-        SizeError: The network size does not fit the patches, the windows or the neck.
-        DescriptionError: The ViT's widths do not fit together.
+    Attributes:
+        feature_names: One feature, the patches with their positions.
     """
 
-    config: RITMConfig
     backbone: WindowedViT
-
-    def __init__(self, config: RITMConfig, vit: ViTConfig, neck_widths: Scales) -> None:
-        super().__init__()
-        self.config = config
-        self.fuser = None
-        self.feature_names = ("f_patches",)
-        self.backbone = WindowedViT(vit, config.size)
-        self.patch_embed_coords = PatchEmbedding(len(config.clicks.channels), vit.dim, vit.patch)
-        self.neck = SkipNeck(vit.dim, neck_widths)
+    feature_names = ("f_patches",)
 
     @property
     def patch(self) -> tuple[int, int]:
@@ -66,16 +49,40 @@ class EarlyFusionViT(InteractiveNetwork):
         """Return what :meth:`encode` did: nothing else depends on the image alone."""
         return maps
 
+    def adapt(self, state: dict[str, Tensor], grid: tuple[int, int] | None) -> dict[str, Tensor]:
+        """Bring the position table to this network's grid; see :meth:`WindowedViT.adapt_positions`."""
+        table = state.get("backbone.pos_embed")
+        return state if table is None else {**state, "backbone.pos_embed": self.backbone.adapt_positions(table, grid)}
+
+
+class EarlyFusionViT(PatchNetwork):
+    """Image and clicks embedded, added, and sent through a plain ViT and a neck; heads differ.
+
+    Args:
+        config: The network's description.
+        vit: Its ViT.
+        neck_widths: Channels of the neck's four maps.
+
+    Raises:
+        SizeError: The network size does not fit the patches, the windows or the neck.
+        DescriptionError: The ViT's widths do not fit together.
+    """
+
+    config: RITMConfig
+
+    def __init__(self, config: RITMConfig, vit: ViTConfig, neck_widths: Scales) -> None:
+        super().__init__()
+        self.config = config
+        self.fuser = None
+        self.backbone = WindowedViT(vit, config.size)
+        self.patch_embed_coords = PatchEmbedding(len(config.clicks.channels), vit.dim, vit.patch)
+        self.neck = SkipNeck(vit.dim, neck_widths)
+
     def pyramid(self, patches: Tensor, interaction: Tensor) -> tuple[Tensor, ...]:
         """Send patches (B, H/P * W/P, d) and an interaction tensor through the ViT and the neck: four maps."""
         x = self.backbone(patches + self.patch_embed_coords(interaction))
         maps: tuple[Tensor, ...] = self.neck(as_map(x, *self.backbone.grid), ())
         return maps
-
-    def adapt(self, state: dict[str, Tensor], grid: tuple[int, int] | None) -> dict[str, Tensor]:
-        """Bring the position table to this network's grid; see :meth:`WindowedViT.adapt_positions`."""
-        table = state.get("backbone.pos_embed")
-        return state if table is None else {**state, "backbone.pos_embed": self.backbone.adapt_positions(table, grid)}
 
 
 class SimpleClick(EarlyFusionViT):

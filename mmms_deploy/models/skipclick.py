@@ -18,7 +18,7 @@ from mmms_deploy.models.backbone import PYRAMID_STRIDE, Backbone, check_size
 from mmms_deploy.models.backbone_names import grid_of, resample_table
 from mmms_deploy.models.backbones import build_backbone
 from mmms_deploy.models.config import Scales, SkipClickConfig
-from mmms_deploy.models.fpn import ParallelFPN, layer_norm
+from mmms_deploy.models.fpn import ParallelFPN, hidden_widths, layer_norm
 from mmms_deploy.models.fuser import MMFuser
 from mmms_deploy.models.inverse_fpn import InverseParallelFPN
 from mmms_deploy.models.network import InteractiveNetwork
@@ -71,12 +71,16 @@ class SkipNeck(nn.Module):
     Args:
         dim: Channels of a branch's input: d, or 2 d with skips.
         widths: Channels of the four results.
+        hidden: Hidden widths of the first, second and fourth branch; None takes SimpleClick's rule, ParallelFPN's.
     """
 
-    def __init__(self, dim: int, widths: Scales) -> None:
+    def __init__(self, dim: int, widths: Scales, hidden: tuple[int, int, int] | None = None) -> None:
         super().__init__()
         w4, w8, w16, w32 = widths
-        h4, h8, h32 = max(2 * w4, dim // 2), max(w8, dim // 2), max(w32, 2 * dim)
+        if hidden is None:
+            h4, h8, _, h32 = hidden_widths(widths, dim)
+        else:
+            h4, h8, h32 = hidden
         self.down_4 = nn.Sequential(
             nn.ConvTranspose2d(dim, h4, 2, 2),
             layer_norm(h4),

@@ -24,6 +24,7 @@ icmformer: narrow iCMFormers, their official files, and the networks with all th
 interformer: narrow InterFormers, and files as the official training software writes them.
 dynamite: narrow DynaMITes, lists of clicks, and files as the official training software writes them.
 families: golden numbers of other families' networks, and lists of their weights' names.
+disnet: narrow DISNets, and the networks of the golden files.
 zoomed: the network of a toy bundle in crops and mirrored, by whole maps in NumPy.
 independent: the backbones in transformers, with the weights of a release file.
 hub: the real client of the hub, pointed at a stand-in.
