@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmms_deploy.models.disnet_config import DISNetConfig
 from mmms_deploy.models.fpn import hidden_widths
+from mmms_deploy.models.ritm_params import Params
 from mmms_deploy.models.vit_checkpoint import count, describe_vit, side
 
 State = Mapping[str, Tensor]
@@ -43,7 +44,7 @@ def describe_disnet(state: State) -> dict[str, Any]:
     width = side(state, "pixel_decoder.mask_feature.weight", 0, 4) or usual.width
     inside = side(state, "refine.layers.0.se.fc1.weight", 0, 2)
     conv = side(state, "refine.layers.0.conv_ffn.fc1.weight", 0, 4)
-    described = {name: value for name, value in describe_vit(state, None).items() if name != "head_width"}
+    described = {name: value for name, value in describe_vit(state, Params({}, "", "", usual.family)).items() if name != "head_width"}
 
     def ffn(part: str, default: int) -> int:
         return side(state, f"{part}.layers.0.fc1.weight", 0, 2) or default
