@@ -44,7 +44,11 @@ def describe_disnet(state: State) -> dict[str, Any]:
     width = side(state, "pixel_decoder.mask_feature.weight", 0, 4) or usual.width
     inside = side(state, "refine.layers.0.se.fc1.weight", 0, 2)
     conv = side(state, "refine.layers.0.conv_ffn.fc1.weight", 0, 4)
-    described = {name: value for name, value in describe_vit(state, Params({}, "", "", usual.family)).items() if name != "head_width"}
+    described = {
+        name: value
+        for name, value in describe_vit(state, Params({}, "", "", usual.family)).items()
+        if name != "head_width"
+    }
 
     def ffn(part: str, default: int) -> int:
         return side(state, f"{part}.layers.0.fc1.weight", 0, 2) or default

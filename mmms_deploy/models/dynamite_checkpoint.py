@@ -38,14 +38,17 @@ def is_dynamite(names: Collection[str]) -> bool:
     return _MARK in names
 
 
-def dynamite_names(state: State) -> State:
+def dynamite_names(state: State, source: str) -> State:
     """Leave out what is no weight that runs: tables of indices, and the query that fills up batches.
 
     Args:
-        state: Any network's weights; other than DynaMITe's are returned unchanged.
+        state: A DynaMITe's weights, as the file has them.
+        source: Where they come from, for messages.
+
+    Raises:
+        CheckpointKeysError: As :func:`check_windows`.
     """
-    if not is_dynamite(state):
-        return state
+    check_windows(state, source)
     return {
         f"backbone.{name.removeprefix(_INSIDE)}" if name.startswith(_INSIDE) else name: tensor
         for name, tensor in state.items()
@@ -53,18 +56,16 @@ def dynamite_names(state: State) -> State:
     }
 
 
-def check_windows(source: str, state: State) -> None:
+def check_windows(state: State, source: str) -> None:
     """Check that the file pairs positions in a Swin's windows as this network does.
 
     Args:
-        source: The file's name, for messages.
-        state: Any network's weights, as the file has them.
+        state: A DynaMITe's weights, as the file has them.
+        source: Where they come from, for messages.
 
     Raises:
         CheckpointKeysError: A table of indices differs; the message names it.
     """
-    if not is_dynamite(state):
-        return
     for name, index in state.items():
         if not name.endswith(_INDEX):
             continue

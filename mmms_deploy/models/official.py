@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mmms_deploy.models.disnet_checkpoint import describe_disnet, is_disnet
-from mmms_deploy.models.dynamite_checkpoint import check_windows, describe_dynamite, dynamite_names, is_dynamite
+from mmms_deploy.models.dynamite_checkpoint import describe_dynamite, dynamite_names, is_dynamite
 from mmms_deploy.models.interformer_checkpoint import describe_interformer, is_interformer
 from mmms_deploy.models.interformer_checkpoint import native_names as interformer_names
 from mmms_deploy.models.ritm_checkpoint import describe_ritm, is_ritm, without_unread
@@ -35,11 +35,6 @@ class Official:
     native: Callable[[State, object, str], State]
 
 
-def _of_dynamite(state: State, source: str) -> State:
-    check_windows(source, state)
-    return dynamite_names(state)
-
-
 OFFICIAL: tuple[Official, ...] = (
     Official(
         lambda config, state: is_interformer(state),
@@ -48,8 +43,8 @@ OFFICIAL: tuple[Official, ...] = (
     ),
     Official(
         lambda config, state: is_dynamite(state),
-        lambda config, state, source: describe_dynamite(dynamite_names(state)),
-        lambda state, config, source: _of_dynamite(state, source),
+        lambda config, state, source: describe_dynamite(dynamite_names(state, source)),
+        lambda state, config, source: dynamite_names(state, source),
     ),
     Official(
         lambda config, state: is_disnet(state),
