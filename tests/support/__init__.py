@@ -3,6 +3,8 @@
 Bundles and checkpoints:
 
 toy: bundles of small ONNX graphs with the full topology, and their network in NumPy.
+shared: what one worker of a run makes, and all workers of it read.
+traced: graphs of whole networks that one test of a run exports.
 attention: a bundle whose one stage is one attention, for compilers.
 demos: the small demo under the name of the other one.
 golden_cases: golden cases of toy bundles, right ones and wrong ones.
@@ -19,6 +21,7 @@ encoders: small encoders in ONNX files.
 pair: a small encoder and decoder in ONNX files, of the shape of SAM 2's.
 skipclick: narrow SkipClicks, and official checkpoint files of it.
 skipclick_reference: SkipClick a second time, as functions of an official state dict.
+official: the config that RITM's code stores beside the weights.
 ritm: narrow SimpleClicks and MFPs, and official checkpoint files of them.
 icmformer: narrow iCMFormers, their official files, and the networks with all the work that the released code does.
 interformer: narrow InterFormers, and files as the official training software writes them.
@@ -47,6 +50,7 @@ Sessions, evaluation and reports:
 masks: masks that are awkward to write down, and random ones.
 annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
 scenes: small scenes and predictors of the evaluation.
+davis: small sequences as DAVIS lays them out.
 dataset_trees: tiny data sets on disk, in the published layouts.
 real_modalities: real pictures with what other sensors saw of the same scene.
 bench_reports: reports of the benchmark, made by hand.
