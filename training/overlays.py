@@ -32,12 +32,10 @@ class Shown:
     Attributes:
         picture: Name of a picture in ``skimage.data``.
         clicks: (x, y) of the positive clicks, in the picture's pixels.
-        crop: Rows and columns that are shown, as (top, bottom, left, right); None for all.
     """
 
     picture: str
     clicks: tuple[tuple[int, int], ...]
-    crop: tuple[int, int, int, int] | None = None
 
 
 SHOWN = (
@@ -61,9 +59,6 @@ def read_picture(shown: Shown) -> NDArray[np.uint8]:
     picture = data.stereo_motorcycle()[0] if shown.picture == "motorcycle" else getattr(data, shown.picture)()
     picture = img_as_ubyte(picture)
     rgb: NDArray[np.uint8] = gray2rgb(picture) if picture.ndim == 2 else picture[..., :3]
-    if shown.crop is not None:
-        top, bottom, left, right = shown.crop
-        rgb = rgb[top:bottom, left:right]
     return np.ascontiguousarray(rgb)
 
 
