@@ -214,7 +214,12 @@ def _inputs(manifest: Manifest) -> str:
     return f"## Inputs\n\n{_table(('name', 'channels', 'form', 'may be missing'), rows)}"
 
 
-_RATES = {Rate.IMAGE: "once an image", Rate.MODALITY: "when a modality arrives", Rate.CLICK: "at every click"}
+_RATES = {
+    Rate.IMAGE: "once an image",
+    Rate.MODALITY: "when a modality arrives",
+    Rate.FIRST_CLICK: "at the first click",
+    Rate.CLICK: "at every click",
+}
 
 
 def _stages(manifest: Manifest) -> str:

@@ -20,6 +20,7 @@ RESERVED_NAMES = frozenset(
         *("self", "rgb", "image", "image_size", "channel_order", "features"),
         *("maps", "prev", "modulated", "click", "prob", "mask", "present"),
         *("click_labels", "click_labels_next"),
+        *("click_list", "first_click", "choice", "row_logits"),
     }
 )
 MODALITY_DTYPES = ("uint8", "uint16", "int16", "int32", "float16", "float32", "float64")
@@ -32,6 +33,8 @@ MOST_PIXELS = 16384
 """The longest side of an answer."""
 MOST_CANDIDATES = 64
 """The most answers that a network gives at once."""
+MOST_OBJECTS = 255
+"""The most objects that a network answers for at once; a label is one byte, and 0 is the background."""
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -79,10 +82,13 @@ class ClickMemory(StrEnum):
 
     ``maps``: the disks of all positive and all negative clicks as two maps, and the previous mask as a third.
     ``labels``: one map that has one of the five values of :class:`ClickLabel` at every pixel.
+    ``clicks``: nothing. The session keeps the list of all clicks, and the click stage takes it whole at every click
+    (:class:`ClickList`).
     """
 
     MAPS = "maps"
     LABELS = "labels"
+    CLICKS = "clicks"
 
 
 class ClickLabel(IntEnum):
@@ -235,6 +241,46 @@ class PointList(Struct, frozen=True, kw_only=True):
             raise ValueError(f"a list of points has from 1 to {MOST_POINTS} rows, got {self.most}")
 
 
+class ClickList(Struct, frozen=True, kw_only=True):
+    """All clicks as a list that the click stage takes whole at every click; it has no state then.
+
+    A row is (x, y, 1 positive / 0 negative, 1 for a click / 0 for none), x and y in network pixels. For a network that
+    answers for several objects at once it is (x, y, t, object, 1 for a click / 0 for none): t is the running number of
+    the click, from 0, over all objects of the image; object 0 is the background, and objects count from 1. Rows without
+    a click come last, are zeros, and change nothing.
+
+    Attributes:
+        sizes: Numbers of rows that the click stage is exported for, rising. The smallest that holds all clicks runs.
+        objects: The most objects that the network answers for at once; 1 for a network that answers for one.
+        learned: How many rows the answer for several objects has after those of the list: learned queries of the
+            background.
+    """
+
+    sizes: tuple[int, ...] = (16, 64, 256)
+    objects: int = 1
+    learned: int = 0
+
+    def __post_init__(self) -> None:
+        rising = all(one < other for one, other in zip(self.sizes, self.sizes[1:], strict=False))
+        if not self.sizes or not rising or not 1 <= self.sizes[0] <= self.sizes[-1] <= MOST_POINTS:
+            raise ValueError(f"sizes of a list of clicks must rise, from 1 to {MOST_POINTS} rows, got {self.sizes}")
+        if not 1 <= self.objects <= MOST_OBJECTS:
+            raise ValueError(f"a network answers for 1 to {MOST_OBJECTS} objects at once, got {self.objects}")
+        if not 0 <= self.learned <= MOST_POINTS or (self.learned and self.objects == 1):
+            raise ValueError(
+                f"learned rows belong to an answer for several objects, 0 to {MOST_POINTS}, got {self.learned}"
+            )
+
+    @property
+    def fields(self) -> int:
+        """Numbers in a row."""
+        return 4 if self.objects == 1 else 5
+
+    def size_for(self, clicks: int) -> int | None:
+        """Return the smallest size that holds so many clicks; None when there is none."""
+        return next((size for size in self.sizes if size >= clicks), None)
+
+
 class AnswerSpec(Struct, frozen=True, kw_only=True):
     """What a network answers with, where that is more than a probability of its own size.
 
@@ -243,13 +289,19 @@ class AnswerSpec(Struct, frozen=True, kw_only=True):
         size: Height and width of an answer; None for the network's size.
         candidates: How many answers the network gives. With several, its graph takes one of them, and gives the others
             and their scores beside it.
+        proposals: Whether the first click alone is answered with several, in a stage of its own. The session takes the
+            one of the largest score, ties to the lower index, or the one that the user chooses, and names it to the
+            click stage at every later click. One answer comes of that.
     """
 
     form: AnswerForm = AnswerForm.PROBABILITY
     size: tuple[int, int] | None = None
     candidates: int = 1
+    proposals: bool = False
 
     def __post_init__(self) -> None:
+        if self.proposals and self.candidates == 1:
+            raise ValueError("proposals are several answers to the first click, got candidates = 1")
         if self.size is not None and not all(1 <= side <= MOST_PIXELS for side in self.size):
             raise ValueError(f"an answer has sides from 1 to {MOST_PIXELS} pixels, got {self.size}")
         if not 1 <= self.candidates <= MOST_CANDIDATES:
@@ -299,6 +351,8 @@ class ClickContract(Struct, frozen=True, kw_only=True):
             answer changes the labels at the network's size, inside of the click stage.
         points: The list of points that the network takes in place of disks; None for disks. ``radius``, ``channels``
             and ``previous`` then mean nothing.
+        listed: The list of clicks that the click stage takes whole, with ``memory`` as ``clicks``; None for any other.
+            ``radius``, ``channels`` and ``previous`` then mean nothing.
         answers: What the network answers with; None for a probability of its own size.
         modulation: How the channel ``modulated`` is made of the previous probability at every click; None without one.
         first_pass: Whether a click whose previous mask is zero everywhere, such as the first one, runs the network
@@ -319,6 +373,7 @@ class ClickContract(Struct, frozen=True, kw_only=True):
     memory: ClickMemory = ClickMemory.MAPS
     # A list of points, several answers.
     points: PointList | None = None
+    listed: ClickList | None = None
     answers: AnswerSpec | None = None
     modulation: Modulation | None = None
     first_pass: bool = False
@@ -341,8 +396,34 @@ class ClickContract(Struct, frozen=True, kw_only=True):
             raise ValueError("a map of labels stays at the network's size; previous_resize has no meaning there")
         if self.memory is ClickMemory.LABELS and (self.modulation is not None or self.first_pass):
             raise ValueError("a map of labels has no previous probability; leave out modulation and first_pass")
+        if (self.memory is ClickMemory.CLICKS) != (self.listed is not None):
+            raise ValueError("a list of clicks needs memory = 'clicks' and listed, which says what its rows are")
+        if self.listed is not None:
+            self._check_list()
+        if self.answers is not None and self.answers.proposals and self.listed is None:
+            raise ValueError("a network with proposals takes all clicks as a list; give memory = 'clicks' and listed")
         if self.answer_form is AnswerForm.LOGITS and self.previous_resize is not None:
             raise ValueError("previous_resize reduces a probability; with logits it has no meaning")
+
+    def _check_list(self) -> None:
+        others = {
+            "previous_resize": self.previous_resize is not None,
+            "modulation": self.modulation is not None,
+            "first_pass": self.first_pass,
+            "points": self.points is not None,
+        }
+        given = [name for name, found in others.items() if found]
+        if given:
+            raise ValueError(f"with a list of clicks there is no previous mask and no state; leave out {given[0]}")
+        if self.answers is not None and self.answers.candidates > 1 and not self.answers.proposals:
+            raise ValueError("with a list of clicks several answers come at the first click alone: proposals = true")
+        if self.objects > 1 and self.candidates > 1:
+            raise ValueError("a network answers for several objects at once, or with several candidates, not both")
+
+    @property
+    def objects(self) -> int:
+        """The most objects that the network answers for at once."""
+        return 1 if self.listed is None else self.listed.objects
 
     @property
     def answer_form(self) -> AnswerForm:

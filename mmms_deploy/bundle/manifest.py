@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from enum import IntEnum, StrEnum
+from enum import Enum, StrEnum
+from functools import total_ordering
 
 import msgspec
 
@@ -24,12 +25,23 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
 
-class Rate(IntEnum):
-    """How often an input changes; a stage runs at the fastest rate among its inputs."""
+@total_ordering
+class Rate(Enum):
+    """How often an input changes; a stage runs at the fastest rate among its inputs.
+
+    Rates are ordered as they stand here, from slow to fast; the numbers are those of the file.
+    """
 
     IMAGE = 0
     MODALITY = 1
+    FIRST_CLICK = 3
     CLICK = 2
+
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, Rate):
+            return NotImplemented
+        order = list(Rate)
+        return order.index(self) < order.index(other)
 
 
 class Role(StrEnum):
@@ -46,6 +58,8 @@ class Role(StrEnum):
     CANDIDATES = "candidates"
     SCORES = "scores"
     TAKEN = "taken"
+    CHOICE = "choice"
+    ROWS = "rows"
     MASK = "mask"
 
 
@@ -99,6 +113,8 @@ class Stage(Struct, frozen=True, kw_only=True):
         graphs: Its graph in every precision of the bundle.
         bypass: For each of its outputs, the tensor of an earlier stage that replaces it when none of the stage's
             modalities is present; empty for a stage that must run.
+        rows: Rows of the list of clicks that it takes; None where it takes none. Of the stages of one rate that have
+            rows, the smallest that holds all clicks runs. They give tensors of the same names.
         flops: Floating-point operations of one run of its float32 graph, a multiply-add counts 2; None when they were
             not counted.
     """
@@ -107,6 +123,7 @@ class Stage(Struct, frozen=True, kw_only=True):
     rate: Rate
     graphs: dict[Precision, StageGraph]
     bypass: dict[str, str] = msgspec.field(default_factory=dict)
+    rows: int | None = None
     flops: float | None = None
 
 

@@ -26,6 +26,16 @@ LABELS, LABELS_NEXT = "click_labels", "click_labels_next"
 POINTS, POINTS_NEXT = "points", "points_next"
 """State (1, N, 4) and its successor, for a network that takes a list of points: a row as ``click`` for each, oldest
 first; zeros where there is none."""
+CLICK_LIST = "click_list"
+"""Input (1, Q, 4) or (1, Q, 5): all clicks, for a network that takes them whole; see ``ClickList`` for its rows."""
+FIRST_CLICK = "first_click"
+"""Input (1, 4) of a network with proposals: the first click, a row as ``click``."""
+CHOICE = "choice"
+"""Input (1, 1) of a network with proposals: which of them was chosen, from 0."""
+ROW_LOGITS = "row_logits"
+"""Output (1, Q + L, h, w) of a network that answers for several objects at once: the logits of every row of the list of
+clicks, then those of L learned rows, which are background. An object's logit is the maximum over its rows; of rows
+without a click they mean nothing."""
 LOGITS = "logits"
 """Output (1, 1, h, w) of a network that answers with logits, in the place of ``prob``."""
 CANDIDATES, SCORES, TAKEN = "candidates", "scores", "taken"

@@ -12,6 +12,7 @@ from mmms_deploy.reporting.notebook import folded, lines, view
 _RATES = {
     Rate.IMAGE: "once an image",
     Rate.MODALITY: "when a modality arrives or changes",
+    Rate.FIRST_CLICK: "at the first click",
     Rate.CLICK: "at every click",
 }
 

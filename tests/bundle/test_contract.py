@@ -1,11 +1,20 @@
-"""The fields of a click contract for lists of points and several answers."""
+"""The fields of a click contract for lists of points and of clicks, and for several answers."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
 
-from mmms_deploy.bundle import AnswerForm, AnswerSpec, ClickContract, PointList, ResizeRule
+from mmms_deploy.bundle import (
+    AnswerForm,
+    AnswerSpec,
+    ClickContract,
+    ClickList,
+    ClickMemory,
+    PointList,
+    Rate,
+    ResizeRule,
+)
 
 
 def test_a_contract_without_these_fields_reads_as_before() -> None:
@@ -40,3 +49,62 @@ def test_impossible_values_are_refused(raw: bytes, words: str) -> None:
 def test_logits_are_not_reduced_as_probabilities() -> None:
     with pytest.raises(ValueError, match="previous_resize reduces a probability"):
         ClickContract(answers=AnswerSpec(form=AnswerForm.LOGITS), previous_resize=ResizeRule())
+
+
+def test_lists_of_clicks_survive_being_written() -> None:
+    contract = ClickContract(memory=ClickMemory.CLICKS, listed=ClickList(sizes=(4, 32), objects=255, learned=9))
+    assert msgspec.json.decode(msgspec.json.encode(contract), type=ClickContract) == contract
+    assert contract.listed is not None
+    assert (contract.objects, contract.listed.fields) == (255, 5)
+    assert [contract.listed.size_for(clicks) for clicks in (0, 4, 5, 32, 33)] == [4, 4, 32, 32, None]
+    assert (ClickContract().objects, ClickList().fields) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"sizes": ()}, "must rise, from 1 to 4096 rows, got \\(\\)"),
+        ({"sizes": (16, 16)}, "must rise"),
+        ({"sizes": (0, 16)}, "must rise"),
+        ({"sizes": (16, 5000)}, "must rise"),
+        ({"objects": 256}, "1 to 255 objects"),
+        ({"learned": 9}, "learned rows belong to an answer for several objects"),
+    ],
+)
+def test_impossible_lists_are_refused(fields, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        ClickList(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"listed": None}, "needs memory = 'clicks' and listed"),
+        ({"memory": ClickMemory.MAPS}, "needs memory = 'clicks' and listed"),
+        ({"previous_resize": ResizeRule()}, "leave out previous_resize"),
+        ({"points": PointList()}, "leave out points"),
+        ({"first_pass": True}, "leave out first_pass"),
+        ({"answers": AnswerSpec(candidates=3)}, "come at the first click alone"),
+        (
+            {"listed": ClickList(objects=2), "answers": AnswerSpec(candidates=3, proposals=True)},
+            "several objects at once, or with several candidates",
+        ),
+    ],
+)
+def test_a_list_of_clicks_excludes_a_state(fields, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        ClickContract(**{"memory": ClickMemory.CLICKS, "listed": ClickList(), **fields})
+
+
+def test_proposals_are_several_and_need_the_list() -> None:
+    with pytest.raises(ValueError, match="got candidates = 1"):
+        AnswerSpec(proposals=True)
+    with pytest.raises(ValueError, match="takes all clicks as a list"):
+        ClickContract(answers=AnswerSpec(candidates=7, proposals=True))
+
+
+def test_rates_are_ordered_from_slow_to_fast() -> None:
+    assert sorted([Rate.CLICK, Rate.FIRST_CLICK, Rate.IMAGE, Rate.MODALITY]) == list(Rate)
+    assert max(Rate.FIRST_CLICK, Rate.CLICK) is Rate.CLICK
+    assert Rate.MODALITY < Rate.FIRST_CLICK <= Rate.CLICK
+    assert [rate.value for rate in Rate] == [0, 1, 3, 2], "the numbers in bundles that exist"
