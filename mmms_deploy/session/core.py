@@ -39,7 +39,9 @@ from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, Timings
-from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, label_map
+from mmms_deploy.session.separate import SeparateSteps
+from mmms_deploy.session.steps import Steps
+from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 from mmms_deploy.session.views import Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
 
@@ -100,6 +102,7 @@ class SessionCore:
         published = self._manifest.published
         rule = checked_zoom(zoom, None if published is None else published.zoom)
         self._keep_image = bool(keep_image)
+        self._steps: Steps = SeparateSteps()
         self._owns_engine = engine is None
         if engine is None:
             self._engine = open_request(self._bundle, request, on_progress)
@@ -176,7 +179,7 @@ class SessionCore:
 
     def _empty(self) -> SessionState:
         """Return the state before the first image."""
-        surfaces = Surfaces.first(Snapshot((), {}, None), self._limit)
+        surfaces = self._steps.first(Snapshot((), {}, None), self._limit)
         return SessionState(ImageState(self._pipeline.start()), surfaces)
 
     def _blank(self) -> Snapshot:
@@ -368,20 +371,17 @@ class SessionCore:
 
     def _result_of(self, surface: Surface) -> ClickResult:
         if surface.result is None:
-            surface.result = self._answer(surface.history.current, perf_counter())
+            surface.result = self._steps.answer(self, surface, perf_counter())
         return surface.result
 
     def _objects(self) -> Iterator[Named]:
         """Yield every surface with its answer, which is not kept where it was not requested before."""
         for name, surface in self._state.surfaces.all.items():
-            yield Named(name, surface.label, surface.result or self._answer(surface.history.current, perf_counter()))
+            yield Named(name, surface.label, surface.result or self._steps.answer(self, surface, perf_counter()))
 
     def _label_map(self) -> Labels:
         """Return the label map; it is kept until a surface changes."""
         surfaces = self._state.surfaces
         if surfaces.labels is None:
-            ordered = sorted(surfaces.all.values(), key=lambda surface: surface.changed)
-            surfaces.labels = label_map(
-                [(s.label, self._result_of(s).mask) for s in ordered if s.changed], self._size()
-            )
+            surfaces.labels = self._steps.labels(self)
         return surfaces.labels
