@@ -209,6 +209,16 @@ class ClickCalls(SessionCore):
             return self._steps.clicks(self._state.surfaces)
 
     @property
+    def all_clicks(self) -> tuple[tuple[str, Click], ...]:
+        """The clicks on all surfaces, each with the name of its surface.
+
+        With a network that answers for all objects at once they are in the order in which they were made; with any
+        other, surface by surface, oldest first.
+        """
+        with self._lock:
+            return self._steps.all_clicks(self._state.surfaces)
+
+    @property
     def can_undo(self) -> bool:
         """Whether there is a click to undo."""
         with self._lock:

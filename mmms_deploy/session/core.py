@@ -36,6 +36,7 @@ from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
 from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.joint import JointRun, JointSteps
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, Timings
@@ -102,7 +103,6 @@ class SessionCore:
         published = self._manifest.published
         rule = checked_zoom(zoom, None if published is None else published.zoom)
         self._keep_image = bool(keep_image)
-        self._steps: Steps = SeparateSteps()
         self._owns_engine = engine is None
         if engine is None:
             self._engine = open_request(self._bundle, request, on_progress)
@@ -115,21 +115,38 @@ class SessionCore:
             self._runner = self._engine.open()
             on_error.callback(self._runner.close)
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
-            self._tensors = find_click_stage(self._manifest, self._pipeline)
             self._fetched = AnswerFetch(self._manifest, self._engine, self._runner)
-            self._run_click = ClickRun(
-                self._manifest,
-                self._pipeline,
-                self._tensors.click,
-                self._previous_input,
-                self._tensors.answer,
-                self._fetched,
-            )
             viewed = rule is not None or bool(flip)
+            self._steps: Steps = self._together(viewed) if self._manifest.clicks.objects > 1 else self._one_by_one()
             self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
             self._views = self._viewing(rule, bool(flip)) if viewed else None
             self._state = self._empty()
             on_error.pop_all()
+
+    def _one_by_one(self) -> Steps:
+        """Return what calls do with a network that answers for one object, and find the tensors of its click stage."""
+        self._tensors = find_click_stage(self._manifest, self._pipeline)
+        self._run_click = ClickRun(
+            self._manifest,
+            self._pipeline,
+            self._tensors.click,
+            self._previous_input,
+            self._tensors.answer,
+            self._fetched,
+        )
+        return SeparateSteps()
+
+    def _together(self, viewed: bool) -> Steps:
+        """Return what calls do with a network that answers for all objects at once."""
+        if viewed:
+            raise SessionError(
+                f"zoom or flip was asked of {self._manifest.name}, which answers for all objects at once",
+                expected="the whole picture: objects have no crop of their own, and their answers are no probabilities"
+                " with a mean",
+                fix="leave out zoom and flip",
+                command_fix="leave out --zoom and --flip",
+            )
+        return JointSteps(JointRun(self._manifest, self._pipeline, self._runner, self._fetched), self._manifest.name)
 
     def renew_lock(self) -> None:
         """Take a new lock; called in a forked child, where the thread that held the old one does not exist."""
