@@ -21,7 +21,7 @@ from mmms_deploy.bundle.contract import ClickMemory
 from mmms_deploy.bundle.names import LABELS
 from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.process import OwnProcess
-from mmms_deploy.engines.protocol import Engine
+from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.errors import ClickError, NoImageError, SessionClosedError, SessionError
@@ -30,12 +30,13 @@ from mmms_deploy.imaging.resize import FloatArray, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
+from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
 from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, Timings
@@ -203,6 +204,8 @@ class SessionCore:
         """Return the snapshot after one more interaction, and what ``_numbers_of`` returns of it."""
         if isinstance(interaction, MaskInput):
             return self._after_mask(image, current, interaction), interaction.previous[0, 0]
+        if isinstance(interaction, Choice):
+            return self._after_choice(image, current, interaction)
         return self._after_click(image, current, interaction)
 
     def _after_mask(self, image: ImageState, current: Snapshot, mask: MaskInput) -> Snapshot:
@@ -241,11 +244,25 @@ class SessionCore:
         answer = done.value(self._tensors.answer)
         numbers = self._fetched(answer)
         state = {link.input: done.value(link.output) for link in self._manifest.state}
-        fed = self._previous_input
-        if fed is not None and rule.previous_resize is not None:
-            reduced = through_image(numbers, size, rule.mask_resize, rule.previous_resize)
-            state[fed] = self._pipeline.upload(fed, reduced[None, None])
+        if rule.previous_resize is not None:
+            state |= self._fed_back(size, numbers)
         return Snapshot((*current.interactions, click), state, answer, candidates=self._candidates(done)), numbers
+
+    def _after_choice(self, image: ImageState, current: Snapshot, choice: Choice) -> tuple[Snapshot, FloatArray]:
+        """Take another of the newest click's answers: the next click sees it in the place of the one before."""
+        candidates = chosen(choice, current, self._manifest)
+        numbers = self._fetched.checked(candidates.answer)
+        state = {**current.state, **self._fed_back(self._size_of(image), numbers)}
+        return Snapshot((*current.interactions, choice), state, None, candidates=candidates), numbers
+
+    def _fed_back(self, size: tuple[int, int], numbers: FloatArray) -> dict[str, Value]:
+        """Return the state that an answer (h, w) is at the next click; nothing where no answer is fed back."""
+        fed, rule = self._previous_input, self._manifest.clicks
+        if fed is None:
+            return {}
+        if rule.previous_resize is not None:
+            numbers = through_image(numbers, size, rule.mask_resize, rule.previous_resize)
+        return {fed: self._pipeline.upload(fed, numbers[None, None])}
 
     def _viewing(self, zoom: ZoomRule | None, flip: bool) -> Views:
         """Return what answers clicks in crops or as the mean with the mirror image."""
@@ -291,13 +308,15 @@ class SessionCore:
     def _numbers_of(self, snapshot: Snapshot) -> FloatArray:
         """Return a snapshot's answer (h, w) on the host.
 
-        After a click, it is in the form that the click contract says; a mask that was put in is a probability, and
-        without interactions there are zeros.
+        After a click or a choice, it is in the form that the click contract says; a mask that was put in is a
+        probability, and without interactions there are zeros.
         """
         newest = snapshot.newest
         if isinstance(newest, MaskInput):
             given: FloatArray = newest.previous[0, 0]
             return given
+        if isinstance(newest, Choice) and snapshot.candidates is not None:
+            return snapshot.candidates.answer
         if snapshot.viewed is not None:
             return snapshot.viewed.newest
         if snapshot.probability is None:
@@ -313,7 +332,7 @@ class SessionCore:
         """
         numbers = self._numbers_of(snapshot) if numbers is None else numbers
         numbers.setflags(write=False)
-        answered = isinstance(snapshot.newest, Click)
+        answered = isinstance(snapshot.newest, Click | Choice)
         return NetworkAnswer(numbers, self._manifest.clicks if answered else as_probability(self._manifest.clicks))
 
     def _whole_answer(self, snapshot: Snapshot) -> NetworkAnswer:

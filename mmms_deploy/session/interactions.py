@@ -1,4 +1,4 @@
-"""The interactions of an annotator, clicks and masks put in by hand, and the click stage's state after each."""
+"""The interactions of an annotator: clicks, choices, masks put in by hand; and the click stage's state after each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,18 @@ class MaskInput:
         return np.unpackbits(self.packed, axis=1, count=self.width).view(np.bool_)
 
 
-Interaction: TypeAlias = Click | MaskInput
+@dataclass(frozen=True)
+class Choice:
+    """The choice of one of several answers to the clicks so far, in the place of the one that was taken.
+
+    Attributes:
+        index: Which one, from 0, in the network's order.
+    """
+
+    index: int
+
+
+Interaction: TypeAlias = Click | MaskInput | Choice
 
 
 @dataclass(frozen=True)
@@ -56,9 +67,11 @@ class Snapshot:
         interactions: The interactions so far, oldest first.
         state: The state that the click stage takes at the next click, on the device, by the name of its input.
         probability: (1, 1, h, w), the newest answer, in the form that the click contract says, or what the network sees
-            of a mask that was put in, on the device; None before the first interaction, and where there is ``viewed``.
+            of a mask that was put in, on the device; None before the first interaction, after a choice, whose answer is
+            among the candidates, and where there is ``viewed``.
         viewed: What takes the place of both in a session that crops or mirrors the picture; None in any other.
-        candidates: All answers to the newest click, on the host; None where the network gives one, and after a mask.
+        candidates: All answers to the newest click and which of them is taken, on the host; None where the network
+            gives one, and after a mask.
     """
 
     interactions: tuple[Interaction, ...]
