@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NoReturn
 
@@ -36,7 +36,8 @@ from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
-from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, Timings
@@ -123,6 +124,8 @@ class SessionCore:
                 self._tensors.answer,
                 self._fetched,
             )
+            listed = self._manifest.clicks.listed
+            self._run_list = None if listed is None else ListRun(self._manifest, self._pipeline, self._tensors, listed)
             viewed = rule is not None or bool(flip)
             self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
             self._views = self._viewing(rule, bool(flip)) if viewed else None
@@ -233,6 +236,8 @@ class SessionCore:
         if self._views is not None:
             snapshot = self._views.after_click(image, current, click)
             return snapshot, self._numbers_of(snapshot)
+        if self._run_list is not None:
+            return self._after_listed(self._run_list, image, current, click)
         size = self._size_of(image)
         rule = self._manifest.clicks
         picture = whole(size)
@@ -248,12 +253,41 @@ class SessionCore:
             state |= self._fed_back(size, numbers)
         return Snapshot((*current.interactions, click), state, answer, candidates=self._candidates(done)), numbers
 
+    def _after_listed(
+        self, run: ListRun, image: ImageState, current: Snapshot, click: Click
+    ) -> tuple[Snapshot, FloatArray]:
+        """Run the stages of one more click, of which the network takes the list with all others."""
+        picture, rule = whole(self._size_of(image)), self._manifest.clicks
+        interactions, first = (*current.interactions, click), current.first
+        rows = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in (*current.clicks, click)]
+        if self._tensors.proposals is None:
+            done = run.answer(image.pipeline, rows)
+        elif first is None:
+            proposed = run.propose(image.pipeline, rows[0])
+            proposals = self._proposals(proposed)
+            first = FirstClick(proposed, proposals)
+            return Snapshot(interactions, {}, None, candidates=proposals, first=first), proposals.answer
+        else:
+            done = run.answer(first.pipeline, rows, first.proposals.taken)
+        answer = done.value(self._tensors.answer)
+        return Snapshot(interactions, {}, answer, first=first), self._fetched(answer)
+
+    def _proposals(self, done: PipelineState) -> Candidates:
+        """Return the proposals for a first click, on the host; the one of the largest score is taken."""
+        tensors = self._tensors.proposals
+        assert tensors is not None
+        numbers = self._fetched.checked(as_float32(self._runner.download(done.value(tensors.candidates))[0]))
+        scores = as_float32(self._runner.download(done.value(tensors.scores))[0])
+        numbers.setflags(write=False)
+        return Candidates(numbers, tuple(scores.tolist()), int(scores.argmax()))
+
     def _after_choice(self, image: ImageState, current: Snapshot, choice: Choice) -> tuple[Snapshot, FloatArray]:
         """Take another of the newest click's answers: the next click sees it in the place of the one before."""
         candidates = chosen(choice, current, self._manifest)
         numbers = self._fetched.checked(candidates.answer)
         state = {**current.state, **self._fed_back(self._size_of(image), numbers)}
-        return Snapshot((*current.interactions, choice), state, None, candidates=candidates), numbers
+        first = None if current.first is None else replace(current.first, proposals=candidates)
+        return Snapshot((*current.interactions, choice), state, None, candidates=candidates, first=first), numbers
 
     def _fed_back(self, size: tuple[int, int], numbers: FloatArray) -> dict[str, Value]:
         """Return the state that an answer (h, w) is at the next click; nothing where no answer is fed back."""
@@ -315,10 +349,10 @@ class SessionCore:
         if isinstance(newest, MaskInput):
             given: FloatArray = newest.previous[0, 0]
             return given
-        if isinstance(newest, Choice) and snapshot.candidates is not None:
-            return snapshot.candidates.answer
         if snapshot.viewed is not None:
             return snapshot.viewed.newest
+        if snapshot.probability is None and snapshot.candidates is not None:
+            return snapshot.candidates.answer
         if snapshot.probability is None:
             return np.zeros(self._answer_size, dtype=np.float32)
         return self._fetched(snapshot.probability)
