@@ -263,6 +263,7 @@ class SessionCore:
         if self._tensors.proposals is None:
             done = run.answer(image.pipeline, rows)
         elif first is None:
+            self._check_first(click)
             proposed = run.propose(image.pipeline, rows[0])
             proposals = self._proposals(proposed)
             first = FirstClick(proposed, proposals)
@@ -271,6 +272,20 @@ class SessionCore:
             done = run.answer(first.pipeline, rows, first.proposals.taken)
         answer = done.value(self._tensors.answer)
         return Snapshot(interactions, {}, answer, first=first), self._fetched(answer)
+
+    def _check_first(self, click: Click) -> None:
+        """Check that a network can propose objects at a first click.
+
+        Raises:
+            ClickError: It is negative.
+        """
+        if not click.positive:
+            raise ClickError(
+                f"the first click ({click.x:g}, {click.y:g}) is negative",
+                expected=f"a positive one: {self._manifest.name} proposes objects at the first click",
+                fix="click on the object first, and off it next",
+                command_fix="put --pos X,Y before --neg X,Y",
+            )
 
     def _proposals(self, done: PipelineState) -> Candidates:
         """Return the proposals for a first click, on the host; the one of the largest score is taken."""
