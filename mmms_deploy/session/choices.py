@@ -78,5 +78,5 @@ def _nothing(choice: Choice, current: Snapshot, manifest: Manifest) -> ChoiceErr
         f"{given} after {len(current.clicks)} clicks, and {manifest.name} gives several answers to the first one alone",
         expected="a choice after the first click on an object",
         fix="go back to the first click with undo(), choose, and click again",
-        command_fix="leave out --choose, or click once",
+        command_fix="put --choose right after the first click",
     )

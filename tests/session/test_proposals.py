@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 
 from mmms_deploy import Bundle, Session
-from mmms_deploy.errors import ChoiceError, ClickError, SessionError
+from mmms_deploy.bundle.contract import ClickContract
+from mmms_deploy.errors import ChoiceError, ClickError, ImageError, NoImageError, SessionError
+from mmms_deploy.session.answers import Candidates
+from mmms_deploy.session.overlay import POSITIVE
+from mmms_deploy.session.sheet import draw_sheet
 from tests.support.annotating import GREY, SIZE
 from tests.support.proposing import RADII, SCORES, expected_logits, write_proposing
 
 FIRST, SECOND, THIRD = (35, 25, 1), (60, 40, 1), (34, 24, 0)
+CONTRACT = ClickContract()
 BEST, OTHER = 1, 2
 """The proposals of the largest score: the session takes the first of them."""
 
@@ -174,3 +179,40 @@ def test_other_views_are_refused_by_name(proposing: Bundle, asked: str) -> None:
     with pytest.raises(SessionError, match=f"{asked} was asked of proposing") as caught:
         Session(proposing, **{asked: True})  # type: ignore[arg-type]
     assert "takes all clicks as a list" in str(caught.value)
+
+
+def test_results_show_all_answers(session: Session) -> None:
+    first = session.click(*FIRST)
+    assert "candidate 1 (of 0 to 2, score 0.750)" in repr(first)
+    chosen = session.choose(OTHER)
+    assert "candidate 2 (of 0 to 2, score 0.750)" in repr(chosen)
+    assert chosen.to_dict()["scores"] == list(SCORES)
+    assert (first.to_dict()["taken"], chosen.to_dict()["taken"]) == (BEST, OTHER)
+    sheets = [np.asarray(result.candidate_sheet()) for result in (first, chosen)]
+    assert sheets[0].shape == sheets[1].shape
+    width = sheets[0].shape[1]
+    for place, sheet in zip((BEST, OTHER), sheets, strict=True):
+        _, columns = np.nonzero((sheet[:3] == POSITIVE).all(axis=2))
+        assert place * width / 3 - 6 <= columns.min() <= columns.max() < (place + 1) * width / 3 + 6
+    again = first.candidate_sheet(GREY[:, :, ::-1], channel_order="bgr")
+    assert np.array_equal(np.asarray(again), sheets[0])
+    with pytest.raises(ImageError, match="the image has 10 rows"):
+        first.candidate_sheet(GREY[:10])
+    without = session.click(*SECOND)
+    assert "candidate" not in repr(without)
+    assert "scores" not in without.to_dict()
+    with pytest.raises(ChoiceError, match="no candidates to draw"):
+        without.candidate_sheet()
+    with Session(session.bundle, keep_image=False) as other:
+        other.set_image(GREY)
+        with pytest.raises(NoImageError):
+            other.click(*FIRST).candidate_sheet()
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (1, 1)), (4, (1, 4)), (5, (2, 3)), (7, (3, 3))])
+def test_many_answers_are_laid_out_in_rows(count: int, shape: tuple[int, int]) -> None:
+    candidates = Candidates(np.ones((count, 4, 6), np.float32), (0.5,) * count, 0)
+    single = draw_sheet(GREY, Candidates(np.ones((1, 4, 6), np.float32), (0.5,), 0).listed(CONTRACT, SIZE), [])
+    sheet = draw_sheet(GREY, candidates.listed(CONTRACT, SIZE), [])
+    rows, columns = shape
+    assert sheet.size == (columns * (single.width + 6) - 6, rows * (single.height + 6) - 6)
