@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmms_deploy.bundle import AnswerForm, Manifest, Role
-from mmms_deploy.bundle.names import CLICK_LIST, RGB
+from mmms_deploy.bundle import Manifest
 from mmms_deploy.engines.protocol import Runner
-from mmms_deploy.errors import BundleCorruptError, ClickError, SessionError, SurfaceError
+from mmms_deploy.errors import ChoiceError, SessionError, SurfaceError
 from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answer_fetch import AnswerFetch
@@ -24,7 +23,7 @@ from mmms_deploy.session.answers import NetworkAnswer
 from mmms_deploy.session.click_list import history_of
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot
 from mmms_deploy.session.joint_surfaces import (
     BLANK,
     JointSnapshot,
@@ -33,9 +32,9 @@ from mmms_deploy.session.joint_surfaces import (
     ordered_clicks,
     saved_jointly,
 )
-from mmms_deploy.session.pipeline import StagePipeline
+from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.predict import answer_logits
-from mmms_deploy.session.result import Click, ClickResult, Timings
+from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.rows import BACKGROUND, ObjectAnswer, Rows, no_answer
 from mmms_deploy.session.saved import SavedSession
 from mmms_deploy.session.steps import Step, Steps
@@ -51,29 +50,15 @@ class JointRun:
 
     Args:
         manifest: The bundle's manifest; it has a list of clicks on several objects.
-        pipeline: Its stages.
-        runner: Where they run.
-        fetch: Checks what they answer.
-
-    Raises:
-        BundleCorruptError: The click stage takes no such list, or gives no logits for its rows.
-        SessionError: The bundle has an input that this version does not know.
+        run: Runs the click stage on rows.
+        answer: Name of its output.
+        runner: Where it runs.
+        fetch: Checks what it answers.
     """
 
-    def __init__(self, manifest: Manifest, pipeline: StagePipeline, runner: Runner, fetch: AnswerFetch) -> None:
-        self._manifest, self._pipeline, self._runner, self._fetch = manifest, pipeline, runner, fetch
-        self.answer = _checked_stage(manifest, pipeline)
-
-    def prepare(self, clicks: int) -> float:
-        """Compile the click stage for lists up to so many clicks, and return how many seconds that took.
-
-        Raises:
-            EngineError: It cannot be compiled.
-        """
-        listed = self._manifest.clicks.listed
-        assert listed is not None
-        needed = listed.size_for(clicks)
-        return sum(self._pipeline.prepare(size) for size in listed.sizes if needed is not None and size <= needed)
+    def __init__(self, manifest: Manifest, run: ListRun, answer: str, runner: Runner, fetch: AnswerFetch) -> None:
+        self._manifest, self._run, self._answer, self._runner, self._fetch = manifest, run, answer, runner, fetch
+        self.prepare = run.prepare
 
     def __call__(self, image: ImageState, clicks: Sequence[OwnedClick]) -> Rows:
         """Return the network's answer to all clicks.
@@ -94,14 +79,6 @@ class JointRun:
         owners = [one.label if one.click.positive else BACKGROUND for one in clicks]
         # The network numbers its objects from 1; labels may have gaps, and are never given twice.
         objects = sorted({label for label in owners if label != BACKGROUND})
-        rows = listed.size_for(len(clicks))
-        if rows is None:
-            raise ClickError(
-                f"click {len(clicks)} on the image",
-                expected=f"at most {listed.sizes[-1]} over all objects: {self._manifest.name} was exported with lists"
-                " of so many clicks",
-                fix="undo a click or remove an object, or export again with a larger list of clicks in the description",
-            )
         if len(objects) > listed.objects:
             raise SurfaceError(
                 f"clicks on {len(objects)} objects",
@@ -110,59 +87,18 @@ class JointRun:
                 command_fix="name fewer objects",
             )
         numbers = {BACKGROUND: 0, **{label: number for number, label in enumerate(objects, start=1)}}
-        encoded = np.zeros((1, rows, listed.fields), dtype=np.float32)
-        picture = whole(image.size)
+        picture, rows = whole(image.size), []
         for t, (one, owner) in enumerate(zip(clicks, owners, strict=True)):
             x, y, _, _ = click_in(one.click, picture, self._manifest.size, rule.coordinates)
-            encoded[0, t] = x, y, t, numbers[owner], 1
-        value = self._pipeline.upload(CLICK_LIST, encoded, rows)
-        done = self._pipeline.run(self._pipeline.set(image.pipeline, {CLICK_LIST: value}), rows=rows)
-        answered = as_float32(self._runner.download(done.value(self.answer))[0])
+            rows.append((x, y, t, numbers[owner], 1))
+        done = self._run.answer(image.pipeline, rows)
+        answered = as_float32(self._runner.download(done.value(self._answer))[0])
         # Rows without a click mean nothing; the learned ones come after those of the list.
-        kept = np.concatenate([answered[: len(clicks)], answered[rows:]])
+        kept = np.concatenate([answered[: len(clicks)], answered[len(answered) - listed.learned :]])
         self._fetch.checked(kept)
         kept.setflags(write=False)
         learned = [BACKGROUND] * listed.learned
         return Rows(kept, np.array([*owners, *learned], dtype=np.int32), self._manifest.size, rule)
-
-
-def _checked_stage(manifest: Manifest, pipeline: StagePipeline) -> str:
-    """Return the name of the click stage's answer, after checking that a session can drive it."""
-    rule = manifest.clicks
-    assert rule.listed is not None
-    fewest = rule.listed.sizes[0]
-    height, width = rule.answer_size(manifest.size)
-    given = pipeline.inputs.get(CLICK_LIST)
-    answers = [spec for spec in pipeline.outputs.values() if spec.role is Role.ROWS]
-    wanted = {
-        "takes the list of clicks": (None if given is None else given.shape, (1, fewest, rule.listed.fields)),
-        "gives a map of logits for every row": (
-            answers[0].shape if len(answers) == 1 else None,
-            (1, fewest + rule.listed.learned, height, width),
-        ),
-    }
-    for what, (found, shape) in wanted.items():
-        if found != shape:
-            raise BundleCorruptError(
-                f"{manifest.name} has {'no tensor' if found is None else f'one of shape {found}'} that {what}",
-                expected=f"one of shape {shape}",
-                fix="export the checkpoint again",
-            )
-    if rule.answer_form is not AnswerForm.LOGITS or manifest.state:
-        raise BundleCorruptError(
-            f"{manifest.name} answers for several objects with a {rule.answer_form} or keeps a state",
-            expected="logits and no state, so that an answer follows from the list of clicks alone",
-            fix="export the checkpoint again",
-        )
-    known = {RGB, CLICK_LIST, *(modality.name for modality in manifest.modalities)}
-    foreign = sorted(s.name for s in pipeline.inputs.values() if s.name not in known and s.role is not Role.FEATURE)
-    if foreign:
-        raise SessionError(
-            f"{manifest.name} wants {', '.join(foreign)}",
-            expected="images, backbone features, modalities and a list of clicks",
-            fix="use a version of mmms-deploy that knows these inputs",
-        )
-    return answers[0].name
 
 
 class JointSteps(Steps):
@@ -184,7 +120,7 @@ class JointSteps(Steps):
     def take(self, core: SessionCore, interaction: Interaction, start: float) -> Step:
         """Answer one more click, for all objects."""
         if not isinstance(interaction, Click):
-            raise self._no_mask()
+            raise self._refused(interaction)
         surfaces = self._of(core)
         owned = OwnedClick(surfaces.current.label, interaction)
         compiled = self._run.prepare(len(surfaces.now.interactions) + 1)
@@ -198,17 +134,19 @@ class JointSteps(Steps):
         """
         surfaces = self._of(core)
         label, line = surfaces.current.label, []
-        clicks = [one for one in wanted if isinstance(one, Click)]
-        if len(clicks) < len(wanted):
-            raise self._no_mask()
+        clicks = []
+        for one in wanted:
+            if not isinstance(one, Click):
+                raise self._refused(one)
+            clicks.append(one)
         own = surfaces.own(label)
         common = next((n for n, pair in enumerate(zip(own, clicks, strict=False)) if pair[0] != pair[1]), None)
         left = min(len(own), len(clicks)) if common is None else common
         seen = 0
-        for one in surfaces.now.interactions:
-            seen += one.label == label
-            if one.label != label or seen <= left:
-                line.append(one)
+        for made in surfaces.now.interactions:
+            seen += made.label == label
+            if made.label != label or seen <= left:
+                line.append(made)
         line += [OwnedClick(label, click) for click in clicks[left:]]
         compiled = self._run.prepare(len(line))
         shared = self._history(core._state.image, line, surfaces.shared)
@@ -399,12 +337,7 @@ class JointSteps(Steps):
             mask=mask,
             click=clicks[-1] if clicks else None,
             index=len(clicks),
-            timings=Timings(
-                engine=1e3 * (fetched - start - compiled),
-                mask=1e3 * (end - fetched),
-                total=1e3 * (end - start),
-                compile=1e3 * compiled,
-            ),
+            timings=timings_of(start, fetched, end, compiled),
             answer=self._coarse(core, rows, surface.label),
             clicks=clicks,
             _picture=core._state.image.picture,
@@ -416,6 +349,16 @@ class JointSteps(Steps):
         if rows is None or label not in rows.objects:
             return no_answer(core._answer_size, core._manifest.clicks)
         return ObjectAnswer(rows, label, core._size()).coarse()
+
+    def _refused(self, given: MaskInput | Choice) -> SessionError:
+        if isinstance(given, Choice):
+            return ChoiceError(
+                f"answer {given.index} was chosen, and {self._name} gives one answer to a click",
+                expected="a network that gives several, such as SAM 2",
+                fix="leave the choice out; further clicks correct the masks",
+                command_fix="leave out --choose; further clicks correct the masks",
+            )
+        return self._no_mask()
 
     def _no_mask(self) -> SessionError:
         return SessionError(

@@ -17,6 +17,7 @@ from mmms_deploy.annotations import read_labels
 from mmms_deploy.bundle.contract import AnswerSpec, ClickList
 from mmms_deploy.errors import (
     BundleCorruptError,
+    ChoiceError,
     ClickError,
     HistoryError,
     NoImageError,
@@ -217,6 +218,8 @@ def test_an_error_changes_nothing(session: Session) -> None:
         session.set_mask(mask)
     with pytest.raises(SessionError, match="from clicks alone"):
         session.load_labels(np.ones(SIZE, dtype=np.uint8))
+    with pytest.raises(ChoiceError, match="gives one answer"):
+        session.choose(0)
     with pytest.raises(SurfaceError):
         session.remove("cat")
     with pytest.raises(ClickError, match=f"at most {SIZES[-1]} over all objects"):
@@ -353,7 +356,7 @@ def test_another_image_begins_anew(session: Session) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"listed": ClickList(sizes=SIZES, objects=OBJECTS, learned=2)}, "logits for every row"),
+        ({"listed": ClickList(sizes=SIZES, objects=OBJECTS, learned=2)}, "gives a rows of shape"),
         ({"answers": AnswerSpec(size=GRID)}, "with a probability"),
     ],
 )
