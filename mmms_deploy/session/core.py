@@ -35,7 +35,8 @@ from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import FirstClick, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, Timings
@@ -122,6 +123,8 @@ class SessionCore:
                 self._tensors.answer,
                 self._fetched,
             )
+            listed = self._manifest.clicks.listed
+            self._run_list = None if listed is None else ListRun(self._manifest, self._pipeline, self._tensors, listed)
             viewed = rule is not None or bool(flip)
             self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
             self._views = self._viewing(rule, bool(flip)) if viewed else None
@@ -230,6 +233,8 @@ class SessionCore:
         if self._views is not None:
             snapshot = self._views.after_click(image, current, click)
             return snapshot, self._numbers_of(snapshot)
+        if self._run_list is not None:
+            return self._after_listed(self._run_list, image, current, click)
         size = self._size_of(image)
         rule = self._manifest.clicks
         picture = whole(size)
@@ -246,6 +251,34 @@ class SessionCore:
             reduced = through_image(numbers, size, rule.mask_resize, rule.previous_resize)
             state[fed] = self._pipeline.upload(fed, reduced[None, None])
         return Snapshot((*current.interactions, click), state, answer, candidates=self._candidates(done)), numbers
+
+    def _after_listed(
+        self, run: ListRun, image: ImageState, current: Snapshot, click: Click
+    ) -> tuple[Snapshot, FloatArray]:
+        """Run the stages of one more click, of which the network takes the list with all others."""
+        picture, rule = whole(self._size_of(image)), self._manifest.clicks
+        interactions, first = (*current.interactions, click), current.first
+        rows = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in (*current.clicks, click)]
+        if self._tensors.proposals is None:
+            done = run.answer(image.pipeline, rows)
+        elif first is None:
+            proposed = run.propose(image.pipeline, rows[0])
+            proposals = self._proposals(proposed)
+            first = FirstClick(proposed, proposals)
+            return Snapshot(interactions, {}, None, candidates=proposals, first=first), proposals.answer
+        else:
+            done = run.answer(first.pipeline, rows, first.proposals.taken)
+        answer = done.value(self._tensors.answer)
+        return Snapshot(interactions, {}, answer, first=first), self._fetched(answer)
+
+    def _proposals(self, done: PipelineState) -> Candidates:
+        """Return the proposals for a first click, on the host; the one of the largest score is taken."""
+        tensors = self._tensors.proposals
+        assert tensors is not None
+        numbers = self._fetched.checked(as_float32(self._runner.download(done.value(tensors.candidates))[0]))
+        scores = as_float32(self._runner.download(done.value(tensors.scores))[0])
+        numbers.setflags(write=False)
+        return Candidates(numbers, tuple(scores.tolist()), int(scores.argmax()))
 
     def _viewing(self, zoom: ZoomRule | None, flip: bool) -> Views:
         """Return what answers clicks in crops or as the mean with the mirror image."""
@@ -291,8 +324,8 @@ class SessionCore:
     def _numbers_of(self, snapshot: Snapshot) -> FloatArray:
         """Return a snapshot's answer (h, w) on the host.
 
-        After a click, it is in the form that the click contract says; a mask that was put in is a probability, and
-        without interactions there are zeros.
+        After a click or a choice, it is in the form that the click contract says; a mask that was put in is a
+        probability, and without interactions there are zeros.
         """
         newest = snapshot.newest
         if isinstance(newest, MaskInput):
@@ -300,6 +333,8 @@ class SessionCore:
             return given
         if snapshot.viewed is not None:
             return snapshot.viewed.newest
+        if snapshot.probability is None and snapshot.candidates is not None:
+            return snapshot.candidates.answer
         if snapshot.probability is None:
             return np.zeros(self._answer_size, dtype=np.float32)
         return self._fetched(snapshot.probability)

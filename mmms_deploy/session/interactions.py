@@ -19,6 +19,7 @@ from mmms_deploy.session.result import Click
 
 if TYPE_CHECKING:
     from mmms_deploy.session.canvas import Viewed
+    from mmms_deploy.session.pipeline import PipelineState
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,19 @@ class MaskInput:
 Interaction: TypeAlias = Click | MaskInput
 
 
+@dataclass(frozen=True, eq=False)
+class FirstClick:
+    """What a network with proposals made of the first click; all later clicks start from it.
+
+    Attributes:
+        pipeline: The image's features and those of the first click, on the device.
+        proposals: The proposals, on the host. The one that is taken is named to the click stage at every later click.
+    """
+
+    pipeline: PipelineState
+    proposals: Candidates
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """An annotation at one moment.
@@ -56,9 +70,11 @@ class Snapshot:
         interactions: The interactions so far, oldest first.
         state: The state that the click stage takes at the next click, on the device, by the name of its input.
         probability: (1, 1, h, w), the newest answer, in the form that the click contract says, or what the network sees
-            of a mask that was put in, on the device; None before the first interaction, and where there is ``viewed``.
+            of a mask that was put in, on the device; None before the first interaction, where there is ``viewed``, and
+            where the candidate that is taken is the answer.
         viewed: What takes the place of both in a session that crops or mirrors the picture; None in any other.
         candidates: All answers to the newest click, on the host; None where the network gives one, and after a mask.
+        first: What became of the first click, for a network with proposals; None before it, and for any other network.
     """
 
     interactions: tuple[Interaction, ...]
@@ -66,6 +82,7 @@ class Snapshot:
     probability: Value | None
     viewed: Viewed | None = None
     candidates: Candidates | None = None
+    first: FirstClick | None = None
 
     @property
     def clicks(self) -> tuple[Click, ...]:
