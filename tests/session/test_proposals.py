@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,21 @@ def test_the_first_click_proposes_and_the_choice_is_refined(session: Session) ->
     session.click(*THIRD)
     check(session, OTHER, FIRST, SECOND, THIRD)
     assert session.runs == {"image": 1, "first_click": 1, "click": 2}
+
+
+def test_more_clicks_take_a_larger_stage(tmp_path: Path) -> None:
+    clicks = [FIRST, SECOND, THIRD, (20, 20, 1)]
+    with Session(write_proposing(tmp_path / "sized", (2, 4)), threads=1) as session:
+        session.set_image(GREY)
+        compiled = [session.click(*click).timings.compile > 0 for click in clicks]
+        assert compiled == [False, False, True, False]
+        check(session, BEST, *clicks)
+        assert session.runs == {"image": 1, "first_click": 1, "click": 1, "click_4": 2}
+        with pytest.raises(ClickError, match="at most 4"):
+            session.click(10, 10)
+        session.undo()
+        session.set_clicks([(30, 30, 1), *clicks[:2]])
+        check(session, BEST, (30, 30, 1), *clicks[:2])
 
 
 @pytest.mark.usefixtures("every_engine")
