@@ -31,7 +31,14 @@ class AnswerFetch:
         Raises:
             AnswerError: It has values that are no probabilities, or logits that are not finite.
         """
-        numbers = as_float32(self._runner.download(answer)[0, 0])
+        return self.checked(as_float32(self._runner.download(answer)[0, 0]))
+
+    def checked(self, numbers: FloatArray) -> FloatArray:
+        """Return an answer that is on the host already, (h, w) float32, checked.
+
+        Raises:
+            AnswerError: As above.
+        """
         logits = self._manifest.clicks.answer_form is AnswerForm.LOGITS
         # NaN is in the way of both comparisons.
         least, most = (-_FINITE, _FINITE) if logits else (0.0, 1.0)

@@ -144,12 +144,18 @@ class Candidates:
     Attributes:
         numbers: (K, h, w) float32, read-only, in the form that the contract says, in the network's order.
         scores: One for each.
-        taken: Which one the network's graph took, from 0.
+        taken: Which one is the answer, from 0: the one that the network's graph took, or the user chose.
     """
 
     numbers: FloatArray
     scores: tuple[float, ...]
     taken: int
+
+    @property
+    def answer(self) -> FloatArray:
+        """(h, w) float32, read-only: the one that is taken."""
+        numbers: FloatArray = self.numbers[self.taken]
+        return numbers
 
     def listed(self, rule: ClickContract, size: tuple[int, int]) -> tuple[Candidate, ...]:
         """Return them in the network's order.

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NoReturn
 
@@ -21,7 +21,7 @@ from mmms_deploy.bundle.contract import ClickMemory
 from mmms_deploy.bundle.names import LABELS
 from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.process import OwnProcess
-from mmms_deploy.engines.protocol import Engine
+from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.errors import ClickError, NoImageError, SessionClosedError, SessionError
@@ -30,12 +30,14 @@ from mmms_deploy.imaging.resize import FloatArray, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
+from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
 from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, Timings
@@ -122,6 +124,8 @@ class SessionCore:
                 self._tensors.answer,
                 self._fetched,
             )
+            listed = self._manifest.clicks.listed
+            self._run_list = None if listed is None else ListRun(self._manifest, self._pipeline, self._tensors, listed)
             viewed = rule is not None or bool(flip)
             self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
             self._views = self._viewing(rule, bool(flip)) if viewed else None
@@ -203,6 +207,8 @@ class SessionCore:
         """Return the snapshot after one more interaction, and what ``_numbers_of`` returns of it."""
         if isinstance(interaction, MaskInput):
             return self._after_mask(image, current, interaction), interaction.previous[0, 0]
+        if isinstance(interaction, Choice):
+            return self._after_choice(image, current, interaction)
         return self._after_click(image, current, interaction)
 
     def _after_mask(self, image: ImageState, current: Snapshot, mask: MaskInput) -> Snapshot:
@@ -230,6 +236,8 @@ class SessionCore:
         if self._views is not None:
             snapshot = self._views.after_click(image, current, click)
             return snapshot, self._numbers_of(snapshot)
+        if self._run_list is not None:
+            return self._after_listed(self._run_list, image, current, click)
         size = self._size_of(image)
         rule = self._manifest.clicks
         picture = whole(size)
@@ -241,11 +249,69 @@ class SessionCore:
         answer = done.value(self._tensors.answer)
         numbers = self._fetched(answer)
         state = {link.input: done.value(link.output) for link in self._manifest.state}
-        fed = self._previous_input
-        if fed is not None and rule.previous_resize is not None:
-            reduced = through_image(numbers, size, rule.mask_resize, rule.previous_resize)
-            state[fed] = self._pipeline.upload(fed, reduced[None, None])
+        if rule.previous_resize is not None:
+            state |= self._fed_back(size, numbers)
         return Snapshot((*current.interactions, click), state, answer, candidates=self._candidates(done)), numbers
+
+    def _after_listed(
+        self, run: ListRun, image: ImageState, current: Snapshot, click: Click
+    ) -> tuple[Snapshot, FloatArray]:
+        """Run the stages of one more click, of which the network takes the list with all others."""
+        picture, rule = whole(self._size_of(image)), self._manifest.clicks
+        interactions, first = (*current.interactions, click), current.first
+        rows = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in (*current.clicks, click)]
+        if self._tensors.proposals is None:
+            done = run.answer(image.pipeline, rows)
+        elif first is None:
+            self._check_first(click)
+            proposed = run.propose(image.pipeline, rows[0])
+            proposals = self._proposals(proposed)
+            first = FirstClick(proposed, proposals)
+            return Snapshot(interactions, {}, None, candidates=proposals, first=first), proposals.answer
+        else:
+            done = run.answer(first.pipeline, rows, first.proposals.taken)
+        answer = done.value(self._tensors.answer)
+        return Snapshot(interactions, {}, answer, first=first), self._fetched(answer)
+
+    def _check_first(self, click: Click) -> None:
+        """Check that a network can propose objects at a first click.
+
+        Raises:
+            ClickError: It is negative.
+        """
+        if not click.positive:
+            raise ClickError(
+                f"the first click ({click.x:g}, {click.y:g}) is negative",
+                expected=f"a positive one: {self._manifest.name} proposes objects at the first click",
+                fix="click on the object first, and off it next",
+                command_fix="put --pos X,Y before --neg X,Y",
+            )
+
+    def _proposals(self, done: PipelineState) -> Candidates:
+        """Return the proposals for a first click, on the host; the one of the largest score is taken."""
+        tensors = self._tensors.proposals
+        assert tensors is not None
+        numbers = self._fetched.checked(as_float32(self._runner.download(done.value(tensors.candidates))[0]))
+        scores = as_float32(self._runner.download(done.value(tensors.scores))[0])
+        numbers.setflags(write=False)
+        return Candidates(numbers, tuple(scores.tolist()), int(scores.argmax()))
+
+    def _after_choice(self, image: ImageState, current: Snapshot, choice: Choice) -> tuple[Snapshot, FloatArray]:
+        """Take another of the newest click's answers: the next click sees it in the place of the one before."""
+        candidates = chosen(choice, current, self._manifest)
+        numbers = self._fetched.checked(candidates.answer)
+        state = {**current.state, **self._fed_back(self._size_of(image), numbers)}
+        first = None if current.first is None else replace(current.first, proposals=candidates)
+        return Snapshot((*current.interactions, choice), state, None, candidates=candidates, first=first), numbers
+
+    def _fed_back(self, size: tuple[int, int], numbers: FloatArray) -> dict[str, Value]:
+        """Return the state that an answer (h, w) is at the next click; nothing where no answer is fed back."""
+        fed, rule = self._previous_input, self._manifest.clicks
+        if fed is None:
+            return {}
+        if rule.previous_resize is not None:
+            numbers = through_image(numbers, size, rule.mask_resize, rule.previous_resize)
+        return {fed: self._pipeline.upload(fed, numbers[None, None])}
 
     def _viewing(self, zoom: ZoomRule | None, flip: bool) -> Views:
         """Return what answers clicks in crops or as the mean with the mirror image."""
@@ -291,8 +357,8 @@ class SessionCore:
     def _numbers_of(self, snapshot: Snapshot) -> FloatArray:
         """Return a snapshot's answer (h, w) on the host.
 
-        After a click, it is in the form that the click contract says; a mask that was put in is a probability, and
-        without interactions there are zeros.
+        After a click or a choice, it is in the form that the click contract says; a mask that was put in is a
+        probability, and without interactions there are zeros.
         """
         newest = snapshot.newest
         if isinstance(newest, MaskInput):
@@ -300,6 +366,8 @@ class SessionCore:
             return given
         if snapshot.viewed is not None:
             return snapshot.viewed.newest
+        if snapshot.probability is None and snapshot.candidates is not None:
+            return snapshot.candidates.answer
         if snapshot.probability is None:
             return np.zeros(self._answer_size, dtype=np.float32)
         return self._fetched(snapshot.probability)
@@ -313,7 +381,7 @@ class SessionCore:
         """
         numbers = self._numbers_of(snapshot) if numbers is None else numbers
         numbers.setflags(write=False)
-        answered = isinstance(snapshot.newest, Click)
+        answered = isinstance(snapshot.newest, Click | Choice)
         return NetworkAnswer(numbers, self._manifest.clicks if answered else as_probability(self._manifest.clicks))
 
     def _whole_answer(self, snapshot: Snapshot) -> NetworkAnswer:

@@ -1,4 +1,4 @@
-"""The interactions of an annotator, clicks and masks put in by hand, and the click stage's state after each."""
+"""The interactions of an annotator: clicks, choices, masks put in by hand; and the click stage's state after each."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mmms_deploy.session.result import Click
 
 if TYPE_CHECKING:
     from mmms_deploy.session.canvas import Viewed
+    from mmms_deploy.session.pipeline import PipelineState
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,31 @@ class MaskInput:
         return np.unpackbits(self.packed, axis=1, count=self.width).view(np.bool_)
 
 
-Interaction: TypeAlias = Click | MaskInput
+@dataclass(frozen=True)
+class Choice:
+    """The choice of one of several answers to the clicks so far, in the place of the one that was taken.
+
+    Attributes:
+        index: Which one, from 0, in the network's order.
+    """
+
+    index: int
+
+
+Interaction: TypeAlias = Click | MaskInput | Choice
+
+
+@dataclass(frozen=True, eq=False)
+class FirstClick:
+    """What a network with proposals made of the first click; all later clicks start from it.
+
+    Attributes:
+        pipeline: The image's features and those of the first click, on the device.
+        proposals: The proposals, on the host. The one that is taken is named to the click stage at every later click.
+    """
+
+    pipeline: PipelineState
+    proposals: Candidates
 
 
 @dataclass(frozen=True)
@@ -56,9 +81,12 @@ class Snapshot:
         interactions: The interactions so far, oldest first.
         state: The state that the click stage takes at the next click, on the device, by the name of its input.
         probability: (1, 1, h, w), the newest answer, in the form that the click contract says, or what the network sees
-            of a mask that was put in, on the device; None before the first interaction, and where there is ``viewed``.
+            of a mask that was put in, on the device; None before the first interaction, where there is ``viewed``, and
+            where the candidate that is taken is the answer, such as after a choice.
         viewed: What takes the place of both in a session that crops or mirrors the picture; None in any other.
-        candidates: All answers to the newest click, on the host; None where the network gives one, and after a mask.
+        candidates: All answers to the newest click and which of them is taken, on the host; None where the network
+            gives one, and after a mask.
+        first: What became of the first click, for a network with proposals; None before it, and for any other network.
     """
 
     interactions: tuple[Interaction, ...]
@@ -66,6 +94,7 @@ class Snapshot:
     probability: Value | None
     viewed: Viewed | None = None
     candidates: Candidates | None = None
+    first: FirstClick | None = None
 
     @property
     def clicks(self) -> tuple[Click, ...]:

@@ -300,19 +300,24 @@ def write_toy(
             published=published,
             stages=stages,
             state=LABELS if labels else MAPS,
-            provenance=Provenance(
-                checkpoint=None,
-                checkpoint_sha256=None,
-                random_seed=0,
-                description={},
-                parameters=0,
-                opset=21,
-                packages={},
-                created="2026-01-01T00:00:00Z",
-            ),
+            provenance=random_provenance(),
             gate=(),
         )
         return writer.commit(manifest)
+
+
+def random_provenance() -> Provenance:
+    """Where a toy comes from: nowhere."""
+    return Provenance(
+        checkpoint=None,
+        checkpoint_sha256=None,
+        random_seed=0,
+        description={},
+        parameters=0,
+        opset=21,
+        packages={},
+        created="2026-01-01T00:00:00Z",
+    )
 
 
 def taken_as_it_is(bundle: Bundle) -> Bundle:
