@@ -119,7 +119,10 @@ class SessionCore:
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
             self._fetched = AnswerFetch(self._manifest, self._engine, self._runner)
             viewed = rule is not None or bool(flip)
-            self._steps: Steps = self._together(viewed) if self._manifest.clicks.objects > 1 else self._one_by_one()
+            if self._manifest.clicks.objects > 1:
+                self._steps: Steps = self._together("zoom" if rule is not None else "flip" if flip else None)
+            else:
+                self._steps = self._one_by_one()
             self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
             self._views = self._viewing(rule, bool(flip)) if viewed else None
             self._state = self._empty()
@@ -140,15 +143,14 @@ class SessionCore:
         self._run_list = None if listed is None else ListRun(self._manifest, self._pipeline, self._tensors, listed)
         return SeparateSteps()
 
-    def _together(self, viewed: bool) -> Steps:
-        """Return what calls do with a network that answers for all objects at once."""
-        if viewed:
+    def _together(self, asked: str | None) -> Steps:
+        """Return what calls do with a network that answers for all objects at once; it is asked for no other views."""
+        if asked is not None:
             raise SessionError(
-                f"zoom or flip was asked of {self._manifest.name}, which answers for all objects at once",
-                expected="the whole picture: objects have no crop of their own, and their answers are no probabilities"
-                " with a mean",
-                fix="leave out zoom and flip",
-                command_fix="leave out --zoom and --flip",
+                f"{asked} was asked of {self._manifest.name}, which answers for all objects at once",
+                expected="the whole picture: objects have no crop of their own, and their answers no mean",
+                fix=f"leave out {asked}",
+                command_fix=f"leave out --{asked}",
             )
         listed = self._manifest.clicks.listed
         assert listed is not None
