@@ -14,7 +14,7 @@ probabilities by a quarter of the largest logit (:func:`~mmms_deploy.export.comp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,33 @@ import numpy.typing as npt
 import torch
 
 from mmms_deploy.bundle import Bundle, GateCheck, Precision
-from mmms_deploy.bundle.names import CLICK, LABELS_NEXT, MAPS_NEXT, MASK, MODULATED, PRESENT, PREV, PROB, RGB
+from mmms_deploy.bundle.names import (
+    CLICK,
+    LABELS_NEXT,
+    MAPS_NEXT,
+    MASK,
+    MODULATED,
+    PRESENT,
+    PREV,
+    PROB,
+    RGB,
+    ROW_LOGITS,
+)
 from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
-from mmms_deploy.export.comparison import Worst, difference, logit_scale
+from mmms_deploy.export.comparison import ROW_LIMIT, Worst, difference, logit_scale
 from mmms_deploy.export.cut import StageModel
+from mmms_deploy.export.joint import joint_cases, list_steps
+from mmms_deploy.export.listed import ListedNetwork
 from mmms_deploy.export.modulation import modulated
 from mmms_deploy.export.network import BACKBONE, RecurrentNetwork
 from mmms_deploy.export.reference import HAIR, TorchReference
 from mmms_deploy.export.samples import Sample
 from mmms_deploy.export.steps import announce
 from mmms_deploy.models import InteractiveNetwork
+from mmms_deploy.models.dynamite import DynaMITe
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.replay.golden import GoldenCase
 from mmms_deploy.replay.verification import LIMITS, ClickCheck, replay
@@ -109,7 +123,7 @@ def compare_graphs(
     announce(on_progress, "gate: whole graph against torch")
     against_torch = _AgainstTorch("whole ONNX graph against torch", trace, sample)
     graph, outputs = OnnxGraph(whole, optimised=False), []
-    for number, feed in enumerate(trace.feeds):
+    for number, feed in enumerate(trace.feeds[: trace.whole]):
         outputs.append(graph.run(feed))
         against_torch.see(outputs[-1], number, "whole graph")
     del graph
@@ -118,7 +132,7 @@ def compare_graphs(
     for stage, graph, number, feed in _staged(stages, trace, optimised=False):
         found = graph.run(feed)
         feed.update(found)
-        for name in (name for name in stage.outputs if name in outputs[number]):
+        for name in (name for name in stage.outputs if number < len(outputs) and name in outputs[number]):
             where = f"stage {stage.name}, tensor {name}, {trace.where(number, sample)}"
             exact.see(difference(found[name], outputs[number][name], relative=True), where)
     announce(on_progress, "gate: stages as an engine runs them against torch")
@@ -140,6 +154,9 @@ class _Trace:
         labels: A name for each click, for messages.
         scale: What differences of logits are divided by.
         threshold: Above it, a pixel belongs to the mask.
+        rows: Rows of the larger list of clicks that each entry is for; None for one that the whole graph takes, which
+            come first.
+        told: For each entry, the rows of its answer that mean something, of a network that answers for every row.
     """
 
     feeds: list[dict[str, Array]]
@@ -147,6 +164,19 @@ class _Trace:
     labels: list[str]
     scale: float
     threshold: float
+    rows: list[int | None] = field(default_factory=list)
+    told: list[Array] = field(default_factory=list)
+
+    @property
+    def whole(self) -> int:
+        """How many entries the whole graph takes."""
+        return sum(rows is None for rows in self.rows) if self.rows else len(self.feeds)
+
+    def numbers(self, stage: StageModel) -> Iterable[int]:
+        """The entries that a stage takes."""
+        if not stage.larger:
+            return range(self.whole)
+        return [number for number, rows in enumerate(self.rows) if rows == stage.rows]
 
     def where(self, number: int, sample: Sample) -> str:
         return f"image {sample.name}, {self.labels[number]}"
@@ -167,6 +197,7 @@ class _AgainstTorch:
         labelled = any(LABELS_NEXT in outputs for outputs in trace.outputs)
         what = "the labels on certain pixels" if labelled else "the disks"
         self._state = Worst(name, f"largest difference of {what}", 0.0)
+        self._rows = Worst(name, "largest mean difference of a row's logits, over the largest logit", ROW_LIMIT)
         self._answers = Worst(
             name, "largest difference of prob, over a quarter of the largest logit", PROBABILITY_LIMIT
         )
@@ -184,10 +215,16 @@ class _AgainstTorch:
                 self._state.see(difference(found[name] * certain, expected[name] * certain), where)
             elif name == PROB:
                 self._answers.see(4 * difference(found[name], expected[name]) / self._trace.scale, where)
+            elif name == ROW_LOGITS:
+                told = self._trace.told[number]
+                differences = np.abs(found[name][0, told].astype(np.float64) - expected[name][0, told])
+                self._rows.see(float(differences.mean(axis=(1, 2)).max()) / self._trace.scale, where)
             else:
                 self._features.see(difference(found[name], expected[name], relative=True), where)
 
     def checks(self) -> list[GateCheck]:
+        if self._rows.samples:
+            return [self._features.check(), self._rows.check()]
         return [self._features.check(), self._state.check(), self._answers.check()]
 
 
@@ -198,8 +235,10 @@ def _staged(
     feeds = [dict(feed) for feed in trace.feeds]
     for stage, file in stages:
         graph = OnnxGraph(file, optimised=optimised)
-        for number, feed in enumerate(feeds):
-            yield stage, graph, number, feed
+        for number in trace.numbers(stage):
+            if stage.larger:
+                feeds[number] = {**feeds[0], **feeds[number]}  # the features of the same picture
+            yield stage, graph, number, feeds[number]
 
 
 @torch.no_grad()
@@ -208,6 +247,8 @@ def _torch_trace(network: RecurrentNetwork, sample: Sample) -> _Trace:
 
     Where some modalities may be missing, one more click is answered without them.
     """
+    if isinstance(network, ListedNetwork):
+        return _list_trace(network, sample)
     reference = TorchReference(network.network)
     reference.set_image(sample.image, sample.modalities)
     state = network.start()
@@ -245,6 +286,20 @@ def _torch_trace(network: RecurrentNetwork, sample: Sample) -> _Trace:
     return _Trace(feeds, outputs, [label for label, _, _ in steps], logit_scale(logits), threshold)
 
 
+def _list_trace(network: ListedNetwork, sample: Sample) -> _Trace:
+    """Run a network that answers for every row of a list of clicks."""
+    steps = list_steps(network, sample)
+    return _Trace(
+        feeds=[step.feed for step in steps],
+        outputs=[step.outputs for step in steps],
+        labels=[step.label for step in steps],
+        scale=logit_scale(torch.from_numpy(step.outputs[ROW_LOGITS][0, step.told]) for step in steps),
+        threshold=network.network.config.clicks.threshold,
+        rows=[step.rows for step in steps],
+        told=[step.told for step in steps],
+    )
+
+
 @dataclass(frozen=True)
 class Golden:
     """The torch reference's answers to all samples.
@@ -252,7 +307,8 @@ class Golden:
     Attributes:
         names: Name of each sample.
         cases: Masks after every click, and which pixels are certain.
-        first: The probability after the first click, (H, W) float32 at the network's size, for each sample.
+        first: The probability after the first click, (H, W) float32 at the network's size, for each sample; empty for
+            a network that answers for several objects at once, which gives none.
         scales: For each sample, what differences of logits after the first click are divided by.
     """
 
@@ -301,6 +357,12 @@ def record_golden(
     Raises:
         GateError: The network answers NaN.
     """
+    if isinstance(network, DynaMITe):
+        cases: list[GoldenCase] = []
+        for sample in samples:
+            announce(on_progress, f"gate: torch reference on {sample.name}")
+            cases += joint_cases(network, [sample])
+        return Golden([sample.name for sample in samples], cases, [], [])
     reference = TorchReference(network)
 
     def answers(sample: Sample) -> Iterator[Recorded]:
@@ -384,12 +446,12 @@ def compare_session(
     )
 
     def compare(check: ClickCheck, result: ClickResult) -> None:
-        where = f"stage click, tensor prob, image {golden.names[check.case]}, click {check.click + 1}"
-        if check.click == 0:
+        where = f"stage click, image {golden.names[check.case]}, click {check.click + 1}"
+        if check.click == 0 and golden.first:
             differences = np.abs(result.network_probability - golden.first[check.case])
             mean = float(differences.mean(dtype=np.float64))
             probabilities.see(4 * mean / golden.scales[check.case], where)
         masks.see(1.0 - check.iou, f"{where} ({check.certain:.1%} of its pixels certain)")
 
     replay(bundle, EngineRequest(precision=Precision.FP32), engine=engine, on_result=compare)
-    return [masks.check(), probabilities.check()]
+    return [masks.check(), probabilities.check()] if golden.first else [masks.check()]

@@ -103,6 +103,10 @@ class HalfNetwork(InteractiveNetwork):
         """Features, half, and interaction tensor or labels (B, C, H, W) -> logits (B, 1, H, W) float32."""
         return self.network.respond(features, interaction.to(self.dtype)).float()
 
+    def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
+        """Features, half, and a list of clicks (B, Q, C), float32 -> logits of every row (B, n, h, w) float32."""
+        return self.network.coarse_logits(features, interaction).float()
+
 
 def half_network(
     network: InteractiveNetwork, paper: InteractiveNetwork, precision: Precision, cuts: Collection[Cut]
