@@ -132,6 +132,16 @@ def answering(
         EvaluationSettingsError: The bundle says no published protocol, the threshold is none, or the bundle takes fewer
             clicks on an object.
     """
+    check_decision(manifest, threshold)
+    listed = manifest.clicks.listed
+    if listed is not None and clicks > listed.sizes[-1]:
+        raise EvaluationSettingsError(
+            f"{clicks} clicks on an object, and {manifest.name} takes a list of {listed.sizes[-1]} clicks",
+            expected=f"at most {listed.sizes[-1]}",
+            fix=f"pass max_clicks={listed.sizes[-1]}, or export again with a larger list of clicks in the description",
+            command_fix=f"pass --max-clicks {listed.sizes[-1]}, or export again with a larger list of clicks in the"
+            " description",
+        )
     points = manifest.clicks.points
     if points is not None and clicks > points.most:
         raise EvaluationSettingsError(
@@ -151,6 +161,21 @@ def answering(
         flip=protocol.flip if flip is None else flip,
         threshold=protocol.threshold if threshold is None else threshold,
     )
+
+
+def check_decision(manifest: Manifest, threshold: float | None) -> None:
+    """Refuse a threshold where the network decides between all objects instead.
+
+    Raises:
+        EvaluationSettingsError: There is one.
+    """
+    if threshold is not None and manifest.clicks.objects > 1:
+        raise EvaluationSettingsError(
+            f"threshold {threshold:g}, and {manifest.name} answers for all objects at once",
+            expected="no threshold: a pixel belongs to the object, or the background, of the largest logit",
+            fix="leave out threshold",
+            command_fix="leave out --threshold",
+        )
 
 
 def other_size(manifest: Manifest, kind: str, dataset: str) -> str | None:
