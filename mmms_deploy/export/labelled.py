@@ -11,6 +11,7 @@ from mmms_deploy.bundle import StateLink
 from mmms_deploy.bundle.contract import ClickLabel, ClickMemory
 from mmms_deploy.bundle.names import LABELS, LABELS_NEXT
 from mmms_deploy.export.cut import Cut
+from mmms_deploy.export.listed import ListedNetwork
 from mmms_deploy.export.network import RecurrentNetwork
 from mmms_deploy.models import InteractiveNetwork
 
@@ -62,5 +63,9 @@ def recurrent_network(
         cuts: Where it is cut, beside the cut where clicks come in.
         state: Element type of the probability, and of disks and a previous mask.
     """
-    labelled = network.config.clicks.memory is ClickMemory.LABELS
-    return (LabelledNetwork if labelled else RecurrentNetwork)(network, cuts, state)
+    kinds = {
+        ClickMemory.MAPS: RecurrentNetwork,
+        ClickMemory.LABELS: LabelledNetwork,
+        ClickMemory.CLICKS: ListedNetwork,
+    }
+    return kinds[network.config.clicks.memory](network, cuts, state)
