@@ -42,6 +42,7 @@ of the door that the user came through, Python or the command line.
             MaskInputError
             SurfaceError
             ClickError
+            ChoiceError
         MaskError
         AnnotationError
         ClickListError
@@ -305,6 +306,10 @@ class SurfaceError(SessionError):
 
 class ClickError(SessionError):
     """A click is outside of the image or not a number."""
+
+
+class ChoiceError(SessionError):
+    """There are no answers to choose from, or none of that number."""
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------

@@ -76,12 +76,13 @@ class Work:
         return replace(self, jobs=tuple(replace(job, picture=picture) for job, picture in pairs))
 
 
-def jobs_of_line(pictures: Sequence[Picture], clicks: Sequence[ListedClick]) -> Work:
+def jobs_of_line(pictures: Sequence[Picture], clicks: Sequence[ListedClick], choice: int | None = None) -> Work:
     """Return the work where the command line has the clicks: the same for every picture.
 
     Args:
         pictures: The pictures.
         clicks: The clicks; without any, every picture is clicked at its centre.
+        choice: Which of several answers to that click is taken; None for the network's own choice.
 
     Raises:
         ClickError: A click is outside of a picture.
@@ -92,7 +93,7 @@ def jobs_of_line(pictures: Sequence[Picture], clicks: Sequence[ListedClick]) -> 
     for picture in pictures:
         if picture.path in sizes:
             size = sizes[picture.path]
-            own = tuple(clicks) or (centre(size),)
+            own = tuple(clicks) or (replace(centre(size), choice=choice),)
             _check_line(picture, size, own, alone=len(pictures) == 1)
             jobs.append(Job(picture, size, own))
     return Work(tuple(jobs), failures)

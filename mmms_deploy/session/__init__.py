@@ -4,7 +4,7 @@ In reading order:
 
 - ``session``: ``Session``, which opens a bundle and joins the calls of the next four
 - ``image_calls``: an image or its features, and the modalities
-- ``click_calls``: clicks, masks put in by hand, undo and redo, the answer
+- ``click_calls``: clicks, choices, masks put in by hand, undo and redo, the answer
 - ``surface_calls``: several objects in one image
 - ``annotation_calls``: the annotation as a whole, out and in again
 - ``core``: what all calls stand on: the engine, the lock, the state, the click stage and its answers
@@ -21,17 +21,19 @@ In reading order:
 - ``inputs``: the image or its features, and the modalities
 - ``features``: the format and the file of backbone features that a provider computes
 - ``mask_sources``: what a session takes as a mask or as labels
-- ``interactions``: clicks and masks put in by hand, and the click stage's state after each
+- ``interactions``: clicks, choices and masks put in by hand, and the click stage's state after each
+- ``choices``: the choice of one of several answers, checked
 - ``click_labels``: a mask put in by hand as a map of labels, for click stages that keep one
 - ``history``: undo and redo
 - ``surfaces``: several objects in one image, and their label map
 - ``image_argument``: which argument of ``set_image`` is the image, and the names that others give it
-- ``click_list``: lists of clicks, and the history that follows from one
+- ``click_list``: lists of clicks and choices, and the history that follows from one
 - ``predict``: the shape of SAM's ``predict``
 - ``saved``: an annotation as plain data, and back
 - ``outputs``: what is taken out of a session: COCO, arrays, the picture for overlays
 - ``overlay``: draws masks and their clicks on the image
 - ``thumbnail``: the same, as small as a notebook needs it
+- ``sheet``: several answers to the same clicks, side by side
 - ``notebook``: what a notebook shows of a session
 """
 

@@ -55,6 +55,7 @@ class AnnotationCalls(SessionCore):
             NoImageError: No image was set.
             SessionError: It is something else, or belongs to an image of another size; or the network takes no previous
                 mask, and there is one.
+            ChoiceError: An answer was chosen that this network does not give.
             ModalityError: A modality was announced with ``LATER`` and is not there yet.
             EngineError: The click stage failed.
         """

@@ -1,4 +1,4 @@
-"""The calls of a session about the current surface: clicks, masks put in by hand, undo and redo, its answer."""
+"""The calls of a session about the current surface: clicks, choices, masks put in by hand, undo, redo, its answer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy.typing as npt
 
 from mmms_deploy.imaging.resize import BoolArray
+from mmms_deploy.session.choices import checked_choice
 from mmms_deploy.session.click_list import ClickLike, checked_clicks
 from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.interactions import Interaction, checked_mask
@@ -54,6 +55,29 @@ class ClickCalls(SessionCore):
             self._inputs.check_complete(self._state.image)
             return self._take(click, start)
 
+    def choose(self, index: int) -> ClickResult:
+        """Take another of the network's answers to the newest click, where it gives several; the network does not run.
+
+        Mask, probability, labels and what is written follow it, and the next click goes on from it, as if the network
+        had taken it. Like a click, it can be undone with :meth:`undo`, also where that answer was taken already.
+
+        Args:
+            index: Its place in ``result.candidates``, from 0.
+
+        Returns:
+            The answer that was chosen, with all others as its ``candidates``.
+
+        Raises:
+            NoImageError: No image was set.
+            ChoiceError: It is no place of an answer, or there is nothing to choose from: the network gives one answer,
+                there is no click, a mask was put in, or the network gives several to the first click alone and there
+                are more.
+            AnswerError: The answer has values that are no probabilities, or logits that are not finite.
+        """
+        with self._lock:
+            self._size()
+            return self._take(checked_choice(index), perf_counter())
+
     def set_mask(self, mask: MaskLike) -> ClickResult:
         """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.
 
@@ -92,7 +116,8 @@ class ClickCalls(SessionCore):
 
         Args:
             clicks: Oldest first: :class:`Click`, ``[x, y, 1 or 0]`` as :meth:`Click.to_list` returns it, or
-                ``{"x": ..., "y": ..., "positive": ...}``; none for the surface without clicks.
+                ``{"x": ..., "y": ..., "positive": ...}``; none for the surface without clicks. ``{"choice": ...}``
+                after a click is what :meth:`choose` does there; without one, the network's own choice counts.
 
         Returns:
             The answer to all of them.
@@ -100,6 +125,7 @@ class ClickCalls(SessionCore):
         Raises:
             NoImageError: No image was set.
             ClickError: It is no list of clicks, or one is outside of the image.
+            ChoiceError: A choice has nothing to choose from, as for :meth:`choose`.
             ModalityError: A modality was announced with ``LATER`` and is not there yet.
             EngineError: The click stage failed.
         """
@@ -128,8 +154,9 @@ class ClickCalls(SessionCore):
             point_labels: (N,): 1 on the object, 0 off it.
             box: Refused: these networks take clicks, no boxes.
             mask_input: (1, H, W) logits from an earlier call. If they are the surface's answer to the first of these
-                points, the surface goes on from there; otherwise the surface begins with them as :meth:`set_mask` does,
-                and all points follow.
+                points, the surface goes on from there; if they are another of several answers, that one is chosen, as
+                by :meth:`choose`. Otherwise the surface begins with them as :meth:`set_mask` does, and all points
+                follow.
             multimask_output: Whether all answers of a network that gives several are returned, in its order, and not
                 only the one that the session takes. Without effect for a network that gives one.
             return_logits: Whether logits take the masks' place; they are above 0 where the mask is.
@@ -165,7 +192,7 @@ class ClickCalls(SessionCore):
             return prediction(result, whole, several=multimask_output, logits=return_logits)
 
     def undo(self) -> ClickResult:
-        """Take back the newest click or mask; the network does not run.
+        """Take back the newest click, choice or mask; the network does not run.
 
         Returns:
             The answer to the clicks that remain; an empty mask when none remains.
@@ -179,7 +206,7 @@ class ClickCalls(SessionCore):
             return self._move(self._steps.undo(self, perf_counter()))
 
     def redo(self) -> ClickResult:
-        """Bring back the click or mask that was undone last; the network does not run.
+        """Bring back the click, choice or mask that was undone last; the network does not run.
 
         Returns:
             The answer to the clicks so far.

@@ -1,4 +1,4 @@
-"""Lists of clicks, as they are stored and sent, and the history that follows from one."""
+"""Lists of clicks and choices, as they are stored and sent, and the history that follows from one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from mmms_deploy.errors import ClickError
+from mmms_deploy.session.choices import checked_choice
 from mmms_deploy.session.history import History
-from mmms_deploy.session.interactions import MaskInput
+from mmms_deploy.session.interactions import Choice, MaskInput
 from mmms_deploy.session.result import Click, checked_click
 
 ClickLike: TypeAlias = "Click | Sequence[float] | Mapping[str, float]"
 """A click; ``[x, y, 1]`` or ``[x, y, 0]``, also without the label, which is 1 then; or ``{"x": ..., "y": ...,
-"positive": ...}``."""
+"positive": ...}``. Or the choice of one of several answers to the clicks before it: ``{"choice": ...}``, its number."""
 
 _EXPECTED = 'a list of clicks: Click objects, [x, y, 1 or 0], or {"x": ..., "y": ..., "positive": ...}'
 _KEYS = frozenset({"x", "y", "positive"})
+CHOICE = "choice"
+"""Key of a choice in a list of clicks."""
 
 
-def checked_clicks(clicks: Iterable[ClickLike], size: tuple[int, int]) -> tuple[Click, ...]:
-    """Return clicks, checked.
+def checked_clicks(clicks: Iterable[ClickLike], size: tuple[int, int]) -> tuple[Click | Choice, ...]:
+    """Return clicks, and the choices among them, checked.
 
     Args:
         clicks: The clicks, oldest first; a numeric array (N, 2) or (N, 3) is such a list.
@@ -29,12 +32,16 @@ def checked_clicks(clicks: Iterable[ClickLike], size: tuple[int, int]) -> tuple[
 
     Raises:
         ClickError: They are no list of clicks, or one is outside of the image.
+        ChoiceError: A choice is no whole number.
     """
     single = isinstance(clicks, str | bytes | Mapping | Click) or (isinstance(clicks, np.ndarray) and clicks.ndim == 0)
     if single or not isinstance(clicks, Iterable):
         raise ClickError(f"the clicks are a {type(clicks).__qualname__}", expected=_EXPECTED, fix="pass a list")
-    found = []
+    found: list[Click | Choice] = []
     for number, click in enumerate(clicks, start=1):
+        if isinstance(click, Mapping) and set(click) == {CHOICE}:
+            found.append(checked_choice(click[CHOICE]))
+            continue
         x, y, positive = _parts(click, number)
         try:
             found.append(checked_click(x, y, positive, size))

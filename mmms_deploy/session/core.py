@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NoReturn
 
@@ -21,7 +21,7 @@ from mmms_deploy.bundle.contract import ClickMemory
 from mmms_deploy.bundle.names import LABELS
 from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.process import OwnProcess
-from mmms_deploy.engines.protocol import Engine
+from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.errors import ClickError, NoImageError, SessionClosedError, SessionError
@@ -30,12 +30,13 @@ from mmms_deploy.imaging.resize import FloatArray, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
+from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
 from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
-from mmms_deploy.session.interactions import FirstClick, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, MaskInput, Snapshot
 from mmms_deploy.session.joint import JointRun, JointSteps
 from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
@@ -226,6 +227,8 @@ class SessionCore:
         """Return the snapshot after one more interaction, and what ``_numbers_of`` returns of it."""
         if isinstance(interaction, MaskInput):
             return self._after_mask(image, current, interaction), interaction.previous[0, 0]
+        if isinstance(interaction, Choice):
+            return self._after_choice(image, current, interaction)
         return self._after_click(image, current, interaction)
 
     def _after_mask(self, image: ImageState, current: Snapshot, mask: MaskInput) -> Snapshot:
@@ -266,10 +269,8 @@ class SessionCore:
         answer = done.value(self._tensors.answer)
         numbers = self._fetched(answer)
         state = {link.input: done.value(link.output) for link in self._manifest.state}
-        fed = self._previous_input
-        if fed is not None and rule.previous_resize is not None:
-            reduced = through_image(numbers, size, rule.mask_resize, rule.previous_resize)
-            state[fed] = self._pipeline.upload(fed, reduced[None, None])
+        if rule.previous_resize is not None:
+            state |= self._fed_back(size, numbers)
         return Snapshot((*current.interactions, click), state, answer, candidates=self._candidates(done)), numbers
 
     def _after_listed(
@@ -282,6 +283,7 @@ class SessionCore:
         if self._tensors.proposals is None:
             done = run.answer(image.pipeline, rows)
         elif first is None:
+            self._check_first(click)
             proposed = run.propose(image.pipeline, rows[0])
             proposals = self._proposals(proposed)
             first = FirstClick(proposed, proposals)
@@ -291,6 +293,20 @@ class SessionCore:
         answer = done.value(self._tensors.answer)
         return Snapshot(interactions, {}, answer, first=first), self._fetched(answer)
 
+    def _check_first(self, click: Click) -> None:
+        """Check that a network can propose objects at a first click.
+
+        Raises:
+            ClickError: It is negative.
+        """
+        if not click.positive:
+            raise ClickError(
+                f"the first click ({click.x:g}, {click.y:g}) is negative",
+                expected=f"a positive one: {self._manifest.name} proposes objects at the first click",
+                fix="click on the object first, and off it next",
+                command_fix="put --pos X,Y before --neg X,Y",
+            )
+
     def _proposals(self, done: PipelineState) -> Candidates:
         """Return the proposals for a first click, on the host; the one of the largest score is taken."""
         tensors = self._tensors.proposals
@@ -299,6 +315,23 @@ class SessionCore:
         scores = as_float32(self._runner.download(done.value(tensors.scores))[0])
         numbers.setflags(write=False)
         return Candidates(numbers, tuple(scores.tolist()), int(scores.argmax()))
+
+    def _after_choice(self, image: ImageState, current: Snapshot, choice: Choice) -> tuple[Snapshot, FloatArray]:
+        """Take another of the newest click's answers: the next click sees it in the place of the one before."""
+        candidates = chosen(choice, current, self._manifest)
+        numbers = self._fetched.checked(candidates.answer)
+        state = {**current.state, **self._fed_back(self._size_of(image), numbers)}
+        first = None if current.first is None else replace(current.first, proposals=candidates)
+        return Snapshot((*current.interactions, choice), state, None, candidates=candidates, first=first), numbers
+
+    def _fed_back(self, size: tuple[int, int], numbers: FloatArray) -> dict[str, Value]:
+        """Return the state that an answer (h, w) is at the next click; nothing where no answer is fed back."""
+        fed, rule = self._previous_input, self._manifest.clicks
+        if fed is None:
+            return {}
+        if rule.previous_resize is not None:
+            numbers = through_image(numbers, size, rule.mask_resize, rule.previous_resize)
+        return {fed: self._pipeline.upload(fed, numbers[None, None])}
 
     def _viewing(self, zoom: ZoomRule | None, flip: bool) -> Views:
         """Return what answers clicks in crops or as the mean with the mirror image."""
@@ -368,7 +401,7 @@ class SessionCore:
         """
         numbers = self._numbers_of(snapshot) if numbers is None else numbers
         numbers.setflags(write=False)
-        answered = isinstance(snapshot.newest, Click)
+        answered = isinstance(snapshot.newest, Click | Choice)
         return NetworkAnswer(numbers, self._manifest.clicks if answered else as_probability(self._manifest.clicks))
 
     def _whole_answer(self, snapshot: Snapshot) -> NetworkAnswer:

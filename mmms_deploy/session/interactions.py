@@ -1,4 +1,4 @@
-"""The interactions of an annotator, clicks and masks put in by hand, and the click stage's state after each."""
+"""The interactions of an annotator: clicks, choices, masks put in by hand; and the click stage's state after each."""
 
 from __future__ import annotations
 
@@ -46,7 +46,18 @@ class MaskInput:
         return np.unpackbits(self.packed, axis=1, count=self.width).view(np.bool_)
 
 
-Interaction: TypeAlias = Click | MaskInput
+@dataclass(frozen=True)
+class Choice:
+    """The choice of one of several answers to the clicks so far, in the place of the one that was taken.
+
+    Attributes:
+        index: Which one, from 0, in the network's order.
+    """
+
+    index: int
+
+
+Interaction: TypeAlias = Click | MaskInput | Choice
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +82,10 @@ class Snapshot:
         state: The state that the click stage takes at the next click, on the device, by the name of its input.
         probability: (1, 1, h, w), the newest answer, in the form that the click contract says, or what the network sees
             of a mask that was put in, on the device; None before the first interaction, where there is ``viewed``, and
-            where the candidate that is taken is the answer.
+            where the candidate that is taken is the answer, such as after a choice.
         viewed: What takes the place of both in a session that crops or mirrors the picture; None in any other.
-        candidates: All answers to the newest click, on the host; None where the network gives one, and after a mask.
+        candidates: All answers to the newest click and which of them is taken, on the host; None where the network
+            gives one, and after a mask.
         first: What became of the first click, for a network with proposals; None before it, and for any other network.
     """
 

@@ -21,10 +21,11 @@ from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import NetworkAnswer
+from mmms_deploy.session.choices import one_answer
 from mmms_deploy.session.click_list import history_of
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot
 from mmms_deploy.session.joint_surfaces import (
     BLANK,
     JointSnapshot,
@@ -184,7 +185,7 @@ class JointSteps(Steps):
     def take(self, core: SessionCore, interaction: Interaction, start: float) -> Step:
         """Answer one more click, for all objects."""
         if not isinstance(interaction, Click):
-            raise self._no_mask()
+            raise self._refused(interaction)
         surfaces = self._of(core)
         owned = OwnedClick(surfaces.current.label, interaction)
         compiled = self._run.prepare(len(surfaces.now.interactions) + 1)
@@ -198,17 +199,19 @@ class JointSteps(Steps):
         """
         surfaces = self._of(core)
         label, line = surfaces.current.label, []
-        clicks = [one for one in wanted if isinstance(one, Click)]
-        if len(clicks) < len(wanted):
-            raise self._no_mask()
+        clicks = []
+        for one in wanted:
+            if not isinstance(one, Click):
+                raise self._refused(one)
+            clicks.append(one)
         own = surfaces.own(label)
         common = next((n for n, pair in enumerate(zip(own, clicks, strict=False)) if pair[0] != pair[1]), None)
         left = min(len(own), len(clicks)) if common is None else common
         seen = 0
-        for one in surfaces.now.interactions:
-            seen += one.label == label
-            if one.label != label or seen <= left:
-                line.append(one)
+        for owned in surfaces.now.interactions:
+            seen += owned.label == label
+            if owned.label != label or seen <= left:
+                line.append(owned)
         line += [OwnedClick(label, click) for click in clicks[left:]]
         compiled = self._run.prepare(len(line))
         shared = self._history(core._state.image, line, surfaces.shared)
@@ -416,6 +419,9 @@ class JointSteps(Steps):
         if rows is None or label not in rows.objects:
             return no_answer(core._answer_size, core._manifest.clicks)
         return ObjectAnswer(rows, label, core._size()).coarse()
+
+    def _refused(self, interaction: Choice | MaskInput) -> SessionError:
+        return one_answer(interaction, self._name) if isinstance(interaction, Choice) else self._no_mask()
 
     def _no_mask(self) -> SessionError:
         return SessionError(

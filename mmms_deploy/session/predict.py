@@ -20,7 +20,14 @@ from mmms_deploy.bundle.contract import AnswerForm, ClickContract
 from mmms_deploy.errors import ClickError, MaskInputError, SessionError
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answers import NetworkAnswer, log_odds
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, mask_of_logits, mask_of_probability
+from mmms_deploy.session.interactions import (
+    Choice,
+    Interaction,
+    MaskInput,
+    Snapshot,
+    mask_of_logits,
+    mask_of_probability,
+)
 from mmms_deploy.session.result import Click, ClickResult, checked_click
 
 Prediction: TypeAlias = "tuple[npt.NDArray[Any], FloatArray, FloatArray]"
@@ -166,6 +173,7 @@ def interactions_of(
     given: tuple[FloatArray, MaskInput] | None,
     line: Sequence[Snapshot],
     logits: Callable[[Snapshot], FloatArray],
+    rule: ClickContract,
 ) -> tuple[Interaction, ...]:
     """Return the interactions that a call of predict stands for.
 
@@ -174,19 +182,32 @@ def interactions_of(
         given: Its mask input as logits, and as the mask that it puts in; None for none.
         line: The snapshots that are held, oldest first.
         logits: Returns a snapshot's answer (h, w) as logits.
+        rule: In what form the bundle's answers are.
 
     Returns:
         The clicks. Where there is a mask input: if it is the answer of a held snapshot whose clicks the points begin
-        with, what led there and the other clicks; else the mask, and then all clicks.
+        with, what led there and the other clicks; if it is another one of its answers, the choice of it between them;
+        else the mask, and then all clicks.
     """
     if given is None:
         return clicks
     low, mask = given
     # From the newest on: of two that answer the same, the one with more of the clicks.
-    for snapshot in reversed(line):
-        held = snapshot.clicks
-        if snapshot.interactions and held == clicks[: len(held)] and np.array_equal(logits(snapshot), low):
-            return (*snapshot.interactions, *clicks[len(held) :])
+    fitting = [
+        snapshot
+        for snapshot in reversed(line)
+        if snapshot.interactions and snapshot.clicks == clicks[: len(snapshot.clicks)]
+    ]
+    for snapshot in fitting:
+        if np.array_equal(logits(snapshot), low):
+            return (*snapshot.interactions, *clicks[len(snapshot.clicks) :])
+    for snapshot in fitting:
+        for place, numbers in enumerate(() if snapshot.candidates is None else snapshot.candidates.numbers):
+            if np.array_equal(answer_logits(NetworkAnswer(numbers, rule)), low):
+                before = snapshot.interactions
+                while isinstance(before[-1], Choice):  # a choice among the same answers is replaced
+                    before = before[:-1]
+                return (*before, Choice(place), *clicks[len(snapshot.clicks) :])
     return (mask, *clicks)
 
 

@@ -1,9 +1,9 @@
 """An annotation as plain data, JSON-able, and back: all surfaces with their interactions, also the undone ones.
 
 The image is not in it, and no answer of the network: restoring it repeats every interaction, so that on the same
-bundle, engine and image all masks are the same again. Clicks are ``[x, y, 1]`` or ``[x, y, 0]``. A mask that was put in
-by hand, or that :meth:`Session.select` put in, is there as COCO's run lengths; one of probabilities also as what the
-network sees of it, float32, packed with zlib in Base64.
+bundle, engine and image all masks are the same again. Clicks are ``[x, y, 1]`` or ``[x, y, 0]``. The choice of one of
+several answers is there as its number. A mask that was put in by hand, or that :meth:`Session.select` put in, is there
+as COCO's run lengths; one of probabilities also as what the network sees of it, float32, packed with zlib in Base64.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import msgspec
 import numpy as np
 
 from mmms_deploy.annotations import mask_of_rle, rle_of
-from mmms_deploy.bundle.contract import ClickContract, Struct
+from mmms_deploy.bundle.contract import MOST_CANDIDATES, ClickContract, Struct
 from mmms_deploy.errors import MMMSDeployError, SessionError
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.history import History
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask, mask_of_probability
+from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot, checked_mask, mask_of_probability
 from mmms_deploy.session.result import Click, checked_click
 from mmms_deploy.session.surfaces import Surface, Surfaces, checked_name
 
@@ -52,11 +52,22 @@ class SavedMap(Struct, frozen=True, kw_only=True):
     zlib: str
 
 
-class SavedMask(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A mask that was put in; ``previous`` is what the network sees of it, where it is no mask of bools."""
+class SavedStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An interaction that is no click: a mask that was put in, or the choice of one of several answers.
 
-    mask: SavedRle
+    Attributes:
+        mask: The mask.
+        previous: What the network sees of it, where it is no mask of bools.
+        choice: The number of the answer, from 0.
+    """
+
+    mask: SavedRle | None = None
     previous: SavedMap | None = None
+    choice: Annotated[int, msgspec.Meta(ge=0, lt=MOST_CANDIDATES)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mask is None) == (self.choice is None) or (self.mask is None and self.previous is not None):
+            raise ValueError("an interaction is a click, a mask or a choice")
 
 
 class SavedSurface(Struct, frozen=True, kw_only=True):
@@ -66,7 +77,7 @@ class SavedSurface(Struct, frozen=True, kw_only=True):
     label: _Label
     changed: _Count
     undone: _Count
-    interactions: tuple[tuple[float, float, Literal[0, 1]] | SavedMask, ...]
+    interactions: tuple[tuple[float, float, Literal[0, 1]] | SavedStep, ...]
 
 
 class SavedSession(Struct, frozen=True, kw_only=True):
@@ -91,12 +102,14 @@ def saved(surfaces: Surfaces, size: tuple[int, int], network: tuple[int, int], r
         rule: How the bundle resizes masks, and its threshold.
     """
 
-    def interaction(given: Interaction) -> tuple[float, float, Literal[0, 1]] | SavedMask:
+    def interaction(given: Interaction) -> tuple[float, float, Literal[0, 1]] | SavedStep:
         if isinstance(given, Click):
             return given.x, given.y, 1 if given.positive else 0
+        if isinstance(given, Choice):
+            return SavedStep(choice=given.index)
         rle = SavedRle(**rle_of(given.mask))  # type: ignore[arg-type]
         plain = np.array_equal(checked_mask(given.mask, size, network, rule).previous, given.previous)
-        return SavedMask(mask=rle, previous=None if plain else _packed(given.previous[0, 0]))
+        return SavedStep(mask=rle, previous=None if plain else _packed(given.previous[0, 0]))
 
     found = SavedSession(
         format=FORMAT,  # type: ignore[arg-type]
@@ -202,10 +215,12 @@ def interactions_of(
     found: list[Interaction] = []
     for number, given in enumerate(surface.interactions, start=1):
         try:
-            if isinstance(given, SavedMask):
-                found.append(_mask(given, size, network, rule))
-            else:
+            if not isinstance(given, SavedStep):
                 found.append(checked_click(*given, size))
+            elif given.choice is not None:
+                found.append(Choice(given.choice))
+            elif given.mask is not None:
+                found.append(_mask(given.mask, given.previous, size, network, rule))
         except (MMMSDeployError, ValueError, zlib.error, binascii.Error) as error:
             reason = error.given if isinstance(error, MMMSDeployError) else error
             raise SessionError(
@@ -216,14 +231,16 @@ def interactions_of(
     return tuple(found)
 
 
-def _mask(given: SavedMask, size: tuple[int, int], network: tuple[int, int], rule: ClickContract) -> MaskInput:
-    if given.mask.size != size:
-        raise ValueError(f"its mask has the size {given.mask.size}")
-    mask = mask_of_rle({"size": list(given.mask.size), "counts": given.mask.counts})
+def _mask(
+    given: SavedRle, seen: SavedMap | None, size: tuple[int, int], network: tuple[int, int], rule: ClickContract
+) -> MaskInput:
+    if given.size != size:
+        raise ValueError(f"its mask has the size {given.size}")
+    mask = mask_of_rle({"size": list(given.size), "counts": given.counts})
     plain = checked_mask(mask, size, network, rule)
-    if given.previous is None:
+    if seen is None:
         return plain
-    previous = _unpacked(given.previous)
+    previous = _unpacked(seen)
     if previous.shape == network:
         return replace(plain, previous=previous[None, None], binary=False)
     return replace(plain, previous=mask_of_probability(previous, size, network, rule).previous, binary=False)

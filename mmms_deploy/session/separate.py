@@ -133,7 +133,8 @@ class SeparateSteps(Steps):
     ) -> Sequence[Interaction]:
         """Return the clicks, with what led to the mask input or the mask itself before them."""
         line = core._state.surfaces.current.history.line
-        return interactions_of(clicks, given, line, lambda held: answer_logits(core._whole_answer(held)))
+        rule = core._manifest.clicks
+        return interactions_of(clicks, given, line, lambda held: answer_logits(core._whole_answer(held)), rule)
 
     def whole_answer(self, core: SessionCore) -> NetworkAnswer:
         """Return the current object's answer for the whole image."""

@@ -205,8 +205,11 @@ def _checked(manifest: Manifest, pipeline: StagePipeline, asked: str) -> str | N
     rule = manifest.clicks
     plain = rule.memory is ClickMemory.MAPS and rule.points is None and rule.answers is None
     if not plain or not drawable or len(previous) > 1 or set(shapes) - {MAPS, *previous}:
+        keeps = f"whose click stage keeps {', '.join(shapes) or 'nothing'}"
+        if rule.listed is not None:
+            keeps = "which takes all clicks as a list"
         raise SessionError(
-            f"{asked} was asked of {manifest.name}, whose click stage keeps {', '.join(shapes) or 'nothing'}",
+            f"{asked} was asked of {manifest.name}, {keeps}",
             expected="a click stage that keeps the disks of the clicks and the previous mask, which can be drawn for"
             " another part of the picture",
             fix=f"leave out {asked}",
