@@ -141,7 +141,7 @@ def export_bundle(
         announce(on_progress, "exporting the whole network to ONNX")
         whole = export_whole(network)
         announce(on_progress, "cutting it into stages")
-        stages = cut(whole, network.rates())
+        stages = network.sized(cut(whole, network.rates()))
         announce(on_progress, "writing the graphs")
         graphs = write_stages(writer, network, stages, Precision.FP32)
         manifest_stages = tuple(

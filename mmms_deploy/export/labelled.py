@@ -1,4 +1,4 @@
-"""The recurrent form of a network that sees a map of labels, and the choice of a network's recurrent form."""
+"""The recurrent form of a network that sees a map of labels, and the choice of a network's form for the export."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mmms_deploy.bundle.contract import ClickLabel, ClickMemory
 from mmms_deploy.bundle.names import LABELS, LABELS_NEXT
 from mmms_deploy.export.cut import Cut
 from mmms_deploy.export.network import RecurrentNetwork
+from mmms_deploy.export.proposing import ProposingNetwork
 from mmms_deploy.models import InteractiveNetwork
 
 
@@ -53,14 +54,23 @@ class LabelledNetwork(RecurrentNetwork):
 
 
 def recurrent_network(
-    network: InteractiveNetwork, cuts: Collection[Cut] = (), state: torch.dtype = torch.float32
+    network: InteractiveNetwork,
+    cuts: Collection[Cut] = (),
+    state: torch.dtype = torch.float32,
+    rows: int | None = None,
 ) -> RecurrentNetwork:
-    """Return a network in its recurrent form, as its click contract says.
+    """Return a network in the form for an export, as its click contract says.
 
     Args:
         network: The network, in evaluation mode.
         cuts: Where it is cut, beside the cut where clicks come in.
         state: Element type of the probability, and of disks and a previous mask.
+        rows: Rows of the list of clicks, for a network that takes one; None takes the fewest that the contract says.
+
+    Raises:
+        CutError: The network cannot be cut there.
     """
-    labelled = network.config.clicks.memory is ClickMemory.LABELS
-    return (LabelledNetwork if labelled else RecurrentNetwork)(network, cuts, state)
+    memory = network.config.clicks.memory
+    if memory is ClickMemory.CLICKS:
+        return ProposingNetwork(network, cuts, state, rows)
+    return (LabelledNetwork if memory is ClickMemory.LABELS else RecurrentNetwork)(network, cuts, state)

@@ -21,12 +21,13 @@ from mmms_deploy.bundle import (
     StageGraph,
     TensorSpec,
 )
+from mmms_deploy.bundle.contract import ClickMemory
 from mmms_deploy.engines.onnxruntime import cpu as onnxruntime_cpu
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import Cut, StageModel, cut
 from mmms_deploy.export.gate import Golden
 from mmms_deploy.export.graphs import save_graph, write_stages
-from mmms_deploy.export.half.gate import Features, compare_disks, compare_native, compare_rounded
+from mmms_deploy.export.half.gate import Features, compare_disks, compare_listed, compare_native, compare_rounded
 from mmms_deploy.export.half.network import OPSETS, half_network
 from mmms_deploy.export.half.rounded import rounded
 from mmms_deploy.export.network import export_whole
@@ -104,7 +105,7 @@ def add_half(
     """
     announce(on_progress, f"{precision}: exporting the network to ONNX")
     network = half_network(original.deployed, original.paper, precision, cuts)
-    stages = cut(export_whole(network, OPSETS[precision]), network.rates())
+    stages = network.sized(cut(export_whole(network, OPSETS[precision]), network.rates()))
     _check_borders(stages, original.stages, network.feature_outputs(), precision)
     announce(on_progress, f"{precision}: writing the graphs")
     graphs = write_stages(writer, network, stages, precision)
@@ -121,7 +122,9 @@ def add_half(
     announce(on_progress, f"gate: {precision} against float32")
     gate = []
     for half, exact in zip(stages, original.stages, strict=True):
-        if half.rate is Rate.CLICK:
+        if manifest.clicks.memory is ClickMemory.CLICKS:
+            gate += compare_listed(half, exact, manifest, original.golden, precision)
+        elif half.rate is Rate.CLICK:
             gate.append(compare_disks(half, exact, manifest, original.golden, precision))
     gate += _compare_rounded(writer, added, original, stages, precision, network.feature_outputs())
     if precision in onnxruntime_cpu.SOURCES:
