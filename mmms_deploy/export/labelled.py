@@ -11,6 +11,7 @@ from mmms_deploy.bundle import StateLink
 from mmms_deploy.bundle.contract import ClickLabel, ClickMemory
 from mmms_deploy.bundle.names import LABELS, LABELS_NEXT
 from mmms_deploy.export.cut import Cut
+from mmms_deploy.export.listed import ListedNetwork
 from mmms_deploy.export.network import RecurrentNetwork
 from mmms_deploy.export.proposing import ProposingNetwork
 from mmms_deploy.models import InteractiveNetwork
@@ -54,10 +55,7 @@ class LabelledNetwork(RecurrentNetwork):
 
 
 def recurrent_network(
-    network: InteractiveNetwork,
-    cuts: Collection[Cut] = (),
-    state: torch.dtype = torch.float32,
-    rows: int | None = None,
+    network: InteractiveNetwork, cuts: Collection[Cut] = (), state: torch.dtype = torch.float32
 ) -> RecurrentNetwork:
     """Return a network in the form for an export, as its click contract says.
 
@@ -65,12 +63,16 @@ def recurrent_network(
         network: The network, in evaluation mode.
         cuts: Where it is cut, beside the cut where clicks come in.
         state: Element type of the probability, and of disks and a previous mask.
-        rows: Rows of the list of clicks, for a network that takes one; None takes the fewest that the contract says.
 
     Raises:
         CutError: The network cannot be cut there.
     """
-    memory = network.config.clicks.memory
-    if memory is ClickMemory.CLICKS:
-        return ProposingNetwork(network, cuts, state, rows)
-    return (LabelledNetwork if memory is ClickMemory.LABELS else RecurrentNetwork)(network, cuts, state)
+    clicks = network.config.clicks
+    if clicks.answers is not None and clicks.answers.proposals:
+        return ProposingNetwork(network, cuts, state)
+    kinds = {
+        ClickMemory.MAPS: RecurrentNetwork,
+        ClickMemory.LABELS: LabelledNetwork,
+        ClickMemory.CLICKS: ListedNetwork,
+    }
+    return kinds[clicks.memory](network, cuts, state)

@@ -35,7 +35,7 @@ from mmms_deploy.bundle.names import (
     RGB,
 )
 from mmms_deploy.errors import ExportError
-from mmms_deploy.export.cut import Cut, StageModel
+from mmms_deploy.export.cut import Cut
 from mmms_deploy.models import InteractiveNetwork
 from mmms_deploy.models.frozen_backbone import Shape
 from mmms_deploy.models.onnx_backbone import OnnxBackbone
@@ -233,10 +233,6 @@ class RecurrentNetwork(nn.Module):
         rates = dict.fromkeys(self.input_names(), Rate.CLICK)
         rates |= dict.fromkeys(self.image_names(), Rate.IMAGE) | dict.fromkeys(self.names, fused)
         return rates | ({PRESENT: fused} if self.partial else {})
-
-    def sized(self, stages: tuple[StageModel, ...]) -> tuple[StageModel, ...]:
-        """Return the stages that were cut from its graph, each with the rows of the list of clicks that it takes."""
-        return stages
 
     def role(self, name: str) -> Role:
         """The role of an input or output of a stage; a tensor that crosses a cut is a feature."""

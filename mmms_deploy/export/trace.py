@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from mmms_deploy.bundle.names import (
     CHOICE,
@@ -31,8 +29,8 @@ Array = npt.NDArray[Any]
 
 OPEN_LOOP_CLICKS = 2
 DECIDED = 2e-5
-"""A proposal's query looks where its own mask is above a threshold. A click whose nearest logit is at least this far from
-it, over the largest one, is answered alike by all that compute the same sums in another order."""
+"""A proposal's query looks where its own mask is above a threshold. A click whose nearest logit is at least this far
+from it, over the largest one, is answered alike by all that compute the same sums in another order."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,7 @@ class Trace:
     threshold: float
 
     def where(self, number: int, sample: Sample) -> str:
+        """Return the picture and the click of a number, for messages."""
         return f"image {sample.name}, {self.labels[number]}"
 
 
@@ -64,7 +63,11 @@ def torch_trace(network: RecurrentNetwork, sample: Sample) -> Trace:
         network: The network, in the form that is exported.
         sample: The picture.
     """
-    return _proposing_trace(network, sample) if isinstance(network, ProposingNetwork) else _recurrent_trace(network, sample)
+    return (
+        _proposing_trace(network, sample)
+        if isinstance(network, ProposingNetwork)
+        else _recurrent_trace(network, sample)
+    )
 
 
 @torch.no_grad()
@@ -110,8 +113,6 @@ def _recurrent_trace(network: RecurrentNetwork, sample: Sample) -> Trace:
     return Trace(feeds, outputs, [label for label, _, _ in steps], logit_scale(logits), threshold)
 
 
-
-
 @torch.no_grad()
 def _proposing_trace(network: ProposingNetwork, sample: Sample) -> Trace:
     """Run a network with proposals in torch: with the best proposal and two clicks, and with another one and three."""
@@ -123,11 +124,12 @@ def _proposing_trace(network: ProposingNetwork, sample: Sample) -> Trace:
     proposed = network.propose(reference.features, start)
     best, count = int(proposed[1].argmax()), proposed[1].shape[1]
     for number in range(2, 2 + OPEN_LOOP_CLICKS):
-        clicks = torch.zeros(1, network.listed_rows, 4)
-        listed = order[: min(number, network.listed_rows)]
+        clicks = torch.zeros(1, network.length, 4)
+        listed = order[: min(number, network.length)]
         clicks[0, : len(listed)] = torch.tensor(listed)
         choice = torch.tensor([[float((best + number - 2) % count)]])
-        logits.append(network.refine(proposed, choice, clicks))
+        (answer,) = network.answered(network.read(proposed), {CHOICE: choice, CLICK_LIST: clicks})
+        logits.append(answer)
         values = (*network.computed(reference.features), *proposed, logits[-1])
         feed = {RGB: reference.rgb, FIRST_CLICK: start, CHOICE: choice, CLICK_LIST: clicks}
         feeds.append({name: tensor.numpy() for name, tensor in feed.items()})

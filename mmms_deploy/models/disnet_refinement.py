@@ -193,7 +193,7 @@ class ClickSampling(nn.Module):
             (B, K, d) float32.
         """
         sampled = F.grid_sample(
-            features.to(places.dtype).unflatten(2, grid),
+            features.to(places.dtype).reshape(*features.shape[:2], *grid),
             places[:, :, None],
             mode=self.mode,
             padding_mode="border",
@@ -365,4 +365,5 @@ class Refinement(nn.Module):
         x, features, inside = token[:, None], features.flatten(2), mask.to(features.dtype)
         for layer in self.layers:
             x, features = layer(x, features, inside, decay, log_masks, places, vectors, listed)
-        return (self.mask_embed(x) @ features).unflatten(2, (mask.shape[2], mask.shape[3]))
+        logits: Tensor = self.mask_embed(x) @ features
+        return logits.reshape(mask.shape)

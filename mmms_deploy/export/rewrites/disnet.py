@@ -99,8 +99,9 @@ class GatheredClicks(nn.Module):
         across, down = x - left, y - top
         columns, rows = torch.cat([left, right, left, right]), torch.cat([top, top, bottom, bottom])
         weights = torch.stack([(1 - across) * (1 - down), across * (1 - down), (1 - across) * down, across * down])
-        four = self._read(features, width, columns, rows).to(wide).unflatten(2, (4, -1))
-        return (four * weights).sum(2).transpose(1, 2)
+        four = self._read(features, width, columns, rows).to(wide)
+        mixed = four.reshape(*features.shape[:2], *weights.shape) * weights
+        return mixed.sum(2).transpose(1, 2)
 
     @staticmethod
     def _read(features: Tensor, width: int, columns: Tensor, rows: Tensor) -> Tensor:

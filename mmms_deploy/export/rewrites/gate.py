@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmms_deploy.bundle import GateCheck
-from mmms_deploy.bundle.names import PREV
+from mmms_deploy.bundle.names import CHOICE, CLICK_LIST, PREV
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.comparison import Worst, difference, logit_scale
 from mmms_deploy.export.labelled import recurrent_network
@@ -108,7 +108,8 @@ def _answers(network: ProposingNetwork, features: tuple[Tensor, ...], clicks: Te
     """Return all proposals (1, N, h, w) for the first click; with more clicks also each of them refined."""
     proposed = network.propose(features, clicks[:, 0])
     count = proposed[0].shape[1] if clicks.shape[1] > 1 else 0
-    refined = [network.refine(proposed, torch.tensor([[float(choice)]]), clicks) for choice in range(count)]
+    chosen = [{CHOICE: torch.tensor([[float(choice)]]), CLICK_LIST: clicks} for choice in range(count)]
+    refined = [network.answered(network.read(proposed), given)[0] for given in chosen]
     return torch.cat([proposed[0], *refined], dim=1)
 
 
