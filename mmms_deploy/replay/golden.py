@@ -38,6 +38,7 @@ class GoldenCase:
         surfaces: (N,) uint8, of a network that answers for several objects at once: the object that each click is made
             on, from 1; a negative click is made while it is the current one. The masks are those of these objects.
         labels: (N, H0, W0) uint8, of such a network: the reference's objects after every click, 0 for the background.
+        choice: Which proposal for the first click the reference went on from; None for a network without proposals.
 
     Raises:
         ValueError: The shapes or dtypes do not fit each other.
@@ -51,6 +52,7 @@ class GoldenCase:
     features: Mapping[str, FloatArray] = field(default_factory=dict)
     surfaces: UInt8Array | None = None
     labels: UInt8Array | None = None
+    choice: int | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -104,6 +106,8 @@ def save_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
         arrays[f"{index}/certain"] = np.packbits(case.certain, axis=-1)
         if case.surfaces is not None and case.labels is not None:
             arrays[f"{index}/surfaces"], arrays[f"{index}/labels"] = case.surfaces, case.labels
+        if case.choice is not None:
+            arrays[f"{index}/choice"] = np.array(case.choice)
         for name, array in case.modalities.items():
             arrays[f"{index}/modality/{name}"] = array
         for name, array in case.features.items():
@@ -154,6 +158,7 @@ def _case(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> GoldenCase:
         features=named("feature"),
         surfaces=arrays.get(f"{index}/surfaces"),
         labels=arrays.get(f"{index}/labels"),
+        choice=int(arrays[f"{index}/choice"]) if f"{index}/choice" in arrays else None,
     )
 
 
