@@ -15,11 +15,12 @@ import numpy as np
 
 from mmms_deploy.bundle import Manifest
 from mmms_deploy.engines.protocol import Runner
-from mmms_deploy.errors import ChoiceError, SessionError, SurfaceError
+from mmms_deploy.errors import SessionError, SurfaceError
 from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import NetworkAnswer
+from mmms_deploy.session.choices import one_answer
 from mmms_deploy.session.click_list import history_of
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
@@ -58,7 +59,7 @@ class JointRun:
 
     def __init__(self, manifest: Manifest, run: ListRun, answer: str, runner: Runner, fetch: AnswerFetch) -> None:
         self._manifest, self._run, self._answer, self._runner, self._fetch = manifest, run, answer, runner, fetch
-        self.prepare = run.prepare
+        self.compiled = run.compiled
 
     def __call__(self, image: ImageState, clicks: Sequence[OwnedClick]) -> Rows:
         """Return the network's answer to all clicks.
@@ -123,9 +124,8 @@ class JointSteps(Steps):
             raise self._refused(interaction)
         surfaces = self._of(core)
         owned = OwnedClick(surfaces.current.label, interaction)
-        compiled = self._run.prepare(len(surfaces.now.interactions) + 1)
         snapshot = self._after(core._state.image, surfaces.now, owned)
-        return self._step(core, surfaces.follow(surfaces.shared.push(snapshot), surfaces.name), start, compiled)
+        return self._step(core, surfaces.follow(surfaces.shared.push(snapshot), surfaces.name), start)
 
     def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Make these the current object's clicks; those on other objects stay.
@@ -148,11 +148,10 @@ class JointSteps(Steps):
             if made.label != label or seen <= left:
                 line.append(made)
         line += [OwnedClick(label, click) for click in clicks[left:]]
-        compiled = self._run.prepare(len(line))
         shared = self._history(core._state.image, line, surfaces.shared)
         if shared is surfaces.shared:
             return Step(surfaces, core._result_of(surfaces.current))
-        return self._step(core, surfaces.follow(shared, surfaces.name), start, compiled)
+        return self._step(core, surfaces.follow(shared, surfaces.name), start)
 
     def undo(self, core: SessionCore, start: float) -> Step:
         """Take back the newest click, whatever its object was. The current object stays the current one."""
@@ -206,7 +205,6 @@ class JointSteps(Steps):
         """Repeat all clicks in their order."""
         before = self._of(core)
         clicks, undone = ordered_clicks(found, given)
-        compiled = self._run.prepare(len(clicks))
         shared = self._replayed(core._state.image, clicks, clicks[: len(clicks) - undone], before.limit)
         every = {
             one.name: Surface(one.label, History(before.blank, before.limit), one.changed) for one in found.surfaces
@@ -215,7 +213,7 @@ class JointSteps(Steps):
         surfaces = JointSurfaces(
             before.blank, before.limit, every, found.surface, found.labels_given, changes, shared=shared
         )
-        return self._step(core, surfaces, start, compiled)
+        return self._step(core, surfaces, start)
 
     def predicted(
         self, core: SessionCore, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
@@ -299,16 +297,9 @@ class JointSteps(Steps):
         name = next((name for name, one in surfaces.all.items() if one.label == label), None)
         return surfaces.follow(History(shared.current, shared.limit, shared.past), name)
 
-    def _step(self, core: SessionCore, surfaces: JointSurfaces, start: float, compiled: float = 0.0) -> Step:
-        """Decide between the objects, and return the answer for the current one.
-
-        Args:
-            core: The session.
-            surfaces: The objects.
-            start: When the call began.
-            compiled: Seconds of it that went into compiling.
-        """
-        result = self._answer_of(core, surfaces, surfaces.current, start, compiled)
+    def _step(self, core: SessionCore, surfaces: JointSurfaces, start: float) -> Step:
+        """Decide between the objects, and return the answer for the current one."""
+        result = self._answer_of(core, surfaces, surfaces.current, start)
         surfaces.current.result = result
         return Step(surfaces, result)
 
@@ -322,9 +313,7 @@ class JointSteps(Steps):
                 surfaces.labels = rows.labels(size)
         return surfaces.labels
 
-    def _answer_of(
-        self, core: SessionCore, surfaces: JointSurfaces, surface: Surface, start: float, compiled: float = 0.0
-    ) -> ClickResult:
+    def _answer_of(self, core: SessionCore, surfaces: JointSurfaces, surface: Surface, start: float) -> ClickResult:
         size = core._size()
         rows = surfaces.now.rows
         fetched = perf_counter()
@@ -337,7 +326,7 @@ class JointSteps(Steps):
             mask=mask,
             click=clicks[-1] if clicks else None,
             index=len(clicks),
-            timings=timings_of(start, fetched, end, compiled),
+            timings=timings_of(start, fetched, end, self._run.compiled(start)),
             answer=self._coarse(core, rows, surface.label),
             clicks=clicks,
             _picture=core._state.image.picture,
@@ -350,15 +339,8 @@ class JointSteps(Steps):
             return no_answer(core._answer_size, core._manifest.clicks)
         return ObjectAnswer(rows, label, core._size()).coarse()
 
-    def _refused(self, given: MaskInput | Choice) -> SessionError:
-        if isinstance(given, Choice):
-            return ChoiceError(
-                f"answer {given.index} was chosen, and {self._name} gives one answer to a click",
-                expected="a network that gives several, such as SAM 2",
-                fix="leave the choice out; further clicks correct the masks",
-                command_fix="leave out --choose; further clicks correct the masks",
-            )
-        return self._no_mask()
+    def _refused(self, interaction: Choice | MaskInput) -> SessionError:
+        return one_answer(interaction, self._name) if isinstance(interaction, Choice) else self._no_mask()
 
     def _no_mask(self) -> SessionError:
         return SessionError(
