@@ -99,7 +99,7 @@ class ListedNetwork(RecurrentNetwork):
         if self.part is not None:
             features = tuple(given[name] for name in self.network.feature_names)
             return self.answered(features, given)
-        encoded = tuple(self.network.encode(given[name]) for name in self.image_names())[0]
+        (encoded,) = (self.network.encode(given[name]) for name in self.image_names())
         features = self.network.mix(encoded, {})
         return (*self.computed(features), *self.answered(features, given))
 
