@@ -433,12 +433,18 @@ class SessionCore:
             mask = answer.above(size)
         mask.setflags(write=False)
         clicks = snapshot.clicks
+        compiled = 0.0 if self._run_list is None else self._run_list.compiled(start)
         end = perf_counter()
         return ClickResult(
             mask=mask,
             click=clicks[-1] if clicks else None,
             index=len(clicks),
-            timings=Timings(engine=1e3 * (fetched - start), mask=1e3 * (end - fetched), total=1e3 * (end - start)),
+            timings=Timings(
+                engine=1e3 * (fetched - start - compiled),
+                mask=1e3 * (end - fetched),
+                total=1e3 * (end - start),
+                compile=1e3 * compiled,
+            ),
             answer=answer,
             clicks=clicks,
             crop=self._crop_of(snapshot),

@@ -11,6 +11,7 @@ import torch
 from mmms_deploy.export.rewrites import names_for, remaining
 from mmms_deploy.export.rewrites.attention import fold_attention, plain_attention, split_queries
 from mmms_deploy.export.rewrites.deployed import Deployed, DeployedMMMS
+from mmms_deploy.export.rewrites.disnet import DeployedDISNet, fold_click_attention, gather_clicks
 from mmms_deploy.export.rewrites.dynamite import DeployedDynaMITe, fold_pixel_attention
 from mmms_deploy.export.rewrites.ffn import ffn_as_convs
 from mmms_deploy.export.rewrites.fpn import small_convolutions
@@ -46,6 +47,8 @@ FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
             fold_pixel_attention,
             keys_once,
             label_planes,
+            fold_click_attention,
+            gather_clicks,
             fold_vit_attention,
             fold_layer_scale,
             fold_positions,
@@ -63,6 +66,7 @@ DEPLOYED: Mapping[str, Callable[[Any], Deployed]] = MappingProxyType(
         "icmformer": deployed_icmformer,
         "mfp": deployed_mfp,
         "interformer": DeployedInterFormer,
+        "disnet": DeployedDISNet,
         "dynamite": DeployedDynaMITe,
     }
 )
