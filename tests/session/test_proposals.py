@@ -16,18 +16,12 @@ from mmms_deploy.session.answers import Candidates
 from mmms_deploy.session.overlay import POSITIVE
 from mmms_deploy.session.sheet import draw_sheet
 from tests.support.annotating import GREY, SIZE
-from tests.support.proposing import RADII, SCORES, expected_logits, write_proposing
+from tests.support.proposing import RADII, SCORES, expected_logits
 
 FIRST, SECOND, THIRD = (35, 25, 1), (60, 40, 1), (34, 24, 0)
 CONTRACT = ClickContract()
 BEST, OTHER = 1, 2
 """The proposals of the largest score: the session takes the first of them."""
-
-
-@pytest.fixture(scope="module")
-def proposing(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The toy with proposals."""
-    return write_proposing(tmp_path_factory.mktemp("bundles") / "proposing")
 
 
 @pytest.fixture
