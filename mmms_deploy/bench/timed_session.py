@@ -206,6 +206,10 @@ class TimedRunner:
         with self._timer.timing(CallTimer.TRANSFER):
             return self._runner.zeros(spec)
 
+    def prepare(self, stage: str) -> float:
+        """Make a stage ready to run."""
+        return self._runner.prepare(stage)
+
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Run a stage."""
         with self._timer.timing(CallTimer.run(stage)):

@@ -228,7 +228,8 @@ def _stages(manifest: Manifest) -> str:
         graph = stage.graphs.get(Precision.FP32)
         passed = 0 if graph is None else feature_bytes(graph.outputs)
         counted = "not counted" if stage.flops is None else f"{stage.flops / 1e9:,.1f}"
-        rows.append((_plain(stage.name), _RATES[stage.rate], counted, f"{passed / 1e6:,.1f}" if passed else "-"))
+        often = _RATES[stage.rate] + ("" if stage.rows is None else f", of up to {stage.rows}")
+        rows.append((_plain(stage.name), often, counted, f"{passed / 1e6:,.1f}" if passed else "-"))
     split = split_of(manifest)
     text = "" if split is None else f"\n\n{split.sentence}"
     resident = f"Features of {boundary_bytes(manifest) / 1e6:,.1f} MB (float32) stay resident for the clicks."

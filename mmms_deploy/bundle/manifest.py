@@ -270,6 +270,13 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return next(stage for stage in self.stages if stage.name == name)
 
     @property
+    def larger(self) -> frozenset[str]:
+        """Names of the stages with rows that are not the smallest of their rate; a click seldom needs them."""
+        sized = [stage for stage in self.stages if stage.rows is not None]
+        least = {stage.rate: stage.name for stage in sorted(sized, key=lambda stage: -(stage.rows or 0))}
+        return frozenset(stage.name for stage in sized if stage.name != least[stage.rate])
+
+    @property
     def precisions(self) -> tuple[Precision, ...]:
         """Precisions in which every stage exists."""
         return tuple(p for p in Precision if all(p in stage.graphs for stage in self.stages))

@@ -61,7 +61,8 @@ def _stage(manifest: Manifest, stage: Stage) -> str:
         files = [graph.file, *([graph.data] if graph.data else [])]
         sizes.append(f"{precision} {_megabytes(sum(manifest.files[name].size for name in files))}")
     counted = "" if stage.flops is None else f"; {stage.flops / 1e9:,.1f} GFLOP"
-    return f"{stage.name}, {_RATES[stage.rate]}: {', '.join(sizes)}{counted}"
+    often = _RATES[stage.rate] + ("" if stage.rows is None else f" of up to {stage.rows}")
+    return f"{stage.name}, {often}: {', '.join(sizes)}{counted}"
 
 
 def _gate(checks: tuple[GateCheck, ...]) -> str:

@@ -13,7 +13,7 @@ EARLY = 1.1
 
 @dataclass(frozen=True)
 class Split:
-    """The operations of a bundle's stages, in float32.
+    """The operations of a bundle's stages, in float32; of several sizes of a stage, the smallest.
 
     Attributes:
         click: Floating-point operations of a click; a multiply-add counts 2.
@@ -46,7 +46,7 @@ class Split:
 
 def split_of(manifest: Manifest) -> Split | None:
     """Return what a bundle's split gains; None where operations were not counted, or nothing runs at a click."""
-    counts = [(stage.rate, stage.flops) for stage in manifest.stages]
+    counts = [(stage.rate, stage.flops) for stage in manifest.stages if stage.name not in manifest.larger]
     if any(flops is None for _, flops in counts):
         return None
     click = sum(flops or 0.0 for rate, flops in counts if rate is Rate.CLICK)
@@ -56,7 +56,7 @@ def split_of(manifest: Manifest) -> Split | None:
 
 def boundary_bytes(manifest: Manifest) -> int:
     """Return the bytes of the features that stay resident between an image and its clicks, in float32."""
-    click = [stage for stage in manifest.stages if stage.rate is Rate.CLICK]
+    click = [stage for stage in manifest.stages if stage.rate is Rate.CLICK and stage.name not in manifest.larger]
     return sum(feature_bytes(stage.graphs[Precision.FP32].inputs) for stage in click if Precision.FP32 in stage.graphs)
 
 

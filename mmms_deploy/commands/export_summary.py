@@ -37,7 +37,7 @@ def summarise(report: ExportReport, seconds: float) -> None:
             size = sum(manifest.files[name].size for name in (graph.file, graph.data) if name)
             graphs.add_row(
                 stage.name,
-                f"every {stage.rate.name.lower()}",
+                f"every {stage.rate.name.lower()}{'' if stage.rows is None else f' of up to {stage.rows}'}",
                 graph.file,
                 "" if stage.flops is None else f"{stage.flops / 1e9:,.1f}",
                 str(report.nodes[graph.file]),

@@ -71,6 +71,20 @@ class Runner(Protocol):
         """Return a tensor of zeros of the spec's shape and dtype."""
         ...
 
+    def prepare(self, stage: str) -> float:
+        """Make a stage ready to run, and return the seconds that it took to compile; 0 where it is ready.
+
+        Only the larger ones of several sizes of a stage are compiled later than when the engine is opened.
+
+        Args:
+            stage: Name of the stage.
+
+        Raises:
+            BundleCorruptError: The graph cannot be loaded, or is not what the manifest says.
+            EngineError: The library does not compute it as requested, or the engine is closed.
+        """
+        ...
+
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Run a stage.
 

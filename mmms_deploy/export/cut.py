@@ -86,6 +86,8 @@ class StageModel:
         inputs: Names of its inputs: graph inputs and features of slower stages.
         outputs: Names of its outputs: graph outputs and features for faster stages.
         features: Those of its outputs that faster stages read.
+        rows: Rows of the list of clicks that it takes; None where it takes none.
+        larger: Whether another stage of its rate takes a smaller list.
     """
 
     rate: Rate
@@ -93,6 +95,13 @@ class StageModel:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     features: tuple[str, ...]
+    rows: int | None = None
+    larger: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name in a bundle: its rate, and for a larger list the number of rows."""
+        return f"{self.rate.name.lower()}_{self.rows}" if self.larger else self.rate.name.lower()
 
 
 def cut(model: ir.Model, rates: Mapping[str, Rate]) -> tuple[StageModel, ...]:

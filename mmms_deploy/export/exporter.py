@@ -146,10 +146,11 @@ def export_bundle(
         graphs = write_stages(writer, network, stages, Precision.FP32)
         manifest_stages = tuple(
             Stage(
-                name=stage.rate.name.lower(),
+                name=stage.name,
                 rate=stage.rate,
                 graphs={Precision.FP32: graph},
                 bypass=_bypass(stage, network),
+                rows=stage.rows,
                 flops=_flops(writer.path(graph.file)),
             )
             for stage, graph in zip(stages, graphs, strict=True)

@@ -119,14 +119,14 @@ def compare_graphs(
         found = graph.run(feed)
         feed.update(found)
         for name in (name for name in stage.outputs if name in outputs[number]):
-            where = f"stage {stage.rate.name.lower()}, tensor {name}, {trace.where(number, sample)}"
+            where = f"stage {stage.name}, tensor {name}, {trace.where(number, sample)}"
             exact.see(difference(found[name], outputs[number][name], relative=True), where)
     announce(on_progress, "gate: stages as an engine runs them against torch")
     fused = _AgainstTorch("stages, optimised, against torch", trace, sample)
     for stage, graph, number, feed in _staged(stages, trace, optimised=True):
         found = graph.run(feed)
         feed.update(found)
-        fused.see(found, number, f"stage {stage.rate.name.lower()}")
+        fused.see(found, number, f"stage {stage.name}")
     return [*against_torch.checks(), exact.check(), *fused.checks()]
 
 

@@ -47,6 +47,9 @@ class StagePipeline:
     earlier stage computes comes from outside: images, clicks, the click stage's own previous state, or features that
     are computed elsewhere.
 
+    Stages with ``rows`` are one stage for several sizes of the list of clicks: they share the names of what they read
+    and compute, and a run takes one of them.
+
     Args:
         manifest: The bundle's manifest.
         graphs: The graph that the engine runs for every stage, by name.
@@ -54,20 +57,32 @@ class StagePipeline:
 
     Raises:
         BundleCorruptError: Two stages compute a tensor of one name, or a tensor differs between the stages that share
-            it or from the tensor that replaces it in a bypass.
+            it or from the tensor that replaces it in a bypass; or stages with ``rows`` read or compute other tensors
+            than the smallest of them, or differ in more than their number of rows.
     """
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, StageGraph], runner: Runner) -> None:
         self._runner = runner
         self._rates = {stage.name: stage.rate for stage in manifest.stages}
         self._graphs = {stage.name: graphs[stage.name] for stage in manifest.stages}
+        self._rows = {stage.name: stage.rows for stage in manifest.stages if stage.rows is not None}
+        self._larger = manifest.larger
+        self._smallest = {
+            stage.rate: stage.name
+            for stage in manifest.stages
+            if stage.rows is not None and stage.name not in self._larger
+        }
+        self._sized: dict[tuple[str, int], TensorSpec] = {}
         self._inputs: dict[str, TensorSpec] = {}
         self._outputs: dict[str, TensorSpec] = {}
         self._bypasses = {stage.name: stage.bypass for stage in manifest.stages if stage.bypass}
         for stage, graph in self._graphs.items():
             if stage in self._bypasses:
                 self._check_bypass(stage)
-            self._connect(stage, graph)
+            if stage in self._larger:
+                self._connect_larger(stage, graph)
+            else:
+                self._connect(stage, graph)
         self._runs = dict.fromkeys(self._graphs, 0)
 
     def _connect(self, stage: str, graph: StageGraph) -> None:
@@ -88,6 +103,22 @@ class StagePipeline:
                 )
             self._outputs[spec.name] = spec
 
+    def _connect_larger(self, stage: str, graph: StageGraph) -> None:
+        """Connect a stage that may run in the place of a smaller one, which comes before it."""
+        smallest = self._smallest[self._rates[stage]]
+        before, rows, least = self._graphs[smallest], self._rows[stage], self._rows[smallest]
+        for ours, theirs in ((graph.inputs, before.inputs), (graph.outputs, before.outputs)):
+            known = {spec.name: spec for spec in theirs}
+            for spec in ours:
+                other = known.get(spec.name)
+                if other is None or not _same_but_rows(spec, other, rows - least):
+                    raise _other_rows(stage, spec, smallest, other)
+                if spec.shape != other.shape:
+                    self._sized[spec.name, rows] = spec
+            missing = known.keys() - {spec.name for spec in ours}
+            if missing:
+                raise _other_rows(stage, None, smallest, known[min(missing)])
+
     def _check_bypass(self, stage: str) -> None:
         sources = self._bypasses[stage]
         outputs = {spec.name: spec for spec in self._graphs[stage].outputs}
@@ -102,12 +133,12 @@ class StagePipeline:
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
-        """The inputs that come from outside, by name."""
+        """The inputs that come from outside, by name; of a list of clicks, the smallest size."""
         return self._inputs
 
     @property
     def outputs(self) -> Mapping[str, TensorSpec]:
-        """The tensors that the stages compute, by name."""
+        """The tensors that the stages compute, by name; of an answer for every click, the smallest size."""
         return self._outputs
 
     @property
@@ -119,17 +150,34 @@ class StagePipeline:
         """Return the state before any input is set."""
         return PipelineState({}, frozenset(self._graphs))
 
-    def upload(self, name: str, array: Array) -> Value:
+    def prepare(self, rows: int) -> float:
+        """Make the stage for a list of so many rows ready to run, and return how many seconds that took.
+
+        Engines compile the smallest size when they are opened, and a larger one when it is first needed.
+
+        Args:
+            rows: One of the sizes.
+
+        Raises:
+            SessionError: There is no such size.
+            BundleCorruptError, EngineError: It cannot be compiled.
+        """
+        self._check_rows(rows)
+        return sum(self._runner.prepare(stage) for stage, size in self._rows.items() if size == rows)
+
+    def upload(self, name: str, array: Array, rows: int | None = None) -> Value:
         """Return an input on the device.
 
         Args:
             name: Name of the input.
             array: Numbers of its shape; converted to its dtype.
+            rows: Rows of the list of clicks that it belongs to; None for the smallest.
 
         Raises:
             SessionError: There is no such input.
         """
-        return self._runner.upload(self._spec(name), array)
+        spec = self._spec(name)
+        return self._runner.upload(spec if rows is None else self._sized.get((name, rows), spec), array)
 
     def zeros(self, name: str) -> Value:
         """Return zeros for an input, on the device.
@@ -212,20 +260,24 @@ class StagePipeline:
             )
         return self._inputs[name]
 
-    def run(self, state: PipelineState, up_to: Rate = Rate.CLICK) -> PipelineState:
+    def run(self, state: PipelineState, up_to: Rate = Rate.CLICK, rows: int | None = None) -> PipelineState:
         """Run the stages that are stale, in order, and return the state afterwards.
 
         Args:
             state: The state before. It stays valid: values are never written to.
             up_to: Leave stages of a faster rate than this as they are.
+            rows: Rows of the list of clicks that was set. Of the stages with rows, the one of this size runs, and the
+                others stay as they are; None for the smallest.
 
         Raises:
-            SessionError: An input was never set.
+            SessionError: An input was never set, or there is no stage for so many rows.
             EngineError: A stage failed.
         """
+        if rows is not None:
+            self._check_rows(rows)
         values, stale = dict(state.values), set(state.stale)
         for stage, graph in self._graphs.items():
-            if stage not in stale or self._rates[stage] > up_to:
+            if stage not in stale or self._rates[stage] > up_to or not self._fits(stage, rows):
                 continue
             sources = self._bypasses[stage] if stage in state.bypassed else {}
             inputs = tuple(sources.values()) if sources else tuple(spec.name for spec in graph.inputs)
@@ -243,3 +295,38 @@ class StagePipeline:
                 self._runs[stage] += 1
             stale.discard(stage)
         return replace(state, values=values, stale=frozenset(stale))
+
+    def _fits(self, stage: str, rows: int | None) -> bool:
+        """Whether a stage takes a list of so many rows, or no list."""
+        if stage not in self._rows:
+            return True
+        return stage not in self._larger if rows is None else self._rows[stage] == rows
+
+    def _check_rows(self, rows: int) -> None:
+        if rows not in self._rows.values():
+            raise SessionError(
+                f"a list of {rows} rows",
+                expected=f"one of the sizes {', '.join(map(str, self._rows.values())) or 'of a list: there is none'}",
+                fix="fill the list up to one of them",
+            )
+
+
+def _same_but_rows(spec: TensorSpec, other: TensorSpec, more: int) -> bool:
+    """Whether two tensors are alike, or the first has more rows, which are the second axis."""
+    if spec.dtype != other.dtype or spec.role is not other.role:
+        return False
+    larger = len(other.shape) > 1 and (other.shape[0], other.shape[1] + more, *other.shape[2:])
+    return spec.shape in (other.shape, larger)
+
+
+def _other_rows(stage: str, spec: TensorSpec | None, smallest: str, other: TensorSpec | None) -> BundleCorruptError:
+    named = spec or other
+    assert named is not None
+    given, wanted = (
+        "no such tensor" if one is None else f"{one.role} {one.dtype} {one.shape}" for one in (spec, other)
+    )
+    return BundleCorruptError(
+        f"stage {stage!r} has {given} for {named.name}",
+        expected=f"what stage {smallest!r} has, {wanted}, but for the number of rows",
+        fix="export the checkpoint again",
+    )

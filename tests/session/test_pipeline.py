@@ -33,6 +33,9 @@ class SumRunner:
     def download(self, value: Value) -> np.ndarray:
         return np.array(value)
 
+    def prepare(self, stage: str) -> float:
+        return 0.25 if stage != "click" else 0.0
+
     def synchronize(self) -> None: ...
 
     def close(self) -> None: ...
@@ -244,3 +247,58 @@ def test_a_bypass_waits_for_what_it_takes(manifest: Manifest) -> None:
 def test_a_bypass_that_does_not_fit(manifest: Manifest, sources: dict[str, str]) -> None:
     with pytest.raises(BundleCorruptError, match="cannot be bypassed"):
         bypassable(manifest, **sources)
+
+
+# --- several sizes of a stage -----------------------------------------------------------------------------------------
+
+
+def listed(rows: int, *, dtype: str = "float32", more: tuple[TensorSpec, ...] = ()) -> StageGraph:
+    """A click stage for a list of so many rows; it answers for one more."""
+    clicks, answer = (
+        TensorSpec(name=name, role=role, dtype=dtype, shape=(1, count, 1))
+        for name, role, count in (("click_list", Role.CLICK, rows), ("row_logits", Role.ROWS, rows + 1))
+    )
+    return StageGraph(file="c", inputs=(F, clicks), outputs=(answer, *more))
+
+
+def sizes_of(manifest: Manifest, *graphs: tuple[int, StageGraph]) -> StagePipeline:
+    image = StageGraph(file="a", inputs=(RGB,), outputs=(F,))
+    named = {"click" if not number else f"click_{rows}": (rows, graph) for number, (rows, graph) in enumerate(graphs)}
+    stages = (
+        Stage(name="image", rate=Rate.IMAGE, graphs={}),
+        *(Stage(name=name, rate=Rate.CLICK, graphs={}, rows=rows) for name, (rows, _) in named.items()),
+    )
+    every = {"image": image} | {name: graph for name, (_, graph) in named.items()}
+    return StagePipeline(msgspec.structs.replace(manifest, stages=stages), every, SumRunner(every))
+
+
+def test_the_size_that_is_named_runs(manifest: Manifest) -> None:
+    pipeline = sizes_of(manifest, (2, listed(2)), (4, listed(4)))
+    assert pipeline.inputs["click_list"].shape == (1, 2, 1)
+    state = pipeline.set(pipeline.start(), {"rgb": pipeline.upload("rgb", np.array([1.0]))})
+    for rows, name in ((4, "click_4"), (2, "click"), (4, "click_4")):
+        given = pipeline.upload("click_list", np.ones((1, rows, 1)), rows)
+        before = pipeline.runs[name]
+        state = pipeline.run(pipeline.set(state, {"click_list": given}), rows=rows)
+        assert pipeline.runs[name] == before + 1
+        assert np.shape(state.value("row_logits")) == (1, rows, 1)
+    assert pipeline.runs == {"image": 1, "click": 1, "click_4": 2}
+    assert (pipeline.prepare(2), pipeline.prepare(4)) == (0.0, 0.25)
+    with pytest.raises(SessionError, match="a list of 3 rows"):
+        pipeline.run(state, rows=3)
+    with pytest.raises(SessionError, match="a list of 3 rows"):
+        pipeline.prepare(3)
+
+
+@pytest.mark.parametrize(
+    ("larger", "words"),
+    [
+        (listed(5), r"\(1, 5, 1\) for click_list"),
+        (listed(4, dtype="float16"), "float16"),
+        (listed(4, more=(PROB,)), "has probability float32 .* for prob"),
+        (StageGraph(file="c", inputs=(F,), outputs=listed(4).outputs), "no such tensor for click_list"),
+    ],
+)
+def test_sizes_differ_in_rows_alone(manifest: Manifest, larger: StageGraph, words: str) -> None:
+    with pytest.raises(BundleCorruptError, match=words):
+        sizes_of(manifest, (2, listed(2)), (4, larger))

@@ -12,7 +12,7 @@ from mmms_deploy.engines.cuda.memory import Use, aligned
 
 _USES = {Role.IMAGE: Use.INPUTS, Role.MODALITY: Use.INPUTS, Role.MODULATED: Use.INPUTS, Role.FEATURE: Use.FEATURES}
 
-_ANSWERS = frozenset({Role.PROBABILITY, Role.LOGITS, Role.CANDIDATES, Role.SCORES, Role.TAKEN})
+_ANSWERS = frozenset({Role.PROBABILITY, Role.LOGITS, Role.CANDIDATES, Role.SCORES, Role.TAKEN, Role.ROWS})
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,13 @@ class Layout:
     An output of one stage and the input of the same name of a later stage share one buffer: the image stage writes its
     features to where the click stage reads them.
 
+    A tensor is called by its name. Where a stage comes in several sizes, its list of clicks and its answer have a
+    buffer for each, and the larger ones are called ``NAME[ROWS]``.
+
     Attributes:
-        tensors: Every tensor.
-        host_inputs: Names of those that come from the host.
-        downloaded: Names of the click stage's outputs that go to the host with every click.
+        tensors: Every tensor, by what it is called.
+        host_inputs: Those of them that come from the host.
+        downloaded: Those of the click stage's outputs that go to the host with every click.
         state_links: Pairs of an output and the input that it becomes at the next click.
         graphs: The ONNX graph of every stage, by name.
         click_stages: Names of the stages that run at every click.
@@ -43,6 +46,11 @@ class Layout:
     activations: int
     kept: Mapping[int, int]
     temporary: Mapping[int, int]
+
+    def key(self, spec: TensorSpec) -> str:
+        """Return what a tensor is called."""
+        known = self.tensors.get(spec.name)
+        return spec.name if known is None or known.shape == spec.shape else _larger(spec)
 
     def nbytes(self, use: Use) -> int:
         """Return the bytes that a session's tensors of a use take on the GPU."""
@@ -63,6 +71,10 @@ class Layout:
         return {nbytes: count * history_block for nbytes, count in self.kept.items()}
 
 
+def _larger(spec: TensorSpec) -> str:
+    return f"{spec.name}[{spec.shape[1] if len(spec.shape) > 1 else spec.shape}]"
+
+
 def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[str, Program]) -> Layout:
     """Return the layout of a bundle's stages, checked against the programs that execute them.
 
@@ -77,11 +89,16 @@ def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[
     """
     tensors: dict[str, TensorSpec] = {}
     outputs: set[str] = set()
+    larger = bundle.manifest.larger
     for stage, graph in graphs.items():
         check_program(bundle, stage, graph, programs[stage])
+        called = {}
         for spec in (*graph.inputs, *graph.outputs):
-            check_same(bundle, f"stage {stage!r}", spec, tensors.setdefault(spec.name, spec))
-        outputs |= {spec.name for spec in graph.outputs}
+            # The session refuses stages that differ in more than their number of rows.
+            sized = stage in larger and spec.name in tensors and tensors[spec.name].shape != spec.shape
+            called[spec.name] = _larger(spec) if sized else spec.name
+            check_same(bundle, f"stage {stage!r}", spec, tensors.setdefault(called[spec.name], spec))
+        outputs |= {called[spec.name] for spec in graph.outputs}
     # The session refuses links to tensors that no stage has.
     state_links = tuple(
         (link.output, link.input)
@@ -92,7 +109,8 @@ def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[
         check_same(bundle, "the state", tensors[target], tensors[source])
     click_stages = frozenset(stage.name for stage in bundle.manifest.stages if stage.rate is Rate.CLICK)
     kept = {source for source, _ in state_links}
-    written = {spec.name for stage in click_stages for spec in graphs[stage].outputs}
+    # Of the sizes of a stage one runs.
+    written = {spec.name for stage in click_stages - larger for spec in graphs[stage].outputs}
     return Layout(
         tensors=tensors,
         host_inputs=frozenset(tensors) - outputs - {target for _, target in state_links},

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mmms_deploy.bundle import Role
+from mmms_deploy.bundle import Role, TensorSpec
 from mmms_deploy.engines.cuda.executor import Program
 from mmms_deploy.engines.cuda.layout import Layout
 from mmms_deploy.engines.cuda.memory import Account, PinnedBuffer, SpareBufferPool, Use, aligned
@@ -105,7 +105,8 @@ class SessionResources:
             # New memory may hold bytes that are no numbers, and the warm-up reads all of it.
             self.cuda.clear(address, nbytes, self.stream)
             for spec in layout.of(use):
-                buffers[spec.name] = BindingBuffer(spec, address, pinned.get(spec.name))
+                key = layout.key(spec)
+                buffers[key] = BindingBuffer(spec, address, pinned.get(key), key)
                 address += aligned(spec.nbytes)
         for name in sorted(layout.host_inputs):
             pinned[name].array[:] = 0
@@ -131,15 +132,19 @@ class SessionResources:
                     self.cuda,
                     self.stream,
                     executor,
-                    inputs=tuple(buffers[spec.name] for spec in graph.inputs),
-                    outputs=tuple(buffers[spec.name] for spec in graph.outputs),
-                    uploaded=tuple(buffers[spec.name] for spec in graph.inputs if click and spec.role is Role.CLICK),
+                    inputs=tuple(buffers[layout.key(spec)] for spec in graph.inputs),
+                    outputs=tuple(buffers[layout.key(spec)] for spec in graph.outputs),
+                    uploaded=tuple(
+                        buffers[layout.key(spec)] for spec in graph.inputs if click and spec.role is Role.CLICK
+                    ),
                     state_links=tuple(
                         (buffers[source], buffers[target])
                         for source, target in layout.state_links
                         if source in {spec.name for spec in graph.outputs}
                     ),
-                    downloaded=tuple(buffers[spec.name] for spec in graph.outputs if spec.name in layout.downloaded),
+                    downloaded=tuple(
+                        buffers[layout.key(spec)] for spec in graph.outputs if layout.key(spec) in layout.downloaded
+                    ),
                     options=options,
                     cuda_graph=click and capture and options.cuda_graph,
                 )
@@ -147,6 +152,10 @@ class SessionResources:
             self._cleanup.callback(stage.close)
             stages[name] = stage
         return stages
+
+    def key(self, spec: TensorSpec) -> str:
+        """Return what a tensor of a stage is called in ``buffers``."""
+        return self._layout.key(spec)
 
     # --- for the runner ---------------------------------------------------------------------------------------------
 

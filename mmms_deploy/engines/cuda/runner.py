@@ -75,6 +75,12 @@ class CudaRunner:
         return Tensor(spec, zero=True)
 
     @call
+    def prepare(self, stage: str) -> float:
+        """Do nothing: every stage is ready when a session is opened."""
+        self._open_resources()
+        return 0.0
+
+    @call
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Enqueue one run of a stage.
 
@@ -104,7 +110,7 @@ class CudaRunner:
             for buffer in (*stage.uploaded, *stage.overwritten):
                 buffer.invalidate()
             for buffer in (*stage.uploaded, *stage.downloaded):
-                self._downloaded.pop(buffer.spec.name, None)
+                self._downloaded.pop(buffer.key, None)
                 if buffer.pinned is not None:
                     buffer.pinned.busy = True
             with self.watch(stage.name, resources.stream):
@@ -137,7 +143,7 @@ class CudaRunner:
                 if source is buffer:
                     target.hold(tensor)
             if buffer in stage.downloaded:
-                self._downloaded[buffer.spec.name] = weakref.ref(tensor)
+                self._downloaded[buffer.key] = weakref.ref(tensor)
             outputs[buffer.spec.name] = tensor
         return outputs
 
@@ -173,32 +179,33 @@ class CudaRunner:
         spec = tensor.spec
         if tensor.zero:
             return
-        buffer = resources.buffers.get(spec.name)
+        key = resources.key(spec)
+        buffer = resources.buffers.get(key)
         if buffer is None or buffer.pinned is None:
             resources.moved.down += spec.nbytes
             resources.cuda.download(array.ctypes.data, resources.address_of(tensor), spec.nbytes, resources.stream)
             resources.wait()
             return
-        downloaded = self._downloaded.get(spec.name)
+        downloaded = self._downloaded.get(key)
         if downloaded is None or downloaded() is not tensor:
             if buffer.pinned.busy:
                 resources.wait()
-            self._downloaded.pop(spec.name, None)
+            self._downloaded.pop(key, None)
             buffer.pinned.busy = True
             resources.moved.down += spec.nbytes
             source = resources.address_of(tensor)
             resources.cuda.download(buffer.pinned.address, source, spec.nbytes, resources.stream)
-            self._downloaded[spec.name] = weakref.ref(tensor)
+            self._downloaded[key] = weakref.ref(tensor)
         if buffer.pinned.busy:
-            self._wait_for(resources, spec.name)
+            self._wait_for(resources, key)
         array.reshape(-1).view(np.uint8)[:] = buffer.pinned.array
 
-    def _wait_for(self, resources: SessionResources, name: str) -> None:
+    def _wait_for(self, resources: SessionResources, key: str) -> None:
         try:
             resources.wait()
         except EngineError:
             # The bytes that arrived may be wrong.
-            self._downloaded.pop(name, None)
+            self._downloaded.pop(key, None)
             raise
 
     def take_moved(self) -> Moved:

@@ -62,10 +62,12 @@ class BindingBuffer:
         spec: The tensor.
         address: The address.
         pinned: The host memory to and from which it is copied; None for a tensor that stays on the GPU.
+        key: What the layout calls it: the tensor's name, but for a tensor that comes in several sizes.
     """
 
-    def __init__(self, spec: TensorSpec, address: int, pinned: PinnedBuffer | None = None) -> None:
+    def __init__(self, spec: TensorSpec, address: int, pinned: PinnedBuffer | None = None, key: str = "") -> None:
         self.spec = spec
+        self.key = key or spec.name
         self.address = address
         self.pinned = pinned
         self._content: weakref.ref[Tensor] | None = None

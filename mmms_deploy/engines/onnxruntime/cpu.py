@@ -11,6 +11,7 @@ from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
 from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.imports import import_library
+from mmms_deploy.engines.loaded import LoadedStages
 from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import Array, EngineInfo, Value, checked_array, names
 from mmms_deploy.engines.wheels import require_onnxruntime
@@ -68,9 +69,10 @@ class OnnxRuntimeCpu(EngineBase):
         self._bundle = bundle
         self._graphs = {stage.name: stage.graphs[SOURCES[precision]] for stage in bundle.manifest.stages}
         threads = available_cores() if threads is None else threads
-        self._sessions = {
-            name: _load(ort, bundle, graph, threads=threads, stage=name) for name, graph in self._graphs.items()
-        }
+        self._stages: LoadedStages[Any] = LoadedStages(
+            bundle.manifest,
+            lambda name: _load(ort, bundle, self._graphs[name], threads=threads, stage=name),
+        )
         self._info = EngineInfo(
             name=NAME,
             device="cpu",
@@ -86,25 +88,23 @@ class OnnxRuntimeCpu(EngineBase):
     @call
     def open(self) -> OnnxRuntimeCpuRunner:
         """Return a new runner, for one session."""
-        if not self._sessions:
-            raise EngineError("this engine is closed", expected="an open engine", fix="open the bundle again")
+        self._stages.check_open()
         return OnnxRuntimeCpuRunner(self)
 
     def close(self) -> None:
         """Free the weights; in a forked child, do nothing."""
         if not self._own.elsewhere:
-            self._sessions = {}
+            self._stages.close()
+
+    @call
+    def prepare(self, stage: str) -> float:
+        """Load a stage where it is not, and return the seconds that it took."""
+        return self._stages.prepare(stage)
 
     @call
     def execute(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Run a stage. Any number of runners may call it at the same time."""
-        session = self._sessions.get(stage)
-        if session is None:
-            raise EngineError(
-                f"stage {stage!r} cannot run" + ("" if self._sessions else ": this engine is closed"),
-                expected=f"one of the stages {', '.join(self._graphs)} of an open engine",
-                fix="open the bundle again",
-            )
+        session = self._stages[stage]
         outputs = names(self._graphs[stage].outputs)
         try:
             values = session.run_with_ort_values(outputs, dict(inputs))
@@ -144,6 +144,11 @@ class OnnxRuntimeCpuRunner:
     def zeros(self, spec: TensorSpec) -> Value:
         """Return zeros of the spec's shape and dtype."""
         return self._open_engine().to_device(np.zeros(spec.shape, dtype=np.dtype(spec.dtype)))
+
+    @call
+    def prepare(self, stage: str) -> float:
+        """Load a stage where it is not."""
+        return self._open_engine().prepare(stage)
 
     @call
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from mmms_deploy.bundle import Bundle, Precision, TensorSpec
 from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cores import available_cores
+from mmms_deploy.engines.loaded import LoadedStages
 from mmms_deploy.engines.openvino.compile import Compiled, compile_stage
 from mmms_deploy.engines.openvino.library import bf16_capable, core, import_openvino, start_threads
 from mmms_deploy.engines.process import OwnProcess, call
@@ -63,53 +64,67 @@ class OpenVinoCpu(EngineBase):
         self._bundle = bundle
         self._graphs = {stage.name: stage.graphs[SOURCES[precision]] for stage in bundle.manifest.stages}
         threads = available_cores() if threads is None else threads
-        self._stages = {
-            name: compile_stage(core(), bundle, name, graph, precision, threads) for name, graph in self._graphs.items()
-        }
-        done, total = (sum(column) for column in zip(*(s.matrix for s in self._stages.values()), strict=True))
-        if 2 * done < total:
-            raise EngineUnavailableError(
-                f"OpenVINO runs {done} of {total} matrix operations in {precision}, which was requested",
-                expected=f"matrix operations in {precision}",
-                fix='pass precision="fp32", or precision=None to take the best',
-                command_fix="pass --precision fp32, or leave it out to take the best",
-            )
+        self._precision, self._threads = precision, threads
+        self._stages = LoadedStages(bundle.manifest, self._compile)
+        compiled = list(self._stages)
+        done, total = _in_precision(compiled, precision)
         self._info = EngineInfo(
             name=NAME,
             device="cpu",
             precision=precision,
             library="OpenVINO",
             version=str(ov.__version__).partition("-")[0],
-            threads=min(stage.threads for stage in self._stages.values()),
-            providers=tuple(dict.fromkeys(device for stage in self._stages.values() for device in stage.devices)),
+            threads=min(stage.threads for stage in compiled),
+            providers=tuple(dict.fromkeys(device for stage in compiled for device in stage.devices)),
             evidence=f"{done} of {total} matrix operations in {precision}",
             reason=reason,
         )
 
+    def _compile(self, stage: str) -> Compiled:
+        compiled = compile_stage(core(), self._bundle, stage, self._graphs[stage], self._precision, self._threads)
+        if stage in self._bundle.manifest.larger:
+            _in_precision([compiled], self._precision)
+        return compiled
+
     @call
     def open(self) -> OpenVinoCpuRunner:
         """Return a new runner, for one session."""
-        self.compiled(next(iter(self._graphs)))
+        self._stages.check_open()
         return OpenVinoCpuRunner(self)
 
     def close(self) -> None:
         """Free the weights, once the runners are closed too; in a forked child, do nothing."""
         if not self._own.elsewhere:
-            self._stages = {}
+            self._stages.close()
 
     def compiled(self, stage: str) -> Compiled:
         """Return a compiled stage; for the runners, which share it."""
-        if not self._stages:
-            raise EngineError("this engine is closed", expected="an open engine", fix="open the bundle again")
-        if stage not in self._stages:
-            raise EngineError(
-                f"stage {stage!r} cannot run", expected=f"one of the stages {', '.join(self._graphs)}", fix="name one"
-            )
         return self._stages[stage]
+
+    def prepare(self, stage: str) -> float:
+        """Compile a stage where it is not, and return the seconds that it took; for the runners."""
+        return self._stages.prepare(stage)
 
     def tensor(self, spec: TensorSpec) -> Any:
         """Return a new tensor with OpenVINO's alignment; its contents are undefined."""
         return self._ov.Tensor(getattr(self._ov.Type, _TYPES[spec.dtype]), list(spec.shape))
+
+
+def _in_precision(stages: Sequence[Compiled], precision: Precision) -> tuple[int, int]:
+    """Return how many matrix operations run in a precision, of how many.
+
+    Raises:
+        EngineUnavailableError: Fewer than half of them do.
+    """
+    done, total = (sum(column) for column in zip(*(stage.matrix for stage in stages), strict=True))
+    if 2 * done < total:
+        raise EngineUnavailableError(
+            f"OpenVINO runs {done} of {total} matrix operations in {precision}, which was requested",
+            expected=f"matrix operations in {precision}",
+            fix='pass precision="fp32", or precision=None to take the best',
+            command_fix="pass --precision fp32, or leave it out to take the best",
+        )
+    return done, total
 
 
 _TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "uint8": "u8"}
@@ -159,6 +174,11 @@ class OpenVinoCpuRunner:
         tensor = self._open_engine().tensor(spec)
         tensor.data[...] = 0
         return _OpenVinoValue(tensor)
+
+    @call
+    def prepare(self, stage: str) -> float:
+        """Compile a stage where it is not."""
+        return self._open_engine().prepare(stage)
 
     @call
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:

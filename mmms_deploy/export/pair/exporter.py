@@ -100,7 +100,7 @@ def export_pair(
         models = stage_models(files)
         graphs = write_stages(writer, PairRoles(), models, Precision.FP32)
         stages = tuple(
-            Stage(name=model.rate.name.lower(), rate=model.rate, graphs={Precision.FP32: graph})
+            Stage(name=model.name, rate=model.rate, graphs={Precision.FP32: graph})
             for model, graph in zip(models, graphs, strict=True)
         )
         paths = [writer.path(graph.file) for graph in graphs]

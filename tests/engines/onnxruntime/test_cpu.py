@@ -23,7 +23,7 @@ def test_the_provider_is_the_cpus(engine: OnnxRuntimeCpu) -> None:
 
 
 def test_sessions_do_not_spin(engine: OnnxRuntimeCpu) -> None:
-    for session in engine._sessions.values():
+    for session in engine._stages:
         options = session.get_session_options()
         assert options.get_session_config_entry("session.force_spinning_stop") == "1"
         assert options.intra_op_num_threads == 1
