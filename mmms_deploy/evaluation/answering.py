@@ -149,6 +149,7 @@ def answering(
         EvaluationSettingsError: The bundle says no published protocol, the threshold is none, its network gives one
             answer, of which none can be chosen, or it takes fewer clicks on an object.
     """
+    check_decision(manifest, threshold)
     if choose is Choose.BEST and manifest.clicks.candidates == 1:
         raise EvaluationSettingsError(
             f"the best of several answers was asked of {manifest.name}, which gives one",
@@ -160,7 +161,7 @@ def answering(
     most, what, longer = None, "", ""
     if points is not None:
         most, what, longer = points.most, "points", "more 'most_points' in the description"
-    elif listed is not None and listed.objects == 1:
+    elif listed is not None:
         most, what, longer = listed.sizes[-1], "clicks", "a longer list: 'clicks.listed.sizes' in the description"
     if most is not None and clicks > most:
         raise EvaluationSettingsError(
@@ -181,6 +182,21 @@ def answering(
         threshold=protocol.threshold if threshold is None else threshold,
         choose=choose,
     )
+
+
+def check_decision(manifest: Manifest, threshold: float | None) -> None:
+    """Refuse a threshold where the network decides between all objects instead.
+
+    Raises:
+        EvaluationSettingsError: There is one.
+    """
+    if threshold is not None and manifest.clicks.objects > 1:
+        raise EvaluationSettingsError(
+            f"threshold {threshold:g}, and {manifest.name} answers for all objects at once",
+            expected="no threshold: a pixel belongs to the object, or the background, of the largest logit",
+            fix="leave out threshold",
+            command_fix="leave out --threshold",
+        )
 
 
 def other_size(manifest: Manifest, kind: str, dataset: str) -> str | None:

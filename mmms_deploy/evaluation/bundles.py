@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Manifest, ZoomRule
 from mmms_deploy.bundle.names import LABELS, LOGITS, PROB
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import open_request
-from mmms_deploy.evaluation.answering import Answering, Choose, checked_threshold
+from mmms_deploy.evaluation.answering import Answering, Choose, check_decision, checked_threshold
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.predictor import Image
 from mmms_deploy.replay.metrics import iou
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from mmms_deploy.engines.protocol import EngineInfo
     from mmms_deploy.progress import OnProgress
 
-__all__ = ["BestPredictor", "BundlePredictor", "BundleSource", "checked_threshold", "mean_by_logits"]
+__all__ = [
+    "BestPredictor",
+    "BundlePredictor",
+    "BundleSource",
+    "JointBundlePredictor",
+    "checked_threshold",
+    "mean_by_logits",
+]
 
 
 class BundlePredictor:
@@ -92,6 +100,45 @@ class BestPredictor(BundlePredictor):
         return one.mask if self._threshold is None else one.answer.above((height, width), self._threshold)
 
 
+class JointBundlePredictor(BundlePredictor):
+    """A session that answers for all objects at once, as a predictor.
+
+    Args:
+        session: The session; closed with this.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._begin: dict[str, Any] = {}
+
+    @property
+    def most_clicks(self) -> int:
+        """How many clicks the bundle takes on an image."""
+        listed = self._session.bundle.manifest.clicks.listed
+        assert listed is not None
+        return listed.sizes[-1]
+
+    def set_image(self, image: Image, /, **modalities: Any) -> None:
+        """Take an image."""
+        super().set_image(image, **modalities)
+        self._begin = self._session.to_dict()
+
+    def click_on(self, number: int, x: float, y: float, /) -> npt.NDArray[np.int32]:
+        """Answer a click on an object, from 1, or on the background, 0, with the label map (H, W) of all objects."""
+        if number:
+            self._session.select(str(number))
+        self._session.click(x, y, number > 0)
+        surfaces = self._session.surfaces
+        numbers = np.zeros(max(surfaces.values()) + 1, np.int32)
+        for name, label in surfaces.items():
+            numbers[label] = int(name)
+        return numbers[self._session.labels]
+
+    def reset(self) -> None:
+        """Forget the clicks on all objects, keep the image; nothing runs."""
+        self._session.restore(self._begin)
+
+
 class BundleSource:
     """Opens predictors of one bundle. They share one engine, so that their number does not change their answers.
 
@@ -106,7 +153,8 @@ class BundleSource:
         on_progress: Receives every step of a build by TensorRT.
 
     Raises:
-        EvaluationSettingsError: The threshold is no number between 0 and 1.
+        EvaluationSettingsError: The threshold is no number between 0 and 1, or the bundle answers for all objects at
+            once, which knows none.
         SessionError: The bundle cannot be shown a part of an image, or its mirror image.
         EngineError: There is no usable engine.
     """
@@ -124,6 +172,7 @@ class BundleSource:
     ) -> None:
         self.bundle = bundle
         self._answering = Answering(zoom, flip, threshold, choose)
+        check_decision(bundle.manifest, threshold)
         self._engine = open_request(bundle, request or EngineRequest(), on_progress)
 
     @property
@@ -142,6 +191,8 @@ class BundleSource:
             zoom=how.crop or False,
             flip=how.flip,
         )
+        if self.bundle.manifest.clicks.objects > 1:
+            return JointBundlePredictor(session)
         predictor = BestPredictor if how.choose is Choose.BEST else BundlePredictor
         return predictor(session, how.threshold)
 

@@ -17,6 +17,21 @@ Row = Sequence[float]
 """A click as the list holds it, see ``ClickList``."""
 
 
+def prepare_lists(pipeline: StagePipeline, listed: ClickList, clicks: int) -> float:
+    """Compile the click stage for lists up to so many clicks, where it is not, and return how many seconds that took.
+
+    Args:
+        pipeline: The stages.
+        listed: The contract's list.
+        clicks: How many; more than the longest list holds compile nothing, because they are refused.
+
+    Raises:
+        EngineError: It cannot be compiled.
+    """
+    needed = listed.size_for(clicks)
+    return sum(pipeline.prepare(size) for size in listed.sizes if needed is not None and size <= needed)
+
+
 class ListRun:
     """Runs the stages of clicks. There is no state: everything follows from the features and the list.
 
@@ -53,12 +68,21 @@ class ListRun:
         Raises:
             ClickError: There are more clicks than the longest list has rows.
         """
-        name = self._tensors.click
-        values = {name: self._pipeline.upload(name, self.padded(rows))}
+        name, array = self._tensors.click, self.padded(rows)
+        size = array.shape[1]
+        values = {name: self._pipeline.upload(name, array, size)}
         if self._tensors.proposals is not None:
             chosen = self._tensors.proposals.choice
             values[chosen] = self._pipeline.upload(chosen, np.array([[choice]], dtype=np.float32))
-        return self._pipeline.run(self._pipeline.set(features, values))
+        return self._pipeline.run(self._pipeline.set(features, values), rows=size)
+
+    def prepare(self, clicks: int) -> float:
+        """Compile the click stage for lists up to so many clicks, and return how many seconds that took.
+
+        Raises:
+            EngineError: It cannot be compiled.
+        """
+        return prepare_lists(self._pipeline, self._listed, clicks)
 
     def padded(self, rows: Sequence[Row]) -> FloatArray:
         """Return clicks as the smallest list that holds them, (1, Q, fields) float32.

@@ -25,7 +25,7 @@ from mmms_deploy.session.thumbnail import Drawn, captioned, png_of, thumbnail
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmms_deploy.session.canvas import Canvas
+    from mmms_deploy.session.canvas import Whole
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class ClickResult:
     crop: tuple[int, int, int, int] | None = None
     candidates: tuple[Candidate, ...] = ()
     _picture: UInt8Array | None = None
-    _canvas: Canvas | None = None
+    _canvas: Whole | None = None
 
     @property
     def network_probability(self) -> FloatArray:

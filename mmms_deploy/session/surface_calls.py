@@ -7,7 +7,6 @@ from dataclasses import replace
 from time import perf_counter
 
 from mmms_deploy.session.core import SessionCore
-from mmms_deploy.session.interactions import checked_mask
 from mmms_deploy.session.result import ClickResult
 from mmms_deploy.session.surfaces import Labels, checked_name
 
@@ -37,22 +36,11 @@ class SurfaceCalls(SessionCore):
             EngineError: The rest of its mask could not be uploaded; the previous surface stays the current one.
         """
         with self._lock:
-            size = self._size()
+            self._size()
             start = perf_counter()
-            name = checked_name(surface)
-            surfaces = self._state.surfaces
-            known = surfaces.all.get(name)
-            if known is not None and known is not surfaces.current and self._previous_input is not None:
-                left = self._label_map() == known.label
-                if not left[self._result_of(known).mask].all():
-                    rest = checked_mask(left, size, self._answer_size, self._manifest.clicks)
-                    snapshot = self._after_mask(self._state.image, known.history.current, rest)
-                    result = self._answer(snapshot, start, rest.previous[0, 0])
-                    surfaces = surfaces.extend(name, known.history.push(snapshot), result)
-            surfaces = surfaces.select(name)
-            answer = self._result_of(surfaces.current)
-            self._state = replace(self._state, surfaces=surfaces)
-            return answer
+            step = self._steps.select(self, checked_name(surface), start)
+            self._state = replace(self._state, surfaces=step.surfaces)
+            return step.result
 
     def remove(self, surface: str) -> None:
         """Forget an object and its clicks. If it was the current one, the object that changed last becomes current.
@@ -66,7 +54,7 @@ class SurfaceCalls(SessionCore):
         """
         with self._lock:
             self._size()
-            self._state = replace(self._state, surfaces=self._state.surfaces.remove(checked_name(surface)))
+            self._state = replace(self._state, surfaces=self._steps.remove(self, checked_name(surface)))
 
     @property
     def surface(self) -> str:
