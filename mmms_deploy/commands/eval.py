@@ -84,8 +84,8 @@ Examples:
 @click.option(
     "--out",
     type=FilePath(),
-    help="Folder of the results; results that it holds are continued.  [default: one for the bundle and the data"
-    " sets, in evaluations/]",
+    help="Folder of the results; results that it holds are continued.  [default: one for the bundle, the data"
+    " sets and the protocol, in evaluations/]",
 )
 @click.option("--fresh", is_flag=True, help="Forget the results in --out and start over.")
 @click.option(
@@ -274,7 +274,7 @@ def main(
         if parquet:
             parquet_library()
         opened = list(zip(map(str, arguments), open_datasets(arguments), strict=True))
-        folder = out or results_folder(Bundle(bundle, verify=False).manifest.name, arguments)
+        folder = out or results_folder(Bundle(bundle, verify=False).manifest.name, arguments, settings.protocol)
         check_folder(folder)
         sweep(folder)
     with ExitStack() as stack:
@@ -405,13 +405,12 @@ def _progress(settings: Settings, total: int) -> Iterator[tuple[OnProgress, OnRe
             done = step.done
             update()
 
-        def on_result(result: SceneResult) -> None:
+        def on_result(result: SceneResult) -> None:  # its step follows, and shows it
             nonlocal clicks, objects, running
             clicks += sum(noc(one.ious, target, settings.max_clicks) for one in result.objects)
             objects += len(result.objects)
             average = f"NoC@{percent(target)} {clicks / objects:.2f}" if objects else "no objects yet"
             running = f"{result.dataset}  {average}"
-            update()
 
         update()
         yield on_progress, on_result

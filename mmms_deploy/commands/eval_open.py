@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmms_deploy.evaluation.answering import Answering
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.evaluation.run import Contestant, Entry
+    from mmms_deploy.evaluation.settings import Protocol
 
 _MOST_NAMES = 3
 TORCH = "torch:"
@@ -77,20 +78,24 @@ class Sides:
                     self.notes.append(note)
 
 
-def results_folder(bundle: str, datasets: Sequence[DatasetArgument]) -> Path:
-    """Return the folder of the results when none was named: the same for the same bundle, data and options of the data.
+def results_folder(bundle: str, datasets: Sequence[DatasetArgument], protocol: Protocol) -> Path:
+    """Return the folder of the results when none was named: the same for the same bundle, data, options and protocol.
 
     Data sets at two places have two folders, though their scenes may have the same names.
 
     Args:
         bundle: Name of the bundle.
         datasets: The data sets.
+        protocol: When clicking ends. Every one but the default is a part of the name.
     """
+    from mmms_deploy.evaluation.settings import Protocol
+
     places = sorted((one.kind, str(one.path.resolve()), sorted(one.options.items())) for one in datasets)
     digest = hashlib.sha256(json.dumps(places).encode()).hexdigest()[:6]
     names = sorted(one.options.get("name", one.kind) for one in datasets)
     label = "+".join(names) if len(names) <= _MOST_NAMES else f"{names[0]}+{len(names) - 1}-more"
-    return Path("evaluations") / _plain(bundle) / f"{_plain(label)}-{digest}"
+    how = "" if protocol is Protocol.CURVE else f"-{protocol}"
+    return Path("evaluations") / _plain(bundle) / f"{_plain(label)}-{digest}{how}"
 
 
 def _plain(name: str) -> str:

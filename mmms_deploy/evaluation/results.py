@@ -409,6 +409,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
-    text = "not set" if value is None else str(value)
+    text = "not set" if value is None else str(value) or "set"
     # A hash is known by its beginning, a sentence is not.
     return text if len(text) <= (160 if " " in text else 40) else f"{text[:12]}..."

@@ -38,6 +38,7 @@ from mmms_deploy.export.half.export import HALF_STEPS, Float32, add_half
 from mmms_deploy.export.half.gate import FeatureRecorder
 from mmms_deploy.export.half.precision import reduced_precisions
 from mmms_deploy.export.labelled import recurrent_network
+from mmms_deploy.export.listed import with_sizes
 from mmms_deploy.export.network import OPSET, RecurrentNetwork, export_whole
 from mmms_deploy.export.operations import UncountedError, count_flops
 from mmms_deploy.export.rewrites import BACKBONE, remaining
@@ -141,7 +142,7 @@ def export_bundle(
         announce(on_progress, "exporting the whole network to ONNX")
         whole = export_whole(network)
         announce(on_progress, "cutting it into stages")
-        stages = cut(whole, network.rates())
+        stages = with_sizes(network, cut(whole, network.rates()), export_whole)
         announce(on_progress, "writing the graphs")
         graphs = write_stages(writer, network, stages, Precision.FP32)
         manifest_stages = tuple(

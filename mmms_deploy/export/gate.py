@@ -20,21 +20,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mmms_deploy.bundle import Bundle, GateCheck, Precision
-from mmms_deploy.bundle.names import CLICK, LABELS_NEXT, MAPS_NEXT, MASK, MODULATED, PRESENT, PREV, PROB, RGB
+from mmms_deploy.bundle.names import LABELS_NEXT, LOGITS, MAPS_NEXT, MASK, PROB
 from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.comparison import Worst, difference, logit_scale
 from mmms_deploy.export.cut import StageModel
-from mmms_deploy.export.modulation import modulated
 from mmms_deploy.export.network import BACKBONE, RecurrentNetwork
+from mmms_deploy.export.proposal_reference import ProposalReference, reference_for
 from mmms_deploy.export.reference import HAIR, TorchReference
 from mmms_deploy.export.samples import Sample
 from mmms_deploy.export.steps import announce
+from mmms_deploy.export.trace import Trace, torch_trace
 from mmms_deploy.models import InteractiveNetwork
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.replay.golden import GoldenCase
@@ -43,7 +43,6 @@ from mmms_deploy.session.result import ClickResult
 
 Array = npt.NDArray[Any]
 
-OPEN_LOOP_CLICKS = 2
 FEATURE_LIMIT = 1e-4
 """Largest difference of a feature, divided by its largest value; ONNX Runtime sums in another order than torch."""
 PROBABILITY_LIMIT = 1e-4
@@ -105,7 +104,7 @@ def compare_graphs(
         GateError: Something differs.
     """
     announce(on_progress, "gate: torch on one picture")
-    trace = _torch_trace(network, sample)
+    trace = torch_trace(network, sample)
     announce(on_progress, "gate: whole graph against torch")
     against_torch = _AgainstTorch("whole ONNX graph against torch", trace, sample)
     graph, outputs = OnnxGraph(whole, optimised=False), []
@@ -130,28 +129,6 @@ def compare_graphs(
     return [*against_torch.checks(), exact.check(), *fused.checks()]
 
 
-@dataclass(frozen=True)
-class _Trace:
-    """What torch computed on one picture.
-
-    Attributes:
-        feeds: The inputs of the whole graph at each click.
-        outputs: Its outputs.
-        labels: A name for each click, for messages.
-        scale: What differences of logits are divided by.
-        threshold: Above it, a pixel belongs to the mask.
-    """
-
-    feeds: list[dict[str, Array]]
-    outputs: list[dict[str, Array]]
-    labels: list[str]
-    scale: float
-    threshold: float
-
-    def where(self, number: int, sample: Sample) -> str:
-        return f"image {sample.name}, {self.labels[number]}"
-
-
 class _AgainstTorch:
     """The comparison of graphs with torch: features, the next state, probabilities.
 
@@ -161,15 +138,15 @@ class _AgainstTorch:
         sample: The picture.
     """
 
-    def __init__(self, name: str, trace: _Trace, sample: Sample) -> None:
+    def __init__(self, name: str, trace: Trace, sample: Sample) -> None:
         self._trace, self._sample = trace, sample
         self._features = Worst(name, "largest relative difference of a feature", FEATURE_LIMIT)
         labelled = any(LABELS_NEXT in outputs for outputs in trace.outputs)
         what = "the labels on certain pixels" if labelled else "the disks"
         self._state = Worst(name, f"largest difference of {what}", 0.0)
-        self._answers = Worst(
-            name, "largest difference of prob, over a quarter of the largest logit", PROBABILITY_LIMIT
-        )
+        listed = any(LOGITS in outputs for outputs in trace.outputs)
+        answer = "a logit, over" if listed else "prob, over a quarter of"
+        self._answers = Worst(name, f"largest difference of {answer} the largest logit", PROBABILITY_LIMIT)
 
     def see(self, found: Mapping[str, Array], number: int, part: str) -> None:
         """Compare the outputs at one click with torch's; those that torch does not have are passed over."""
@@ -184,15 +161,18 @@ class _AgainstTorch:
                 self._state.see(difference(found[name] * certain, expected[name] * certain), where)
             elif name == PROB:
                 self._answers.see(4 * difference(found[name], expected[name]) / self._trace.scale, where)
+            elif name == LOGITS:
+                self._answers.see(difference(found[name], expected[name]) / self._trace.scale, where)
             else:
                 self._features.see(difference(found[name], expected[name], relative=True), where)
 
     def checks(self) -> list[GateCheck]:
-        return [self._features.check(), self._state.check(), self._answers.check()]
+        seen = [worst for worst in (self._features, self._state, self._answers) if worst.samples]
+        return [worst.check() for worst in seen]
 
 
 def _staged(
-    stages: Sequence[tuple[StageModel, Path]], trace: _Trace, *, optimised: bool
+    stages: Sequence[tuple[StageModel, Path]], trace: Trace, *, optimised: bool
 ) -> Iterator[tuple[StageModel, OnnxGraph, int, dict[str, Array]]]:
     """Yield every stage with every click's inputs; what a stage computes is put into them for the stages after it."""
     feeds = [dict(feed) for feed in trace.feeds]
@@ -200,49 +180,6 @@ def _staged(
         graph = OnnxGraph(file, optimised=optimised)
         for number, feed in enumerate(feeds):
             yield stage, graph, number, feed
-
-
-@torch.no_grad()
-def _torch_trace(network: RecurrentNetwork, sample: Sample) -> _Trace:
-    """Run the recurrent network in torch at each of the sample's first clicks.
-
-    Where some modalities may be missing, one more click is answered without them.
-    """
-    reference = TorchReference(network.network)
-    reference.set_image(sample.image, sample.modalities)
-    state = network.start()
-    encoded = reference.backbone_maps
-    image = {RGB: reference.rgb} | dict(zip(BACKBONE, encoded, strict=False))
-    plain = network.network.mix(encoded, {}) if network.bypassable else ()
-    steps = [
-        (f"click {number}", place, frozenset[str]())
-        for number, place in enumerate(sample.clicks[:OPEN_LOOP_CLICKS].tolist(), start=1)
-    ]
-    if network.partial:
-        absent = frozenset(sorted(network.optional)[::2])
-        steps.append((f"click {len(steps) + 1} without {', '.join(sorted(absent))}", steps[-1][1], absent))
-    feeds, outputs, logits, clicks = [], [], [], []
-    rule = network.network.config.clicks.modulation
-    for _, (x, y, positive), absent in steps:
-        clicks.append((*reference.to_network(x, y), positive > 0.5))
-        click = torch.tensor([[*clicks[-1], 1.0]])
-        changed = None if rule is None else modulated(state[PREV], clicks, rule)
-        there = {name: tensor for name, tensor in reference.modalities.items() if name not in absent}
-        features = network.network.mix(encoded, there) if absent else reference.features
-        feed = {**image, **reference.modalities, **state, CLICK: click}
-        if changed is not None:
-            feed[MODULATED] = changed
-        if network.partial:
-            feed[PRESENT] = torch.tensor([[float(name in there) for name in network.names]])
-        drawn = network.draw(state, click, changed)
-        logits.append(network.network.respond(features, network.sees(drawn)))
-        values = (*network.computed(features), *plain, *network.outcome(drawn, logits[-1]))
-        named = dict(zip(network.output_names(), values, strict=True))
-        feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
-        outputs.append({name: tensor.numpy() for name, tensor in named.items()})
-        state = {link.input: named[link.output] for link in network.links}
-    threshold = network.network.config.clicks.threshold
-    return _Trace(feeds, outputs, [label for label, _, _ in steps], logit_scale(logits), threshold)
 
 
 @dataclass(frozen=True)
@@ -272,12 +209,14 @@ class Recorded:
         probability: (h, w) float32 at the answer's resolution.
         scale: The number that differences of its probabilities are divided by
             (:func:`~mmms_deploy.export.comparison.logit_scale`).
+        choice: Which proposal it goes on from; None for a network without.
     """
 
     mask: npt.NDArray[np.bool_]
     certain: npt.NDArray[np.bool_]
     probability: npt.NDArray[np.float32]
     scale: float
+    choice: int | None = None
 
 
 def record_golden(
@@ -301,7 +240,7 @@ def record_golden(
     Raises:
         GateError: The network answers NaN.
     """
-    reference = TorchReference(network)
+    reference = reference_for(network)
 
     def answers(sample: Sample) -> Iterator[Recorded]:
         announce(on_progress, f"gate: torch reference on {sample.name}")
@@ -315,7 +254,8 @@ def record_golden(
                     fix="check the checkpoint; nothing was written",
                 )
             probability = answer.network_probability[0, 0].numpy()
-            yield Recorded(answer.mask, answer.certain, probability, logit_scale([answer.logits]))
+            choice = reference.choice if isinstance(reference, ProposalReference) else None
+            yield Recorded(answer.mask, answer.certain, probability, logit_scale([answer.logits]), choice)
 
     return record(samples, answers, lambda: _named_features(reference) if black_box else {})
 
@@ -347,6 +287,7 @@ def record(
                 masks=np.stack([answer.mask for answer in found]),
                 certain=np.stack([answer.certain for answer in found]),
                 features=features(),
+                choice=found[0].choice,
             )
         )
     names = [sample.name for sample in samples]

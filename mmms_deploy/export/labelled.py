@@ -1,4 +1,4 @@
-"""The recurrent form of a network that sees a map of labels, and the choice of a network's recurrent form."""
+"""The recurrent form of a network that sees a map of labels, and the choice of a network's form for the export."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from mmms_deploy.bundle import StateLink
 from mmms_deploy.bundle.contract import ClickLabel, ClickMemory
 from mmms_deploy.bundle.names import LABELS, LABELS_NEXT
 from mmms_deploy.export.cut import Cut
+from mmms_deploy.export.listed import ListedNetwork
 from mmms_deploy.export.network import RecurrentNetwork
+from mmms_deploy.export.proposing import ProposingNetwork
 from mmms_deploy.models import InteractiveNetwork
 
 
@@ -55,12 +57,22 @@ class LabelledNetwork(RecurrentNetwork):
 def recurrent_network(
     network: InteractiveNetwork, cuts: Collection[Cut] = (), state: torch.dtype = torch.float32
 ) -> RecurrentNetwork:
-    """Return a network in its recurrent form, as its click contract says.
+    """Return a network in the form for an export, as its click contract says.
 
     Args:
         network: The network, in evaluation mode.
         cuts: Where it is cut, beside the cut where clicks come in.
         state: Element type of the probability, and of disks and a previous mask.
+
+    Raises:
+        CutError: The network cannot be cut there.
     """
-    labelled = network.config.clicks.memory is ClickMemory.LABELS
-    return (LabelledNetwork if labelled else RecurrentNetwork)(network, cuts, state)
+    clicks = network.config.clicks
+    if clicks.answers is not None and clicks.answers.proposals:
+        return ProposingNetwork(network, cuts, state)
+    kinds = {
+        ClickMemory.MAPS: RecurrentNetwork,
+        ClickMemory.LABELS: LabelledNetwork,
+        ClickMemory.CLICKS: ListedNetwork,
+    }
+    return kinds[clicks.memory](network, cuts, state)

@@ -92,7 +92,7 @@ class TorchReference:
         self._labels = torch.full(self.network.config.size, int(ClickLabel.UNKNOWN))
 
     def _prepare(self, pixels: Tensor, rule: ResizeRule, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-        x = _resize(pixels.permute(2, 0, 1)[None].float(), self.network.config.size, rule)
+        x = resized(pixels.permute(2, 0, 1)[None].float(), self.network.config.size, rule)
         return (x - torch.tensor(mean).reshape(1, -1, 1, 1)) / torch.tensor(std).reshape(1, -1, 1, 1)
 
     @torch.no_grad()
@@ -107,9 +107,9 @@ class TorchReference:
         logits = self.network.respond(self.features, seen)
         probability = torch.sigmoid(logits)
         self._labels = _moved(self._labels, probability[0, 0] > self.contract.threshold)
-        enlarged = _resize(probability, self.image_size, self.contract.mask_resize)
+        enlarged = resized(probability, self.image_size, self.contract.mask_resize)
         reduce = self.contract.previous_resize
-        self._previous = probability if reduce is None else _resize(enlarged, self.network.config.size, reduce)
+        self._previous = probability if reduce is None else resized(enlarged, self.network.config.size, reduce)
         at_image = enlarged[0, 0]
         return Answer(
             probability=at_image.numpy(),
@@ -196,7 +196,8 @@ def _measured(stored: npt.NDArray[Any], spec: ModalitySpec) -> Tensor:
     return x.expand(-1, -1, spec.channels) if spec.repeat else x
 
 
-def _resize(x: Tensor, size: tuple[int, int], rule: ResizeRule) -> Tensor:
+def resized(x: Tensor, size: tuple[int, int], rule: ResizeRule) -> Tensor:
+    """Resize maps (1, C, h, w) to (1, C, *size)."""
     return F.interpolate(
         x,
         size=size,

@@ -45,6 +45,8 @@ class DeformableAttention(nn.Module):
         grids: Height and width of every level, in the order of the tokens; N is the number of all cells.
     """
 
+    in_float32 = ("centres",)
+
     def __init__(self, dim: int, heads: int, points: int, grids: Sequence[Grid]) -> None:
         super().__init__()
         self.heads, self.points, self.grids = heads, points, tuple(grids)
@@ -80,10 +82,13 @@ class DeformableAttention(nn.Module):
     def _sample(self, value: Tensor, offsets: Tensor, grid: Grid) -> Tensor:
         """Read a level: (B, h*w, d), offsets (B, N, heads, points, 2) in cells -> (B*heads, d/heads, N, points)."""
         height, width = grid
-        cells = torch.tensor((width, height), dtype=offsets.dtype, device=offsets.device)
-        places = 2 * (self.get_buffer("centres") + offsets / cells) - 1
-        maps = value.transpose(1, 2).reshape(len(value) * self.heads, -1, height, width)
-        return F.grid_sample(maps, places.transpose(1, 2).flatten(0, 1), mode="bilinear", align_corners=False)
+        centres = self.get_buffer("centres")
+        cells = torch.tensor((width, height), dtype=centres.dtype, device=offsets.device)
+        # In half precision a place would be wrong by parts of a cell.
+        places = 2 * (centres + offsets.to(centres.dtype) / cells) - 1
+        maps = value.transpose(1, 2).reshape(len(value) * self.heads, -1, height, width).to(centres.dtype)
+        sampled = F.grid_sample(maps, places.transpose(1, 2).flatten(0, 1), mode="bilinear", align_corners=False)
+        return sampled.to(value.dtype)
 
 
 class DeformableLayer(nn.Module):

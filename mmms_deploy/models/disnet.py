@@ -19,6 +19,8 @@ from mmms_deploy.models.disnet_config import DISNetConfig
 from mmms_deploy.models.disnet_pixels import PixelDecoder
 from mmms_deploy.models.disnet_proposals import ProposalDecoder, Proposals, best_proposal
 from mmms_deploy.models.disnet_refinement import Refinement
+from mmms_deploy.models.masked_attention import mask_logits
+from mmms_deploy.models.pixel_decoder import resized
 from mmms_deploy.models.segformer import as_map
 from mmms_deploy.models.simpleclick import PatchNetwork
 from mmms_deploy.models.skipclick import SkipNeck
@@ -43,6 +45,7 @@ class DISNet(PatchNetwork):
     """
 
     config: DISNetConfig
+    in_float32 = ("rows", "columns")
     rows: Tensor
     columns: Tensor
 
@@ -84,10 +87,37 @@ class DISNet(PatchNetwork):
             patches: From :meth:`encode`, (B, H/P * W/P, d).
             click: As for :meth:`disk`; taken for a positive one.
         """
-        x = self.backbone(patches + self.patch_embed_first(self.disk(click)))
+        disk = self.disk(click).to(patches.dtype)
+        x = self.backbone(patches + self.patch_embed_first(disk))
         features, levels = self.pixel_decoder(self.neck(as_map(x, *self.backbone.grid), ()))
         proposals: Proposals = self.proposal(features, levels)
         return proposals
+
+    def decision_margin(self, patches: Tensor, click: Tensor) -> float:
+        """Return how safe the decisions are on which places a proposal's query sees.
+
+        A query looks where its own mask's logits are above 0, layer after layer. Where one of them is nearly 0, sums in
+        another order may decide otherwise.
+
+        Args:
+            patches: From :meth:`encode`, of one picture.
+            click: As for :meth:`disk`.
+
+        Returns:
+            The smallest absolute logit that decides, over the largest one.
+        """
+        embeddings: list[Tensor] = []
+        handle = self.proposal.mask_embed.register_forward_hook(lambda *call: embeddings.append(call[2]))
+        try:
+            features = self.propose(patches, click).features
+        finally:
+            handle.remove()
+        grids = self.proposal.grids
+        seen = [
+            resized(mask_logits(embedding, features), grids[layer % len(grids)]).abs()
+            for layer, embedding in enumerate(embeddings[:-1])
+        ]
+        return min(float(x.min()) for x in seen) / max(float(x.max()) for x in seen)
 
     def answer(self, token: Tensor, features: Tensor, mask: Tensor, clicks: Tensor) -> Tensor:
         """Answer a click after the first.
@@ -97,8 +127,8 @@ class DISNet(PatchNetwork):
 
         Args:
             token: Q_s of the selected proposal, (B, d).
-            features: F, (B, d, H/4, W/4).
-            mask: M_s, the selected proposal's probabilities, (B, 1, H/4, W/4).
+            features: F, (B, d, H/4, W/4), or the same with all places in one axis, rows first.
+            mask: M_s, the selected proposal's probabilities, (B, 1, H/4, W/4) float32.
             clicks: (B, K, 4) float32, K at least 2, oldest first: x, y in network pixels; 1 positive or 0 negative; 1
                 for a click or 0 for none. The first one is positive. Rows that hold none change nothing.
 

@@ -10,13 +10,29 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mmms_deploy.bundle.contract import ClickContract, Coordinates, ImageSpec, PointList, ResizeRule, Struct
+import msgspec
+
+from mmms_deploy.bundle.contract import (
+    AnswerForm,
+    AnswerSpec,
+    ClickContract,
+    ClickList,
+    ClickMemory,
+    Coordinates,
+    ImageSpec,
+    ResizeRule,
+    Struct,
+)
 from mmms_deploy.models.config import RITM_IMAGE, NetworkConfig, Scales, ViTConfig
 
 DISNET_CLICKS = ClickContract(
-    points=PointList(), coordinates=Coordinates.SCALE, mask_resize=ResizeRule(align_corners=True)
+    memory=ClickMemory.CLICKS,
+    listed=ClickList(),
+    coordinates=Coordinates.SCALE,
+    mask_resize=ResizeRule(align_corners=True),
 )
-"""Clicks as a list, and no previous mask; coordinates and sizes as in RITM's code."""
+"""All clicks as a list, and no previous mask; coordinates and sizes as in RITM's code. A description adds its answers
+(:attr:`DISNetConfig.clicks`)."""
 
 
 class PixelDecoderConfig(Struct, frozen=True, kw_only=True):
@@ -60,8 +76,8 @@ class ProposalConfig(Struct, frozen=True, kw_only=True):
     order: Literal["cross_first", "self_first"] = "cross_first"
 
     def __post_init__(self) -> None:
-        if min(self.count, self.layers, self.heads, self.ffn) < 1:
-            raise ValueError("count, layers, heads and ffn of the proposals must be at least 1")
+        if self.count < 2 or min(self.layers, self.heads, self.ffn) < 1:
+            raise ValueError("count of the proposals must be at least 2, their layers, heads and ffn at least 1")
 
 
 class RefinementConfig(Struct, frozen=True, kw_only=True):
@@ -129,6 +145,8 @@ class DISNetConfig(NetworkConfig, frozen=True, kw_only=True):
         proposals: What proposes masks for the first click.
         refinement: What answers later clicks.
         image: Normalised as RITM does (U1).
+        clicks: How clicks are listed, and masks are read. Its ``answers`` follow from the rest: ``proposals.count``
+            logits at four times the ViT's grid, of which the first click's answer is one.
     """
 
     family: Literal["disnet"] = "disnet"
@@ -148,8 +166,16 @@ class DISNetConfig(NetworkConfig, frozen=True, kw_only=True):
         super().__post_init__()
         if self.modalities:
             raise ValueError("a DISNet takes RGB alone; leave out modalities")
-        if self.clicks.points is None:
-            raise ValueError("a DISNet takes its clicks as a list; clicks.points is missing")
+        if self.clicks.listed is None or self.clicks.listed.objects != 1:
+            raise ValueError(
+                "a DISNet takes all clicks on one object at every click; clicks.memory must be 'clicks', with"
+                " clicks.listed, whose objects is 1, and without clicks.points"
+            )
+        rows, columns = (max(1, 4 * (n // patch)) for n, patch in zip(self.size, self.vit.patch, strict=True))
+        answers = AnswerSpec(
+            form=AnswerForm.LOGITS, size=(rows, columns), candidates=self.proposals.count, proposals=True
+        )
+        msgspec.structs.force_setattr(self, "clicks", msgspec.structs.replace(self.clicks, answers=answers))
         if not self.disk_radius > 0:
             raise ValueError(f"disk_radius must be positive, got {self.disk_radius}")
         if min(*self.neck_widths, *(self.neck_hidden or (2,))) < 1 or (self.neck_hidden or (2,))[0] < 2:

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from mmms_deploy.models.disnet_config import RefinementConfig
 from mmms_deploy.models.disnet_proposals import attended, mask_embedding
 from mmms_deploy.models.fpn import layer_norm
-from mmms_deploy.models.masked_attention import Attention, mask_logits
-from mmms_deploy.models.segformer import tokens
+from mmms_deploy.models.masked_attention import Attention
 from mmms_deploy.models.sine_position import sine_angle, sine_code
 
 CLICK_FIELDS = 4
@@ -58,6 +57,7 @@ class DecayMaps(nn.Module):
         radius: Radius of all others.
     """
 
+    in_float32 = ("rows", "columns")
     rows: Tensor
     columns: Tensor
 
@@ -113,17 +113,18 @@ class MaskedClickAttention(nn.Module):
 
         Args:
             token: (B, 1, d).
-            features: F, (B, h*w, d), rows first.
-            decay: G_p and G_n, (B, 2, h*w).
-            log_masks: log M and log (1 - M), (B, 2, h*w).
+            features: F, (B, d, h*w), rows first.
+            decay: G_p and G_n, (B, 2, h*w) float32.
+            log_masks: log M and log (1 - M), (B, 2, h*w) float32.
 
         Returns:
             (B, 1, d).
         """
-        q, k, v = self._heads(self.q(token)), self._heads(self.k(features)), self._heads(self.v(features))
+        places = features.transpose(1, 2)
+        q, k, v = self._heads(self.q(token)), self._heads(self.k(places)), self._heads(self.v(places))
         scores = self.scale * (q @ k.transpose(2, 3))
         attention = torch.softmax(scores * decay[:, None] + log_masks[:, None], dim=3)
-        mixed = (attention @ v).sum(2, keepdim=True)
+        mixed = (attention.to(v.dtype) @ v).sum(2, keepdim=True)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -169,6 +170,38 @@ class ConvFFN(nn.Module):
         return x + y if self.residual else y
 
 
+class ClickSampling(nn.Module):
+    """Reads F at clicks (U17).
+
+    Args:
+        mode: ``bilinear`` or ``nearest``.
+    """
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, features: Tensor, grid: tuple[int, int], places: Tensor) -> Tensor:
+        """Read.
+
+        Args:
+            features: F, (B, d, h*w), rows first.
+            grid: (h, w).
+            places: (B, K, 2) float32: x and y from -1 to 1 between the edges of the picture.
+
+        Returns:
+            (B, K, d) float32.
+        """
+        sampled = F.grid_sample(
+            features.to(places.dtype).reshape(*features.shape[:2], *grid),
+            places[:, :, None],
+            mode=self.mode,
+            padding_mode="border",
+            align_corners=False,
+        )
+        return sampled.squeeze(3).transpose(1, 2)
+
+
 class RefinementLayer(nn.Module):
     """One module of the refinement: the token attends to F, then the clicks gate F.
 
@@ -179,7 +212,7 @@ class RefinementLayer(nn.Module):
 
     def __init__(self, dim: int, config: RefinementConfig) -> None:
         super().__init__()
-        self.sampling = config.click_sampling
+        self.sample: nn.Module = ClickSampling(config.click_sampling)
         self.mca = MaskedClickAttention(dim, config.attention_heads, bias=config.attention_bias)
         self.norm1 = nn.LayerNorm(dim)
         self.fc1 = nn.Linear(dim, config.ffn)
@@ -200,29 +233,28 @@ class RefinementLayer(nn.Module):
 
         Args:
             token: (B, 1, d).
-            features: F, (B, d, h, w).
-            decay: (B, 2, h*w), from :class:`DecayMaps`.
-            log_masks: (B, 2, h*w), see :class:`MaskedClickAttention`.
+            features: F, (B, d, h*w), rows first.
+            decay: (B, 2, h*w) float32, from :class:`DecayMaps`.
+            log_masks: (B, 2, h*w) float32, see :class:`MaskedClickAttention`.
         """
-        token = self.norm1(token + self.mca(token, tokens(features), decay, log_masks))
+        token = self.norm1(token + self.mca(token, features, decay, log_masks))
         out: Tensor = self.norm2(token + self.fc2(F.relu(self.fc1(token))))
         return out
 
-    def click_features(self, features: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
+    def click_features(self, features: Tensor, grid: tuple[int, int], places: Tensor, vectors: Tensor) -> Tensor:
         """Return A_i, what a module knows of each click (equation 9).
 
         Args:
-            features: F, (B, d, h, w).
-            places: (B, K, 2), where to sample F: x and y from -1 to 1 between the edges of the picture.
+            features: F, (B, d, h*w), rows first.
+            grid: (h, w).
+            places: (B, K, 2) float32, where to sample F: x and y from -1 to 1 between the edges of the picture.
             vectors: P_i, (B, K, d).
 
         Returns:
             (B, K, d).
         """
-        sampled = F.grid_sample(
-            features, places[:, :, None], mode=self.sampling, padding_mode="border", align_corners=False
-        )
-        out: Tensor = self.click_proj(torch.cat([sampled.squeeze(3).transpose(1, 2), vectors], dim=2))
+        sampled = self.sample(features, grid, places).to(vectors.dtype)
+        out: Tensor = self.click_proj(torch.cat([sampled, vectors], dim=2))
         return out
 
     def guide(self, features: Tensor, mask: Tensor, places: Tensor, vectors: Tensor, clicks: ClickList) -> Tensor:
@@ -231,16 +263,17 @@ class RefinementLayer(nn.Module):
         Without another click of a polarity its vector is 0 (U19).
 
         Args:
-            features: F, (B, d, h, w).
+            features: F, (B, d, h*w), rows first.
             mask: M_s, (B, 1, h, w).
             places: As for :meth:`click_features`.
             vectors: P_i, (B, K, d).
             clicks: The clicks.
 
         Returns:
-            (B, d, h, w).
+            (B, d, h*w).
         """
-        known = self.click_features(features, places, vectors)
+        grid = (mask.shape[2], mask.shape[3])
+        known = self.click_features(features, grid, places, vectors)
         first, others = known[:, :1], known[:, 1:]
         attentions = [self.relation] * 2 if self.shared else [self.relation_positive, self.relation_negative]
         gates = []
@@ -248,10 +281,11 @@ class RefinementLayer(nn.Module):
             some = there.any(1)[:, None, None]
             blocked = ~there[:, None] & some  # a softmax of nothing is no number
             related = torch.where(some, attended(attention, first, others, others, blocked[:, None]), 0.0)
-            gates.append(self.se(related).transpose(1, 2)[:, :, :, None])
-        gated = features * (gates[0] * mask + gates[1] * (1 - mask))
-        out: Tensor = self.conv_ffn(gated)
-        return out
+            gates.append(self.se(related).transpose(1, 2))
+        inside = mask.flatten(2)
+        gated = features * (gates[0] * inside + gates[1] * (1 - inside))
+        out: Tensor = self.conv_ffn(gated.unflatten(2, grid))
+        return out.flatten(2)
 
     def forward(
         self,
@@ -317,17 +351,19 @@ class Refinement(nn.Module):
 
         Args:
             token: Q_s, (B, d).
-            features: F, (B, d, h, w).
-            mask: M_s, (B, 1, h, w), probabilities.
+            features: F, (B, d, h, w), or (B, d, h*w).
+            mask: M_s, (B, 1, h, w) float32, probabilities.
             clicks: (B, K, 4) float32, see :class:`ClickList`; K is at least 2.
 
         Returns:
             Logits (B, 1, h, w).
         """
         listed = ClickList(clicks)
+        # In half precision 1 - M would be 0, and places of clicks would move by parts of a cell.
         decay, log_masks = self.decay(listed).flatten(2).to(mask.dtype), self.log_masks(mask)
-        places, vectors = self.places(listed).to(features.dtype), self.click_vectors(listed)
-        x = token[:, None]
+        places, vectors = self.places(listed), self.click_vectors(listed)
+        x, features, inside = token[:, None], features.flatten(2), mask.to(features.dtype)
         for layer in self.layers:
-            x, features = layer(x, features, mask, decay, log_masks, places, vectors, listed)
-        return mask_logits(self.mask_embed(x), features)
+            x, features = layer(x, features, inside, decay, log_masks, places, vectors, listed)
+        logits: Tensor = self.mask_embed(x) @ features
+        return logits.reshape(mask.shape)

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from mmms_deploy.models.backbone import check_size
 from mmms_deploy.models.dynamite_config import DynaMITeConfig
 from mmms_deploy.models.dynamite_transformer import LEVELS, InteractiveTransformer
+from mmms_deploy.models.masked_attention import wide
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.pixel_decoder import PixelDecoder
-from mmms_deploy.models.segformer import MixVisionTransformer
+from mmms_deploy.models.segformer import MixVisionTransformer, tokens
 from mmms_deploy.models.swin import SwinTransformer
 
 STRIDES = (4, 8, 16, 32)
@@ -90,8 +91,7 @@ class DynaMITe(InteractiveNetwork):
         check_size(config.size, None, 1)
         self.config = config
         self.fuser = None
-        height, width = config.size
-        self.padded = (height + -height % STRIDES[-1], width + -width % STRIDES[-1])
+        self.padded = config.padded
         if config.mit is not None:
             self.backbone = MixVisionTransformer(3, config.mit.widths, config.mit)
         else:
@@ -102,11 +102,11 @@ class DynaMITe(InteractiveNetwork):
         self.sem_seg_head = SegmentationHead(config, self.padded)
         levels = [f"level_{stride}" for stride in STRIDES[:0:-1]]
         pairs = [f"{kind}_{n}" for n in range(1, config.query_depth + 1) for kind in ("keys", "values")]
-        self.feature_names = ("pixels", *levels, "pixel_queries", *pairs)
+        self.feature_names = ("pixels", "pixel_tokens", *levels, "pixel_queries", *pairs)
 
-    def fold(self) -> None:
+    def fold(self, most: int | None = None) -> None:
         """Let pixels attend to queries in the folded form; see :meth:`InteractiveTransformer.fold`."""
-        self.sem_seg_head.interactive_transformer.fold()
+        self.sem_seg_head.interactive_transformer.fold(most)
 
     def encode(self, rgb: Tensor) -> tuple[Tensor, ...]:
         """Run the backbone.
@@ -132,11 +132,14 @@ class DynaMITe(InteractiveNetwork):
             present: Nothing.
 
         Returns:
-            The pixel embeddings (B, d, H'/4, W'/4); three maps (B, d, H'/i, W'/i), i = 32, 16, 8; and what
+            The pixel embeddings as the masks of queries read them (B, d, H'/4 * W'/4), and as tokens
+            (B, H'/4 * W'/4, d); three maps (B, d, H'/i, W'/i), i = 32, 16, 8, at least float32; and what
             :meth:`InteractiveTransformer.of_image` returns.
         """
         pixels, levels = self.sem_seg_head.pixel_decoder(maps)
-        return (pixels, *levels, *self.sem_seg_head.interactive_transformer.of_image(pixels, levels))
+        of_image = self.sem_seg_head.interactive_transformer.of_image(pixels, levels)
+        # The maps are sampled at places that are at least float32, and so must they be.
+        return (pixels.flatten(2), tokens(pixels), *map(wide, levels), *of_image)
 
     def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
         """Answer a list of clicks on the pixels' grid.
@@ -149,9 +152,9 @@ class DynaMITe(InteractiveNetwork):
             (B, Q + learned, H'/4, W'/4): logits of every click, then of every learned background query. Those of rows
             without a click mean nothing.
         """
-        pixels, levels, of_image = features[0], features[1 : 1 + LEVELS], features[1 + LEVELS :]
+        pixels, levels, of_image = features[:2], features[2 : 2 + LEVELS], features[2 + LEVELS :]
         clicks = torch.where(interaction[..., 4:] > 0.5, interaction, 0.0)
-        logits: Tensor = self.sem_seg_head.interactive_transformer(pixels, levels, of_image, clicks, self.padded)
+        logits: Tensor = self.sem_seg_head.interactive_transformer(*pixels, levels, of_image, clicks, self.padded)
         return logits
 
     def enlarge_logits(self, logits: Tensor) -> Tensor:

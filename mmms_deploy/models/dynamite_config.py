@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mmms_deploy.bundle.contract import ClickContract, Coordinates, ImageSpec
+import msgspec
+
+from mmms_deploy.bundle.contract import (
+    MOST_OBJECTS,
+    AnswerForm,
+    AnswerSpec,
+    ClickContract,
+    ClickList,
+    ClickMemory,
+    Coordinates,
+    ImageSpec,
+)
 from mmms_deploy.models.config import EncoderConfig, NetworkConfig, Scales, SwinConfig
 
 SWIN_T = SwinConfig(width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), window=7)
+PADDING = 32
+"""Height and width of a picture are filled up to multiples of it."""
+STRIDE = 4
+"""Pixels of the picture between two of the logits."""
 WIDTH_STEP = 32
 """Widths are multiples of it: the groups of the group norms."""
 
@@ -49,6 +64,8 @@ class DynaMITeConfig(NetworkConfig, frozen=True, kw_only=True):
         mask_depth: Layers in which the pixels attend to the queries.
         mask_hidden: Width of their MLPs.
         background_queries: Learned queries for the background, beside those of clicks.
+        clicks: How clicks are listed. What it says of the answer follows from the rest: logits of every row at a
+            quarter of the filled-up size, and ``background_queries`` learned rows.
     """
 
     family: Literal["dynamite"] = "dynamite"
@@ -65,7 +82,9 @@ class DynaMITeConfig(NetworkConfig, frozen=True, kw_only=True):
     mask_hidden: int = 512
     background_queries: int = 9
     image: ImageSpec = ImageSpec(scale=1.0, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-    clicks: ClickContract = ClickContract(coordinates=Coordinates.SCALE)
+    clicks: ClickContract = ClickContract(
+        memory=ClickMemory.CLICKS, listed=ClickList(objects=MOST_OBJECTS), coordinates=Coordinates.SCALE
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,6 +98,22 @@ class DynaMITeConfig(NetworkConfig, frozen=True, kw_only=True):
             raise ValueError(f"width must be a multiple of {WIDTH_STEP}, got {self.width}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} cannot be split into {self.heads} attention heads")
+        if self.clicks.listed is None or self.clicks.listed.objects == 1:
+            raise ValueError(
+                "a DynaMITe takes the clicks on all objects at every click; clicks.memory must be 'clicks', with"
+                " clicks.listed, whose objects is more than 1"
+            )
+        listed = msgspec.structs.replace(self.clicks.listed, learned=self.background_queries)
+        height, width = self.padded
+        answers = AnswerSpec(form=AnswerForm.LOGITS, size=(max(1, height // STRIDE), max(1, width // STRIDE)))
+        clicks = msgspec.structs.replace(self.clicks, listed=listed, answers=answers)
+        msgspec.structs.force_setattr(self, "clicks", clicks)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width of the filled-up picture."""
+        height, width = self.size
+        return height + -height % PADDING, width + -width % PADDING
 
     @property
     def widths(self) -> Scales:

@@ -24,9 +24,8 @@ from mmms_deploy.models.masked_attention import (
     MaskEmbedding,
     SelfAttentionLayer,
     blocked_by,
-    mask_logits,
 )
-from mmms_deploy.models.segformer import as_map, tokens
+from mmms_deploy.models.segformer import tokens
 from mmms_deploy.models.sine_position import sine_code, sine_positions
 
 LEVELS = 3
@@ -65,9 +64,10 @@ class PixelLayers(nn.Module):
         """
         layers: Any = zip(self.cross_attention_layers, self.ffn_layers, strict=True)
         for number, (cross, ffn) in enumerate(layers):
-            attention = cross.multihead_attn
+            attention = cross.multihead_attn.form(placed.shape[1])
             own = first if number == 0 else attention.queries(x + positions)
-            x = ffn(cross(x, own, attention.keys(placed), attention.values(queries), blocked))
+            keys, values = attention.keys(placed), attention.values(queries)
+            x = ffn(cross(x, own, keys, values, blocked, attention))
         return x
 
 
@@ -97,7 +97,8 @@ class InteractiveTransformer(nn.Module):
     def __init__(self, config: DynaMITeConfig, grids: Sequence[Grid]) -> None:
         super().__init__()
         dim, learned = config.width, config.background_queries
-        self.grids = tuple(grids)[:0:-1]
+        self.grid, *finer_first = grids
+        self.grids = tuple(finer_first[::-1])
         self.query_embed = nn.Parameter(torch.empty(dim).normal_())
         self.static_bg_pe = nn.Parameter(torch.empty(learned, dim).normal_())
         self.static_bg_query = nn.Parameter(torch.empty(learned, dim).normal_())
@@ -112,15 +113,19 @@ class InteractiveTransformer(nn.Module):
             self.register_buffer(f"places{number}", sine_positions(grid, dim), persistent=False)
         self.register_buffer("pixel_places", sine_positions(grids[0], dim), persistent=False)
 
-    def fold(self) -> None:
+    def fold(self, most: int | None = None) -> None:
         """Let the pixels attend in the folded form: the same answers, with less work for few queries.
 
         The first layer's queries come from the image, so that only its values are folded. See
         :class:`~mmms_deploy.models.masked_attention.FoldedAttention`.
+
+        Args:
+            most: The most queries, learned ones counted, that are attended to in this form; None for as many as it
+                saves work for.
         """
         layers: Any = self.decoder.cross_attention_layers
         for number, layer in enumerate(layers):
-            layer.multihead_attn = (FoldedAttention if number else FoldedValues)(layer.multihead_attn)
+            layer.multihead_attn = (FoldedAttention if number else FoldedValues)(layer.multihead_attn, most)
 
     def of_image(self, pixels: Tensor, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute what the layers read of the image alone.
@@ -148,7 +153,7 @@ class InteractiveTransformer(nn.Module):
 
         Args:
             levels: As for :meth:`of_image`.
-            clicks: (B, Q, 5): x, y, t, object, present.
+            clicks: (B, Q, 5): x, y, t, object, present; at least float32.
             size: Height and width in pixels of what the levels are maps of.
 
         Returns:
@@ -158,26 +163,35 @@ class InteractiveTransformer(nn.Module):
         x, y = clicks[..., 0] / width, clicks[..., 1] / height
         where = torch.stack((2 * x - 1, 2 * y - 1), dim=2).unsqueeze(1)
         samples = [F.grid_sample(level, where, mode="bilinear", align_corners=False) for level in levels]
-        seen = torch.stack(samples).mean(dim=0).squeeze(2).transpose(1, 2)
+        dtype = self.query_embed.dtype
+        seen = torch.stack(samples).mean(dim=0).squeeze(2).transpose(1, 2).to(dtype)
         half = self.query_embed.shape[0] // 2
         codes = [sine_code(2 * math.pi * part, half) for part in (y, x, clicks[..., 2] / LONGEST)]
-        positions = self.query_embed + self.ca_qpos_sine_proj(torch.cat(codes, dim=2))
+        positions = self.query_embed + self.ca_qpos_sine_proj(torch.cat(codes, dim=2).to(dtype))
         learned = (part.expand(len(clicks), -1, -1) for part in (self.static_bg_query, self.static_bg_pe))
         contents, places = (torch.cat(pair, dim=1) for pair in zip((seen, positions), learned, strict=True))
         return self.queries_nonlinear_projection(contents), places
 
     def masks(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Queries (B, Q, d) and pixels (B, d, h, w) -> logits of the queries' masks (B, Q, h, w)."""
-        return mask_logits(self.mask_embed(self.layer_norm(queries)), pixels)
+        """Queries (B, Q, d) and pixels (B, d, h*w) -> logits of the queries' masks (B, Q, h, w)."""
+        logits: Tensor = self.mask_embed(self.layer_norm(queries)) @ pixels
+        return logits.reshape(*logits.shape[:2], *self.grid)
 
     def forward(
-        self, pixels: Tensor, levels: Sequence[Tensor], of_image: Sequence[Tensor], clicks: Tensor, size: Grid
+        self,
+        pixels: Tensor,
+        pixel_tokens: Tensor,
+        levels: Sequence[Tensor],
+        of_image: Sequence[Tensor],
+        clicks: Tensor,
+        size: Grid,
     ) -> Tensor:
         """Answer a list of clicks.
 
         Args:
-            pixels: As for :meth:`of_image`.
-            levels: As for :meth:`of_image`.
+            pixels: (B, d, H/4 * W/4), the pixel embeddings.
+            pixel_tokens: (B, H/4 * W/4, d), the same.
+            levels: As for :meth:`of_image`, at least float32.
             of_image: What :meth:`of_image` returns.
             clicks: (B, Q, 5), as for :meth:`queries`, with zeros where no click is present.
             size: As for :meth:`queries`.
@@ -197,5 +211,5 @@ class InteractiveTransformer(nn.Module):
             x = encoder.self_attention_layers[number](x, positions, absent)
             x = encoder.ffn_layers[number](x)
         places = self.get_buffer("pixel_places")
-        changed = self.decoder(tokens(pixels), places, first, x, x + positions, absent)
-        return self.masks(x, as_map(changed, *pixels.shape[2:]))
+        changed = self.decoder(pixel_tokens, places, first, x, x + positions, absent)
+        return self.masks(x, changed.transpose(1, 2))

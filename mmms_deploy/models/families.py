@@ -50,13 +50,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "icmformer": Family(ICMFormerConfig, build_icmformer),
         "interformer": Family(InterFormerConfig, InterFormer),
         "mfp": Family(MFPConfig, _mfp),
+        "disnet": Family(DISNetConfig, DISNet),
     }
 )
 """All families that become bundles; a description that names none is of the first."""
 
-NETWORKS_ONLY: Mapping[str, Family] = MappingProxyType(
-    {"dynamite": Family(DynaMITeConfig, DynaMITe), "disnet": Family(DISNetConfig, DISNet)}
-)
+NETWORKS_ONLY: Mapping[str, Family] = MappingProxyType({"dynamite": Family(DynaMITeConfig, DynaMITe)})
 """Families whose networks and checkpoints are known, and which cannot be exported yet."""
 
 

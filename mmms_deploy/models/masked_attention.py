@@ -51,6 +51,10 @@ class Attention(nn.Module):
         """(B, M, d) -> (B, heads, M, d/heads)."""
         return self._heads(x, 2)
 
+    def form(self, keys: int) -> Attention:
+        """Return the form in which so many keys are attended to."""
+        return self
+
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """What :meth:`queries` and :meth:`keys` return -> (B, heads, N, M)."""
         return queries @ keys
@@ -87,13 +91,26 @@ class FoldedValues(Attention):
 
     Args:
         attention: Whose weights it has; they are shared, not copied.
+        most: The most keys that are attended to in this form; None for as many as it saves multiplications for.
     """
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: Attention, most: int | None = None) -> None:
         nn.Module.__init__(self)
         self.dim, self.heads, self.scale = attention.dim, attention.heads, attention.scale
         self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
         self.out_proj = attention.out_proj
+        self.most = (self.dim - 1) // max(1, self.heads - 1) if most is None else most
+
+    def form(self, keys: int) -> Attention:
+        """Return the form in which so many keys are attended to: this one, or the plain one with the same weights."""
+        if keys <= self.most:
+            return self
+        plain = Attention.__new__(Attention)
+        nn.Module.__init__(plain)
+        plain.dim, plain.heads, plain.scale = self.dim, self.heads, self.scale
+        plain.in_proj_weight, plain.in_proj_bias = self.in_proj_weight, self.in_proj_bias
+        plain.out_proj = self.out_proj
+        return plain
 
     def values(self, x: Tensor) -> Tensor:
         """(B, M, d) -> (B, heads * M, d)."""
@@ -128,6 +145,11 @@ class FoldedAttention(FoldedValues):
         return scores.reshape(*scores.shape[:2], self.heads, -1).transpose(1, 2)
 
 
+def wide(x: Tensor) -> Tensor:
+    """Return a tensor in float32, where its type is a narrower one."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def blocked_by(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return where queries must not look: outside of their masks. A query whose mask is empty looks everywhere.
 
@@ -138,7 +160,7 @@ def blocked_by(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     Returns:
         (B, 1, Q, H*W) bool, the same for all heads.
     """
-    outside = resized(masks, grid).flatten(2).unsqueeze(1) < 0
+    outside = resized(wide(masks), grid).flatten(2).unsqueeze(1) < 0
     # ONNX Runtime has no choice between bools.
     return outside & ~outside.all(dim=3, keepdim=True)
 
@@ -159,10 +181,29 @@ class CrossAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(
-        self, x: Tensor, queries: Tensor, keys: Tensor, values: Tensor, blocked: Tensor | None = None
+        self,
+        x: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        blocked: Tensor | None = None,
+        attention: Attention | None = None,
     ) -> Tensor:
-        """The tokens (B, N, d), and what :class:`Attention` takes -> the tokens."""
-        out: Tensor = self.norm(x + self.multihead_attn(queries, keys, values, blocked))
+        """Attend.
+
+        Args:
+            x: The tokens (B, N, d).
+            queries: As for :class:`Attention`.
+            keys: As for :class:`Attention`.
+            values: As for :class:`Attention`.
+            blocked: As for :class:`Attention`.
+            attention: The form of ``multihead_attn`` that queries, keys and values come from; None for itself.
+
+        Returns:
+            The tokens (B, N, d).
+        """
+        form = self.multihead_attn if attention is None else attention
+        out: Tensor = self.norm(x + form(queries, keys, values, blocked))
         return out
 
 

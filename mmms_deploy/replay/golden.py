@@ -35,6 +35,7 @@ class GoldenCase:
             another order of the same sums cannot flip a pixel.
         modalities: (H0, W0) or (H0, W0, C) numbers as stored, by name.
         features: The backbone's features, (1, d, h, w) float32 by name, for a bundle without its backbone.
+        choice: Which proposal for the first click the reference went on from; None for a network without proposals.
 
     Raises:
         ValueError: The shapes or dtypes do not fit each other.
@@ -46,6 +47,7 @@ class GoldenCase:
     certain: BoolArray
     modalities: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     features: Mapping[str, FloatArray] = field(default_factory=dict)
+    choice: int | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -85,6 +87,8 @@ def save_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
         arrays[f"{index}/clicks"] = case.clicks
         arrays[f"{index}/masks"] = np.packbits(case.masks, axis=-1)
         arrays[f"{index}/certain"] = np.packbits(case.certain, axis=-1)
+        if case.choice is not None:
+            arrays[f"{index}/choice"] = np.array(case.choice)
         for name, array in case.modalities.items():
             arrays[f"{index}/modality/{name}"] = array
         for name, array in case.features.items():
@@ -133,6 +137,7 @@ def _case(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> GoldenCase:
         certain=_unpacked(arrays[f"{index}/certain"], image.shape[1]),
         modalities=named("modality"),
         features=named("feature"),
+        choice=int(arrays[f"{index}/choice"]) if f"{index}/choice" in arrays else None,
     )
 
 

@@ -56,7 +56,7 @@ def chosen(choice: Choice, current: Snapshot, manifest: Manifest) -> Candidates:
 
 
 def one_answer(choice: Choice, name: str) -> ChoiceError:
-    """Return the error for a choice of a network that gives one answer.
+    """Return the error for a choice with a network that gives one answer.
 
     Args:
         choice: The choice.

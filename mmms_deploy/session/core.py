@@ -410,20 +410,13 @@ class SessionCore:
             return self._network_answer(snapshot)
         return self._network_answer(snapshot, self._views.whole_answer(snapshot.viewed))
 
-    def _prepared(self, clicks: int) -> float:
-        """Compile what a list of so many clicks needs, and return how many seconds that took."""
-        return 0.0 if self._run_list is None else self._run_list.prepare(clicks)
-
-    def _answer(
-        self, snapshot: Snapshot, start: float, numbers: FloatArray | None = None, compiled: float = 0.0
-    ) -> ClickResult:
+    def _answer(self, snapshot: Snapshot, start: float, numbers: FloatArray | None = None) -> ClickResult:
         """Bring a snapshot's answer to the image's size.
 
         Args:
             snapshot: The snapshot.
             start: When the call began, by ``perf_counter``.
             numbers: What ``_numbers_of`` returns of it, when it is on the host already.
-            compiled: Seconds of it that went into compiling.
         """
         rule = self._manifest.clicks
         size = self._size()
@@ -440,6 +433,7 @@ class SessionCore:
             mask = answer.above(size)
         mask.setflags(write=False)
         clicks = snapshot.clicks
+        compiled = 0.0 if self._run_list is None else self._run_list.compiled(start)
         end = perf_counter()
         return ClickResult(
             mask=mask,

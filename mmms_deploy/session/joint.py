@@ -34,7 +34,6 @@ from mmms_deploy.session.joint_surfaces import (
     ordered_clicks,
     saved_jointly,
 )
-from mmms_deploy.session.list_run import prepare_lists
 from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.predict import answer_logits
 from mmms_deploy.session.result import Click, ClickResult, Timings
@@ -74,7 +73,8 @@ class JointRun:
         """
         listed = self._manifest.clicks.listed
         assert listed is not None
-        return prepare_lists(self._pipeline, listed, clicks)
+        needed = listed.size_for(clicks)
+        return sum(self._pipeline.prepare(size) for size in listed.sizes if needed is not None and size <= needed)
 
     def __call__(self, image: ImageState, clicks: Sequence[OwnedClick]) -> Rows:
         """Return the network's answer to all clicks.
@@ -199,18 +199,19 @@ class JointSteps(Steps):
         """
         surfaces = self._of(core)
         label, line = surfaces.current.label, []
-        clicks = [one for one in wanted if isinstance(one, Click)]
-        for interaction in wanted:
-            if not isinstance(interaction, Click):
-                raise self._refused(interaction)
+        clicks = []
+        for one in wanted:
+            if not isinstance(one, Click):
+                raise self._refused(one)
+            clicks.append(one)
         own = surfaces.own(label)
         common = next((n for n, pair in enumerate(zip(own, clicks, strict=False)) if pair[0] != pair[1]), None)
         left = min(len(own), len(clicks)) if common is None else common
         seen = 0
-        for one in surfaces.now.interactions:
-            seen += one.label == label
-            if one.label != label or seen <= left:
-                line.append(one)
+        for owned in surfaces.now.interactions:
+            seen += owned.label == label
+            if owned.label != label or seen <= left:
+                line.append(owned)
         line += [OwnedClick(label, click) for click in clicks[left:]]
         compiled = self._run.prepare(len(line))
         shared = self._history(core._state.image, line, surfaces.shared)
@@ -419,7 +420,7 @@ class JointSteps(Steps):
             return no_answer(core._answer_size, core._manifest.clicks)
         return ObjectAnswer(rows, label, core._size()).coarse()
 
-    def _refused(self, interaction: MaskInput | Choice) -> SessionError:
+    def _refused(self, interaction: Choice | MaskInput) -> SessionError:
         return one_answer(interaction, self._name) if isinstance(interaction, Choice) else self._no_mask()
 
     def _no_mask(self) -> SessionError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmms_deploy.bundle import Manifest, Rate, StageGraph, TensorSpec
+from mmms_deploy.bundle import Manifest, Rate, Role, StageGraph, TensorSpec
 from mmms_deploy.engines.protocol import Array, Runner, Value
 from mmms_deploy.errors import BundleCorruptError, SessionError
 
@@ -115,7 +115,9 @@ class StagePipeline:
                     raise _other_rows(stage, spec, smallest, other)
                 if spec.shape != other.shape:
                     self._sized[spec.name, rows] = spec
-            missing = known.keys() - {spec.name for spec in ours}
+            # It may compute itself what the smaller one takes of slower stages.
+            needed = {spec.name for spec in theirs if theirs is before.outputs or spec.role is not Role.FEATURE}
+            missing = needed - {spec.name for spec in ours}
             if missing:
                 raise _other_rows(stage, None, smallest, known[min(missing)])
 

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from mmms_deploy.session.core import SessionCore
 
 
-def _clicks(interactions: Sequence[Interaction]) -> int:
-    """Return how many clicks there are among interactions."""
-    return sum(isinstance(one, Click) for one in interactions)
-
-
 class SeparateSteps(Steps):
     """What calls do with objects that are answered one at a time."""
 
@@ -37,22 +32,20 @@ class SeparateSteps(Steps):
         """Run the click stage on one more click, or put a mask in."""
         surfaces = core._state.surfaces
         history = surfaces.current.history
-        compiled = core._prepared(_clicks((*history.current.interactions, interaction)))
         snapshot, probability = core._after(core._state.image, history.current, interaction)
-        result = core._answer(snapshot, start, probability, compiled)
+        result = core._answer(snapshot, start, probability)
         return Step(surfaces.change(history.push(snapshot), result), result)
 
     def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Run what the current object does not have yet."""
         image, surfaces = core._state.image, core._state.surfaces
         held = surfaces.current.history
-        compiled = core._prepared(_clicks(wanted))
         history = history_of(
             wanted, held, surfaces.blank, lambda snapshot, interaction: core._after(image, snapshot, interaction)[0]
         )
         if history is held:
             return Step(surfaces, core._result_of(surfaces.current))
-        return self._changed(core, surfaces, history, start, compiled)
+        return self._changed(core, surfaces, history, start)
 
     def undo(self, core: SessionCore, start: float) -> Step:
         """Take back the current object's newest interaction."""
@@ -65,10 +58,8 @@ class SeparateSteps(Steps):
         return self._changed(core, surfaces, surfaces.current.history.redo(), start)
 
     @staticmethod
-    def _changed(
-        core: SessionCore, surfaces: Surfaces, history: History[Snapshot], start: float, compiled: float = 0.0
-    ) -> Step:
-        result = core._answer(history.current, start, compiled=compiled)
+    def _changed(core: SessionCore, surfaces: Surfaces, history: History[Snapshot], start: float) -> Step:
+        result = core._answer(history.current, start)
         return Step(surfaces.change(history, result), result)
 
     def reset(self, core: SessionCore) -> Surfaces:
@@ -132,9 +123,8 @@ class SeparateSteps(Steps):
         def after(snapshot: Snapshot, interaction: Interaction) -> Snapshot:
             return core._after(image, snapshot, interaction)[0]
 
-        compiled = core._prepared(max(map(_clicks, given.values()), default=0))
         surfaces = restored(found, given, blank, core._limit, after)
-        result = core._answer(surfaces.current.history.current, start, compiled=compiled)
+        result = core._answer(surfaces.current.history.current, start)
         surfaces.current.result = result
         return Step(surfaces, result)
 

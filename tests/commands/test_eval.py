@@ -154,6 +154,21 @@ def test_every_data_set_has_a_default_folder_of_its_own(
     assert [re.sub("-[0-9a-f]{6}$", "", name) for name in made] == ["folder+other", "folder", "folder", "other"], made
 
 
+def test_every_protocol_has_a_default_folder_of_its_own(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """So that the published protocol can follow the default one; what stands in one folder is never mixed."""
+    monkeypatch.chdir(tmp_path)
+    toy = write_toy(tmp_path / "toy", published=RITM_FAMILY)
+    line = [toy.path, *_on(data), "--max-clicks", 1, "--limit", 1]
+    for protocol in ("curve", "noc", "published"):
+        result = evaluate(*line, "--protocol", protocol)
+        assert result.exit_code == 0, result.output
+    made = sorted(path.name for path in (tmp_path / "evaluations" / "toy").iterdir())
+    assert [re.sub("-[0-9a-f]{6}", "", name) for name in made] == ["ellipses", "ellipses-noc", "ellipses-published"]
+    assert len({re.sub("^ellipses-([0-9a-f]{6}).*$", r"\1", name) for name in made}) == 1
+    result = evaluate(*line, "--protocol", "noc", "--flip")
+    assert "predictor options flip was not set, is set" in result.stderr
+
+
 def test_another_bundle_is_refused(base, data: Path, tmp_path: Path) -> None:
     assert evaluate(*base, "--limit", 1).exit_code == 0
     other = write_toy(tmp_path / "other", radius=9)

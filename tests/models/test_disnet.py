@@ -164,12 +164,13 @@ def test_without_another_click_of_a_polarity_its_vector_is_zero(chosen, polarity
         network.refine.places(clicks),
         network.refine.click_vectors(clicks),
     )
-    other = layer.click_features(features, places, vectors)[:, 1]
+    flat = features.flatten(2)
+    other = layer.click_features(flat, (16, 24), places, vectors)[:, 1]
     related = layer.relation.out_proj(torch.nn.functional.linear(other, *layer.relation.part(2)))
     there, absent = (layer.se(x)[:, :, None, None] for x in (related, torch.zeros(1, 16)))
     positive, negative = (there, absent) if polarity else (absent, there)
     expected = layer.conv_ffn(features * (positive * mask + negative * (1 - mask)))
-    torch.testing.assert_close(layer.guide(features, mask, places, vectors, clicks), expected)
+    torch.testing.assert_close(layer.guide(flat, mask, places, vectors, clicks), expected.flatten(2))
 
 
 def test_decay_maps() -> None:
@@ -187,21 +188,21 @@ def test_decay_maps() -> None:
 
 def test_attention_away_from_clicks_is_the_mask() -> None:
     torch.manual_seed(0)
-    attention, features, mask = MaskedClickAttention(8, 2, bias=True), torch.randn(1, 12, 8), torch.rand(12)
+    attention, features, mask = MaskedClickAttention(8, 2, bias=True), torch.randn(1, 8, 12), torch.rand(12)
     shares = torch.stack([mask, 1 - mask])
     found = attention(torch.randn(1, 1, 8), features, torch.zeros(1, 2, 12), shares.log()[None])
-    values = attention.v(features)[0]
+    values = attention.v(features[0].T)
     torch.testing.assert_close(found[0, 0], attention.out((shares / shares.sum(1, keepdim=True) @ values).sum(0)))
 
 
 def test_clicks_scale_the_scores_before_the_mask_is_added() -> None:
     """One head, a token and two places, by hand."""
     torch.manual_seed(0)
-    attention, token, features = MaskedClickAttention(4, 1, bias=False), torch.randn(1, 1, 4), torch.randn(1, 2, 4)
+    attention, token, features = MaskedClickAttention(4, 1, bias=False), torch.randn(1, 1, 4), torch.randn(1, 4, 2)
     decay, logs = torch.tensor([[[0.5, 0.0], [0.0, 1.0]]]), torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]).log()
-    scores = (attention.k(features)[0] @ attention.q(token)[0, 0]) / 2
+    scores = (attention.k(features[0].T) @ attention.q(token)[0, 0]) / 2
     weights = torch.softmax(scores * decay[0] + logs[0], dim=1)
-    expected = attention.out((weights @ attention.v(features)[0]).sum(0))
+    expected = attention.out((weights @ attention.v(features[0].T)).sum(0))
     torch.testing.assert_close(attention(token, features, decay, logs)[0, 0], expected)
 
 
@@ -269,8 +270,9 @@ def layer_of(**fields: Any) -> RefinementLayer:
 def test_how_f_is_sampled_at_a_click() -> None:
     """At the corner of four cells the mean of them, or one of them."""
     features, places = torch.randn(1, 16, 4, 4), torch.zeros(1, 1, 2)
-    mean = layer_of().click_features(features, places, torch.zeros(1, 1, 16))
-    one = layer_of(click_sampling="nearest").click_features(features, places, torch.zeros(1, 1, 16))
+    given = (features.flatten(2), (4, 4), places, torch.zeros(1, 1, 16))
+    mean = layer_of().click_features(*given)
+    one = layer_of(click_sampling="nearest").click_features(*given)
     project, none = layer_of().click_proj, torch.zeros(16)
     torch.testing.assert_close(mean[0, 0], project(torch.cat([features[0, :, 1:3, 1:3].mean((1, 2)), none])))
     corners = [project(torch.cat([features[0, :, y, x], none])) for y in (1, 2) for x in (1, 2)]
@@ -306,7 +308,7 @@ def test_switches_that_change_the_weights() -> None:
 
 
 def test_separate_relations_answer_for_their_polarity(chosen) -> None:
-    _, _, features, mask = chosen
+    features, mask = chosen[2].flatten(2), chosen[3]
     network = random_disnet(tiny_disnet(refinement={"relations": "separate"}))
     layer = network.refine.layers[0]
 
@@ -334,7 +336,9 @@ def test_radii_and_the_margin_of_the_mask() -> None:
     ("fields", "message"),
     [
         ({"modalities": [{"name": "depth"}]}, "RGB alone"),
-        ({"clicks": {}}, "clicks.points is missing"),
+        ({"clicks": {}}, "clicks.memory must be 'clicks'"),
+        ({"clicks": {"points": {}}}, "without clicks.points"),
+        ({"proposals": {"count": 1}}, "count of the proposals must be at least 2"),
         ({"disk_radius": 0.0}, "disk_radius must be positive"),
         ({"width": 30}, "multiple of 4"),
         ({"width": 36}, "cannot be split by heads of the pixel decoder"),

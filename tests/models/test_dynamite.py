@@ -61,14 +61,14 @@ def test_the_authors_numbers(name) -> None:
     maps = network.encode((torch.from_numpy(golden.image()).permute(2, 0, 1)[None] - mean) / std)
     features = network.mix(maps, {})
     stages = [f"mit{n}" for n in range(1, 5)] if mit else [f"res{n}" for n in range(2, 6)]
-    inner = {**dict(zip(stages, maps, strict=True)), "mask_features": features[0]}
-    inner |= {f"multi_scale{n}": features[1 + n] for n in range(3)}
+    inner = {**dict(zip(stages, maps, strict=True)), "mask_features": features[0].unflatten(2, maps[0].shape[2:])}
+    inner |= {f"multi_scale{n}": features[2 + n] for n in range(3)}
     for part, found in inner.items():
         expected = golden.arrays[f"{part}.probe"]
         np.testing.assert_allclose(probe(found.numpy(), len(expected)), expected, rtol=0, atol=5e-5, err_msg=part)
     for form in ("as written", "folded"):
         if form == "folded":
-            network.fold()
+            network.fold(100)
         for step, (rows, objects) in enumerate(golden_steps(golden.meta)):
             clicks = click_list(rows)
             coarse = network.coarse_logits(features, clicks)
@@ -145,7 +145,7 @@ def test_no_click_at_all(network, features) -> None:
 def test_what_crosses_to_the_clicks(network, features) -> None:
     levels = [(1, 32, 2, 2), (1, 32, 4, 4), (1, 32, 8, 8)]
     pairs = [shape for n in (4, 16, 64) for shape in ((1, 8, 4, n), (1, 8, n, 4))]
-    assert [tuple(x.shape) for x in features] == [(1, 32, 16, 16), *levels, (1, 8, 256, 4), *pairs]
+    assert [tuple(x.shape) for x in features] == [(1, 32, 256), (1, 256, 32), *levels, (1, 8, 256, 4), *pairs]
     assert len(network.feature_names) == len(set(network.feature_names)) == len(features)
 
 
@@ -184,7 +184,7 @@ def build_folded(network: DynaMITe) -> DynaMITe:
     folded = build_network(network.config).eval().double()
     assert isinstance(folded, DynaMITe)
     folded.load_state_dict(network.state_dict())
-    folded.fold()
+    folded.fold(100)
     return folded
 
 
@@ -211,6 +211,20 @@ def test_the_folded_network_answers_the_same(network, features) -> None:
     found, expected = folded.respond(features, clicks), network.respond(features, clicks)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     assert folded.state_dict().keys() == network.state_dict().keys()
+
+
+@torch.no_grad()
+def test_many_queries_are_not_folded() -> None:
+    """Eight heads and 256 channels: the folded form saves multiplications for up to 36 keys."""
+    plain = Attention(256, 8)
+    folded = FoldedAttention(plain)
+    assert folded.form(36) is folded
+    many = folded.form(37)
+    assert type(many) is Attention
+    assert all(a is b for a, b in zip(many.parameters(), plain.parameters(), strict=True)), "shared, not copied"
+    x, y = (torch.rand(1, n, 256) for n in (3, 37))
+    expected = plain(plain.queries(x), plain.keys(y), plain.values(y))
+    assert torch.equal(many(many.queries(x), many.keys(y), many.values(y)), expected)
 
 
 # --- the decision -----------------------------------------------------------------------------------------------------
@@ -287,7 +301,7 @@ def test_both_parts_as_graphs(folded, tmp_path: Path) -> None:
     ort = pytest.importorskip("onnxruntime")
     network = random_dynamite()
     if folded:
-        network.fold()
+        network.fold(100)
     rgb, clicks = numbers(1, 3, 40, 60).float(), click_list(CLICKS, 8)
     features = network.features(rgb)
     for part, given in ((ImagePart(network), (rgb,)), (ClickPart(network), (clicks, *features))):
@@ -321,7 +335,7 @@ def test_operations_of_the_published_network() -> None:
         assert isinstance(network, DynaMITe)
         image, features = giga(network.features, torch.empty(1, 3, 448, 448))
         click, _ = giga(network.coarse_logits, features, torch.empty(1, 3, 5))
-        network.fold()
+        network.fold(100)
         folded, _ = giga(network.coarse_logits, features, torch.empty(1, 3, 5))
     print(f"image {image:.2f}, click {click:.2f}, folded {folded:.2f} GFLOP")
     assert image == pytest.approx(99.2, abs=0.5)

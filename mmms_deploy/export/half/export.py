@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,14 +22,16 @@ from mmms_deploy.bundle import (
     StageGraph,
     TensorSpec,
 )
+from mmms_deploy.bundle.contract import ClickMemory
 from mmms_deploy.engines.onnxruntime import cpu as onnxruntime_cpu
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import Cut, StageModel, cut
 from mmms_deploy.export.gate import Golden
 from mmms_deploy.export.graphs import save_graph, write_stages
-from mmms_deploy.export.half.gate import Features, compare_disks, compare_native, compare_rounded
+from mmms_deploy.export.half.gate import Features, compare_disks, compare_listed, compare_native, compare_rounded
 from mmms_deploy.export.half.network import OPSETS, half_network
 from mmms_deploy.export.half.rounded import rounded
+from mmms_deploy.export.listed import with_sizes
 from mmms_deploy.export.network import export_whole
 from mmms_deploy.export.rewrites.deployed import Deployed
 from mmms_deploy.export.steps import announce
@@ -104,7 +107,8 @@ def add_half(
     """
     announce(on_progress, f"{precision}: exporting the network to ONNX")
     network = half_network(original.deployed, original.paper, precision, cuts)
-    stages = cut(export_whole(network, OPSETS[precision]), network.rates())
+    export = partial(export_whole, opset=OPSETS[precision])
+    stages = with_sizes(network, cut(export(network), network.rates()), export)
     _check_borders(stages, original.stages, network.feature_outputs(), precision)
     announce(on_progress, f"{precision}: writing the graphs")
     graphs = write_stages(writer, network, stages, precision)
@@ -121,7 +125,9 @@ def add_half(
     announce(on_progress, f"gate: {precision} against float32")
     gate = []
     for half, exact in zip(stages, original.stages, strict=True):
-        if half.rate is Rate.CLICK:
+        if manifest.clicks.memory is ClickMemory.CLICKS:
+            gate += compare_listed(half, exact, manifest, original.golden, precision)
+        elif half.rate is Rate.CLICK:
             gate.append(compare_disks(half, exact, manifest, original.golden, precision))
     gate += _compare_rounded(writer, added, original, stages, precision, network.feature_outputs())
     if precision in onnxruntime_cpu.SOURCES:

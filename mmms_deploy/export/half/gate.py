@@ -7,6 +7,7 @@ Disks come from the unchanged part of the click graph that draws them.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ import onnx_ir as ir
 
 from mmms_deploy.bundle import Bundle, GateCheck, Manifest, Precision, Rate
 from mmms_deploy.bundle.contract import ClickMemory
-from mmms_deploy.bundle.names import CLICK, LABELS, MAPS, MAPS_NEXT
+from mmms_deploy.bundle.names import CLICK, CLICK_LIST, FIRST_CLICK, LABELS, MAPS, MAPS_NEXT
 from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu, import_onnxruntime
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.engines.request import EngineRequest
@@ -218,6 +219,104 @@ def compare_disks(
     return worst.check()
 
 
+def compare_listed(
+    half: StageModel, float32: StageModel, manifest: Manifest, golden: Golden, precision: Precision
+) -> list[GateCheck]:
+    """Compare what a stage computes of clicks alone with what the float32 one does, bit for bit.
+
+    Of a first click that is its disk, and of a list of all clicks the two decay maps. Places are those of
+    :func:`compare_disks`; a list holds as many of them as it has rows, by turns positive and negative.
+
+    Args:
+        half: The stage in the reduced precision.
+        float32: The stage in float32.
+        manifest: The bundle's manifest.
+        golden: Its golden clicks.
+        precision: The reduced precision.
+
+    Returns:
+        What was measured; nothing for a stage that computes nothing of clicks alone.
+
+    Raises:
+        GateError: A pixel differs.
+    """
+    rows, columns = manifest.clicks.answer_size(manifest.size)
+    pixels = {FIRST_CLICK: math.prod(manifest.size), CLICK_LIST: 2 * rows * columns}
+    what = {FIRST_CLICK: "the first click's disk", CLICK_LIST: "decay maps"}
+    places = [(x, y, 1.0 - number % 2, 1.0) for number, (x, y) in enumerate(_places(manifest, golden))]
+    checks = []
+    for name in (name for name in what if name in half.inputs):
+        ours, theirs = (_OfClicks.of(stage, name, pixels[name]) for stage in (half, float32))
+        if ours is None or theirs is None:
+            continue
+        worst = Worst(
+            f"{what[name]} in {precision} against fp32", "pixels that differ", 0.0, *other_precisions(precision)
+        )
+        length = half.rows or 1
+        for start in range(0, len(places), length):
+            listed = np.zeros((1, length, 4), dtype=np.float32)
+            part = places[start : start + length]
+            listed[0, : len(part)] = part
+            given = listed if name == CLICK_LIST else listed[:, 0]
+            where = f"stage {half.name}, clicks from ({part[0][0]:g}, {part[0][1]:g}) on, in network pixels"
+            worst.see(float((ours(given) != theirs(given)).sum()), where)
+        checks.append(worst.check())
+    return checks
+
+
+class _OfClicks:
+    """The part of a stage that depends on clicks alone.
+
+    Args:
+        stage: The stage.
+        name: Its input that takes clicks.
+        value: What the part computes.
+    """
+
+    def __init__(self, stage: StageModel, name: str, value: ir.Value) -> None:
+        self._name, self._value = name, str(value.name)
+        given = [value for value in stage.model.graph.inputs if value.name == name]
+        self._session = _session_of(stage, given, [value])
+
+    @classmethod
+    def of(cls, stage: StageModel, name: str, pixels: int) -> _OfClicks | None:
+        """Return the part up to the first value with so many pixels that depends on one input and on no other.
+
+        Of a first click it is one that says which pixels are inside.
+        """
+        reads = _reads(stage.model.graph)
+        for node in stage.model.graph:
+            value = node.outputs[0]
+            fits = value.shape is not None and math.prod(value.shape.numpy()) == pixels
+            if fits and reads[value] == {name} and (name == CLICK_LIST or value.dtype is ir.DataType.BOOL):
+                return cls(stage, name, value)
+        return None
+
+    def __call__(self, clicks: Array) -> Array:
+        (found,) = self._session.run([self._value], {self._name: clicks})
+        return np.asarray(found, dtype=np.float32)
+
+
+def _session_of(stage: StageModel, given: Sequence[ir.Value], wanted: Sequence[ir.Value]) -> Any:
+    """Return ONNX Runtime's session of a part of a stage's graph."""
+    ort, graph = import_onnxruntime(), stage.model.graph
+    part = ir.convenience.extract(graph, given, wanted)
+    part.opset_imports.update(graph.opset_imports)
+    proto = ir.to_proto(ir.Model(part, ir_version=stage.model.ir_version))
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _reads(graph: ir.Graph) -> dict[ir.Value, set[str]]:
+    """Return the graph's inputs that each value depends on, by name."""
+    reads: dict[ir.Value, set[str]] = {value: {str(value.name)} for value in graph.inputs}
+    for node in graph:
+        found = set[str]().union(*(reads.get(value, set()) for value in node.inputs if value is not None))
+        reads.update(dict.fromkeys(node.outputs, found))
+    return reads
+
+
 class _Disks:
     """The part of a click graph that adds a click to the disk maps, or draws it into the labels.
 
@@ -229,16 +328,10 @@ class _Disks:
     """
 
     def __init__(self, stage: StageModel, state: str, drawn: str | None) -> None:
-        ort = import_onnxruntime()
         graph = stage.model.graph
         given = [value for value in graph.inputs if value.name in (state, CLICK)]
         wanted = [value for value in graph.outputs if value.name == drawn] if drawn else [_first_of(graph, given)]
-        part = ir.convenience.extract(graph, given, wanted)
-        part.opset_imports.update(graph.opset_imports)
-        proto = ir.to_proto(ir.Model(part, ir_version=stage.model.ir_version))
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._session = _session_of(stage, given, wanted)
         self._state, self._drawn = state, str(wanted[0].name)
         (maps,) = (value for value in given if value.name == state)
         if maps.dtype is None:
@@ -252,13 +345,10 @@ class _Disks:
 
 def _first_of(graph: ir.Graph, given: Sequence[ir.Value]) -> ir.Value:
     """Return the first value that depends on all of the given inputs; it depends on no other input."""
-    reads: dict[ir.Value, set[str]] = {value: {str(value.name)} for value in graph.inputs}
-    wanted = {str(value.name) for value in given}
+    reads, wanted = _reads(graph), {str(value.name) for value in given}
     for node in graph:
-        found = set[str]().union(*(reads.get(value, set()) for value in node.inputs if value is not None))
-        if found == wanted:
+        if reads[node.outputs[0]] == wanted:
             return node.outputs[0]
-        reads.update(dict.fromkeys(node.outputs, found))
     raise ValueError(f"no value depends on {', '.join(sorted(wanted))} alone")
 
 

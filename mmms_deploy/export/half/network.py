@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mmms_deploy.bundle import Precision
-from mmms_deploy.bundle.contract import ImageSpec
+from mmms_deploy.bundle.contract import ClickMemory, ImageSpec
 from mmms_deploy.export.cut import Cut
 from mmms_deploy.export.labelled import recurrent_network
 from mmms_deploy.export.network import OPSET, RecurrentNetwork
 from mmms_deploy.models import InteractiveNetwork
+from mmms_deploy.models.disnet import DISNet
+from mmms_deploy.models.disnet_proposals import Proposals
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -104,6 +106,28 @@ class HalfNetwork(InteractiveNetwork):
         return self.network.respond(features, interaction.to(self.dtype)).float()
 
 
+class HalfProposals(HalfNetwork):
+    """A network with proposals that computes in half precision; see :class:`HalfNetwork`.
+
+    Clicks, the chosen proposal's mask and what is computed of both alone are float32.
+
+    Args:
+        network: As for :class:`HalfNetwork`.
+        paper: As for :class:`HalfNetwork`.
+        precision: FP16 or BF16.
+    """
+
+    network: DISNet
+
+    def propose(self, patches: Tensor, click: Tensor) -> Proposals:
+        """Patches, half, and a first click (1, 4) float32 -> the proposals, half."""
+        return self.network.propose(patches, click)
+
+    def answer(self, token: Tensor, features: Tensor, mask: Tensor, clicks: Tensor) -> Tensor:
+        """Token and F, half, mask and clicks, float32 -> logits (1, 1, h, w), half."""
+        return self.network.answer(token, features, mask, clicks)
+
+
 def half_network(
     network: InteractiveNetwork, paper: InteractiveNetwork, precision: Precision, cuts: Collection[Cut]
 ) -> RecurrentNetwork:
@@ -115,11 +139,15 @@ def half_network(
         precision: FP16 or BF16.
         cuts: Where it is cut, beside the cut where clicks come in.
     """
-    return recurrent_network(HalfNetwork(network, paper, precision).eval(), cuts, STATE)
+    listed = network.config.clicks.memory is ClickMemory.CLICKS
+    half = (HalfProposals if listed else HalfNetwork)(network, paper, precision)
+    return recurrent_network(half.eval(), cuts, STATE)
 
 
 def half_of(module: Module, dtype: torch.dtype) -> Module:
     """Return a copy of a module with half weights and constants; its norms stay in float32 and share their weights.
+
+    So do the buffers that a module names in its attribute ``in_float32``, which hold coordinates.
 
     Args:
         module: The module; it is left as it is.
@@ -127,6 +155,7 @@ def half_of(module: Module, dtype: torch.dtype) -> Module:
     """
     norms = [part for part in module.modules() if isinstance(part, NORMS)]
     wide = {id(tensor) for norm in norms for tensor in (*norm.parameters(), *norm.buffers())}
+    wide |= {id(part.get_buffer(name)) for part in module.modules() for name in getattr(part, "in_float32", ())}
     copies: dict[int, Tensor] = {}
     for tensor in (*module.parameters(), *module.buffers()):
         if id(tensor) in wide or not tensor.is_floating_point():

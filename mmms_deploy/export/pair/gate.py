@@ -17,12 +17,13 @@ from mmms_deploy.bundle.names import CANDIDATES, CLICK, LOGITS, POINTS, POINTS_N
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.comparison import Worst, difference
 from mmms_deploy.export.cut import StageModel
-from mmms_deploy.export.gate import FEATURE_LIMIT, OPEN_LOOP_CLICKS, STAGE_LIMIT, Golden, OnnxGraph, Recorded, record
+from mmms_deploy.export.gate import FEATURE_LIMIT, STAGE_LIMIT, Golden, OnnxGraph, Recorded, record
 from mmms_deploy.export.pair.files import Array, PairFiles
 from mmms_deploy.export.pair.graphs import feature_name
 from mmms_deploy.export.pair.reference import PairReference
 from mmms_deploy.export.samples import Sample
 from mmms_deploy.export.steps import announce
+from mmms_deploy.export.trace import OPEN_LOOP_CLICKS
 from mmms_deploy.progress import OnProgress
 
 _FIX = "the bundle would not compute what the files compute, so nothing was written; please report the two files"

@@ -17,9 +17,7 @@ from torch.nn import functional as F
 from mmms_deploy.bundle.contract import AnswerForm, Coordinates, ResizeRule
 from mmms_deploy.export.pair.files import Array, FloatArray, PairFiles
 from mmms_deploy.export.reference import HAIR
-
-CLOSE = 0.02
-"""Scores that differ by less may change their order in another precision: BF16 has about 0.004 between 0.5 and 1."""
+from mmms_deploy.replay.verification import CLOSE
 
 
 @dataclass(frozen=True)

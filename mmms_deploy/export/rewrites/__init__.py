@@ -12,6 +12,8 @@ that it inserts, says why it is exact. Only the order of float32 sums differs: a
 - ``ritm``: the networks of SimpleClick and MFP
 - ``icmformer``: iCMFormer's network, its rewrites and those of a Swin
 - ``interformer``: InterFormer's network and its own rewrites
+- ``disnet``: DISNet's network and its own rewrites
+- ``dynamite``: DynaMITe's network and its own rewrite
 - ``vit``: the backbone
 - ``gate``: compares the rewritten network with the paper's form
 """
@@ -43,6 +45,12 @@ class Rewrite:
 
 
 _MMMS, _SKIPCLICK, _ICMFORMER, _INTERFORMER = ("mmms",), ("skipclick",), ("icmformer",), ("interformer",)
+_DISNET = ("disnet",)
+_VIT = ("mmms", "skipclick", "simpleclick", "icmformer", "mfp", "disnet")
+"""Families with a plain ViT's blocks and patch embedding."""
+_DYNAMITE = ("dynamite",)
+_SEGFORMER = ("mmms", "skipclick", "simpleclick", "icmformer", "mfp", "dynamite")
+"""Families with SegFormer's layers, or those of a part of them."""
 _HEAD = ("skipclick", "simpleclick", "icmformer", "mfp")
 """Families with SimpleClick's neck and head."""
 
@@ -57,12 +65,15 @@ REWRITES = (
         "enlarge the logits by two small matrix products",
         families=("mmms", *_HEAD, *_INTERFORMER),
     ),
-    Rewrite("plain_attention", "attention as two linears, MatMul, Softmax, MatMul"),
+    Rewrite("plain_attention", "attention as two linears, MatMul, Softmax, MatMul", families=_SEGFORMER),
     Rewrite(
-        "fold_attention", "attention's factor, biases and single-head projection in its weights", "plain_attention"
+        "fold_attention",
+        "attention's factor, biases and single-head projection in its weights",
+        "plain_attention",
+        _SEGFORMER,
     ),
-    Rewrite("split_queries", "a single head's queries in groups, which TensorRT fuses", "plain_attention"),
-    Rewrite("ffn_as_convs", "Mix-FFN's linears as 1x1 convolutions"),
+    Rewrite("split_queries", "a single head's queries in groups, which TensorRT fuses", "plain_attention", _SEGFORMER),
+    Rewrite("ffn_as_convs", "Mix-FFN's linears as 1x1 convolutions", families=_SEGFORMER),
     Rewrite("token_stream", "features, and the sums inside CSNet, as tokens", families=_MMMS),
     Rewrite("feature_biases", "the click embedding's biases added to the features, once an image", families=_MMMS),
     Rewrite("small_convolutions", "the pyramid's 3x3 convolutions at the smaller size beside their interpolation"),
@@ -70,7 +81,9 @@ REWRITES = (
         "split_skips", "SkipClick: the neck's first layers on the backbone's maps, once an image", None, _SKIPCLICK
     ),
     Rewrite("split_fusion", "SimpleClick's head: the fusing convolution before enlarging, level by level", None, _HEAD),
-    Rewrite("pixel_shuffle", "SimpleClick's neck: transposed convolutions as 1x1 ones, then moved", None, _HEAD),
+    Rewrite(
+        "pixel_shuffle", "SimpleClick's neck: transposed convolutions as 1x1 ones, then moved", None, (*_HEAD, *_DISNET)
+    ),
     Rewrite("fold_mix_attention", "SkipClick: the mixing blocks' attention factor and biases", None, _SKIPCLICK),
     Rewrite(
         "fold_cross_attention",
@@ -80,18 +93,33 @@ REWRITES = (
     Rewrite(
         "fold_swin_attention",
         "a Swin's attention factor and biases in its weights, relative positions as constants",
-        families=_ICMFORMER,
+        families=("icmformer", "dynamite"),
+    ),
+    Rewrite(
+        "fold_pixel_attention",
+        "DynaMITe: the projections of the pixels' attention in its few keys and values",
+        families=_DYNAMITE,
     ),
     Rewrite("keys_once", "InterFormer: the first blocks' pooled keys and values, once an image", None, _INTERFORMER),
     Rewrite("label_planes", "InterFormer: the labels embedded at a quarter of the size", None, _INTERFORMER),
-    Rewrite("fold_vit_attention", "the backbone's attention factor and biases in its weights"),
+    Rewrite(
+        "fold_click_attention",
+        "DISNet: the click attention's keys and values on the token's side, not on every place",
+        families=_DISNET,
+    ),
+    Rewrite("gather_clicks", "DISNet: the map of pixels at clicks by gathering cells", families=_DISNET),
+    Rewrite("fold_vit_attention", "the backbone's attention factor and biases in its weights", families=_VIT),
     Rewrite("fold_layer_scale", "the backbone's LayerScale in the weights before it"),
     Rewrite(
         "fold_positions",
         "the position tables of SAM 2's encoder as one constant at the network's grid",
         families=_MMMS,
     ),
-    Rewrite("fold_normalisation", "the image's mean and standard deviation in the backbone's patch embedding"),
+    Rewrite(
+        "fold_normalisation",
+        "the image's mean and standard deviation in the backbone's patch embedding",
+        families=_VIT,
+    ),
 )
 """All rewrites, in the order in which they are applied."""
 

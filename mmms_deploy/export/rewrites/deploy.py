@@ -11,6 +11,8 @@ import torch
 from mmms_deploy.export.rewrites import names_for, remaining
 from mmms_deploy.export.rewrites.attention import fold_attention, plain_attention, split_queries
 from mmms_deploy.export.rewrites.deployed import Deployed, DeployedMMMS
+from mmms_deploy.export.rewrites.disnet import DeployedDISNet, fold_click_attention, gather_clicks
+from mmms_deploy.export.rewrites.dynamite import DeployedDynaMITe, fold_pixel_attention
 from mmms_deploy.export.rewrites.ffn import ffn_as_convs
 from mmms_deploy.export.rewrites.fpn import small_convolutions
 from mmms_deploy.export.rewrites.head import fold_head, matrix_resize
@@ -42,8 +44,11 @@ FUNCTIONS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
             fold_mix_attention,
             fold_cross_attention,
             fold_swin_attention,
+            fold_pixel_attention,
             keys_once,
             label_planes,
+            fold_click_attention,
+            gather_clicks,
             fold_vit_attention,
             fold_layer_scale,
             fold_positions,
@@ -61,6 +66,8 @@ DEPLOYED: Mapping[str, Callable[[Any], Deployed]] = MappingProxyType(
         "icmformer": deployed_icmformer,
         "mfp": deployed_mfp,
         "interformer": DeployedInterFormer,
+        "disnet": DeployedDISNet,
+        "dynamite": DeployedDynaMITe,
     }
 )
 """The class that rewrites change, by the network's family."""

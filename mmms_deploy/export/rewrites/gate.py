@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from mmms_deploy.bundle import GateCheck
-from mmms_deploy.bundle.names import PREV
+from mmms_deploy.bundle.names import CHOICE, CLICK_LIST, PREV
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.comparison import Worst, difference, logit_scale
 from mmms_deploy.export.labelled import recurrent_network
 from mmms_deploy.export.modulation import modulated
+from mmms_deploy.export.proposing import ProposingNetwork
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.export.rewrites import NAMES
 from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.samples import Sample
+from mmms_deploy.export.trace import decided_clicks
 from mmms_deploy.models import InteractiveNetwork
 
 FORM_CLICKS = 3
@@ -29,7 +31,8 @@ logit. A wrong rewrite changes logits by 1e-3 and more of it.
 """
 
 Click = tuple[Tensor, Tensor]
-"""Interaction tensor and logits of one click."""
+"""Interaction tensor and logits of one click; for a network with proposals the list of clicks, and all proposals and
+the refined best one as its logits."""
 
 
 def compare_forms(
@@ -71,6 +74,8 @@ def compare_forms(
 def _paper_clicks(network: InteractiveNetwork, sample: Sample) -> list[Click]:
     reference, recurrent = TorchReference(network), recurrent_network(network)
     reference.set_image(sample.image, sample.modalities)
+    if isinstance(recurrent, ProposingNetwork):
+        return _proposed_clicks(recurrent, reference, sample)
     state = recurrent.start()
     clicks: list[Click] = []
     points: list[tuple[float, float, bool]] = []
@@ -81,16 +86,40 @@ def _paper_clicks(network: InteractiveNetwork, sample: Sample) -> list[Click]:
         drawn = recurrent.draw(state, torch.tensor([[*points[-1], 1.0]]), changed)
         interaction = recurrent.sees(drawn)
         logits = network.respond(reference.features, interaction)
-        if not torch.isfinite(logits).all():
-            raise GateError(
-                f"the checkpoint itself answers NaN or infinity on image {sample.name}, click {len(clicks) + 1}",
-                expected="finite logits",
-                fix="check the checkpoint; nothing was written",
-            )
+        _check_finite(logits, sample, len(clicks) + 1)
         clicks.append((interaction, logits))
         outputs = dict(zip(recurrent.click_names(), recurrent.outcome(drawn, logits), strict=True))
         state = {link.input: outputs[link.output] for link in recurrent.links}
     return clicks
+
+
+def _proposed_clicks(network: ProposingNetwork, reference: TorchReference, sample: Sample) -> list[Click]:
+    """Answer the list of one click, of two, and so on."""
+    listed = decided_clicks(network, reference, sample)[:FORM_CLICKS]
+    clicks = []
+    for number in range(1, len(listed) + 1):
+        seen = torch.tensor([listed[:number]])
+        clicks.append((seen, _answers(network, reference.features, seen)))
+        _check_finite(clicks[-1][1], sample, number)
+    return clicks
+
+
+def _answers(network: ProposingNetwork, features: tuple[Tensor, ...], clicks: Tensor) -> Tensor:
+    """Return all proposals (1, N, h, w) for the first click; with more clicks also each of them refined."""
+    proposed = network.propose(features, clicks[:, 0])
+    count = proposed[0].shape[1] if clicks.shape[1] > 1 else 0
+    chosen = [{CHOICE: torch.tensor([[float(choice)]]), CLICK_LIST: clicks} for choice in range(count)]
+    refined = [network.answered(network.read(proposed), given)[0] for given in chosen]
+    return torch.cat([proposed[0], *refined], dim=1)
+
+
+def _check_finite(logits: Tensor, sample: Sample, click: int) -> None:
+    if not torch.isfinite(logits).all():
+        raise GateError(
+            f"the checkpoint itself answers NaN or infinity on image {sample.name}, click {click}",
+            expected="finite logits",
+            fix="check the checkpoint; nothing was written",
+        )
 
 
 @torch.no_grad()
@@ -98,7 +127,11 @@ def _differences(network: InteractiveNetwork, clicks: Sequence[Click], sample: S
     """Return the largest difference of a logit at each click, divided by the largest logit of all clicks."""
     reference = TorchReference(network)
     reference.set_image(sample.image, sample.modalities)
-    answers = [network.respond(reference.features, interaction) for interaction, _ in clicks]
+    form = recurrent_network(network)
+    if isinstance(form, ProposingNetwork):
+        answers = [_answers(form, reference.features, interaction) for interaction, _ in clicks]
+    else:
+        answers = [network.respond(reference.features, interaction) for interaction, _ in clicks]
     scale = logit_scale([logits for _, logits in clicks])
     return [difference(a.numpy(), logits.numpy()) / scale for a, (_, logits) in zip(answers, clicks, strict=True)]
 

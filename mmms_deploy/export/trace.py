@@ -1,0 +1,162 @@
+"""What torch computes on one picture, click by click: the inputs and outputs that the gate compares graphs with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from mmms_deploy.bundle.names import (
+    CHOICE,
+    CLICK,
+    CLICK_LIST,
+    FIRST_CLICK,
+    MODULATED,
+    PRESENT,
+    PREV,
+    RGB,
+)
+from mmms_deploy.export.comparison import logit_scale
+from mmms_deploy.export.modulation import modulated
+from mmms_deploy.export.network import BACKBONE, RecurrentNetwork
+from mmms_deploy.export.proposing import ProposingNetwork
+from mmms_deploy.export.reference import TorchReference
+from mmms_deploy.export.samples import Sample
+
+Array = npt.NDArray[Any]
+
+OPEN_LOOP_CLICKS = 2
+DECIDED = 2e-5
+"""A proposal's query looks where its own mask is above a threshold. A click whose nearest logit is at least this far
+from it, over the largest one, is answered alike by all that compute the same sums in another order."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What torch computed on one picture.
+
+    Attributes:
+        feeds: The inputs of the whole graph at each click.
+        outputs: Its outputs.
+        labels: A name for each click, for messages.
+        scale: What differences of logits are divided by.
+        threshold: Above it, a pixel belongs to the mask.
+    """
+
+    feeds: list[dict[str, Array]]
+    outputs: list[dict[str, Array]]
+    labels: list[str]
+    scale: float
+    threshold: float
+
+    def where(self, number: int, sample: Sample) -> str:
+        """Return the picture and the click of a number, for messages."""
+        return f"image {sample.name}, {self.labels[number]}"
+
+
+def torch_trace(network: RecurrentNetwork, sample: Sample) -> Trace:
+    """Run a network in torch at each of a sample's first clicks.
+
+    Args:
+        network: The network, in the form that is exported.
+        sample: The picture.
+    """
+    return (
+        _proposing_trace(network, sample)
+        if isinstance(network, ProposingNetwork)
+        else _recurrent_trace(network, sample)
+    )
+
+
+@torch.no_grad()
+def _recurrent_trace(network: RecurrentNetwork, sample: Sample) -> Trace:
+    """Run the recurrent network in torch at each of the sample's first clicks.
+
+    Where some modalities may be missing, one more click is answered without them.
+    """
+    reference = TorchReference(network.network)
+    reference.set_image(sample.image, sample.modalities)
+    state = network.start()
+    encoded = reference.backbone_maps
+    image = {RGB: reference.rgb} | dict(zip(BACKBONE, encoded, strict=False))
+    plain = network.network.mix(encoded, {}) if network.bypassable else ()
+    steps = [
+        (f"click {number}", place, frozenset[str]())
+        for number, place in enumerate(sample.clicks[:OPEN_LOOP_CLICKS].tolist(), start=1)
+    ]
+    if network.partial:
+        absent = frozenset(sorted(network.optional)[::2])
+        steps.append((f"click {len(steps) + 1} without {', '.join(sorted(absent))}", steps[-1][1], absent))
+    feeds, outputs, logits, clicks = [], [], [], []
+    rule = network.network.config.clicks.modulation
+    for _, (x, y, positive), absent in steps:
+        clicks.append((*reference.to_network(x, y), positive > 0.5))
+        click = torch.tensor([[*clicks[-1], 1.0]])
+        changed = None if rule is None else modulated(state[PREV], clicks, rule)
+        there = {name: tensor for name, tensor in reference.modalities.items() if name not in absent}
+        features = network.network.mix(encoded, there) if absent else reference.features
+        feed = {**image, **reference.modalities, **state, CLICK: click}
+        if changed is not None:
+            feed[MODULATED] = changed
+        if network.partial:
+            feed[PRESENT] = torch.tensor([[float(name in there) for name in network.names]])
+        drawn = network.draw(state, click, changed)
+        logits.append(network.network.respond(features, network.sees(drawn)))
+        values = (*network.computed(features), *plain, *network.outcome(drawn, logits[-1]))
+        named = dict(zip(network.output_names(), values, strict=True))
+        feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
+        outputs.append({name: tensor.numpy() for name, tensor in named.items()})
+        state = {link.input: named[link.output] for link in network.links}
+    threshold = network.network.config.clicks.threshold
+    return Trace(feeds, outputs, [label for label, _, _ in steps], logit_scale(logits), threshold)
+
+
+@torch.no_grad()
+def _proposing_trace(network: ProposingNetwork, sample: Sample) -> Trace:
+    """Run a network with proposals in torch: with the best proposal and two clicks, and with another one and three."""
+    reference = TorchReference(network.network)
+    reference.set_image(sample.image, sample.modalities)
+    order = decided_clicks(network, reference, sample)
+    feeds, outputs, logits, labels = [], [], [], []
+    start = torch.tensor(order[:1])
+    proposed = network.propose(reference.features, start)
+    best, count = int(proposed[1].argmax()), proposed[1].shape[1]
+    for number in range(2, 2 + OPEN_LOOP_CLICKS):
+        clicks = torch.zeros(1, network.length, 4)
+        listed = order[: min(number, network.length)]
+        clicks[0, : len(listed)] = torch.tensor(listed)
+        choice = torch.tensor([[float((best + number - 2) % count)]])
+        (answer,) = network.answered(network.read(proposed), {CHOICE: choice, CLICK_LIST: clicks})
+        logits.append(answer)
+        values = (*network.computed(reference.features), *proposed, logits[-1])
+        feed = {RGB: reference.rgb, FIRST_CLICK: start, CHOICE: choice, CLICK_LIST: clicks}
+        feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
+        named = zip(network.output_names(), values, strict=True)
+        outputs.append({name: tensor.numpy() for name, tensor in named})
+        labels.append(f"{len(listed)} clicks, proposal {int(choice) + 1}")
+    return Trace(feeds, outputs, labels, logit_scale(logits), network.network.config.clicks.threshold)
+
+
+def decided_clicks(
+    network: ProposingNetwork, reference: TorchReference, sample: Sample
+) -> list[tuple[float, float, float, float]]:
+    """Return a sample's clicks as a network with proposals takes them, of which the first is decided.
+
+    Args:
+        network: The network.
+        reference: What has the sample's picture.
+        sample: The sample.
+
+    Returns:
+        A row for each click. Before the others comes the first positive one that is decided (:data:`DECIDED`), or the
+        one that is nearest to it.
+    """
+    rows = [(*reference.to_network(x, y), float(positive > 0.5), 1.0) for x, y, positive in sample.clicks.tolist()]
+    margins: dict[int, float] = {}
+    for place, row in enumerate(rows):
+        if row[2] and max(margins.values(), default=0.0) < DECIDED:
+            margins[place] = network.proposing.decision_margin(reference.features[0], torch.tensor([row]))
+    first = max(margins, key=lambda place: margins[place])
+    return [rows[first], *(row for place, row in enumerate(rows) if place != first)]
