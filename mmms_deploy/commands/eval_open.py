@@ -109,6 +109,7 @@ def open_sides(
     request: EngineRequest,
     against_request: EngineRequest,
     how: Callable[[Manifest], Answering],
+    against_how: Callable[[Manifest], Answering],
     without: tuple[str, ...],
 ) -> Sides:
     """Open both sides.
@@ -119,13 +120,14 @@ def open_sides(
         against: What it is compared with; None for nothing.
         request: Which engine executes the bundle.
         against_request: Which engine executes the other one.
-        how: Returns how a bundle's answers are made.
+        how: Returns how the bundle's answers are made.
+        against_how: Returns how those of the other one are made.
         without: Modalities that are left out.
     """
     first = open_contestant(stack, str(bundle), request, how, without)
     if not first.contestant.facts.trained:
         warn("the weights of this bundle are random: its measures mean nothing")
-    second = None if against is None else open_contestant(stack, against, against_request, how, without)
+    second = None if against is None else open_contestant(stack, against, against_request, against_how, without)
     return Sides(first, second)
 
 
@@ -156,7 +158,13 @@ def open_contestant(
         bundle = Bundle(source)
         made = how(bundle.manifest)
         opened = BundleSource(
-            bundle, request, flip=made.flip, threshold=made.threshold, zoom=made.zoom, on_progress=on_progress
+            bundle,
+            request,
+            flip=made.flip,
+            threshold=made.threshold,
+            zoom=made.zoom,
+            choose=made.choose,
+            on_progress=on_progress,
         )
     stack.callback(opened.close)
     manifest, info = opened.bundle.manifest, opened.info
