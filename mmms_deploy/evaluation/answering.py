@@ -108,12 +108,12 @@ def published_protocol(manifest: Manifest) -> EvaluationProtocol:
     if manifest.published is None:
         reason = _OWN_SIZES.get(str(manifest.provenance.description.get("family")))
         if reason is not None:
-            size = "that is exported at their size, where they all have one, stretches none of them"
+            size = "where all pictures have one size, a bundle that is exported at it stretches none"
             raise EvaluationSettingsError(
                 f"{manifest.name} has no published protocol: {reason}",
                 expected="an evaluation with the bundle's own answers",
-                fix=f"leave out published=True; a bundle {size}",
-                command_fix=f"pass --protocol noc or curve; a bundle {size} (mmms-export --size)",
+                fix=f"leave out published=True; {size}",
+                command_fix=f"pass --protocol noc or curve; {size} (mmms-export --size)",
             )
         raise EvaluationSettingsError(
             f"{manifest.name} does not say how the figures of its paper were counted",
