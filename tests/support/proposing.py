@@ -19,8 +19,8 @@ ANSWER = (16, 24)
 RADII = (6.0, 24.0, 12.0)
 """Of the proposals, in network pixels."""
 SCORES = (0.5, 0.75, 0.75)
-ROWS = 6
-"""The most clicks on one object."""
+SIZES = (3, 6)
+"""Rows of the lists of clicks."""
 
 
 def _squared(graph: Graph, x: str, y: str) -> str:
@@ -57,7 +57,7 @@ def first_click_graph() -> Graph:
     return graph
 
 
-def click_graph(rows: int = ROWS) -> Graph:
+def click_graph(rows: int) -> Graph:
     """(f1, squared, choice, click_list (1, Q, 4)) -> logits: the proposal, with a bump or a dent at a later click."""
     graph = Graph(
         [
@@ -85,14 +85,14 @@ def click_graph(rows: int = ROWS) -> Graph:
     return graph
 
 
-def write_proposing(out: Path, sizes: tuple[int, ...] = (ROWS,)) -> Bundle:
+def write_proposing(out: Path) -> Bundle:
     """Write the bundle; its network has the size (64, 96)."""
     size = (STRIDE * ANSWER[0], STRIDE * ANSWER[1])
-    parts = (
+    parts: list[tuple[str, Rate, int | None, Graph]] = [
         ("image", Rate.IMAGE, None, image_graph(size)),
         ("first_click", Rate.FIRST_CLICK, None, first_click_graph()),
-        *(("click" if n == sizes[0] else f"click_{n}", Rate.CLICK, n, click_graph(n)) for n in sizes),
-    )
+    ]
+    parts += [("click" if q == SIZES[0] else f"click_{q}", Rate.CLICK, q, click_graph(q)) for q in SIZES]
     with BundleWriter(out) as writer:
         stages = tuple(
             Stage(
@@ -112,7 +112,7 @@ def write_proposing(out: Path, sizes: tuple[int, ...] = (ROWS,)) -> Bundle:
             modalities=(),
             clicks=ClickContract(
                 memory=ClickMemory.CLICKS,
-                listed=ClickList(sizes=sizes),
+                listed=ClickList(sizes=SIZES),
                 answers=AnswerSpec(form=AnswerForm.LOGITS, size=ANSWER, candidates=len(RADII), proposals=True),
             ),
             stages=stages,
