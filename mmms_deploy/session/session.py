@@ -50,9 +50,9 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
             and to take ``fp32`` when no precision was requested.
         cuda_options: How an engine works on a GPU, such as the memory it may hold; None takes the defaults. An engine
             on the CPU ignores them.
-        history_limit: How many interactions with a surface can be undone; None for all of them. Each keeps the click
-            stage's state: three float32 maps of the network's size for the networks of this package (2.4 MB at
-            448 x 448).
+        history_limit: How many interactions with a surface can be undone, or with all of them where the network answers
+            for all objects at once; None for no limit. Each keeps the click stage's state: three float32 maps of the
+            network's size for most networks of this package (2.4 MB at 448 x 448).
         keep_image: Whether the session keeps the pixels of the image, 3 bytes each, so that results can draw
             overlays; a program that holds many sessions may do without.
         on_progress: Receives every step while TensorRT compiles, from another thread; this takes minutes
