@@ -76,6 +76,23 @@ class Timings:
         return f"Timings({_ms(self.total)} ms: engine {_ms(self.engine)}, mask {_ms(self.mask)}{compiled})"
 
 
+def timings_of(start: float, fetched: float, end: float, compiled: float = 0.0) -> Timings:
+    """Return where the time of a click went.
+
+    Args:
+        start: When the call began, in seconds.
+        fetched: When the network's answer was there.
+        end: When the mask was there.
+        compiled: Seconds before ``fetched`` that went into compiling.
+    """
+    return Timings(
+        engine=1e3 * (fetched - start - compiled),
+        mask=1e3 * (end - fetched),
+        total=1e3 * (end - start),
+        compile=1e3 * compiled,
+    )
+
+
 @dataclass(frozen=True)
 class ImageTimings:
     """Where the time of ``set_image`` went, in milliseconds of wall time.

@@ -32,20 +32,22 @@ class SeparateSteps(Steps):
         """Run the click stage on one more click, or put a mask in."""
         surfaces = core._state.surfaces
         history = surfaces.current.history
+        compiled = core._compiled_for(len(history.current.clicks) + 1) if isinstance(interaction, Click) else 0.0
         snapshot, probability = core._after(core._state.image, history.current, interaction)
-        result = core._answer(snapshot, start, probability)
+        result = core._answer(snapshot, start, probability, compiled)
         return Step(surfaces.change(history.push(snapshot), result), result)
 
     def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Run what the current object does not have yet."""
         image, surfaces = core._state.image, core._state.surfaces
         held = surfaces.current.history
+        compiled = core._compiled_for(sum(isinstance(interaction, Click) for interaction in wanted))
         history = history_of(
             wanted, held, surfaces.blank, lambda snapshot, interaction: core._after(image, snapshot, interaction)[0]
         )
         if history is held:
             return Step(surfaces, core._result_of(surfaces.current))
-        return self._changed(core, surfaces, history, start)
+        return self._changed(core, surfaces, history, start, compiled)
 
     def undo(self, core: SessionCore, start: float) -> Step:
         """Take back the current object's newest interaction."""
@@ -58,8 +60,10 @@ class SeparateSteps(Steps):
         return self._changed(core, surfaces, surfaces.current.history.redo(), start)
 
     @staticmethod
-    def _changed(core: SessionCore, surfaces: Surfaces, history: History[Snapshot], start: float) -> Step:
-        result = core._answer(history.current, start)
+    def _changed(
+        core: SessionCore, surfaces: Surfaces, history: History[Snapshot], start: float, compiled: float = 0.0
+    ) -> Step:
+        result = core._answer(history.current, start, compiled=compiled)
         return Step(surfaces.change(history, result), result)
 
     def reset(self, core: SessionCore) -> Surfaces:
