@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import NetworkAnswer
 from mmms_deploy.session.choices import one_answer
 from mmms_deploy.session.click_list import history_of
+from mmms_deploy.session.click_stage import find_click_stage
+from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
 from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot
@@ -34,6 +36,7 @@ from mmms_deploy.session.joint_surfaces import (
     saved_jointly,
 )
 from mmms_deploy.session.list_run import ListRun
+from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.predict import answer_logits
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.rows import BACKGROUND, ObjectAnswer, Rows, no_answer
@@ -41,9 +44,6 @@ from mmms_deploy.session.saved import SavedSession
 from mmms_deploy.session.steps import Step, Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 from mmms_deploy.session.zoom import click_in, whole
-
-if TYPE_CHECKING:
-    from mmms_deploy.session.core import SessionCore
 
 
 class JointRun:
@@ -59,7 +59,7 @@ class JointRun:
 
     def __init__(self, manifest: Manifest, run: ListRun, answer: str, runner: Runner, fetch: AnswerFetch) -> None:
         self._manifest, self._run, self._answer, self._runner, self._fetch = manifest, run, answer, runner, fetch
-        self.compiled = run.compiled
+        self.prepare = run.prepare
 
     def __call__(self, image: ImageState, clicks: Sequence[OwnedClick]) -> Rows:
         """Return the network's answer to all clicks.
@@ -102,7 +102,7 @@ class JointRun:
         return Rows(kept, np.array([*owners, *learned], dtype=np.int32), self._manifest.size, rule)
 
 
-class JointSteps(Steps):
+class JointSteps(Steps[SessionCore]):
     """What calls do with objects that are answered at once.
 
     Args:
@@ -124,8 +124,9 @@ class JointSteps(Steps):
             raise self._refused(interaction)
         surfaces = self._of(core)
         owned = OwnedClick(surfaces.current.label, interaction)
+        compiled = self._run.prepare(len(surfaces.now.interactions) + 1)
         snapshot = self._after(core._state.image, surfaces.now, owned)
-        return self._step(core, surfaces.follow(surfaces.shared.push(snapshot), surfaces.name), start)
+        return self._step(core, surfaces.follow(surfaces.shared.push(snapshot), surfaces.name), start, compiled)
 
     def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Make these the current object's clicks; those on other objects stay.
@@ -143,15 +144,16 @@ class JointSteps(Steps):
         common = next((n for n, pair in enumerate(zip(own, clicks, strict=False)) if pair[0] != pair[1]), None)
         left = min(len(own), len(clicks)) if common is None else common
         seen = 0
-        for made in surfaces.now.interactions:
-            seen += made.label == label
-            if made.label != label or seen <= left:
-                line.append(made)
+        for owned in surfaces.now.interactions:
+            seen += owned.label == label
+            if owned.label != label or seen <= left:
+                line.append(owned)
         line += [OwnedClick(label, click) for click in clicks[left:]]
+        compiled = self._run.prepare(len(line))
         shared = self._history(core._state.image, line, surfaces.shared)
         if shared is surfaces.shared:
             return Step(surfaces, core._result_of(surfaces.current))
-        return self._step(core, surfaces.follow(shared, surfaces.name), start)
+        return self._step(core, surfaces.follow(shared, surfaces.name), start, compiled)
 
     def undo(self, core: SessionCore, start: float) -> Step:
         """Take back the newest click, whatever its object was. The current object stays the current one."""
@@ -205,6 +207,7 @@ class JointSteps(Steps):
         """Repeat all clicks in their order."""
         before = self._of(core)
         clicks, undone = ordered_clicks(found, given)
+        compiled = self._run.prepare(len(clicks))
         shared = self._replayed(core._state.image, clicks, clicks[: len(clicks) - undone], before.limit)
         every = {
             one.name: Surface(one.label, History(before.blank, before.limit), one.changed) for one in found.surfaces
@@ -213,7 +216,7 @@ class JointSteps(Steps):
         surfaces = JointSurfaces(
             before.blank, before.limit, every, found.surface, found.labels_given, changes, shared=shared
         )
-        return self._step(core, surfaces, start)
+        return self._step(core, surfaces, start, compiled)
 
     def predicted(
         self, core: SessionCore, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
@@ -297,9 +300,16 @@ class JointSteps(Steps):
         name = next((name for name, one in surfaces.all.items() if one.label == label), None)
         return surfaces.follow(History(shared.current, shared.limit, shared.past), name)
 
-    def _step(self, core: SessionCore, surfaces: JointSurfaces, start: float) -> Step:
-        """Decide between the objects, and return the answer for the current one."""
-        result = self._answer_of(core, surfaces, surfaces.current, start)
+    def _step(self, core: SessionCore, surfaces: JointSurfaces, start: float, compiled: float = 0.0) -> Step:
+        """Decide between the objects, and return the answer for the current one.
+
+        Args:
+            core: The session.
+            surfaces: The objects.
+            start: When the call began.
+            compiled: Seconds of it that went into compiling.
+        """
+        result = self._answer_of(core, surfaces, surfaces.current, start, compiled)
         surfaces.current.result = result
         return Step(surfaces, result)
 
@@ -313,7 +323,9 @@ class JointSteps(Steps):
                 surfaces.labels = rows.labels(size)
         return surfaces.labels
 
-    def _answer_of(self, core: SessionCore, surfaces: JointSurfaces, surface: Surface, start: float) -> ClickResult:
+    def _answer_of(
+        self, core: SessionCore, surfaces: JointSurfaces, surface: Surface, start: float, compiled: float = 0.0
+    ) -> ClickResult:
         size = core._size()
         rows = surfaces.now.rows
         fetched = perf_counter()
@@ -326,7 +338,7 @@ class JointSteps(Steps):
             mask=mask,
             click=clicks[-1] if clicks else None,
             index=len(clicks),
-            timings=timings_of(start, fetched, end, self._run.compiled(start)),
+            timings=timings_of(start, fetched, end, compiled),
             answer=self._coarse(core, rows, surface.label),
             clicks=clicks,
             _picture=core._state.image.picture,
@@ -348,3 +360,33 @@ class JointSteps(Steps):
             expected="clicks; or a network that takes its previous mask",
             fix="click on the object, or use a bundle that answers for one object at a time",
         )
+
+
+def joint_steps(
+    manifest: Manifest, pipeline: StagePipeline, runner: Runner, fetch: AnswerFetch, asked: str | None
+) -> JointSteps:
+    """Return what calls do with the objects of a bundle that answers for all of them at once.
+
+    Args:
+        manifest: The bundle's manifest.
+        pipeline: Its stages.
+        runner: Where they run.
+        fetch: Checks what they answer.
+        asked: What was asked of the session that it cannot do, ``zoom`` or ``flip``; None for nothing.
+
+    Raises:
+        BundleCorruptError: The click stage takes no list of clicks, or gives no logits for its rows.
+        SessionError: ``asked`` is something, or the bundle has an input that this version does not know.
+    """
+    if asked is not None:
+        raise SessionError(
+            f"{asked} was asked of {manifest.name}, which answers for all objects at once",
+            expected="the whole picture: objects have no crop of their own, and their answers no mean",
+            fix=f"leave out {asked}",
+            command_fix=f"leave out --{asked}",
+        )
+    listed = manifest.clicks.listed
+    assert listed is not None
+    tensors = find_click_stage(manifest, pipeline)
+    rows = ListRun(manifest, pipeline, tensors, listed)
+    return JointSteps(JointRun(manifest, rows, tensors.answer, runner, fetch), manifest.name)

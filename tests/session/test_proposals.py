@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from mmms_deploy.session.answers import Candidates
 from mmms_deploy.session.overlay import POSITIVE
 from mmms_deploy.session.sheet import draw_sheet
 from tests.support.annotating import GREY, SIZE
-from tests.support.proposing import RADII, SCORES, expected_logits
+from tests.support.proposing import RADII, SCORES, expected_logits, write_proposing
 
 FIRST, SECOND, THIRD = (35, 25, 1), (60, 40, 1), (34, 24, 0)
 CONTRACT = ClickContract()
@@ -79,6 +80,21 @@ def test_longer_lists_run_a_larger_stage(session: Session) -> None:
         session.click(1, 1)
     session.undo()
     check(session, OTHER, *clicks[:5])
+
+
+def test_more_clicks_take_a_larger_stage(tmp_path: Path) -> None:
+    clicks = [FIRST, SECOND, THIRD, (20, 20, 1)]
+    with Session(write_proposing(tmp_path / "sized", (2, 4)), threads=1) as session:
+        session.set_image(GREY)
+        compiled = [session.click(*click).timings.compile > 0 for click in clicks]
+        assert compiled == [False, False, True, False]
+        check(session, BEST, *clicks)
+        assert session.runs == {"image": 1, "first_click": 1, "click": 1, "click_4": 2}
+        with pytest.raises(ClickError, match="at most 4"):
+            session.click(10, 10)
+        session.undo()
+        session.set_clicks([(30, 30, 1), *clicks[:2]])
+        check(session, BEST, (30, 30, 1), *clicks[:2])
 
 
 @pytest.mark.usefixtures("every_engine")

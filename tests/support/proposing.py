@@ -85,14 +85,14 @@ def click_graph(rows: int) -> Graph:
     return graph
 
 
-def write_proposing(out: Path) -> Bundle:
+def write_proposing(out: Path, sizes: tuple[int, ...] = SIZES) -> Bundle:
     """Write the bundle; its network has the size (64, 96)."""
     size = (STRIDE * ANSWER[0], STRIDE * ANSWER[1])
     parts: list[tuple[str, Rate, int | None, Graph]] = [
         ("image", Rate.IMAGE, None, image_graph(size)),
         ("first_click", Rate.FIRST_CLICK, None, first_click_graph()),
     ]
-    parts += [("click" if q == SIZES[0] else f"click_{q}", Rate.CLICK, q, click_graph(q)) for q in SIZES]
+    parts += [("click" if n == sizes[0] else f"click_{n}", Rate.CLICK, n, click_graph(n)) for n in sizes]
     with BundleWriter(out) as writer:
         stages = tuple(
             Stage(
@@ -112,7 +112,7 @@ def write_proposing(out: Path) -> Bundle:
             modalities=(),
             clicks=ClickContract(
                 memory=ClickMemory.CLICKS,
-                listed=ClickList(sizes=SIZES),
+                listed=ClickList(sizes=sizes),
                 answers=AnswerSpec(form=AnswerForm.LOGITS, size=ANSWER, candidates=len(RADII), proposals=True),
             ),
             stages=stages,
