@@ -8,10 +8,14 @@ In reading order:
 - ``surface_calls``: several objects in one image
 - ``annotation_calls``: the annotation as a whole, out and in again
 - ``core``: what all calls stand on: the engine, the lock, the state, the click stage and its answers
+- ``state``: everything that a session knows at one moment
+- ``steps``: what calls do with the objects of an image; ``separate`` where the network answers for one at a time,
+  ``joint``, ``joint_surfaces`` and ``rows`` where it answers for all at once
 - ``result``: clicks, their answers and timings
 - ``pipeline``: the stages in order; a stage runs again only when one of its inputs changed
 - ``answer_fetch``: an answer of the network on the host
 - ``click_run``: one run of the click stage
+- ``list_run``: the runs of a network that takes all clicks as a list
 - ``click_stage``: finds the click input and the network's answer among the stages' tensors
 - ``answers``: the answers in the form that a bundle says, and several of which one is taken
 - ``views``: answers in the object's crop, and as the mean with the mirror image

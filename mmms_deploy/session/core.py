@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import NoReturn
 
@@ -43,26 +43,11 @@ from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.separate import SeparateSteps
+from mmms_deploy.session.state import SessionState
 from mmms_deploy.session.steps import Steps
-from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
+from mmms_deploy.session.surfaces import Labels, Surface
 from mmms_deploy.session.views import Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
-
-
-@dataclass(frozen=True, eq=False)
-class SessionState:
-    """Everything that a session knows of its image and its clicks. It never changes.
-
-    Every call builds a new state and assigns it at its end. So an error, an interrupt or a lack of memory leaves the
-    session as it was.
-
-    Attributes:
-        image: The image, and what the stages made of it.
-        surfaces: The objects in it, their clicks and answers.
-    """
-
-    image: ImageState
-    surfaces: Surfaces
 
 
 class SessionCore:
