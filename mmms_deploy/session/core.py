@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NoReturn
 
@@ -37,20 +38,33 @@ from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
 from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, MaskInput, Snapshot
-from mmms_deploy.session.joint import JointRun, JointSteps
 from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.result import Click, ClickResult, timings_of
-from mmms_deploy.session.separate import SeparateSteps
-from mmms_deploy.session.state import SessionState
 from mmms_deploy.session.steps import Steps
-from mmms_deploy.session.surfaces import Labels, Surface
+from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 from mmms_deploy.session.views import Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
 
 
-class SessionCore:
+@dataclass(frozen=True, eq=False)
+class SessionState:
+    """Everything that a session knows of its image and its clicks. It never changes.
+
+    Every call builds a new state and assigns it at its end. So an error, an interrupt or a lack of memory leaves the
+    session as it was.
+
+    Attributes:
+        image: The image, and what the stages made of it.
+        surfaces: The objects in it, their clicks and answers.
+    """
+
+    image: ImageState
+    surfaces: Surfaces
+
+
+class SessionCore(ABC):
     """What the calls of a session share; :class:`~mmms_deploy.session.Session` joins them.
 
     Args:
@@ -104,17 +118,23 @@ class SessionCore:
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
             self._fetched = AnswerFetch(self._manifest, self._engine, self._runner)
             viewed = rule is not None or bool(flip)
-            if self._manifest.clicks.objects > 1:
-                self._steps: Steps = self._together("zoom" if rule is not None else "flip" if flip else None)
-            else:
-                self._steps = self._one_by_one()
+            asked = "zoom" if rule is not None else "flip" if flip else None
+            self._steps: Steps[SessionCore] = self._opened_steps(asked)
             self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
             self._views = self._viewing(rule, bool(flip)) if viewed else None
             self._state = self._empty()
             on_error.pop_all()
 
-    def _one_by_one(self) -> Steps:
-        """Return what calls do with a network that answers for one object, and find the tensors of its click stage."""
+    @abstractmethod
+    def _opened_steps(self, asked: str | None) -> Steps[SessionCore]:
+        """Return what calls do with the network's objects, and find the tensors of its click stage.
+
+        Args:
+            asked: What else was asked for, ``zoom`` or ``flip``; None for nothing.
+        """
+
+    def _find_click_stage(self) -> None:
+        """Find the tensors of the click stage of a network that answers for one object at a time."""
         self._tensors = find_click_stage(self._manifest, self._pipeline)
         self._run_click = ClickRun(
             self._manifest,
@@ -126,24 +146,6 @@ class SessionCore:
         )
         listed = self._manifest.clicks.listed
         self._run_list = None if listed is None else ListRun(self._manifest, self._pipeline, self._tensors, listed)
-        return SeparateSteps()
-
-    def _together(self, asked: str | None) -> Steps:
-        """Return what calls do with a network that answers for all objects at once; it is asked for no other views."""
-        if asked is not None:
-            raise SessionError(
-                f"{asked} was asked of {self._manifest.name}, which answers for all objects at once",
-                expected="the whole picture: objects have no crop of their own, and their answers no mean",
-                fix=f"leave out {asked}",
-                command_fix=f"leave out --{asked}",
-            )
-        listed = self._manifest.clicks.listed
-        assert listed is not None
-        tensors = find_click_stage(self._manifest, self._pipeline)
-        run = ListRun(self._manifest, self._pipeline, tensors, listed)
-        return JointSteps(
-            JointRun(self._manifest, run, tensors.answer, self._runner, self._fetched), self._manifest.name
-        )
 
     def renew_lock(self) -> None:
         """Take a new lock; called in a forked child, where the thread that held the old one does not exist."""

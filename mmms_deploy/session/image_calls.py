@@ -13,14 +13,13 @@ import numpy.typing as npt
 from mmms_deploy.bundle import Rate
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import FloatArray
-from mmms_deploy.session.core import SessionCore
+from mmms_deploy.session.core import SessionCore, SessionState
 from mmms_deploy.session.crops import Crops
 from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageState, ModalityLike
 from mmms_deploy.session.outputs import file_name_of, kept_picture
 from mmms_deploy.session.pipeline import PipelineState
 from mmms_deploy.session.result import ImageTimings
-from mmms_deploy.session.state import SessionState
 from mmms_deploy.session.zoom import Box, whole
 
 

@@ -22,6 +22,8 @@ from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import NetworkAnswer
 from mmms_deploy.session.choices import one_answer
 from mmms_deploy.session.click_list import history_of
+from mmms_deploy.session.click_stage import find_click_stage
+from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
 from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot
@@ -34,11 +36,11 @@ from mmms_deploy.session.joint_surfaces import (
     saved_jointly,
 )
 from mmms_deploy.session.list_run import ListRun
+from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.predict import answer_logits
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.rows import BACKGROUND, ObjectAnswer, Rows, no_answer
 from mmms_deploy.session.saved import SavedSession
-from mmms_deploy.session.state import Core
 from mmms_deploy.session.steps import Step, Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 from mmms_deploy.session.zoom import click_in, whole
@@ -100,7 +102,7 @@ class JointRun:
         return Rows(kept, np.array([*owners, *learned], dtype=np.int32), self._manifest.size, rule)
 
 
-class JointSteps(Steps):
+class JointSteps(Steps[SessionCore]):
     """What calls do with objects that are answered at once.
 
     Args:
@@ -116,7 +118,7 @@ class JointSteps(Steps):
         first = Surfaces.first(blank, limit)
         return JointSurfaces(blank, limit, first.all, first.name, first.given, shared=History(BLANK, limit))
 
-    def take(self, core: Core, interaction: Interaction, start: float) -> Step:
+    def take(self, core: SessionCore, interaction: Interaction, start: float) -> Step:
         """Answer one more click, for all objects."""
         if not isinstance(interaction, Click):
             raise self._refused(interaction)
@@ -126,7 +128,7 @@ class JointSteps(Steps):
         snapshot = self._after(core._state.image, surfaces.now, owned)
         return self._step(core, surfaces.follow(surfaces.shared.push(snapshot), surfaces.name), start, compiled)
 
-    def follow(self, core: Core, wanted: Sequence[Interaction], start: float) -> Step:
+    def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Make these the current object's clicks; those on other objects stay.
 
         Clicks that it has keep their place among the others, and new ones come last.
@@ -153,41 +155,41 @@ class JointSteps(Steps):
             return Step(surfaces, core._result_of(surfaces.current))
         return self._step(core, surfaces.follow(shared, surfaces.name), start, compiled)
 
-    def undo(self, core: Core, start: float) -> Step:
+    def undo(self, core: SessionCore, start: float) -> Step:
         """Take back the newest click, whatever its object was. The current object stays the current one."""
         surfaces = self._of(core)
         return self._step(core, surfaces.follow(surfaces.shared.undo()), start)
 
-    def redo(self, core: Core, start: float) -> Step:
+    def redo(self, core: SessionCore, start: float) -> Step:
         """Bring back the click that was undone last, whatever its object was."""
         surfaces = self._of(core)
         return self._step(core, surfaces.follow(surfaces.shared.redo()), start)
 
-    def reset(self, core: Core) -> Surfaces:
+    def reset(self, core: SessionCore) -> Surfaces:
         """Forget the current object's clicks; the network answers the others anew."""
         surfaces = self._of(core)
         return self._forgotten(core, surfaces, surfaces.current.label)
 
-    def select(self, core: Core, name: str, start: float) -> Step:
+    def select(self, core: SessionCore, name: str, start: float) -> Step:
         """Turn to another object; its mask is what it is."""
         surfaces = self._of(core).select(name)
         if surfaces.current.result is None:
             surfaces.current.result = self._answer_of(core, surfaces, surfaces.current, start)
         return Step(surfaces, surfaces.current.result)
 
-    def remove(self, core: Core, name: str) -> Surfaces:
+    def remove(self, core: SessionCore, name: str) -> Surfaces:
         """Forget an object and its clicks; the network answers the others anew."""
         surfaces = self._of(core)
         rest = surfaces.remove(name)
         return self._forgotten(core, rest, surfaces.all[name].label)
 
-    def rebuilt(self, core: Core, image: ImageState, blank: Snapshot) -> Surfaces:
+    def rebuilt(self, core: SessionCore, image: ImageState, blank: Snapshot) -> Surfaces:
         """Repeat all clicks."""
         surfaces = self._of(core)
         shared = self._replayed(image, surfaces.shared.newest.interactions, surfaces.now.interactions, surfaces.limit)
         return surfaces.follow(shared)
 
-    def load(self, core: Core, labels: Labels, names: dict[str, int]) -> Surfaces:
+    def load(self, core: SessionCore, labels: Labels, names: dict[str, int]) -> Surfaces:
         """Refuse the masks.
 
         Raises:
@@ -195,11 +197,13 @@ class JointSteps(Steps):
         """
         raise self._no_mask()
 
-    def save(self, core: Core) -> dict[str, Any]:
+    def save(self, core: SessionCore) -> dict[str, Any]:
         """Return all objects with their clicks, and the order of these."""
         return saved_jointly(self._of(core), core._size())
 
-    def restore(self, core: Core, found: SavedSession, given: dict[str, tuple[Interaction, ...]], start: float) -> Step:
+    def restore(
+        self, core: SessionCore, found: SavedSession, given: dict[str, tuple[Interaction, ...]], start: float
+    ) -> Step:
         """Repeat all clicks in their order."""
         before = self._of(core)
         clicks, undone = ordered_clicks(found, given)
@@ -215,7 +219,7 @@ class JointSteps(Steps):
         return self._step(core, surfaces, start, compiled)
 
     def predicted(
-        self, core: Core, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
+        self, core: SessionCore, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
     ) -> Sequence[Interaction]:
         """Return the clicks; a mask input must be the current object's answer to the first ones of them."""
         if given is None:
@@ -233,16 +237,16 @@ class JointSteps(Steps):
             fix="leave out mask_input; pass all points of the object at every call",
         )
 
-    def whole_answer(self, core: Core) -> NetworkAnswer:
+    def whole_answer(self, core: SessionCore) -> NetworkAnswer:
         """Return the current object's margin over the others on the network's grid."""
         surfaces = self._of(core)
         return self._coarse(core, surfaces.now.rows, surfaces.current.label)
 
-    def answer(self, core: Core, surface: Surface, start: float) -> ClickResult:
+    def answer(self, core: SessionCore, surface: Surface, start: float) -> ClickResult:
         """Return an object's part of the label map."""
         return self._answer_of(core, self._of(core), surface, start)
 
-    def labels(self, core: Core) -> Labels:
+    def labels(self, core: SessionCore) -> Labels:
         """Return the network's label map."""
         return self._labels_of(self._of(core), core._size())
 
@@ -265,7 +269,7 @@ class JointSteps(Steps):
     # --- parts ------------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _of(core: Core) -> JointSurfaces:
+    def _of(core: SessionCore) -> JointSurfaces:
         surfaces = core._state.surfaces
         assert isinstance(surfaces, JointSurfaces)
         return surfaces
@@ -286,7 +290,7 @@ class JointSteps(Steps):
         """Return the history of these clicks as if they were made now, with all of them undone but the first ones."""
         return self._history(image, clicks, History(BLANK)).at(len(current)).limited(limit)
 
-    def _forgotten(self, core: Core, surfaces: JointSurfaces, label: int) -> JointSurfaces:
+    def _forgotten(self, core: SessionCore, surfaces: JointSurfaces, label: int) -> JointSurfaces:
         """Return the surfaces without the clicks on an object, done and undone ones."""
         held = surfaces.shared
         if not any(one.label == label for one in held.newest.interactions):
@@ -296,7 +300,7 @@ class JointSteps(Steps):
         name = next((name for name, one in surfaces.all.items() if one.label == label), None)
         return surfaces.follow(History(shared.current, shared.limit, shared.past), name)
 
-    def _step(self, core: Core, surfaces: JointSurfaces, start: float, compiled: float = 0.0) -> Step:
+    def _step(self, core: SessionCore, surfaces: JointSurfaces, start: float, compiled: float = 0.0) -> Step:
         """Decide between the objects, and return the answer for the current one.
 
         Args:
@@ -320,7 +324,7 @@ class JointSteps(Steps):
         return surfaces.labels
 
     def _answer_of(
-        self, core: Core, surfaces: JointSurfaces, surface: Surface, start: float, compiled: float = 0.0
+        self, core: SessionCore, surfaces: JointSurfaces, surface: Surface, start: float, compiled: float = 0.0
     ) -> ClickResult:
         size = core._size()
         rows = surfaces.now.rows
@@ -342,7 +346,7 @@ class JointSteps(Steps):
         )
 
     @staticmethod
-    def _coarse(core: Core, rows: Rows | None, label: int) -> NetworkAnswer:
+    def _coarse(core: SessionCore, rows: Rows | None, label: int) -> NetworkAnswer:
         if rows is None or label not in rows.objects:
             return no_answer(core._answer_size, core._manifest.clicks)
         return ObjectAnswer(rows, label, core._size()).coarse()
@@ -356,3 +360,33 @@ class JointSteps(Steps):
             expected="clicks; or a network that takes its previous mask",
             fix="click on the object, or use a bundle that answers for one object at a time",
         )
+
+
+def joint_steps(
+    manifest: Manifest, pipeline: StagePipeline, runner: Runner, fetch: AnswerFetch, asked: str | None
+) -> JointSteps:
+    """Return what calls do with the objects of a bundle that answers for all of them at once.
+
+    Args:
+        manifest: The bundle's manifest.
+        pipeline: Its stages.
+        runner: Where they run.
+        fetch: Checks what they answer.
+        asked: What was asked of the session that it cannot do, ``zoom`` or ``flip``; None for nothing.
+
+    Raises:
+        BundleCorruptError: The click stage takes no list of clicks, or gives no logits for its rows.
+        SessionError: ``asked`` is something, or the bundle has an input that this version does not know.
+    """
+    if asked is not None:
+        raise SessionError(
+            f"{asked} was asked of {manifest.name}, which answers for all objects at once",
+            expected="the whole picture: objects have no crop of their own, and their answers no mean",
+            fix=f"leave out {asked}",
+            command_fix=f"leave out --{asked}",
+        )
+    listed = manifest.clicks.listed
+    assert listed is not None
+    tensors = find_click_stage(manifest, pipeline)
+    rows = ListRun(manifest, pipeline, tensors, listed)
+    return JointSteps(JointRun(manifest, rows, tensors.answer, runner, fetch), manifest.name)

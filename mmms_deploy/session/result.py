@@ -122,7 +122,8 @@ class ClickResult:
     Attributes:
         mask: (H0, W0) bool, read-only, at the image's own resolution: True where the object is.
         click: The newest click; None when there is none (after an undo of the first).
-        index: How many clicks led here; 0 for none.
+        index: How many clicks led here; 0 for none. Of a network that answers for all objects at once, these are the
+            clicks on the object, though those on others count too.
         timings: Where the time went.
         answer: The network's answer at its own resolution.
         clicks: All clicks that led here, oldest first.
@@ -156,7 +157,11 @@ class ClickResult:
 
     @cached_property
     def probability(self) -> FloatArray:
-        """(H0, W0) float32, read-only, in [0, 1]: the probability of every pixel; computed on first use."""
+        """(H0, W0) float32, read-only, in [0, 1]: the probability of every pixel; computed on first use.
+
+        Of a network that answers for all objects at once it is the sigmoid of the object's logit minus the largest of
+        all others, the background's among them: our definition, because its paper has none.
+        """
         height, width = self.mask.shape
         if self._canvas is None:
             return self.answer.at((height, width))

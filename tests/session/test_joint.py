@@ -222,10 +222,6 @@ def test_an_error_changes_nothing(session: Session) -> None:
         session.set_clicks([[10, 10, 1], {"choice": 1}])
     with pytest.raises(SessionError, match="from clicks alone"):
         session.load_labels(np.ones(SIZE, dtype=np.uint8))
-    with pytest.raises(ChoiceError, match="gives one answer to a click"):
-        session.choose(0)
-    with pytest.raises(ChoiceError, match="gives one answer to a click"):
-        session.set_clicks([[20, 10, 1], {"choice": 0}])
     with pytest.raises(SurfaceError):
         session.remove("cat")
     with pytest.raises(ClickError, match=f"at most {SIZES[-1]} over all objects"):
