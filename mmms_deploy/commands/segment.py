@@ -19,7 +19,7 @@ from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.places import check_bundle_and_images, check_clicks
 from mmms_deploy.commands.segment_clicks import UNNAMED, ListedClick, read_click_list
 from mmms_deploy.commands.segment_images import find_pictures, with_inputs
-from mmms_deploy.commands.segment_jobs import Failure, Work, jobs_of_line, jobs_of_list
+from mmms_deploy.commands.segment_jobs import Failure, Work, check_room, jobs_of_line, jobs_of_list
 from mmms_deploy.commands.segment_outputs import Plan, Wanted, check_inputs_kept, check_wanted, parse_kinds, plan
 from mmms_deploy.commands.segment_run import make_folder, say_failure, segment_many, segment_one
 from mmms_deploy.errors import ChoiceError, ImageError, ModalityError
@@ -254,6 +254,7 @@ def main(
             _check_modalities(opened, [name for name, _ in modalities])
             if choices or candidates is not None:
                 _check_several(opened)
+            check_room(work, opened.manifest.clicks.listed, opened.reference)
             engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
             session = resources.enter_context(
                 Session(opened, engine=engine, history_limit=0, keep_image=False, zoom=zoom)

@@ -71,6 +71,12 @@ def segment_one(
             result = session.choose(click.choice)
             area = _print_choice(result, area)
         _keep(found, click.object, result)
+    if _keep_all(session, job, found):
+        total = session.image_size[0] * session.image_size[1]
+        for name, mask in found.masks.items():
+            area = int(mask.sum())
+            share = f"mask {area} px, {100 * area / total:.1f} % of the image, after all clicks"
+            console.print(f"object   {escape(name)}: {share}", soft_wrap=True)
     for what, path in _write(session, job, files, found, coco, labels=labels, overwrite=overwrite):
         console.print(f"{what:<8} {escape(str(path))}", soft_wrap=True)
 
@@ -116,6 +122,7 @@ def _segment(
         session.select(click.object)
         result = session.click(click.x, click.y, click.positive)
         _keep(found, click.object, result if click.choice is None else session.choose(click.choice))
+    _keep_all(session, job, found)
     areas = {name: int(mask.sum()) for name, mask in found.masks.items()}
     for _ in _write(session, job, files, found, coco, labels=labels, overwrite=overwrite):
         pass
@@ -127,6 +134,15 @@ def _keep(found: Segmented, name: str, result: ClickResult) -> None:
     found.masks[name], found.clicks[name] = result.mask, result.clicks
     if result.candidates:
         found.several = result
+
+
+def _keep_all(session: Session, job: Job, found: Segmented) -> bool:
+    """Keep the masks of all objects after the last click, where a click changes them all; returns whether it does."""
+    if session.bundle.manifest.clicks.objects == 1 or len(job.objects) == 1:
+        return False
+    for name in job.objects:
+        _keep(found, name, session.select(name))
+    return True
 
 
 def say_failure(failure: Failure) -> None:

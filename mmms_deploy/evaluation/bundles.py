@@ -1,4 +1,4 @@
-"""Bundles as predictors: sessions that share an engine, with crops, mirror images and thresholds."""
+"""Bundles as predictors: sessions that share an engine, with crops, mirror images, thresholds and choices."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.bundle import Bundle, ZoomRule
+from mmms_deploy.bundle import Bundle, Manifest, ZoomRule
+from mmms_deploy.bundle.names import LABELS, LOGITS, PROB
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import open_request
-from mmms_deploy.evaluation.answering import Answering, check_decision, checked_threshold
+from mmms_deploy.evaluation.answering import Answering, Choose, check_decision, checked_threshold
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.predictor import Image
-from mmms_deploy.session import Session
+from mmms_deploy.replay.metrics import iou
+from mmms_deploy.session import Candidate, ClickResult, Session
 from mmms_deploy.session.views import mean_by_logits
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.protocol import EngineInfo
     from mmms_deploy.progress import OnProgress
 
-__all__ = ["BundlePredictor", "BundleSource", "JointBundlePredictor", "checked_threshold", "mean_by_logits"]
+__all__ = [
+    "BestPredictor",
+    "BundlePredictor",
+    "BundleSource",
+    "JointBundlePredictor",
+    "checked_threshold",
+    "mean_by_logits",
+]
 
 
 class BundlePredictor:
@@ -41,12 +50,15 @@ class BundlePredictor:
 
     def click(self, x: float, y: float, positive: bool, /) -> Mask:
         """Answer a click with a mask (H, W)."""
-        answer = self._session.click(x, y, positive)
+        return self._mask_of(self._session.click(x, y, positive))
+
+    def _mask_of(self, answer: ClickResult) -> Mask:
         return answer.mask if self._threshold is None else answer.above(self._threshold)
 
     def set_mask(self, mask: npt.NDArray[Any]) -> None:
-        """Start the next click from a mask or a probability (H, W)."""
-        self._session.set_mask(mask)
+        """Start the next click from a mask or a probability (H, W), where the network sees its previous mask."""
+        if _sees_masks(self._session.bundle.manifest):
+            self._session.set_mask(mask)
 
     def reset(self) -> None:
         """Forget the clicks, keep the image."""
@@ -55,6 +67,37 @@ class BundlePredictor:
     def close(self) -> None:
         """Close the session."""
         self._session.close()
+
+
+def _sees_masks(manifest: Manifest) -> bool:
+    """Whether a network takes its previous mask, or the labels that stand for it."""
+    return any(link.output in (PROB, LOGITS) or link.input == LABELS for link in manifest.state)
+
+
+class BestPredictor(BundlePredictor):
+    """A session as a predictor that takes the best of several answers, as an annotator does who sees all of them."""
+
+    def take_best(self, truth: Mask, void: Mask | None) -> Mask:
+        """Choose the answer of the largest IoU with an object; of equals the one that is taken, or else the first.
+
+        Args:
+            truth: (H, W) bool, the object.
+            void: (H, W) bool, the pixels that do not count; None for none.
+
+        Returns:
+            The mask (H, W) of the answer.
+        """
+        result = self._session.result
+        if not result.candidates:  # networks with proposals give them at the first click alone
+            return self._mask_of(result)
+        ious = [iou(self._candidate(one), truth, void) for one in result.candidates]
+        taken = [one.taken for one in result.candidates].index(True)
+        best = ious.index(max(ious))
+        return self._mask_of(result if ious[taken] == ious[best] else self._session.choose(best))
+
+    def _candidate(self, one: Candidate) -> Mask:
+        height, width = self._session.image_size
+        return one.mask if self._threshold is None else one.answer.above((height, width), self._threshold)
 
 
 class JointBundlePredictor(BundlePredictor):
@@ -106,6 +149,7 @@ class BundleSource:
             resolution, mirrored back. Both see the mean as their previous mask, as in RITM's evaluation.
         threshold: Probability above which a pixel belongs to the mask; None takes the bundle's.
         zoom: The rule of the crop in which clicks are answered; None for the whole image.
+        choose: Which of several answers to a click is taken.
         on_progress: Receives every step of a build by TensorRT.
 
     Raises:
@@ -123,10 +167,11 @@ class BundleSource:
         flip: bool = False,
         threshold: float | None = None,
         zoom: ZoomRule | None = None,
+        choose: Choose = Choose.SCORE,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.bundle = bundle
-        self._answering = Answering(zoom, flip, threshold)
+        self._answering = Answering(zoom, flip, threshold, choose)
         check_decision(bundle.manifest, threshold)
         self._engine = open_request(bundle, request or EngineRequest(), on_progress)
 
@@ -148,7 +193,8 @@ class BundleSource:
         )
         if self.bundle.manifest.clicks.objects > 1:
             return JointBundlePredictor(session)
-        return BundlePredictor(session, how.threshold)
+        predictor = BestPredictor if how.choose is Choose.BEST else BundlePredictor
+        return predictor(session, how.threshold)
 
     def close(self) -> None:
         """Close the engine, after all predictors."""

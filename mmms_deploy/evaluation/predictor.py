@@ -27,6 +27,8 @@ class Predictor(Protocol):
     - ``resume(clicks, mask)`` goes back to an object. ``clicks`` were made on it so far
       (:class:`~mmms_deploy.evaluation.annotator.SimulatedClick`), ``mask`` (H, W) bool is what is left of its mask.
       Without it, the clicks are repeated, and ``set_mask(mask)`` replaces the answer with what is left.
+    - ``take_best(truth, void)`` is called after every click, with the object (H, W) bool and the pixels that do not
+      count, (H, W) bool or None. It returns the answer that is taken, such as the best of several.
     - ``click_on(number, x, y)`` clicks on one of several objects that it answers for at once, from 1, or on the
       background of all of them, 0; it returns the label map (H, W) of whole numbers, 0 for the background.
       ``most_clicks`` says how many clicks it takes on an image. Tasks about several objects use it instead.
@@ -138,17 +140,50 @@ def start_over(predictor: Predictor, image: Image, modalities: dict[str, Any]) -
         reset()
 
 
+def settled(predictor: Predictor, answer: Any, truth: Mask, void: Mask | None) -> Mask:
+    """Return the mask that counts after a click, (H, W) bool.
+
+    Args:
+        predictor: The predictor.
+        answer: What it returned.
+        truth: (H, W) bool, the object.
+        void: (H, W) bool, the pixels that do not count; None for none.
+
+    Raises:
+        MaskError: It has another shape, or is no mask.
+    """
+    take_best = getattr(predictor, "take_best", None)
+    taken = answer if take_best is None else take_best(truth, void)
+    return mask_of(taken, (truth.shape[0], truth.shape[1]))
+
+
 def return_to(
-    predictor: Predictor, image: Image, modalities: dict[str, Any], clicks: Sequence[SimulatedClick], mask: Mask
+    predictor: Predictor,
+    image: Image,
+    modalities: dict[str, Any],
+    clicks: Sequence[SimulatedClick],
+    mask: Mask,
+    truth: Mask,
+    void: Mask | None = None,
 ) -> None:
-    """Bring a predictor back to an object that it left; :class:`Predictor` says how."""
+    """Bring a predictor back to an object that it left; :class:`Predictor` says how.
+
+    Args:
+        predictor: The predictor.
+        image: (H, W, 3) uint8.
+        modalities: By name.
+        clicks: The clicks on the object so far.
+        mask: (H, W) bool, what is left of its mask.
+        truth: (H, W) bool, the object.
+        void: (H, W) bool, the pixels that do not count; None for none.
+    """
     resume = getattr(predictor, "resume", None)
     if resume is not None:
         resume(clicks, mask)
         return
     start_over(predictor, image, modalities)
     for click in clicks:
-        predictor.click(click.x, click.y, click.positive)
+        settled(predictor, predictor.click(click.x, click.y, click.positive), truth, void)
     set_mask = getattr(predictor, "set_mask", None)
     if set_mask is not None:
         set_mask(mask)

@@ -19,7 +19,7 @@ from mmms_deploy.evaluation.annotator import Annotator, next_click
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.errors import MeasureError
 from mmms_deploy.evaluation.measures import MAX_CLICKS
-from mmms_deploy.evaluation.predictor import JointPredictor, Predictor, labels_of, mask_of, return_to, start_over
+from mmms_deploy.evaluation.predictor import JointPredictor, Predictor, labels_of, return_to, settled, start_over
 from mmms_deploy.evaluation.scene import Scene
 from mmms_deploy.replay.metrics import as_mask, iou
 
@@ -134,7 +134,8 @@ class _Work:
             clicks = self.annotators[index].clicks
             modalities = dict(self.scene.modalities)
             if clicks:
-                return_to(self.predictor, self.scene.image, modalities, clicks, mask)
+                truth, void = self.scene.surfaces[index].mask, self.scene.void
+                return_to(self.predictor, self.scene.image, modalities, clicks, mask, truth, void)
             else:
                 start_over(self.predictor, self.scene.image, modalities)
             self._active = index
@@ -148,7 +149,7 @@ class _Work:
             self.stuck[index] = True
             return None
         answer = self.predictor.click(click.x, click.y, click.positive)
-        return mask_of(answer, (mask.shape[0], mask.shape[1]))
+        return settled(self.predictor, answer, self.scene.surfaces[index].mask, self.scene.void)
 
     def iou_of(self, index: int, mask: Mask) -> float:
         """Return the IoU of a mask with a surface."""

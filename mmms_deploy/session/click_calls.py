@@ -37,14 +37,16 @@ class ClickCalls(SessionCore):
                 from -0.5 to W0 - 0.5; the far edge is outside.
             y: Row in the image's own pixels, downwards; from -0.5 to H0 - 0.5.
             positive: True or 1 for a click on the object, False or 0 for one on what does not belong to it; also 1.0
-                and 0.0, as in a row of floats.
+                and 0.0, as in a row of floats. With a network that answers for all objects at once, False is the
+                background of all of them.
 
         Returns:
             The mask, the probability and the timings, at the image's own resolution.
 
         Raises:
             NoImageError: No image was set.
-            ClickError: The click is outside of the image, not finite, or no number.
+            ClickError: The click is outside of the image, not finite, or no number; or the network takes no more.
+            SurfaceError: The network answers for all objects at once, and for no more than there are.
             ModalityError: A modality was announced with ``LATER`` and is not there yet.
             EngineError: The click stage failed; the click is not taken.
         """
@@ -99,7 +101,7 @@ class ClickCalls(SessionCore):
             NoImageError: No image was set.
             MaskInputError: The mask has another size or type, or numbers that do not say what belongs to the object,
                 such as labels.
-            SessionError: The network takes no previous mask.
+            SessionError: The network takes no previous mask, as one that answers for all objects at once.
         """
         with self._lock:
             size = self._size()
@@ -194,6 +196,9 @@ class ClickCalls(SessionCore):
     def undo(self) -> ClickResult:
         """Take back the newest click, choice or mask; the network does not run.
 
+        It is the newest one on the current surface; of a network that answers for all objects at once, the newest one
+        on any of them, and the current surface stays the current one.
+
         Returns:
             The answer to the clicks that remain; an empty mask when none remains.
 
@@ -222,8 +227,11 @@ class ClickCalls(SessionCore):
     def reset(self) -> None:
         """Forget all clicks and undone clicks on the current surface; the image stays, and the network does not run.
 
+        A network that answers for all objects at once runs: it answers the clicks on the others again.
+
         Raises:
             NoImageError: No image was set.
+            EngineError: The click stage failed; nothing has changed.
         """
         with self._lock:
             self._size()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -37,12 +38,10 @@ from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
 from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, MaskInput, Snapshot
-from mmms_deploy.session.joint import JointRun, JointSteps
 from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
-from mmms_deploy.session.result import Click, ClickResult, Timings
-from mmms_deploy.session.separate import SeparateSteps
+from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.steps import Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 from mmms_deploy.session.views import Views, checked_zoom
@@ -65,7 +64,7 @@ class SessionState:
     surfaces: Surfaces
 
 
-class SessionCore:
+class SessionCore(ABC):
     """What the calls of a session share; :class:`~mmms_deploy.session.Session` joins them.
 
     Args:
@@ -119,14 +118,23 @@ class SessionCore:
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
             self._fetched = AnswerFetch(self._manifest, self._engine, self._runner)
             viewed = rule is not None or bool(flip)
-            self._steps: Steps = self._together(viewed) if self._manifest.clicks.objects > 1 else self._one_by_one()
+            asked = "zoom" if rule is not None else "flip" if flip else None
+            self._steps: Steps[SessionCore] = self._opened_steps(asked)
             self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
             self._views = self._viewing(rule, bool(flip)) if viewed else None
             self._state = self._empty()
             on_error.pop_all()
 
-    def _one_by_one(self) -> Steps:
-        """Return what calls do with a network that answers for one object, and find the tensors of its click stage."""
+    @abstractmethod
+    def _opened_steps(self, asked: str | None) -> Steps[SessionCore]:
+        """Return what calls do with the network's objects, and find the tensors of its click stage.
+
+        Args:
+            asked: What else was asked for, ``zoom`` or ``flip``; None for nothing.
+        """
+
+    def _find_click_stage(self) -> None:
+        """Find the tensors of the click stage of a network that answers for one object at a time."""
         self._tensors = find_click_stage(self._manifest, self._pipeline)
         self._run_click = ClickRun(
             self._manifest,
@@ -138,19 +146,6 @@ class SessionCore:
         )
         listed = self._manifest.clicks.listed
         self._run_list = None if listed is None else ListRun(self._manifest, self._pipeline, self._tensors, listed)
-        return SeparateSteps()
-
-    def _together(self, viewed: bool) -> Steps:
-        """Return what calls do with a network that answers for all objects at once."""
-        if viewed:
-            raise SessionError(
-                f"zoom or flip was asked of {self._manifest.name}, which answers for all objects at once",
-                expected="the whole picture: objects have no crop of their own, and their answers are no probabilities"
-                " with a mean",
-                fix="leave out zoom and flip",
-                command_fix="leave out --zoom and --flip",
-            )
-        return JointSteps(JointRun(self._manifest, self._pipeline, self._runner, self._fetched), self._manifest.name)
 
     def renew_lock(self) -> None:
         """Take a new lock; called in a forked child, where the thread that held the old one does not exist."""
@@ -293,6 +288,10 @@ class SessionCore:
         answer = done.value(self._tensors.answer)
         return Snapshot(interactions, {}, answer, first=first), self._fetched(answer)
 
+    def _compiled_for(self, clicks: int) -> float:
+        """Compile the click stage for lists up to so many clicks, and return how many seconds that took."""
+        return 0.0 if self._run_list is None else self._run_list.prepare(clicks)
+
     def _check_first(self, click: Click) -> None:
         """Check that a network can propose objects at a first click.
 
@@ -410,13 +409,16 @@ class SessionCore:
             return self._network_answer(snapshot)
         return self._network_answer(snapshot, self._views.whole_answer(snapshot.viewed))
 
-    def _answer(self, snapshot: Snapshot, start: float, numbers: FloatArray | None = None) -> ClickResult:
+    def _answer(
+        self, snapshot: Snapshot, start: float, numbers: FloatArray | None = None, compiled: float = 0.0
+    ) -> ClickResult:
         """Bring a snapshot's answer to the image's size.
 
         Args:
             snapshot: The snapshot.
             start: When the call began, by ``perf_counter``.
             numbers: What ``_numbers_of`` returns of it, when it is on the host already.
+            compiled: Seconds of the call that went into compiling.
         """
         rule = self._manifest.clicks
         size = self._size()
@@ -433,18 +435,12 @@ class SessionCore:
             mask = answer.above(size)
         mask.setflags(write=False)
         clicks = snapshot.clicks
-        compiled = 0.0 if self._run_list is None else self._run_list.compiled(start)
         end = perf_counter()
         return ClickResult(
             mask=mask,
             click=clicks[-1] if clicks else None,
             index=len(clicks),
-            timings=Timings(
-                engine=1e3 * (fetched - start - compiled),
-                mask=1e3 * (end - fetched),
-                total=1e3 * (end - start),
-                compile=1e3 * compiled,
-            ),
+            timings=timings_of(start, fetched, end, compiled),
             answer=answer,
             clicks=clicks,
             crop=self._crop_of(snapshot),

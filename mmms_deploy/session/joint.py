@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mmms_deploy.bundle import AnswerForm, Manifest, Role
-from mmms_deploy.bundle.names import CLICK_LIST, RGB
+from mmms_deploy.bundle import Manifest
 from mmms_deploy.engines.protocol import Runner
-from mmms_deploy.errors import BundleCorruptError, ClickError, SessionError, SurfaceError
+from mmms_deploy.errors import SessionError, SurfaceError
 from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import NetworkAnswer
 from mmms_deploy.session.choices import one_answer
 from mmms_deploy.session.click_list import history_of
+from mmms_deploy.session.click_stage import find_click_stage
+from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
 from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot
@@ -34,17 +35,15 @@ from mmms_deploy.session.joint_surfaces import (
     ordered_clicks,
     saved_jointly,
 )
+from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.predict import answer_logits
-from mmms_deploy.session.result import Click, ClickResult, Timings
+from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.rows import BACKGROUND, ObjectAnswer, Rows, no_answer
 from mmms_deploy.session.saved import SavedSession
 from mmms_deploy.session.steps import Step, Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 from mmms_deploy.session.zoom import click_in, whole
-
-if TYPE_CHECKING:
-    from mmms_deploy.session.core import SessionCore
 
 
 class JointRun:
@@ -52,29 +51,15 @@ class JointRun:
 
     Args:
         manifest: The bundle's manifest; it has a list of clicks on several objects.
-        pipeline: Its stages.
-        runner: Where they run.
-        fetch: Checks what they answer.
-
-    Raises:
-        BundleCorruptError: The click stage takes no such list, or gives no logits for its rows.
-        SessionError: The bundle has an input that this version does not know.
+        run: Runs the click stage on rows.
+        answer: Name of its output.
+        runner: Where it runs.
+        fetch: Checks what it answers.
     """
 
-    def __init__(self, manifest: Manifest, pipeline: StagePipeline, runner: Runner, fetch: AnswerFetch) -> None:
-        self._manifest, self._pipeline, self._runner, self._fetch = manifest, pipeline, runner, fetch
-        self.answer = _checked_stage(manifest, pipeline)
-
-    def prepare(self, clicks: int) -> float:
-        """Compile the click stage for lists up to so many clicks, and return how many seconds that took.
-
-        Raises:
-            EngineError: It cannot be compiled.
-        """
-        listed = self._manifest.clicks.listed
-        assert listed is not None
-        needed = listed.size_for(clicks)
-        return sum(self._pipeline.prepare(size) for size in listed.sizes if needed is not None and size <= needed)
+    def __init__(self, manifest: Manifest, run: ListRun, answer: str, runner: Runner, fetch: AnswerFetch) -> None:
+        self._manifest, self._run, self._answer, self._runner, self._fetch = manifest, run, answer, runner, fetch
+        self.prepare = run.prepare
 
     def __call__(self, image: ImageState, clicks: Sequence[OwnedClick]) -> Rows:
         """Return the network's answer to all clicks.
@@ -95,14 +80,6 @@ class JointRun:
         owners = [one.label if one.click.positive else BACKGROUND for one in clicks]
         # The network numbers its objects from 1; labels may have gaps, and are never given twice.
         objects = sorted({label for label in owners if label != BACKGROUND})
-        rows = listed.size_for(len(clicks))
-        if rows is None:
-            raise ClickError(
-                f"click {len(clicks)} on the image",
-                expected=f"at most {listed.sizes[-1]} over all objects: {self._manifest.name} was exported with lists"
-                " of so many clicks",
-                fix="undo a click or remove an object, or export again with a larger list of clicks in the description",
-            )
         if len(objects) > listed.objects:
             raise SurfaceError(
                 f"clicks on {len(objects)} objects",
@@ -111,62 +88,21 @@ class JointRun:
                 command_fix="name fewer objects",
             )
         numbers = {BACKGROUND: 0, **{label: number for number, label in enumerate(objects, start=1)}}
-        encoded = np.zeros((1, rows, listed.fields), dtype=np.float32)
-        picture = whole(image.size)
+        picture, rows = whole(image.size), []
         for t, (one, owner) in enumerate(zip(clicks, owners, strict=True)):
             x, y, _, _ = click_in(one.click, picture, self._manifest.size, rule.coordinates)
-            encoded[0, t] = x, y, t, numbers[owner], 1
-        value = self._pipeline.upload(CLICK_LIST, encoded, rows)
-        done = self._pipeline.run(self._pipeline.set(image.pipeline, {CLICK_LIST: value}), rows=rows)
-        answered = as_float32(self._runner.download(done.value(self.answer))[0])
+            rows.append((x, y, t, numbers[owner], 1))
+        done = self._run.answer(image.pipeline, rows)
+        answered = as_float32(self._runner.download(done.value(self._answer))[0])
         # Rows without a click mean nothing; the learned ones come after those of the list.
-        kept = np.concatenate([answered[: len(clicks)], answered[rows:]])
+        kept = np.concatenate([answered[: len(clicks)], answered[len(answered) - listed.learned :]])
         self._fetch.checked(kept)
         kept.setflags(write=False)
         learned = [BACKGROUND] * listed.learned
         return Rows(kept, np.array([*owners, *learned], dtype=np.int32), self._manifest.size, rule)
 
 
-def _checked_stage(manifest: Manifest, pipeline: StagePipeline) -> str:
-    """Return the name of the click stage's answer, after checking that a session can drive it."""
-    rule = manifest.clicks
-    assert rule.listed is not None
-    fewest = rule.listed.sizes[0]
-    height, width = rule.answer_size(manifest.size)
-    given = pipeline.inputs.get(CLICK_LIST)
-    answers = [spec for spec in pipeline.outputs.values() if spec.role is Role.ROWS]
-    wanted = {
-        "takes the list of clicks": (None if given is None else given.shape, (1, fewest, rule.listed.fields)),
-        "gives a map of logits for every row": (
-            answers[0].shape if len(answers) == 1 else None,
-            (1, fewest + rule.listed.learned, height, width),
-        ),
-    }
-    for what, (found, shape) in wanted.items():
-        if found != shape:
-            raise BundleCorruptError(
-                f"{manifest.name} has {'no tensor' if found is None else f'one of shape {found}'} that {what}",
-                expected=f"one of shape {shape}",
-                fix="export the checkpoint again",
-            )
-    if rule.answer_form is not AnswerForm.LOGITS or manifest.state:
-        raise BundleCorruptError(
-            f"{manifest.name} answers for several objects with a {rule.answer_form} or keeps a state",
-            expected="logits and no state, so that an answer follows from the list of clicks alone",
-            fix="export the checkpoint again",
-        )
-    known = {RGB, CLICK_LIST, *(modality.name for modality in manifest.modalities)}
-    foreign = sorted(s.name for s in pipeline.inputs.values() if s.name not in known and s.role is not Role.FEATURE)
-    if foreign:
-        raise SessionError(
-            f"{manifest.name} wants {', '.join(foreign)}",
-            expected="images, backbone features, modalities and a list of clicks",
-            fix="use a version of mmms-deploy that knows these inputs",
-        )
-    return answers[0].name
-
-
-class JointSteps(Steps):
+class JointSteps(Steps[SessionCore]):
     """What calls do with objects that are answered at once.
 
     Args:
@@ -402,12 +338,7 @@ class JointSteps(Steps):
             mask=mask,
             click=clicks[-1] if clicks else None,
             index=len(clicks),
-            timings=Timings(
-                engine=1e3 * (fetched - start - compiled),
-                mask=1e3 * (end - fetched),
-                total=1e3 * (end - start),
-                compile=1e3 * compiled,
-            ),
+            timings=timings_of(start, fetched, end, compiled),
             answer=self._coarse(core, rows, surface.label),
             clicks=clicks,
             _picture=core._state.image.picture,
@@ -429,3 +360,33 @@ class JointSteps(Steps):
             expected="clicks; or a network that takes its previous mask",
             fix="click on the object, or use a bundle that answers for one object at a time",
         )
+
+
+def joint_steps(
+    manifest: Manifest, pipeline: StagePipeline, runner: Runner, fetch: AnswerFetch, asked: str | None
+) -> JointSteps:
+    """Return what calls do with the objects of a bundle that answers for all of them at once.
+
+    Args:
+        manifest: The bundle's manifest.
+        pipeline: Its stages.
+        runner: Where they run.
+        fetch: Checks what they answer.
+        asked: What was asked of the session that it cannot do, ``zoom`` or ``flip``; None for nothing.
+
+    Raises:
+        BundleCorruptError: The click stage takes no list of clicks, or gives no logits for its rows.
+        SessionError: ``asked`` is something, or the bundle has an input that this version does not know.
+    """
+    if asked is not None:
+        raise SessionError(
+            f"{asked} was asked of {manifest.name}, which answers for all objects at once",
+            expected="the whole picture: objects have no crop of their own, and their answers no mean",
+            fix=f"leave out {asked}",
+            command_fix=f"leave out --{asked}",
+        )
+    listed = manifest.clicks.listed
+    assert listed is not None
+    tensors = find_click_stage(manifest, pipeline)
+    rows = ListRun(manifest, pipeline, tensors, listed)
+    return JointSteps(JointRun(manifest, rows, tensors.answer, runner, fetch), manifest.name)

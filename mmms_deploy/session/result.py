@@ -76,6 +76,23 @@ class Timings:
         return f"Timings({_ms(self.total)} ms: engine {_ms(self.engine)}, mask {_ms(self.mask)}{compiled})"
 
 
+def timings_of(start: float, fetched: float, end: float, compiled: float = 0.0) -> Timings:
+    """Return where the time of a click went.
+
+    Args:
+        start: When the call began, in seconds.
+        fetched: When the network's answer was there.
+        end: When the mask was there.
+        compiled: Seconds before ``fetched`` that went into compiling.
+    """
+    return Timings(
+        engine=1e3 * (fetched - start - compiled),
+        mask=1e3 * (end - fetched),
+        total=1e3 * (end - start),
+        compile=1e3 * compiled,
+    )
+
+
 @dataclass(frozen=True)
 class ImageTimings:
     """Where the time of ``set_image`` went, in milliseconds of wall time.
@@ -105,7 +122,8 @@ class ClickResult:
     Attributes:
         mask: (H0, W0) bool, read-only, at the image's own resolution: True where the object is.
         click: The newest click; None when there is none (after an undo of the first).
-        index: How many clicks led here; 0 for none.
+        index: How many clicks led here; 0 for none. Of a network that answers for all objects at once, these are the
+            clicks on the object, though those on others count too.
         timings: Where the time went.
         answer: The network's answer at its own resolution.
         clicks: All clicks that led here, oldest first.
@@ -139,7 +157,11 @@ class ClickResult:
 
     @cached_property
     def probability(self) -> FloatArray:
-        """(H0, W0) float32, read-only, in [0, 1]: the probability of every pixel; computed on first use."""
+        """(H0, W0) float32, read-only, in [0, 1]: the probability of every pixel; computed on first use.
+
+        Of a network that answers for all objects at once it is the sigmoid of the object's logit minus the largest of
+        all others, the background's among them: our definition, because its paper has none.
+        """
         height, width = self.mask.shape
         if self._canvas is None:
             return self.answer.at((height, width))

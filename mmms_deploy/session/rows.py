@@ -7,20 +7,20 @@ every row is enlarged to the filled-up picture, cut to the network's size and re
 is the maximum over the clicks on it, the background's that over background clicks and learned rows; and the largest one
 has the pixel. An object wins a tie with the background, and of objects the one of the lower label.
 
-The maximum is taken row by row, so that a few maps of the image's size are there at a time, however many clicks there
-are.
+:mod:`mmms_deploy.imaging.decision` computes it tile by tile, so that the label map is all that is there of the image's
+size, however many clicks there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import ClickContract
-from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize
+from mmms_deploy.imaging.decision import Enlargement, LargestMap
+from mmms_deploy.imaging.resize import BoolArray, FloatArray
 from mmms_deploy.session.answers import NetworkAnswer, as_probability, log_odds, sigmoid
 from mmms_deploy.session.surfaces import Labels
 
@@ -72,13 +72,7 @@ class Rows:
 
     def labels(self, size: tuple[int, int]) -> Labels:
         """Return the label of each pixel's object at a size, (H0, W0) int32, read-only."""
-        labels = np.zeros(size, dtype=np.int32)
-        best = np.full(size, -np.inf, dtype=np.float32)
-        for label in self.objects:
-            found = self._most(label, size)
-            np.copyto(labels, label, where=found > best)
-            np.maximum(best, found, out=best)
-        labels[best < self._most(BACKGROUND, size)] = BACKGROUND
+        labels = self._at(size).labels()
         labels.setflags(write=False)
         return labels
 
@@ -92,29 +86,18 @@ class Rows:
         Returns:
             (H0, W0) or (h, w) float32, finite, a new array.
         """
-        other = self._most(BACKGROUND, size)
-        for rival in self.objects:
-            if rival != label:
-                np.maximum(other, self._most(rival, size), out=other)
-        margin = np.subtract(self._most(label, size), other, out=other)
-        return np.clip(margin, -_FINITE, _FINITE, out=margin)
+        margin: FloatArray
+        if size is None:
+            others = self.logits[self.owners != label].max(axis=0, initial=-np.inf)
+            margin = self.logits[self.owners == label].max(axis=0) - others
+        else:
+            margin = self._at(size).margin(label)
+        np.clip(margin, -_FINITE, _FINITE, out=margin)
+        return margin
 
-    def _most(self, label: int, size: tuple[int, int] | None) -> FloatArray:
-        """Return the maximum over an owner's rows, a new array; -inf everywhere where it has none."""
-        most: FloatArray | None = None
-        for row in self._rows(label, size):
-            most = np.array(row) if most is None else np.maximum(most, row, out=most)
-        return np.full(size or self.logits.shape[1:], -np.inf, dtype=np.float32) if most is None else most
-
-    def _rows(self, label: int, size: tuple[int, int] | None) -> Iterator[FloatArray]:
-        for place in np.flatnonzero(self.owners == label):
-            row: FloatArray = self.logits[place]
-            if size is None:
-                yield row
-                continue
-            filled_up = (row.shape[0] * self.stride, row.shape[1] * self.stride)
-            whole = resize(row, filled_up, self.rule.mask_resize)
-            yield resize(whole[: self.network[0], : self.network[1]], size, self.rule.mask_resize)
+    def _at(self, size: tuple[int, int]) -> LargestMap:
+        filled_up = (self.logits.shape[1] * self.stride, self.logits.shape[2] * self.stride)
+        return LargestMap(self.logits, self.owners, Enlargement(filled_up, self.network, size, self.rule.mask_resize))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answers import NetworkAnswer
 from mmms_deploy.session.click_list import history_of
+from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
 from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask
@@ -17,11 +18,8 @@ from mmms_deploy.session.saved import SavedSession, restored, saved
 from mmms_deploy.session.steps import Step, Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, label_map
 
-if TYPE_CHECKING:
-    from mmms_deploy.session.core import SessionCore
 
-
-class SeparateSteps(Steps):
+class SeparateSteps(Steps[SessionCore]):
     """What calls do with objects that are answered one at a time."""
 
     def first(self, blank: Snapshot, limit: int | None) -> Surfaces:
@@ -32,20 +30,22 @@ class SeparateSteps(Steps):
         """Run the click stage on one more click, or put a mask in."""
         surfaces = core._state.surfaces
         history = surfaces.current.history
+        compiled = core._compiled_for(len(history.current.clicks) + 1) if isinstance(interaction, Click) else 0.0
         snapshot, probability = core._after(core._state.image, history.current, interaction)
-        result = core._answer(snapshot, start, probability)
+        result = core._answer(snapshot, start, probability, compiled)
         return Step(surfaces.change(history.push(snapshot), result), result)
 
     def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Run what the current object does not have yet."""
         image, surfaces = core._state.image, core._state.surfaces
         held = surfaces.current.history
+        compiled = core._compiled_for(sum(isinstance(interaction, Click) for interaction in wanted))
         history = history_of(
             wanted, held, surfaces.blank, lambda snapshot, interaction: core._after(image, snapshot, interaction)[0]
         )
         if history is held:
             return Step(surfaces, core._result_of(surfaces.current))
-        return self._changed(core, surfaces, history, start)
+        return self._changed(core, surfaces, history, start, compiled)
 
     def undo(self, core: SessionCore, start: float) -> Step:
         """Take back the current object's newest interaction."""
@@ -58,8 +58,10 @@ class SeparateSteps(Steps):
         return self._changed(core, surfaces, surfaces.current.history.redo(), start)
 
     @staticmethod
-    def _changed(core: SessionCore, surfaces: Surfaces, history: History[Snapshot], start: float) -> Step:
-        result = core._answer(history.current, start)
+    def _changed(
+        core: SessionCore, surfaces: Surfaces, history: History[Snapshot], start: float, compiled: float = 0.0
+    ) -> Step:
+        result = core._answer(history.current, start, compiled=compiled)
         return Step(surfaces.change(history, result), result)
 
     def reset(self, core: SessionCore) -> Surfaces:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answers import NetworkAnswer
@@ -21,8 +21,8 @@ from mmms_deploy.session.result import Click, ClickResult
 from mmms_deploy.session.saved import SavedSession
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 
-if TYPE_CHECKING:
-    from mmms_deploy.session.core import SessionCore
+C = TypeVar("C")
+"""A session as its steps see it; they import it, and it does not import them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Step:
     result: ClickResult
 
 
-class Steps(ABC):
+class Steps(ABC, Generic[C]):
     """What calls do with the objects of an image.
 
     Nothing of an image is kept here, and no session: every method takes the session, reads its state, and returns new
@@ -55,7 +55,7 @@ class Steps(ABC):
         """
 
     @abstractmethod
-    def take(self, core: SessionCore, interaction: Interaction, start: float) -> Step:
+    def take(self, core: C, interaction: Interaction, start: float) -> Step:
         """Take one more interaction with the current object.
 
         Args:
@@ -65,35 +65,35 @@ class Steps(ABC):
         """
 
     @abstractmethod
-    def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
+    def follow(self, core: C, wanted: Sequence[Interaction], start: float) -> Step:
         """Make these the interactions with the current object."""
 
     @abstractmethod
-    def undo(self, core: SessionCore, start: float) -> Step:
+    def undo(self, core: C, start: float) -> Step:
         """Go one step back; no stage runs."""
 
     @abstractmethod
-    def redo(self, core: SessionCore, start: float) -> Step:
+    def redo(self, core: C, start: float) -> Step:
         """Go one undone step forward again; no stage runs."""
 
     @abstractmethod
-    def reset(self, core: SessionCore) -> Surfaces:
+    def reset(self, core: C) -> Surfaces:
         """Forget the interactions with the current object."""
 
     @abstractmethod
-    def select(self, core: SessionCore, name: str, start: float) -> Step:
+    def select(self, core: C, name: str, start: float) -> Step:
         """Turn to another object; no stage runs."""
 
     @abstractmethod
-    def remove(self, core: SessionCore, name: str) -> Surfaces:
+    def remove(self, core: C, name: str) -> Surfaces:
         """Forget an object."""
 
     @abstractmethod
-    def rebuilt(self, core: SessionCore, image: ImageState, blank: Snapshot) -> Surfaces:
+    def rebuilt(self, core: C, image: ImageState, blank: Snapshot) -> Surfaces:
         """Repeat all interactions on other features, undone ones included."""
 
     @abstractmethod
-    def load(self, core: SessionCore, labels: Labels, names: dict[str, int]) -> Surfaces:
+    def load(self, core: C, labels: Labels, names: dict[str, int]) -> Surfaces:
         """Return the objects of a label map.
 
         Args:
@@ -103,13 +103,11 @@ class Steps(ABC):
         """
 
     @abstractmethod
-    def save(self, core: SessionCore) -> dict[str, Any]:
+    def save(self, core: C) -> dict[str, Any]:
         """Return the annotation as plain data."""
 
     @abstractmethod
-    def restore(
-        self, core: SessionCore, found: SavedSession, given: dict[str, tuple[Interaction, ...]], start: float
-    ) -> Step:
+    def restore(self, core: C, found: SavedSession, given: dict[str, tuple[Interaction, ...]], start: float) -> Step:
         """Repeat a saved annotation.
 
         Args:
@@ -121,7 +119,7 @@ class Steps(ABC):
 
     @abstractmethod
     def predicted(
-        self, core: SessionCore, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
+        self, core: C, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
     ) -> Sequence[Interaction]:
         """Return the interactions that a call of ``predict`` stands for.
 
@@ -132,15 +130,15 @@ class Steps(ABC):
         """
 
     @abstractmethod
-    def whole_answer(self, core: SessionCore) -> NetworkAnswer:
+    def whole_answer(self, core: C) -> NetworkAnswer:
         """Return the answer for the current object in the whole image, at the answer's own resolution."""
 
     @abstractmethod
-    def answer(self, core: SessionCore, surface: Surface, start: float) -> ClickResult:
+    def answer(self, core: C, surface: Surface, start: float) -> ClickResult:
         """Return the answer for an object of the session's state."""
 
     @abstractmethod
-    def labels(self, core: SessionCore) -> Labels:
+    def labels(self, core: C) -> Labels:
         """Return the label map of the session's state, (H0, W0), read-only."""
 
     @abstractmethod

@@ -12,7 +12,11 @@ from mmms_deploy.session.surfaces import Labels, checked_name
 
 
 class SurfaceCalls(SessionCore):
-    """What a session does with several objects."""
+    """What a session does with several objects.
+
+    Where the network answers for all objects at once (``manifest.clicks.objects`` above 1), a click changes every
+    object's mask, and all of them have one history; docs/session.md says what the calls mean then.
+    """
 
     def select(self, surface: str) -> ClickResult:
         """Work on another object of the image: a new one, or one that has clicks already.
@@ -22,7 +26,8 @@ class SurfaceCalls(SessionCore):
 
         If other surfaces took pixels from it since its last interaction, it continues from the rest of its mask, as in
         the paper's protocol (its mask is read back from the joint mask). This is an interaction like :meth:`set_mask`,
-        and :meth:`undo` takes it back.
+        and :meth:`undo` takes it back. A network that answers for all objects at once has decided whose pixels they
+        are: nothing changes then.
 
         Args:
             surface: Its name.
@@ -45,12 +50,15 @@ class SurfaceCalls(SessionCore):
     def remove(self, surface: str) -> None:
         """Forget an object and its clicks. If it was the current one, the object that changed last becomes current.
 
+        A network that answers for all objects at once answers the remaining clicks again; any other does not run.
+
         Args:
             surface: Its name.
 
         Raises:
             NoImageError: No image was set.
             SurfaceError: There is none of that name, or it is no text.
+            EngineError: The click stage failed; nothing has changed.
         """
         with self._lock:
             self._size()
@@ -72,7 +80,8 @@ class SurfaceCalls(SessionCore):
     def labels(self) -> Labels:
         """(H0, W0) int32, read-only: the label of each pixel's surface; 0 is background.
 
-        Where surfaces overlap, the pixel belongs to the one that changed last.
+        Where surfaces overlap, the pixel belongs to the one that changed last. Those of a network that answers for all
+        objects at once never overlap: this is its own map.
 
         Raises:
             NoImageError: No image was set.

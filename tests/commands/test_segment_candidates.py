@@ -15,12 +15,6 @@ from mmms_deploy.commands.segment import main
 from mmms_deploy.engines import select
 from tests.support.annotating import GREY
 from tests.support.invoke import invoke
-from tests.support.proposing import write_proposing
-
-
-@pytest.fixture(scope="module")
-def proposing(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return write_proposing(tmp_path_factory.mktemp("bundles") / "proposing")
 
 
 @pytest.fixture

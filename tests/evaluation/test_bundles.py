@@ -108,7 +108,7 @@ def test_a_surface_taken_up_again_goes_on_from_what_is_left_of_it(paint: Bundle,
     source = BundleSource(paint, REQUEST)
     predictor = source.open()
     predictor.set_image(image)
-    return_to(predictor, image, {}, clicks, left)
+    return_to(predictor, image, {}, clicks, left, left)
     with Session(paint, engine="onnxruntime") as session:
         session.set_image(image)
         session.click(30, 20)

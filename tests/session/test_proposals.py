@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,17 @@ BEST, OTHER = 1, 2
 """The proposals of the largest score: the session takes the first of them."""
 
 
-@pytest.fixture(scope="module")
-def proposing(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The toy with proposals."""
-    return write_proposing(tmp_path_factory.mktemp("bundles") / "proposing")
-
-
 @pytest.fixture
 def session(proposing: Bundle) -> Iterator[Session]:
     """A session on it, with an image."""
     with Session(proposing, threads=1) as opened:
         opened.set_image(GREY)
         yield opened
+
+
+def ran(session: Session) -> dict[str, int]:
+    """How often the stages ran that did."""
+    return {name: times for name, times in session.runs.items() if times}
 
 
 def check(session: Session, choice: int, *clicks: tuple[float, float, int]) -> None:
@@ -55,15 +55,46 @@ def test_the_first_click_proposes_and_the_choice_is_refined(session: Session) ->
     assert [one.score for one in first.candidates] == list(SCORES)
     small, large, middle = (one.area for one in first.candidates)
     assert small < middle < large
-    assert session.runs == {"image": 1, "first_click": 1, "click": 0}
+    assert ran(session) == {"image": 1, "first_click": 1}
     session.choose(OTHER)
     check(session, OTHER, FIRST)
-    assert session.runs == {"image": 1, "first_click": 1, "click": 0}
+    assert ran(session) == {"image": 1, "first_click": 1}
     session.click(*SECOND)
     check(session, OTHER, FIRST, SECOND)
     session.click(*THIRD)
     check(session, OTHER, FIRST, SECOND, THIRD)
-    assert session.runs == {"image": 1, "first_click": 1, "click": 2}
+    assert ran(session) == {"image": 1, "first_click": 1, "click": 2}
+
+
+@pytest.mark.usefixtures("every_engine")
+def test_longer_lists_run_a_larger_stage(session: Session) -> None:
+    clicks = [FIRST, SECOND, THIRD, (5, 5, 1), (50, 10, 1), (20, 40, 1)]
+    session.click(*FIRST)
+    session.choose(OTHER)
+    results = [session.click(*click) for click in clicks[1:]]
+    check(session, OTHER, *clicks)
+    assert ran(session) == {"image": 1, "first_click": 1, "click": 2, "click_6": 3}
+    assert all(result.timings.compile >= 0 for result in results)
+    assert [result.timings.compile for result in results if result.index != 4] == [0] * 4
+    with pytest.raises(ClickError, match="click 7"):
+        session.click(1, 1)
+    session.undo()
+    check(session, OTHER, *clicks[:5])
+
+
+def test_more_clicks_take_a_larger_stage(tmp_path: Path) -> None:
+    clicks = [FIRST, SECOND, THIRD, (20, 20, 1)]
+    with Session(write_proposing(tmp_path / "sized", (2, 4)), threads=1) as session:
+        session.set_image(GREY)
+        compiled = [session.click(*click).timings.compile > 0 for click in clicks]
+        assert compiled == [False, False, True, False]
+        check(session, BEST, *clicks)
+        assert session.runs == {"image": 1, "first_click": 1, "click": 1, "click_4": 2}
+        with pytest.raises(ClickError, match="at most 4"):
+            session.click(10, 10)
+        session.undo()
+        session.set_clicks([(30, 30, 1), *clicks[:2]])
+        check(session, BEST, (30, 30, 1), *clicks[:2])
 
 
 @pytest.mark.usefixtures("every_engine")
@@ -122,10 +153,10 @@ def test_lists_of_clicks_go_on_from_what_is_there(session: Session) -> None:
     check(session, OTHER, FIRST, SECOND)
     session.set_clicks([*chosen, SECOND, THIRD])
     check(session, OTHER, FIRST, SECOND, THIRD)
-    assert session.runs == {"image": 1, "first_click": 1, "click": 2}
+    assert ran(session) == {"image": 1, "first_click": 1, "click": 2}
     session.set_clicks([FIRST, SECOND])
     check(session, BEST, FIRST, SECOND)
-    assert session.runs == {"image": 1, "first_click": 1, "click": 3}
+    assert ran(session) == {"image": 1, "first_click": 1, "click": 3}
     with pytest.raises(ChoiceError):
         session.set_clicks([FIRST, SECOND, {"choice": OTHER}])
     check(session, BEST, FIRST, SECOND)
