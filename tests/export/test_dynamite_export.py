@@ -194,7 +194,7 @@ def test_the_authors_masks_in_a_session(name, tmp_path) -> None:
         "--out",
         str(tmp_path / "bundle"),
     ]
-    result = CliRunner().invoke(main, arguments)
+    result = CliRunner().invoke(main, [*arguments, "--size", f"{height}x{width}"])
     assert result.exit_code == 0, result.output
     with Session(tmp_path / "bundle") as session:
         for step, (clicks, objects) in enumerate(golden_steps(golden.meta)):

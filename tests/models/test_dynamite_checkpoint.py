@@ -127,7 +127,7 @@ def test_a_truncated_file(tmp_path) -> None:
 def test_what_cannot_be(fields, message) -> None:
     with pytest.raises(ValueError, match=message):
         DynaMITeConfig(**fields)
-    with pytest.raises(ValueError, match="clicks.memory must be 'clicks'"):
+    with pytest.raises(ValueError, match=r"clicks\.memory must be 'clicks'"):
         DynaMITeConfig(clicks=ClickContract())
     with pytest.raises(ValueError, match="width 33 of a MiT cannot be split into 2"):
         MiTConfig(widths=(32, 33, 160, 256))
