@@ -301,7 +301,7 @@ class MaskInputError(SessionError):
 
 
 class SurfaceError(SessionError):
-    """The name of a surface is not a text, is empty, or is unknown."""
+    """The name of a surface is not a text, is empty, or is unknown; or there are more than the network answers for."""
 
 
 class ClickError(SessionError):

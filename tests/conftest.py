@@ -19,6 +19,7 @@ from mmms_deploy.engines.verdicts import Verdict
 from mmms_deploy.files.cache import VARIABLE
 from tests.support import standin_engine
 from tests.support.engines import CPU_ENGINES, CUDA_ENGINES, skip_without
+from tests.support.proposing import write_proposing
 from tests.support.shared import shared
 from tests.support.toy import write_toy
 
@@ -96,6 +97,12 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def paint(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """RGB, two stages; depends on the image and on all clicks so far."""
     return write_toy(tmp_path_factory.mktemp("bundles") / "paint")
+
+
+@pytest.fixture(scope="session")
+def proposing(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """RGB, three stages: the first click is answered with proposals."""
+    return write_proposing(tmp_path_factory.mktemp("bundles") / "proposing")
 
 
 @pytest.fixture(scope="session")

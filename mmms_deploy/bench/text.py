@@ -94,7 +94,8 @@ def bundle_line(bundle: BundleFacts) -> str:
     height, width = bundle.size
     inputs = " + ".join(("RGB", *bundle.modalities))
     weights = "trained" if bundle.trained else "random weights"
-    rewrites = f"{len(bundle.rewrites)} exact rewrites" if bundle.rewrites else "no rewrites"
+    count = len(bundle.rewrites)
+    rewrites = f"{count} exact rewrite{'s' if count > 1 else ''}" if count else "no rewrites"
     return f"{bundle.name}: {inputs}, {width} x {height}, {weights}, {rewrites}, {bundle.megabytes:,.0f} MB"
 
 
@@ -106,10 +107,11 @@ def engine_line(engine: EngineFacts) -> str:
 def workload_line(workload: WorkloadFacts) -> str:
     """Return the images and clicks in one line."""
     height, width = workload.image_size
-    return (
-        f"{workload.images} images of {width} x {height}, {workload.clicks} clicks on each,"
-        f" after {workload.warm_up} clicks of warm-up"
+    images, clicks, before = (
+        f"{count} {what}{'s' if count != 1 else ''}"
+        for count, what in ((workload.images, "image"), (workload.clicks, "click"), (workload.warm_up, "click"))
     )
+    return f"{images} of {width} x {height}, {clicks} on each, after {before} of warm-up"
 
 
 # --- on the terminal --------------------------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ from mmms_deploy.hub import reference_of
 from mmms_deploy.progress import Progress
 
 if TYPE_CHECKING:
+    from mmms_deploy.bundle import Manifest
     from mmms_deploy.engines.request import EngineRequest
+    from mmms_deploy.evaluation.answering import Answering
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.evaluation.results import SceneResult
     from mmms_deploy.evaluation.run import OnResult
@@ -82,8 +84,8 @@ Examples:
 @click.option(
     "--out",
     type=FilePath(),
-    help="Folder of the results; results that it holds are continued.  [default: one for the bundle and the data"
-    " sets, in evaluations/]",
+    help="Folder of the results; results that it holds are continued.  [default: one for the bundle, the data"
+    " sets and the protocol, in evaluations/]",
 )
 @click.option("--fresh", is_flag=True, help="Forget the results in --out and start over.")
 @click.option(
@@ -139,6 +141,14 @@ Examples:
     "--threshold",
     type=Number(0, 1, min_open=True, max_open=True),
     help="A pixel belongs to the mask when its probability is greater.  [default: the bundle's]",
+)
+@click.option(
+    "--choose",
+    type=OneOf(["score", "best"]),
+    default="score",
+    show_default=True,
+    help="Which of several answers to a click is taken (SAM 2, DISNet): score: the network's own choice. best: the one"
+    " of the largest IoU with the object, as an annotator takes it who sees all of them.",
 )
 @click.option(
     "--without", multiple=True, type=Text(), metavar="NAME", help="Leave out an optional modality; repeat for more."
@@ -201,6 +211,7 @@ def main(
     zoom: bool | None,
     flip: bool | None,
     threshold: float | None,
+    choose: str,
     without: tuple[str, ...],
     limit: int | None,
     every: int,
@@ -231,7 +242,7 @@ def main(
     _check_usage(
         against,
         chosen=bool(against_engine or against_precision or against_device != "auto"),
-        made=bool(protocol == "published" or zoom or flip or threshold is not None),
+        made=bool(protocol == "published" or zoom or flip or threshold is not None or choose != "score"),
     )
 
     from mmms_deploy.evaluation.settings import TARGETS, Protocol, Settings
@@ -256,20 +267,26 @@ def main(
 
     with waiting("listing the data sets"):
         from mmms_deploy.bundle import Bundle
-        from mmms_deploy.evaluation.answering import answering
+        from mmms_deploy.evaluation.answering import Choose, answering
         from mmms_deploy.evaluation.report.csv_parquet import parquet_library
         from mmms_deploy.evaluation.run import choose_scenes, evaluate
 
         if parquet:
             parquet_library()
         opened = list(zip(map(str, arguments), open_datasets(arguments), strict=True))
-        folder = out or results_folder(Bundle(bundle, verify=False).manifest.name, arguments)
+        folder = out or results_folder(Bundle(bundle, verify=False).manifest.name, arguments, settings.protocol)
         check_folder(folder)
         sweep(folder)
     with ExitStack() as stack:
         made = partial(answering, zoom=zoom, flip=flip, threshold=threshold, clicks=max_clicks)
         how = partial(made, published=protocol == "published")
-        sides = open_sides(stack, bundle, against, request, other, how, without)
+
+        def against_how(manifest: Manifest) -> Answering:
+            return how(manifest, choose=Choose(choose) if manifest.clicks.candidates > 1 else Choose.SCORE)
+
+        sides = open_sides(
+            stack, bundle, against, request, other, partial(how, choose=Choose(choose)), against_how, without
+        )
         if protocol == "published":
             sides.note_sizes(zip(arguments, (dataset for _, dataset in opened), strict=True))
         entries = [sides.entry(argument, dataset, without) for argument, dataset in opened]
@@ -321,8 +338,8 @@ def _check_usage(against: str | None, *, chosen: bool, made: bool) -> None:
         raise click.UsageError("--against-engine, --against-precision and --against-device need --against.")
     if against is not None and against.startswith(TORCH) and made:
         raise click.UsageError(
-            "--protocol published, --zoom, --flip and --threshold are for bundles; leave them out with --against"
-            " torch:..."
+            "--protocol published, --zoom, --flip, --threshold and --choose are for bundles; leave them out with"
+            " --against torch:..."
         )
 
 
@@ -388,13 +405,12 @@ def _progress(settings: Settings, total: int) -> Iterator[tuple[OnProgress, OnRe
             done = step.done
             update()
 
-        def on_result(result: SceneResult) -> None:
+        def on_result(result: SceneResult) -> None:  # its step follows, and shows it
             nonlocal clicks, objects, running
             clicks += sum(noc(one.ious, target, settings.max_clicks) for one in result.objects)
             objects += len(result.objects)
             average = f"NoC@{percent(target)} {clicks / objects:.2f}" if objects else "no objects yet"
             running = f"{result.dataset}  {average}"
-            update()
 
         update()
         yield on_progress, on_result

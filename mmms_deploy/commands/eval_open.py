@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmms_deploy.evaluation.answering import Answering
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.evaluation.run import Contestant, Entry
+    from mmms_deploy.evaluation.settings import Protocol
 
 _MOST_NAMES = 3
 TORCH = "torch:"
@@ -77,20 +78,24 @@ class Sides:
                     self.notes.append(note)
 
 
-def results_folder(bundle: str, datasets: Sequence[DatasetArgument]) -> Path:
-    """Return the folder of the results when none was named: the same for the same bundle, data and options of the data.
+def results_folder(bundle: str, datasets: Sequence[DatasetArgument], protocol: Protocol) -> Path:
+    """Return the folder of the results when none was named: the same for the same bundle, data, options and protocol.
 
     Data sets at two places have two folders, though their scenes may have the same names.
 
     Args:
         bundle: Name of the bundle.
         datasets: The data sets.
+        protocol: When clicking ends. Every one but the default is a part of the name.
     """
+    from mmms_deploy.evaluation.settings import Protocol
+
     places = sorted((one.kind, str(one.path.resolve()), sorted(one.options.items())) for one in datasets)
     digest = hashlib.sha256(json.dumps(places).encode()).hexdigest()[:6]
     names = sorted(one.options.get("name", one.kind) for one in datasets)
     label = "+".join(names) if len(names) <= _MOST_NAMES else f"{names[0]}+{len(names) - 1}-more"
-    return Path("evaluations") / _plain(bundle) / f"{_plain(label)}-{digest}"
+    how = "" if protocol is Protocol.CURVE else f"-{protocol}"
+    return Path("evaluations") / _plain(bundle) / f"{_plain(label)}-{digest}{how}"
 
 
 def _plain(name: str) -> str:
@@ -104,6 +109,7 @@ def open_sides(
     request: EngineRequest,
     against_request: EngineRequest,
     how: Callable[[Manifest], Answering],
+    against_how: Callable[[Manifest], Answering],
     without: tuple[str, ...],
 ) -> Sides:
     """Open both sides.
@@ -114,13 +120,14 @@ def open_sides(
         against: What it is compared with; None for nothing.
         request: Which engine executes the bundle.
         against_request: Which engine executes the other one.
-        how: Returns how a bundle's answers are made.
+        how: Returns how the bundle's answers are made.
+        against_how: Returns how those of the other one are made.
         without: Modalities that are left out.
     """
     first = open_contestant(stack, str(bundle), request, how, without)
     if not first.contestant.facts.trained:
         warn("the weights of this bundle are random: its measures mean nothing")
-    second = None if against is None else open_contestant(stack, against, against_request, how, without)
+    second = None if against is None else open_contestant(stack, against, against_request, against_how, without)
     return Sides(first, second)
 
 
@@ -151,7 +158,13 @@ def open_contestant(
         bundle = Bundle(source)
         made = how(bundle.manifest)
         opened = BundleSource(
-            bundle, request, flip=made.flip, threshold=made.threshold, zoom=made.zoom, on_progress=on_progress
+            bundle,
+            request,
+            flip=made.flip,
+            threshold=made.threshold,
+            zoom=made.zoom,
+            choose=made.choose,
+            on_progress=on_progress,
         )
     stack.callback(opened.close)
     manifest, info = opened.bundle.manifest, opened.info

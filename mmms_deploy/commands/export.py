@@ -80,7 +80,8 @@ class PrecisionsType(click.ParamType[tuple[Precision, ...]]):
         return tuple(Precision(name) for name in names)
 
 
-_REWRITE_LINES = "\n".join(f"  {rewrite.name:<19} {rewrite.description}" for rewrite in REWRITES)
+_REWRITE_WIDTH = max(len(rewrite.name) for rewrite in REWRITES)
+_REWRITE_LINES = "\n".join(f"  {rewrite.name:<{_REWRITE_WIDTH}} {rewrite.description}" for rewrite in REWRITES)
 
 
 @command(

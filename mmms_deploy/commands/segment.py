@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack, closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,14 @@ from mmms_deploy.commands.command import Command, command
 from mmms_deploy.commands.common import console, engine_options, print_engine, say, warn
 from mmms_deploy.commands.display import progress_bars, waiting
 from mmms_deploy.commands.fetching import fetched_bundle
-from mmms_deploy.commands.parameters import FilePath, Number, Text
+from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.places import check_bundle_and_images, check_clicks
 from mmms_deploy.commands.segment_clicks import UNNAMED, ListedClick, read_click_list
 from mmms_deploy.commands.segment_images import find_pictures, with_inputs
-from mmms_deploy.commands.segment_jobs import Failure, Work, jobs_of_line, jobs_of_list
+from mmms_deploy.commands.segment_jobs import Failure, Work, check_room, jobs_of_line, jobs_of_list
 from mmms_deploy.commands.segment_outputs import Plan, Wanted, check_inputs_kept, check_wanted, parse_kinds, plan
 from mmms_deploy.commands.segment_run import make_folder, say_failure, segment_many, segment_one
-from mmms_deploy.errors import ImageError, ModalityError
+from mmms_deploy.errors import ChoiceError, ImageError, ModalityError
 from mmms_deploy.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -55,13 +56,14 @@ def parse_named_file(text: str) -> tuple[str, Path]:
 
 
 class OrderedCommand(Command):
-    """A command that keeps the order in which --pos, --neg and --object were given; the options alone lose it."""
+    """A command that keeps the order of --pos, --neg, --choose and --object; the options alone lose it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and keep the order in the context."""
         if not ctx.resilient_parsing:
             _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-            ctx.meta[__name__] = [parameter.name for parameter in order if parameter.name in ("pos", "neg", "objects")]
+            kept = ("pos", "neg", "choices", "objects")
+            ctx.meta[__name__] = [parameter.name for parameter in order if parameter.name in kept]
         return super().parse_args(ctx, args)
 
 
@@ -92,6 +94,14 @@ A list of clicks, clicks.csv or clicks.json; mmms-doctor --docs segment shows ev
     type=parse_point,
     metavar="X,Y",
     help="Click on what does not belong to it; repeat for more.",
+)
+@click.option(
+    "--choose",
+    "choices",
+    multiple=True,
+    type=Whole(min=0),
+    metavar="N",
+    help="Take answer N to the click before it, counted from 0, where the network gives several (SAM 2, DISNet).",
 )
 @click.option(
     "--object",
@@ -138,6 +148,12 @@ A list of clicks, clicks.csv or clicks.json; mmms-doctor --docs segment shows ev
     help="Write the label map of all objects here (PNG): 0 is background, 1, 2, ... the objects; it holds their names.",
 )
 @click.option(
+    "--candidates",
+    type=FilePath(),
+    metavar="FILE",
+    help="Write a picture of all answers to the newest click that has several here, side by side with their scores.",
+)
+@click.option(
     "--out-dir",
     type=FilePath(),
     metavar="DIR",
@@ -180,6 +196,7 @@ def main(
     images: tuple[Path, ...],
     pos: tuple[Point, ...],
     neg: tuple[Point, ...],
+    choices: tuple[int, ...],
     objects: tuple[str, ...],
     click_file: Path | None,
     recursive: bool,
@@ -188,6 +205,7 @@ def main(
     out: Path | None,
     overlay: Path | None,
     labels: Path | None,
+    candidates: Path | None,
     out_dir: Path | None,
     kinds: tuple[str, ...] | None,
     coco: Path | None,
@@ -206,15 +224,15 @@ def main(
     Unless an option names outputs, one image gives NAME-mask.png and NAME-overlay.png in the current folder, and
     several give files in the folder segmented.
     """
-    clicks = _in_order(ctx.meta[__name__], pos, neg, objects)
-    wanted = Wanted(out, overlay, labels, out_dir, kinds or (), coco, overwrite, skip_existing)
-    _check_usage(wanted, images, clicks, objects, click_file, modalities, features)
+    clicks = _in_order(ctx.meta[__name__], pos, neg, choices, objects)
+    wanted = Wanted(out, overlay, labels, candidates, out_dir, kinds or (), coco, overwrite, skip_existing)
+    _check_usage(wanted, images, clicks, choices, objects, click_file, modalities, features)
     if tolerance is not None and coco is None:
         raise click.UsageError("--polygons is about the file of --coco, which is missing.")
     check_bundle_and_images(bundle, images)
     many = click_file is not None or any(image.is_dir() for image in images)
     with waiting("looking at the images") if many else nullcontext():
-        work = _work(wanted, images, clicks, click_file, recursive)
+        work = _work(wanted, images, clicks, choices, click_file, recursive)
         pictures = with_inputs([job.picture for job in work.jobs], modalities, features)
         work = work.with_pictures(pictures)
         planned = plan(wanted, work)
@@ -234,6 +252,9 @@ def main(
 
             opened = Bundle(bundle)
             _check_modalities(opened, [name for name, _ in modalities])
+            if choices or candidates is not None:
+                _check_several(opened)
+            check_room(work, opened.manifest.clicks.listed, opened.reference)
             engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
             session = resources.enter_context(
                 Session(opened, engine=engine, history_limit=0, keep_image=False, zoom=zoom)
@@ -259,10 +280,14 @@ def main(
 
 
 def _in_order(
-    order: list[str], pos: tuple[Point, ...], neg: tuple[Point, ...], objects: tuple[str, ...]
+    order: list[str],
+    pos: tuple[Point, ...],
+    neg: tuple[Point, ...],
+    choices: tuple[int, ...],
+    objects: tuple[str, ...],
 ) -> list[ListedClick]:
-    """Return the clicks of the command line, each with the object named last before it."""
-    points, names = {"pos": iter(pos), "neg": iter(neg)}, iter(objects)
+    """Return the clicks of the command line, each with the object named last before it and the choice after it."""
+    points, names, chosen = {"pos": iter(pos), "neg": iter(neg)}, iter(objects), iter(choices)
     clicks: list[ListedClick] = []
     current, used = UNNAMED, True
     for option in order:
@@ -270,6 +295,13 @@ def _in_order(
             if not used:
                 raise click.UsageError(f"--object {current} has no click: --pos X,Y comes after it.")
             current, used = next(names), False
+        elif option == "choices":
+            choice = next(chosen)
+            if not (pos or neg or objects) and len(choices) == 1:
+                continue  # it is about the click at the centre
+            if not clicks or not used or clicks[-1].choice is not None:
+                raise click.UsageError(f"--choose {choice} has no click: it comes after its --pos X,Y or --neg X,Y.")
+            clicks[-1] = replace(clicks[-1], choice=choice)
         else:
             x, y = next(points[option])
             clicks.append(ListedClick(current, x, y, option == "pos"))
@@ -283,6 +315,7 @@ def _check_usage(
     wanted: Wanted,
     images: tuple[Path, ...],
     clicks: list[ListedClick],
+    choices: tuple[int, ...],
     objects: tuple[str, ...],
     click_file: Path | None,
     modalities: tuple[tuple[str, Path], ...],
@@ -292,8 +325,8 @@ def _check_usage(
         raise click.UsageError(
             "Missing argument 'IMAGE': name a bundle and an image, such as mmms-segment demo photo.jpg."
         )
-    if clicks and click_file is not None:
-        raise click.UsageError("--clicks has the clicks: leave out --pos, --neg and --object, or --clicks.")
+    if (clicks or choices) and click_file is not None:
+        raise click.UsageError("--clicks has the clicks: leave out --pos, --neg, --choose and --object, or --clicks.")
     check_wanted(wanted, images=len(images), names=list(dict.fromkeys(objects)))
     names = [name for name, _ in modalities]
     if len(set(names)) < len(names):
@@ -302,16 +335,24 @@ def _check_usage(
     outputs = [path for path in (*wanted.single.values(), wanted.coco) if path is not None]
     read, written = {path.resolve() for path in inputs}, [path.resolve() for path in outputs]
     if read.intersection(written) or len(set(written)) < len(written):
-        raise click.UsageError("The files to read, --out, --overlay, --labels and --coco must all be different files.")
+        raise click.UsageError(
+            "The files to read, --out, --overlay, --labels, --candidates and --coco must all be different files."
+        )
 
 
 def _work(
-    wanted: Wanted, images: tuple[Path, ...], clicks: list[ListedClick], click_file: Path | None, recursive: bool
+    wanted: Wanted,
+    images: tuple[Path, ...],
+    clicks: list[ListedClick],
+    choices: tuple[int, ...],
+    click_file: Path | None,
+    recursive: bool,
 ) -> Work:
     if click_file is not None:
         check_clicks(click_file)
         return jobs_of_list(read_click_list(click_file), images, recursive=recursive, without=wanted.passed_over)
-    return jobs_of_line(find_pictures(images, recursive=recursive, without=wanted.passed_over), clicks)
+    pictures = find_pictures(images, recursive=recursive, without=wanted.passed_over)
+    return jobs_of_line(pictures, clicks, choices[0] if choices and not clicks else None)
 
 
 def _say_what_was_found(work: Work, planned: Plan, clicks: list[ListedClick], click_file: Path | None) -> None:
@@ -364,6 +405,16 @@ def _print_end(planned: Plan, failures: list[Failure]) -> None:
 
 def _paths(planned: Plan) -> set[Path]:
     return {job.picture.path for job, _ in planned.jobs}
+
+
+def _check_several(bundle: Bundle) -> None:
+    """Check before an engine is opened that there is something to choose from."""
+    if bundle.manifest.clicks.candidates == 1:
+        raise ChoiceError(
+            f"{bundle.reference} gives one answer to a click",
+            expected="a network that gives several, such as SAM 2",
+            fix="leave out --choose and --candidates",
+        )
 
 
 def _check_modalities(bundle: Bundle, names: Sequence[str]) -> None:

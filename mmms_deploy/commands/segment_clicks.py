@@ -53,6 +53,7 @@ class ListedClick:
         y: Row.
         positive: True on the object, False off it.
         where: Its place in the list, for messages, e.g. ``line 3``; empty for one from the command line.
+        choice: Which of several answers to it is taken, from 0; None for the network's own choice.
     """
 
     object: str
@@ -60,6 +61,7 @@ class ListedClick:
     y: float
     positive: bool
     where: str = ""
+    choice: int | None = None
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from mmms_deploy.commands.segment_clicks import UNNAMED, ClickList, ListedClick
 from mmms_deploy.commands.segment_images import Picture, find_pictures, named, plain, size_of
-from mmms_deploy.errors import ClickError, ClickListError, ImageError, MMMSDeployError
+from mmms_deploy.errors import ClickError, ClickListError, ImageError, MMMSDeployError, SurfaceError
 from mmms_deploy.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from mmms_deploy.bundle.contract import ClickList as BundleClickList
 
 _LISTED = 3
 
@@ -76,12 +80,13 @@ class Work:
         return replace(self, jobs=tuple(replace(job, picture=picture) for job, picture in pairs))
 
 
-def jobs_of_line(pictures: Sequence[Picture], clicks: Sequence[ListedClick]) -> Work:
+def jobs_of_line(pictures: Sequence[Picture], clicks: Sequence[ListedClick], choice: int | None = None) -> Work:
     """Return the work where the command line has the clicks: the same for every picture.
 
     Args:
         pictures: The pictures.
         clicks: The clicks; without any, every picture is clicked at its centre.
+        choice: Which of several answers to that click is taken; None for the network's own choice.
 
     Raises:
         ClickError: A click is outside of a picture.
@@ -92,7 +97,7 @@ def jobs_of_line(pictures: Sequence[Picture], clicks: Sequence[ListedClick]) -> 
     for picture in pictures:
         if picture.path in sizes:
             size = sizes[picture.path]
-            own = tuple(clicks) or (centre(size),)
+            own = tuple(clicks) or (replace(centre(size), choice=choice),)
             _check_line(picture, size, own, alone=len(pictures) == 1)
             jobs.append(Job(picture, size, own))
     return Work(tuple(jobs), failures)
@@ -179,6 +184,39 @@ def _check_listed(listed: ClickList, picture: Picture, size: tuple[int, int], cl
                 expected=error.expected,
                 fix=error.command_fix,
             ) from error
+
+
+def check_room(work: Work, listed: BundleClickList | None, bundle: str) -> None:
+    """Check that a bundle's list of clicks holds those of every picture, and that it answers for so many objects.
+
+    Args:
+        work: The work.
+        listed: The list that the bundle takes; None where it takes none.
+        bundle: What names the bundle.
+
+    Raises:
+        ClickError: There are more clicks.
+        SurfaceError: There are more objects.
+    """
+    if listed is None:
+        return
+    together = listed.objects > 1
+    for job in work.jobs:
+        counts = Counter("" if together else click.object for click in job.clicks)
+        most = max(counts.values())
+        if most > listed.sizes[-1]:
+            raise ClickError(
+                f"{job.picture.path}: {most} clicks on {'the image' if together else 'an object'}",
+                expected=f"at most {listed.sizes[-1]}: {bundle} was exported with a list of so many clicks",
+                fix="leave some out, or export again with a longer list: 'clicks.listed.sizes' in the description",
+            )
+        objects = {click.object for click in job.clicks if click.positive}
+        if together and len(objects) > listed.objects:
+            raise SurfaceError(
+                f"{job.picture.path}: clicks on {len(objects)} objects",
+                expected=f"at most {listed.objects} at once: {bundle} answers for so many",
+                fix="name fewer objects, and segment the others in another run",
+            )
 
 
 # --- the pictures of a list -------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Wanted:
         out: The mask of one picture.
         overlay: The picture of mask and clicks of one picture.
         labels: The label map of one picture.
+        candidates: The picture of all answers of a network that gives several, of one picture.
         folder: The folder for the results of any number.
         kinds: Which of :data:`KINDS` go into it; empty where nothing was said.
         coco: The COCO file of all pictures.
@@ -48,6 +49,7 @@ class Wanted:
     out: Path | None = None
     overlay: Path | None = None
     labels: Path | None = None
+    candidates: Path | None = None
     folder: Path | None = None
     kinds: tuple[str, ...] = ()
     coco: Path | None = None
@@ -57,7 +59,12 @@ class Wanted:
     @property
     def single(self) -> dict[str, Path]:
         """The files that belong to one picture alone, by option."""
-        given = {"--out": self.out, "--overlay": self.overlay, "--labels": self.labels}
+        given = {
+            "--out": self.out,
+            "--overlay": self.overlay,
+            "--labels": self.labels,
+            "--candidates": self.candidates,
+        }
         return {option: path for option, path in given.items() if path is not None}
 
     @property
@@ -74,17 +81,20 @@ class Files:
         masks: The mask of every object, by name; several files where it is written in several forms.
         labels: The label map; None for none.
         overlay: The picture of masks and clicks; None for none.
+        candidates: The picture of all answers of a network that gives several; None for none.
     """
 
     masks: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     labels: Path | None = None
     overlay: Path | None = None
+    candidates: Path | None = None
 
     @property
     def all(self) -> tuple[Path, ...]:
         """Every file."""
         masks = (path for paths in self.masks.values() for path in paths)
-        return (*masks, *(path for path in (self.labels, self.overlay) if path is not None))
+        others = (self.labels, self.overlay, self.candidates)
+        return (*masks, *(path for path in others if path is not None))
 
 
 @dataclass(frozen=True)
@@ -127,9 +137,10 @@ def check_wanted(wanted: Wanted, *, images: int, names: Sequence[str]) -> None:
         click.UsageError: They contradict each other.
     """
     for option, path in wanted.single.items():
-        suffixes = PICTURES if option == "--overlay" else (".png",) if option == "--labels" else MASKS
+        drawn = option in ("--overlay", "--candidates")
+        suffixes = PICTURES if drawn else (".png",) if option == "--labels" else MASKS
         if path.suffix.lower() not in suffixes:
-            why = "its name must end in" if option == "--overlay" else "a mask must be lossless; its name must end in"
+            why = "its name must end in" if drawn else "a mask must be lossless; its name must end in"
             raise click.UsageError(f"{option} {path}: {why} {', '.join(suffixes)}.")
     if wanted.coco is not None and wanted.coco.suffix.lower() != ".json":
         raise click.UsageError(f"--coco {wanted.coco}: its name must end in .json.")
@@ -212,8 +223,14 @@ def _single(wanted: Wanted, work: Work) -> Files:
                 expected="a place for every object",
                 fix=_FOR_SEVERAL,
             )
+        if wanted.candidates is not None and several:
+            raise OutputWriteError(
+                f"--candidates {wanted.candidates} is about one object, and there are {len(job.objects)}",
+                expected="the clicks on one object",
+                fix="leave out --candidates, or click on one object",
+            )
         masks = {} if wanted.out is None else {job.objects[0]: (wanted.out,)}
-        return Files(masks, wanted.labels, wanted.overlay)
+        return Files(masks, wanted.labels, wanted.overlay, wanted.candidates)
     stem = job.picture.path.stem
     masks = {} if several else {job.objects[0]: (Path(f"{stem}-mask.png"),)}
     return Files(masks, Path(f"{stem}-labels.png") if several else None, Path(f"{stem}-overlay.png"))
@@ -273,7 +290,7 @@ def _missing(files: Files) -> Files:
 def _joined(first: Files, second: Files) -> Files:
     """Return the files of both; a label map and an overlay are written once, where they are named."""
     masks = {name: (*first.masks.get(name, ()), *paths) for name, paths in second.masks.items()}
-    return Files(masks, first.labels or second.labels, first.overlay or second.overlay)
+    return Files(masks, first.labels or second.labels, first.overlay or second.overlay, first.candidates)
 
 
 def _check_apart(job: Job, named: bool) -> None:

@@ -41,12 +41,14 @@ class Segmented:
         masks: (H, W) bool of every object, by name, in the order of their first clicks.
         clicks: The clicks of every object, likewise.
         timings: Where the time of the picture went.
+        several: The newest answer that has others beside it; None for a network that gives one.
     """
 
     pixels: UInt8Array
     masks: dict[str, BoolArray] = field(default_factory=dict)
     clicks: dict[str, tuple[Click, ...]] = field(default_factory=dict)
     timings: ImageTimings | None = None
+    several: ClickResult | None = None
 
 
 def segment_one(
@@ -65,7 +67,16 @@ def segment_one(
             before, area = click.object, int(session.mask.sum())
         result = session.click(click.x, click.y, click.positive)
         area = _print_click(result, area)
-        found.masks[click.object], found.clicks[click.object] = result.mask, session.clicks
+        if click.choice is not None:
+            result = session.choose(click.choice)
+            area = _print_choice(result, area)
+        _keep(found, click.object, result)
+    if _keep_all(session, job, found):
+        total = session.image_size[0] * session.image_size[1]
+        for name, mask in found.masks.items():
+            area = int(mask.sum())
+            share = f"mask {area} px, {100 * area / total:.1f} % of the image, after all clicks"
+            console.print(f"object   {escape(name)}: {share}", soft_wrap=True)
     for what, path in _write(session, job, files, found, coco, labels=labels, overwrite=overwrite):
         console.print(f"{what:<8} {escape(str(path))}", soft_wrap=True)
 
@@ -110,11 +121,28 @@ def _segment(
     for click in job.clicks:
         session.select(click.object)
         result = session.click(click.x, click.y, click.positive)
-        found.masks[click.object], found.clicks[click.object] = result.mask, session.clicks
+        _keep(found, click.object, result if click.choice is None else session.choose(click.choice))
+    _keep_all(session, job, found)
     areas = {name: int(mask.sum()) for name, mask in found.masks.items()}
     for _ in _write(session, job, files, found, coco, labels=labels, overwrite=overwrite):
         pass
     return _line(job, areas, 1e3 * (perf_counter() - start))
+
+
+def _keep(found: Segmented, name: str, result: ClickResult) -> None:
+    """Keep what is written of the answer to an object's newest click."""
+    found.masks[name], found.clicks[name] = result.mask, result.clicks
+    if result.candidates:
+        found.several = result
+
+
+def _keep_all(session: Session, job: Job, found: Segmented) -> bool:
+    """Keep the masks of all objects after the last click, where a click changes them all; returns whether it does."""
+    if session.bundle.manifest.clicks.objects == 1 or len(job.objects) == 1:
+        return False
+    for name in job.objects:
+        _keep(found, name, session.select(name))
+    return True
 
 
 def say_failure(failure: Failure) -> None:
@@ -177,6 +205,10 @@ def _write(
             # Many tools refuse annotations without a pixel.
             say("note", f"{job.picture.path}: the mask of {name!r} is empty, so that the COCO file does not hold it")
         coco.add_image(plain(job.picture.name), job.size, objects)
+    if files.candidates is not None and found.several is not None:
+        make_folder(files.candidates)
+        write_atomically(files.candidates, found.several.candidate_sheet(found.pixels), overwrite=overwrite)
+        yield "answers", files.candidates
     if files.overlay is not None:
         from mmms_deploy.session.overlay import draw_objects
 
@@ -226,7 +258,7 @@ def _crop_of(result: ClickResult) -> str:
 
 def _print_click(result: ClickResult, before: int) -> int:
     """Print what a click did to the mask, which had ``before`` pixels; returns how many it has now."""
-    area = int(result.mask.sum())
+    area = result.area
     made = result.click
     if made is None:
         return area
@@ -234,7 +266,28 @@ def _print_click(result: ClickResult, before: int) -> int:
     console.print(
         f"click {result.index:<2} [{colour}]{sign}[/] ({made.x:g}, {made.y:g})  {result.timings.total:.1f} ms"
         f" (engine {result.timings.engine:.1f}, mask {result.timings.mask:.1f}),"
-        f" mask {area} px ({area - before:+d}), {100 * area / result.mask.size:.1f} % of the image{_crop_of(result)}",
+        f" {_mask_of(result, before)}{_crop_of(result)}{_answer_of(result)}",
         soft_wrap=True,
     )
     return area
+
+
+def _print_choice(result: ClickResult, before: int) -> int:
+    """Print what a choice did to the mask, which had ``before`` pixels; returns how many it has now."""
+    console.print(f"choice   {_mask_of(result, before)}{_answer_of(result)}", soft_wrap=True)
+    return result.area
+
+
+def _mask_of(result: ClickResult, before: int) -> str:
+    """Return what is said of a mask that had ``before`` pixels."""
+    return (
+        f"mask {result.area} px ({result.area - before:+d}), {100 * result.area / result.mask.size:.1f} % of the image"
+    )
+
+
+def _answer_of(result: ClickResult) -> str:
+    """Return what is said of the answer that was taken; nothing where the network gives one."""
+    taken = [place for place, one in enumerate(result.candidates) if one.taken]
+    if not taken:
+        return ""
+    return f", answer {taken[0]} of 0 to {len(result.candidates) - 1}, score {result.score:.3f}"

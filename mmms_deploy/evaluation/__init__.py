@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         noc,
         summarise,
     )
-    from mmms_deploy.evaluation.predictor import FunctionPredictor, Predictor
+    from mmms_deploy.evaluation.predictor import FunctionPredictor, JointPredictor, Predictor
     from mmms_deploy.evaluation.report.page import render_page
     from mmms_deploy.evaluation.results import PredictorFacts, SceneResult
     from mmms_deploy.evaluation.run import Contestant, Entry, Evaluation, evaluate
@@ -73,6 +73,7 @@ _MODULES = {
     "Evaluation": "run",
     "FunctionPredictor": "predictor",
     "JointMask": "surfaces",
+    "JointPredictor": "predictor",
     "ObjectResult": "clicking",
     "Predictor": "predictor",
     "PredictorFacts": "results",
@@ -117,6 +118,7 @@ __all__ = [
     "Evaluation",
     "FunctionPredictor",
     "JointMask",
+    "JointPredictor",
     "ObjectResult",
     "Predictor",
     "PredictorFacts",

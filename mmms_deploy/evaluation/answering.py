@@ -1,14 +1,25 @@
-"""How a bundle's answers are made in an evaluation: the crop, the mirror image and the threshold."""
+"""How a bundle's answers are made in an evaluation: the crop, the mirror image, the threshold and the choice."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
 from mmms_deploy.bundle import EvaluationProtocol, Manifest, Outside, ZoomRule
 from mmms_deploy.evaluation.errors import EvaluationSettingsError
+
+
+class Choose(StrEnum):
+    """Which of several answers to a click is taken, where a network gives several."""
+
+    SCORE = "score"
+    """The network's own choice, as a session takes it: the one of the highest score."""
+    BEST = "best"
+    """The one of the largest IoU with the true mask, as an annotator takes it who sees all of them; so are DISNet's
+    figures counted. Of equals the network's own choice, or else the first."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +31,13 @@ class Answering:
         flip: Whether an answer is the mean with that to the mirror image.
         threshold: A pixel belongs to the mask, and to the object that the crop is around, when its probability is
             greater; None takes the bundle's.
+        choose: Which of several answers is taken.
     """
 
     zoom: ZoomRule | None = None
     flip: bool = False
     threshold: float | None = None
+    choose: Choose = Choose.SCORE
 
     def __post_init__(self) -> None:
         checked_threshold(self.threshold)
@@ -43,6 +56,7 @@ class Answering:
             "flip": "" if self.flip else None,
             "threshold": None if self.threshold is None else f"{self.threshold:g}",
             "zoom": None if rule is None else _text(rule),
+            "choose": None if self.choose is Choose.SCORE else str(self.choose),
         }
 
 
@@ -53,6 +67,7 @@ def recorded_answering(options: Mapping[str, str | None]) -> Answering:
         zoom=None if zoom is None else _rule(zoom),
         flip=options.get("flip") is not None,
         threshold=None if threshold is None else float(threshold),
+        choose=Choose(options.get("choose") or Choose.SCORE),
     )
 
 
@@ -93,12 +108,12 @@ def published_protocol(manifest: Manifest) -> EvaluationProtocol:
     if manifest.published is None:
         reason = _OWN_SIZES.get(str(manifest.provenance.description.get("family")))
         if reason is not None:
-            size = "that is exported at their size, where they all have one, stretches none of them"
+            size = "where all pictures have one size, a bundle that is exported at it stretches none"
             raise EvaluationSettingsError(
                 f"{manifest.name} has no published protocol: {reason}",
                 expected="an evaluation with the bundle's own answers",
-                fix=f"leave out published=True; a bundle {size}",
-                command_fix=f"pass --protocol noc or curve; a bundle {size} (mmms-export --size)",
+                fix=f"leave out published=True; {size}",
+                command_fix=f"pass --protocol noc or curve; {size} (mmms-export --size)",
             )
         raise EvaluationSettingsError(
             f"{manifest.name} does not say how the figures of its paper were counted",
@@ -116,6 +131,7 @@ def answering(
     zoom: bool | None = None,
     flip: bool | None = None,
     threshold: float | None = None,
+    choose: Choose = Choose.SCORE,
     clicks: int = 1,
 ) -> Answering:
     """Return how a bundle's answers are made.
@@ -126,31 +142,61 @@ def answering(
         zoom: Whether clicks are answered in the object's crop, by the family's rule or else RITM's.
         flip: Whether an answer is the mean with that to the mirror image.
         threshold: Probability above which a pixel belongs to the mask.
+        choose: Which of several answers is taken.
         clicks: How many clicks on an object it may be asked for.
 
     Raises:
-        EvaluationSettingsError: The bundle says no published protocol, the threshold is none, or the bundle takes fewer
-            clicks on an object.
+        EvaluationSettingsError: The bundle says no published protocol, the threshold is none, its network gives one
+            answer, of which none can be chosen, or it takes fewer clicks on an object.
     """
-    points = manifest.clicks.points
-    if points is not None and clicks > points.most:
+    check_decision(manifest, threshold)
+    if choose is Choose.BEST and manifest.clicks.candidates == 1:
         raise EvaluationSettingsError(
-            f"{clicks} clicks on an object, and {manifest.name} takes a list of {points.most} points",
-            expected=f"at most {points.most}",
-            fix=f"pass max_clicks={points.most}, or export again with more 'most_points' in the description",
-            command_fix=f"pass --max-clicks {points.most}, or export again with more 'most_points' in the description",
+            f"the best of several answers was asked of {manifest.name}, which gives one",
+            expected="a network that gives several, such as SAM 2",
+            fix="leave out choose",
+            command_fix="leave out --choose",
+        )
+    points, listed = manifest.clicks.points, manifest.clicks.listed
+    most, what, longer = None, "", ""
+    if points is not None:
+        most, what, longer = points.most, "points", "more 'most_points' in the description"
+    elif listed is not None:
+        most, what, longer = listed.sizes[-1], "clicks", "a longer list: 'clicks.listed.sizes' in the description"
+    if most is not None and clicks > most:
+        raise EvaluationSettingsError(
+            f"{clicks} clicks on an object, and {manifest.name} takes a list of {most} {what}",
+            expected=f"at most {most}",
+            fix=f"pass max_clicks={most}, or export again with {longer}",
+            command_fix=f"pass --max-clicks {most}, or export again with {longer}",
         )
     family = manifest.published
     rule = family.zoom if family is not None and family.zoom is not None else ZoomRule()
     if not published:
-        return Answering(rule if zoom else None, bool(flip), threshold)
+        return Answering(rule if zoom else None, bool(flip), threshold, choose)
     protocol = published_protocol(manifest)
     wanted = protocol.zoom is not None if zoom is None else zoom
     return Answering(
         zoom=rule if wanted else None,
         flip=protocol.flip if flip is None else flip,
         threshold=protocol.threshold if threshold is None else threshold,
+        choose=choose,
     )
+
+
+def check_decision(manifest: Manifest, threshold: float | None) -> None:
+    """Refuse a threshold where the network decides between all objects instead.
+
+    Raises:
+        EvaluationSettingsError: There is one.
+    """
+    if threshold is not None and manifest.clicks.objects > 1:
+        raise EvaluationSettingsError(
+            f"threshold {threshold:g}, and {manifest.name} answers for all objects at once",
+            expected="no threshold: a pixel belongs to the object, or the background, of the largest logit",
+            fix="leave out threshold",
+            command_fix="leave out --threshold",
+        )
 
 
 def other_size(manifest: Manifest, kind: str, dataset: str) -> str | None:

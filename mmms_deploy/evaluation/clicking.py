@@ -9,7 +9,7 @@ from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.measures import boundary_iou
-from mmms_deploy.evaluation.predictor import Predictor, mask_of
+from mmms_deploy.evaluation.predictor import Predictor, settled
 from mmms_deploy.evaluation.scene import Scene, Surface
 from mmms_deploy.replay.metrics import iou
 
@@ -62,7 +62,6 @@ def click_through(
         MaskError: The predictor's mask has another shape than the image.
     """
     annotator = Annotator(surface.mask, scene.void)
-    shape = (surface.mask.shape[0], surface.mask.shape[1])
     mask: Mask = surface.mask & False
     ious: list[float] = []
     boundary_ious: list[float] = []
@@ -77,7 +76,7 @@ def click_through(
         answer = predictor.click(click.x, click.y, click.positive)
         predicting.append(round(perf_counter() - chosen, 6))
         simulating.append(round(chosen - start, 6))
-        mask = mask_of(answer, shape)
+        mask = settled(predictor, answer, surface.mask, scene.void)
         ious.append(iou(mask, surface.mask, scene.void))
         boundary_ious.append(boundary_iou(mask, surface.mask, scene.void))
         if on_click is not None:

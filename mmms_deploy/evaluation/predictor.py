@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from mmms_deploy.errors import MaskError
 from mmms_deploy.evaluation.annotator import SimulatedClick
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.errors import PredictorError
@@ -26,6 +27,11 @@ class Predictor(Protocol):
     - ``resume(clicks, mask)`` goes back to an object. ``clicks`` were made on it so far
       (:class:`~mmms_deploy.evaluation.annotator.SimulatedClick`), ``mask`` (H, W) bool is what is left of its mask.
       Without it, the clicks are repeated, and ``set_mask(mask)`` replaces the answer with what is left.
+    - ``take_best(truth, void)`` is called after every click, with the object (H, W) bool and the pixels that do not
+      count, (H, W) bool or None. It returns the answer that is taken, such as the best of several.
+    - ``click_on(number, x, y)`` clicks on one of several objects that it answers for at once, from 1, or on the
+      background of all of them, 0; it returns the label map (H, W) of whole numbers, 0 for the background.
+      ``most_clicks`` says how many clicks it takes on an image. Tasks about several objects use it instead.
     - ``close()`` frees what it holds.
     """
 
@@ -49,6 +55,40 @@ def mask_of(answer: Any, shape: tuple[int, int]) -> Mask:
         MaskError: The mask has another shape, or is no mask.
     """
     return as_mask("the predictor's mask", getattr(answer, "mask", answer), shape)
+
+
+@runtime_checkable
+class JointPredictor(Predictor, Protocol):
+    """A predictor that answers for all objects of an image at once."""
+
+    @property
+    def most_clicks(self) -> int:
+        """How many clicks it takes on an image."""
+        ...
+
+    def click_on(self, number: int, x: float, y: float, /) -> Any:
+        """Answer a click on an object, from 1, or on the background, 0, with the label map (H, W) of all objects."""
+        ...
+
+
+def labels_of(answer: Any, shape: tuple[int, int]) -> NDArray[np.int32]:
+    """Return the label map of a predictor's answer for all objects, (H, W) int32.
+
+    Args:
+        answer: (H, W) whole numbers from 0.
+        shape: (H, W) of the image.
+
+    Raises:
+        MaskError: It is something else.
+    """
+    labels = np.asarray(answer)
+    if labels.shape != shape or labels.dtype.kind not in "iu":
+        raise MaskError(
+            f"the predictor's label map has shape {labels.shape} and dtype {labels.dtype}",
+            expected=f"whole numbers of shape {shape}: 0 for the background, and the number of each pixel's object",
+            fix="return the label map at the image's size",
+        )
+    return labels.astype(np.int32)
 
 
 class FunctionPredictor:
@@ -100,17 +140,50 @@ def start_over(predictor: Predictor, image: Image, modalities: dict[str, Any]) -
         reset()
 
 
+def settled(predictor: Predictor, answer: Any, truth: Mask, void: Mask | None) -> Mask:
+    """Return the mask that counts after a click, (H, W) bool.
+
+    Args:
+        predictor: The predictor.
+        answer: What it returned.
+        truth: (H, W) bool, the object.
+        void: (H, W) bool, the pixels that do not count; None for none.
+
+    Raises:
+        MaskError: It has another shape, or is no mask.
+    """
+    take_best = getattr(predictor, "take_best", None)
+    taken = answer if take_best is None else take_best(truth, void)
+    return mask_of(taken, (truth.shape[0], truth.shape[1]))
+
+
 def return_to(
-    predictor: Predictor, image: Image, modalities: dict[str, Any], clicks: Sequence[SimulatedClick], mask: Mask
+    predictor: Predictor,
+    image: Image,
+    modalities: dict[str, Any],
+    clicks: Sequence[SimulatedClick],
+    mask: Mask,
+    truth: Mask,
+    void: Mask | None = None,
 ) -> None:
-    """Bring a predictor back to an object that it left; :class:`Predictor` says how."""
+    """Bring a predictor back to an object that it left; :class:`Predictor` says how.
+
+    Args:
+        predictor: The predictor.
+        image: (H, W, 3) uint8.
+        modalities: By name.
+        clicks: The clicks on the object so far.
+        mask: (H, W) bool, what is left of its mask.
+        truth: (H, W) bool, the object.
+        void: (H, W) bool, the pixels that do not count; None for none.
+    """
     resume = getattr(predictor, "resume", None)
     if resume is not None:
         resume(clicks, mask)
         return
     start_over(predictor, image, modalities)
     for click in clicks:
-        predictor.click(click.x, click.y, click.positive)
+        settled(predictor, predictor.click(click.x, click.y, click.positive), truth, void)
     set_mask = getattr(predictor, "set_mask", None)
     if set_mask is not None:
         set_mask(mask)

@@ -13,7 +13,7 @@ from mmms_deploy.evaluation.clicking import ObjectResult
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.errors import CaseError
 from mmms_deploy.evaluation.measures import area_under_curve
-from mmms_deploy.evaluation.predictor import Predictor, mask_of
+from mmms_deploy.evaluation.predictor import Predictor, settled
 from mmms_deploy.evaluation.results import SceneResult
 from mmms_deploy.evaluation.scene import Scene, Surface
 from mmms_deploy.replay.metrics import iou
@@ -117,12 +117,11 @@ def replay(predictor: Predictor, scene: Scene, result: ObjectResult) -> Iterator
         CaseError: The scene has no such object.
     """
     surface = surface_of(scene, result.name)
-    shape = (surface.mask.shape[0], surface.mask.shape[1])
     predictor.set_image(scene.image, **scene.modalities)
     clicks: list[Click] = []
     for x, y, positive in result.clicks:
         clicks.append(Click(x, y, positive))
-        mask = mask_of(predictor.click(x, y, positive), shape)
+        mask = settled(predictor, predictor.click(x, y, positive), surface.mask, scene.void)
         yield Frame(tuple(clicks), mask, iou(mask, surface.mask, scene.void))
 
 

@@ -98,7 +98,7 @@ class PredictorFacts(Struct, frozen=True, kw_only=True):
         source: The path of a bundle, or ``torch:`` and a checkpoint; empty from Python.
         identity: Hash of what computes: a bundle's manifest, a checkpoint; empty where it is not known.
         engine: What executed, e.g. ``ONNX Runtime 1.31.1 on cpu, fp32, 2 threads``.
-        options: What else decides its answers: ``zoom``, ``flip``, ``threshold``, ``without``,
+        options: What else decides its answers: ``zoom``, ``flip``, ``threshold``, ``choose``, ``without``,
             and the options of its engine.
         trained: False for random weights; then the measures mean nothing.
         network: What papers call it, such as ``SimpleClick, ViT-B``; empty where none has it.
@@ -409,6 +409,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
-    text = "not set" if value is None else str(value)
+    text = "not set" if value is None else str(value) or "set"
     # A hash is known by its beginning, a sentence is not.
     return text if len(text) <= (160 if " " in text else 40) else f"{text[:12]}..."

@@ -19,7 +19,7 @@ from mmms_deploy.evaluation.clicking import ObjectResult, click_through
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.errors import EvaluationSettingsError
 from mmms_deploy.evaluation.lock import results_lock
-from mmms_deploy.evaluation.predictor import Predictor, close, mask_of, start_over
+from mmms_deploy.evaluation.predictor import Predictor, close, settled, start_over
 from mmms_deploy.evaluation.results import (
     SCHEMA,
     DatasetFacts,
@@ -147,7 +147,7 @@ def evaluate_scene(
     for number, surface in enumerate(scene.surfaces):
         if number:
             start_over(predictor, scene.image, dict(scene.modalities))
-        follow = None if other is None else other.follow()
+        follow = None if other is None else other.follow(surface)
         result = click_through(predictor, scene, surface, settings.max_clicks, settings.stop_at, follow)
         objects.append(result)
         if other is not None and follow is not None:
@@ -183,8 +183,8 @@ def _countable(scene: Scene) -> tuple[tuple[Surface, ...], tuple[str, ...]]:
 class _Follow:
     """The other predictor with the first one's clicks on one object."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+    def __init__(self, predictor: Predictor, surface: Surface, void: Mask | None) -> None:
+        self._predictor, self._truth, self._void = predictor, surface.mask, void
         self.agreement: list[float] = []
         self.seconds: list[float] = []
         self.identical = True
@@ -193,7 +193,7 @@ class _Follow:
         start = perf_counter()
         answer = self._predictor.click(click.x, click.y, click.positive)
         self.seconds.append(round(perf_counter() - start, 6))
-        answer = mask_of(answer, (mask.shape[0], mask.shape[1]))
+        answer = settled(self._predictor, answer, self._truth, self._void)
         self.agreement.append(iou(answer, mask))
         self.identical = self.identical and bool((answer == mask).all())
 
@@ -205,10 +205,10 @@ class _Other:
         self._predictor, self._scene = predictor, scene
         predictor.set_image(scene.image, **scene.modalities)
 
-    def follow(self) -> _Follow:
+    def follow(self, surface: Surface) -> _Follow:
         """Start on an object beside the first predictor."""
         start_over(self._predictor, self._scene.image, dict(self._scene.modalities))
-        return _Follow(self._predictor)
+        return _Follow(self._predictor, surface, self._scene.void)
 
     def alone(self, surface: Surface, settings: Settings) -> ObjectResult:
         """Click through an object with the other predictor alone."""

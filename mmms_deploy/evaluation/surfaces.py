@@ -3,7 +3,8 @@
 NoCMS and FRMS are the measures of MMMS (arXiv 2509.12963, section III and appendix E). NCI, NFO and NFI are those of
 the multi-instance interactive segmentation task of DynaMITe (A. K. Rana, S. Mahadevan, A. Hermans, B. Leibe, ICCV 2023,
 arXiv 2304.06668), defined as its public evaluation code computes them. Both are measured with predictors that know one
-object at a time; the joint mask decides which object has a pixel.
+object at a time, whose masks are pasted into a joint mask that decides which object has a pixel; and with those that
+answer for all objects at once, whose label map is the joint mask.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import Struct
-from mmms_deploy.evaluation.annotator import Annotator
+from mmms_deploy.evaluation.annotator import Annotator, next_click
 from mmms_deploy.evaluation.depth import Mask
 from mmms_deploy.evaluation.errors import MeasureError
 from mmms_deploy.evaluation.measures import MAX_CLICKS
-from mmms_deploy.evaluation.predictor import Predictor, mask_of, return_to, start_over
+from mmms_deploy.evaluation.predictor import JointPredictor, Predictor, labels_of, return_to, settled, start_over
 from mmms_deploy.evaluation.scene import Scene
 from mmms_deploy.replay.metrics import as_mask, iou
 
 MIST_CLICKS = 10
 """Clicks per object in an image's budget, as in DynaMITe."""
+CLICKED_RADIUS = 5
+"""Pixels around a click that are not clicked on again, as in DynaMITe's evaluation."""
 
 
 class JointMask:
@@ -131,7 +134,8 @@ class _Work:
             clicks = self.annotators[index].clicks
             modalities = dict(self.scene.modalities)
             if clicks:
-                return_to(self.predictor, self.scene.image, modalities, clicks, mask)
+                truth, void = self.scene.surfaces[index].mask, self.scene.void
+                return_to(self.predictor, self.scene.image, modalities, clicks, mask, truth, void)
             else:
                 start_over(self.predictor, self.scene.image, modalities)
             self._active = index
@@ -145,7 +149,7 @@ class _Work:
             self.stuck[index] = True
             return None
         answer = self.predictor.click(click.x, click.y, click.positive)
-        return mask_of(answer, (mask.shape[0], mask.shape[1]))
+        return settled(self.predictor, answer, self.scene.surfaces[index].mask, self.scene.void)
 
     def iou_of(self, index: int, mask: Mask) -> float:
         """Return the IoU of a mask with a surface."""
@@ -169,6 +173,68 @@ class _Work:
             reached=reached,
             visits=self.visits[index],
         )
+
+
+class _AllAtOnce(_Work):
+    """A scene while a predictor segments it that answers for all objects at once; its label map is the joint mask.
+
+    An error of an object where the truth has another object is corrected by a click on that other object, and one where
+    the truth has the background by a click on the background. Clicks, and the pixels around them, are those of the
+    image: no object is clicked on where another one was.
+    """
+
+    def __init__(self, predictor: JointPredictor, scene: Scene) -> None:
+        super().__init__(predictor, scene)
+        self._joint_predictor = predictor
+        self._shape = (scene.image.shape[0], scene.image.shape[1])
+        self._clicked = np.zeros(self._shape, np.bool_)
+        self._truth = JointMask(self._shape)
+        for number, surface in enumerate(scene.surfaces, start=1):
+            self._truth.paste(number, surface.mask)
+        self._made = [0] * len(scene.surfaces)
+        self._answer = self.joint.labels
+        start_over(predictor, scene.image, dict(scene.modalities))
+
+    def used(self, index: int) -> int:
+        """Return the number of clicks made to correct a surface so far."""
+        return self._made[index]
+
+    def take_up(self, index: int) -> Mask:
+        """Turn to a surface; return its part of the label map."""
+        if self._active != index:
+            self._active = index
+            self.visits[index] += 1
+        return self.joint.read(index + 1)
+
+    def click(self, index: int, mask: Mask) -> Mask | None:
+        """Make one click to correct a surface; return its mask, or None when there is nothing to click on."""
+        full = sum(self._made) >= self._joint_predictor.most_clicks
+        click = None if full else next_click(self.scene.surfaces[index].mask, mask, self._clicked, self.scene.void)
+        if click is None:
+            self.stuck[index] = True
+            return None
+        number = index + 1 if click.positive else int(self._truth.labels[click.y, click.x])
+        answer = self._joint_predictor.click_on(number, click.x, click.y)
+        self._answer = labels_of(answer, self._shape)
+        self._made[index] += 1
+        self._exclude(click.x, click.y)
+        found: Mask = self._answer == index + 1
+        return found
+
+    def _exclude(self, x: int, y: int) -> None:
+        top, left = max(0, y - CLICKED_RADIUS), max(0, x - CLICKED_RADIUS)
+        part = self._clicked[top : y + CLICKED_RADIUS + 1, left : x + CLICKED_RADIUS + 1]
+        rows, columns = np.ogrid[: part.shape[0], : part.shape[1]]
+        part |= (rows + top - y) ** 2 + (columns + left - x) ** 2 <= CLICKED_RADIUS**2
+
+    def paste(self, index: int, mask: Mask) -> None:
+        """Take the newest label map, and measure every surface again."""
+        self.joint.labels = self._answer
+        self.measure()
+
+
+def _work_on(predictor: Predictor, scene: Scene) -> _Work:
+    return _AllAtOnce(predictor, scene) if isinstance(predictor, JointPredictor) else _Work(predictor, scene)
 
 
 def multi_surface(
@@ -196,7 +262,7 @@ def multi_surface(
             expected="0 < a <= t <= 1 as fractions, and one click or more",
             fix="pass what the paper uses: t = 0.8, a = 0.7 and 20 clicks",
         )
-    work = _Work(predictor, scene)
+    work = _work_on(predictor, scene)
     count = len(scene.surfaces)
     reached = [value >= target for value in work.ious]
     while sum(work.ious) / count < average:
@@ -233,7 +299,8 @@ def multi_instance(
 
     Every object gets one click, in the scene's order. Then, as long as an object is below the target and the budget of
     ``clicks_per_object`` times the number of objects lasts, the object of smallest IoU (of equals the first) gets one
-    more: DynaMITe's strategy "worst". Every answer is pasted into the joint mask at once.
+    more: DynaMITe's strategy "worst". Every answer is pasted into the joint mask at once; or it is the joint mask,
+    where the predictor answers for all objects.
 
     Args:
         predictor: The predictor, with the scene's image set.
@@ -250,7 +317,7 @@ def multi_instance(
             expected="a fraction above 0 and at most 1, and one click or more",
             fix="pass what DynaMITe uses: 0.85 and 10 clicks",
         )
-    work = _Work(predictor, scene)
+    work = _work_on(predictor, scene)
     count = len(scene.surfaces)
     budget, made = clicks_per_object * count, 0
     first = list(range(count))
@@ -258,11 +325,13 @@ def multi_instance(
         open_ones = [i for i in range(count) if work.ious[i] < target and not work.stuck[i]]
         if first:
             index = first.pop(0)
+            mask = work.take_up(index) & False  # the first click is at the object's centre, whatever is there already
         elif open_ones:
             index = min(open_ones, key=lambda i: work.ious[i])
+            mask = work.take_up(index)
         else:
             break
-        answer = work.click(index, work.take_up(index))
+        answer = work.click(index, mask)
         if answer is not None:
             made += 1
             work.paste(index, answer)

@@ -20,6 +20,11 @@ from mmms_deploy.errors import GateError
 
 Array = npt.NDArray[Any]
 
+ROW_LIMIT = 1e-3
+"""Mean difference of the logits of a click's row, divided by the largest logit, of a network whose queries look where
+their own masks are above zero. Where that hangs on rounding, single cells are seen or not, and the row moves with them.
+"""
+
 
 @dataclass
 class Worst:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmms_deploy.bundle import Rate, Role, StateLink
 from mmms_deploy.bundle.contract import ClickList
-from mmms_deploy.bundle.names import CLICK_LIST, ROW_LOGITS
+from mmms_deploy.bundle.names import CLICK_LIST, RGB, ROW_LOGITS
 from mmms_deploy.export.cut import Cut, StageModel, cut
 from mmms_deploy.export.network import RecurrentNetwork
 from mmms_deploy.models import InteractiveNetwork
@@ -99,7 +99,7 @@ class ListedNetwork(RecurrentNetwork):
         if self.part is not None:
             features = tuple(given[name] for name in self.network.feature_names)
             return self.answered(features, given)
-        encoded = tuple(self.network.encode(given[name]) for name in self.image_names())[0]
+        encoded = self.network.encode(given[RGB])
         features = self.network.mix(encoded, {})
         return (*self.computed(features), *self.answered(features, given))
 
@@ -142,7 +142,7 @@ class ListedNetwork(RecurrentNetwork):
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Zeros in the shapes of the graph's inputs."""
-        shapes: dict[str, tuple[int, ...]] = {"rgb": (1, 3, *self.network.config.size)}
+        shapes: dict[str, tuple[int, ...]] = {RGB: (1, 3, *self.network.config.size)}
         shapes[CLICK_LIST] = (1, self.length, self.listed.fields)
         features = {} if self.part is None else self.part.features
         return tuple(features[n] if n in features else torch.zeros(shapes[n]) for n in self.input_names())

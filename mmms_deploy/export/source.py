@@ -195,8 +195,9 @@ def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:
     elif lacking and black_box:
         stand_in = {n: t for n, t in release_state(network).items() if n.startswith(BACKBONE_PREFIX)}
         file = replace(file, state={**file.state, **stand_in})
+    itself = source.description is None and file.description is not None and set(source.overrides or {}) <= {"size"}
     try:
-        load_weights(network, file, backbone)
+        load_weights(network, file, backbone, describes_itself=itself)
     except CheckpointKeysError as error:
         said = {**(source.overrides or {}), **(file.description or {})}
         if source.description is None and "family" not in said:

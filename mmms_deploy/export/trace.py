@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,12 @@ from mmms_deploy.bundle.names import (
     PRESENT,
     PREV,
     RGB,
+    ROW_LOGITS,
 )
 from mmms_deploy.export.comparison import logit_scale
+from mmms_deploy.export.cut import StageModel
+from mmms_deploy.export.joint import list_steps
+from mmms_deploy.export.listed import ListedNetwork
 from mmms_deploy.export.modulation import modulated
 from mmms_deploy.export.network import BACKBONE, RecurrentNetwork
 from mmms_deploy.export.proposing import ProposingNetwork
@@ -43,6 +48,9 @@ class Trace:
         labels: A name for each click, for messages.
         scale: What differences of logits are divided by.
         threshold: Above it, a pixel belongs to the mask.
+        rows: Rows of the larger list of clicks that each entry is for; None for one that the whole graph takes, which
+            come first. Empty where all of them are.
+        told: For each entry, the rows of its answer that mean something, of a network that answers for every row.
     """
 
     feeds: list[dict[str, Array]]
@@ -50,6 +58,19 @@ class Trace:
     labels: list[str]
     scale: float
     threshold: float
+    rows: Sequence[int | None] = ()
+    told: Sequence[Array] = ()
+
+    @property
+    def whole(self) -> int:
+        """How many entries the whole graph takes."""
+        return sum(rows is None for rows in self.rows) if self.rows else len(self.feeds)
+
+    def numbers(self, stage: StageModel) -> Iterable[int]:
+        """Return the entries that a stage takes."""
+        if not stage.larger:
+            return range(self.whole)
+        return [number for number, rows in enumerate(self.rows) if rows == stage.rows]
 
     def where(self, number: int, sample: Sample) -> str:
         """Return the picture and the click of a number, for messages."""
@@ -63,11 +84,11 @@ def torch_trace(network: RecurrentNetwork, sample: Sample) -> Trace:
         network: The network, in the form that is exported.
         sample: The picture.
     """
-    return (
-        _proposing_trace(network, sample)
-        if isinstance(network, ProposingNetwork)
-        else _recurrent_trace(network, sample)
-    )
+    if isinstance(network, ProposingNetwork):
+        return _proposing_trace(network, sample)
+    if isinstance(network, ListedNetwork):
+        return _list_trace(network, sample)
+    return _recurrent_trace(network, sample)
 
 
 @torch.no_grad()
@@ -111,6 +132,20 @@ def _recurrent_trace(network: RecurrentNetwork, sample: Sample) -> Trace:
         state = {link.input: named[link.output] for link in network.links}
     threshold = network.network.config.clicks.threshold
     return Trace(feeds, outputs, [label for label, _, _ in steps], logit_scale(logits), threshold)
+
+
+def _list_trace(network: ListedNetwork, sample: Sample) -> Trace:
+    """Run a network that answers for every row of a list of clicks."""
+    steps = list_steps(network, sample)
+    return Trace(
+        feeds=[step.feed for step in steps],
+        outputs=[step.outputs for step in steps],
+        labels=[step.label for step in steps],
+        scale=logit_scale(torch.from_numpy(step.outputs[ROW_LOGITS][0, step.told]) for step in steps),
+        threshold=network.network.config.clicks.threshold,
+        rows=[step.rows for step in steps],
+        told=[step.told for step in steps],
+    )
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mmms_deploy.bundle.contract import ResizeRule
-from mmms_deploy.imaging.resize_weights import resampling_weights
+from mmms_deploy.imaging.resize_weights import ResamplingWeights, resampling_weights
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -31,7 +31,7 @@ _MARGIN = 2.0**-19
 """Relative distance from the threshold at which rounding cannot move a tile's output across it."""
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """One axis in tiles of equal length; the last tile overlaps the one before it.
 
     Output pixels [target, target + L) of a tile are ``weights`` (L, K) times its input pixels [source, source + K).
@@ -63,7 +63,7 @@ def enlarge(plane: FloatArray, size: tuple[int, int], rule: ResizeRule, out: Flo
     """
     rows, columns = _axes(plane, size, rule)
     every = np.indices((len(rows.source), len(columns.source))).reshape(2, -1)
-    windows = _windows(out, rows, columns)
+    windows = tile_windows(out, rows, columns)
     for row, column, tiles in _computed(plane, rows, columns, every[0], every[1]):
         windows[rows.target[row], columns.target[column]] = tiles
 
@@ -87,7 +87,7 @@ def enlarge_above(plane: FloatArray, size: tuple[int, int], rule: ResizeRule, th
     below = _all_along(_all_along(plane < limit - margin, rows).T, columns).T
     wide = np.repeat(above, columns.length, axis=1)[:, : size[1]]
     out: BoolArray = np.repeat(wide, rows.length, axis=0)[: size[0]]
-    windows = _windows(out, rows, columns)
+    windows = tile_windows(out, rows, columns)
     undecided = np.nonzero(~(above | below))
     for row, column, tiles in _computed(plane, rows, columns, *undecided):
         windows[rows.target[row], columns.target[column]] = tiles > limit
@@ -95,7 +95,7 @@ def enlarge_above(plane: FloatArray, size: tuple[int, int], rule: ResizeRule, th
 
 
 def _computed(
-    plane: FloatArray, rows: _Axis, columns: _Axis, row: _Indices, column: _Indices
+    plane: FloatArray, rows: Axis, columns: Axis, row: _Indices, column: _Indices
 ) -> Iterator[tuple[_Indices, _Indices, FloatArray]]:
     """Yield tiles in batches: their tile rows (N,), their tile columns (N,), their pixels (N, L, L')."""
     windows = sliding_window_view(plane, (rows.reach, columns.reach))
@@ -105,12 +105,12 @@ def _computed(
         yield i, j, rows.weights[i] @ (windows[rows.source[i], columns.source[j]] @ transposed[j])
 
 
-def _windows(out: npt.NDArray[Any], rows: _Axis, columns: _Axis) -> npt.NDArray[Any]:
+def tile_windows(out: npt.NDArray[Any], rows: Axis, columns: Axis) -> npt.NDArray[Any]:
     """Return a writable view of an array, indexed by the first pixel of a tile."""
     return sliding_window_view(out, (rows.length, columns.length), writeable=True)
 
 
-def _all_along(flags: BoolArray, axis: _Axis) -> BoolArray:
+def _all_along(flags: BoolArray, axis: Axis) -> BoolArray:
     """Return whether all rows that a tile reads are true: (H, W) -> (T, W).
 
     Neighbourhoods of 1, 2, 4 ... rows are combined until two of them cover the rows that a tile reads.
@@ -123,15 +123,26 @@ def _all_along(flags: BoolArray, axis: _Axis) -> BoolArray:
     return both
 
 
-def _axes(plane: FloatArray, size: tuple[int, int], rule: ResizeRule) -> tuple[_Axis, _Axis]:
+def _axes(plane: FloatArray, size: tuple[int, int], rule: ResizeRule) -> tuple[Axis, Axis]:
     height, width = plane.shape
     return _axis(height, size[0], ROWS, rule), _axis(width, size[1], COLUMNS, rule)
 
 
 @lru_cache(maxsize=64)
-def _axis(size_in: int, size_out: int, length: int, rule: ResizeRule) -> _Axis:
-    first, weight = resampling_weights(size_in, size_out, rule)
-    count = weight.shape[1]
+def _axis(size_in: int, size_out: int, length: int, rule: ResizeRule) -> Axis:
+    return tiled(size_in, resampling_weights(size_in, size_out, rule), length)
+
+
+def tiled(size_in: int, resampling: ResamplingWeights, length: int) -> Axis:
+    """Return an axis in tiles.
+
+    Args:
+        size_in: Number of input pixels.
+        resampling: The weights of every output pixel.
+        length: Output pixels of a tile; all of them where there are fewer.
+    """
+    first, weight = resampling
+    size_out, count = weight.shape
     length = min(length, size_out)
     target = np.minimum(np.arange(0, size_out, length), size_out - length)
     low = first[target]
@@ -144,4 +155,4 @@ def _axis(size_in: int, size_out: int, length: int, rule: ResizeRule) -> _Axis:
     np.put_along_axis(weights, index, weight[pixel], axis=2)
     dense = np.ascontiguousarray(weights[..., :reach], dtype=np.float32)
     dense.setflags(write=False)
-    return _Axis(source, target, dense)
+    return Axis(source, target, dense)

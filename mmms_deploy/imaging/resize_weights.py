@@ -34,14 +34,30 @@ def joined_weights(size_in: int, size_between: int, first: ResizeRule, second: R
         first: The rule from the axis' own size to the other one.
         second: The rule back.
     """
-    start, weight = resampling_weights(size_between, size_in, second)
+    return chained_weights(size_in, size_between, size_between, size_in, first, second)
+
+
+def chained_weights(
+    size_in: int, size_between: int, kept: int, size_out: int, first: ResizeRule, second: ResizeRule
+) -> ResamplingWeights:
+    """Return the weights of an axis that is resized to another size, cut at its end, and resized again.
+
+    Args:
+        size_in: Number of input pixels.
+        size_between: Number of pixels between the two.
+        kept: How many of these the second one takes, from the first on.
+        size_out: Number of output pixels.
+        first: The rule from the input to the other size.
+        second: The rule to the output.
+    """
+    start, weight = resampling_weights(kept, size_out, second)
     # Places beyond the last pixel have the weight 0.
-    pixel = np.minimum(start[:, None] + np.arange(weight.shape[1]), size_between - 1)
+    pixel = np.minimum(start[:, None] + np.arange(weight.shape[1]), kept - 1)
     inner_start, inner_weight = resampling_weights(size_in, size_between, first)
     low = inner_start[pixel].min(axis=1)
     reach = int((inner_start[pixel].max(axis=1) - low).max()) + inner_weight.shape[1]
-    joined = np.zeros((size_in, reach))
-    rows = np.arange(size_in)[:, None, None]
+    joined = np.zeros((size_out, reach))
+    rows = np.arange(size_out)[:, None, None]
     index = inner_start[pixel][:, :, None] - low[:, None, None] + np.arange(inner_weight.shape[1])
     np.add.at(joined, (rows, index), weight[:, :, None] * inner_weight[pixel])
     return low, joined

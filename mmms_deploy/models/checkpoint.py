@@ -37,6 +37,7 @@ from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.models.official import Official, official_of
 from mmms_deploy.models.ort_file import read_ort_tensors
 from mmms_deploy.models.release_layout import describe_layout
+from mmms_deploy.models.ritm_params import describe_it
 from mmms_deploy.models.torch_files import load_tensors
 from mmms_deploy.models.weight_types import (
     WEIGHT_TYPES,
@@ -307,13 +308,20 @@ def _listing(names: list[str]) -> str:
 # --- matching ---------------------------------------------------------------------------------------------------------
 
 
-def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: CheckpointFile | None = None) -> None:
+def load_weights(
+    model: InteractiveNetwork,
+    file: CheckpointFile,
+    backbone: CheckpointFile | None = None,
+    *,
+    describes_itself: bool = False,
+) -> None:
     """Load weights under their release names into a network.
 
     Args:
         model: The network; its weights are replaced.
         file: The checkpoint. Weights in half precision and in float64 become float32.
         backbone: A separate file with the frozen backbone's weights, under the names of its release.
+        describes_itself: Whether the network was built by the file's own description, for errors.
 
     Raises:
         CheckpointKeysError: Keys are missing, unexpected or misshapen, weights are of a type that cannot be weights, or
@@ -321,7 +329,7 @@ def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: Chec
     """
     frozen = model.frozen
     if frozen is None:
-        _load_whole(model, file, backbone)
+        _load_whole(model, file, backbone, describes_itself=describes_itself)
         return
     source, names, vit_model = str(file.path), frozen.names, frozen.model
     expected = release_state(model)
@@ -348,12 +356,14 @@ def load_weights(model: InteractiveNetwork, file: CheckpointFile, backbone: Chec
             )
         vit, converted = vit | extra, converted | loadable
     state = own | _as_backbone(vit)
-    _check_keys(model, state, converted, source)
+    _check_keys(model, state, converted, source, describes_itself=describes_itself)
     model.load_state_dict(own, strict=False)
     vit_model.load_state_dict(converted, strict=False)
 
 
-def _load_whole(model: InteractiveNetwork, file: CheckpointFile, backbone: CheckpointFile | None) -> None:
+def _load_whole(
+    model: InteractiveNetwork, file: CheckpointFile, backbone: CheckpointFile | None, *, describes_itself: bool
+) -> None:
     """Load the weights of a network without a frozen backbone."""
     if backbone is not None:
         raise CheckpointKeysError(
@@ -366,7 +376,7 @@ def _load_whole(model: InteractiveNetwork, file: CheckpointFile, backbone: Check
     state = widened(file.path, file.state)
     patch = model.patch
     adapted = model.adapt(state, None if patch is None else _stored_grid(file, patch))
-    _check_keys(model, state, adapted, str(file.path))
+    _check_keys(model, state, adapted, str(file.path), describes_itself=describes_itself)
     model.load_state_dict(adapted, strict=False)
 
 
@@ -401,7 +411,9 @@ def release_state(model: InteractiveNetwork) -> State:
     }
 
 
-def _check_keys(model: InteractiveNetwork, given: State, converted: State, source: str) -> None:
+def _check_keys(
+    model: InteractiveNetwork, given: State, converted: State, source: str, *, describes_itself: bool
+) -> None:
     expected = release_state(model)
     missing = sorted(n for n in expected if n not in given and _is_read(model, n))
     unexpected = sorted(
@@ -432,11 +444,14 @@ def _check_keys(model: InteractiveNetwork, given: State, converted: State, sourc
     if frozen_differs and any(n.startswith(BACKBONE_PREFIX) for n in given):
         lines.append(f"the backbone's weights look like {layouts[0]}")
         lines.append(f"{backbone_name(model.config)} would be {layouts[1]}")
+    described = "the file describes" if describes_itself else "the description names"
+    advice = _own_description_advice(model.config.family) if describes_itself else _DESCRIPTION_ADVICE
+    separate = isinstance(model.config, LateFusionConfig)
     raise CheckpointKeysError(
         f"{source} does not fit the described network: {len(missing)} keys missing, {len(unexpected)} unexpected, "
         f"{len(misshapen)} misshapen\n    " + "\n    ".join(lines),
-        expected=f"the {len(expected)} keys of the network that the description names",
-        **_advice(missing, misshapen, separate=isinstance(model.config, LateFusionConfig)),
+        expected=f"the {len(expected)} keys of the network that {described}",
+        **((_backbone_advice(missing, misshapen) if separate else None) or advice),
     )
 
 
@@ -458,12 +473,21 @@ def _report(kind: str, names: list[str], candidates: list[str]) -> list[str]:
     return lines
 
 
-def _advice(missing: list[str], misshapen: list[str], *, separate: bool) -> dict[str, str]:
-    """Return ``fix`` and, where it differs, ``command_fix``; ``separate`` where a backbone has a file of its own."""
-    if separate and missing and not misshapen and all(name.startswith(BACKBONE_PREFIX) for name in missing):
-        found = "the frozen backbone is not in this file: pass its release file"
-        return {"fix": f"{found} as backbone_checkpoint", "command_fix": f"{found} as --backbone-ckpt"}
-    return {"fix": "correct the description (backbone, widths, modalities), or rename the keys"}
+_DESCRIPTION_ADVICE = {"fix": "correct the description (backbone, widths, modalities), or rename the keys"}
+
+
+def _own_description_advice(family: str) -> dict[str, str]:
+    """Return ``fix`` and ``command_fix`` for a file whose weights are not those that it says."""
+    copy = "copy the file again and compare its hash with the source's"
+    return describe_it(family, f"{copy}; where it is whole, describe the network")
+
+
+def _backbone_advice(missing: list[str], misshapen: list[str]) -> dict[str, str] | None:
+    """Return ``fix`` and ``command_fix`` where all that is missing is a backbone, which has a file of its own."""
+    if not missing or misshapen or not all(name.startswith(BACKBONE_PREFIX) for name in missing):
+        return None
+    found = "the frozen backbone is not in this file: pass its release file"
+    return {"fix": f"{found} as backbone_checkpoint", "command_fix": f"{found} as --backbone-ckpt"}
 
 
 # --- whole checkpoints ------------------------------------------------------------------------------------------------

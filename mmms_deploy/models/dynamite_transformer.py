@@ -174,7 +174,7 @@ class InteractiveTransformer(nn.Module):
 
     def masks(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Queries (B, Q, d) and pixels (B, d, h*w) -> logits of the queries' masks (B, Q, h, w)."""
-        logits = self.mask_embed(self.layer_norm(queries)) @ pixels
+        logits: Tensor = self.mask_embed(self.layer_norm(queries)) @ pixels
         return logits.reshape(*logits.shape[:2], *self.grid)
 
     def forward(

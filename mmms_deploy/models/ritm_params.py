@@ -173,9 +173,13 @@ class Params:
         return f"{self._place}.{name}" if self._place else name
 
 
+_DOCUMENTS = {"mmms": "checkpoints", "skipclick": "skipclick"}
+"""Where the description of a family is explained, where it is not in ``docs/families.md``."""
+
+
 def describe_it(family: str, advice: str = "describe the network") -> dict[str, str]:
     """Return ``fix`` and ``command_fix``: pass a description."""
-    where = f'(family = "{family}"), see {document("families")}'
+    where = f'(family = "{family}"), see {document(_DOCUMENTS.get(family, "families"))}'
     return {
         "fix": f"{advice} in a file and pass it as description {where}",
         "command_fix": f"{advice} with --description {where}",

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mmms_deploy.documents import document
 from mmms_deploy.errors import DescriptionError
+from mmms_deploy.models.ritm_params import describe_it
 
 State = dict[str, Tensor]
 
@@ -132,16 +132,8 @@ def _unknown(source: str, name: str, value: object, expected: str) -> Descriptio
     return DescriptionError(
         f"{source}: its config says {name} = {_short(value)}",
         expected=expected,
-        **_describe_it("if you know what network this is, describe it"),
+        **describe_it("skipclick", "if you know what network this is, describe it"),
     )
-
-
-def _describe_it(advice: str = "describe the network") -> dict[str, str]:
-    """Return ``fix`` and ``command_fix``: pass a description."""
-    return {
-        "fix": f'{advice} in a file and pass it as description (family = "skipclick"), see {document("skipclick")}',
-        "command_fix": f'{advice} with --description (family = "skipclick"), see {document("skipclick")}',
-    }
 
 
 def _params(config: object, source: str) -> dict[str, Any]:
@@ -152,7 +144,7 @@ def _params(config: object, source: str) -> dict[str, Any]:
         raise DescriptionError(
             f"{source}: SkipClick's weights with {found}",
             expected=f"a config of the class {MODEL_CLASS}, as the official software saves it",
-            **_describe_it(),
+            **describe_it("skipclick"),
         )
     if name != MODEL_CLASS:
         raise DescriptionError(
@@ -167,7 +159,7 @@ def _params(config: object, source: str) -> dict[str, Any]:
         raise DescriptionError(
             f"{source}: its config has no {', '.join(missing)}, but {', '.join(sorted(params))}",
             expected=f"the parameters of {MODEL_CLASS}",
-            **_describe_it(),
+            **describe_it("skipclick"),
         )
     return {key: entry["value"] for key, entry in params.items()}
 

@@ -107,7 +107,7 @@ def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
     ]
     if bad:
         raise CheckpointCorruptError(
-            f"{path}: {_listing(bad)} hold NaN or infinite values",
+            f"{path}: {_listing(bad)} {'holds' if len(bad) == 1 else 'hold'} NaN or infinite values",
             expected="finite weights",
             fix="take a checkpoint from before the training diverged",
         )

@@ -35,6 +35,9 @@ class GoldenCase:
             another order of the same sums cannot flip a pixel.
         modalities: (H0, W0) or (H0, W0, C) numbers as stored, by name.
         features: The backbone's features, (1, d, h, w) float32 by name, for a bundle without its backbone.
+        surfaces: (N,) uint8, of a network that answers for several objects at once: the object that each click is made
+            on, from 1; a negative click is made while it is the current one. The masks are those of these objects.
+        labels: (N, H0, W0) uint8, of such a network: the reference's objects after every click, 0 for the background.
         choice: Which proposal for the first click the reference went on from; None for a network without proposals.
 
     Raises:
@@ -47,6 +50,8 @@ class GoldenCase:
     certain: BoolArray
     modalities: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     features: Mapping[str, FloatArray] = field(default_factory=dict)
+    surfaces: UInt8Array | None = None
+    labels: UInt8Array | None = None
     choice: int | None = None
 
     def __post_init__(self) -> None:
@@ -66,6 +71,18 @@ class GoldenCase:
         for name, array in self.features.items():
             if array.ndim != 4 or array.dtype != np.float32:
                 raise ValueError(f"feature {name}: expected (1, d, h, w) float32, got {array.shape} {array.dtype}")
+        if (self.surfaces is None) != (self.labels is None):
+            raise ValueError("clicks on several objects have surfaces and labels, both or none of them")
+        if self.surfaces is not None and self.labels is not None:
+            self._check_objects(self.surfaces, self.labels)
+
+    def _check_objects(self, surfaces: UInt8Array, labels: UInt8Array) -> None:
+        if surfaces.shape != (len(self.clicks),) or surfaces.dtype != np.uint8 or not surfaces.all():
+            raise ValueError(f"surfaces: expected {(len(self.clicks),)} uint8 from 1, got {surfaces.shape}")
+        if labels.shape != self.masks.shape or labels.dtype != np.uint8:
+            raise ValueError(f"labels: expected {self.masks.shape} uint8, got {labels.shape} {labels.dtype}")
+        if labels.max(initial=0) > surfaces.max(initial=0):
+            raise ValueError(f"labels: object {labels.max()} has no click")
 
 
 def save_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
@@ -87,6 +104,8 @@ def save_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
         arrays[f"{index}/clicks"] = case.clicks
         arrays[f"{index}/masks"] = np.packbits(case.masks, axis=-1)
         arrays[f"{index}/certain"] = np.packbits(case.certain, axis=-1)
+        if case.surfaces is not None and case.labels is not None:
+            arrays[f"{index}/surfaces"], arrays[f"{index}/labels"] = case.surfaces, case.labels
         if case.choice is not None:
             arrays[f"{index}/choice"] = np.array(case.choice)
         for name, array in case.modalities.items():
@@ -137,6 +156,8 @@ def _case(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> GoldenCase:
         certain=_unpacked(arrays[f"{index}/certain"], image.shape[1]),
         modalities=named("modality"),
         features=named("feature"),
+        surfaces=arrays.get(f"{index}/surfaces"),
+        labels=arrays.get(f"{index}/labels"),
         choice=int(arrays[f"{index}/choice"]) if f"{index}/choice" in arrays else None,
     )
 

@@ -24,6 +24,8 @@ from mmms_deploy.errors import (
     SessionError,
     VerificationError,
 )
+from mmms_deploy.imaging.io import UInt8Array
+from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.replay.golden import GoldenCase, load_golden
 from mmms_deploy.replay.metrics import iou
@@ -51,7 +53,8 @@ class ClickCheck:
     Attributes:
         case: Index of the image, from 0.
         click: Index of the click in its sequence, from 0.
-        iou: Intersection over union of the mask and the reference, on the certain pixels; 1 when both are empty.
+        iou: Intersection over union of the mask and the reference, on the certain pixels; 1 when both are empty. Of a
+            network that answers for several objects at once, the smallest of all of them.
         certain: Share of the image's pixels that count.
         object: Share of the image's pixels that count and are in the reference mask.
         milliseconds: Time of the whole click.
@@ -336,6 +339,18 @@ def _keep(bundle: Bundle, candidate: Candidate, report: VerificationReport, *, p
     return write_verdict(bundle, verdict)
 
 
+def _worst_iou(session: Session, labels: UInt8Array, certain: BoolArray) -> float:
+    """Return the smallest intersection over union of an object, on the certain pixels.
+
+    Args:
+        session: The session after a click.
+        labels: (H0, W0), the reference's objects.
+        certain: (H0, W0) bool.
+    """
+    found = session.labels
+    return min(iou(found == label, labels == int(name), void=~certain) for name, label in session.surfaces.items())
+
+
 def _rounded_otherwise(result: ClickResult, choice: int) -> bool:
     """Whether another proposal was taken than by the reference, with a score that is close to that one's."""
     if not 0 <= choice < len(result.candidates) or result.candidates[choice].taken:
@@ -351,6 +366,8 @@ def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[Cl
         else:
             session.set_image(case.image, **case.modalities)
         for number, (x, y, positive) in enumerate(case.clicks.tolist()):
+            if case.surfaces is not None:
+                session.select(str(case.surfaces[number]))
             result = session.click(x, y, positive > 0.5)
             milliseconds = result.timings.total
             if number == 0 and case.choice is not None and _rounded_otherwise(result, case.choice):
@@ -359,7 +376,9 @@ def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[Cl
             check = ClickCheck(
                 case=index,
                 click=number,
-                iou=iou(result.mask, case.masks[number], void=~certain),
+                iou=iou(result.mask, case.masks[number], void=~certain)
+                if case.labels is None
+                else _worst_iou(session, case.labels[number], certain),
                 certain=float(certain.mean()),
                 object=float((case.masks[number] & certain).mean()),
                 milliseconds=milliseconds,

@@ -23,6 +23,7 @@ THEIRS = "theirs, as published"
 """What a column of published figures is called."""
 
 _METHODS = {
+    "dynamite": "DynaMITe",
     "icmformer": "iCMFormer",
     "interformer": "InterFormer",
     "mfp": "MFP",
@@ -32,6 +33,7 @@ _METHODS = {
 }
 _VITS: dict[tuple[Any, Any], str] = {(768, 12): "ViT-B", (1024, 24): "ViT-L", (1280, 32): "ViT-H"}
 _SWINS: dict[tuple[Any, Any], str] = {(96, 6): "Swin-T", (96, 18): "Swin-S", (128, 18): "Swin-B", (192, 18): "Swin-L"}
+_MITS: dict[tuple[Any, Any], str] = {((32, 64, 160, 256), (2, 2, 2, 2)): "SegF-B0"}
 _BACKBONES = {"dinov2_b14_reg": "DINOv2-B14"}
 
 
@@ -97,7 +99,8 @@ def published_network(description: Mapping[str, Any]) -> str | None:
     """Return what a network is called in the table, from its description; None for one that no paper has.
 
     Args:
-        description: As in a bundle's provenance: the family, and the sizes of its ViT or Swin.
+        description: As in a bundle's provenance: the family, and the sizes of its ViT,
+            Swin or MiT.
     """
     family = description.get("family", "mmms")
     method = _METHODS.get(family) if isinstance(family, str) else None
@@ -106,15 +109,18 @@ def published_network(description: Mapping[str, Any]) -> str | None:
 
 
 def _backbone(description: Mapping[str, Any]) -> str | None:
-    vit, swin, hrnet, frozen = (description.get(name) for name in ("vit", "swin", "hrnet", "backbone"))
+    vit, swin, hrnet, mit, frozen = (description.get(name) for name in ("vit", "swin", "hrnet", "mit", "backbone"))
+    if isinstance(mit, Mapping):
+        sizes = [tuple(kind) for kind in (mit.get("widths"), mit.get("depths")) if isinstance(kind, list | tuple)]
+        return _MITS.get((sizes[0], sizes[1])) if len(sizes) == 2 else None
     if isinstance(swin, Mapping):
         depths = swin.get("depths")
         return _SWINS.get((swin.get("width"), depths[2])) if isinstance(depths, list | tuple) and depths[2:] else None
     if isinstance(hrnet, Mapping):
         return f"HRNet-{hrnet.get('width')}"
     if isinstance(vit, Mapping) or "dim" in description:
-        sizes = vit if isinstance(vit, Mapping) else description
-        return _VITS.get((sizes.get("dim"), sizes.get("depth")))
+        dims = vit if isinstance(vit, Mapping) else description
+        return _VITS.get((dims.get("dim"), dims.get("depth")))
     if isinstance(frozen, Mapping) and not frozen.get("overrides"):
         return _BACKBONES.get(str(frozen.get("name")))
     return None

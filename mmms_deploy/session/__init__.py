@@ -33,6 +33,7 @@ In reading order:
 - ``outputs``: what is taken out of a session: COCO, arrays, the picture for overlays
 - ``overlay``: draws masks and their clicks on the image
 - ``thumbnail``: the same, as small as a notebook needs it
+- ``sheet``: several answers to the same clicks, side by side
 - ``notebook``: what a notebook shows of a session
 """
 

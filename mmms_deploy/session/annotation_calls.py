@@ -14,14 +14,11 @@ from mmms_deploy.annotations.labels import write_labels
 from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.picture import PictureLike
 from mmms_deploy.session.core import SessionCore
-from mmms_deploy.session.history import History
-from mmms_deploy.session.interactions import Snapshot, checked_mask
 from mmms_deploy.session.mask_sources import labels_of
 from mmms_deploy.session.outputs import arrays_of, coco_of
 from mmms_deploy.session.result import Click, ClickResult
-from mmms_deploy.session.saved import checked, restored, saved
+from mmms_deploy.session.saved import checked
 from mmms_deploy.session.saved import interactions_of as saved_interactions
-from mmms_deploy.session.surfaces import Surfaces
 
 
 class AnnotationCalls(SessionCore):
@@ -40,8 +37,8 @@ class AnnotationCalls(SessionCore):
             NoImageError: No image was set.
         """
         with self._lock:
-            size = self._size()
-            return saved(self._state.surfaces, size, self._answer_size, self._manifest.clicks)
+            self._size()
+            return self._steps.save(self)
 
     def restore(self, annotation: Mapping[str, Any]) -> ClickResult:
         """Put back an annotation that :meth:`to_dict` returned, in place of all surfaces; the image stays.
@@ -70,12 +67,9 @@ class AnnotationCalls(SessionCore):
             given = {one.name: saved_interactions(one, size, self._answer_size, rule) for one in found.surfaces}
             if any(isinstance(one, Click) for interactions in given.values() for one in interactions):
                 self._inputs.check_complete(image)
-            blank = self._state.surfaces.blank
-            surfaces = restored(found, given, blank, self._limit, lambda s, one: self._after(image, s, one)[0])
-            result = self._answer(surfaces.current.history.current, start)
-            surfaces.current.result = result
-            self._state = replace(self._state, surfaces=surfaces)
-            return result
+            step = self._steps.restore(self, found, given, start)
+            self._state = replace(self._state, surfaces=step.surfaces)
+            return step.result
 
     def to_coco(
         self,
@@ -188,14 +182,6 @@ class AnnotationCalls(SessionCore):
         with self._lock:
             size = self._size()
             found, named = labels_of(labels, names, void, size)
-            blank = self._blank()
-            histories: dict[str, tuple[int, History[Snapshot]]] = {}
-            for name, label in named.items():
-                history, mask = History(blank, self._limit), found == label
-                if mask.any():
-                    given = checked_mask(mask, size, self._answer_size, self._manifest.clicks)
-                    history = history.push(self._after_mask(self._state.image, blank, given))
-                histories[name] = label, history
-            surfaces = Surfaces.loaded(blank, self._limit, histories, found)
+            surfaces = self._steps.load(self, found, named)
             self._state = replace(self._state, surfaces=surfaces)
             return surfaces.names

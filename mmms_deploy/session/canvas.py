@@ -19,6 +19,18 @@ from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize, resize_abo
 from mmms_deploy.session.zoom import Box, bounds, whole
 
 
+class Whole(Protocol):
+    """What a result asks for the whole picture, where that is more than its answer at the image's size."""
+
+    def probability(self) -> FloatArray:
+        """Return the probability (H0, W0) float32 of the whole picture."""
+        ...
+
+    def mask(self, threshold: float) -> BoolArray:
+        """Return the pixels (H0, W0) whose probability is above a threshold."""
+        ...
+
+
 class Layer(Protocol):
     """What covers a part of the picture."""
 

@@ -55,17 +55,27 @@ def chosen(choice: Choice, current: Snapshot, manifest: Manifest) -> Candidates:
     return replace(found, taken=choice.index)
 
 
+def one_answer(choice: Choice, name: str) -> ChoiceError:
+    """Return the error for a choice with a network that gives one answer.
+
+    Args:
+        choice: The choice.
+        name: Name of the bundle.
+    """
+    return ChoiceError(
+        f"answer {choice.index} was chosen, and {name} gives one answer to a click",
+        expected="a network that gives several, such as SAM 2",
+        fix="leave the choice out; further clicks correct the mask",
+        command_fix="leave out --choose; further clicks correct the mask",
+    )
+
+
 def _nothing(choice: Choice, current: Snapshot, manifest: Manifest) -> ChoiceError:
     """Return the error for a choice where there are no answers to choose from."""
     given = f"answer {choice.index} was chosen"
     answers = manifest.clicks.answers
     if answers is None or answers.candidates == 1:
-        return ChoiceError(
-            f"{given}, and {manifest.name} gives one answer to a click",
-            expected="a network that gives several, such as SAM 2",
-            fix="leave the choice out; further clicks correct the mask",
-            command_fix="leave out --choose; further clicks correct the mask",
-        )
+        return one_answer(choice, manifest.name)
     if not current.clicks:
         return ChoiceError(f"{given} before a click", expected="a click, and then a choice", fix="click first")
     if isinstance(current.newest, MaskInput):
@@ -78,5 +88,5 @@ def _nothing(choice: Choice, current: Snapshot, manifest: Manifest) -> ChoiceErr
         f"{given} after {len(current.clicks)} clicks, and {manifest.name} gives several answers to the first one alone",
         expected="a choice after the first click on an object",
         fix="go back to the first click with undo(), choose, and click again",
-        command_fix="leave out --choose, or click once",
+        command_fix="put --choose right after the first click",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
 
@@ -10,22 +10,20 @@ import numpy.typing as npt
 
 from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.session.choices import checked_choice
-from mmms_deploy.session.click_list import ClickLike, checked_clicks, history_of
+from mmms_deploy.session.click_list import ClickLike, checked_clicks
 from mmms_deploy.session.core import SessionCore
-from mmms_deploy.session.history import History
-from mmms_deploy.session.interactions import Interaction, Snapshot, checked_mask
+from mmms_deploy.session.interactions import Interaction, checked_mask
 from mmms_deploy.session.mask_sources import MaskLike
 from mmms_deploy.session.predict import (
     Prediction,
-    answer_logits,
     checked_logits,
     checked_points,
-    interactions_of,
     nothing_to_predict,
     prediction,
     refuse_box,
 )
 from mmms_deploy.session.result import Click, ClickResult, checked_click
+from mmms_deploy.session.steps import Step
 
 
 class ClickCalls(SessionCore):
@@ -39,14 +37,16 @@ class ClickCalls(SessionCore):
                 from -0.5 to W0 - 0.5; the far edge is outside.
             y: Row in the image's own pixels, downwards; from -0.5 to H0 - 0.5.
             positive: True or 1 for a click on the object, False or 0 for one on what does not belong to it; also 1.0
-                and 0.0, as in a row of floats.
+                and 0.0, as in a row of floats. With a network that answers for all objects at once, False is the
+                background of all of them.
 
         Returns:
             The mask, the probability and the timings, at the image's own resolution.
 
         Raises:
             NoImageError: No image was set.
-            ClickError: The click is outside of the image, not finite, or no number.
+            ClickError: The click is outside of the image, not finite, or no number; or the network takes no more.
+            SurfaceError: The network answers for all objects at once, and for no more than there are.
             ModalityError: A modality was announced with ``LATER`` and is not there yet.
             EngineError: The click stage failed; the click is not taken.
         """
@@ -101,7 +101,7 @@ class ClickCalls(SessionCore):
             NoImageError: No image was set.
             MaskInputError: The mask has another size or type, or numbers that do not say what belongs to the object,
                 such as labels.
-            SessionError: The network takes no previous mask.
+            SessionError: The network takes no previous mask, as one that answers for all objects at once.
         """
         with self._lock:
             size = self._size()
@@ -189,14 +189,15 @@ class ClickCalls(SessionCore):
                 raise nothing_to_predict()
             if mask_input is not None:
                 given = checked_logits(mask_input, size, self._answer_size, rule)
-            line = self._state.surfaces.current.history.line
-            wanted = interactions_of(clicks, given, line, lambda held: answer_logits(self._whole_answer(held)), rule)
-            result = self._follow(wanted, start)
-            whole = self._whole_answer(self._state.surfaces.current.history.current)
+            result = self._follow(self._steps.predicted(self, clicks, given), start)
+            whole = self._steps.whole_answer(self)
             return prediction(result, whole, several=multimask_output, logits=return_logits)
 
     def undo(self) -> ClickResult:
         """Take back the newest click, choice or mask; the network does not run.
+
+        It is the newest one on the current surface; of a network that answers for all objects at once, the newest one
+        on any of them, and the current surface stays the current one.
 
         Returns:
             The answer to the clicks that remain; an empty mask when none remains.
@@ -207,7 +208,7 @@ class ClickCalls(SessionCore):
         """
         with self._lock:
             self._size()
-            return self._move(self._state.surfaces.current.history.undo)
+            return self._move(self._steps.undo(self, perf_counter()))
 
     def redo(self) -> ClickResult:
         """Bring back the click, choice or mask that was undone last; the network does not run.
@@ -221,35 +222,48 @@ class ClickCalls(SessionCore):
         """
         with self._lock:
             self._size()
-            return self._move(self._state.surfaces.current.history.redo)
+            return self._move(self._steps.redo(self, perf_counter()))
 
     def reset(self) -> None:
         """Forget all clicks and undone clicks on the current surface; the image stays, and the network does not run.
 
+        A network that answers for all objects at once runs: it answers the clicks on the others again.
+
         Raises:
             NoImageError: No image was set.
+            EngineError: The click stage failed; nothing has changed.
         """
         with self._lock:
             self._size()
-            self._state = replace(self._state, surfaces=self._state.surfaces.reset())
+            self._state = replace(self._state, surfaces=self._steps.reset(self))
 
     @property
     def clicks(self) -> tuple[Click, ...]:
         """The clicks so far, oldest first."""
         with self._lock:
-            return self._state.surfaces.current.history.current.clicks
+            return self._steps.clicks(self._state.surfaces)
+
+    @property
+    def all_clicks(self) -> tuple[tuple[str, Click], ...]:
+        """The clicks on all surfaces, each with the name of its surface.
+
+        With a network that answers for all objects at once they are in the order in which they were made; with any
+        other, surface by surface, oldest first.
+        """
+        with self._lock:
+            return self._steps.all_clicks(self._state.surfaces)
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a click to undo."""
         with self._lock:
-            return self._state.surfaces.current.history.can_undo
+            return self._steps.history(self._state.surfaces).can_undo
 
     @property
     def can_redo(self) -> bool:
         """Whether there is an undone click to bring back."""
         with self._lock:
-            return self._state.surfaces.current.history.can_redo
+            return self._steps.history(self._state.surfaces).can_redo
 
     @property
     def result(self) -> ClickResult:
@@ -272,31 +286,14 @@ class ClickCalls(SessionCore):
         return self.result.mask
 
     def _take(self, interaction: Interaction, start: float) -> ClickResult:
-        surfaces = self._state.surfaces
-        history = surfaces.current.history
-        snapshot, probability = self._after(self._state.image, history.current, interaction)
-        result = self._answer(snapshot, start, probability)
-        self._state = replace(self._state, surfaces=surfaces.change(history.push(snapshot), result))
-        return result
+        return self._move(self._steps.take(self, interaction, start))
 
     def _follow(self, wanted: Sequence[Interaction], start: float) -> ClickResult:
         """Make these the interactions with the current surface."""
-        image, surfaces = self._state.image, self._state.surfaces
         if any(isinstance(interaction, Click) for interaction in wanted):
-            self._inputs.check_complete(image)
-        held = surfaces.current.history
-        history = history_of(
-            wanted, held, surfaces.blank, lambda snapshot, interaction: self._after(image, snapshot, interaction)[0]
-        )
-        if history is held:
-            return self._result_of(surfaces.current)
-        result = self._answer(history.current, start)
-        self._state = replace(self._state, surfaces=surfaces.change(history, result))
-        return result
+            self._inputs.check_complete(self._state.image)
+        return self._move(self._steps.follow(self, wanted, start))
 
-    def _move(self, undo_or_redo: Callable[[], History[Snapshot]]) -> ClickResult:
-        start = perf_counter()
-        history = undo_or_redo()
-        result = self._answer(history.current, start)
-        self._state = replace(self._state, surfaces=self._state.surfaces.change(history, result))
-        return result
+    def _move(self, step: Step) -> ClickResult:
+        self._state = replace(self._state, surfaces=step.surfaces)
+        return step.result

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from mmms_deploy.errors import ClickError
 from mmms_deploy.session.choices import checked_choice
 from mmms_deploy.session.history import History
-from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import Choice, MaskInput
 from mmms_deploy.session.result import Click, checked_click
 
 ClickLike: TypeAlias = "Click | Sequence[float] | Mapping[str, float]"
@@ -74,12 +74,19 @@ def _brief(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def history_of(
-    wanted: Sequence[Interaction],
-    held: History[Snapshot],
-    blank: Snapshot,
-    after: Callable[[Snapshot, Interaction], Snapshot],
-) -> History[Snapshot]:
+class Interacted(Protocol):
+    """A snapshot of any kind."""
+
+    @property
+    def interactions(self) -> tuple[Any, ...]:
+        """What led to it, oldest first."""
+        ...
+
+
+S = TypeVar("S", bound=Interacted)
+
+
+def history_of(wanted: Sequence[Any], held: History[S], blank: S, after: Callable[[S, Any], S]) -> History[S]:
     """Return the history whose interactions are the wanted ones; only those that are not held yet are run.
 
     Args:
@@ -101,12 +108,12 @@ def history_of(
     return history
 
 
-def _begins(wanted: Sequence[Interaction], interactions: Sequence[Interaction]) -> bool:
+def _begins(wanted: Sequence[object], interactions: Sequence[object]) -> bool:
     count = len(interactions)
     return count <= len(wanted) and all(map(_same, wanted[:count], interactions))
 
 
-def _same(one: Interaction, other: Interaction) -> bool:
+def _same(one: object, other: object) -> bool:
     if isinstance(one, MaskInput) and isinstance(other, MaskInput):
         return one is other or (
             np.array_equal(one.previous, other.previous) and np.array_equal(one.packed, other.packed)

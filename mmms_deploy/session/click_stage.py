@@ -122,6 +122,8 @@ def _find_listed(manifest: Manifest, pipeline: StagePipeline, listed: ClickList)
         raise _corrupt(f"{manifest.name} takes a list of clicks and has a state", "no state")
     _check_known(manifest, pipeline, {RGB, PRESENT, *shapes, *(m.name for m in manifest.modalities)})
     if listed.objects > 1:
+        if rule.answer_form is not AnswerForm.LOGITS:
+            raise _corrupt(f"{manifest.name} answers for several objects with a {rule.answer_form}", "logits")
         rows = listed.sizes[0] + listed.learned
         return ClickTensors(CLICK_LIST, _only_output(manifest, pipeline, Role.ROWS, (1, rows, *size)))
     role = Role.PROBABILITY if rule.answer_form is AnswerForm.PROBABILITY else Role.LOGITS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -40,8 +41,9 @@ from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, Ma
 from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
-from mmms_deploy.session.result import Click, ClickResult, Timings
-from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, label_map
+from mmms_deploy.session.result import Click, ClickResult, timings_of
+from mmms_deploy.session.steps import Steps
+from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 from mmms_deploy.session.views import Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
 
@@ -62,7 +64,7 @@ class SessionState:
     surfaces: Surfaces
 
 
-class SessionCore:
+class SessionCore(ABC):
     """What the calls of a session share; :class:`~mmms_deploy.session.Session` joins them.
 
     Args:
@@ -114,23 +116,36 @@ class SessionCore:
             self._runner = self._engine.open()
             on_error.callback(self._runner.close)
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
-            self._tensors = find_click_stage(self._manifest, self._pipeline)
             self._fetched = AnswerFetch(self._manifest, self._engine, self._runner)
-            self._run_click = ClickRun(
-                self._manifest,
-                self._pipeline,
-                self._tensors.click,
-                self._previous_input,
-                self._tensors.answer,
-                self._fetched,
-            )
-            listed = self._manifest.clicks.listed
-            self._run_list = None if listed is None else ListRun(self._manifest, self._pipeline, self._tensors, listed)
             viewed = rule is not None or bool(flip)
+            asked = "zoom" if rule is not None else "flip" if flip else None
+            self._steps: Steps[SessionCore] = self._opened_steps(asked)
             self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
             self._views = self._viewing(rule, bool(flip)) if viewed else None
             self._state = self._empty()
             on_error.pop_all()
+
+    @abstractmethod
+    def _opened_steps(self, asked: str | None) -> Steps[SessionCore]:
+        """Return what calls do with the network's objects, and find the tensors of its click stage.
+
+        Args:
+            asked: What else was asked for, ``zoom`` or ``flip``; None for nothing.
+        """
+
+    def _find_click_stage(self) -> None:
+        """Find the tensors of the click stage of a network that answers for one object at a time."""
+        self._tensors = find_click_stage(self._manifest, self._pipeline)
+        self._run_click = ClickRun(
+            self._manifest,
+            self._pipeline,
+            self._tensors.click,
+            self._previous_input,
+            self._tensors.answer,
+            self._fetched,
+        )
+        listed = self._manifest.clicks.listed
+        self._run_list = None if listed is None else ListRun(self._manifest, self._pipeline, self._tensors, listed)
 
     def renew_lock(self) -> None:
         """Take a new lock; called in a forked child, where the thread that held the old one does not exist."""
@@ -180,7 +195,7 @@ class SessionCore:
 
     def _empty(self) -> SessionState:
         """Return the state before the first image."""
-        surfaces = Surfaces.first(Snapshot((), {}, None), self._limit)
+        surfaces = self._steps.first(Snapshot((), {}, None), self._limit)
         return SessionState(ImageState(self._pipeline.start()), surfaces)
 
     def _blank(self) -> Snapshot:
@@ -272,6 +287,10 @@ class SessionCore:
             done = run.answer(first.pipeline, rows, first.proposals.taken)
         answer = done.value(self._tensors.answer)
         return Snapshot(interactions, {}, answer, first=first), self._fetched(answer)
+
+    def _compiled_for(self, clicks: int) -> float:
+        """Compile the click stage for lists up to so many clicks, and return how many seconds that took."""
+        return 0.0 if self._run_list is None else self._run_list.prepare(clicks)
 
     def _check_first(self, click: Click) -> None:
         """Check that a network can propose objects at a first click.
@@ -390,13 +409,16 @@ class SessionCore:
             return self._network_answer(snapshot)
         return self._network_answer(snapshot, self._views.whole_answer(snapshot.viewed))
 
-    def _answer(self, snapshot: Snapshot, start: float, numbers: FloatArray | None = None) -> ClickResult:
+    def _answer(
+        self, snapshot: Snapshot, start: float, numbers: FloatArray | None = None, compiled: float = 0.0
+    ) -> ClickResult:
         """Bring a snapshot's answer to the image's size.
 
         Args:
             snapshot: The snapshot.
             start: When the call began, by ``perf_counter``.
             numbers: What ``_numbers_of`` returns of it, when it is on the host already.
+            compiled: Seconds of the call that went into compiling.
         """
         rule = self._manifest.clicks
         size = self._size()
@@ -413,18 +435,12 @@ class SessionCore:
             mask = answer.above(size)
         mask.setflags(write=False)
         clicks = snapshot.clicks
-        compiled = 0.0 if self._run_list is None else self._run_list.compiled(start)
         end = perf_counter()
         return ClickResult(
             mask=mask,
             click=clicks[-1] if clicks else None,
             index=len(clicks),
-            timings=Timings(
-                engine=1e3 * (fetched - start - compiled),
-                mask=1e3 * (end - fetched),
-                total=1e3 * (end - start),
-                compile=1e3 * compiled,
-            ),
+            timings=timings_of(start, fetched, end, compiled),
             answer=answer,
             clicks=clicks,
             crop=self._crop_of(snapshot),
@@ -442,20 +458,17 @@ class SessionCore:
 
     def _result_of(self, surface: Surface) -> ClickResult:
         if surface.result is None:
-            surface.result = self._answer(surface.history.current, perf_counter())
+            surface.result = self._steps.answer(self, surface, perf_counter())
         return surface.result
 
     def _objects(self) -> Iterator[Named]:
         """Yield every surface with its answer, which is not kept where it was not requested before."""
         for name, surface in self._state.surfaces.all.items():
-            yield Named(name, surface.label, surface.result or self._answer(surface.history.current, perf_counter()))
+            yield Named(name, surface.label, surface.result or self._steps.answer(self, surface, perf_counter()))
 
     def _label_map(self) -> Labels:
         """Return the label map; it is kept until a surface changes."""
         surfaces = self._state.surfaces
         if surfaces.labels is None:
-            ordered = sorted(surfaces.all.values(), key=lambda surface: surface.changed)
-            surfaces.labels = label_map(
-                [(s.label, self._result_of(s).mask) for s in ordered if s.changed], self._size()
-            )
+            surfaces.labels = self._steps.labels(self)
         return surfaces.labels

@@ -15,14 +15,11 @@ from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.core import SessionCore, SessionState
 from mmms_deploy.session.crops import Crops
-from mmms_deploy.session.history import History
 from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageState, ModalityLike
-from mmms_deploy.session.interactions import Snapshot
 from mmms_deploy.session.outputs import file_name_of, kept_picture
 from mmms_deploy.session.pipeline import PipelineState
 from mmms_deploy.session.result import ImageTimings
-from mmms_deploy.session.surfaces import Surfaces
 from mmms_deploy.session.zoom import Box, whole
 
 
@@ -143,9 +140,7 @@ class ImageCalls(SessionCore):
             image = self._inputs.change(self._state.image, modalities)
             prepared = perf_counter()
             image = self._run_image(image)
-            blank = self._blank()
-            surfaces = self._state.surfaces.rebuild(blank, lambda history: self._replayed(image, history, blank))
-            self._state = SessionState(image, surfaces)
+            self._state = SessionState(image, self._steps.rebuilt(self, image, self._blank()))
             return _image_timings(start, prepared)
 
     @property
@@ -187,7 +182,7 @@ class ImageCalls(SessionCore):
         )
         prepared = perf_counter()
         image = self._run_image(image)
-        self._state = SessionState(image, Surfaces.first(self._blank(), self._limit))
+        self._state = SessionState(image, self._steps.first(self._blank(), self._limit))
         return _image_timings(start, prepared)
 
     def _run_image(self, image: ImageState) -> ImageState:
@@ -210,16 +205,6 @@ class ImageCalls(SessionCore):
         if flip:
             crops.at(picture, mirrored=True)
         return crops
-
-    def _replayed(self, image: ImageState, old: History[Snapshot], blank: Snapshot) -> History[Snapshot]:
-        """Repeat all interactions with a surface, undone ones included."""
-        history = History(blank, self._limit)
-        for interaction in old.newest.interactions:
-            snapshot, _ = self._after(image, history.current, interaction)
-            history = history.push(snapshot)
-        for _ in range(len(old.newest.interactions) - len(old.current.interactions)):
-            history = history.undo()
-        return history
 
 
 def _image_timings(start: float, prepared: float) -> ImageTimings:

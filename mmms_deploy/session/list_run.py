@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import perf_counter
 
 import numpy as np
 
@@ -30,17 +29,6 @@ class ListRun:
 
     def __init__(self, manifest: Manifest, pipeline: StagePipeline, tensors: ClickTensors, listed: ClickList) -> None:
         self._name, self._pipeline, self._tensors, self._listed = manifest.name, pipeline, tensors, listed
-        self._compiled: list[tuple[float, float]] = []
-
-    def compiled(self, since: float) -> float:
-        """Return the seconds that compiling for longer lists took in the call that began at a time.
-
-        Args:
-            since: The time, by ``perf_counter``.
-        """
-        taken = sum(seconds for start, seconds in self._compiled if start >= since)
-        self._compiled.clear()
-        return taken
 
     def propose(self, features: PipelineState, click: Row) -> PipelineState:
         """Run everything up to the first click's stage; the click stage does not run.
@@ -66,17 +54,27 @@ class ListRun:
             ClickError: There are more clicks than the longest list has rows.
             BundleCorruptError, EngineError: The click stage cannot be compiled for so many rows, or failed.
         """
-        name, listed = self._tensors.click, self.padded(rows)
-        size = listed.shape[1]
-        start = perf_counter()
-        seconds = self._pipeline.prepare(size)
-        if seconds:
-            self._compiled.append((start, seconds))
-        values = {name: self._pipeline.upload(name, listed, size)}
+        name, padded = self._tensors.click, self.padded(rows)
+        size = padded.shape[1]
+        values = {name: self._pipeline.upload(name, padded, size)}
         if self._tensors.proposals is not None:
             chosen = self._tensors.proposals.choice
             values[chosen] = self._pipeline.upload(chosen, np.array([[choice]], dtype=np.float32))
         return self._pipeline.run(self._pipeline.set(features, values), rows=size)
+
+    def prepare(self, clicks: int) -> float:
+        """Compile the click stage for lists up to so many clicks, and return how many seconds that took.
+
+        A list grows click by click, so that all smaller sizes are needed on the way.
+
+        Args:
+            clicks: How many; more than the longest list holds are refused when they are answered.
+
+        Raises:
+            EngineError: It cannot be compiled.
+        """
+        needed = self._listed.size_for(clicks)
+        return sum(self._pipeline.prepare(size) for size in self._listed.sizes if needed is not None and size <= needed)
 
     def padded(self, rows: Sequence[Row]) -> FloatArray:
         """Return clicks as the smallest list that holds them, (1, Q, fields) float32.
@@ -86,7 +84,7 @@ class ListRun:
         """
         size = self._listed.size_for(len(rows))
         if size is None:
-            most = self._listed.sizes[-1]
+            most = f"{self._listed.sizes[-1]}{' over all objects' if self._listed.objects > 1 else ''}"
             raise ClickError(
                 f"click {len(rows)}",
                 expected=f"at most {most}: {self._name} was exported with a list of so many clicks",

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from mmms_deploy.annotations.boxes import xyxy_of
 from mmms_deploy.annotations.clicks import HasPoint
 from mmms_deploy.errors import ImageError
-from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, load_rgb
+from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import BoolArray
 
 MASK = (0, 122, 255)
@@ -94,11 +94,7 @@ def draw_objects(
     height, width = image.shape[:2]
     for mask, _ in objects:
         if mask.shape != (height, width):
-            raise ImageError(
-                f"the image has {height} rows and {width} columns",
-                expected=f"{mask.shape[0]} rows and {mask.shape[1]} columns, like the mask",
-                fix="pass the image that was segmented, at its own size",
-            )
+            raise other_size(image, mask)
     unit = max(1.0, min(width, height) / 480)
     consume = consume and image.flags.owndata and image.flags.writeable and image.flags.c_contiguous
     picture = Image.new("RGB", (width, height), None)
@@ -120,6 +116,15 @@ def draw_objects(
         for number, click in enumerate(clicks, start=1):
             _marker(picture, click, number, radius=max(6.0, 9.5 * unit))
     return picture
+
+
+def other_size(image: UInt8Array, mask: BoolArray) -> ImageError:
+    """Return the error for an image (H, W, 3) that has another size than a mask (H0, W0)."""
+    return ImageError(
+        f"the image has {image.shape[0]} rows and {image.shape[1]} columns",
+        expected=f"{mask.shape[0]} rows and {mask.shape[1]} columns, like the mask",
+        fix="pass the image that was segmented, at its own size",
+    )
 
 
 def _drawn(picture: Image.Image, mask: BoolArray, top: int, unit: float, colour: Colour) -> Image.Image:

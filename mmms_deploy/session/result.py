@@ -13,18 +13,19 @@ from mmms_deploy.annotations.boxes import bbox_of, xyxy_of
 from mmms_deploy.annotations.polygons import Polygon, polygons_of
 from mmms_deploy.annotations.record import write_mask
 from mmms_deploy.annotations.rle import Rle, rle_of
-from mmms_deploy.errors import AnnotationError, ClickError, NoImageError
+from mmms_deploy.errors import AnnotationError, ChoiceError, ClickError, NoImageError
 from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import BoolArray, FloatArray
 from mmms_deploy.session.answers import Candidate, NetworkAnswer
-from mmms_deploy.session.overlay import draw_overlay
+from mmms_deploy.session.overlay import draw_overlay, other_size
+from mmms_deploy.session.sheet import draw_sheet
 from mmms_deploy.session.thumbnail import Drawn, captioned, png_of, thumbnail
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmms_deploy.session.canvas import Canvas
+    from mmms_deploy.session.canvas import Whole
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,23 @@ class Timings:
         return f"Timings({_ms(self.total)} ms: engine {_ms(self.engine)}, mask {_ms(self.mask)}{compiled})"
 
 
+def timings_of(start: float, fetched: float, end: float, compiled: float = 0.0) -> Timings:
+    """Return where the time of a click went.
+
+    Args:
+        start: When the call began, in seconds.
+        fetched: When the network's answer was there.
+        end: When the mask was there.
+        compiled: Seconds before ``fetched`` that went into compiling.
+    """
+    return Timings(
+        engine=1e3 * (fetched - start - compiled),
+        mask=1e3 * (end - fetched),
+        total=1e3 * (end - start),
+        compile=1e3 * compiled,
+    )
+
+
 @dataclass(frozen=True)
 class ImageTimings:
     """Where the time of ``set_image`` went, in milliseconds of wall time.
@@ -104,7 +122,8 @@ class ClickResult:
     Attributes:
         mask: (H0, W0) bool, read-only, at the image's own resolution: True where the object is.
         click: The newest click; None when there is none (after an undo of the first).
-        index: How many clicks led here; 0 for none.
+        index: How many clicks led here; 0 for none. Of a network that answers for all objects at once, these are the
+            clicks on the object, though those on others count too.
         timings: Where the time went.
         answer: The network's answer at its own resolution.
         clicks: All clicks that led here, oldest first.
@@ -124,7 +143,7 @@ class ClickResult:
     crop: tuple[int, int, int, int] | None = None
     candidates: tuple[Candidate, ...] = ()
     _picture: UInt8Array | None = None
-    _canvas: Canvas | None = None
+    _canvas: Whole | None = None
 
     @property
     def network_probability(self) -> FloatArray:
@@ -138,7 +157,11 @@ class ClickResult:
 
     @cached_property
     def probability(self) -> FloatArray:
-        """(H0, W0) float32, read-only, in [0, 1]: the probability of every pixel; computed on first use."""
+        """(H0, W0) float32, read-only, in [0, 1]: the probability of every pixel; computed on first use.
+
+        Of a network that answers for all objects at once it is the sigmoid of the object's logit minus the largest of
+        all others, the background's among them: our definition, because its paper has none.
+        """
         height, width = self.mask.shape
         if self._canvas is None:
             return self.answer.at((height, width))
@@ -221,6 +244,39 @@ class ClickResult:
                 ``keep_image=False``.
             ImageError: The image has another size, or is none.
         """
+        return draw_overlay(self._drawn_on(image, channel_order), self.mask, self.clicks)
+
+    def candidate_sheet(self, image: ImageLike | None = None, channel_order: ChannelOrderLike = "rgb") -> Image.Image:
+        """Draw all answers of a network that gives several, side by side on small pictures of the image.
+
+        Below each stand its number, as ``Session.choose`` takes it, its score and its area; the one that is taken has a
+        green frame.
+
+        Args:
+            image: As for :meth:`overlay`.
+            channel_order: As for :meth:`overlay`.
+
+        Returns:
+            An RGB picture; each of the small ones has at most 640 pixels on its longer side.
+
+        Raises:
+            ChoiceError: There are no candidates.
+            NoImageError: As for :meth:`overlay`.
+            ImageError: As for :meth:`overlay`.
+        """
+        if not self.candidates:
+            raise ChoiceError(
+                "this result has no candidates to draw",
+                expected="the answer of a network that gives several to its newest click",
+                fix="check result.candidates first; overlay() draws the mask",
+            )
+        picture = self._drawn_on(image, channel_order)
+        if picture.shape[:2] != self.mask.shape:
+            raise other_size(picture, self.mask)
+        return draw_sheet(picture, self.candidates, self.clicks)
+
+    def _drawn_on(self, image: ImageLike | None, channel_order: ChannelOrderLike) -> UInt8Array:
+        """Return the picture that is drawn on, (H0, W0, 3) uint8."""
         picture = self._picture if image is None else load_rgb(image, channel_order)
         if picture is None:
             raise NoImageError(
@@ -228,7 +284,7 @@ class ClickResult:
                 expected="an image",
                 fix="pass the image: overlay(image); or open the session with keep_image=True",
             )
-        return draw_overlay(picture, self.mask, self.clicks)
+        return picture
 
     def to_dict(self, mask: Literal["rle", "polygons"] | None = "rle") -> dict[str, Any]:
         """Return the answer as plain data, JSON-able.
@@ -240,7 +296,8 @@ class ClickResult:
         Returns:
             ``size`` [H0, W0]; ``clicks`` [[x, y, 1 or 0], ...] and ``index``, their number; ``area`` in pixels;
             ``bbox`` [x, y, width, height]; ``timings`` in milliseconds by name; ``crop`` [x0, y0, x1, y1], where there
-            is one; and ``rle``, or ``polygons`` [{"outer": [[x, y], ...], "holes": [...]}, ...].
+            is one; ``scores`` of the candidates and ``taken``, which of them the mask is, where there are some; and
+            ``rle``, or ``polygons`` [{"outer": [[x, y], ...], "holes": [...]}, ...].
 
         Raises:
             AnnotationError: There is no such form.
@@ -264,8 +321,15 @@ class ClickResult:
             "bbox": list(self.bbox),
             "timings": self.timings.to_dict(),
             **({} if self.crop is None else {"crop": list(self.crop)}),
+            **self._scores(),
             **forms,
         }
+
+    def _scores(self) -> dict[str, Any]:
+        if not self.candidates:
+            return {}
+        taken = [candidate.taken for candidate in self.candidates].index(True)
+        return {"scores": [candidate.score for candidate in self.candidates], "taken": taken}
 
     def save(self, path: PathLike, overwrite: bool = False) -> None:
         """Write the mask, whole or not at all.
@@ -300,7 +364,14 @@ class ClickResult:
         height, width = self.mask.shape
         clicks = f"{self.index} click{'s' if self.index != 1 else ''}"
         share = f"{100 * self.area / self.mask.size:.1f} % of {width} x {height}"
-        return f"{clicks}, {self.area:,} px, {share}, {_ms(self.timings.total)} ms"
+        return f"{clicks}{self._chosen()}, {self.area:,} px, {share}, {_ms(self.timings.total)} ms"
+
+    def _chosen(self) -> str:
+        """Return what is said of the candidate that is taken; nothing where there is none."""
+        for place, one in enumerate(self.candidates):
+            if one.taken:
+                return f", candidate {place} (of 0 to {len(self.candidates) - 1}, score {one.score:.3f})"
+        return ""
 
 
 def _ms(milliseconds: float) -> str:

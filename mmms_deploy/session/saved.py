@@ -12,6 +12,7 @@ import base64
 import binascii
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -80,7 +81,7 @@ class SavedSurface(Struct, frozen=True, kw_only=True):
 
 
 class SavedSession(Struct, frozen=True, kw_only=True):
-    """An annotation of an image."""
+    """An annotation of an image; ``order``, where all objects have one history, has the label of every click in it."""
 
     format: Literal["mmms-deploy-session"]
     version: Literal[1]
@@ -88,6 +89,7 @@ class SavedSession(Struct, frozen=True, kw_only=True):
     surface: str
     labels_given: _Label
     surfaces: tuple[SavedSurface, ...]
+    order: tuple[_Label, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 def saved(surfaces: Surfaces, size: tuple[int, int], network: tuple[int, int], rule: ClickContract) -> dict[str, Any]:
@@ -126,6 +128,11 @@ def saved(surfaces: Surfaces, size: tuple[int, int], network: tuple[int, int], r
             for name, surface in surfaces.all.items()
         ),
     )
+    return written(found)
+
+
+def written(found: SavedSession) -> dict[str, Any]:
+    """Return an annotation as plain dicts, lists, numbers and texts."""
     plain: dict[str, Any] = _as_lists(msgspec.to_builtins(found))
     return plain
 
@@ -167,6 +174,8 @@ def checked(given: object, size: tuple[int, int]) -> SavedSession:
         problem = "a surface has a label that was never given"
     elif any(surface.undone > len(surface.interactions) for surface in found.surfaces):
         problem = "more interactions are undone than there are"
+    elif not _is_order(found):
+        problem = "its order is not that of its interactions"
     if problem is not None:
         raise SessionError(f"the saved session contradicts itself: {problem}", expected=_EXPECTED, fix=fix)
     if found.image_size != size:
@@ -176,6 +185,17 @@ def checked(given: object, size: tuple[int, int]) -> SavedSession:
             fix="call set_image(...) with the image that was annotated",
         )
     return found
+
+
+def _is_order(found: SavedSession) -> bool:
+    """Whether the order, where there is one, has every interaction once, and those that are undone last."""
+    if isinstance(found.order, msgspec.UnsetType):
+        return True
+    undone = {surface.label: surface.undone for surface in found.surfaces}
+    done = len(found.order) - sum(undone.values())
+    counts = {surface.label: len(surface.interactions) for surface in found.surfaces}
+    every, last = Counter(found.order), Counter(found.order[done:])
+    return every == Counter(counts) and last == Counter(undone)
 
 
 def interactions_of(

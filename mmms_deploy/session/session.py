@@ -21,8 +21,12 @@ from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.annotation_calls import AnnotationCalls
 from mmms_deploy.session.click_calls import ClickCalls
+from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.image_calls import ImageCalls
+from mmms_deploy.session.joint import joint_steps
 from mmms_deploy.session.notebook import Shown, session_view
+from mmms_deploy.session.separate import SeparateSteps
+from mmms_deploy.session.steps import Steps
 from mmms_deploy.session.surface_calls import SurfaceCalls
 
 HISTORY_LIMIT = 100
@@ -50,9 +54,9 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
             and to take ``fp32`` when no precision was requested.
         cuda_options: How an engine works on a GPU, such as the memory it may hold; None takes the defaults. An engine
             on the CPU ignores them.
-        history_limit: How many interactions with a surface can be undone; None for all of them. Each keeps the click
-            stage's state: three float32 maps of the network's size for the networks of this package (2.4 MB at
-            448 x 448).
+        history_limit: How many interactions with a surface can be undone, or with all of them where the network answers
+            for all objects at once; None for no limit. Each keeps the click stage's state: three float32 maps of the
+            network's size for most networks of this package (2.4 MB at 448 x 448).
         keep_image: Whether the session keeps the pixels of the image, 3 bytes each, so that results can draw
             overlays; a program that holds many sessions may do without.
         on_progress: Receives every step while TensorRT compiles, from another thread; this takes minutes
@@ -93,6 +97,12 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
         name, opened = (engine, None) if isinstance(engine, str) else (None, engine)
         request = EngineRequest(device, name, precision, threads, strict, cuda_options)
         super().__init__(bundle, opened, request, history_limit, keep_image, on_progress, zoom, flip)
+
+    def _opened_steps(self, asked: str | None) -> Steps[SessionCore]:
+        if self._manifest.clicks.objects > 1:
+            return joint_steps(self._manifest, self._pipeline, self._runner, self._fetched, asked)
+        self._find_click_stage()
+        return SeparateSteps()
 
     @property
     def bundle(self) -> Bundle:

@@ -7,13 +7,16 @@ from dataclasses import replace
 from time import perf_counter
 
 from mmms_deploy.session.core import SessionCore
-from mmms_deploy.session.interactions import checked_mask
 from mmms_deploy.session.result import ClickResult
 from mmms_deploy.session.surfaces import Labels, checked_name
 
 
 class SurfaceCalls(SessionCore):
-    """What a session does with several objects."""
+    """What a session does with several objects.
+
+    Where the network answers for all objects at once (``manifest.clicks.objects`` above 1), a click changes every
+    object's mask, and all of them have one history; docs/session.md says what the calls mean then.
+    """
 
     def select(self, surface: str) -> ClickResult:
         """Work on another object of the image: a new one, or one that has clicks already.
@@ -23,7 +26,8 @@ class SurfaceCalls(SessionCore):
 
         If other surfaces took pixels from it since its last interaction, it continues from the rest of its mask, as in
         the paper's protocol (its mask is read back from the joint mask). This is an interaction like :meth:`set_mask`,
-        and :meth:`undo` takes it back.
+        and :meth:`undo` takes it back. A network that answers for all objects at once has decided whose pixels they
+        are: nothing changes then.
 
         Args:
             surface: Its name.
@@ -37,25 +41,16 @@ class SurfaceCalls(SessionCore):
             EngineError: The rest of its mask could not be uploaded; the previous surface stays the current one.
         """
         with self._lock:
-            size = self._size()
+            self._size()
             start = perf_counter()
-            name = checked_name(surface)
-            surfaces = self._state.surfaces
-            known = surfaces.all.get(name)
-            if known is not None and known is not surfaces.current and self._previous_input is not None:
-                left = self._label_map() == known.label
-                if not left[self._result_of(known).mask].all():
-                    rest = checked_mask(left, size, self._answer_size, self._manifest.clicks)
-                    snapshot = self._after_mask(self._state.image, known.history.current, rest)
-                    result = self._answer(snapshot, start, rest.previous[0, 0])
-                    surfaces = surfaces.extend(name, known.history.push(snapshot), result)
-            surfaces = surfaces.select(name)
-            answer = self._result_of(surfaces.current)
-            self._state = replace(self._state, surfaces=surfaces)
-            return answer
+            step = self._steps.select(self, checked_name(surface), start)
+            self._state = replace(self._state, surfaces=step.surfaces)
+            return step.result
 
     def remove(self, surface: str) -> None:
         """Forget an object and its clicks. If it was the current one, the object that changed last becomes current.
+
+        A network that answers for all objects at once answers the remaining clicks again; any other does not run.
 
         Args:
             surface: Its name.
@@ -63,10 +58,11 @@ class SurfaceCalls(SessionCore):
         Raises:
             NoImageError: No image was set.
             SurfaceError: There is none of that name, or it is no text.
+            EngineError: The click stage failed; nothing has changed.
         """
         with self._lock:
             self._size()
-            self._state = replace(self._state, surfaces=self._state.surfaces.remove(checked_name(surface)))
+            self._state = replace(self._state, surfaces=self._steps.remove(self, checked_name(surface)))
 
     @property
     def surface(self) -> str:
@@ -84,7 +80,8 @@ class SurfaceCalls(SessionCore):
     def labels(self) -> Labels:
         """(H0, W0) int32, read-only: the label of each pixel's surface; 0 is background.
 
-        Where surfaces overlap, the pixel belongs to the one that changed last.
+        Where surfaces overlap, the pixel belongs to the one that changed last. Those of a network that answers for all
+        objects at once never overlap: this is its own map.
 
         Raises:
             NoImageError: No image was set.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -99,14 +99,14 @@ class Surfaces:
         """The label of every surface by name, oldest first."""
         return {name: surface.label for name, surface in self.all.items()}
 
-    def select(self, name: str) -> Surfaces:
+    def select(self, name: str) -> Self:
         """Return them with another surface as the current one; a new one when there is none of that name."""
         if name in self.all:
             return replace(self, name=name)
         surface = Surface(self.given + 1, History(self.blank, self.limit))
         return replace(self, name=name, all={**self.all, name: surface}, given=self.given + 1)
 
-    def remove(self, name: str) -> Surfaces:
+    def remove(self, name: str) -> Self:
         """Return them without a surface. If it was the current one, the one that changed last takes its place.
 
         Raises:

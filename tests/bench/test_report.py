@@ -3,13 +3,31 @@ from __future__ import annotations
 import json
 import os
 
+import msgspec
 import pytest
 
 from mmms_deploy.bench.errors import ReportError
-from mmms_deploy.bench.report import Metric, encode, read_report
+from mmms_deploy.bench.report import Metric, WorkloadFacts, encode, read_report
+from mmms_deploy.bench.text import bundle_line, workload_line
 from mmms_deploy.errors import OutputWriteError
 from mmms_deploy.reporting.files import write_text
 from tests.support.bench_reports import metrics, report
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((1, 3, 5), "1 image of 1920 x 1080, 3 clicks on each, after 5 clicks of warm-up"),
+        ((2, 1, 1), "2 images of 1920 x 1080, 1 click on each, after 1 click of warm-up"),
+    ],
+)
+def test_one_and_several(counts, said) -> None:
+    images, clicks, warm_up = counts
+    workload = WorkloadFacts(images=images, clicks=clicks, image_size=(1080, 1920), warm_up=warm_up)
+    assert workload_line(workload) == said
+    bundle = report().bundle
+    assert "1 exact rewrite, " in bundle_line(bundle)
+    assert "2 exact rewrites, " in bundle_line(msgspec.structs.replace(bundle, rewrites=("fold_head", "split_skips")))
 
 
 def test_round_trip_keeps_every_sample(tmp_path) -> None:

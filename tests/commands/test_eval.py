@@ -154,6 +154,21 @@ def test_every_data_set_has_a_default_folder_of_its_own(
     assert [re.sub("-[0-9a-f]{6}$", "", name) for name in made] == ["folder+other", "folder", "folder", "other"], made
 
 
+def test_every_protocol_has_a_default_folder_of_its_own(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """So that the published protocol can follow the default one; what stands in one folder is never mixed."""
+    monkeypatch.chdir(tmp_path)
+    toy = write_toy(tmp_path / "toy", published=RITM_FAMILY)
+    line = [toy.path, *_on(data), "--max-clicks", 1, "--limit", 1]
+    for protocol in ("curve", "noc", "published"):
+        result = evaluate(*line, "--protocol", protocol)
+        assert result.exit_code == 0, result.output
+    made = sorted(path.name for path in (tmp_path / "evaluations" / "toy").iterdir())
+    assert [re.sub("-[0-9a-f]{6}", "", name) for name in made] == ["ellipses", "ellipses-noc", "ellipses-published"]
+    assert len({re.sub("^ellipses-([0-9a-f]{6}).*$", r"\1", name) for name in made}) == 1
+    result = evaluate(*line, "--protocol", "noc", "--flip")
+    assert "predictor options flip was not set, is set" in result.stderr
+
+
 def test_another_bundle_is_refused(base, data: Path, tmp_path: Path) -> None:
     assert evaluate(*base, "--limit", 1).exit_code == 0
     other = write_toy(tmp_path / "other", radius=9)
@@ -287,6 +302,37 @@ def test_replaying_with_another_bundle_says_so(base, tmp_path: Path) -> None:
     assert "another bundle" in result.stderr
 
 
+# --- several answers to one click -------------------------------------------------------------------------------------
+
+
+def test_the_best_of_several_answers(proposing: Bundle, paint: Bundle, base, tmp_path: Path) -> None:
+    out, arguments = tmp_path / "out", [proposing.path, *base[1:], "--limit", 2]
+    assert evaluate(*arguments).exit_code == 0
+    by_score = [json.loads(line) for line in (out / "scenes.jsonl").read_text().splitlines()]
+    assert json.loads((out / "settings.json").read_text())["predictor"]["options"]["choose"] is None
+    result = evaluate(*arguments, "--choose", "best")
+    assert result.exit_code == 1
+    assert re.search(r"predictor options choose was .+, is .*best", " ".join(result.stderr.split()))
+    assert evaluate(*arguments, "--choose", "best", "--against", paint.path, "--fresh").exit_code == 0
+    facts = json.loads((out / "settings.json").read_text())
+    assert [facts[side]["options"]["choose"] for side in ("predictor", "against")] == ["best", None]
+    assert "choose best" in (out / "report.html").read_text()
+    best = [json.loads(line) for line in (out / "scenes.jsonl").read_text().splitlines()]
+    for one, other in zip(best, by_score, strict=True):
+        assert all(a["ious"][0] >= b["ious"][0] for a, b in zip(one["objects"], other["objects"], strict=True))
+    assert best[0]["objects"][0]["ious"][0] > by_score[0]["objects"][0]["ious"][0]
+    replayed = invoke(main, "--replay", out, f"{best[0]['scene']}:{best[0]['objects'][0]['name']}")
+    assert replayed.exit_code == 0, replayed.output
+    assert "was" not in replayed.stdout, "every IoU is what it was"
+
+
+def test_the_best_of_one_answer_is_refused(base) -> None:
+    result = evaluate(*base, "--choose", "best")
+    assert result.exit_code == 1
+    assert "the best of several answers was asked of paint, which gives one" in result.stderr
+    assert "leave out --choose" in result.stderr
+
+
 # --- usage ------------------------------------------------------------------------------------------------------------
 
 
@@ -302,6 +348,7 @@ def test_replaying_with_another_bundle_says_so(base, tmp_path: Path) -> None:
         (["BUNDLE", "--dataset", "folder=x", "--workers", "0"], "range"),
         (["BUNDLE", "--dataset", "folder=x", "--against-engine", "openvino"], "need --against"),
         (["BUNDLE", "--dataset", "folder=x", "--protocol", "other"], "'other' is not one of"),
+        (["BUNDLE", "--dataset", "folder=x", "--choose", "worst"], "'worst' is not one of"),
         (["BUNDLE", "--dataset", "nonsense=x"], "there is no kind of data set"),
         (["BUNDLE", "--dataset", "folder=x", "--dataset", "folder=y"], "names 2 data sets 'folder'"),
     ],
@@ -340,7 +387,7 @@ def test_other_files_in_the_folder_are_left_alone(base, tmp_path: Path) -> None:
 def test_against_pytorch_with_flips_is_refused(base) -> None:
     result = evaluate(*base, "--flip", "--against", "torch:demo")
     assert result.exit_code == 2
-    assert "--flip and --threshold are for bundles" in result.stderr
+    assert "--threshold and --choose are for bundles" in " ".join(result.stderr.split())
 
 
 def test_help() -> None:
@@ -375,7 +422,8 @@ def test_an_interrupt_keeps_what_is_finished(data: Path, tmp_path: Path) -> None
     command += ["--out", str(out), "--max-clicks", "400", "--engine", "onnxruntime"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not (out / "scenes.jsonl").exists():
+    scenes = out / "scenes.jsonl"
+    while not scenes.exists() or not scenes.stat().st_size:  # the file is there before its first line
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -384,7 +432,7 @@ def test_an_interrupt_keeps_what_is_finished(data: Path, tmp_path: Path) -> None
     assert process.returncode == 130, errors
     assert "goes on from there" in errors
     assert "Traceback" not in errors
-    for line in (out / "scenes.jsonl").read_bytes().splitlines():
+    for line in scenes.read_bytes().splitlines():
         msgspec.json.decode(line)
 
 

@@ -92,6 +92,15 @@ def test_every_command_has_the_same_help_and_version(command: str) -> None:
     assert __version__ in invoke(COMMANDS[command], "--version").stdout
 
 
+def test_the_rewrites_stand_in_two_columns() -> None:
+    from mmms_deploy.export.rewrites import REWRITES
+
+    lines = invoke(COMMANDS["export"], "--help").stdout.splitlines()
+    begins = [line.index(one.description) for one in REWRITES for line in lines if line.endswith(one.description)]
+    assert len(begins) == len(REWRITES)
+    assert len(set(begins)) == 1
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_unknown_option(command: str) -> None:
     check(command, arguments(command, "bundles/toy", "--versoin"), 2, "--version")

@@ -19,6 +19,7 @@ from mmms_deploy.commands.segment import main
 from mmms_deploy.engines import select
 from mmms_deploy.session.features import save_features
 from tests.support.invoke import invoke
+from tests.support.joint import write_joint
 from tests.support.toy import write_toy
 
 
@@ -474,3 +475,49 @@ def test_control_characters_are_shown_and_not_obeyed(paint: Bundle, folder: Path
     result = segment(paint.path, "--clicks", "clicks.json")
     assert result.exit_code == 1
     assert "\x1b" not in result.output
+
+
+# --- a network that answers for all objects at once -------------------------------------------------------------------
+
+
+def test_all_objects_at_once(tmp_path: Path) -> None:
+    bundle = write_joint(tmp_path / "joint")
+    clicks = ("--object", "cat", "--pos", "20,30", "--object", "dog", "--pos", "120,60")
+    clicks += ("--neg", "70,50", "--object", "cat", "--pos", "40,40")
+    result = done(
+        bundle.path, "photo.png", *clicks, "--out-dir", "out", "--write", "masks,labels", "--coco", "all.json"
+    )
+    with Session(bundle) as session:
+        session.set_image("photo.png")
+        for name, *click in (("cat", 20, 30), ("dog", 120, 60), ("dog", 70, 50, False), ("cat", 40, 40)):
+            session.select(name)
+            session.click(*click)
+        masks = {name: session.select(name).mask for name in ("cat", "dog")}
+        labels = session.labels
+    written, names = read_labels("out/labels/photo.png")
+    assert names == {"cat": 1, "dog": 2}
+    np.testing.assert_array_equal(written, np.array([0, 0, 1, 2])[labels])  # the session's own "1" has no click
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(f"out/masks/photo/{name}.png")) > 0, mask)
+        assert f"object   {name}: mask {mask.sum()} px" in result.stdout
+    coco = json.loads(Path("all.json").read_text())
+    assert [one["area"] for one in coco["annotations"]] == [masks["cat"].sum(), masks["dog"].sum()]
+    assert [one["clicks"] for one in coco["annotations"]] == [
+        [[20, 30, 1], [40, 40, 1]],
+        [[120, 60, 1], [70, 50, 0]],
+    ]
+    Path("clicks.csv").write_text(
+        "image,object,x,y,positive\nphoto.png,cat,20,30,1\nphoto.png,dog,120,60,1\nphoto.png,dog,70,50,0\n"
+        "photo.png,cat,40,40,1\nphotos/p1.png,cat,3,3,1\n"
+    )
+    done(bundle.path, "--clicks", "clicks.csv", "--out-dir", "again", "--write", "labels")
+    np.testing.assert_array_equal(read_labels("again/labels/photo.png")[0], written)
+
+
+def test_more_than_a_list_of_clicks_holds_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_joint(tmp_path / "joint", sizes=(2, 4), objects=2)
+    monkeypatch.setattr(select, "open_request", lambda *_: pytest.fail("an engine was opened"))
+    point = ("--pos", "20,30")
+    refused("at most 4", bundle.path, "photo.png", *point * 5)
+    several = [word for name in ("a", "b", "c") for word in ("--object", name, *point)]
+    refused("at most 2 at once", bundle.path, "photo.png", *several)

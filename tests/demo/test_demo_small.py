@@ -1,4 +1,7 @@
-"""The small demo checkpoint really segments: exported and clicked through a Session, on real pictures."""
+"""The small demo really segments: its packed bundle, clicked through a Session, on real pictures.
+
+That the bundle is the checkpoint's is tested beside it (``test_packed_demos.py``).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ from PIL import Image
 
 from mmms_deploy import Bundle, Session
 from mmms_deploy.evaluation.annotator import Annotator
-from mmms_deploy.export.exporter import export_bundle
-from mmms_deploy.export.source import Source, demo_checkpoint
+from mmms_deploy.export.source import demo_checkpoint
 from mmms_deploy.replay.metrics import iou
 from tests.support.paths import DATA, ROOT
 
@@ -19,9 +21,8 @@ VOID, OBJECT = 128, 255
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Bundle:
-    source = Source(checkpoint=demo_checkpoint("demo-small"))
-    return export_bundle(source, tmp_path_factory.mktemp("demo") / "demo-small").bundle
+def demo() -> Bundle:
+    return Bundle("demo-small")
 
 
 def test_the_checkpoint_is_small_and_described(demo) -> None:

@@ -177,7 +177,7 @@ def resident() -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/statm")
 @pytest.mark.parametrize("limit", [0, 3])
-def test_ten_thousand_clicks_do_not_grow(tmp_path: Path, cpu_engine: tuple[str, Precision], limit: int) -> None:
+def test_two_thousand_clicks_do_not_grow(tmp_path: Path, cpu_engine: tuple[str, Precision], limit: int) -> None:
     bundle = write_toy(tmp_path / "small", size=(32, 32), echo=True)
     engine = opened(bundle, cpu_engine)
     with Session(bundle, engine=engine, history_limit=limit) as session:
@@ -189,12 +189,12 @@ def test_ten_thousand_clicks_do_not_grow(tmp_path: Path, cpu_engine: tuple[str, 
             gc.collect()
             return resident(), len(gc.get_objects())
 
-        click(500)
-        memory, objects = click(500)
-        memory_after, objects_after = click(10_000)
+        click(250)
+        memory, objects = click(250)
+        memory_after, objects_after = click(2_000)
     engine.close()
-    # The clicks themselves are remembered: one object each, some 250 bytes.
-    assert objects_after - objects < 10_000 + 200
+    # The clicks themselves are remembered: one object each, some 250 bytes. A state alone has 12 KB.
+    assert objects_after - objects < 2_000 + 200
     assert memory_after - memory < 8 << 20
 
 

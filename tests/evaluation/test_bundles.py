@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,16 @@ from mmms_deploy import Bundle, Session
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.evaluation.annotator import SimulatedClick
+from mmms_deploy.evaluation.answering import answering
 from mmms_deploy.evaluation.bundles import BundlePredictor, BundleSource, mean_by_logits
 from mmms_deploy.evaluation.errors import EvaluationModalityError, EvaluationSettingsError
 from mmms_deploy.evaluation.modalities import choose_modalities
-from mmms_deploy.evaluation.predictor import return_to
+from mmms_deploy.evaluation.predictor import JointPredictor, return_to
+from mmms_deploy.evaluation.scene import Scene, Surface
+from mmms_deploy.evaluation.surfaces import multi_instance
 from mmms_deploy.imaging.resize import resize
+from tests.support.annotating import GREY, SIZE
+from tests.support.joint import SIZES, write_joint
 from tests.support.scenes import Scenes
 
 REQUEST = EngineRequest(engine="onnxruntime")
@@ -101,7 +108,7 @@ def test_a_surface_taken_up_again_goes_on_from_what_is_left_of_it(paint: Bundle,
     source = BundleSource(paint, REQUEST)
     predictor = source.open()
     predictor.set_image(image)
-    return_to(predictor, image, {}, clicks, left)
+    return_to(predictor, image, {}, clicks, left, left)
     with Session(paint, engine="onnxruntime") as session:
         session.set_image(image)
         session.click(30, 20)
@@ -183,3 +190,36 @@ def test_an_optional_modality_can_be_left_out_of_a_run() -> None:
         entry = Entry(data, choose_modalities(SPECS, "net", data, without).used)
         evaluate(entry, lambda: FunctionPredictor(answer), Settings(max_clicks=1))
     assert seen == {("depth", "thermal"), ("depth",)}
+
+
+def test_a_bundle_that_answers_for_all_objects_at_once(tmp_path: Path) -> None:
+    bundle = write_joint(tmp_path / "joint")
+    source = BundleSource(bundle, REQUEST)
+    predictor = source.open()
+    assert isinstance(predictor, JointPredictor)
+    assert predictor.most_clicks == SIZES[-1]
+    predictor.set_image(GREY)
+    with Session(bundle, engine="onnxruntime") as session:
+        session.set_image(GREY)
+        np.testing.assert_array_equal(predictor.click(10, 10, True), session.click(10, 10).mask)
+        predictor.reset()
+        session.reset()
+        for name, place in (("2", (40, 30)), ("1", (10, 10))):  # in another order than their numbers
+            session.select(name)
+            session.click(*place)
+            labels = predictor.click_on(int(name), *place)
+        np.testing.assert_array_equal(labels, session.labels)  # the session has "1" from the beginning
+        session.click(20, 20, positive=False)
+        np.testing.assert_array_equal(predictor.click_on(0, 20, 20), session.labels)
+    truth = np.zeros(SIZE, np.bool_)
+    truth[:20, :30] = True
+    scene = Scene("two", GREY, (Surface("a", truth), Surface("b", np.roll(truth, 35, axis=1))))
+    results = [multi_instance(predictor, scene, 0.6, clicks_per_object=3) for _ in range(2)]
+    assert results[0] == results[1]  # it begins anew
+    assert all(surface.iou > 0.4 for surface in results[0].surfaces)
+    predictor.close()
+    source.close()
+    with pytest.raises(EvaluationSettingsError, match="no threshold"):
+        BundleSource(bundle, REQUEST, threshold=0.6)
+    with pytest.raises(EvaluationSettingsError, match="a list of 8 clicks"):
+        answering(bundle.manifest, clicks=9)

@@ -13,7 +13,7 @@ from mmms_deploy.bundle import EvaluationProtocol, Outside, ZoomRule
 from mmms_deploy.bundle.protocol import MFP_PROTOCOL, RITM_FAMILY, SKIPCLICK_PROTOCOL
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import Door
-from mmms_deploy.evaluation.answering import Answering, answering, other_size, recorded_answering
+from mmms_deploy.evaluation.answering import Answering, Choose, answering, other_size, recorded_answering
 from mmms_deploy.evaluation.bundles import BundleSource
 from mmms_deploy.evaluation.errors import EvaluationSettingsError
 from mmms_deploy.imaging.modulation import Point, modulate
@@ -90,6 +90,7 @@ def test_the_crop_is_around_what_the_threshold_of_masks_says() -> None:
     [
         Answering(),
         Answering(ZoomRule(), flip=True, threshold=0.49),
+        Answering(choose=Choose.BEST),
         Answering(ZoomRule(expansion=1.25, smallest=3, iou=0.1, outside=Outside.KEPT, threshold=0.3)),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from mmms_deploy.errors import MaskError
 from mmms_deploy.evaluation.errors import MeasureError
 from mmms_deploy.evaluation.predictor import FunctionPredictor
 from mmms_deploy.evaluation.scene import Scene, Surface
@@ -288,3 +289,98 @@ def test_an_object_that_lost_its_pixels_to_another_is_below_the_target_again() -
     # 1: whole. 2 takes two of its pixels: IoU 1/2 against 4/6, so 1 is next and takes them back: 2 is whole, too.
     assert [s.clicks for s in result.surfaces] == [2, 1]
     assert all(s.reached for s in result.surfaces)
+
+
+# --- predictors that answer for all objects at once -------------------------------------------------------------------
+
+
+class AllAtOnce:
+    """Answers from a script: a label map for each click on the image."""
+
+    def __init__(self, *answers: str, most_clicks: int = 100) -> None:
+        self.answers, self.most_clicks = answers, most_clicks
+        self.made: list[tuple[int, int]] = []
+        self.resets = 0
+
+    def set_image(self, image, **modalities) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.made = []
+        self.resets += 1
+
+    def click(self, x: float, y: float, positive: bool) -> np.ndarray:
+        raise AssertionError("tasks about several objects click on a number")
+
+    def click_on(self, number: int, x: float, y: float) -> np.ndarray:
+        self.made.append((number, int(x)))
+        return np.array([[int(c) for c in self.answers[min(len(self.made), len(self.answers)) - 1]]])
+
+
+def test_the_label_map_is_the_joint_mask() -> None:
+    scene = scene_of("###############...............", "...............###############")
+    predictor = AllAtOnce("1" * 5 + "0" * 25, "1" * 15 + "2" * 15)
+    result = multi_instance(predictor, scene, 0.85)
+    # An answer is measured for all objects.
+    assert predictor.made == [(1, 0), (2, 15)]
+    assert [surface.iou for surface in result.surfaces] == [1, 1]
+    assert (result.clicks, predictor.resets) == (2, 1)
+
+
+def test_every_object_gets_its_first_click_also_where_it_is_answered_already() -> None:
+    scene = scene_of("###############...............", "...............###############")
+    predictor = AllAtOnce("1" * 15 + "2" * 15)
+    multi_instance(predictor, scene, 0.85)
+    assert predictor.made == [(1, 0), (2, 15)]
+
+
+def test_a_click_on_the_truth_of_another_object_is_a_click_on_that_object() -> None:
+    scene = scene_of("###############...............", "...............##########.....")
+    # Object 1 takes all, and object 2 is the worst: the click on what it misses is its own.
+    predictor = AllAtOnce("1" * 15 + "2" * 10 + "00000", "1" * 30)
+    multi_instance(predictor, scene, 0.85, clicks_per_object=2)
+    assert predictor.made[2] == (2, 21)  # no pixel within five of one that was clicked
+    # Object 1 is the worst, and has six pixels of object 2.
+    scene = scene_of("####" + "." * 26, "...." + "#" * 20 + "." * 6)
+    predictor = AllAtOnce("1" * 4 + "2" * 14 + "1" * 6 + "0" * 6)
+    multi_instance(predictor, scene, 0.85)
+    assert predictor.made[2] == (2, 18)
+    # And here what belongs to the background.
+    predictor = AllAtOnce("1" * 4 + "2" * 20 + "1" * 6)
+    multi_instance(predictor, scene, 0.85)
+    assert predictor.made[2] == (0, 24)
+
+
+def test_pixels_around_a_click_are_not_clicked_on_again_for_any_object() -> None:
+    scene = scene_of("######......", "......######")
+    predictor = AllAtOnce("0" * 12)
+    result = multi_instance(predictor, scene, 0.85)
+    # All of an object lies within five pixels of a click on it; then no object has anything left.
+    places = [x for _, x in predictor.made]
+    assert all(abs(a - b) > 5 for n, a in enumerate(places) for b in places[:n])
+    assert result.clicks == len(places)
+
+
+def test_no_more_clicks_than_the_predictor_takes() -> None:
+    scene = scene_of("#" * 30 + "." * 30, "." * 30 + "#" * 30)
+    predictor = AllAtOnce("0" * 60, most_clicks=3)
+    assert multi_instance(predictor, scene, 0.85).clicks == 3
+    assert not any(s.reached for s in multi_surface(predictor, scene, 0.8, 0.7).surfaces)
+    assert predictor.resets == 2
+
+
+def test_nocms_with_all_objects_at_once() -> None:
+    scene = scene_of("###############...............", "...............###############")
+    predictor = AllAtOnce("1" * 7 + "0" * 23, "1" * 15 + "2" * 15)
+    result = multi_surface(predictor, scene, 0.8, 0.7)
+    # The second click on object 1 gave object 2 its pixels, too: it is never taken up, and did not fail.
+    assert [number for number, _ in predictor.made] == [1, 1]
+    assert [(s.clicks, s.visits, s.reached) for s in result.surfaces] == [(2, 1, True), (0, 0, True)]
+    assert result.mean_iou == 1
+
+
+def test_what_is_no_label_map() -> None:
+    scene = scene_of("####....")
+    predictor = AllAtOnce("1" * 7)
+    with pytest.raises(MaskError, match="whole numbers of shape"):
+        multi_instance(predictor, scene, 0.85)

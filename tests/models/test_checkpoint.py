@@ -199,7 +199,7 @@ def test_weights_that_are_not_finite(tmp_path, network) -> None:
     state = release_state(network)
     state["csnet.norm1.weight"] = torch.full_like(state["csnet.norm1.weight"], float("nan"))
     torch.save(state, tmp_path / "net.pt")
-    with pytest.raises(CheckpointCorruptError, match=r"csnet\.norm1\.weight hold NaN"):
+    with pytest.raises(CheckpointCorruptError, match=r"csnet\.norm1\.weight holds NaN"):
         read_checkpoint_file(tmp_path / "net.pt")
 
 

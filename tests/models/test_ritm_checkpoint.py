@@ -225,6 +225,17 @@ class TestKeys:
         assert "1 keys missing, 1 unexpected, 1 misshapen" in text
         for kind, name in zip(("missing", "unexpected", "misshapen"), self.names, strict=True):
             assert f"{kind:<10} {name}" in text
+        message = error.value.message(Door.COMMAND_LINE)
+        assert "of the network that the file describes" in message
+        assert "copy the file again and compare its hash with the source's; where it is whole, describe" in message
+        assert f'describe the network with --description (family = "{config.family}"), see ' in message
+
+    def test_a_given_description_is_what_is_to_be_corrected(self, tmp_path: Path) -> None:
+        self.spoiled(tmp_path / "net.pth", tiny_simpleclick())
+        (tmp_path / "net.json").write_text(json.dumps(to_builtins(tiny_simpleclick())))
+        with pytest.raises(CheckpointKeysError, match="of the network that the description names") as error:
+            open_source(Source(checkpoint=tmp_path / "net.pth", description=tmp_path / "net.json"))
+        assert error.value.fix == "correct the description (backbone, widths, modalities), or rename the keys"
 
     def test_an_optimizer_beside_the_weights(self, config: Any, tmp_path: Path) -> None:
         network = save_official(tmp_path / "net.pth", config)

@@ -97,7 +97,7 @@ def test_numbers_that_float32_does_not_have(family, suffix, tmp_path) -> None:
         opened(name, {**state, LAST[name]: large}, tmp_path, suffix)
     for value in (float("nan"), float("inf")):
         large.view(-1)[0] = value
-        with pytest.raises(CheckpointCorruptError, match=rf"{LAST[name]} hold NaN or infinite"):
+        with pytest.raises(CheckpointCorruptError, match=rf"{LAST[name]} holds NaN or infinite"):
             opened(name, {**state, LAST[name]: large}, tmp_path, suffix)
 
 

@@ -7,6 +7,7 @@ import pytest
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.evaluation.datasets import DATASETS
 from mmms_deploy.models.config import MMMSConfig, SimpleClickConfig, SkipClickConfig, ViTConfig
+from mmms_deploy.models.dynamite_config import DynaMITeConfig, MiTConfig
 from mmms_deploy.reporting.published import figures_of, published_figures, published_network
 
 
@@ -37,6 +38,9 @@ def test_figures_of_a_network_on_a_data_set() -> None:
         (to_builtins(SkipClickConfig()), "SkipClick, DINOv2-B14"),
         ({"family": "icmformer", "swin": {"width": 128, "depths": [2, 2, 18, 2]}, "vit": None}, "iCMFormer, Swin-B"),
         ({"family": "icmformer", "swin": None, "vit": {"dim": 768, "depth": 12}}, "iCMFormer, ViT-B"),
+        (to_builtins(DynaMITeConfig()), "DynaMITe, Swin-T"),
+        (to_builtins(DynaMITeConfig(mit=MiTConfig())), "DynaMITe, SegF-B0"),
+        ({"family": "dynamite", "mit": {"widths": 3}}, None),
         ({"family": "interformer", "dim": 1024, "depth": 24}, "InterFormer, ViT-L"),
         ({"family": "mmms", "backbone": {"name": "dinov2_b14_reg", "overrides": {"depth": 4}}}, None),
         ({"family": "another", "dim": 768, "depth": 12}, None),

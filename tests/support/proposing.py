@@ -19,8 +19,8 @@ ANSWER = (16, 24)
 RADII = (6.0, 24.0, 12.0)
 """Of the proposals, in network pixels."""
 SCORES = (0.5, 0.75, 0.75)
-ROWS = 6
-"""The most clicks on one object."""
+SIZES = (3, 6)
+"""Rows of the lists of clicks."""
 
 
 def _squared(graph: Graph, x: str, y: str) -> str:
@@ -57,42 +57,42 @@ def first_click_graph() -> Graph:
     return graph
 
 
-def click_graph() -> Graph:
-    """(f1, squared, choice, click_list (1, 6, 4)) -> logits: the proposal, with a bump or a dent at a later click."""
+def click_graph(rows: int) -> Graph:
+    """(f1, squared, choice, click_list (1, Q, 4)) -> logits: the proposal, with a bump or a dent at a later click."""
     graph = Graph(
         [
             spec("f1", Role.FEATURE, (1, 1, 1, 1)),
             spec("squared", Role.FEATURE, (1, 1, *ANSWER)),
             spec("choice", Role.CLICK, (1, 1)),
-            spec("click_list", Role.CLICK, (1, ROWS, 4)),
+            spec("click_list", Role.CLICK, (1, rows, 4)),
         ],
         [spec("logits", Role.LOGITS, (1, 1, *ANSWER))],
     )
     chosen = graph.node("Cast", graph.node("Reshape", "choice", graph.constant([1], "int64")), to=TensorProto.INT64)
     radius = graph.node("Gather", graph.constant(RADII), chosen, axis=0)
     proposal = _disks(graph, radius, "squared")
-    shape = graph.constant([1, ROWS, 1, 1], "int64")
+    shape = graph.constant([1, rows, 1, 1], "int64")
     x, y, positive, present = (
         graph.node("Reshape", graph.node("Gather", "click_list", graph.constant(i, "int64"), axis=2), shape)
         for i in range(4)
     )
     near = graph.node("Exp", graph.node("Div", _squared(graph, x, y), graph.constant(-60.0)))
     sign = graph.node("Sub", graph.node("Mul", positive, graph.constant(16.0)), graph.constant(8.0))
-    later = np.arange(ROWS, dtype=np.float32).clip(0, 1).reshape(1, ROWS, 1, 1)
+    later = np.arange(rows, dtype=np.float32).clip(0, 1).reshape(1, rows, 1, 1)
     weight = graph.node("Mul", graph.node("Mul", sign, present), graph.constant(later))
     bumps = graph.node("ReduceSum", graph.node("Mul", near, weight), graph.constant([1], "int64"), keepdims=1)
     graph.node("Add", proposal, bumps, out="logits")
     return graph
 
 
-def write_proposing(out: Path) -> Bundle:
+def write_proposing(out: Path, sizes: tuple[int, ...] = SIZES) -> Bundle:
     """Write the bundle; its network has the size (64, 96)."""
     size = (STRIDE * ANSWER[0], STRIDE * ANSWER[1])
-    parts = (
+    parts: list[tuple[str, Rate, int | None, Graph]] = [
         ("image", Rate.IMAGE, None, image_graph(size)),
         ("first_click", Rate.FIRST_CLICK, None, first_click_graph()),
-        ("click", Rate.CLICK, ROWS, click_graph()),
-    )
+    ]
+    parts += [("click" if n == sizes[0] else f"click_{n}", Rate.CLICK, n, click_graph(n)) for n in sizes]
     with BundleWriter(out) as writer:
         stages = tuple(
             Stage(
@@ -112,7 +112,7 @@ def write_proposing(out: Path) -> Bundle:
             modalities=(),
             clicks=ClickContract(
                 memory=ClickMemory.CLICKS,
-                listed=ClickList(sizes=(ROWS,)),
+                listed=ClickList(sizes=sizes),
                 answers=AnswerSpec(form=AnswerForm.LOGITS, size=ANSWER, candidates=len(RADII), proposals=True),
             ),
             stages=stages,

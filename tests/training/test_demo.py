@@ -12,14 +12,15 @@ from safetensors.torch import save_file
 
 pytest.importorskip("cv2")
 
+from mmms_deploy.bundle.contract import ClickContract, PreviousMask
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models import MMMSConfig
 from mmms_deploy.models.checkpoint import parse_description, read_checkpoint_file
-from mmms_deploy.training import Recipe, compact_config, new_network
+from mmms_deploy.training import Recipe, new_network
 from mmms_deploy.training.pipeline import write_checkpoint
 from tests.support.davis import write_davis
 from tests.support.hiera import sam2
-from tests.support.tiny import HIERA
+from tests.support.tiny import HIERA, tiny_config
 from training.davis import HELD_OUT, Frame
 from training.demo import FIRST_FOLDER, Phase, demo_config, held_out_part, train_demo
 from training.demo_thermal import PHASE as THERMAL_PHASE
@@ -39,7 +40,8 @@ def davis(tmp_path: Path) -> Path:
 
 
 def _tiny() -> MMMSConfig:
-    return compact_config(HIERA, (64, 64))
+    clicks = ClickContract(previous=PreviousMask.PROBABILITY)
+    return tiny_config(size=(64, 64), backbone=HIERA, fpn_hidden=(8, 16, 16, 32), clicks=clicks)
 
 
 class Proposer:

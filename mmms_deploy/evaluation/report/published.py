@@ -12,6 +12,10 @@ HEADS = ("measure", "here", THEIRS, "trained on", "source")
 """Headings of :func:`published_rows`."""
 
 
+_TASK = ("NCI", "NFO", "NFI")
+"""Measures of the multi-instance task."""
+
+
 class PublishedRow(Struct, frozen=True, kw_only=True):
     """One published figure beside ours.
 
@@ -55,7 +59,7 @@ def published_rows(facts: RunFacts, summary: DatasetSummary) -> tuple[PublishedR
             source=figure.source,
         )
         for figure in (*counted, *figures_of(network, ""))
-        if figure.measure.startswith("No") or figure.measure in (MILLISECONDS, PARAMETERS)
+        if figure.measure.startswith(("No", *_TASK)) or figure.measure in (MILLISECONDS, PARAMETERS)
     )
 
 
@@ -93,6 +97,9 @@ def _ours(figure: PublishedFigure, facts: RunFacts, summary: DatasetSummary) -> 
     if figure.measure == MILLISECONDS:
         return f"{1e3 * summary.time.click:.3g} (this machine)"
     name, _, percent = figure.measure.partition("@")
+    if name in _TASK:
+        task = next((one for one in summary.multi_instance if abs(100 * one.target - float(percent)) < 1e-6), None)
+        return "-" if task is None else {"NCI": f"{task.nci:.2f}", "NFO": f"{task.nfo}", "NFI": f"{task.nfi}"}[name]
     target = next((one for one in summary.targets if abs(100 * one.target - float(percent)) < 1e-6), None)
     if target is None:
         return "-"

@@ -23,7 +23,7 @@ def predictor_line(facts: PredictorFacts) -> str:
     options = ", ".join(
         name if value in (None, "") else f"{name} {value}"
         for name, value in facts.options.items()
-        if value is not None and name in ("zoom", "flip", "threshold", "without")
+        if value is not None and name in ("zoom", "flip", "threshold", "choose", "without")
     )
     return "; ".join(part for part in (facts.name, facts.engine, options) if part)
 

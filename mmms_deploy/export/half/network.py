@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mmms_deploy.bundle import Precision
-from mmms_deploy.bundle.contract import ClickMemory, ImageSpec
+from mmms_deploy.bundle.contract import ImageSpec
 from mmms_deploy.export.cut import Cut
 from mmms_deploy.export.labelled import recurrent_network
 from mmms_deploy.export.network import OPSET, RecurrentNetwork
@@ -105,6 +105,10 @@ class HalfNetwork(InteractiveNetwork):
         """Features, half, and interaction tensor or labels (B, C, H, W) -> logits (B, 1, H, W) float32."""
         return self.network.respond(features, interaction.to(self.dtype)).float()
 
+    def coarse_logits(self, features: tuple[Tensor, ...], interaction: Tensor) -> Tensor:
+        """Features, half, and a list of clicks (B, Q, C), float32 -> logits of every row (B, n, h, w) float32."""
+        return self.network.coarse_logits(features, interaction).float()
+
 
 class HalfProposals(HalfNetwork):
     """A network with proposals that computes in half precision; see :class:`HalfNetwork`.
@@ -139,8 +143,9 @@ def half_network(
         precision: FP16 or BF16.
         cuts: Where it is cut, beside the cut where clicks come in.
     """
-    listed = network.config.clicks.memory is ClickMemory.CLICKS
-    half = (HalfProposals if listed else HalfNetwork)(network, paper, precision)
+    answers = network.config.clicks.answers
+    proposes = answers is not None and answers.proposals
+    half = (HalfProposals if proposes else HalfNetwork)(network, paper, precision)
     return recurrent_network(half.eval(), cuts, STATE)
 
 

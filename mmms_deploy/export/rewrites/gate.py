@@ -11,7 +11,8 @@ from torch import Tensor
 from mmms_deploy.bundle import GateCheck
 from mmms_deploy.bundle.names import CHOICE, CLICK_LIST, PREV
 from mmms_deploy.errors import GateError
-from mmms_deploy.export.comparison import Worst, difference, logit_scale
+from mmms_deploy.export.comparison import ROW_LIMIT, Worst, difference, logit_scale
+from mmms_deploy.export.joint import JointReference, surfaces_of
 from mmms_deploy.export.labelled import recurrent_network
 from mmms_deploy.export.modulation import modulated
 from mmms_deploy.export.proposing import ProposingNetwork
@@ -21,6 +22,7 @@ from mmms_deploy.export.rewrites.deploy import deploy_form
 from mmms_deploy.export.samples import Sample
 from mmms_deploy.export.trace import decided_clicks
 from mmms_deploy.models import InteractiveNetwork
+from mmms_deploy.models.dynamite import DynaMITe
 
 FORM_CLICKS = 3
 LOGIT_LIMIT = 2e-5
@@ -31,8 +33,8 @@ logit. A wrong rewrite changes logits by 1e-3 and more of it.
 """
 
 Click = tuple[Tensor, Tensor]
-"""Interaction tensor and logits of one click; for a network with proposals the list of clicks, and all proposals and
-the refined best one as its logits."""
+"""Interaction tensor and logits of one click; for a network that takes a list, the list of all clicks, and the logits
+of all rows, or all proposals and the refined best one as its logits."""
 
 
 def compare_forms(
@@ -55,14 +57,15 @@ def compare_forms(
     if not applied:
         return []
     clicks = _paper_clicks(network, sample)
-    worst = Worst("deploy form against paper form", "largest difference of a logit, over the largest one", LOGIT_LIMIT)
+    measure, limit = _rule(network)
+    worst = Worst("deploy form against paper form", measure, limit)
     for number, value in enumerate(_differences(deployed, clicks, sample), start=1):
         where = f"image {sample.name}, click {number}"
-        if not value <= LOGIT_LIMIT:
+        if not value <= limit:
             culprit = _blame(network, applied, clicks, sample)
             raise GateError(
                 f"{worst.name}: {worst.measure} is {value:.3g} at {where}; it comes with the rewrite {culprit}",
-                expected=f"at most {LOGIT_LIMIT:g}",
+                expected=f"at most {limit:g}",
                 fix=f'pass no_rewrite=["{culprit}"], and please report the network; nothing was written',
                 command_fix=f"pass --no-rewrite {culprit}, and please report the network; nothing was written",
             )
@@ -70,8 +73,17 @@ def compare_forms(
     return [worst.check()]
 
 
+def _rule(network: InteractiveNetwork) -> tuple[str, float]:
+    """Return what is measured, and its limit."""
+    if isinstance(network, DynaMITe):
+        return "largest mean difference of a row's logits, over the largest one", ROW_LIMIT
+    return "largest difference of a logit, over the largest one", LOGIT_LIMIT
+
+
 @torch.no_grad()
 def _paper_clicks(network: InteractiveNetwork, sample: Sample) -> list[Click]:
+    if isinstance(network, DynaMITe):
+        return _joint_clicks(network, sample)
     reference, recurrent = TorchReference(network), recurrent_network(network)
     reference.set_image(sample.image, sample.modalities)
     if isinstance(recurrent, ProposingNetwork):
@@ -90,6 +102,17 @@ def _paper_clicks(network: InteractiveNetwork, sample: Sample) -> list[Click]:
         clicks.append((interaction, logits))
         outputs = dict(zip(recurrent.click_names(), recurrent.outcome(drawn, logits), strict=True))
         state = {link.input: outputs[link.output] for link in recurrent.links}
+    return clicks
+
+
+def _joint_clicks(network: DynaMITe, sample: Sample) -> list[Click]:
+    """Return the lists of a picture's first clicks, and the logits of all rows."""
+    reference, clicks = JointReference(network), []
+    reference.set_image(sample.image, sample.modalities)
+    surfaces = surfaces_of(sample.clicks)
+    for (x, y, positive), surface in zip(sample.clicks[:FORM_CLICKS].tolist(), surfaces.tolist(), strict=False):
+        answer = reference.click(x, y, positive > 0.5, surface)
+        clicks.append((reference.listed(), answer.logits))
     return clicks
 
 
@@ -133,6 +156,9 @@ def _differences(network: InteractiveNetwork, clicks: Sequence[Click], sample: S
     else:
         answers = [network.respond(reference.features, interaction) for interaction, _ in clicks]
     scale = logit_scale([logits for _, logits in clicks])
+    if isinstance(network, DynaMITe):
+        pairs = zip(answers, (logits for _, logits in clicks), strict=True)
+        return [float((answer - logits).abs().mean(dim=(2, 3)).max()) / scale for answer, logits in pairs]
     return [difference(a.numpy(), logits.numpy()) / scale for a, (_, logits) in zip(answers, clicks, strict=True)]
 
 
@@ -140,6 +166,6 @@ def _blame(network: InteractiveNetwork, applied: Sequence[str], clicks: Sequence
     """Return the rewrite that breaks the limit when it is added to those before it."""
     for count in range(1, len(applied) + 1):
         rewritten, _ = deploy_form(network, set(NAMES) - set(applied[:count]))
-        if not np.max(_differences(rewritten, clicks, sample)) <= LOGIT_LIMIT:
+        if not np.max(_differences(rewritten, clicks, sample)) <= _rule(network)[1]:
             return applied[count - 1]
     return applied[-1]

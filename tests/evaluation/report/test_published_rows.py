@@ -59,3 +59,18 @@ def test_a_network_that_no_paper_has_shows_none() -> None:
     facts, (summary,) = _evaluated(PredictorFacts(name="net"))
     assert published_rows(facts, summary) == ()
     assert "papers published" not in render_page(facts, (summary,))
+
+
+def test_the_multi_instance_task_stands_beside_the_papers() -> None:
+    entry = Entry(Scenes(2, name="mine"), argument="davis=DAVIS:name=mine")
+    facts = PredictorFacts(name="net", network="DynaMITe, Swin-T")
+    settings = Settings(max_clicks=2, multi_instance=(0.85,), instance_clicks=2)
+    evaluation = evaluate(entry, Contestant(lambda: FunctionPredictor(disks(5)), facts), settings)
+    (summary,) = summarise_run(evaluation.facts, evaluation)
+    rows = {row.measure: row for row in published_rows(evaluation.facts, summary)}
+    (task,) = summary.multi_instance
+    found = [(rows[f"{name}@85"].here, rows[f"{name}@85"].theirs) for name in ("NCI", "NFO", "NFI")]
+    assert found == [(f"{task.nci:.2f}", "3.13"), (f"{task.nfo}", "520"), (f"{task.nfi}", "348")]
+    assert "DAVIS 2017" in rows["NCI@85"].source
+    without = msgspec.structs.replace(summary, multi_instance=())
+    assert {row.measure: row.here for row in published_rows(evaluation.facts, without)}["NCI@85"] == "-"

@@ -116,7 +116,12 @@ def test_pixels_are_normalised_in_float32() -> None:
     assert (ours - wanted).norm() < 5e-4 * wanted.norm()
 
 
-@pytest.mark.parametrize("precision", OPSETS, ids=str)
+# Most of it is torch, which traces four times in all; one precision in every run of the tests is enough.
+@pytest.mark.parametrize(
+    "precision",
+    [pytest.param(one, marks=[] if one is Precision.BF16 else [pytest.mark.slow]) for one in OPSETS],
+    ids=str,
+)
 def test_the_same_network_gives_the_same_bytes(precision: Precision) -> None:
     def exported() -> list[bytes]:
         network = random_network(tiny_config(), 0)

@@ -1,0 +1,151 @@
+"""Objects that one network answers for at once: one list of clicks over all of them, and so one history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from mmms_deploy.errors import SessionError
+from mmms_deploy.session.history import History
+from mmms_deploy.session.interactions import Interaction
+from mmms_deploy.session.result import Click
+from mmms_deploy.session.rows import Rows
+from mmms_deploy.session.saved import FORMAT, VERSION, SavedSession, SavedSurface, written
+from mmms_deploy.session.surfaces import Surface, Surfaces
+
+
+@dataclass(frozen=True)
+class OwnedClick:
+    """A click, and the object that was the current one.
+
+    Attributes:
+        label: The label of that object.
+        click: The click. A positive one is on the object; a negative one is on the background of all objects.
+    """
+
+    label: int
+    click: Click
+
+
+@dataclass(frozen=True, eq=False)
+class JointSnapshot:
+    """An annotation of all objects at one moment.
+
+    Attributes:
+        interactions: The clicks so far, oldest first.
+        rows: The network's answer to them; None without a click.
+    """
+
+    interactions: tuple[OwnedClick, ...] = ()
+    rows: Rows | None = None
+
+
+BLANK = JointSnapshot()
+"""The moment before the first click."""
+
+
+@dataclass(eq=False)
+class JointSurfaces(Surfaces):
+    """The surfaces of an image with one history; those of the surfaces themselves stay as they begin.
+
+    Attributes:
+        shared: The history of all of them.
+    """
+
+    shared: History[JointSnapshot] = field(default_factory=lambda: History(BLANK))
+
+    @property
+    def now(self) -> JointSnapshot:
+        """The current snapshot."""
+        return self.shared.current
+
+    def own(self, label: int) -> tuple[Click, ...]:
+        """Return the clicks that were made while an object was the current one, oldest first."""
+        return tuple(one.click for one in self.now.interactions if one.label == label)
+
+    def follow(self, shared: History[JointSnapshot], changed: str | None = None) -> JointSurfaces:
+        """Return them with another history. Every answer is another one then.
+
+        Args:
+            shared: The history that replaces the old one.
+            changed: Name of the surface whose clicks changed; None for none.
+        """
+        changes = self.changes + 1
+        surfaces = {
+            name: Surface(surface.label, surface.history, changes if name == changed else surface.changed)
+            for name, surface in self.all.items()
+        }
+        return replace(self, all=surfaces, changes=changes, labels=None, shared=shared)
+
+
+def saved_jointly(surfaces: JointSurfaces, size: tuple[int, int]) -> dict[str, Any]:
+    """Return an annotation as plain dicts, lists, numbers and texts; the order of the clicks over all objects is in it.
+
+    Args:
+        surfaces: The surfaces.
+        size: (H0, W0) of the image.
+    """
+    every = surfaces.shared.newest.interactions
+    undone = every[len(surfaces.now.interactions) :]
+    return written(
+        SavedSession(
+            format=FORMAT,  # type: ignore[arg-type]
+            version=VERSION,  # type: ignore[arg-type]
+            image_size=size,
+            surface=surfaces.name,
+            labels_given=surfaces.given,
+            surfaces=tuple(
+                SavedSurface(
+                    name=name,
+                    label=surface.label,
+                    changed=surface.changed,
+                    undone=sum(one.label == surface.label for one in undone),
+                    interactions=tuple(
+                        (one.click.x, one.click.y, 1 if one.click.positive else 0)
+                        for one in every
+                        if one.label == surface.label
+                    ),
+                )
+                for name, surface in surfaces.all.items()
+            ),
+            order=tuple(one.label for one in every),
+        )
+    )
+
+
+def ordered_clicks(
+    found: SavedSession, given: Mapping[str, tuple[Interaction, ...]]
+) -> tuple[tuple[OwnedClick, ...], int]:
+    """Return the clicks of a saved annotation in their order, and how many of the last ones are undone.
+
+    An annotation of a session whose objects had histories of their own has no order over them: its clicks follow object
+    by object, and those that were undone come last.
+
+    Args:
+        found: The annotation.
+        given: The interactions of every surface, by its name.
+
+    Raises:
+        SessionError: A mask was put in, or an answer chosen.
+    """
+    queues: dict[int, list[OwnedClick]] = {}
+    for surface in found.surfaces:
+        queues[surface.label] = []
+        for number, one in enumerate(given[surface.name], start=1):
+            if not isinstance(one, Click):
+                raise SessionError(
+                    f"interaction {number} of the surface {surface.name!r} is no click",
+                    expected="an annotation of clicks: a network that answers for all objects at once takes no masks",
+                    fix="restore it with the bundle that it was made with, or leave that surface out",
+                )
+            queues[surface.label].append(OwnedClick(surface.label, one))
+    undone = sum(surface.undone for surface in found.surfaces)
+    if not isinstance(found.order, msgspec.UnsetType):
+        places = {label: iter(clicks) for label, clicks in queues.items()}
+        return tuple(next(places[label]) for label in found.order), undone
+    done = [one for s in found.surfaces for one in queues[s.label][: len(queues[s.label]) - s.undone]]
+    later = [one for s in found.surfaces for one in queues[s.label][len(queues[s.label]) - s.undone :]]
+    return (*done, *later), undone

@@ -1,0 +1,166 @@
+"""Objects that the network answers for one at a time, each with its own clicks, history and answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.session.answers import NetworkAnswer
+from mmms_deploy.session.click_list import history_of
+from mmms_deploy.session.core import SessionCore
+from mmms_deploy.session.history import History
+from mmms_deploy.session.inputs import ImageState
+from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask
+from mmms_deploy.session.predict import answer_logits, interactions_of
+from mmms_deploy.session.result import Click, ClickResult
+from mmms_deploy.session.saved import SavedSession, restored, saved
+from mmms_deploy.session.steps import Step, Steps
+from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, label_map
+
+
+class SeparateSteps(Steps[SessionCore]):
+    """What calls do with objects that are answered one at a time."""
+
+    def first(self, blank: Snapshot, limit: int | None) -> Surfaces:
+        """Return one object without interactions."""
+        return Surfaces.first(blank, limit)
+
+    def take(self, core: SessionCore, interaction: Interaction, start: float) -> Step:
+        """Run the click stage on one more click, or put a mask in."""
+        surfaces = core._state.surfaces
+        history = surfaces.current.history
+        compiled = core._compiled_for(len(history.current.clicks) + 1) if isinstance(interaction, Click) else 0.0
+        snapshot, probability = core._after(core._state.image, history.current, interaction)
+        result = core._answer(snapshot, start, probability, compiled)
+        return Step(surfaces.change(history.push(snapshot), result), result)
+
+    def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
+        """Run what the current object does not have yet."""
+        image, surfaces = core._state.image, core._state.surfaces
+        held = surfaces.current.history
+        compiled = core._compiled_for(sum(isinstance(interaction, Click) for interaction in wanted))
+        history = history_of(
+            wanted, held, surfaces.blank, lambda snapshot, interaction: core._after(image, snapshot, interaction)[0]
+        )
+        if history is held:
+            return Step(surfaces, core._result_of(surfaces.current))
+        return self._changed(core, surfaces, history, start, compiled)
+
+    def undo(self, core: SessionCore, start: float) -> Step:
+        """Take back the current object's newest interaction."""
+        surfaces = core._state.surfaces
+        return self._changed(core, surfaces, surfaces.current.history.undo(), start)
+
+    def redo(self, core: SessionCore, start: float) -> Step:
+        """Bring back the current object's interaction that was undone last."""
+        surfaces = core._state.surfaces
+        return self._changed(core, surfaces, surfaces.current.history.redo(), start)
+
+    @staticmethod
+    def _changed(
+        core: SessionCore, surfaces: Surfaces, history: History[Snapshot], start: float, compiled: float = 0.0
+    ) -> Step:
+        result = core._answer(history.current, start, compiled=compiled)
+        return Step(surfaces.change(history, result), result)
+
+    def reset(self, core: SessionCore) -> Surfaces:
+        """Forget the current object's interactions; no stage runs."""
+        return core._state.surfaces.reset()
+
+    def select(self, core: SessionCore, name: str, start: float) -> Step:
+        """Turn to another object. If others took pixels from it, the rest of its mask is put in."""
+        surfaces = core._state.surfaces
+        known = surfaces.all.get(name)
+        if known is not None and known is not surfaces.current and core._previous_input is not None:
+            left = core._label_map() == known.label
+            if not left[core._result_of(known).mask].all():
+                rest = checked_mask(left, core._size(), core._answer_size, core._manifest.clicks)
+                snapshot = core._after_mask(core._state.image, known.history.current, rest)
+                result = core._answer(snapshot, start, rest.previous[0, 0])
+                surfaces = surfaces.extend(name, known.history.push(snapshot), result)
+        surfaces = surfaces.select(name)
+        return Step(surfaces, core._result_of(surfaces.current))
+
+    def remove(self, core: SessionCore, name: str) -> Surfaces:
+        """Forget an object; no stage runs."""
+        return core._state.surfaces.remove(name)
+
+    def rebuilt(self, core: SessionCore, image: ImageState, blank: Snapshot) -> Surfaces:
+        """Repeat all interactions with every object."""
+
+        def replayed(old: History[Snapshot]) -> History[Snapshot]:
+            history = History(blank, core._limit)
+            for interaction in old.newest.interactions:
+                snapshot, _ = core._after(image, history.current, interaction)
+                history = history.push(snapshot)
+            for _ in range(len(old.newest.interactions) - len(old.current.interactions)):
+                history = history.undo()
+            return history
+
+        return core._state.surfaces.rebuild(blank, replayed)
+
+    def load(self, core: SessionCore, labels: Labels, names: dict[str, int]) -> Surfaces:
+        """Return the objects of a label map, each with its mask put in."""
+        blank = core._blank()
+        histories: dict[str, tuple[int, History[Snapshot]]] = {}
+        for name, label in names.items():
+            history, mask = History(blank, core._limit), labels == label
+            if mask.any():
+                given = checked_mask(mask, core._size(), core._answer_size, core._manifest.clicks)
+                history = history.push(core._after_mask(core._state.image, blank, given))
+            histories[name] = label, history
+        return Surfaces.loaded(blank, core._limit, histories, labels)
+
+    def save(self, core: SessionCore) -> dict[str, Any]:
+        """Return all objects with their interactions."""
+        return saved(core._state.surfaces, core._size(), core._answer_size, core._manifest.clicks)
+
+    def restore(
+        self, core: SessionCore, found: SavedSession, given: dict[str, tuple[Interaction, ...]], start: float
+    ) -> Step:
+        """Repeat every object's interactions."""
+        image, blank = core._state.image, core._state.surfaces.blank
+
+        def after(snapshot: Snapshot, interaction: Interaction) -> Snapshot:
+            return core._after(image, snapshot, interaction)[0]
+
+        surfaces = restored(found, given, blank, core._limit, after)
+        result = core._answer(surfaces.current.history.current, start)
+        surfaces.current.result = result
+        return Step(surfaces, result)
+
+    def predicted(
+        self, core: SessionCore, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
+    ) -> Sequence[Interaction]:
+        """Return the clicks, with what led to the mask input or the mask itself before them."""
+        line = core._state.surfaces.current.history.line
+        rule = core._manifest.clicks
+        return interactions_of(clicks, given, line, lambda held: answer_logits(core._whole_answer(held)), rule)
+
+    def whole_answer(self, core: SessionCore) -> NetworkAnswer:
+        """Return the current object's answer for the whole image."""
+        return core._whole_answer(core._state.surfaces.current.history.current)
+
+    def answer(self, core: SessionCore, surface: Surface, start: float) -> ClickResult:
+        """Bring an object's answer to the image's size."""
+        return core._answer(surface.history.current, start)
+
+    def labels(self, core: SessionCore) -> Labels:
+        """Lay the masks over each other in the order in which the objects changed."""
+        ordered = sorted(core._state.surfaces.all.values(), key=lambda surface: surface.changed)
+        return label_map([(s.label, core._result_of(s).mask) for s in ordered if s.changed], core._size())
+
+    def history(self, surfaces: Surfaces) -> History[Any]:
+        """Return the current object's."""
+        return surfaces.current.history
+
+    def clicks(self, surfaces: Surfaces) -> tuple[Click, ...]:
+        """Return the clicks on the current object."""
+        return surfaces.current.history.current.clicks
+
+    def all_clicks(self, surfaces: Surfaces) -> tuple[tuple[str, Click], ...]:
+        """Return the clicks object by object, oldest object first."""
+        return tuple(
+            (name, click) for name, surface in surfaces.all.items() for click in surface.history.current.clicks
+        )

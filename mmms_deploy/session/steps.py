@@ -1,0 +1,154 @@
+"""What the calls of a session do with the objects of its image: the seam between the two kinds of networks.
+
+A network of the usual kind answers for one object at a time, and every object has a history of its own
+(:mod:`mmms_deploy.session.separate`). A network that answers for all objects at once has one list of clicks, and so one
+history (:mod:`mmms_deploy.session.joint`). The calls themselves know neither.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.session.answers import NetworkAnswer
+from mmms_deploy.session.history import History
+from mmms_deploy.session.inputs import ImageState
+from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.result import Click, ClickResult
+from mmms_deploy.session.saved import SavedSession
+from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
+
+C = TypeVar("C")
+"""A session as its steps see it; they import it, and it does not import them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What a call leads to; the session assigns it at its end.
+
+    Attributes:
+        surfaces: The objects afterwards.
+        result: The answer to the clicks on the current one.
+    """
+
+    surfaces: Surfaces
+    result: ClickResult
+
+
+class Steps(ABC, Generic[C]):
+    """What calls do with the objects of an image.
+
+    Nothing of an image is kept here, and no session: every method takes the session, reads its state, and returns new
+    values. On any error nothing has changed.
+    """
+
+    @abstractmethod
+    def first(self, blank: Snapshot, limit: int | None) -> Surfaces:
+        """Return the objects that an image begins with.
+
+        Args:
+            blank: The snapshot of an object without interactions.
+            limit: How many interactions can be undone; None for all of them.
+        """
+
+    @abstractmethod
+    def take(self, core: C, interaction: Interaction, start: float) -> Step:
+        """Take one more interaction with the current object.
+
+        Args:
+            core: The session.
+            interaction: The click or mask, checked.
+            start: When the call began, by ``perf_counter``.
+        """
+
+    @abstractmethod
+    def follow(self, core: C, wanted: Sequence[Interaction], start: float) -> Step:
+        """Make these the interactions with the current object."""
+
+    @abstractmethod
+    def undo(self, core: C, start: float) -> Step:
+        """Go one step back; no stage runs."""
+
+    @abstractmethod
+    def redo(self, core: C, start: float) -> Step:
+        """Go one undone step forward again; no stage runs."""
+
+    @abstractmethod
+    def reset(self, core: C) -> Surfaces:
+        """Forget the interactions with the current object."""
+
+    @abstractmethod
+    def select(self, core: C, name: str, start: float) -> Step:
+        """Turn to another object; no stage runs."""
+
+    @abstractmethod
+    def remove(self, core: C, name: str) -> Surfaces:
+        """Forget an object."""
+
+    @abstractmethod
+    def rebuilt(self, core: C, image: ImageState, blank: Snapshot) -> Surfaces:
+        """Repeat all interactions on other features, undone ones included."""
+
+    @abstractmethod
+    def load(self, core: C, labels: Labels, names: dict[str, int]) -> Surfaces:
+        """Return the objects of a label map.
+
+        Args:
+            core: The session.
+            labels: (H0, W0), read-only.
+            names: The label of every name.
+        """
+
+    @abstractmethod
+    def save(self, core: C) -> dict[str, Any]:
+        """Return the annotation as plain data."""
+
+    @abstractmethod
+    def restore(self, core: C, found: SavedSession, given: dict[str, tuple[Interaction, ...]], start: float) -> Step:
+        """Repeat a saved annotation.
+
+        Args:
+            core: The session.
+            found: The annotation, checked.
+            given: The interactions of every object by name, checked.
+            start: When the call began.
+        """
+
+    @abstractmethod
+    def predicted(
+        self, core: C, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
+    ) -> Sequence[Interaction]:
+        """Return the interactions that a call of ``predict`` stands for.
+
+        Args:
+            core: The session.
+            clicks: Its points.
+            given: Its mask input as logits, and as the mask that it puts in; None for none.
+        """
+
+    @abstractmethod
+    def whole_answer(self, core: C) -> NetworkAnswer:
+        """Return the answer for the current object in the whole image, at the answer's own resolution."""
+
+    @abstractmethod
+    def answer(self, core: C, surface: Surface, start: float) -> ClickResult:
+        """Return the answer for an object of the session's state."""
+
+    @abstractmethod
+    def labels(self, core: C) -> Labels:
+        """Return the label map of the session's state, (H0, W0), read-only."""
+
+    @abstractmethod
+    def history(self, surfaces: Surfaces) -> History[Any]:
+        """Return what undo and redo go through."""
+
+    @abstractmethod
+    def clicks(self, surfaces: Surfaces) -> tuple[Click, ...]:
+        """Return the clicks on the current object, oldest first."""
+
+    @abstractmethod
+    def all_clicks(self, surfaces: Surfaces) -> tuple[tuple[str, Click], ...]:
+        """Return the clicks on all objects, each with its object's name."""
