@@ -11,7 +11,7 @@ from mmms_deploy.documents import document
 from mmms_deploy.errors import DescriptionError, FileReadError
 from mmms_deploy.files import as_path, read_json, read_toml
 from mmms_deploy.models.config import NetworkConfig
-from mmms_deploy.models.families import FAMILIES, NETWORKS_ONLY
+from mmms_deploy.models.families import FAMILIES
 
 Config = TypeVar("Config", bound=NetworkConfig)
 
@@ -27,7 +27,7 @@ def parse_description(raw: object, source: str) -> NetworkConfig:
         The configuration, of its family's class.
 
     Raises:
-        DescriptionError: A field is unknown, missing or has an impossible value, or the family cannot be exported yet.
+        DescriptionError: A field is unknown, missing or has an impossible value.
     """
     name = raw.get("family", next(iter(FAMILIES))) if isinstance(raw, dict) else next(iter(FAMILIES))
     if name == "onnx":
@@ -36,13 +36,6 @@ def parse_description(raw: object, source: str) -> NetworkConfig:
             expected="the description of a network in PyTorch",
             fix="pass it to export_pair, with the two files",
             command_fix="pass it to mmms-export with --encoder FILE and --decoder FILE",
-        )
-    if isinstance(name, str) and name in NETWORKS_ONLY:
-        raise DescriptionError(
-            f"{source} is a network of the family {name}, which is known, but cannot be exported yet",
-            expected=f"a network of one of {', '.join(FAMILIES)}",
-            fix=f"take another network; build_network in mmms_deploy.models.families runs a {name} in PyTorch",
-            command_fix="take another network",
         )
     family = FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:

@@ -51,12 +51,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "interformer": Family(InterFormerConfig, InterFormer),
         "mfp": Family(MFPConfig, _mfp),
         "disnet": Family(DISNetConfig, DISNet),
+        "dynamite": Family(DynaMITeConfig, DynaMITe),
     }
 )
 """All families that become bundles; a description that names none is of the first."""
-
-NETWORKS_ONLY: Mapping[str, Family] = MappingProxyType({"dynamite": Family(DynaMITeConfig, DynaMITe)})
-"""Families whose networks and checkpoints are known, and which cannot be exported yet."""
 
 
 def build_network(config: NetworkConfig) -> InteractiveNetwork:
@@ -69,4 +67,4 @@ def build_network(config: NetworkConfig) -> InteractiveNetwork:
         SizeError: The network size does not fit.
         DescriptionError: The backbone is unknown or does not fit.
     """
-    return {**FAMILIES, **NETWORKS_ONLY}[config.family].network(config)
+    return FAMILIES[config.family].network(config)

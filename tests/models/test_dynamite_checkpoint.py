@@ -6,13 +6,15 @@ import msgspec
 import pytest
 import torch
 
-from mmms_deploy.errors import CheckpointCorruptError, CheckpointKeysError, DescriptionError
+from mmms_deploy.bundle.contract import ClickContract
+from mmms_deploy.errors import CheckpointCorruptError, CheckpointKeysError
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import load_weights, read_checkpoint_file, save_checkpoint
 from mmms_deploy.models.config import SwinConfig
+from mmms_deploy.models.dynamite import DynaMITe
 from mmms_deploy.models.dynamite_checkpoint import describe_dynamite, dynamite_names
 from mmms_deploy.models.dynamite_config import DynaMITeConfig, MiTConfig
-from mmms_deploy.models.families import FAMILIES, build_network
+from mmms_deploy.models.families import build_network
 from tests.support.dynamite import official_state, random_dynamite, save_official
 from tests.support.families import key_list
 
@@ -60,20 +62,24 @@ def test_the_published_key_lists(name) -> None:
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
 
 
-def test_an_export_says_that_it_cannot_be_made_yet(tmp_path) -> None:
-    """In every way in: an official file, one that describes itself, and a description."""
+def test_every_way_into_an_export(tmp_path) -> None:
+    """An official file alone, one that describes itself, and a description."""
     network = random_dynamite()
     save_official(tmp_path / "official.pth", official_state(network))
     save_checkpoint(tmp_path / "own.safetensors", network)
-    (tmp_path / "net.toml").write_text('family = "dynamite"\n')
+    (tmp_path / "net.toml").write_text('family = "dynamite"\nwidth = 32\npixel_depth = 1\nquery_depth = 1\n')
     for source in (
-        Source(checkpoint=tmp_path / "official.pth"),
+        Source(checkpoint=tmp_path / "official.pth", overrides={"size": (40, 60)}),
         Source(checkpoint=tmp_path / "own.safetensors"),
-        Source(random_seed=0, description=tmp_path / "net.toml"),
+        Source(random_seed=0, description=tmp_path / "net.toml", overrides={"size": (40, 60)}),
     ):
-        with pytest.raises(DescriptionError, match="family dynamite, which is known, but cannot be exported yet") as e:
-            open_source(source)
-        assert all(family in str(e.value.expected) for family in FAMILIES)
+        found = open_source(source).network
+        assert isinstance(found, DynaMITe)
+        assert found.config.clicks.listed.sizes == (16, 64, 256)
+        assert found.config.clicks.listed.learned == found.config.background_queries
+        assert found.config.clicks.answers.size == (16, 16)
+        if source.random_seed is None:
+            assert all(torch.equal(t, network.state_dict()[n]) for n, t in found.state_dict().items())
 
 
 def test_missing_unexpected_and_misshapen_keys_are_listed(tmp_path) -> None:
@@ -121,5 +127,7 @@ def test_a_truncated_file(tmp_path) -> None:
 def test_what_cannot_be(fields, message) -> None:
     with pytest.raises(ValueError, match=message):
         DynaMITeConfig(**fields)
+    with pytest.raises(ValueError, match=r"clicks\.memory must be 'clicks'"):
+        DynaMITeConfig(clicks=ClickContract())
     with pytest.raises(ValueError, match="width 33 of a MiT cannot be split into 2"):
         MiTConfig(widths=(32, 33, 160, 256))
