@@ -11,9 +11,10 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from mmms_deploy.bundle.manifest import GateCheck, Manifest, Precision, Provenance, Rate
+from mmms_deploy.bundle.manifest import GateCheck, Manifest, Precision, Provenance
 from mmms_deploy.bundle.names import GOLDEN_NAME
-from mmms_deploy.bundle.split import boundary_bytes, feature_bytes, split_of
+from mmms_deploy.bundle.reconstructed import reconstruction
+from mmms_deploy.bundle.split import boundary_bytes, feature_bytes, how_often, split_of
 from mmms_deploy.errors import BundleError
 from mmms_deploy.hub import HubReference, is_reference, parse_reference
 
@@ -136,8 +137,12 @@ def _what(manifest: Manifest, taken: str | None) -> str:
     backbone = provenance.description.get("backbone")
     modalities = ", ".join(_plain(m.name) + (" (optional)" if m.optional else "") for m in manifest.modalities)
     height, width = manifest.size
-    clicks, points = manifest.clicks, manifest.clicks.points
+    clicks, points, listed = manifest.clicks, manifest.clicks.points, manifest.clicks.listed
     drawn = f"disks of radius {clicks.radius:g} network pixels" if points is None else f"up to {points.most} of them"
+    if listed is not None:
+        drawn = f"up to {listed.sizes[-1]} of them"
+    if clicks.answers is not None and clicks.answers.proposals:
+        drawn += f"; the first one is answered with {clicks.candidates} proposals, of which one is chosen"
     rows = [
         ("network", _plain(family) + _backbone(backbone)),
         ("parameters", f"{provenance.parameters / 1e6:.2f} million"),
@@ -153,6 +158,10 @@ def _what(manifest: Manifest, taken: str | None) -> str:
         f"Click-based interactive segmentation, as ONNX graphs for {_PROJECT}: one part runs once an image, {other} at"
         " every click."
     )
+    if split is not None and split.first is not None:
+        text = text.replace(f", {other} at every click", ", one at the first click, and one at every later click")
+    if (known := reconstruction(manifest)) is not None:
+        text += f"\n\n**{known}**"
     if not manifest.trained:
         text += "\n\n**The weights are random: this bundle is for measuring speed, and its masks mean nothing.**"
     return f"{text}\n\n{_table(('', ''), rows)}"
@@ -214,22 +223,15 @@ def _inputs(manifest: Manifest) -> str:
     return f"## Inputs\n\n{_table(('name', 'channels', 'form', 'may be missing'), rows)}"
 
 
-_RATES = {
-    Rate.IMAGE: "once an image",
-    Rate.MODALITY: "when a modality arrives",
-    Rate.FIRST_CLICK: "at the first click",
-    Rate.CLICK: "at every click",
-}
-
-
 def _stages(manifest: Manifest) -> str:
     rows = []
     for stage in manifest.stages:
         graph = stage.graphs.get(Precision.FP32)
         passed = 0 if graph is None else feature_bytes(graph.outputs)
         counted = "not counted" if stage.flops is None else f"{stage.flops / 1e9:,.1f}"
-        often = _RATES[stage.rate] + ("" if stage.rows is None else f", of up to {stage.rows}")
-        rows.append((_plain(stage.name), often, counted, f"{passed / 1e6:,.1f}" if passed else "-"))
+        rows.append(
+            (_plain(stage.name), how_often(manifest, stage), counted, f"{passed / 1e6:,.1f}" if passed else "-")
+        )
     split = split_of(manifest)
     text = "" if split is None else f"\n\n{split.sentence}"
     resident = f"Features of {boundary_bytes(manifest) / 1e6:,.1f} MB (float32) stay resident for the clicks."

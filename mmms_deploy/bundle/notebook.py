@@ -5,16 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmms_deploy.bundle.contract import ModalitySpec
-from mmms_deploy.bundle.manifest import GateCheck, Manifest, Rate, Role, Stage
-from mmms_deploy.bundle.split import split_of
+from mmms_deploy.bundle.manifest import GateCheck, Manifest, Role, Stage
+from mmms_deploy.bundle.reconstructed import reconstruction
+from mmms_deploy.bundle.split import how_often, split_of
 from mmms_deploy.reporting.notebook import folded, lines, view
-
-_RATES = {
-    Rate.IMAGE: "once an image",
-    Rate.MODALITY: "when a modality arrives or changes",
-    Rate.FIRST_CLICK: "at the first click",
-    Rate.CLICK: "at every click",
-}
 
 
 def bundle_view(manifest: Manifest, folder: Path) -> str:
@@ -39,7 +33,8 @@ def bundle_view(manifest: Manifest, folder: Path) -> str:
         ("folder", f"{folder} ({_megabytes(sum(entry.size for entry in manifest.files.values()))})"),
     ]
     random = "" if manifest.trained else "The weights are random: the masks of this bundle mean nothing."
-    return view(f"Bundle {manifest.name}", rows, note=random)
+    notes = [note for note in (random, reconstruction(manifest)) if note]
+    return view(f"Bundle {manifest.name}", rows, note=" ".join(notes))
 
 
 def _inputs(manifest: Manifest) -> list[str]:
@@ -61,8 +56,7 @@ def _stage(manifest: Manifest, stage: Stage) -> str:
         files = [graph.file, *([graph.data] if graph.data else [])]
         sizes.append(f"{precision} {_megabytes(sum(manifest.files[name].size for name in files))}")
     counted = "" if stage.flops is None else f"; {stage.flops / 1e9:,.1f} GFLOP"
-    often = _RATES[stage.rate] + ("" if stage.rows is None else f" of up to {stage.rows}")
-    return f"{stage.name}, {often}: {', '.join(sizes)}{counted}"
+    return f"{stage.name}, {how_often(manifest, stage)}: {', '.join(sizes)}{counted}"
 
 
 def _gate(checks: tuple[GateCheck, ...]) -> str:

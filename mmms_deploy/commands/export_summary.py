@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmms_deploy.bundle import Precision
-from mmms_deploy.bundle.split import feature_bytes, split_of
+from mmms_deploy.bundle.reconstructed import reconstruction
+from mmms_deploy.bundle.split import feature_bytes, how_often, split_of
 from mmms_deploy.commands.common import console, warn
 from mmms_deploy.commands.tables import print_table
 from mmms_deploy.export.half.precision import FP16_LARGEST, near_fp16
@@ -37,7 +38,7 @@ def summarise(report: ExportReport, seconds: float) -> None:
             size = sum(manifest.files[name].size for name in (graph.file, graph.data) if name)
             graphs.add_row(
                 stage.name,
-                f"every {stage.rate.name.lower()}{'' if stage.rows is None else f' of up to {stage.rows}'}",
+                how_often(manifest, stage),
                 graph.file,
                 "" if stage.flops is None else f"{stage.flops / 1e9:,.1f}",
                 str(report.nodes[graph.file]),
@@ -60,6 +61,8 @@ def summarise(report: ExportReport, seconds: float) -> None:
     if manifest.provenance.description.get("family") == "onnx":
         rewrites = "none, the nodes of both files are as they were"
     console.print(f"Exact rewrites applied: {rewrites}.")
+    if (known := reconstruction(manifest)) is not None:
+        console.print(f"[yellow]{known}")
     if not manifest.trained:
         console.print("[yellow]The weights are random: this bundle is for measuring speed, its masks mean nothing.")
     parameters = manifest.provenance.parameters / 1e6

@@ -6,7 +6,7 @@ import datetime
 import platform
 import tempfile
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias
@@ -135,6 +135,9 @@ def export_bundle(
         sourced = open_source(source, black_box=black_box)
         cuts = choose_cuts(cuts, sourced.network.config.modalities, frozen=sourced.network.frozen is not None)
         samples = sample_images(sourced.network.config.modalities)
+        listed = sourced.network.config.clicks.listed
+        if listed is not None:
+            samples = [replace(sample, clicks=sample.clicks[: listed.sizes[-1]]) for sample in samples]
         deployed, applied = deploy_form(sourced.network, {*no_rewrite, *(BACKBONE if black_box else ())})
         announce(on_progress, "gate: rewritten network against the paper's form")
         gate = compare_forms(sourced.network, deployed, applied, samples[0])

@@ -1,4 +1,4 @@
-"""DISNet's checkpoints: recognised from their weights, every key accounted for, and refused where none is exported."""
+"""DISNet's checkpoints: recognised from their weights, every key accounted for, opened by an export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from mmms_deploy.errors import CheckpointKeysError, DescriptionError
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models import DISNet, DISNetConfig, ViTConfig, load_disnet, save_checkpoint
-from mmms_deploy.models.checkpoint import random_network, read_checkpoint_file, release_state
+from mmms_deploy.models.checkpoint import random_network, release_state
 from mmms_deploy.models.description import convert_description
 from mmms_deploy.models.disnet_checkpoint import describe_disnet, is_disnet
 from tests.support.disnet import golden_config, random_disnet, tiny_disnet
@@ -116,21 +116,29 @@ def test_missing_unexpected_and_misshapen_keys_are_listed(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("described", [True, False])
-def test_nothing_exports_it_yet(tmp_path, described) -> None:
-    """An export names the family, also where only the weights say which one it is."""
+def test_an_export_opens_it(tmp_path, described) -> None:
+    """Also where only the weights say which network it is; its answers follow from the rest, at every size."""
     network = random_disnet(tiny_disnet(**SHAPED))
     path = tmp_path / "disnet.safetensors"
     if described:
         save_checkpoint(path, network)
     else:
         save_file(network.state_dict(), path)
-    assert read_checkpoint_file(path).description["family"] == "disnet"
-    for overrides in (None, {"size": (64, 96)}):
-        with pytest.raises(
-            DescriptionError, match="family disnet, which is known, but cannot be exported yet"
-        ) as caught:
-            open_source(Source(checkpoint=path, overrides=overrides))
-        assert "disnet" not in caught.value.expected
+    for size in ((64, 64), (64, 96)):
+        found = open_source(Source(checkpoint=path, overrides={"size": size})).network
+        assert isinstance(found, DISNet)
+        answers = found.config.clicks.answers
+        assert (answers.size, answers.candidates) == ((16, size[1] // 4), network.config.proposals.count)
+
+
+def test_a_list_of_points_is_refused(tmp_path) -> None:
+    """As descriptions said before there were lists of all clicks."""
+    network = random_disnet(tiny_disnet(**SHAPED))
+    save_checkpoint(tmp_path / "own.safetensors", network)
+    described = msgspec.to_builtins(network.config) | {"clicks": {"points": {"most": 64}}}
+    (tmp_path / "old.json").write_text(json.dumps(described))
+    with pytest.raises(DescriptionError, match="all clicks on one object at every click"):
+        load_disnet(tmp_path / "own.safetensors", description=tmp_path / "old.json")
 
 
 def test_another_network_s_file_is_refused(tmp_path) -> None:
