@@ -59,6 +59,8 @@ NETWORKS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("MFP HRNet-18 (the first click twice)", _of("mfp", {"hrnet": {}})),
     ("InterFormer-Light, 512 x 512", _of("interformer")),
     ("InterFormer-Tiny, 512 x 512", _of("interformer", INTERFORMER_TINY)),
+    ("DynaMITe Swin-T, 16 clicks", _of("dynamite")),
+    ("DISNet ViT-B, reconstructed, 16 clicks", _of("disnet")),
 )
 """Name for people, and the fields of the description that differ from the full-size MMMS."""
 
@@ -73,6 +75,7 @@ class Counted:
         image: 10^9 operations once an image.
         click: 10^9 operations a click.
         boundary: MB of features, in float32, that stay resident.
+        first: 10^9 operations of the first click, where it has a stage of its own; ``click`` is a later one then.
     """
 
     name: str
@@ -80,11 +83,12 @@ class Counted:
     image: float
     click: float
     boundary: float
+    first: float | None = None
 
     @property
     def gain(self) -> float:
         """How many times the operations of a click the whole network has."""
-        return (self.image + self.click) / self.click
+        return (self.image + (self.first or 0.0) + self.click) / self.click
 
 
 def count(name: str, overrides: dict[str, Any]) -> Counted:
@@ -98,13 +102,14 @@ def count(name: str, overrides: dict[str, Any]) -> Counted:
     from torch.utils.flop_counter import FlopCounterMode
 
     from mmms_deploy.export.labelled import recurrent_network
+    from mmms_deploy.export.proposing import ProposingNetwork
     from mmms_deploy.export.rewrites.deploy import deploy_form
     from mmms_deploy.models.checkpoint import parse_description
     from mmms_deploy.models.families import build_network
 
     config = parse_description(overrides, name)
     with torch.no_grad(), torch.device("meta"):
-        network = build_network(config).eval()
+        network = build_network(config).eval().requires_grad_(False)
         recurrent = recurrent_network(deploy_form(network)[0]).eval()
         inputs = recurrent.example_inputs()
         with FlopCounterMode(display=False) as whole:
@@ -112,13 +117,21 @@ def count(name: str, overrides: dict[str, Any]) -> Counted:
         with FlopCounterMode(display=False) as image:
             modalities = {m.name: torch.empty(1, m.channels, *config.size) for m in config.modalities}
             recurrent.network.features(inputs[0], modalities)
-    kept = sum(tensor.numel() for tensor in outputs[: len(recurrent.network.feature_names)])
+        before, first = image.get_total_flops(), None
+        read = outputs[: len(recurrent.network.feature_names)]
+        if isinstance(recurrent, ProposingNetwork):
+            read = recurrent.read(outputs[1:-1])
+            with FlopCounterMode(display=False) as later:
+                recurrent.answered(read, dict(zip(recurrent.input_names(), inputs, strict=True)))
+            first = (whole.get_total_flops() - before - later.get_total_flops()) / 1e9
+    kept = sum(tensor.numel() for tensor in read)
     return Counted(
         name=name,
         parameters=sum(parameter.numel() for parameter in network.parameters()) / 1e6,
-        image=image.get_total_flops() / 1e9,
-        click=(whole.get_total_flops() - image.get_total_flops()) / 1e9,
+        image=before / 1e9,
+        click=(whole.get_total_flops() - before) / 1e9 - (first or 0.0),
         boundary=4 * kept / 1e6,
+        first=first,
     )
 
 
@@ -139,7 +152,7 @@ def table(counted: Sequence[Counted]) -> list[str]:
         numbers = (
             f"{one.parameters:,.1f}",
             f"{one.image:,.1f}",
-            f"{one.click:,.1f}",
+            f"{one.click:,.1f}" + ("" if one.first is None else f" (the first {one.first:,.1f})"),
             f"{one.gain:.2f}x",
             f"{one.boundary:,.1f}",
         )

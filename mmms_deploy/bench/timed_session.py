@@ -100,9 +100,12 @@ class TimedSession:
         return ImageSample(total, timings.prepare, gpu.stages, gpu.up)
 
     def click(self, point: Point) -> ClickSample:
-        """Make a click; where the network's list of points is full, on an object that starts over."""
-        points = self._session.bundle.manifest.clicks.points
-        if points is not None and len(self._session.clicks) >= points.most:
+        """Make a click; where the network's list of points, or its smallest list, is full, on one that starts over."""
+        rule = self._session.bundle.manifest.clicks
+        most = None if rule.points is None else rule.points.most
+        if rule.listed is not None:
+            most = rule.listed.sizes[0]
+        if most is not None and len(self._session.clicks) >= most:
             self._session.reset()
         self._take()
         start = perf_counter()

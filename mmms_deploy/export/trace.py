@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from mmms_deploy.bundle.names import (
     CHOICE,
@@ -150,28 +151,43 @@ def _list_trace(network: ListedNetwork, sample: Sample) -> Trace:
 
 @torch.no_grad()
 def _proposing_trace(network: ProposingNetwork, sample: Sample) -> Trace:
-    """Run a network with proposals in torch: with the best proposal and two clicks, and with another one and three."""
+    """Run a network with proposals in torch: with the best proposal and two clicks, and with another one and three.
+
+    Every larger list has one more entry, which begins with the features of the others.
+    """
     reference = TorchReference(network.network)
     reference.set_image(sample.image, sample.modalities)
     order = decided_clicks(network, reference, sample)
-    feeds, outputs, logits, labels = [], [], [], []
+    feeds, outputs, labels = [], [], []
+    logits: list[Tensor] = []
     start = torch.tensor(order[:1])
     proposed = network.propose(reference.features, start)
     best, count = int(proposed[1].argmax()), proposed[1].shape[1]
-    for number in range(2, 2 + OPEN_LOOP_CLICKS):
-        clicks = torch.zeros(1, network.length, 4)
-        listed = order[: min(number, network.length)]
+    steps: list[tuple[int | None, int]] = [(None, 2 + number) for number in range(OPEN_LOOP_CLICKS)]
+    steps += [(rows, len(order)) for rows in network.listed.sizes[1:]]
+    for number, (rows, wanted) in enumerate(steps):
+        clicks = torch.zeros(1, rows or network.length, 4)
+        listed = order[: min(wanted, clicks.shape[1])]
         clicks[0, : len(listed)] = torch.tensor(listed)
-        choice = torch.tensor([[float((best + number - 2) % count)]])
-        (answer,) = network.answered(network.read(proposed), {CHOICE: choice, CLICK_LIST: clicks})
-        logits.append(answer)
-        values = (*network.computed(reference.features), *proposed, logits[-1])
-        feed = {RGB: reference.rgb, FIRST_CLICK: start, CHOICE: choice, CLICK_LIST: clicks}
+        choice = torch.tensor([[float((best + number) % count)]])
+        feed = {CHOICE: choice, CLICK_LIST: clicks}
+        logits += network.answered(network.read(proposed), feed)
+        named = dict(zip(network.click_names(), logits[-1:], strict=True))
+        if rows is None:
+            feed |= {RGB: reference.rgb, FIRST_CLICK: start}
+            values = (*network.computed(reference.features), *proposed, logits[-1])
+            named = dict(zip(network.output_names(), values, strict=True))
         feeds.append({name: tensor.numpy() for name, tensor in feed.items()})
-        named = zip(network.output_names(), values, strict=True)
-        outputs.append({name: tensor.numpy() for name, tensor in named})
+        outputs.append({name: tensor.numpy() for name, tensor in named.items()})
         labels.append(f"{len(listed)} clicks, proposal {int(choice) + 1}")
-    return Trace(feeds, outputs, labels, logit_scale(logits), network.network.config.clicks.threshold)
+    return Trace(
+        feeds=feeds,
+        outputs=outputs,
+        labels=labels,
+        scale=logit_scale(logits),
+        threshold=network.network.config.clicks.threshold,
+        rows=[rows for rows, _ in steps],
+    )
 
 
 def decided_clicks(

@@ -36,6 +36,14 @@ def test_the_table(splits) -> None:
     assert lines[-1] == "| a | 1.0 | 30.0 | 10.0 | 4.00x | 2.0 |"
 
 
+def test_disnet_s_numbers_are_those_of_the_specification(splits) -> None:
+    """0.92, 210.2 and 33.4 GFLOP, of which the folded click attention saves 3.3 twice; tokens, masks and F are read."""
+    counted = splits.count("DISNet", dict(splits.NETWORKS)["DISNet ViT-B, reconstructed, 16 clicks"])
+    assert (counted.image, counted.first) == (pytest.approx(0.92, abs=0.01), pytest.approx(210.2, abs=0.3))
+    assert counted.click == pytest.approx(33.4 - 2 * 3.2, abs=0.4)
+    assert counted.boundary == pytest.approx(4e-6 * (7 * 112**2 + 7 * 256 + 256 * 112**2), abs=0.01)
+
+
 def test_interformer_s_numbers_are_those_of_the_specification(splits) -> None:
     """224.5 and 10.84 GFLOP; keys of the image are computed once, and labels are embedded at a quarter of the size."""
     counted = splits.count("InterFormer", dict(splits.NETWORKS)["InterFormer-Light, 512 x 512"])
