@@ -43,6 +43,7 @@ STANDING: dict[str, Callable[[Session, Path], object]] = {
     "can_redo": lambda session, _: session.can_redo,
     "can_undo": lambda session, _: session.can_undo,
     "clicks": lambda session, _: session.clicks,
+    "all_clicks": lambda session, _: session.all_clicks,
     "close": lambda session, _: session.close(),
     "runs": lambda session, _: session.runs,
     "surface": lambda session, _: session.surface,
