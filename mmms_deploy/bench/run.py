@@ -15,7 +15,7 @@ from time import perf_counter
 import msgspec
 
 from mmms_deploy.bench.arithmetic import fraction_metrics, peak_metrics, size_metrics
-from mmms_deploy.bench.eager import EagerMMMS, Form, forms
+from mmms_deploy.bench.eager import Form, forms, open_eager
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.measure import (
     StepCounter,
@@ -190,7 +190,8 @@ def _session(
     with TimedSession(engine, on_gpu=True) as session:
         on_progress(Progress("first image", 2, 3))
         with memory.phase("image", "first image"):
-            first_image = session.set_image(first)
+            session.prepare(settings.clicks)
+        first_image = session.set_image(first)
         first_click = session.click(first.clicks[0])
         for index in range(_WARM_UP):
             session.click(first.clicks[index % len(first.clicks)])
@@ -216,10 +217,15 @@ def _session(
         _once("start.first_image", "first image", first_image.total),
         _once("start.first_click", "first click", first_click.total),
         *image_metrics(images, on_gpu=on_gpu),
-        *click_metrics(images, clicks, on_gpu=on_gpu),
+        *click_metrics(images, clicks, on_gpu=on_gpu, apart=_apart(engine.bundle)),
         *on_device,
         *throughput,
     ]
+
+
+def _apart(bundle: Bundle) -> bool:
+    """Whether a first click runs another stage than later ones."""
+    return any(stage.rate is Rate.FIRST_CLICK for stage in bundle.manifest.stages)
 
 
 def _beside(
@@ -238,9 +244,11 @@ def _beside(
     eager, against = _eager(bundle, engine, pictures, settings, on_progress)
     on_progress(Progress("multiplying matrices", 2, 3))
     metrics += peak_metrics(engine, with_torch=eager, size=settings.matrix)
+    times = {Rate.CLICK: "click.engine", Rate.FIRST_CLICK: "click.first.engine"}
     stages = {
-        stage.name: "click.engine" if stage.rate is Rate.CLICK else f"image.stage.{stage.name}"
+        stage.name: times.get(stage.rate, f"image.stage.{stage.name}")
         for stage in bundle.manifest.stages
+        if stage.name not in bundle.manifest.larger
     }
     metrics += fraction_metrics(engine, [*known, *metrics], stages)
     return [*metrics, *against]
@@ -256,7 +264,7 @@ def _eager(
     try:
         if not settings.eager:
             raise NotMeasuredError("switched off with --no-eager")
-        eager = EagerMMMS(bundle.manifest, engine.info.threads or available_cores(), engine.info.device)
+        eager = open_eager(bundle.manifest, engine.info.threads or available_cores(), engine.info.device)
     except NotMeasuredError as error:
         return False, [metric for form in every for metric in _no_eager(form, error.given)]
     metrics = []
