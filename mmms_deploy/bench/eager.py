@@ -307,6 +307,81 @@ class EagerMMMS:
             self._torch.cuda.empty_cache()
 
 
+class EagerProposals(EagerMMMS):
+    """A network with proposals through PyTorch: the first click proposes, and later ones refine the best proposal.
+
+    Args:
+        manifest: As for :class:`EagerMMMS`.
+        threads: As for :class:`EagerMMMS`.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        NotMeasuredError: As for :class:`EagerMMMS`.
+    """
+
+    def __init__(self, manifest: Manifest, threads: int, device: str = "cpu") -> None:
+        super().__init__(manifest, threads, device)
+        self._take_parts()
+
+    def _take_parts(self) -> None:
+        network: Any = self._network
+        self._first_part, self._later_part = network.propose, network.answer
+
+    def variant(self, form: Form) -> EagerProposals:
+        """Return the same network, used in another way. Its first use compiles it."""
+        other = super().variant(form)
+        assert isinstance(other, EagerProposals)
+        other._take_parts()
+        if form.compiled:
+            other._first_part = self._torch.compile(other._first_part)
+            other._later_part = self._torch.compile(other._later_part)
+        return other
+
+    def click(self, x: float, y: float, positive: bool) -> npt.NDArray[np.bool_]:
+        """Answer a click at image pixel (x, y); the first one on an image begins anew.
+
+        Returns:
+            (H0, W0) bool.
+        """
+        from mmms_deploy.models.disnet import selected
+        from mmms_deploy.models.disnet_proposals import best_proposal
+
+        torch, rule = self._torch, self._config.clicks
+        column, row = to_network(x, y, image=self._size, network=self._config.size, rule=rule.coordinates)
+        self._clicks.append((column, row, positive))
+        with torch.inference_mode():
+            listed = torch.tensor([[(*at, float(sign), 1.0) for *at, sign in self._clicks]], device=self._device)
+            with self._cast():
+                if len(self._clicks) == 1:
+                    proposals = self._first_part(self._features[0], listed[:, 0])
+                    token, logits = selected(proposals, best_proposal(proposals.classes.float()))
+                    self._chosen = (token, proposals.features, torch.sigmoid(logits.float()))
+                else:
+                    logits = self._later_part(*self._chosen, listed)
+            self._answer = torch.sigmoid(logits.float())[0, 0]
+            mask = self._resized(logits.float(), self._size, rule.mask_resize)
+            answer: npt.NDArray[np.bool_] = (torch.sigmoid(mask)[0, 0] > rule.threshold).cpu().numpy()
+            return answer
+
+
+def open_eager(manifest: Manifest, threads: int, device: str = "cpu") -> EagerMMMS:
+    """Return a bundle's network in PyTorch.
+
+    Args:
+        manifest: The bundle's manifest.
+        threads: Threads that PyTorch computes with, in this whole process.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        NotMeasuredError: As for :class:`EagerMMMS`; or the network answers for several objects at once.
+    """
+    clicks = manifest.clicks
+    if clicks.objects > 1:
+        raise NotMeasuredError("PyTorch is not measured with a network that answers for several objects at once")
+    proposals = clicks.answers is not None and clicks.answers.proposals
+    return (EagerProposals if proposals else EagerMMMS)(manifest, threads, device)
+
+
 def _load_demo(network: Any, backbone: str, manifest: Manifest) -> None:
     """Load a checkpoint that ships with the package if the bundle was made from it; others are not at hand."""
     from mmms_deploy.models.checkpoint import load_weights, read_checkpoint_file

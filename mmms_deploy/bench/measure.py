@@ -98,7 +98,11 @@ def image_metrics(samples: Sequence[ImageSample], *, on_gpu: bool = False) -> li
 
 
 def click_metrics(
-    images: Sequence[ImageSample], clicks: Sequence[Sequence[ClickSample]], *, on_gpu: bool = False
+    images: Sequence[ImageSample],
+    clicks: Sequence[Sequence[ClickSample]],
+    *,
+    on_gpu: bool = False,
+    apart: bool = False,
 ) -> list[Metric]:
     """Return the metrics of clicks.
 
@@ -106,19 +110,36 @@ def click_metrics(
         images: The images.
         clicks: The clicks on each of them, at least one.
         on_gpu: Whether stages were timed on a GPU.
+        apart: Whether an image's first click runs a stage of its own, so that it is measured apart from later ones, of
+            which there is at least one.
     """
     engine = "  click stage, GPU's own time" if on_gpu else "  engine, click stage"
     transfer = "    launching, waiting, answer out" if on_gpu else "    click in, answer out"
-    flat = [sample for row in clicks for sample in row]
+    flat = [sample for row in clicks for sample in row[1 if apart and len(row) > 1 else 0 :]]
     count = len(clicks[0])
+    firsts: list[Metric] = []
+    if apart:
+        stage = "  first click's stage, GPU's own time" if on_gpu else "  engine, first click's stage"
+        total, own = (tuple(of(row[0]) for row in clicks) for of in (_total, _engine))
+        firsts = [
+            Metric(
+                key="click.first.total",
+                title="first click, whole Session.click",
+                unit="ms",
+                samples=total,
+                gated=True,
+            ),
+            Metric(key="click.first.engine", title=stage, unit="ms", samples=own, gated=True),
+        ]
 
     def part(key: str, title: str, of: Callable[[ClickSample], float], *, gated: bool = False) -> Metric:
         samples = tuple(of(sample) for sample in flat)
         return Metric(key=f"click.{key}", title=title, unit="ms", samples=samples, gated=gated)
 
     return [
-        part("total", "click, whole Session.click", lambda s: s.total, gated=True),
-        part("engine", engine, lambda s: s.engine, gated=True),
+        *firsts,
+        part("total", f"{'later ' if apart else ''}click, whole Session.click", _total, gated=True),
+        part("engine", engine, _engine, gated=True),
         part("host", "  host, all the rest", lambda s: s.host),
         part("transfer", transfer, lambda s: s.transfer),
         part("mask", "    mask to the image's size", lambda s: s.mask),
@@ -142,6 +163,14 @@ def click_metrics(
             gated=True,
         ),
     ]
+
+
+def _total(sample: ClickSample) -> float:
+    return sample.total
+
+
+def _engine(sample: ClickSample) -> float:
+    return sample.engine
 
 
 def moved_metrics(images: Sequence[ImageSample], clicks: Sequence[Sequence[ClickSample]]) -> list[Metric]:

@@ -15,7 +15,7 @@ from time import perf_counter
 import msgspec
 
 from mmms_deploy.bench.arithmetic import fraction_metrics, peak_metrics, size_metrics
-from mmms_deploy.bench.eager import EagerMMMS, Form, forms
+from mmms_deploy.bench.eager import Form, forms, open_eager
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.lists import list_metrics, size_key
 from mmms_deploy.bench.measure import (
@@ -217,11 +217,16 @@ def _session(
         _once("start.first_image", "first image", first_image.total),
         _once("start.first_click", "first click", first_click.total),
         *image_metrics(images, on_gpu=on_gpu),
-        *click_metrics(images, clicks, on_gpu=on_gpu),
+        *click_metrics(images, clicks, on_gpu=on_gpu, apart=_apart(engine.bundle)),
         *list_metrics(engine, first),
         *on_device,
         *throughput,
     ]
+
+
+def _apart(bundle: Bundle) -> bool:
+    """Whether a first click runs another stage than later ones."""
+    return any(stage.rate is Rate.FIRST_CLICK for stage in bundle.manifest.stages)
 
 
 def _beside(
@@ -249,7 +254,8 @@ def _time_of(stage: Stage) -> str:
     """Return the key of the metric that has a stage's time."""
     if stage.rows is not None:
         return size_key(stage.rows)
-    return "click.engine" if stage.rate is Rate.CLICK else f"image.stage.{stage.name}"
+    times = {Rate.CLICK: "click.engine", Rate.FIRST_CLICK: "click.first.engine"}
+    return times.get(stage.rate, f"image.stage.{stage.name}")
 
 
 def _eager(
@@ -262,7 +268,7 @@ def _eager(
     try:
         if not settings.eager:
             raise NotMeasuredError("switched off with --no-eager")
-        eager = EagerMMMS(bundle.manifest, engine.info.threads or available_cores(), engine.info.device)
+        eager = open_eager(bundle.manifest, engine.info.threads or available_cores(), engine.info.device)
     except NotMeasuredError as error:
         return False, [metric for form in every for metric in _no_eager(form, error.given)]
     metrics = []

@@ -6,15 +6,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from mmms_deploy.bench.eager import EagerMMMS
+from mmms_deploy.bench.eager import EagerMMMS, EagerProposals, Form, open_eager
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Manifest
 from mmms_deploy.bundle.contract import ClickContract, ClickList, ClickMemory, Coordinates, to_builtins
 from mmms_deploy.export.joint import JointReference
+from mmms_deploy.export.proposal_reference import reference_for
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.models.checkpoint import random_network
 from mmms_deploy.models.config import NetworkConfig
 from mmms_deploy.models.dynamite import DynaMITe
+from tests.support.disnet import tiny_disnet
 from tests.support.dynamite import tiny_dynamite
 from tests.support.interformer import tiny_interformer
 from tests.support.ritm import tiny_mfp, tiny_simpleclick
@@ -62,6 +64,21 @@ def test_it_answers_for_the_object_of_a_joint_network(paint: Bundle) -> None:
             reference.reset()
         mask, answer = eager.click(x, y, positive), reference.click(x, y, positive, 1)
         assert np.array_equal(mask[answer.certain], (answer.labels == 1)[answer.certain])
+
+
+def test_a_network_with_proposals_answers_as_the_reference(paint: Bundle) -> None:
+    config = tiny_disnet(proposals={"layers": 1}, refinement={"layers": 1})
+    manifest = msgspec.structs.replace(manifest_of(paint, config), clicks=config.clicks)
+    (picture,) = make_pictures(manifest, 1, 3, (80, 120))
+    eager, reference = open_eager(manifest, 1), reference_for(random_network(config, 3))
+    assert isinstance(eager, EagerProposals)
+    for form in (eager, eager.variant(Form())):
+        form.set_image(picture)
+        reference.set_image(picture.rgb, {})
+        for x, y, positive in picture.clicks:
+            mask, answer = form.click(x, y, positive), reference.click(x, y, positive)
+            assert form.probability == pytest.approx(answer.network_probability[0, 0].numpy(), abs=1e-5)
+            assert np.array_equal(mask[answer.certain], answer.mask[answer.certain])
 
 
 def test_the_first_click_of_mfp_runs_the_network_twice(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from mmms_deploy.export.trace import decided_clicks
 from mmms_deploy.models import DISNetConfig, save_checkpoint
 from mmms_deploy.replay import verify
 from mmms_deploy.replay.golden import load_golden
-from tests.support.disnet import golden_config, random_disnet, tiny_disnet
+from tests.support.disnet import centred_disnet, golden_config, random_disnet, tiny_disnet
 from tests.support.families import GoldenFile
 from tests.support.shared import shared
 
@@ -41,7 +41,7 @@ def with_lists(config: DISNetConfig, *sizes: int) -> DISNetConfig:
 
 def make(folder: Path, precision: str = "fp32") -> None:
     """Write a narrow checkpoint, and what the command makes of it without any other flag."""
-    network = random_disnet(with_lists(tiny_disnet(proposals={"layers": 1}), *SIZES))
+    network = centred_disnet(with_lists(tiny_disnet(proposals={"layers": 1}), *SIZES))
     save_checkpoint(folder / "disnet.safetensors", network)
     given = ["--ckpt", str(folder / "disnet.safetensors"), "--out", str(folder / "bundle"), "--precision", precision]
     result = CliRunner().invoke(main, given)
@@ -161,8 +161,9 @@ def test_no_stage_runs_that_needs_not(exported) -> None:
 
 def test_the_replay_goes_on_from_the_checkpoint_s_choice(exported) -> None:
     assert verify(exported).worst.iou >= 0.99
-    choices = [case.choice for case in load_golden(exported.file("golden.npz"))]
-    assert all(choice in range(5) for choice in choices)
+    cases = load_golden(exported.file("golden.npz"))
+    assert all(case.choice in range(5) for case in cases)
+    assert all(0.02 < case.masks.mean() < 0.98 for case in cases)
 
 
 def test_it_has_no_further_cut() -> None:
@@ -172,7 +173,7 @@ def test_it_has_no_further_cut() -> None:
 
 def test_the_gate_s_first_click_is_decided() -> None:
     """The margin is that of the nearest logit; a click that is decided comes first, and all others follow."""
-    network = recurrent_network(random_disnet(tiny_disnet(proposals={"layers": 1})))
+    network = recurrent_network(centred_disnet(tiny_disnet(proposals={"layers": 1})))
     reference, sample = ProposalReference(network.network), sample_images(())[0]
     reference.set_image(sample.image, {})
     rows = decided_clicks(network, reference, sample)

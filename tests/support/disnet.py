@@ -64,3 +64,21 @@ def click_list(*clicks: tuple[float, float, int], rows: int | None = None) -> to
     listed = [(x, y, float(positive), 1.0) for x, y, positive in clicks]
     padding = [(7.0 * row, 3.0 * row, float(row % 2), 0.0) for row in range(len(listed), rows or 0)]
     return torch.tensor([listed + padding])
+
+
+def centred_disnet(config: DISNetConfig, seed: int = 0) -> DISNet:
+    """An untrained network whose masks are neither empty nor full: maps of pixels have a mean of 0 in each channel."""
+    network = random_disnet(config, seed)
+    last, kept = network.refine.layers[-1], list[torch.Tensor]()
+    height, width = config.size
+    clicks = click_list((width / 2, height / 2, 1), (width / 4, height / 4, 0))
+    with torch.no_grad():
+        patches = network.encode(torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed)))[0]
+        features = network.propose(patches, clicks[:, 0]).features
+        network.pixel_decoder.mask_feature.bias -= features.mean((0, 2, 3))
+        proposals = network.propose(patches, clicks[:, 0])
+        handle = last.register_forward_hook(lambda *call: kept.append(call[2][1]))
+        network.answer(proposals.tokens[:, 0], proposals.features, proposals.masks[:, :1].sigmoid(), clicks)
+        handle.remove()
+        last.conv_ffn.fc2.bias -= kept[0].mean((0, 2))
+    return network
