@@ -15,6 +15,7 @@ from mmms_deploy.errors import SessionClosedError, SessionError
 from tests.support.annotating import GREY, SIZE
 
 CALLS: dict[str, Callable[[Session, Path], object]] = {
+    "choose": lambda session, _: session.choose(0),
     "click": lambda session, _: session.click(10, 10),
     "detections": lambda session, _: session.detections(),
     "image_size": lambda session, _: session.image_size,
