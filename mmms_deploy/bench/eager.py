@@ -176,6 +176,8 @@ class EagerMMMS:
         torch = self._torch
         rule = self._config.clicks
         column, row = to_network(x, y, image=self._size, network=self._config.size, rule=rule.coordinates)
+        if rule.objects > 1:
+            return self._object(column, row, positive)
         with torch.inference_mode():
             near = (self._columns - column) ** 2 + (self._rows - row) ** 2 <= rule.radius**2
             labelled = rule.memory is ClickMemory.LABELS
@@ -196,6 +198,33 @@ class EagerMMMS:
             fed = probability if reduce is None else self._resized(mask, self._config.size, reduce)
             self._previous = fed[0, 0]
             answer: npt.NDArray[np.bool_] = (mask[0, 0] > rule.threshold).cpu().numpy()
+            return answer
+
+    def _object(self, column: float, row: float, positive: bool) -> npt.NDArray[np.bool_]:
+        """Answer a click at network pixel (column, row) on the one object of a network that answers for several.
+
+        As the published code does: every row of the answer at the image's size, then the decision. Clicks on an image
+        are as many as the smallest list holds; then the object starts over, as in a measured session.
+
+        Returns:
+            (H0, W0) bool.
+        """
+        torch, rule = self._torch, self._config.clicks
+        label: Any = self._network.label
+        if rule.listed is not None and len(self._clicks) >= rule.listed.sizes[0]:
+            self._clicks = []
+        self._clicks.append((column, row, positive))
+        rows = [[x, y, float(t), float(kind), 1.0] for t, (x, y, kind) in enumerate(self._clicks)]
+        with torch.inference_mode():
+            clicks = torch.tensor([rows], dtype=torch.float32, device=self._device)
+            with self._cast():
+                features = self._image_part(*self._image) if self._whole else self._features
+                # The list stays in float32: places in a picture are no numbers for a half.
+                logits = self._click_part(features, clicks)
+            found = label(self._resized(logits.float(), self._size, rule.mask_resize), clicks, 1)
+            margin = self._resized(found.objects - found.background, self._config.size, rule.mask_resize)
+            self._answer = torch.sigmoid(margin)[0, 0]
+            answer: npt.NDArray[np.bool_] = (found.labels[0, 0] == 1).cpu().numpy()
             return answer
 
     def _respond(self, interaction: Tensor) -> Tensor:

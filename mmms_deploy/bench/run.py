@@ -17,6 +17,7 @@ import msgspec
 from mmms_deploy.bench.arithmetic import fraction_metrics, peak_metrics, size_metrics
 from mmms_deploy.bench.eager import Form, forms, open_eager
 from mmms_deploy.bench.errors import NotMeasuredError
+from mmms_deploy.bench.lists import list_metrics, size_key
 from mmms_deploy.bench.measure import (
     StepCounter,
     click_metrics,
@@ -32,7 +33,7 @@ from mmms_deploy.bench.peak import SIZE
 from mmms_deploy.bench.report import KIND, SCHEMA, BundleFacts, EngineFacts, Metric, Report, WorkloadFacts
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import Picture, make_pictures
-from mmms_deploy.bundle import Bundle, Rate
+from mmms_deploy.bundle import Bundle, Rate, Stage
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.cuda.devices import require_gpu
 from mmms_deploy.engines.cuda.engine import CudaEngine
@@ -190,8 +191,7 @@ def _session(
     with TimedSession(engine, on_gpu=True) as session:
         on_progress(Progress("first image", 2, 3))
         with memory.phase("image", "first image"):
-            session.prepare(settings.clicks)
-        first_image = session.set_image(first)
+            first_image = session.set_image(first)
         first_click = session.click(first.clicks[0])
         for index in range(_WARM_UP):
             session.click(first.clicks[index % len(first.clicks)])
@@ -218,6 +218,7 @@ def _session(
         _once("start.first_click", "first click", first_click.total),
         *image_metrics(images, on_gpu=on_gpu),
         *click_metrics(images, clicks, on_gpu=on_gpu, apart=_apart(engine.bundle)),
+        *list_metrics(engine, first),
         *on_device,
         *throughput,
     ]
@@ -244,14 +245,17 @@ def _beside(
     eager, against = _eager(bundle, engine, pictures, settings, on_progress)
     on_progress(Progress("multiplying matrices", 2, 3))
     metrics += peak_metrics(engine, with_torch=eager, size=settings.matrix)
-    times = {Rate.CLICK: "click.engine", Rate.FIRST_CLICK: "click.first.engine"}
-    stages = {
-        stage.name: times.get(stage.rate, f"image.stage.{stage.name}")
-        for stage in bundle.manifest.stages
-        if stage.name not in bundle.manifest.larger
-    }
+    stages = {stage.name: _time_of(stage) for stage in bundle.manifest.stages}
     metrics += fraction_metrics(engine, [*known, *metrics], stages)
     return [*metrics, *against]
+
+
+def _time_of(stage: Stage) -> str:
+    """Return the key of the metric that has a stage's time."""
+    if stage.rows is not None:
+        return size_key(stage.rows)
+    times = {Rate.CLICK: "click.engine", Rate.FIRST_CLICK: "click.first.engine"}
+    return times.get(stage.rate, f"image.stage.{stage.name}")
 
 
 def _eager(

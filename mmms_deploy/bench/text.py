@@ -23,6 +23,7 @@ GROUPS = {
     "start": "Start",
     "image": "Once an image",
     "click": "Every click",
+    "list": "Every click, by its list",
     "graph": "A click as one CUDA graph, in the same run, in turns",
     "moved": "Between host and GPU",
     "throughput": "Several sessions on one engine",

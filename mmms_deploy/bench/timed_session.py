@@ -99,25 +99,12 @@ class TimedSession:
             return ImageSample(total, timings.prepare, stages)
         return ImageSample(total, timings.prepare, gpu.stages, gpu.up)
 
-    def prepare(self, clicks: int) -> None:
-        """Compile what so many clicks on an object need, so that none of them has to.
-
-        Args:
-            clicks: How many.
-        """
-        listed = self._session.bundle.manifest.clicks.listed
-        if listed is not None:
-            longest = listed.size_for(clicks) or listed.sizes[-1]
-            for size in listed.sizes:
-                if size <= longest:
-                    self._session._pipeline.prepare(size)
-
     def click(self, point: Point) -> ClickSample:
-        """Make a click; where the network's list of points or clicks is full, on an object that starts over."""
-        clicks = self._session.bundle.manifest.clicks
-        most = None if clicks.points is None else clicks.points.most
-        if clicks.listed is not None:
-            most = clicks.listed.sizes[-1]
+        """Make a click; where the network's list of points, or its smallest list, is full, on one that starts over."""
+        rule = self._session.bundle.manifest.clicks
+        most = None if rule.points is None else rule.points.most
+        if rule.listed is not None:
+            most = rule.listed.sizes[0]
         if most is not None and len(self._session.clicks) >= most:
             self._session.reset()
         self._take()

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
 
-from mmms_deploy.commands.command import Command, command
+from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, print_engine, say, warn
 from mmms_deploy.commands.display import progress_bars, waiting
 from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.places import check_bundle_and_images, check_clicks
-from mmms_deploy.commands.segment_clicks import UNNAMED, ListedClick, read_click_list
+from mmms_deploy.commands.segment_clicks import ListedClick, read_click_list
 from mmms_deploy.commands.segment_images import find_pictures, with_inputs
 from mmms_deploy.commands.segment_jobs import Failure, Work, check_room, jobs_of_line, jobs_of_list
+from mmms_deploy.commands.segment_line import OrderedCommand, Point, clicks_in_order, parse_point
 from mmms_deploy.commands.segment_outputs import Plan, Wanted, check_inputs_kept, check_wanted, parse_kinds, plan
 from mmms_deploy.commands.segment_run import make_folder, say_failure, segment_many, segment_one
 from mmms_deploy.errors import ChoiceError, ImageError, ModalityError
@@ -31,20 +30,7 @@ if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.engines.request import EngineRequest
 
-Point = tuple[float, float]
-
 _LISTED = 5
-
-
-def parse_point(text: str) -> Point:
-    """Parse ``X,Y``."""
-    try:
-        x, y = (float(part) for part in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not X,Y, such as 320,240") from None
-    if not (math.isfinite(x) and math.isfinite(y)):
-        raise click.BadParameter(f"{text!r} is no place; X and Y are finite numbers")
-    return x, y
 
 
 def parse_named_file(text: str) -> tuple[str, Path]:
@@ -53,18 +39,6 @@ def parse_named_file(text: str) -> tuple[str, Path]:
     if not (name and equals and file) or "\0" in text:
         raise click.BadParameter(f"{text!r} is not NAME=PATH, such as depth=depth.png")
     return name, Path(file)
-
-
-class OrderedCommand(Command):
-    """A command that keeps the order of --pos, --neg, --choose and --object; the options alone lose it."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and keep the order in the context."""
-        if not ctx.resilient_parsing:
-            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-            kept = ("pos", "neg", "choices", "objects")
-            ctx.meta[__name__] = [parameter.name for parameter in order if parameter.name in kept]
-        return super().parse_args(ctx, args)
 
 
 @command(
@@ -224,7 +198,7 @@ def main(
     Unless an option names outputs, one image gives NAME-mask.png and NAME-overlay.png in the current folder, and
     several give files in the folder segmented.
     """
-    clicks = _in_order(ctx.meta[__name__], pos, neg, choices, objects)
+    clicks = clicks_in_order(ctx, pos, neg, choices, objects)
     wanted = Wanted(out, overlay, labels, candidates, out_dir, kinds or (), coco, overwrite, skip_existing)
     _check_usage(wanted, images, clicks, choices, objects, click_file, modalities, features)
     if tolerance is not None and coco is None:
@@ -277,38 +251,6 @@ def main(
         make_folder(coco)
         writer.write(coco, overwrite=overwrite)
     _print_end(planned, failures)
-
-
-def _in_order(
-    order: list[str],
-    pos: tuple[Point, ...],
-    neg: tuple[Point, ...],
-    choices: tuple[int, ...],
-    objects: tuple[str, ...],
-) -> list[ListedClick]:
-    """Return the clicks of the command line, each with the object named last before it and the choice after it."""
-    points, names, chosen = {"pos": iter(pos), "neg": iter(neg)}, iter(objects), iter(choices)
-    clicks: list[ListedClick] = []
-    current, used = UNNAMED, True
-    for option in order:
-        if option == "objects":
-            if not used:
-                raise click.UsageError(f"--object {current} has no click: --pos X,Y comes after it.")
-            current, used = next(names), False
-        elif option == "choices":
-            choice = next(chosen)
-            if not (pos or neg or objects) and len(choices) == 1:
-                continue  # it is about the click at the centre
-            if not clicks or not used or clicks[-1].choice is not None:
-                raise click.UsageError(f"--choose {choice} has no click: it comes after its --pos X,Y or --neg X,Y.")
-            clicks[-1] = replace(clicks[-1], choice=choice)
-        else:
-            x, y = next(points[option])
-            clicks.append(ListedClick(current, x, y, option == "pos"))
-            used = True
-    if not used:
-        raise click.UsageError(f"--object {current} has no click: --pos X,Y comes after it.")
-    return clicks
 
 
 def _check_usage(

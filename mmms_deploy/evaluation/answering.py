@@ -92,11 +92,13 @@ def _rule(text: str) -> ZoomRule:
     )
 
 
-_OWN_SIZES = {
+_WITHOUT_PROTOCOL = {
     "interformer": "InterFormer's figures are counted with every picture at its own size, and a bundle brings pictures"
-    " to its one size"
+    " to its one size",
+    "onnx": "published protocols crop the picture or mirror it, and the decoder's list of points cannot be drawn for"
+    " another picture",
 }
-"""Families whose published figures no bundle can repeat, and why."""
+"""Families whose bundles cannot answer as for published figures, and why."""
 
 
 def published_protocol(manifest: Manifest) -> EvaluationProtocol:
@@ -106,14 +108,16 @@ def published_protocol(manifest: Manifest) -> EvaluationProtocol:
         EvaluationSettingsError: The bundle does not say so, or no bundle of its family can answer as there.
     """
     if manifest.published is None:
-        reason = _OWN_SIZES.get(str(manifest.provenance.description.get("family")))
+        family = str(manifest.provenance.description.get("family"))
+        reason = _WITHOUT_PROTOCOL.get(family)
         if reason is not None:
-            size = "where all pictures have one size, a bundle that is exported at it stretches none"
+            one_size = "; where all pictures have one size, a bundle that is exported at it stretches none"
+            size, option = (one_size, " (mmms-export --size)") if family == "interformer" else ("", "")
             raise EvaluationSettingsError(
                 f"{manifest.name} has no published protocol: {reason}",
                 expected="an evaluation with the bundle's own answers",
-                fix=f"leave out published=True; {size}",
-                command_fix=f"pass --protocol noc or curve; {size} (mmms-export --size)",
+                fix=f"leave out published=True{size}",
+                command_fix=f"pass --protocol noc or curve{size}{option}",
             )
         raise EvaluationSettingsError(
             f"{manifest.name} does not say how the figures of its paper were counted",

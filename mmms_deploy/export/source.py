@@ -279,4 +279,26 @@ def _describe(source: Source, file: CheckpointFile | None) -> NetworkConfig:
             stacklevel=3,
         )
     origin = str(source.description or source.checkpoint or "the description")
-    return parse_description(to_builtins(merged), origin)
+    try:
+        return parse_description(to_builtins(merged), origin)
+    except DescriptionError as error:
+        if given is not None:
+            _check_overrides(error, given, overrides, origin)
+        raise
+
+
+def _check_overrides(problem: DescriptionError, given: dict[str, Any], overrides: dict[str, Any], origin: str) -> None:
+    """Raise the error about a description with the field that is to be left out, where that field alone is wrong."""
+    for name in overrides:
+        rest = {**given, **{other: value for other, value in overrides.items() if other != name}}
+        try:
+            parse_description(to_builtins(rest), origin)
+        except DescriptionError:
+            continue
+        option = {"modalities": "--modality"}.get(name, f"--{name}")
+        raise DescriptionError(
+            problem.given,
+            expected=problem.expected,
+            fix=f"leave out {name!r} among the overrides",
+            command_fix=f"leave out {option}",
+        ) from problem

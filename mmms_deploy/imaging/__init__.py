@@ -16,6 +16,7 @@ In reading order:
 - ``resize``: bilinear resizing, equal to PyTorch's
 - ``resize_weights``: the resampling weights along one axis
 - ``mask_resize``: enlarges maps in tiles; of a mask, only the tiles on its outline
+- ``decision``: decides between maps of several owners at the image's size, in tiles
 - ``modulation``: changes the previous probability around the newest click
 - ``float16``: converts float16 to float32
 

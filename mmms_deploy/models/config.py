@@ -326,7 +326,7 @@ class RITMConfig(NetworkConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.modalities:
-            raise ValueError(f"a {self.family} network takes RGB alone, and no modalities")
+            raise ValueError(f"a network of the family {self.family} takes RGB alone, and no modalities")
 
 
 class SimpleClickConfig(RITMConfig, frozen=True, kw_only=True):

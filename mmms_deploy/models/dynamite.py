@@ -7,7 +7,7 @@ running number. Modules have the names that the official checkpoints use.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,13 @@ class DynaMITe(InteractiveNetwork):
     def fold(self, most: int | None = None) -> None:
         """Let pixels attend to queries in the folded form; see :meth:`InteractiveTransformer.fold`."""
         self.sem_seg_head.interactive_transformer.fold(most)
+
+    def watched(self) -> list[nn.Module]:
+        """The backbone's blocks."""
+        stages: Any = self.backbone
+        if self.config.mit is not None:
+            return [block for number in range(1, 5) for block in stages.get_submodule(f"block{number}")]
+        return [block for layer in stages.layers for block in layer.blocks]
 
     def encode(self, rgb: Tensor) -> tuple[Tensor, ...]:
         """Run the backbone.

@@ -8,6 +8,11 @@ In reading order:
 - ``surface_calls``: several objects in one image
 - ``annotation_calls``: the annotation as a whole, out and in again
 - ``core``: what all calls stand on: the engine, the lock, the state, the click stage and its answers
+- ``steps``: what calls do with the objects of an image, for both kinds of networks
+- ``separate``: objects that are answered one at a time, each with its own history
+- ``joint``: objects that are answered at once, with one list of clicks and one history
+- ``joint_surfaces``: that list and its history
+- ``rows``: the network's answer for all of them, and the decision between them
 - ``result``: clicks, their answers and timings
 - ``pipeline``: the stages in order; a stage runs again only when one of its inputs changed
 - ``answer_fetch``: an answer of the network on the host

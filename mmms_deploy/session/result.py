@@ -130,8 +130,9 @@ class ClickResult:
         crop: The part of the image in which the newest click was answered, x0, y0, x1, y1 in pixel edges:
             ``image[y0:y1, x0:x1]``; ``network_probability`` covers it. None in a session without ``zoom``, before the
             first click, and for a mask that was put in.
-        candidates: All answers of a network that gives several, in its order; the mask is that of the one that is
-            ``taken``. Empty where the network gives one, without clicks, and for a mask that was put in.
+        candidates: All answers to the newest click of a network that gives several, in its order; the mask is that of
+            the one that is ``taken``. Empty where the network gives one answer to that click, without clicks, and for a
+            mask that was put in.
     """
 
     mask: BoolArray

@@ -9,12 +9,15 @@ import pytest
 from mmms_deploy.bench.eager import EagerMMMS, EagerProposals, Form, open_eager
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Manifest
-from mmms_deploy.bundle.contract import to_builtins
+from mmms_deploy.bundle.contract import ClickContract, ClickList, ClickMemory, Coordinates, to_builtins
+from mmms_deploy.export.joint import JointReference
 from mmms_deploy.export.proposal_reference import reference_for
 from mmms_deploy.export.reference import TorchReference
 from mmms_deploy.models.checkpoint import random_network
 from mmms_deploy.models.config import NetworkConfig
+from mmms_deploy.models.dynamite import DynaMITe
 from tests.support.disnet import tiny_disnet
+from tests.support.dynamite import tiny_dynamite
 from tests.support.interformer import tiny_interformer
 from tests.support.ritm import tiny_mfp, tiny_simpleclick
 
@@ -41,6 +44,26 @@ def test_it_answers_as_the_reference(paint: Bundle, name: str, whole: bool) -> N
             mask, answer = eager.click(x, y, positive), reference.click(x, y, positive)
             assert eager.probability == pytest.approx(answer.network_probability[0, 0].numpy(), abs=1e-5)
             assert np.array_equal(mask[answer.certain], answer.mask[answer.certain])
+
+
+def test_it_answers_for_the_object_of_a_joint_network(paint: Bundle) -> None:
+    """Past the smallest list, the object starts over, as in a measured session."""
+    clicks = ClickContract(
+        memory=ClickMemory.CLICKS, listed=ClickList(sizes=(3,), objects=5), coordinates=Coordinates.SCALE
+    )
+    config = tiny_dynamite("mit", clicks=clicks)
+    manifest = manifest_of(paint, config)
+    (picture,) = make_pictures(manifest, 1, 4, (80, 120))
+    network = random_network(config, 3)
+    assert isinstance(network, DynaMITe)
+    eager, reference = EagerMMMS(manifest, 1), JointReference(network)
+    eager.set_image(picture)
+    reference.set_image(picture.rgb, {})
+    for number, (x, y, positive) in enumerate(picture.clicks):
+        if number == 3:
+            reference.reset()
+        mask, answer = eager.click(x, y, positive), reference.click(x, y, positive, 1)
+        assert np.array_equal(mask[answer.certain], (answer.labels == 1)[answer.certain])
 
 
 def test_a_network_with_proposals_answers_as_the_reference(paint: Bundle) -> None:

@@ -69,12 +69,21 @@ def test_the_protocol_and_each_part_alone(ritm: Bundle, paint: Bundle) -> None:
         answering(paint.manifest, published=True)
 
 
-def test_a_family_whose_figures_no_bundle_can_repeat_is_told_why(paint: Bundle) -> None:
-    provenance = msgspec.structs.replace(paint.manifest.provenance, description={"family": "interformer"})
+@pytest.mark.parametrize(
+    ("family", "why", "by_size"),
+    [("interformer", "every picture at its own size", True), ("onnx", "the decoder's list of points", False)],
+)
+def test_a_family_whose_figures_no_bundle_can_repeat_is_told_why(
+    family: str, why: str, by_size: bool, paint: Bundle
+) -> None:
+    provenance = msgspec.structs.replace(paint.manifest.provenance, description={"family": family})
     manifest = msgspec.structs.replace(paint.manifest, provenance=provenance)
-    with pytest.raises(EvaluationSettingsError, match="every picture at its own size") as caught:
+    with pytest.raises(EvaluationSettingsError, match=why) as caught:
         answering(manifest, published=True)
-    assert "pass --protocol noc or curve" in caught.value.message(Door.COMMAND_LINE)
+    said = caught.value.message(Door.COMMAND_LINE)
+    assert "pass --protocol noc or curve" in said
+    assert ("--size" in said) is by_size
+    assert "--zoom" not in said
     assert "export the checkpoint again" not in str(caught.value)
 
 

@@ -75,6 +75,7 @@ def test_the_manifest_says_what_the_network_takes(exported) -> None:
     found = {(check.name, check.samples) for check in manifest.gate}
     assert ("stages against whole graph", 26) in found, "two lists: twelve features, and the answer"
     assert ("session against torch, closed loop", 30) in found
+    assert len(manifest.activations) == 4, "the backbone's blocks"
 
 
 def test_what_crosses_the_boundary(exported) -> None:

@@ -141,6 +141,12 @@ def test_no_click_at_all(network, features) -> None:
 # --- image and clicks -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("kind", "blocks"), [("swin", 5), ("mit", 4)])
+def test_the_backbones_blocks_are_watched(kind, blocks) -> None:
+    watched = random_dynamite(kind).watched()
+    assert len(watched) == len(set(watched)) == blocks
+
+
 @torch.no_grad()
 def test_what_crosses_to_the_clicks(network, features) -> None:
     levels = [(1, 32, 2, 2), (1, 32, 4, 4), (1, 32, 8, 8)]

@@ -196,6 +196,20 @@ class TestRefused:
         with pytest.raises(CheckpointKeysError, match="backbone of a simpleclick network"):
             open_source(Source(checkpoint=tmp_path / "net.pth", backbone_checkpoint=tmp_path / "net.pth"))
 
+    @pytest.mark.parametrize(
+        ("fields", "option"),
+        [
+            ({"backbone": {"name": "mae_b16"}}, "--backbone"),
+            ({"modalities": [{"name": "depth", "channels": 1}], "size": [96, 128]}, "--modality"),
+        ],
+    )
+    def test_a_field_that_the_family_does_not_have(self, fields: dict[str, Any], option: str, tmp_path: Path) -> None:
+        save_official(tmp_path / "net.pth", tiny_simpleclick())
+        with pytest.raises(DescriptionError) as error:
+            opened(tmp_path / "net.pth", **fields)
+        assert error.value.fix == f"leave out {next(iter(fields))!r} among the overrides"
+        assert error.value.command_fix == f"leave out {option}"
+
     def test_a_truncated_file(self, config: Any, tmp_path: Path) -> None:
         save_official(tmp_path / "net.pth", config)
         whole = (tmp_path / "net.pth").read_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,18 +14,19 @@ from hypothesis import strategies as st
 
 from mmms_deploy import Bundle, Click, Session
 from mmms_deploy.annotations import read_labels
-from mmms_deploy.bundle.contract import AnswerSpec, ClickList
+from mmms_deploy.bundle.contract import AnswerSpec, ClickList, ModalitySpec
 from mmms_deploy.errors import (
     BundleCorruptError,
     ChoiceError,
     ClickError,
+    EngineError,
     HistoryError,
     NoImageError,
     SessionError,
     SurfaceError,
 )
 from tests.support.annotating import GREY, SIZE
-from tests.support.joint import GRID, OBJECTS, SIZES, joint_rows, write_joint
+from tests.support.joint import FEATURE, GRID, OBJECTS, SIZES, joint_rows, write_joint
 
 Made = tuple[int, float, float, bool]
 """Label, x, y, positive."""
@@ -43,11 +44,11 @@ def session(joint: Bundle) -> Iterator[Session]:
         yield session
 
 
-def check(session: Session, made: list[Made]) -> None:
-    """Compare everything that a session says with what NumPy finds for these clicks."""
+def check(session: Session, made: list[Made], feature: float = FEATURE) -> None:
+    """Compare everything that a session says with what NumPy finds for these clicks, and the image's feature."""
     surfaces = dict(session.surfaces)
     names = {label: name for name, label in surfaces.items()}
-    rows = joint_rows(session.bundle, made, SIZE)
+    rows = joint_rows(session.bundle, made, SIZE, feature)
     expected = rows.labels(SIZE) if made else np.zeros(SIZE, np.int32)
     np.testing.assert_array_equal(session.labels, expected)
     assert session.all_clicks == tuple((names[label], Click(x, y, positive)) for label, x, y, positive in made)
@@ -343,6 +344,53 @@ def test_predict(session: Session) -> None:
     np.testing.assert_array_equal(upscaled[0] > 0, session.mask)
     with pytest.raises(SessionError, match="leave out mask_input"):
         session.predict(points, [1, 0], mask_input=logits + 1)
+
+
+def test_a_modality_that_changes_answers_all_clicks_again(tmp_path: Path) -> None:
+    bundle = write_joint(tmp_path / "depth", modalities=(ModalitySpec(name="depth"),))
+    with Session(bundle, threads=1) as session:
+        session.set_image(GREY, depth=np.full(SIZE, 1, np.float32))
+        session.click(10, 10)
+        session.select("dog")
+        session.click(40, 30)
+        session.click(30, 30, positive=False)
+        session.undo()
+        made: list[Made] = [(1, 10, 10, True), (2, 40, 30, True)]
+        check(session, made, FEATURE + 1)
+        session.set_modalities(depth=np.full(SIZE, -2, np.float32))
+        check(session, made, FEATURE - 2)
+        session.redo()
+        check(session, [*made, (2, 30, 30, False)], FEATURE - 2)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session: session.click(5, 5),
+        lambda session: session.reset(),
+        lambda session: session.remove("1"),
+        lambda session: session.set_clicks([[1, 1, 1]]),
+        lambda session: session.restore(session.to_dict()),
+    ],
+)
+def test_a_click_stage_that_fails_changes_nothing(
+    session: Session, monkeypatch: pytest.MonkeyPatch, call: Callable[[Session], object]
+) -> None:
+    for name, x in (("1", 10), ("dog", 40), ("1", 20)):
+        session.select(name)
+        session.click(x, 30)
+    session.undo()
+
+    def failing(*_: object) -> dict[str, object]:
+        raise EngineError("the stage failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session._runner, "run", failing)
+        with pytest.raises(EngineError, match="the stage failed"):
+            call(session)
+    check(session, [(1, 10, 30, True), (2, 40, 30, True)])
+    session.redo()
+    check(session, [(1, 10, 30, True), (2, 40, 30, True), (1, 20, 30, True)])
 
 
 def test_another_image_begins_anew(session: Session) -> None:

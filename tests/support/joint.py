@@ -32,10 +32,11 @@ from mmms_deploy.bundle.contract import (
     ClickMemory,
     Coordinates,
     ImageSpec,
+    ModalitySpec,
 )
 from mmms_deploy.replay.golden import save_golden
 from mmms_deploy.session.rows import Rows
-from tests.support.toy import Graph, blank_case, image_graph, random_provenance, spec
+from tests.support.toy import Graph, blank_case, image_graph, modality_graph, random_provenance, spec
 
 SIZES = (4, 8)
 NETWORK = (24, 40)
@@ -74,10 +75,18 @@ def joint_graph(rows: int, feature: str = "f1") -> Graph:
     return graph
 
 
-def write_joint(out: Path, sizes: tuple[int, ...] = SIZES, objects: int = OBJECTS) -> Bundle:
-    """Write the bundle."""
+def write_joint(
+    out: Path,
+    sizes: tuple[int, ...] = SIZES,
+    objects: int = OBJECTS,
+    modalities: tuple[ModalitySpec, ...] = (),
+) -> Bundle:
+    """Write the bundle; with modalities, the sum of their means is added to the image's brightness."""
     parts: list[tuple[str, Rate, int | None, Graph]] = [("image", Rate.IMAGE, None, image_graph(NETWORK))]
-    parts += [("click" if n == sizes[0] else f"click_{n}", Rate.CLICK, n, joint_graph(n)) for n in sizes]
+    if modalities:
+        parts.append(("modality", Rate.MODALITY, None, modality_graph(NETWORK, modalities)))
+    feature = "fused" if modalities else "f1"
+    parts += [("click" if n == sizes[0] else f"click_{n}", Rate.CLICK, n, joint_graph(n, feature)) for n in sizes]
     with BundleWriter(out) as writer:
         stages = tuple(
             Stage(
@@ -88,13 +97,13 @@ def write_joint(out: Path, sizes: tuple[int, ...] = SIZES, objects: int = OBJECT
             )
             for name, rate, rows, graph in parts
         )
-        save_golden(writer.path(GOLDEN_NAME), [blank_case()])
+        save_golden(writer.path(GOLDEN_NAME), [blank_case(modalities)])
         manifest = Manifest(
             schema=SCHEMA,
             name=out.name,
             size=NETWORK,
             image=ImageSpec(mean=(0.0,) * 3, std=(1.0,) * 3),
-            modalities=(),
+            modalities=modalities,
             clicks=ClickContract(
                 coordinates=Coordinates.SCALE,
                 memory=ClickMemory.CLICKS,

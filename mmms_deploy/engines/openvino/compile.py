@@ -35,7 +35,7 @@ from mmms_deploy.files.cache import cache_folder, cache_key, store
 CACHE_ABOVE_SECONDS = 0.3
 """A stage that is compiled faster than this is not cached."""
 _FORGET_AFTER_DAYS = 60
-_FORMAT = 3
+_FORMAT = 4
 _LOG = logging.getLogger(__name__)
 _TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "uint8": "u8"}
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}

@@ -3,7 +3,8 @@
 With the BF16 hint the CPU plugin converts every node of a graph, except what lies between the last convolution or
 matrix multiplication and an output. Click coordinates and squared distances need float32: up to 2 * 448**2, they lose
 whole pixels in BF16 at the rim of a disk. So the comparisons that draw the disks are found in the graph before it is
-compiled, and everything that feeds them is looked up in the compiled graph.
+compiled, and everything that feeds them is looked up in the compiled graph. Of a network that takes clicks as a list,
+these are the places where it samples maps, and the angles of its sine codes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from mmms_deploy.bundle import Precision
 
 _HEAVY = frozenset({"MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData"})
 """Operations with approximate results; what follows them need not be exact."""
+_PLACES = {"GridSample": 1, "Sin": 0, "Cos": 0}
+"""Operations that read coordinates, and which of their inputs those are."""
 _MATRIX = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 """The same, as the CPU plugin names the nodes of a compiled graph."""
 _NARROW = frozenset({"bf16", "f16"})
@@ -42,10 +45,10 @@ class Node:
 
 @dataclass(frozen=True)
 class CompareOperation:
-    """A comparison that must be exact.
+    """A comparison, or coordinates, that must be exact.
 
     Attributes:
-        output: Its output in the model.
+        output: The output in the model that has to be float32, or depends on nothing else.
         names: Its name and those of the operations that read it; a compiled graph may keep only the last one.
     """
 
@@ -75,7 +78,8 @@ def compiled_nodes(compiled: Any) -> tuple[Node, ...]:
 def exact_comparisons(model: Any) -> dict[str, CompareOperation]:
     """Return the comparisons of floats that depend on inputs, without a convolution or matrix product in between.
 
-    In a click stage these draw the disks and threshold the previous mask.
+    In a click stage these draw the disks and threshold the previous mask. Coordinates that are read (``_PLACES``) count
+    as comparisons do.
 
     Args:
         model: An ``openvino.Model``.
@@ -102,6 +106,12 @@ def exact_comparisons(model: Any) -> dict[str, CompareOperation]:
             found[operation.get_friendly_name()] = CompareOperation(
                 output, frozenset({operation.get_friendly_name(), *readers})
             )
+        if operation.get_type_name() in _PLACES:
+            read = operation.input_value(_PLACES[operation.get_type_name()])
+            source = read.get_node()
+            if variable[source.get_name()] and not approximate[source.get_name()]:
+                names = {operation.get_friendly_name(), source.get_friendly_name()}
+                found[operation.get_friendly_name()] = CompareOperation(read, frozenset(names))
     return found
 
 

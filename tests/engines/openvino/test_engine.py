@@ -92,6 +92,41 @@ def test_what_must_be_exact_is_found(copy: Path) -> None:
     assert found.output.get_node().get_type_name() == "LessEqual"
 
 
+def sampling(bundle: Bundle) -> str:
+    """Write a graph beside a bundle's: a map of its columns' numbers, sampled at a click, and the sine of its place."""
+    width = 1024
+    graph = Graph(
+        [spec("click", Role.CLICK, (1, 4))],
+        [spec("seen", Role.FEATURE, (1, 1, 1, 1)), spec("code", Role.FEATURE, (1, 1))],
+    )
+    x = graph.node("Gather", "click", graph.constant([0], "int64"), axis=1)
+    share = graph.node("Div", x, graph.constant(float(width)))
+    place = graph.node("Sub", graph.node("Mul", share, graph.constant(2.0)), graph.constant(1.0))
+    both = graph.node("Concat", place, graph.constant([[0.0]]), axis=1)
+    grid = graph.node("Reshape", both, graph.constant([1, 1, 1, 2], "int64"))
+    columns = graph.constant(np.arange(width, dtype=np.float32).reshape(1, 1, 1, width))
+    graph.node("GridSample", columns, grid, out="seen", align_corners=0, mode="linear")
+    graph.node("Sin", graph.node("Mul", share, graph.constant(64.0)), out="code")
+    graph.save(bundle.path / "sampling.onnx", "click")
+    return str(bundle.path / "sampling.onnx")
+
+
+def test_places_must_be_exact(copy: Path) -> None:
+    found = exact_comparisons(core().read_model(sampling(Bundle(copy))))
+    assert {operation.output.get_node().get_type_name() for operation in found.values()} == {"Reshape", "Multiply"}
+
+
+@pytest.mark.usefixtures("bf16")
+def test_a_click_is_sampled_where_it_is_in_bf16(copy: Path) -> None:
+    """BF16 has eight bits: 701.5 would be 700 or 704."""
+    model = core().read_model(sampling(Bundle(copy)))
+    settings = openvino_compile._settings(Precision.BF16, 1)
+    compiled, _ = openvino_compile.compile_model(core(), model, Precision.BF16, settings)
+    found = compiled(np.array([[701.5, 0, 1, 1]], np.float32))
+    assert float(found[0].item()) == pytest.approx(701.0, abs=2.0)
+    assert float(found[1].item()) == pytest.approx(np.sin(701.5 / 1024 * 64), abs=0.01)
+
+
 def test_reading_a_compiled_graph() -> None:
     nodes = (
         Node("Input", "f32", "", frozenset({"click"}), ()),
