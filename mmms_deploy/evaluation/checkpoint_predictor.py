@@ -18,6 +18,7 @@ from mmms_deploy.evaluation.run import Contestant
 
 if TYPE_CHECKING:
     from mmms_deploy.export.reference import Answer
+    from mmms_deploy.models.dynamite import DynaMITe
     from mmms_deploy.models.network import InteractiveNetwork
 
 
@@ -29,9 +30,9 @@ class TorchPredictor:
     """
 
     def __init__(self, network: InteractiveNetwork) -> None:
-        from mmms_deploy.export.reference import TorchReference
+        from mmms_deploy.export.proposal_reference import reference_for
 
-        self._reference = TorchReference(network)
+        self._reference = reference_for(network)
 
     def set_image(self, image: npt.NDArray[np.uint8], /, **modalities: npt.NDArray[Any]) -> None:
         """Take an image (H0, W0, 3) uint8 RGB and its modalities as stored."""
@@ -46,6 +47,51 @@ class TorchPredictor:
     def reset(self) -> None:
         """Forget the clicks, keep the image."""
         self._reference.reset()
+
+
+class JointTorchPredictor:
+    """A network that answers for all objects at once, in PyTorch, in float32 on the CPU.
+
+    Args:
+        network: The network, in evaluation mode; several predictors may share it.
+    """
+
+    def __init__(self, network: DynaMITe) -> None:
+        from mmms_deploy.export.joint import JointReference
+
+        self._reference = JointReference(network)
+        listed = network.config.clicks.listed
+        assert listed is not None
+        self.most_clicks = listed.sizes[-1]
+        """How many clicks a bundle of it takes on an image; PyTorch would take more."""
+
+    def set_image(self, image: npt.NDArray[np.uint8], /, **modalities: npt.NDArray[Any]) -> None:
+        """Take an image (H0, W0, 3) uint8 RGB."""
+        self._reference.set_image(image if image.flags.writeable else image.copy(), modalities)
+
+    def click(self, x: float, y: float, positive: bool, /) -> npt.NDArray[np.bool_]:
+        """Answer a click on the only object, or on the background."""
+        mask: npt.NDArray[np.bool_] = self.click_on(int(positive), x, y) == 1
+        return mask
+
+    def click_on(self, number: int, x: float, y: float, /) -> npt.NDArray[np.uint8]:
+        """Answer a click on an object, from 1, or on the background, 0, with the label map (H0, W0) of all objects."""
+        return self._reference.click(x, y, number > 0, number).labels
+
+    def reset(self) -> None:
+        """Forget the clicks on all objects, keep the image."""
+        self._reference.reset()
+
+
+def torch_predictor(network: InteractiveNetwork) -> TorchPredictor | JointTorchPredictor:
+    """Return a network in PyTorch as a predictor.
+
+    Args:
+        network: The network, in evaluation mode; several predictors may share it.
+    """
+    from mmms_deploy.models.dynamite import DynaMITe
+
+    return JointTorchPredictor(network) if isinstance(network, DynaMITe) else TorchPredictor(network)
 
 
 def open_torch(
@@ -82,4 +128,4 @@ def open_torch(
         engine=f"PyTorch {torch.__version__} on cpu, fp32, {torch.get_num_threads()} threads",
         options=dict(options or {}),
     )
-    return Contestant(lambda: TorchPredictor(sourced.network), facts), sourced.network.config.modalities
+    return Contestant(lambda: torch_predictor(sourced.network), facts), sourced.network.config.modalities

@@ -14,7 +14,7 @@ from mmms_deploy.bundle import Bundle, GateCheck
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import GateError
 from mmms_deploy.evaluation.bundles import BundleSource
-from mmms_deploy.evaluation.checkpoint_predictor import TorchPredictor
+from mmms_deploy.evaluation.checkpoint_predictor import torch_predictor
 from mmms_deploy.evaluation.modalities import choose_modalities
 from mmms_deploy.evaluation.report.text import percent
 from mmms_deploy.evaluation.results import PredictorFacts
@@ -74,7 +74,7 @@ def noc_gate(
     checks: list[GateCheck] = []
     try:
         ours = Contestant(source.open, PredictorFacts(name=bundle.manifest.name))
-        reference = Contestant(lambda: TorchPredictor(network), PredictorFacts(name="PyTorch"))
+        reference = Contestant(lambda: torch_predictor(network), PredictorFacts(name="PyTorch"))
         for number, (dataset, modalities) in enumerate(zip(datasets, shown, strict=True)):
             if on_progress is not None:
                 on_progress(Progress(f"gate: clicks on {dataset.name}, beside PyTorch", number, len(datasets)))

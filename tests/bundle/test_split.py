@@ -11,6 +11,7 @@ from mmms_deploy.bundle import Bundle, Manifest, Precision, Rate, Role
 from mmms_deploy.bundle.card import card_of
 from mmms_deploy.bundle.notebook import bundle_view
 from mmms_deploy.bundle.split import boundary_bytes, feature_bytes, split_of
+from tests.support.sized import SIZES, write_sized
 
 
 def counted(manifest: Manifest, **flops: float | None) -> Manifest:
@@ -67,3 +68,15 @@ def test_card_and_notebook_show_it(paint: Bundle) -> None:
     assert "The split gains 4.00x" in card
     assert "The split gains 4.00x" in bundle_view(manifest, Path("folder"))
     assert "10.0 GFLOP" in bundle_view(manifest, Path("folder"))
+
+
+def test_of_several_sizes_the_smallest_counts(tmp_path: Path) -> None:
+    manifest = write_sized(tmp_path / "sized").manifest
+    larger = f"click_{SIZES[1]}"
+    assert manifest.larger == {larger}
+    split = split_of(counted(manifest, image=30e9, click=10e9, **{larger: 90e9}))
+    assert split is not None
+    assert (split.before, split.click) == (30e9, 10e9)
+    assert split.boundary == 4, "one feature, once"
+    for text in (card_of(manifest), bundle_view(manifest, tmp_path)):
+        assert f"at every click, of up to {SIZES[1]}" in text

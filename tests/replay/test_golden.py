@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,41 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, height: int, width
     assert len(loaded) == 2
     for ours, theirs in zip(loaded, cases, strict=True):
         assert_same(ours, theirs)
+
+
+def on_objects(**changes: object) -> GoldenCase:
+    """A case of a network that answers for several objects: the second click is on another one."""
+    plain = case()
+    surfaces = np.array([1, 2, 1], np.uint8)
+    labels = np.random.default_rng(5).integers(0, 3, plain.masks.shape, dtype=np.uint8)
+    masks = labels == surfaces[:, None, None]
+    return replace(plain, **{"surfaces": surfaces, "labels": labels, "masks": masks, **changes})
+
+
+def test_clicks_on_several_objects_keep_them(tmp_path: Path) -> None:
+    """A file without them, such as an old one, is read as before."""
+    cases = [on_objects(), case()]
+    save_golden(tmp_path / "golden.npz", cases)
+    joint, plain = load_golden(tmp_path / "golden.npz")
+    for name in ("surfaces", "labels", "masks"):
+        np.testing.assert_array_equal(getattr(joint, name), getattr(cases[0], name))
+        assert getattr(joint, name).dtype == getattr(cases[0], name).dtype
+    assert (plain.surfaces, plain.labels) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": None}, "both or none"),
+        ({"surfaces": np.array([1, 2], np.uint8)}, "surfaces: expected"),
+        ({"surfaces": np.array([0, 2, 1], np.uint8)}, "surfaces: expected"),
+        ({"surfaces": np.array([1, 1, 1], np.uint8)}, "object 2 has no click"),
+        ({"labels": np.zeros((3, 5, 8), np.uint8)}, "labels: expected"),
+    ],
+)
+def test_objects_that_do_not_fit(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        on_objects(**changes)
 
 
 def test_the_same_cases_give_the_same_bytes(tmp_path: Path) -> None:
