@@ -373,12 +373,10 @@ def open_eager(manifest: Manifest, threads: int, device: str = "cpu") -> EagerMM
         device: ``cpu`` or ``cuda``.
 
     Raises:
-        NotMeasuredError: As for :class:`EagerMMMS`; or the network answers for several objects at once.
+        NotMeasuredError: As for :class:`EagerMMMS`.
     """
-    clicks = manifest.clicks
-    if clicks.objects > 1:
-        raise NotMeasuredError("PyTorch is not measured with a network that answers for several objects at once")
-    proposals = clicks.answers is not None and clicks.answers.proposals
+    answers = manifest.clicks.answers
+    proposals = answers is not None and answers.proposals
     return (EagerProposals if proposals else EagerMMMS)(manifest, threads, device)
 
 

@@ -193,6 +193,7 @@ def _session(
         with memory.phase("image", "first image"):
             first_image = session.set_image(first)
         first_click = session.click(first.clicks[0])
+        session.prepare(settings.clicks)
         for index in range(_WARM_UP):
             session.click(first.clicks[index % len(first.clicks)])
         images, clicks = [], []

@@ -99,12 +99,32 @@ class TimedSession:
             return ImageSample(total, timings.prepare, stages)
         return ImageSample(total, timings.prepare, gpu.stages, gpu.up)
 
+    @property
+    def _proposes(self) -> bool:
+        answers = self._session.bundle.manifest.clicks.answers
+        return answers is not None and answers.proposals
+
+    def prepare(self, clicks: int) -> None:
+        """Compile what so many clicks on an object need, so that none of them has to.
+
+        Args:
+            clicks: How many.
+        """
+        listed = self._session.bundle.manifest.clicks.listed
+        if listed is not None and self._proposes:
+            longest = listed.size_for(clicks) or listed.sizes[-1]
+            for size in (size for size in listed.sizes if size <= longest):
+                self._session._pipeline.prepare(size)
+
     def click(self, point: Point) -> ClickSample:
-        """Make a click; where the network's list of points, or its smallest list, is full, on one that starts over."""
+        """Make a click; where the network's list of points, or its smallest list, is full, on one that starts over.
+
+        With proposals, where a first click costs more than all others, the longest list has to be full.
+        """
         rule = self._session.bundle.manifest.clicks
         most = None if rule.points is None else rule.points.most
         if rule.listed is not None:
-            most = rule.listed.sizes[0]
+            most = rule.listed.sizes[-1 if self._proposes else 0]
         if most is not None and len(self._session.clicks) >= most:
             self._session.reset()
         self._take()

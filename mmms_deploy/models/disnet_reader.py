@@ -1,4 +1,4 @@
-"""Reads a DISNet's checkpoint into a network that runs in PyTorch; nothing exports this family yet."""
+"""Reads a DISNet's checkpoint into a network that runs in PyTorch."""
 
 from __future__ import annotations
 

@@ -42,6 +42,10 @@ CLOSE = 0.02
 """Scores of answers that differ by less may change their order in another precision: BF16 has about 0.004 between 0.5
 and 1."""
 
+CLOSE_PROPOSALS = 0.1
+"""The same of proposals for a first click. Where a proposal looks hangs on thresholds inside of the network, so that a
+reduced precision moves a score farther: by 0.04 in BF16, on narrow random networks."""
+
 OnResult = Callable[["ClickCheck", ClickResult], None]
 """Receives, after every click, its check and the session's whole answer."""
 
@@ -356,7 +360,7 @@ def _rounded_otherwise(result: ClickResult, choice: int) -> bool:
     if not 0 <= choice < len(result.candidates) or result.candidates[choice].taken:
         return False
     best = max(candidate.score for candidate in result.candidates)
-    return best - result.candidates[choice].score < CLOSE
+    return best - result.candidates[choice].score < CLOSE_PROPOSALS
 
 
 def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[ClickCheck, ClickResult]]:

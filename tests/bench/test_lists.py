@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from mmms_deploy.bench.lists import OBJECTS, list_metrics, size_key
+from mmms_deploy.bench.measure import click_metrics
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.engines.select import open_engine
 from tests.support.joint import OBJECTS as MOST
 from tests.support.joint import SIZES, write_joint
+from tests.support.proposing import write_proposing
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +39,30 @@ def test_no_list_no_metrics(paint: Bundle) -> None:
     engine = open_engine(paint, device="cpu", engine="onnxruntime", threads=1)
     assert list_metrics(engine, picture) == []
     engine.close()
+
+
+def test_a_first_click_with_a_stage_of_its_own_is_measured_apart(tmp_path) -> None:
+    """It counts in the means, as on every image, and not among later clicks; no click compiles a longer list."""
+    bundle = write_proposing(tmp_path / "proposing", (2, 6))
+    pictures = make_pictures(bundle.manifest, 2, 5, (48, 80))
+    images, clicks = [], []
+    with (
+        closing(open_engine(bundle, device="cpu", engine="onnxruntime", threads=1)) as engine,
+        TimedSession(engine) as one,
+    ):
+        one.prepare(5)
+        for picture in pictures:
+            images.append(one.set_image(picture))
+            clicks.append([one.click(point) for point in picture.clicks])
+        assert one._session.runs == {"image": 2, "first_click": 2, "click": 2, "click_6": 6}
+    metrics = {metric.key: metric for metric in click_metrics(images, clicks, apart=True)}
+    assert metrics["click.first.total"].samples == tuple(row[0].total for row in clicks)
+    assert metrics["click.first.engine"].samples == tuple(row[0].engine for row in clicks)
+    assert metrics["click.total"].samples == tuple(sample.total for row in clicks for sample in row[1:])
+    assert metrics["click.mean"].samples == tuple(sum(sample.total for sample in row) / 5 for row in clicks)
+    together = {metric.key: metric for metric in click_metrics(images, clicks)}
+    assert "click.first.total" not in together
+    assert len(together["click.total"].samples) == 10
 
 
 def test_a_timed_click_never_needs_a_larger_list(joint: Bundle) -> None:

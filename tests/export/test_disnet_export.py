@@ -146,12 +146,12 @@ def test_no_stage_runs_that_needs_not(exported) -> None:
     with Session(exported.path, engine="onnxruntime") as session:
         session.set_image(sample_images(())[0].image)
         first = session.click(100, 100)
-        assert session._pipeline.runs == {"image": 1, "first_click": 1, "click": 0, "click_12": 0}
+        assert session.runs == {"image": 1, "first_click": 1, "click": 0, "click_12": 0}
         session.click(150, 120)
         session.click(60, 40, positive=False)
         session.undo()
         assert np.array_equal(session.undo().mask, first.mask)
-        assert session._pipeline.runs == {"image": 1, "first_click": 1, "click": 2, "click_12": 0}
+        assert session.runs == {"image": 1, "first_click": 1, "click": 2, "click_12": 0}
         for number in range(SIZES[1] - 1):
             session.click(30 + 20 * number, 50)
         with pytest.raises(ClickError, match="at most 12"):

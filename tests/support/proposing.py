@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from mmms_deploy.bundle import GOLDEN_NAME, SCHEMA, Bundle, BundleWriter, Manifest, Precision, Rate, Role, Stage
 from mmms_deploy.bundle.contract import AnswerForm, AnswerSpec, ClickContract, ClickList, ClickMemory, ImageSpec
-from mmms_deploy.replay.golden import save_golden
+from mmms_deploy.replay.golden import GoldenCase, save_golden
 from tests.support.toy import Graph, blank_case, image_graph, random_provenance, spec
 
 STRIDE = 4
@@ -85,7 +85,7 @@ def click_graph(rows: int) -> Graph:
     return graph
 
 
-def write_proposing(out: Path, sizes: tuple[int, ...] = SIZES) -> Bundle:
+def write_proposing(out: Path, sizes: tuple[int, ...] = SIZES, golden: Sequence[GoldenCase] | None = None) -> Bundle:
     """Write the bundle; its network has the size (64, 96)."""
     size = (STRIDE * ANSWER[0], STRIDE * ANSWER[1])
     parts: list[tuple[str, Rate, int | None, Graph]] = [
@@ -103,7 +103,7 @@ def write_proposing(out: Path, sizes: tuple[int, ...] = SIZES) -> Bundle:
             )
             for name, rate, rows, graph in parts
         )
-        save_golden(writer.path(GOLDEN_NAME), [blank_case()])
+        save_golden(writer.path(GOLDEN_NAME), golden or [blank_case()])
         manifest = Manifest(
             schema=SCHEMA,
             name=out.name,
