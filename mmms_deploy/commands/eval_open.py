@@ -127,7 +127,11 @@ def open_sides(
     first = open_contestant(stack, str(bundle), request, how, without)
     if not first.contestant.facts.trained:
         warn("the weights of this bundle are random: its measures mean nothing")
-    second = None if against is None else open_contestant(stack, against, against_request, against_how, without)
+    second = (
+        None
+        if against is None
+        else open_contestant(stack, against, against_request, against_how, without, first.manifest)
+    )
     return Sides(first, second)
 
 
@@ -142,12 +146,22 @@ def open_contestant(
     request: EngineRequest,
     how: Callable[[Manifest], Answering],
     without: tuple[str, ...],
+    beside: Manifest | None = None,
 ) -> Opened:
-    """Open a bundle, or a checkpoint in PyTorch, with a progress bar."""
+    """Open a bundle, or a checkpoint in PyTorch, with a progress bar.
+
+    Args:
+        stack: Closes the engine when it is closed.
+        source: A bundle, or ``torch:`` and a checkpoint.
+        request: Which engine executes a bundle.
+        how: Returns how a bundle's answers are made.
+        without: Modalities that are left out.
+        beside: The manifest of the bundle that it is compared with; None for none.
+    """
     left_out = ", ".join(without) or None
     if source.startswith(TORCH):
         with progress_bars(f"opening {source}"):
-            return _open_torch(source, {"without": left_out})
+            return _open_torch(source, {"without": left_out}, beside)
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.evaluation.bundles import BundleSource
     from mmms_deploy.evaluation.results import PredictorFacts
@@ -188,12 +202,12 @@ def open_contestant(
     return Opened(Contestant(opened.open, facts), manifest.modalities, manifest)
 
 
-def _open_torch(source: str, options: Mapping[str, str | None]) -> Opened:
-    """Open a checkpoint in PyTorch, and name the extra when its packages are missing."""
+def _open_torch(source: str, options: Mapping[str, str | None], beside: Manifest | None) -> Opened:
+    """Open a checkpoint in PyTorch, to be compared with a bundle; name the extra when its packages are missing."""
     from mmms_deploy.evaluation.checkpoint_predictor import open_torch
 
     try:
-        return Opened(*open_torch(source.removeprefix(TORCH), options))
+        return Opened(*open_torch(source.removeprefix(TORCH), options, beside))
     except ImportError as error:
         from mmms_deploy.errors import ExportError
 

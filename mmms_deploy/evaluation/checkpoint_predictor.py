@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mmms_deploy.bundle import Manifest, sha256_of
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.evaluation.results import PredictorFacts
 from mmms_deploy.evaluation.run import Contestant
@@ -95,7 +96,7 @@ def torch_predictor(network: InteractiveNetwork) -> TorchPredictor | JointTorchP
 
 
 def open_torch(
-    checkpoint: str, options: Mapping[str, str | None] | None = None
+    checkpoint: str, options: Mapping[str, str | None] | None = None, beside: Manifest | None = None
 ) -> tuple[Contestant, tuple[ModalitySpec, ...]]:
     """Open a checkpoint for an evaluation in PyTorch.
 
@@ -104,6 +105,8 @@ def open_torch(
             package, or ``hf:owner/name[@revision][/file]`` for one on the hub. A file with several sets of weights
             takes the name of one after it, as in ``FILE#ema``.
         options: Options to record beside the results.
+        beside: The manifest of a bundle that the network is compared with. If it was made of this very file, the
+            network is built as the bundle's description says, which an export may have changed (``--size``).
 
     Returns:
         What an evaluation takes, and the modalities of the network.
@@ -119,7 +122,10 @@ def open_torch(
     name, _, weights = checkpoint.rpartition("#") if not Path(checkpoint).exists() else (checkpoint, "", "")
     name, weights = (name, weights) if name else (weights, "")
     file = demo_checkpoint(name) if name in DEMOS else name
-    source = Source(checkpoint=file, weights=weights or None)
+    overrides = None
+    if beside is not None and Path(file).is_file() and sha256_of(Path(file)) == beside.provenance.checkpoint_sha256:
+        overrides = dict(beside.provenance.description)
+    source = Source(checkpoint=file, weights=weights or None, overrides=overrides)
     sourced = open_source(source)
     facts = PredictorFacts(
         name=f"{source.name} in PyTorch",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmms_deploy import Bundle
-from mmms_deploy.bundle.contract import ClickContract, PreviousMask
+from mmms_deploy.bundle.contract import ClickContract, PreviousMask, to_builtins
+from mmms_deploy.bundle.manifest import Manifest
 from mmms_deploy.commands.export import main
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import CheckpointNotFoundError, GateError
@@ -78,6 +80,24 @@ def test_a_checkpoint_and_its_bundle_are_compared(bundle, checkpoint) -> None:
     assert min(comparison.worst_agreement) > 0.99
     with pytest.raises(CheckpointNotFoundError):
         open_torch("nowhere.pth")
+
+
+def test_a_checkpoint_is_opened_as_its_bundle_describes_it(bundle, checkpoint) -> None:
+    """An export may change the description: ``mmms-export --size``."""
+
+    def size(manifest: Manifest) -> tuple[int, int]:
+        predictor = open_torch(str(checkpoint), beside=manifest)[0].open()
+        assert isinstance(predictor, TorchPredictor)
+        predictor.set_image(np.zeros((40, 60, 3), np.uint8), depth=np.zeros((40, 60), np.float32))
+        height, width = predictor.click(30, 20, True).network_probability.shape[-2:]
+        return height, width
+
+    manifest = bundle.manifest
+    smaller = to_builtins(msgspec.structs.replace(CONFIG, size=(64, 64)))
+    made = msgspec.structs.replace(manifest.provenance, description=smaller)
+    assert size(msgspec.structs.replace(manifest, provenance=made)) == (64, 64)
+    of_another = msgspec.structs.replace(made, checkpoint_sha256="0" * 64)
+    assert size(msgspec.structs.replace(manifest, provenance=of_another)) == CONFIG.size
 
 
 def test_a_reset_keeps_the_image_and_forgets_the_clicks(checkpoint) -> None:
