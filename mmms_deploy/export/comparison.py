@@ -20,10 +20,10 @@ from mmms_deploy.errors import GateError
 
 Array = npt.NDArray[Any]
 
-ROW_LIMIT = 1e-3
-"""Mean difference of the logits of a click's row, divided by the largest logit, of a network whose queries look where
-their own masks are above zero. Where that hangs on rounding, single cells are seen or not, and the row moves with them.
-"""
+ROW_LIMIT = 5e-4
+"""Mean difference of the logits of all rows, divided by the largest logit, of a network whose queries look where their
+own masks are above zero. Where that hangs on rounding, single cells are seen or not, and a row moves with them: by
+4e-4 of it among 265 rows at full size. One row of these that is wrong is beyond the limit."""
 
 
 @dataclass

@@ -146,7 +146,7 @@ class _AgainstTorch:
         labelled = any(LABELS_NEXT in outputs for outputs in trace.outputs)
         what = "the labels on certain pixels" if labelled else "the disks"
         self._state = Worst(name, f"largest difference of {what}", 0.0)
-        self._rows = Worst(name, "largest mean difference of a row's logits, over the largest logit", ROW_LIMIT)
+        self._rows = Worst(name, "largest mean difference of the rows' logits, over the largest logit", ROW_LIMIT)
         listed = any(LOGITS in outputs for outputs in trace.outputs)
         answer = "a logit, over" if listed else "prob, over a quarter of"
         self._answers = Worst(name, f"largest difference of {answer} the largest logit", PROBABILITY_LIMIT)
@@ -167,7 +167,7 @@ class _AgainstTorch:
             elif name == ROW_LOGITS:
                 told = self._trace.told[number]
                 differences = np.abs(found[name][0, told].astype(np.float64) - expected[name][0, told])
-                self._rows.see(float(differences.mean(axis=(1, 2)).max()) / self._trace.scale, where)
+                self._rows.see(float(differences.mean()) / self._trace.scale, where)
             elif name == LOGITS:
                 self._answers.see(difference(found[name], expected[name]) / self._trace.scale, where)
             else:

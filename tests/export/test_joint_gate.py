@@ -40,12 +40,12 @@ def test_rows_without_a_click_may_be_anything(network) -> None:
 
 @pytest.mark.parametrize("row", [0, 4, 5])
 def test_a_row_that_differs_is_caught(network, row) -> None:
-    """That of the click, and both learned ones; by its mean, over the largest logit."""
+    """That of the click, and both learned ones; by the mean of all three, over the largest logit."""
     changed = np.zeros((1, 6, 4, 4), np.float32)
-    changed[0, row] = 0.5 * ROW_LIMIT * SCALE
+    changed[0, row] = 1.5 * ROW_LIMIT * SCALE
     assert seen(network, changed) == [pytest.approx(0.5 * ROW_LIMIT)]
-    changed[0, row] = 2 * ROW_LIMIT * SCALE
-    with pytest.raises(GateError, match=r"a row's logits, over the largest logit is 0\.002 at stage click"):
+    changed[0, row] = 6 * ROW_LIMIT * SCALE
+    with pytest.raises(GateError, match=r"the rows' logits, over the largest logit is 0\.001 at stage click"):
         seen(network, changed)
 
 

@@ -3,6 +3,9 @@
 Bundles and checkpoints:
 
 toy: bundles of small ONNX graphs with the full topology, and their network in NumPy.
+sized: a toy bundle whose click stage takes a list of clicks and comes in several sizes.
+joint: a toy bundle that answers for all objects at once, and what NumPy finds for its clicks.
+proposing: a toy bundle that answers the first click with proposals.
 shared: what one worker of a run makes, and all workers of it read.
 traced: graphs of whole networks that one test of a run exports.
 attention: a bundle whose one stage is one attention, for compilers.

@@ -76,7 +76,7 @@ def compare_forms(
 def _rule(network: InteractiveNetwork) -> tuple[str, float]:
     """Return what is measured, and its limit."""
     if isinstance(network, DynaMITe):
-        return "largest mean difference of a row's logits, over the largest one", ROW_LIMIT
+        return "largest mean difference of the rows' logits, over the largest one", ROW_LIMIT
     return "largest difference of a logit, over the largest one", LOGIT_LIMIT
 
 
@@ -158,7 +158,7 @@ def _differences(network: InteractiveNetwork, clicks: Sequence[Click], sample: S
     scale = logit_scale([logits for _, logits in clicks])
     if isinstance(network, DynaMITe):
         pairs = zip(answers, (logits for _, logits in clicks), strict=True)
-        return [float((answer - logits).abs().mean(dim=(2, 3)).max()) / scale for answer, logits in pairs]
+        return [float((answer - logits).abs().mean()) / scale for answer, logits in pairs]
     return [difference(a.numpy(), logits.numpy()) / scale for a, (_, logits) in zip(answers, clicks, strict=True)]
 
 
