@@ -81,6 +81,8 @@ NETWORKS = (
     Network("mfp", "MFP ViT-B", "RGB", {"family": "mfp"}),
     Network("mfp-hrnet", "MFP HRNet-18", "RGB", {"family": "mfp", "hrnet": {}}),
     Network("interformer", "InterFormer-Light, 512 x 512", "RGB", {"family": "interformer"}),
+    Network("dynamite", "DynaMITe Swin-T", "RGB", {"family": "dynamite"}),
+    Network("disnet", "DISNet ViT-B, reconstructed", "RGB", {"family": "disnet"}),
     Network("icmformer", "iCMFormer ViT-B", "RGB", {"family": "icmformer"}, paper=124.81),
     Network("icmformer-swin-b", "iCMFormer Swin-B, 384 x 384", "RGB", SWIN_B, paper=104.25),
     Network("icmformer-swin-s", "iCMFormer Swin-S, 224 x 224", "RGB", SWIN_S, paper=68.14),

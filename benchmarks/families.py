@@ -62,6 +62,8 @@ NETWORKS = (
     Network("mfp-hrnet", "MFP HRNet-18", "RGB", {"family": "mfp", "hrnet": {}}),
     Network("interformer-light", "InterFormer-Light, 512 x 512", "RGB", {"family": "interformer"}),
     Network("interformer-tiny", "InterFormer-Tiny, 512 x 512", "RGB", {"family": "interformer"} | INTERFORMER_TINY),
+    Network("dynamite-swin-t", "DynaMITe Swin-T", "RGB", {"family": "dynamite"}),
+    Network("disnet-b", "DISNet ViT-B, reconstructed", "RGB", {"family": "disnet"}),
     Network(SAM2, "SAM 2 tiny, 1024 x 1024", "RGB", {"family": "onnx"}),
 )
 SHARED = {"mmms": INPUTS["rgb"], SAM2: SAM2}

@@ -26,6 +26,7 @@ TESTS = {
         "tests/session/test_previous.py",
     ),
     "imaging/mask_resize.py": ("tests/imaging/test_resize.py", "tests/session/test_geometry.py"),
+    "imaging/decision.py": ("tests/imaging/test_decision.py",),
     "export/half/gate.py": ("tests/export/half/test_parts.py::test_cosine",),
     "evaluation/datasets/outlines.py": ("tests/evaluation/datasets/test_drawn.py",),
 }

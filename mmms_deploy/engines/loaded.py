@@ -51,7 +51,11 @@ class LoadedStages(Generic[S]):
             EngineError: It is closed, there is no such stage, or what ``load`` raises.
         """
         self.prepare(name)
-        return self._stages[name]
+        try:
+            return self._stages[name]
+        except KeyError:
+            self.check_open()  # another thread closed it in between
+            raise
 
     def prepare(self, name: str) -> float:
         """Load a stage where it is not, and return how many seconds that took; a thread that waits for another counts.

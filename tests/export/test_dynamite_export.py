@@ -159,7 +159,7 @@ def test_past_the_last_size(exported) -> None:
         session.set_clicks([(x, 10) for x in range(40)])
         with pytest.raises(ClickError, match="click 41") as caught:
             session.click(5, 5)
-        assert "larger list of clicks" in str(caught.value.fix)
+        assert "longer list" in str(caught.value.fix)
         assert len(session.clicks) == 40
 
 

@@ -170,7 +170,7 @@ def test_an_optional_modality(tmp_path) -> None:
     optional = ModalitySpec(name="depth", optional=True)
     source = Source(random_seed=0, overrides=to_builtins(tiny_skipclick(optional)))
     bundle = export_bundle(source, tmp_path / "optional").bundle
-    assert [stage.rate for stage in bundle.manifest.stages] == list(Rate)
+    assert [stage.rate for stage in bundle.manifest.stages] == [Rate.IMAGE, Rate.MODALITY, Rate.CLICK]
     sample = sample_images((optional,))[0]
     with Session(bundle.path) as session:
         session.set_image(sample.image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -52,5 +53,5 @@ def test_a_cpu_runs_the_kernels_that_it_has(flags: set[str], expected: list[str]
 
 
 def test_continuous_integration_runs_them() -> None:
-    assert "make test-blas" in Path(ROOT / ".ci" / "run").read_text()
+    assert re.search(r"^make .*\btest-blas\b", Path(ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     assert "tools/every_blas.py" in (ROOT / "Makefile").read_text()
