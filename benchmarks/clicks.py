@@ -100,10 +100,16 @@ def runs(bundles: dict[str, Path], wanted: Sequence[Data]) -> Iterator[Run]:
             yield Run(data, found.backend.name, found.precision.value)
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    """Return the measures of a run, which has one data set."""
+def summary(folder: Path, *, timed: bool = True) -> dict[str, Any]:
+    """Return the measures of a run, which has one data set.
+
+    Args:
+        folder: The folder of the evaluation.
+        timed: Whether its times mean something; else they are None.
+    """
     content: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return {"engine": content["run"]["predictor"]["engine"], **content["datasets"][0]}
+    found = {"engine": content["run"]["predictor"]["engine"], **content["datasets"][0]}
+    return found if timed else {**found, "time": None}
 
 
 def _row(run: Run, found: dict[str, Any]) -> str:
@@ -117,8 +123,11 @@ def _row(run: Run, found: dict[str, Any]) -> str:
         at = next(d for d in comparison["differences"] if round(100 * d["target"]) == 90)
         cells.append(f"{at['difference']:+.3f} ({at['low']:+.3f} to {at['high']:+.3f})")
         cells.append(f"{100 * min(comparison['worst_agreement']):.2f}")
-    infer, simulate = spent["click"], spent["click_with_simulation"] - spent["click"]
-    cells.append(f"{1e3 * spent['image']:.0f} / {1e3 * infer:.1f} / {1e3 * simulate:.1f}")
+    if spent is None:
+        cells.append("")
+    else:
+        infer, simulate = spent["click"], spent["click_with_simulation"] - spent["click"]
+        cells.append(f"{1e3 * spent['image']:.0f} / {1e3 * infer:.1f} / {1e3 * simulate:.1f}")
     return f"| {found['engine'].replace(' on cpu', '')} | {' | '.join(cells)} |"
 
 
@@ -216,7 +225,8 @@ def markdown(
         "*difference*: of NoC@90 to the reference on the same objects, with a paired 95 % bootstrap interval; the "
         "reference of ONNX Runtime in fp32 is PyTorch (SAM 2 has none), that of all others is ONNX Runtime in fp32. "
         "*masks*: least IoU, in percent, of two masks after the "
-        "same clicks. *ms*: an image / a click / its simulation, on a shared machine. fp16 on ONNX Runtime's "
+        "same clicks. *ms*: an image / a click / its simulation, on a shared machine; empty where it was busy. fp16 on "
+        "ONNX Runtime's "
         "CPU computes most operators in float32 (docs/precision.md).",
     ]
     for data in DATA:
@@ -248,7 +258,8 @@ def markdown(
     help="A data set to evaluate; repeatable. The rows of all others stay as they are.",
 )
 @click.option("--engine", "engines", multiple=True, help="An engine, with --only; repeatable.  [default: all]")
-def main(data: Path, work: Path, out: Path, only: tuple[str, ...], engines: tuple[str, ...]) -> None:
+@click.option("--busy", is_flag=True, help="The machine does other work meanwhile: leave times out.")
+def main(data: Path, work: Path, out: Path, only: tuple[str, ...], engines: tuple[str, ...], busy: bool) -> None:
     """Count clicks on every engine of this machine."""
     if engines and not only:
         raise click.UsageError("--engine goes with --only: without it, all rows are made anew")
@@ -269,7 +280,7 @@ def main(data: Path, work: Path, out: Path, only: tuple[str, ...], engines: tupl
         choice = ["--engine", run.engine, "--precision", run.precision, "--every", run.data.every]
         where = ["--dataset", run.data.argument.format(data=data), "--out", work / run.key]
         command("eval", bundle, *choice, *where, *run.arguments(bundle))
-        found.append((run, summary(work / run.key)))
+        found.append((run, summary(work / run.key, timed=not busy)))
     surfaces = kept_surfaces(out / "clicks.json") if only else count_surfaces(data, work, bundles["demo-thermal"])
     content = {
         "runs": {run.key: result for run, result in found},
