@@ -20,7 +20,8 @@ def _distributions() -> None:
     usual = metadata.Distribution.from_name
 
     def from_name(name: str) -> Any:
-        if name == "onnxruntime" or (name == "tensorrt" and TENSORRT == "off"):
+        absent = name == "onnxruntime" or name.startswith("tensorrt-")  # TensorRT for RTX, where it is installed
+        if absent or (name == "tensorrt" and TENSORRT == "off"):
             raise metadata.PackageNotFoundError(name)
         if name == "onnxruntime-gpu":
             return usual("onnxruntime")
