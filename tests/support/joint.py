@@ -14,15 +14,9 @@ import numpy as np
 from onnx import TensorProto
 
 from mmms_deploy.bundle import (
-    GOLDEN_NAME,
-    SCHEMA,
     Bundle,
-    BundleWriter,
-    Manifest,
-    Precision,
     Rate,
     Role,
-    Stage,
 )
 from mmms_deploy.bundle.contract import (
     AnswerForm,
@@ -31,12 +25,11 @@ from mmms_deploy.bundle.contract import (
     ClickList,
     ClickMemory,
     Coordinates,
-    ImageSpec,
     ModalitySpec,
 )
-from mmms_deploy.replay.golden import save_golden
 from mmms_deploy.session.rows import Rows
-from tests.support.toy import Graph, blank_case, image_graph, modality_graph, random_provenance, spec
+from tests.support.listed import Part, click_parts, write_listed
+from tests.support.toy import Graph, image_graph, modality_graph, spec
 
 SIZES = (4, 8)
 NETWORK = (24, 40)
@@ -82,40 +75,18 @@ def write_joint(
     modalities: tuple[ModalitySpec, ...] = (),
 ) -> Bundle:
     """Write the bundle; with modalities, the sum of their means is added to the image's brightness."""
-    parts: list[tuple[str, Rate, int | None, Graph]] = [("image", Rate.IMAGE, None, image_graph(NETWORK))]
+    parts: list[Part] = [("image", Rate.IMAGE, None, image_graph(NETWORK))]
     if modalities:
         parts.append(("modality", Rate.MODALITY, None, modality_graph(NETWORK, modalities)))
     feature = "fused" if modalities else "f1"
-    parts += [("click" if n == sizes[0] else f"click_{n}", Rate.CLICK, n, joint_graph(n, feature)) for n in sizes]
-    with BundleWriter(out) as writer:
-        stages = tuple(
-            Stage(
-                name=name,
-                rate=rate,
-                graphs={Precision.FP32: graph.save(writer.path(f"{name}.fp32.onnx"), name)},
-                rows=rows,
-            )
-            for name, rate, rows, graph in parts
-        )
-        save_golden(writer.path(GOLDEN_NAME), [blank_case(modalities)])
-        manifest = Manifest(
-            schema=SCHEMA,
-            name=out.name,
-            size=NETWORK,
-            image=ImageSpec(mean=(0.0,) * 3, std=(1.0,) * 3),
-            modalities=modalities,
-            clicks=ClickContract(
-                coordinates=Coordinates.SCALE,
-                memory=ClickMemory.CLICKS,
-                listed=ClickList(sizes=sizes, objects=objects, learned=1),
-                answers=AnswerSpec(form=AnswerForm.LOGITS, size=GRID),
-            ),
-            stages=stages,
-            state=(),
-            provenance=random_provenance(),
-            gate=(),
-        )
-        return writer.commit(manifest)
+    parts += click_parts(sizes, lambda rows: joint_graph(rows, feature))
+    clicks = ClickContract(
+        coordinates=Coordinates.SCALE,
+        memory=ClickMemory.CLICKS,
+        listed=ClickList(sizes=sizes, objects=objects, learned=1),
+        answers=AnswerSpec(form=AnswerForm.LOGITS, size=GRID),
+    )
+    return write_listed(out, NETWORK, parts, clicks, modalities=modalities)
 
 
 def joint_rows(

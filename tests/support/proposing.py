@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
-from mmms_deploy.bundle import GOLDEN_NAME, SCHEMA, Bundle, BundleWriter, Manifest, Precision, Rate, Role, Stage
-from mmms_deploy.bundle.contract import AnswerForm, AnswerSpec, ClickContract, ClickList, ClickMemory, ImageSpec
-from mmms_deploy.replay.golden import GoldenCase, save_golden
-from tests.support.toy import Graph, blank_case, image_graph, random_provenance, spec
+from mmms_deploy.bundle import Bundle, Rate, Role
+from mmms_deploy.bundle.contract import AnswerForm, AnswerSpec, ClickContract, ClickList, ClickMemory
+from mmms_deploy.replay.golden import GoldenCase
+from tests.support.listed import Part, click_parts, write_listed
+from tests.support.toy import Graph, image_graph, spec
 
 STRIDE = 4
 ANSWER = (16, 24)
@@ -88,39 +89,17 @@ def click_graph(rows: int) -> Graph:
 def write_proposing(out: Path, sizes: tuple[int, ...] = SIZES, golden: Sequence[GoldenCase] | None = None) -> Bundle:
     """Write the bundle; its network has the size (64, 96)."""
     size = (STRIDE * ANSWER[0], STRIDE * ANSWER[1])
-    parts: list[tuple[str, Rate, int | None, Graph]] = [
+    parts: list[Part] = [
         ("image", Rate.IMAGE, None, image_graph(size)),
         ("first_click", Rate.FIRST_CLICK, None, first_click_graph()),
+        *click_parts(sizes, click_graph),
     ]
-    parts += [("click" if n == sizes[0] else f"click_{n}", Rate.CLICK, n, click_graph(n)) for n in sizes]
-    with BundleWriter(out) as writer:
-        stages = tuple(
-            Stage(
-                name=name,
-                rate=rate,
-                graphs={Precision.FP32: graph.save(writer.path(f"{name}.fp32.onnx"), name)},
-                rows=rows,
-            )
-            for name, rate, rows, graph in parts
-        )
-        save_golden(writer.path(GOLDEN_NAME), golden or [blank_case()])
-        manifest = Manifest(
-            schema=SCHEMA,
-            name=out.name,
-            size=size,
-            image=ImageSpec(mean=(0.0,) * 3, std=(1.0,) * 3),
-            modalities=(),
-            clicks=ClickContract(
-                memory=ClickMemory.CLICKS,
-                listed=ClickList(sizes=sizes),
-                answers=AnswerSpec(form=AnswerForm.LOGITS, size=ANSWER, candidates=len(RADII), proposals=True),
-            ),
-            stages=stages,
-            state=(),
-            provenance=random_provenance(),
-            gate=(),
-        )
-        return writer.commit(manifest)
+    clicks = ClickContract(
+        memory=ClickMemory.CLICKS,
+        listed=ClickList(sizes=sizes),
+        answers=AnswerSpec(form=AnswerForm.LOGITS, size=ANSWER, candidates=len(RADII), proposals=True),
+    )
+    return write_listed(out, size, parts, clicks, golden=golden)
 
 
 def expected_logits(choice: int, clicks: Sequence[tuple[float, float, int]], image: tuple[int, int]) -> np.ndarray:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmms_deploy.bundle import GOLDEN_NAME, SCHEMA, Bundle, BundleWriter, Manifest, Precision, Rate, Role, Stage
-from mmms_deploy.bundle.contract import AnswerForm, AnswerSpec, ClickContract, ClickList, ClickMemory, ImageSpec
-from mmms_deploy.replay.golden import save_golden
-from tests.support.toy import Graph, blank_case, image_graph, random_provenance, spec
+from mmms_deploy.bundle import Bundle, Rate, Role
+from mmms_deploy.bundle.contract import AnswerForm, AnswerSpec, ClickContract, ClickList, ClickMemory
+from tests.support.listed import Part, click_parts, write_listed
+from tests.support.toy import Graph, image_graph, spec
 
 SIZES = (2, 4)
 LEARNED = 1
@@ -36,33 +36,10 @@ def list_graph(rows: int) -> Graph:
 def write_sized(out: Path) -> Bundle:
     """Write the bundle; its network has the size (32, 48)."""
     size = (8 * ANSWER[0], 8 * ANSWER[1])
-    parts: list[tuple[str, Rate, int | None, Graph]] = [("image", Rate.IMAGE, None, image_graph(size))]
-    parts += [("click" if rows == SIZES[0] else f"click_{rows}", Rate.CLICK, rows, list_graph(rows)) for rows in SIZES]
-    with BundleWriter(out) as writer:
-        stages = tuple(
-            Stage(
-                name=name,
-                rate=rate,
-                graphs={Precision.FP32: graph.save(writer.path(f"{name}.fp32.onnx"), name)},
-                rows=rows,
-            )
-            for name, rate, rows, graph in parts
-        )
-        save_golden(writer.path(GOLDEN_NAME), [blank_case()])
-        manifest = Manifest(
-            schema=SCHEMA,
-            name=out.name,
-            size=size,
-            image=ImageSpec(mean=(0.0,) * 3, std=(1.0,) * 3),
-            modalities=(),
-            clicks=ClickContract(
-                memory=ClickMemory.CLICKS,
-                listed=ClickList(sizes=SIZES, objects=3, learned=LEARNED),
-                answers=AnswerSpec(form=AnswerForm.LOGITS, size=ANSWER),
-            ),
-            stages=stages,
-            state=(),
-            provenance=random_provenance(),
-            gate=(),
-        )
-        return writer.commit(manifest)
+    parts: list[Part] = [("image", Rate.IMAGE, None, image_graph(size)), *click_parts(SIZES, list_graph)]
+    clicks = ClickContract(
+        memory=ClickMemory.CLICKS,
+        listed=ClickList(sizes=SIZES, objects=3, learned=LEARNED),
+        answers=AnswerSpec(form=AnswerForm.LOGITS, size=ANSWER),
+    )
+    return write_listed(out, size, parts, clicks)
