@@ -255,7 +255,15 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# An export each: in every run of the tests, one network of each family.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "optional",
+        "skipclick",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("black box", "skipclick with depth")),
+    ],
+)
 def test_networks_and_cuts_in_fp16(name: str, tmp_path: Path) -> None:
     config, cuts = NETWORKS[name]
     save_checkpoint(tmp_path / "tiny.safetensors", random_network(config, 0))
