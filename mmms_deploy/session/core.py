@@ -130,7 +130,7 @@ class SessionCore(ABC):
         """Return what calls do with the network's objects, and find the tensors of its click stage.
 
         Args:
-            asked: What else was asked for, ``zoom`` or ``flip``; None for nothing.
+            asked: ``zoom`` or ``flip``, where one was requested; None for nothing.
         """
 
     def _find_click_stage(self) -> None:
