@@ -221,10 +221,10 @@ def test_a_session_meets_the_golden_numbers(tmp_path, name) -> None:
             if step == 0:
                 session.choose(golden.meta["selected"])
                 continue
-            worst = np.abs(
-                result.answer.numbers - golden.arrays[f"logits_low{step}"].reshape(result.answer.numbers.shape)
-            )
-            print(f"click {step + 1}: largest difference of a logit {worst.max():.2g}")
-            assert worst.max() < 5e-4
+            expected = golden.arrays[f"logits_low{step}"].reshape(result.answer.numbers.shape)
+            worst, largest = np.abs(result.answer.numbers - expected).max(), np.abs(expected).max()
+            print(f"click {step + 1}: largest difference of a logit {worst:.2g}, the largest {largest:.2g}")
+            # As in the gate: where a query's own mask is near zero, rounding decides what the query sees.
+            assert worst < 2e-4 * largest
             mask = np.unpackbits(golden.arrays[f"mask{step}"], count=height * width).reshape(height, width)
             assert (result.mask != mask).sum() <= 2
