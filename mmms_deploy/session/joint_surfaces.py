@@ -13,7 +13,7 @@ from mmms_deploy.session.history import History
 from mmms_deploy.session.interactions import Interaction
 from mmms_deploy.session.result import Click
 from mmms_deploy.session.rows import Rows
-from mmms_deploy.session.saved import FORMAT, VERSION, SavedSession, SavedSurface, written
+from mmms_deploy.session.saved import SavedInteraction, SavedSession, saved_click, written
 from mmms_deploy.session.surfaces import Surface, Surfaces
 
 
@@ -90,30 +90,12 @@ def saved_jointly(surfaces: JointSurfaces, size: tuple[int, int]) -> dict[str, A
     """
     every = surfaces.shared.newest.interactions
     undone = every[len(surfaces.now.interactions) :]
-    return written(
-        SavedSession(
-            format=FORMAT,  # type: ignore[arg-type]
-            version=VERSION,  # type: ignore[arg-type]
-            image_size=size,
-            surface=surfaces.name,
-            labels_given=surfaces.given,
-            surfaces=tuple(
-                SavedSurface(
-                    name=name,
-                    label=surface.label,
-                    changed=surface.changed,
-                    undone=sum(one.label == surface.label for one in undone),
-                    interactions=tuple(
-                        (one.click.x, one.click.y, 1 if one.click.positive else 0)
-                        for one in every
-                        if one.label == surface.label
-                    ),
-                )
-                for name, surface in surfaces.all.items()
-            ),
-            order=tuple(one.label for one in every),
-        )
-    )
+
+    def made(surface: Surface) -> tuple[list[SavedInteraction], int]:
+        own = [saved_click(one.click) for one in every if one.label == surface.label]
+        return own, sum(one.label == surface.label for one in undone)
+
+    return written(surfaces, size, made, order=tuple(one.label for one in every))
 
 
 def ordered_clicks(

@@ -13,9 +13,9 @@ import binascii
 import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -70,6 +70,10 @@ class SavedStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError("an interaction is a click, a mask or a choice")
 
 
+SavedInteraction: TypeAlias = tuple[float, float, Literal[0, 1]] | SavedStep
+"""A click as x, y, and 1 or 0; or another interaction."""
+
+
 class SavedSurface(Struct, frozen=True, kw_only=True):
     """A surface: its interactions, oldest first, and how many of the last ones are undone."""
 
@@ -77,7 +81,7 @@ class SavedSurface(Struct, frozen=True, kw_only=True):
     label: _Label
     changed: _Count
     undone: _Count
-    interactions: tuple[tuple[float, float, Literal[0, 1]] | SavedStep, ...]
+    interactions: tuple[SavedInteraction, ...]
 
 
 class SavedSession(Struct, frozen=True, kw_only=True):
@@ -92,6 +96,11 @@ class SavedSession(Struct, frozen=True, kw_only=True):
     order: tuple[_Label, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
+def saved_click(click: Click) -> SavedInteraction:
+    """Return a click as an annotation has it."""
+    return click.x, click.y, 1 if click.positive else 0
+
+
 def saved(surfaces: Surfaces, size: tuple[int, int], network: tuple[int, int], rule: ClickContract) -> dict[str, Any]:
     """Return an annotation as plain dicts, lists, numbers and texts.
 
@@ -102,14 +111,46 @@ def saved(surfaces: Surfaces, size: tuple[int, int], network: tuple[int, int], r
         rule: How the bundle resizes masks, and its threshold.
     """
 
-    def interaction(given: Interaction) -> tuple[float, float, Literal[0, 1]] | SavedStep:
+    def interaction(given: Interaction) -> SavedInteraction:
         if isinstance(given, Click):
-            return given.x, given.y, 1 if given.positive else 0
+            return saved_click(given)
         if isinstance(given, Choice):
             return SavedStep(choice=given.index)
         rle = SavedRle(**rle_of(given.mask))  # type: ignore[arg-type]
         plain = np.array_equal(checked_mask(given.mask, size, network, rule).previous, given.previous)
         return SavedStep(mask=rle, previous=None if plain else _packed(given.previous[0, 0]))
+
+    return written(
+        surfaces,
+        size,
+        lambda surface: (map(interaction, surface.history.newest.interactions), len(surface.history.future)),
+    )
+
+
+def written(
+    surfaces: Surfaces,
+    size: tuple[int, int],
+    made: Callable[[Surface], tuple[Iterable[SavedInteraction], int]],
+    order: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET,
+) -> dict[str, Any]:
+    """Return an annotation as plain dicts, lists, numbers and texts.
+
+    Args:
+        surfaces: The surfaces.
+        size: (H0, W0) of the image.
+        made: Returns the interactions with a surface, undone ones last, and how many of these there are.
+        order: The label of every click's surface, where all surfaces have one history.
+    """
+
+    def described(name: str, surface: Surface) -> SavedSurface:
+        interactions, undone = made(surface)
+        return SavedSurface(
+            name=name,
+            label=surface.label,
+            changed=surface.changed,
+            undone=undone,
+            interactions=tuple(interactions),
+        )
 
     found = SavedSession(
         format=FORMAT,  # type: ignore[arg-type]
@@ -117,22 +158,9 @@ def saved(surfaces: Surfaces, size: tuple[int, int], network: tuple[int, int], r
         image_size=size,
         surface=surfaces.name,
         labels_given=surfaces.given,
-        surfaces=tuple(
-            SavedSurface(
-                name=name,
-                label=surface.label,
-                changed=surface.changed,
-                undone=len(surface.history.future),
-                interactions=tuple(map(interaction, surface.history.newest.interactions)),
-            )
-            for name, surface in surfaces.all.items()
-        ),
+        surfaces=tuple(described(name, surface) for name, surface in surfaces.all.items()),
+        order=order,
     )
-    return written(found)
-
-
-def written(found: SavedSession) -> dict[str, Any]:
-    """Return an annotation as plain dicts, lists, numbers and texts."""
     plain: dict[str, Any] = _as_lists(msgspec.to_builtins(found))
     return plain
 
