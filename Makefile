@@ -11,7 +11,7 @@ PHOTO := docs/images/photo.jpg
 DEMO = $(eval DEMO := $(shell $(BIN)/mmms-weights sam2_hiera_t >&2 && echo demo || \
     { echo "demo-small takes the place of demo." >&2; echo demo-small; }))$(DEMO)
 
-.PHONY: demo quick demo-bundle demo-small-bundle test test-blas test-slow test-wheel test-weights test-rtx gpu-check bench fuzz lint format train train-small train-thermal train-demo-thermal clean
+.PHONY: demo quick demo-bundle demo-small-bundle test test-blas test-slow test-wheel test-weights test-rtx test-browser gpu-check bench fuzz lint format train train-small train-thermal train-demo-thermal clean
 
 ## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -43,7 +43,7 @@ endef
 
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights and not browser" -n 2 --dist worksteal
 
 ## What multiplies with NumPy, with the kernels of OpenBLAS for common CPUs that this one can execute.
 test-blas: $(VENV)/.dev
@@ -60,6 +60,10 @@ test-wheel: $(VENV)/.dev
 ## The demo as its users get it: the weights of its backbone are fetched (130 MB); skipped where no source has them.
 test-weights: $(VENV)/.dev
 	$(BIN)/python -m pytest -m weights
+
+## The page in a real browser: Debian's Chromium, or what CHROMIUM names; skipped where there is none.
+test-browser: $(VENV)/.dev
+	$(BIN)/python -m pytest -m browser
 
 ## TensorRT's compiler on our graphs, without a GPU: fusions, kernels, memory, precision (installs 230 MB).
 test-rtx: $(VENV)/.rtx

@@ -28,7 +28,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"annotations"}),
     frozenset({"engines"}),
     frozenset({"session"}),
-    frozenset({"replay"}),
+    frozenset({"page", "replay"}),
+    frozenset({"server"}),
     frozenset({"export"}),
     frozenset({"bench", "evaluation"}),
     frozenset({"training"}),
@@ -44,6 +45,7 @@ WITHOUT_CODE = frozenset({"demo"})
 HEAVY = (
     "cuda",
     "cv2",
+    "fastapi",
     "huggingface_hub",
     "onnx",
     "onnxruntime",
@@ -54,6 +56,8 @@ HEAVY = (
     "tensorrt",
     "timm",
     "torch",
+    "uvicorn",
+    "websockets",
 )
 """Libraries that load when they are needed and not before."""
 

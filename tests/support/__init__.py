@@ -65,6 +65,7 @@ fuzzing: every reader on damaged files, with limits of time and memory.
 mutations: damage to files, drawn from a seed.
 invoke: runs a command in this process.
 terminal: what a user at a terminal sees.
+chromium: Debian's Chromium without a window.
 blocker: the start of a script in which only the run-time half can be imported.
 documents: the documents, and the Python and the commands in them.
 paths: where the repository and the test data are.

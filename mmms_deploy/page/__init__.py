@@ -1,0 +1,1 @@
+"""What the page to click on needs (mmms-demo); ``files/`` is the page itself."""
