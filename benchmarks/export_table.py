@@ -398,10 +398,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text(page, with_gains(page.read_text(encoding="utf-8"), count_all()).encode())
         return 0
     steps = count_steps(len(sample_images(())))
+    console = Console(stderr=True)
+    earlier = joined([], options.out / "export.json") if options.add else []
+    if any(not row.stages and not row.why for row in earlier if row.key not in {network.key for network in wanted}):
+        console.print("the earlier rows have no stages; export all networks, without --add")
+        return 1
     rows = []
     others = OtherPrograms()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True) as progress:
         total = progress.add_task("networks", total=len(wanted))
         for network in wanted:
@@ -420,9 +424,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"{network.key}: {made.why or f'{made.seconds:.0f} s, {made.peak:.1f} GiB'}")
     if options.add:
         rows = joined(rows, options.out / "export.json")
-        if any(not row.stages and not row.why for row in rows):
-            console.print("the earlier rows have no stages; export all networks, without --add")
-            return 1
     machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
     content = {
         "schema": 1,

@@ -21,11 +21,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from alone import report_alone, run_alone
 from clicks import foreign_clicks
 from export_table import Network, export_alone
-from families_table import FamilyRow, Replay, joined, markdown, row_of
+from families_table import FamilyRow, Part, Replay, joined, markdown, row_of
 from splits import INTERFORMER_TINY, SWIN_B, SWIN_S, VIT_L, count
 from turns import measure_in_turns
 from variants import INPUTS, SAM2, EagerVariant, EngineVariant, Row, Variant, open_each, prepare_sam2, usable
@@ -221,31 +222,35 @@ def unmeasured(network: Network, why: str) -> FamilyRow:
     return row
 
 
-class EarlierError(Exception):
-    """Earlier results cannot be joined with new ones; the text says why."""
-
-
-def earlier_rows(file: Path, machine: MachineFacts, settings: dict[str, int]) -> list[FamilyRow]:
-    """Return the rows of an earlier run; none where there is no file.
+def earlier_parts(file: Path) -> list[Part]:
+    """Return what earlier runs measured, each machine's rows in a part of their own; nothing where there is no file.
 
     Args:
-        file: The earlier run's JSON.
-        machine: This machine.
-        settings: As for :func:`measure_here`.
-
-    Raises:
-        EarlierError: It ran on another machine, with other libraries or with other settings.
+        file: The earlier runs' JSON.
     """
     if not file.exists():
         return []
     content = json.loads(file.read_text(encoding="utf-8"))
-    here = json.loads(json.dumps(to_builtins(machine)))
-    then, now = ({**facts, "others": None} for facts in (content["machine"], here))
-    other = sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
-    other += [key for key in settings if content["settings"].get(key) != settings[key]]
-    if other:
-        raise EarlierError(f"{file} was measured with another {', '.join(other)}: leave out --resume and --add")
-    return [row_of(row) for row in content["rows"]]
+    return [
+        Part(part["machine"], part["settings"], part["created"], [row_of(row) for row in part["rows"]])
+        for part in content["parts"]
+    ]
+
+
+def part_here(parts: list[Part], machine: MachineFacts, settings: dict[str, int]) -> Part:
+    """Return the part of this machine, its libraries and these settings, which is put behind the others if it is new.
+
+    Args:
+        parts: The earlier ones.
+        machine: This machine.
+        settings: As for :func:`measure_here`.
+    """
+    here: dict[str, Any] = json.loads(json.dumps(to_builtins(machine)))
+    for part in parts:
+        if {**part.machine, "others": None} == {**here, "others": None} and part.settings == settings:
+            return part
+    parts.append(Part(here, settings, "", []))
+    return parts[-1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -260,9 +265,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.prepare:
             return prepare(wanted, options.bundles, fresh=options.fresh)
         return _measure_all(wanted, options)
-    except EarlierError as error:
-        _say(str(error))
-        return 1
     except KeyboardInterrupt:
         _say("stopped; what was done is kept, and --resume goes on")
         return 130
@@ -271,9 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure_all(wanted: Sequence[Network], options: argparse.Namespace) -> int:
     settings = {"threads": options.threads or available_cores(), "images": options.images, "clicks": options.clicks}
     machine, start = describe_machine(), perf_counter()
-    file = options.out / "families.json"
-    rows = earlier_rows(file, machine, settings) if options.resume or options.add else []
-    done = {row.key for row in rows if not row.why} if options.resume else set()
+    parts = earlier_parts(options.out / "families.json") if options.resume or options.add else []
+    part = part_here(parts, machine, settings)
+    done = {row.key for row in part.rows if not row.why} if options.resume else set()
     options.out.mkdir(parents=True, exist_ok=True)
     for number, network in enumerate(wanted, start=1):
         _say(f"{network.key} ({number} of {len(wanted)})")
@@ -281,14 +283,15 @@ def _measure_all(wanted: Sequence[Network], options: argparse.Namespace) -> int:
             _say("  measured before")
             continue
         row = measure_alone(network, options.bundles, settings, lambda step: _say(f"  {step}"))
-        rows = joined([row], rows, [known.key for known in NETWORKS])
-        _write(options.out, rows, machine, settings)
+        part.rows = joined([row], part.rows, [known.key for known in NETWORKS])
+        part.created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        _write(options.out, parts)
         _say(f"  {_summary(row)}")
         if row.others is not None and row.others > BUSY:
             _say(f"  other programs kept {row.others:.2f} CPUs busy meanwhile: these times are too long")
-    _write(options.out, rows, machine, settings)
+    _write(options.out, parts)
     _say(f"measured in {perf_counter() - start:.0f} s; written to {options.out}")
-    return 1 if any(row.why for row in rows) else 0
+    return 1 if any(row.why for row in part.rows) else 0
 
 
 def _summary(row: FamilyRow) -> str:
@@ -299,24 +302,10 @@ def _summary(row: FamilyRow) -> str:
     return f"{shown}{'' if ratio is None else f', {ratio:.2f} of eager PyTorch a click'}, {row.seconds or 0.0:.0f} s"
 
 
-def _write(out: Path, rows: Sequence[FamilyRow], machine: MachineFacts, settings: dict[str, int]) -> None:
-    content = {
-        "schema": 1,
-        "kind": "benchmarks/families",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": to_builtins(machine),
-        "settings": settings,
-        "rows": [asdict(row) for row in rows],
-    }
-    height, width = SIZE
-    conditions = (
-        "Every family at full size, 448 x 448 where nothing else is said, RGB, random weights (SAM 2: the published"
-        f" ones), on {settings['threads']} threads; {settings['images']} images of {width} x {height},"
-        f" {settings['clicks']} clicks on each, PyTorch and the engines in turns in one run. A click is the whole"
-        " `Session.click`, with the mask at the image's size; an image is the whole `Session.set_image`."
-    )
+def _write(out: Path, parts: Sequence[Part]) -> None:
+    content = {"schema": 2, "kind": "benchmarks/families", "parts": [asdict(part) for part in parts]}
     write_text(out / "families.json", (json.dumps(content, indent=1) + "\n").encode())
-    write_text(out / "families.md", markdown(rows, machine, conditions, foreign_clicks(out / "clicks.json")).encode())
+    write_text(out / "families.md", markdown(parts, SIZE, foreign_clicks(out / "clicks.json")).encode())
 
 
 def _options() -> argparse.ArgumentParser:
@@ -326,7 +315,7 @@ def _options() -> argparse.ArgumentParser:
     keys = [network.key for network in NETWORKS]
     parser.add_argument("--networks", nargs="+", choices=keys, metavar="NAME", help=f"some of {', '.join(keys)}")
     parser.add_argument("--resume", action="store_true", help="keep the rows that were measured, and measure the rest")
-    parser.add_argument("--add", action="store_true", help="keep the rows of networks that are not measured now")
+    parser.add_argument("--add", action="store_true", help="keep the other rows, those of other machines too")
     parser.add_argument("--images", type=int, default=4, help="images (default 4)")
     parser.add_argument("--clicks", type=int, default=10, help="clicks on each image (default 10)")
     parser.add_argument("--threads", type=int, help="threads of every variant (default: the physical cores)")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+import msgspec
 from variants import Row
 
 from mmms_deploy.bench.report import summarise
@@ -94,6 +95,23 @@ class FamilyRow:
         return median(self.best.click) / median(self.eager.click)
 
 
+@dataclass
+class Part:
+    """What was measured on one machine, with one set of libraries and settings.
+
+    Attributes:
+        machine: The machine, as JSON has it.
+        settings: ``threads`` of every variant, ``images`` and ``clicks`` on each.
+        created: When the newest row was measured, in ISO 8601.
+        rows: The networks.
+    """
+
+    machine: dict[str, Any]
+    settings: dict[str, int]
+    created: str
+    rows: list[FamilyRow]
+
+
 def row_of(raw: dict[str, Any]) -> FamilyRow:
     """Return the row that was written as JSON."""
     variants = [Row(**variant | {"rewrites": tuple(variant["rewrites"])}) for variant in raw["variants"]]
@@ -113,47 +131,64 @@ def joined(rows: Sequence[FamilyRow], earlier: Sequence[FamilyRow], order: Seque
     return sorted(found.values(), key=lambda row: order.index(row.key) if row.key in order else len(order))
 
 
-def markdown(rows: Sequence[FamilyRow], machine: MachineFacts, conditions: str, clicks: Sequence[str]) -> str:
+def markdown(parts: Sequence[Part], size: tuple[int, int], clicks: Sequence[str]) -> str:
     """Return the page with the tables, in Markdown.
 
     Args:
-        rows: All networks.
-        machine: The machine.
-        conditions: How it was measured, in one line.
+        parts: What was measured on each machine; the first ones come first.
+        size: (H, W) of the images.
         clicks: Lines about the clicks that SAM 2 tiny needs.
     """
-    lines = ["# Families", "", conditions, ""]
-    lines += [
+    lines = [
+        "# Families",
+        "",
+        "Every family at full size, 448 x 448 where nothing else is said, RGB, random weights (SAM 2: the published"
+        " ones); PyTorch and the engines in turns in one run. A click is the whole `Session.click`, with the mask at"
+        " the image's size; an image is the whole `Session.set_image`. Each machine has its own tables: compare the ratios"
+        " between them, not the times.",
+        "",
         "*eager*: the same network in PyTorch, float32. Where it says *whole*, each click runs all of it, as the"
         " published code of SimpleClick, MFP and iCMFormer does; elsewhere what depends on the image alone runs once an"
         " image, as in the bundle. *best engine*: the fastest click; BF16 counts where it passes the bundle's golden"
-        " replay here, as `mmms-verify` judges it. *off by*: largest difference of a probability from eager PyTorch's"
+        " replay there, as `mmms-verify` judges it. *off by*: largest difference of a probability from eager PyTorch's"
         " after the last click; where there is no PyTorch, from ONNX Runtime's. *gain*: how many times a click's"
-        " operations the whole network has.",
+        " operations the whole network has. *host*: what a click costs beside its stage. *golden replay*: least IoU of"
+        " a mask, of reduced precision only.",
+        "",
+    ]
+    for place, part in enumerate(parts, start=1):
+        lines += _part(part, size, f" {place}" if len(parts) > 1 else "")
+    return "\n".join([*lines, *clicks]) + "\n"
+
+
+def _part(part: Part, size: tuple[int, int], place: str) -> list[str]:
+    """Return the section of one machine."""
+    threads, images, clicks = (part.settings[name] for name in ("threads", "images", "clicks"))
+    lines = [
+        f"## Machine{place}",
+        "",
+        f"On {threads} threads; {images} images of {size[1]} x {size[0]}, {clicks} clicks on each.",
         "",
         "| network | weights, M | GFLOP an image | GFLOP a click | gain | best engine | image p50, ms | click p50, ms |"
         " eager image, ms | eager click, ms | click, best / eager | off by |",
         "|---|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [f"| {row.name} | {' | '.join(_cells(row))} |" for row in rows]
-    lines += [
+        *(f"| {row.name} | {' | '.join(_cells(row))} |" for row in part.rows),
         "",
-        "## Every engine",
-        "",
-        "*host*: what a click costs beside its stage. *golden replay*: least IoU of a mask, of reduced precision only.",
+        f"### Every engine{place and f' of machine{place}'}",
         "",
         "| network | how | image p50, ms | click p50, ms | p95 | host, ms | off by | golden replay |",
         "|---|---|---:|---:|---:|---:|---:|---|",
     ]
-    for row in rows:
+    for row in part.rows:
         lines += [f"| {row.name} | {_engine_cells(row, variant)} |" for variant in row.variants]
-    lines += ["", *clicks, "", "## Machine", "", "| | |", "|---|---|"]
+    lines += ["", "| | |", "|---|---|"]
+    machine = msgspec.convert(part.machine, MachineFacts)
     lines += [f"| {heading} | {text} |" for heading, text in machine_lines(machine)]
-    busy = [row for row in rows if row.others is not None]
+    busy = [row for row in part.rows if row.others is not None]
     if busy:
         most = max(busy, key=lambda row: row.others or 0.0)
         lines.append(f"| beside it | other programs kept at most {most.others:.2f} CPUs busy ({most.name}) |")
-    return "\n".join(lines) + "\n"
+    return [*lines, ""]
 
 
 def _shown(value: float | None, digits: int = 1) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mmms_deploy.bundle import Bundle
+from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.machine import describe_machine
 from tests.support.bench_reports import MACHINE
 from tests.support.paths import ROOT
@@ -45,7 +46,14 @@ def measured(*, passed: bool = True, **fields: Any) -> Any:
 def page(*rows: Any) -> list[str]:
     from families_table import markdown
 
-    return markdown(rows, MACHINE, "in turns", ["## Clicks"]).splitlines()
+    return markdown([part(*rows)], (1080, 1920), ["## Clicks"]).splitlines()
+
+
+def part(*rows: Any, **changes: Any) -> Any:
+    from families_table import Part
+
+    machine = json.loads(json.dumps(to_builtins(MACHINE))) | changes
+    return Part(machine, {"threads": 2, "images": 4, "clicks": 10}, "2026-01-02T03:04:05+00:00", list(rows))
 
 
 class TestTheTable:
@@ -87,6 +95,21 @@ class TestTheTable:
         lines = page(row)
         assert any("| OpenVINO BF16 | 400 | 40.0 |  |  |  | 3e-02 |" in line for line in lines)
         assert "| Net | PyTorch eager | not measured: there is no network in PyTorch | | | | |  |" in lines
+
+    def test_every_machine_has_its_tables(self) -> None:
+        from families_table import markdown
+
+        parts = [part(measured()), part(measured(name="Other"), cpu="another processor")]
+        lines = markdown(parts, (1080, 1920), []).splitlines()
+        assert [line for line in lines if line.startswith("#")] == [
+            "# Families",
+            "## Machine 1",
+            "### Every engine of machine 1",
+            "## Machine 2",
+            "### Every engine of machine 2",
+        ]
+        assert lines.index("| processor | another processor |") > lines.index("## Machine 2")
+        assert "On 2 threads; 4 images of 1920 x 1080, 10 clicks on each." in lines
 
     def test_rows_as_json_and_back(self) -> None:
         from dataclasses import asdict
@@ -195,8 +218,8 @@ class TestAllNetworks:
 
     @staticmethod
     def table(folder: Path) -> dict[str, str]:
-        rows = json.loads((folder / "families.json").read_text())["rows"]
-        return {row["key"]: row["why"] for row in rows}
+        parts = json.loads((folder / "families.json").read_text())["parts"]
+        return {row["key"]: row["why"] for part in parts for row in part["rows"]}
 
     def test_a_network_that_cannot_be_measured_stays(self, run: Any, tmp_path: Path) -> None:
         assert run() == (1, ["a", "b", "c"])
@@ -216,19 +239,22 @@ class TestAllNetworks:
         assert run("--networks", "b", failing="") == (0, ["b"])
         assert self.table(tmp_path) == {"b": ""}
 
-    def test_rows_of_another_machine_are_not_kept(
-        self, run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    def test_rows_of_other_machines_and_settings_stay_apart(
+        self, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import families
 
         run()
+        assert run("--resume", "--clicks", "3", "--networks", "a", failing="") == (0, ["a"])
         other = msgspec.structs.replace(describe_machine(), cpu="Another CPU")
-        assert run("--resume", "--clicks", "3")[0] == 1
-        assert "was measured with another clicks: leave out --resume and --add" in capsys.readouterr().err
         monkeypatch.setattr(families, "describe_machine", lambda: other)
-        assert run("--resume") == (1, [])
-        assert "was measured with another cpu" in capsys.readouterr().err
-        assert len(self.table(tmp_path)) == 3
+        assert run("--add", "--networks", "b", failing="") == (0, ["b"])
+        parts = json.loads((tmp_path / "families.json").read_text())["parts"]
+        assert [[row["key"] for row in part["rows"]] for part in parts] == [["a", "b", "c"], ["a"], ["b"]]
+        assert [part["settings"]["clicks"] for part in parts] == [10, 3, 10]
+        assert parts[2]["machine"]["cpu"] == "Another CPU"
+        assert run("--networks", "c", failing="") == (0, ["c"]), "without --add a run begins anew"
+        assert self.table(tmp_path) == {"c": ""}
 
 
 class TestExporting:
