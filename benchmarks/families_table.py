@@ -144,8 +144,8 @@ def markdown(parts: Sequence[Part], size: tuple[int, int], clicks: Sequence[str]
         "",
         "Every family at full size, 448 x 448 where nothing else is said, RGB, random weights (SAM 2: the published"
         " ones); PyTorch and the engines in turns in one run. A click is the whole `Session.click`, with the mask at"
-        " the image's size; an image is the whole `Session.set_image`. Each machine has its own tables: compare the ratios"
-        " between them, not the times.",
+        " the image's size; an image is the whole `Session.set_image`. Each machine has its own tables: compare the"
+        " ratios between them, not the times.",
         "",
         "*eager*: the same network in PyTorch, float32. Where it says *whole*, each click runs all of it, as the"
         " published code of SimpleClick, MFP and iCMFormer does; elsewhere what depends on the image alone runs once an"
