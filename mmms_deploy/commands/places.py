@@ -54,8 +54,13 @@ def check_bundle(path: Path) -> None:
     )
 
 
-def check_bundle_and_images(bundle: Path, images: Sequence[Path]) -> None:
+def check_bundle_and_images(bundle: Path, images: Sequence[Path], command: str) -> None:
     """Check that a bundle was given, and that no image in its place is one.
+
+    Args:
+        bundle: What stands in the bundle's place.
+        images: What stands in the images'.
+        command: The command, for the error.
 
     Raises:
         BundleNotFoundError: The bundle is something else, or nothing.
@@ -71,9 +76,14 @@ def check_bundle_and_images(bundle: Path, images: Sequence[Path]) -> None:
                 if first.thing is not Thing.NOTHING
                 else f"BUNDLE and IMAGE are in the wrong order: {image} is a bundle",
                 expected="the bundle first, then the image",
-                fix=f"mmms-segment {image} {bundle} ..., with the same options",
+                fix=f"{command} {image} {bundle} ..., with the same options",
             )
     check_bundle(bundle)
+
+
+def names_bundle(path: Path) -> bool:
+    """Return whether a path names a bundle, as a folder or by its name in the package or on the hub."""
+    return _recognise_bundle(path).thing is Thing.BUNDLE
 
 
 def _recognise_bundle(path: Path) -> Found:

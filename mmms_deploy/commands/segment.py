@@ -14,9 +14,9 @@ from mmms_deploy.commands.common import console, engine_options, print_engine, s
 from mmms_deploy.commands.display import progress_bars, waiting
 from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
+from mmms_deploy.commands.pictures import find_pictures, parse_named_file, with_inputs
 from mmms_deploy.commands.places import check_bundle_and_images, check_clicks
 from mmms_deploy.commands.segment_clicks import ListedClick, read_click_list
-from mmms_deploy.commands.segment_images import find_pictures, with_inputs
 from mmms_deploy.commands.segment_jobs import Failure, Work, check_room, jobs_of_line, jobs_of_list
 from mmms_deploy.commands.segment_line import OrderedCommand, Point, clicks_in_order, parse_point
 from mmms_deploy.commands.segment_outputs import Plan, Wanted, check_inputs_kept, check_wanted, parse_kinds, plan
@@ -31,14 +31,6 @@ if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
 
 _LISTED = 5
-
-
-def parse_named_file(text: str) -> tuple[str, Path]:
-    """Parse ``NAME=PATH``."""
-    name, equals, file = text.partition("=")
-    if not (name and equals and file) or "\0" in text:
-        raise click.BadParameter(f"{text!r} is not NAME=PATH, such as depth=depth.png")
-    return name, Path(file)
 
 
 @command(
@@ -203,7 +195,7 @@ def main(
     _check_usage(wanted, images, clicks, choices, objects, click_file, modalities, features)
     if tolerance is not None and coco is None:
         raise click.UsageError("--polygons is about the file of --coco, which is missing.")
-    check_bundle_and_images(bundle, images)
+    check_bundle_and_images(bundle, images, "mmms-segment")
     many = click_file is not None or any(image.is_dir() for image in images)
     with waiting("looking at the images") if many else nullcontext():
         work = _work(wanted, images, clicks, choices, click_file, recursive)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from mmms_deploy.commands.pictures import Picture, find_pictures, named, plain, size_of
 from mmms_deploy.commands.segment_clicks import UNNAMED, ClickList, ListedClick
-from mmms_deploy.commands.segment_images import Picture, find_pictures, named, plain, size_of
 from mmms_deploy.errors import ClickError, ClickListError, ImageError, MMMSDeployError, SurfaceError
 from mmms_deploy.spelling import did_you_mean
 

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 import click
 
 from mmms_deploy.commands.output import check_folder, check_output
+from mmms_deploy.commands.pictures import Picture, plain
 from mmms_deploy.commands.segment_clicks import UNNAMED
-from mmms_deploy.commands.segment_images import Picture, plain
 from mmms_deploy.commands.segment_jobs import Job, Work
 from mmms_deploy.errors import OutputExistsError, OutputWriteError
 from mmms_deploy.files.leftovers import sweep

@@ -13,7 +13,7 @@ from rich.markup import escape
 from mmms_deploy.commands.common import console, say
 from mmms_deploy.commands.display import print_result, progress_bar, waiting
 from mmms_deploy.commands.output import check_folder, write_atomically
-from mmms_deploy.commands.segment_images import plain
+from mmms_deploy.commands.pictures import plain
 from mmms_deploy.commands.segment_jobs import Failure, Job
 from mmms_deploy.commands.segment_outputs import Files, Plan
 from mmms_deploy.errors import AnswerError, Door, FeatureError, ImageError, ModalityError

@@ -51,6 +51,11 @@ def evaluate() -> None:
     _start("eval")
 
 
+def demo() -> None:
+    """``mmms-demo``."""
+    _start("demo")
+
+
 def train() -> None:
     """``mmms-train``."""
     _start("train")

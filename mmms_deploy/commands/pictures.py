@@ -1,4 +1,4 @@
-"""The pictures that ``mmms-segment`` works on: files and folders of the command line, and what belongs to each.
+"""The pictures of a command line, of ``mmms-segment`` and ``mmms-demo``: files and folders, and what belongs to each.
 
 The results of many pictures mirror the folders that the pictures lie in, below the folder that they all have in common:
 so two pictures of one name in two folders stay apart.
@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import click
 
 from mmms_deploy.commands.places import check_image, no_images
 from mmms_deploy.errors import FeatureError, ImageError, MMMSDeployError, ModalityError
@@ -42,6 +44,14 @@ class Picture:
     key: str
     modalities: Mapping[str, Path] = field(default_factory=dict)
     features: Path | None = None
+
+
+def parse_named_file(text: str) -> tuple[str, Path]:
+    """Parse ``NAME=PATH``."""
+    name, equals, file = text.partition("=")
+    if not (name and equals and file) or "\0" in text:
+        raise click.BadParameter(f"{text!r} is not NAME=PATH, such as depth=depth.png")
+    return name, Path(file)
 
 
 def find_pictures(given: Sequence[Path], *, recursive: bool = False, without: Path | None = None) -> list[Picture]:
