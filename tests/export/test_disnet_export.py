@@ -27,6 +27,7 @@ from mmms_deploy.export.trace import decided_clicks
 from mmms_deploy.models import DISNetConfig, save_checkpoint
 from mmms_deploy.replay import verify
 from mmms_deploy.replay.golden import load_golden
+from mmms_deploy.session.answers import NetworkAnswer
 from tests.support.disnet import centred_disnet, golden_config, random_disnet, tiny_disnet
 from tests.support.families import GoldenFile
 from tests.support.shared import shared
@@ -227,4 +228,8 @@ def test_a_session_meets_the_golden_numbers(tmp_path, name) -> None:
             # As in the gate: where a query's own mask is near zero, rounding decides what the query sees.
             assert worst < 2e-4 * largest
             mask = np.unpackbits(golden.arrays[f"mask{step}"], count=height * width).reshape(height, width)
-            assert (result.mask != mask).sum() <= 2
+            certain = np.abs(NetworkAnswer(expected, result.answer.rule).resized((height, width))) > 2e-4 * largest
+            differing = result.mask != mask
+            print(f"click {step + 1}: {differing.sum()} pixels differ, {(~certain).sum()} are uncertain")
+            assert certain.mean() > 0.99
+            assert not differing[certain].any()
