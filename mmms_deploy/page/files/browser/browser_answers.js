@@ -22,7 +22,7 @@ export class BrowserAnswers {
   #lost = null;
 
   /**
-   * Load the click stage and take an image's features; this does not run the network.
+   * Load the click stage, take an image's features, and run one click that is not kept, to see that it works.
    *
    * @param {object} options
    * @param {any} options.model The server's or static.json's model.

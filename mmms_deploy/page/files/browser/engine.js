@@ -72,13 +72,7 @@ export class EngineChoice {
 
   async #onWebGpu() {
     const ort = await this.#imported("ort.webgpu.min.mjs");
-    const stage = await Stage.open(ort, "webgpu", this.#clicks, await this.#files, this.#features);
-    try {
-      await tried(stage, this.#clicks);
-    } catch (error) {
-      await stage.close();
-      throw error;
-    }
+    const stage = await this.#tried(ort, "webgpu");
     return { stage, engine: described(ort, "webgpu", null, "this browser has WebGPU, and a first click on it worked") };
   }
 
@@ -87,10 +81,27 @@ export class EngineChoice {
     const isolated = self.crossOriginIsolated === true;
     const threads = isolated ? this.#threads : 1;
     ort.env.wasm.numThreads = threads;
-    const stage = await Stage.open(ort, "wasm", this.#clicks, await this.#files, this.#features);
+    const stage = await this.#tried(ort, "wasm");
     const alone = "one thread, because the page is not cross-origin isolated (its server sends no COOP and COEP headers)";
     const count = isolated ? (threads === 1 ? "one thread" : `${threads} threads`) : alone;
     return { stage, engine: described(ort, "wasm", threads, `${this.#noWebGpu}; WebAssembly runs with ${count}`) };
+  }
+
+  /** Load the click stage and run one click on it: what fails, fails now, and a runtime compiles at its first run. */
+  async #tried(ort, device) {
+    const clicks = this.#clicks;
+    const stage = await Stage.open(ort, device, clicks, await this.#files, this.#features);
+    try {
+      const [height, width] = clicks.size;
+      const state = new Map(clicks.state.map((link) => [link.input, stage.filled(link.input, link.start)]));
+      const done = await stage.run(Float32Array.of(width / 2, height / 2, 1, 1), state);
+      checkedAnswer(await stage.numbers(done.get(clicks.tensors.answer)), hasLogits(clicks.contract));
+      stage.keep(new Set());
+      return stage;
+    } catch (error) {
+      await stage.close();
+      throw error;
+    }
   }
 
   async #imported(file) {
@@ -130,15 +141,6 @@ async function noWebGpu(software) {
   const { architecture = "", isFallbackAdapter = false } = adapter.info ?? {};
   const slow = isFallbackAdapter || adapter.isFallbackAdapter === true || architecture === "swiftshader";
   return slow && !software ? "WebGPU has an adapter of software alone, which is slower" : "";
-}
-
-/** Run one click on a stage, and check its answer; shaders are compiled then, too. */
-async function tried(stage, clicks) {
-  const [height, width] = clicks.size;
-  const state = new Map(clicks.state.map((link) => [link.input, stage.filled(link.input, link.start)]));
-  const done = await stage.run(Float32Array.of(width / 2, height / 2, 1, 1), state);
-  checkedAnswer(await stage.numbers(done.get(clicks.tensors.answer)), hasLogits(clicks.contract));
-  stage.keep(new Set());
 }
 
 async function fetchedFiles(clicks, modelUrl, headers) {
