@@ -29,6 +29,8 @@ export class Annotating {
     this.since = [];
     this.timer = 0;
     this.waiting = [];
+    /** How many calls are not answered yet. */
+    this.calls = 0;
     /** Calls that are made meanwhile wait for this. @type {Promise<void> | null} */
     this.held = null;
     /** Is told that a session is gone; it opens another one and then calls ``use``. @type {(error: any) => void} */
@@ -112,7 +114,8 @@ export class Annotating {
   gone(error) {
     return /** @type {Promise<void>} */ (new Promise((resume) => {
       this.waiting.push(resume);
-      this.ongone(error);
+      // A worker of this browser that ended is the mode's business, which takes other answers.
+      if (this.answers?.where !== "browser") this.ongone(error);
     }));
   }
 
@@ -256,7 +259,8 @@ export class Annotating {
       if (this.state.unsaved) keepAnnotation(picture.key, annotation, false);
       return annotation;
     } catch (error) {
-      if (GONE.has(error?.kind) && this.answers === answers && this.state.picture === picture) this.ongone(error);
+      const open = this.answers === answers && this.state.picture === picture;
+      if (GONE.has(error?.kind) && open && answers.where === "server") this.ongone(error);
       return null;
     } finally {
       this.calls -= 1;

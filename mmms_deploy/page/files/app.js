@@ -32,6 +32,8 @@ connectTheme((ground) => {
   view.plan();
 });
 connectPanel();
+const narrow = matchMedia("(max-width: 720px)");
+view.insets = () => (narrow.matches ? { left: 10, top: 10, right: 10, bottom: 70 } : { left: 84, top: 20, right: 20, bottom: 20 });
 
 /** Makes everything that needs to know where answers come from. */
 async function begin() {
@@ -94,6 +96,8 @@ function publish({ pictures, annotating, mode }) {
     annotation: () => annotating.annotation,
     /** Whether nothing is being opened, answered or fetched. */
     idle: () => !pictures.opening && state.pending.length === 0 && state.busy === null && annotating.calls === 0 && !mode.switching,
+    /** What idle() asks for, in parts. */
+    doing: () => ({ opening: pictures.opening, calls: annotating.calls, switching: mode.switching, busy: state.busy, pending: state.pending.length }),
     /** Opens files as if they were dropped. */
     open: (files) => pictures.take(files),
   };

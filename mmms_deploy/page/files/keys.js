@@ -62,7 +62,7 @@ export class Keys {
 function writtenKeys(keys) {
   const parts = [];
   keys.forEach((key, number) => {
-    if (number > 0) parts.push(" or ");
+    if (number > 0) parts.push(" ");
     parts.push(make("kbd", { text: key }));
   });
   return parts;

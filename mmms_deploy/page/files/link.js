@@ -2,6 +2,7 @@
 // freed by the server and a server may be restarted; the page then sends the picture again and restores the annotation.
 
 import { ServerAnswers } from "./server_answers.js";
+import { labelPng } from "./saving/saving.js";
 import { banner, notice, showError } from "./messages.js";
 
 const RETRY_MS = [500, 1000, 2000, 3000, 5000];
@@ -73,6 +74,13 @@ export class Link {
   async connect(session) {
     const answers = await ServerAnswers.open(this.api, session);
     answers.onlost = () => this.answers === answers && this.broken();
+    // A label map is sent as the file that the page would save, because the live socket is for clicks.
+    answers.setLabels = async (labels, byName) => {
+      const { width, height } = this.state.picture;
+      const names = new Map(Object.entries(byName).map(([name, label]) => [label, name]));
+      await this.api.putLabels(session, await labelPng({ labels, width, height, names }));
+      return answers.state();
+    };
     this.answers = answers;
   }
 

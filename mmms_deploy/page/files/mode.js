@@ -12,9 +12,8 @@ export class Mode {
   /**
    * @param {import("./state.js").State} state
    * @param {import("./annotating.js").Annotating} annotating
-   * @param {{link: import("./link.js").Link | null, openBrowser: (progress: (share: number) => void) => Promise<any>,
-   *   offer: () => Promise<{available: boolean, why?: string}>}} how ``link`` is null in a static export;
-   *   ``openBrowser`` makes a BrowserAnswers of the open picture; ``offer`` says whether there can be one.
+   * @param {{link: import("./link.js").Link | null, openBrowser: () => Promise<any>,
+   *   offer: () => Promise<{available: boolean, why?: string}>}} how ``link`` is null in a static export; ``openBrowser`` makes a BrowserAnswers of the open picture; ``offer`` says whether there can be one.
    */
   constructor(state, annotating, how) {
     Object.assign(this, { state, annotating, how });
@@ -24,8 +23,8 @@ export class Mode {
     this.getting = null;
     /** Why clicks do not run in the browser, or "". */
     this.why = "";
-    this.share = null;
     this.switching = false;
+    this.restarts = 0;
     this.timer = 0;
     byId("mode-server").addEventListener("click", () => this.choose("server"));
     byId("mode-browser").addEventListener("click", () => this.choose("browser"));
@@ -47,7 +46,6 @@ export class Mode {
     const { browser } = this;
     this.browser = null;
     this.getting = null;
-    this.share = null;
     browser?.close();
   }
 
@@ -63,16 +61,16 @@ export class Mode {
     try {
       const offered = await this.how.offer();
       if (!offered.available) throw Object.assign(new Error(offered.why), { given: offered.why, kind: "NotOffered" });
-      const answers = await this.how.openBrowser((share) => {
-        if (this.state.picture !== picture) return;
-        this.share = share;
-        this.draw();
-      });
+      const answers = await this.how.openBrowser();
       if (this.state.picture !== picture) {
         answers.close();
         throw new Error("Another picture was opened.");
       }
       answers.onlost = () => this.lost(answers);
+      answers.onengine = (engine) => {
+        notice(`In this browser, ${engine.device ?? "another device"} goes on: ${engine.reason ?? "the one before failed"}.`, { seconds: 15 });
+        this.state.emit("mode");
+      };
       this.browser = answers;
       this.why = "";
       return answers;
@@ -83,7 +81,6 @@ export class Mode {
       }
       throw error;
     } finally {
-      if (this.state.picture === picture) this.share = null;
       this.draw();
     }
   }
@@ -93,7 +90,12 @@ export class Mode {
     if (this.browser !== answers) return;
     this.end();
     this.why = "The click stage in this browser ended unexpectedly.";
-    if (this.state.mode === "browser" && this.how.link !== null) this.choose("server", false);
+    if (this.state.mode === "browser") {
+      this.state.mode = null;
+      this.restarts += 1;
+      if (this.how.link !== null) this.choose("server", false);
+      else if (this.restarts <= 3) this.choose("browser", false);
+    }
     this.draw();
   }
 
@@ -136,8 +138,7 @@ export class Mode {
     browser.disabled = picture === null || (this.why !== "" && this.getting !== null && this.browser === null);
     server.setAttribute("aria-pressed", String(mode === "server"));
     browser.setAttribute("aria-pressed", String(mode === "browser"));
-    const getting = this.share === null ? "Getting ready…" : `Getting ready ${Math.round(this.share * 100)} %`;
-    browser.textContent = this.switching && mode !== "browser" && this.browser === null ? getting : "In this browser";
+    browser.textContent = this.switching && mode !== "browser" && this.browser === null ? "Getting ready…" : "In this browser";
     const why = this.how.link === null && !this.why ? "This is a static export: there is no server." : this.why;
     byId("run-why").hidden = why === "";
     byId("run-why").textContent = why;

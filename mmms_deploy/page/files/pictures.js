@@ -22,7 +22,12 @@ export class Pictures {
 
   /** Opens the first picture of the list, or the one that was open before a reload. */
   async begin() {
-    this.state.entries = await this.source.entries();
+    this.opening = true;
+    try {
+      this.state.entries = await this.source.entries();
+    } finally {
+      this.opening = false;
+    }
     this.state.emit("entries");
     const last = recall("open");
     const entry = this.state.entries.find((one) => one.name === last) ?? this.state.entries[0];

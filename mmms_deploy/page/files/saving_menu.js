@@ -18,7 +18,7 @@ export class SavingMenu {
   /**
    * @param {import("./state.js").State} state
    * @param {import("./annotating.js").Annotating} annotating
-   * @param {{setLabels: (blob: Blob) => Promise<any>, saveOnServer: () => Promise<void>}} how What needs to know who answers.
+   * @param {{saveOnServer: () => Promise<void>}} how
    */
   constructor(state, annotating, how) {
     Object.assign(this, { state, annotating, how });
@@ -135,9 +135,13 @@ export class SavingMenu {
     try {
       const png = new Uint8Array(await file.slice(0, 4).arrayBuffer()).join() === "137,80,78,71";
       if (png) {
-        // Read here first, so that a file which is no label map is refused with its reason wherever clicks run.
-        await readLabelPng(file);
-        await this.how.setLabels(file);
+        const { labels, width, height, names } = await readLabelPng(file);
+        const { picture } = this.state;
+        if (width !== picture.width || height !== picture.height) {
+          throw { kind: "ImageError", given: `${file.name} is ${width} x ${height} pixels, and the picture ${picture.width} x ${picture.height}.`, fix: "Open the label map of this picture." };
+        }
+        const byName = Object.fromEntries([...names].map(([label, name]) => [name, label]));
+        await this.annotating.call("setLabels", [labels, byName], { said: (answer) => `${answer.surfaces.length} objects taken up` });
       } else await this.annotating.restore(readAnnotation(await file.text()));
     } catch (error) {
       showError(error);

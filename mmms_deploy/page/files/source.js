@@ -71,12 +71,10 @@ class ServerSource {
     return this.offered;
   }
 
-  /** @param {(share: number) => void} progress */
-  async openBrowser(progress) {
+  async openBrowser() {
     const [{ model }, { BrowserAnswers }] = await Promise.all([this.offer(), import("./browser/browser_answers.js")]);
     const features = await this.api.features(this.link.session);
-    return BrowserAnswers.open({
-      model, features, runtimeUrl: "/runtime/", modelUrl: "/api/v1/browser/model/", token: this.api.token, onprogress: progress,
-    });
+    const headers = this.api.token ? { Authorization: `Bearer ${this.api.token}` } : {};
+    return BrowserAnswers.open({ model, features, runtimeUrl: "runtime/", modelUrl: "api/v1/browser/model/", headers });
   }
 }

@@ -48,12 +48,11 @@ class StaticSource {
     return { available: true, why: "", model: this.description.browser };
   }
 
-  async openBrowser(progress) {
+  async openBrowser() {
     const { browser, features, files, runtime } = this.description;
     const [{ BrowserAnswers }, numbers] = await Promise.all([
       import("./browser/browser_answers.js"), fetched(features).then((answer) => answer.arrayBuffer()),
     ]);
-    const address = (folder) => new URL(folder, document.baseURI).href;
-    return BrowserAnswers.open({ model: browser, features: numbers, runtimeUrl: address(runtime), modelUrl: address(files), onprogress: progress });
+    return BrowserAnswers.open({ model: browser, features: numbers, runtimeUrl: runtime, modelUrl: files });
   }
 }

@@ -70,8 +70,9 @@ export class Status {
       ["Engine", engine ? [engine.library, engine.version].filter(Boolean).join(" ") : null],
       ["Precision", engine?.precision ?? null],
       ["Device", engine ? [engine.device, engine.threads ? `${engine.threads} ${engine.threads === 1 ? "thread" : "threads"}` : null].filter(Boolean).join(", ") : null],
+      ["Why", engine?.reason ?? null],
       ["Picture's features", picture?.milliseconds ? took(picture.milliseconds) : null],
-      ...(measured ? [["Last click to painted mask", took(measured.total)], ...partsOf(measured).map(([name, time]) => [name, took(time)])] : []),
+      ...(measured ? [["Last click, painted", took(measured.total)], ...partsOf(measured).map(([name, time]) => [name, took(time)])] : []),
     ];
     byId("facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => {
       const total = name.startsWith("Last click") ? "total" : null;

@@ -3,7 +3,6 @@
 // canvas is the integer 0 of a click.
 
 const LARGEST = 64;
-const MARGIN = 20;
 
 /** The view of one picture. */
 export class Viewport {
@@ -25,6 +24,8 @@ export class Viewport {
     this.fitted = true;
     this.planned = 0;
     this.onchange = () => {};
+    /** What lies over the canvas' edges and should not lie over the whole picture, in CSS pixels. */
+    this.insets = () => ({ left: 20, top: 20, right: 20, bottom: 20 });
     new ResizeObserver(() => this.resize()).observe(canvas);
     this.resize();
   }
@@ -61,11 +62,12 @@ export class Viewport {
   fit() {
     this.fitted = true;
     if (this.width === 0) return;
-    const margin = MARGIN * this.ratio;
-    const [across, down] = [this.canvas.width - 2 * margin, this.canvas.height - 2 * margin];
+    const { left, top, right, bottom } = this.insets();
+    const across = Math.max(1, this.canvas.width - (left + right) * this.ratio);
+    const down = Math.max(1, this.canvas.height - (top + bottom) * this.ratio);
     this.scale = Math.max(0.01, Math.min(across / this.width, down / this.height, LARGEST * this.ratio));
-    this.left = Math.round((this.canvas.width - this.width * this.scale) / 2);
-    this.top = Math.round((this.canvas.height - this.height * this.scale) / 2);
+    this.left = Math.round(left * this.ratio + (across - this.width * this.scale) / 2);
+    this.top = Math.round(top * this.ratio + (down - this.height * this.scale) / 2);
     this.changed();
   }
 
