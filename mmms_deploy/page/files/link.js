@@ -32,11 +32,11 @@ export class Link {
 
   /** The session is freed with the page, not only when it was idle for long. */
   leave() {
-    if (this.session !== null) this.api.leave(this.session);
+    if (this.session !== null) this.api.leaveSession(this.session);
   }
 
   async open() {
-    if (this.session === null) this.session = (await this.api.openSession()).session;
+    if (this.session === null) this.session = await this.api.openSession();
     return this.session;
   }
 
@@ -68,12 +68,13 @@ export class Link {
     }
     const files = { image: entry.image, ...entry.modalities };
     progress("Uploading", 0);
-    return this.api.putImage(session, files, (share) => (share < 1 ? progress("Uploading", share) : progress(computing, null)));
+    const onprogress = (share) => (share < 1 ? progress("Uploading", share) : progress(computing, null));
+    return this.api.putImage(session, files, { onprogress });
   }
 
   async connect(session) {
     const answers = await ServerAnswers.open(this.api, session);
-    answers.onlost = () => this.answers === answers && this.broken();
+    answers.onlost = (reason) => this.answers === answers && this.broken(reason);
     // A label map is sent as the file that the page would save, because the live socket is for clicks.
     answers.setLabels = async (labels, byName) => {
       const { width, height } = this.state.picture;
@@ -96,6 +97,23 @@ export class Link {
     return this.answers;
   }
 
+  /**
+   * Makes a call over HTTP about the session, once more where it was gone.
+   * @template T
+   * @param {(session: string) => Promise<T>} call
+   * @returns {Promise<T>}
+   */
+  async about(call) {
+    if (this.returning) await this.returning;
+    try {
+      return await call(this.session);
+    } catch (error) {
+      if (!isGone(error)) throw error;
+      await this.gone(error);
+      return call(this.session);
+    }
+  }
+
   /** Forgets a session that is gone. */
   drop() {
     const { answers } = this;
@@ -107,10 +125,12 @@ export class Link {
   /**
    * The connection broke. Where the server is there, it has freed the idle session: the next call opens another one, so
    * that a page that is only left open costs nothing.
+   * @param {any} reason
    */
-  async broken() {
+  async broken(reason) {
+    if (reason?.kind === "UnknownSessionError") return;
     try {
-      await this.api.health();
+      await this.api.json("GET", "health");
     } catch (error) {
       this.gone(error);
     }
@@ -131,8 +151,8 @@ export class Link {
     this.drop();
     for (let tries = 0; ; tries += 1) {
       try {
-        await this.api.health();
-        if (!freed && old !== null && tries === 0) this.api.leave(old);
+        await this.api.json("GET", "health");
+        if (!freed && old !== null && tries === 0) this.api.leaveSession(old);
         await this.again();
         break;
       } catch (failure) {
@@ -144,7 +164,7 @@ export class Link {
     }
     const waited = this.state.lost;
     if (waited) this.tell(false);
-    notice(waited ? "The server is back, and your annotation with it." : "The idle session was freed. It is open again, with your annotation.");
+    notice(waited ? "The server is back, and your annotation with it." : "The server had freed the session. It is open again, with your annotation.");
   }
 
   async again() {

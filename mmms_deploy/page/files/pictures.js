@@ -187,7 +187,7 @@ export class Pictures {
     const { entry } = state.picture;
     // The server has another annotation while clicks run in the browser.
     if (state.mode === "browser") await (await this.source.link.ready()).restore(await annotating.fetch());
-    const { files } = await this.source.save(entry);
+    const files = await this.source.save(entry);
     entry.annotated = true;
     annotating.saved();
     notice(`Saved ${files.join(" and ")}.`);

@@ -15,13 +15,13 @@ import { openStatic } from "./static_source.js";
 export async function openSource(state, annotating) {
   const description = await fetch("static.json").then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
   if (description) return openStatic(state, description);
-  const api = new Api();
+  const api = Api.ofPage();
   for (;;) {
     try {
       state.model = await api.model();
       break;
     } catch (error) {
-      if (error?.kind !== "TokenError") throw error;
+      if (error?.status !== 401) throw error;
       api.token = await askToken();
     }
   }
@@ -54,15 +54,16 @@ class ServerSource {
   }
 
   layer(name) {
-    return this.api.layer(this.link.session, name);
+    return this.link.about((session) => this.api.layer(session, name));
   }
 
   thumbnail(entry) {
     return entry.kind === "server" ? this.api.thumbnail(entry.id) : smallPicture(entry.image);
   }
 
+  /** @returns {Promise<string[]>} Names of the files. */
   save(entry) {
-    return this.api.saveAnnotation(entry.id, this.link.session);
+    return this.link.about((session) => this.api.save(entry.id, session));
   }
 
   /** Whether clicks can run in this browser. @returns {Promise<{available: boolean, why: string, model: any}>} */
@@ -73,8 +74,8 @@ class ServerSource {
 
   async openBrowser() {
     const [{ model }, { BrowserAnswers }] = await Promise.all([this.offer(), import("./browser/browser_answers.js")]);
-    const features = await this.api.features(this.link.session);
-    const headers = this.api.token ? { Authorization: `Bearer ${this.api.token}` } : {};
+    const features = await this.link.about((session) => this.api.features(session));
+    const { headers } = this.api;
     return BrowserAnswers.open({ model, features, runtimeUrl: "runtime/", modelUrl: "api/v1/browser/model/", headers });
   }
 }

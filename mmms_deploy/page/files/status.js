@@ -70,7 +70,6 @@ export class Status {
       ["Engine", engine ? [engine.library, engine.version].filter(Boolean).join(" ") : null],
       ["Precision", engine?.precision ?? null],
       ["Device", engine ? [engine.device, engine.threads ? `${engine.threads} ${engine.threads === 1 ? "thread" : "threads"}` : null].filter(Boolean).join(", ") : null],
-      ["Why", engine?.reason ?? null],
       ["Picture's features", picture?.milliseconds ? took(picture.milliseconds) : null],
       ...(measured ? [["Last click, painted", took(measured.total)], ...partsOf(measured).map(([name, time]) => [name, took(time)])] : []),
     ];
@@ -78,6 +77,8 @@ export class Status {
       const total = name.startsWith("Last click") ? "total" : null;
       return [make("dt", { text: name, class: total }), make("dd", { text: value, class: total })];
     }));
+    byId("engine-reason").hidden = !engine?.reason;
+    byId("engine-reason").textContent = engine?.reason ? `Taken because: ${engine.reason}.` : "";
   }
 
   drawBusy() {
