@@ -66,6 +66,7 @@ mutations: damage to files, drawn from a seed.
 invoke: runs a command in this process.
 terminal: what a user at a terminal sees.
 chromium: Debian's Chromium without a window.
+server: the API on a free port of this machine, and a client of it.
 blocker: the start of a script in which only the run-time half can be imported.
 documents: the documents, and the Python and the commands in them.
 paths: where the repository and the test data are.
