@@ -77,12 +77,12 @@ async function begin() {
     if (state.unsaved) event.preventDefault();
   });
   byId("about").textContent = `${state.model.name} on mmms-deploy ${state.model.version}. ${engineLine(state.model.engine)}`;
-  publish({ pictures, annotating, mode });
+  publish({ pictures, annotating, mode, source });
   await pictures.begin();
 }
 
 /** What tests and pages that embed this one read; none of it changes anything but ``open``. */
-function publish({ pictures, annotating, mode }) {
+function publish({ pictures, annotating, mode, source }) {
   window.mmmsDemo = {
     /** The state, to be read. */
     state,
@@ -90,10 +90,14 @@ function publish({ pictures, annotating, mode }) {
     labels: () => ({ width: painting.width, height: painting.height, labels: painting.labels.slice() }),
     /** The painted masks at the picture's resolution, RGBA. */
     painted: () => painting.brush.getImageData(0, 0, painting.width, painting.height),
+    /** Size [h, w] of the confidence that is painted, or null. */
+    confidence: () => (painting.confidence ? [painting.confidence.height, painting.confidence.width] : null),
     /** Where the centre of a pixel is on the page: [clientX, clientY]. */
     clientOf: (x, y) => view.client(x, y),
     /** The annotation that was kept last. */
     annotation: () => annotating.annotation,
+    /** The session's name on the server, or null. */
+    session: () => source.link?.session ?? null,
     /** Whether nothing is being opened, answered or fetched. */
     idle: () => !pictures.opening && state.pending.length === 0 && state.busy === null && annotating.calls === 0 && !mode.switching,
     /** What idle() asks for, in parts. */

@@ -27,7 +27,8 @@ export class Pointer {
     /** Pointers that are down, by number: where they are and were first. */
     this.down = new Map();
     this.space = false;
-    this.touching = null;
+    this.pressing = false;
+    this.telling = 0;
     const on = (event, listener, options) => this.canvas.addEventListener(event, listener, options);
     on("pointerdown", (event) => this.press(event));
     on("pointermove", (event) => this.move(event));
@@ -38,7 +39,7 @@ export class Pointer {
     on("wheel", (event) => this.wheel(event), { passive: false });
     on("keydown", (event) => this.key(event));
     on("blur", () => this.aim(null));
-    on("focus", () => this.canvas.matches(":focus-visible") && this.state.picture && this.aim(this.middle()));
+    on("focus", () => !this.pressing && this.canvas.matches(":focus-visible") && this.state.picture && this.aim(this.middle()));
     window.addEventListener("keydown", (event) => this.hold(event, true));
     window.addEventListener("keyup", (event) => this.hold(event, false));
     window.addEventListener("blur", () => this.cursor((this.space = false)));
@@ -62,7 +63,9 @@ export class Pointer {
 
   press(event) {
     const place = this.view.screen(event);
+    this.pressing = true;
     this.canvas.focus({ preventScroll: true });
+    this.pressing = false;
     this.aim(null);
     this.canvas.setPointerCapture?.(event.pointerId);
     const drags = event.button === 1 || this.space || (this.state.tool === "pan" && event.button === 0);
@@ -192,10 +195,10 @@ export class Pointer {
   aim(pixel) {
     if (pixel === null && this.crosshair.at === null) return;
     this.crosshair.at = pixel;
+    clearTimeout(this.telling);
     if (pixel) {
       this.view.reveal(...pixel);
-      clearTimeout(this.touching);
-      this.touching = setTimeout(() => say(`${pixel[0]}, ${pixel[1]}: ${this.under(pixel)}`), 400);
+      this.telling = window.setTimeout(() => say(`${pixel[0]}, ${pixel[1]}: ${this.under(pixel)}`), 400);
     }
     this.onhover(pixel);
     this.view.plan();
