@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, overload
@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Rate
+from mmms_deploy.errors import SessionError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.core import SessionCore, SessionState
@@ -142,6 +143,33 @@ class ImageCalls(SessionCore):
             image = self._run_image(image)
             self._state = SessionState(image, self._steps.rebuilt(self, image, self._blank()))
             return _image_timings(start, prepared)
+
+    def download_features(self, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """Return what the stages before the clicks made of the image, for a click stage that runs elsewhere.
+
+        Args:
+            names: Names of inputs of the click stage that no click changes.
+
+        Returns:
+            Arrays of the engine's own dtype by name, as the manifest says their shapes.
+
+        Raises:
+            NoImageError: No image was set.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            SessionError: The session zooms or flips, and so has other features for every object; or there is no such
+                tensor.
+        """
+        with self._lock:
+            self._size()
+            if self._views is not None:
+                raise SessionError(
+                    "features were asked of a session with zoom or flip, which has others for every crop",
+                    expected="a session that shows the network the whole image",
+                    fix="open it without zoom and flip",
+                )
+            image = self._state.image
+            self._inputs.check_complete(image)
+            return {name: self._runner.download(image.pipeline.value(name)) for name in names}
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -64,6 +64,24 @@ class SurfaceCalls(SessionCore):
             self._size()
             self._state = replace(self._state, surfaces=self._steps.remove(self, checked_name(surface)))
 
+    def rename(self, surface: str, to: str) -> None:
+        """Give an object another name. Its label, clicks, masks, history and place among the others stay.
+
+        The current object stays the current one. The network does not run, and :meth:`undo` does not take it back.
+
+        Args:
+            surface: Its name.
+            to: Its new name, which no other object has; its own name again changes nothing.
+
+        Raises:
+            NoImageError: No image was set.
+            SurfaceError: There is none of that name, another one has the new name, or a name is no text or empty.
+        """
+        with self._lock:
+            self._size()
+            surfaces = self._state.surfaces.rename(checked_name(surface), checked_name(to))
+            self._state = replace(self._state, surfaces=surfaces)
+
     @property
     def surface(self) -> str:
         """Name of the current surface."""

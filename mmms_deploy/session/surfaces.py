@@ -106,16 +106,29 @@ class Surfaces:
         surface = Surface(self.given + 1, History(self.blank, self.limit))
         return replace(self, name=name, all={**self.all, name: surface}, given=self.given + 1)
 
+    def rename(self, name: str, to: str) -> Self:
+        """Return them with another name of a surface; everything else of it stays, its place among them, too.
+
+        Raises:
+            SurfaceError: There is none of that name, or another one has the new name.
+        """
+        self._check_known(name)
+        if to != name and to in self.all:
+            raise SurfaceError(
+                f"surface {name!r} was renamed to {to!r}, the name of another one",
+                expected=f"a name that is none of {', '.join(map(repr, self.all))}",
+                fix="choose another name, or remove the other surface first",
+            )
+        renamed = {to if other == name else other: surface for other, surface in self.all.items()}
+        return replace(self, all=renamed, name=to if self.name == name else self.name)
+
     def remove(self, name: str) -> Self:
         """Return them without a surface. If it was the current one, the one that changed last takes its place.
 
         Raises:
             SurfaceError: There is none of that name.
         """
-        if name not in self.all:
-            raise SurfaceError(
-                f"surface {name!r}", expected=f"one of {', '.join(map(repr, self.all))}", fix="check its name"
-            )
+        self._check_known(name)
         left = {other: surface for other, surface in self.all.items() if other != name}
         rest = replace(self, all=left, labels=None)
         if name != self.name:
@@ -160,6 +173,12 @@ class Surfaces:
             for name, surface in self.all.items()
         }
         return replace(self, blank=blank, all=rebuilt, labels=None)
+
+    def _check_known(self, name: str) -> None:
+        if name not in self.all:
+            raise SurfaceError(
+                f"surface {name!r}", expected=f"one of {', '.join(map(repr, self.all))}", fix="check its name"
+            )
 
 
 def checked_name(name: object) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import warnings
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mmms_deploy import MMMSDeployWarning, open_engine
+from mmms_deploy.engines.protocol import Engine
 from tests.support.chromium import chromium_path, open_chromium
 from tests.support.paths import ROOT
 
@@ -43,6 +46,16 @@ def page_files() -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_engine() -> Iterator[Engine]:
+    """The small demo's engine, for the servers of a worker."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MMMSDeployWarning)
+        engine = open_engine("demo-small")
+    yield engine
+    engine.close()
 
 
 @pytest.fixture

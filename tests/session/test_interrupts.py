@@ -54,6 +54,7 @@ CALLS: dict[str, Callable[[Session], object]] = {
     "select an old one": lambda session: session.select("1"),
     "remove the current one": lambda session: session.remove("dog"),
     "remove another one": lambda session: session.remove("1"),
+    "rename": lambda session: session.rename("dog", "cat"),
     "labels": lambda session: session.labels,
 }
 

@@ -167,6 +167,37 @@ def test_a_removed_object_that_was_undone_never_comes_back(session: Session) -> 
     check(session, [])
 
 
+def test_a_renamed_object_keeps_its_clicks(session: Session) -> None:
+    session.click(10, 10)
+    session.select("dog")
+    session.click(40, 30)
+    session.select("1")
+    session.click(20, 12)
+    session.undo()
+    runs, labels, before = dict(session.runs), session.labels, session.to_dict()
+    session.rename("dog", "cat")
+    session.rename("1", "dog")
+    assert (session.surface, list(session.surfaces.items())) == ("dog", [("dog", 1), ("cat", 2)])
+    assert session.labels is labels
+    assert dict(session.runs) == runs
+    made: list[Made] = [(1, 10, 10, True), (2, 40, 30, True)]
+    check(session, made)
+    saved = session.to_dict()
+    assert [surface.pop("name") for surface in saved["surfaces"]] == ["dog", "cat"]
+    assert [surface.pop("name") for surface in before["surfaces"]] == ["1", "dog"]
+    assert saved == {**before, "surface": "dog"}
+    found = session.to_coco("a.jpg")
+    assert [one["name"] for one in found["categories"]] == ["dog", "cat"]
+    session.redo()
+    check(session, [*made, (1, 20, 12, True)])
+    session.restore(session.to_dict())
+    check(session, [*made, (1, 20, 12, True)])
+    for name, to, said in (("1", "cow", "'dog', 'cat'"), ("dog", "cat", "another one"), ("dog", "", "a name")):
+        with pytest.raises(SurfaceError, match=said):
+            session.rename(name, to)
+    check(session, [*made, (1, 20, 12, True)])
+
+
 def test_reset(session: Session) -> None:
     session.click(10, 10)
     session.select("dog")
@@ -421,7 +452,7 @@ def test_what_is_no_such_click_stage(joint: Bundle, changes: dict[str, object], 
 STEPS = st.one_of(
     st.tuples(st.sampled_from(["1", "a", "b"])),
     st.tuples(st.integers(0, 69), st.integers(0, 49), st.booleans()),
-    st.sampled_from(["undo", "redo", "reset", "remove"]),
+    st.sampled_from(["undo", "redo", "reset", "remove", "rename"]),
 )
 
 
@@ -443,6 +474,8 @@ def test_any_walk(session: Session, steps: list[tuple[object, ...] | str]) -> No
             if undone:
                 session.redo()
                 done.append(undone.pop())
+        elif step == "rename":
+            session.rename(session.surface, next(name for name in "abcd" if name not in session.surfaces))
         elif isinstance(step, str):
             session.reset() if step == "reset" else session.remove(session.surface)
             if any(one[0] == label for one in (*done, *undone)):

@@ -26,6 +26,7 @@ CALLS: dict[str, Callable[[Session, Path], object]] = {
     "predict": lambda session, _: session.predict([[10, 10]], [1]),
     "redo": lambda session, _: session.redo(),
     "remove": lambda session, _: session.remove("1"),
+    "rename": lambda session, _: session.rename("1", "dog"),
     "reset": lambda session, _: session.reset(),
     "restore": lambda session, _: session.restore({}),
     "result": lambda session, _: session.result,

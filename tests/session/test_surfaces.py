@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +23,12 @@ RIGHT[20:45, 30:70] = True
 
 @pytest.mark.parametrize("name", ["", None, 3, ["car"], b"car"])
 def test_names_that_are_no_text(session: Session, name: object) -> None:
-    for call in (session.select, session.remove):
+    for call in (
+        session.select,
+        session.remove,
+        lambda one: session.rename(one, "dog"),
+        lambda one: session.rename("1", one),
+    ):
         with pytest.raises(SurfaceError, match="surface"):
             call(name)  # type: ignore[arg-type]
 
@@ -116,6 +123,71 @@ def test_remove(session: Session) -> None:
     assert session.clicks == ()
 
 
+def test_rename(session: Session) -> None:
+    session.click(10, 10)
+    session.click(30, 20, False)
+    session.undo()
+    session.select("right")
+    session.set_mask(RIGHT)
+    session.select("third")
+    before = session.to_dict()
+    labels, runs, coco = session.labels, dict(session.runs), session.to_coco("a.jpg")
+    session.rename("1", "car")
+    assert list(session.surfaces.items()) == [("car", 1), ("right", 2), ("third", 3)]
+    assert session.surface == "third"
+    assert session.labels is labels
+    assert session.all_clicks == (("car", Click(10, 10)),)
+    session.rename("third", "1")  # the name is free now
+    assert session.surface == "1"
+    assert dict(session.runs) == runs
+    expected = json.loads(json.dumps(before))
+    expected["surface"] = expected["surfaces"][2]["name"] = "1"
+    expected["surfaces"][0]["name"] = "car"
+    assert session.to_dict() == expected
+    one, two = coco["annotations"]
+    assert (one.pop("surface"), two["surface"]) == ("1", "right")
+    found = session.to_coco("a.jpg")
+    assert [category["name"] for category in found["categories"]] == ["car", "right"]
+    assert found["annotations"] == [{**one, "surface": "car"}, two]
+    session.restore(expected)
+    assert (session.to_dict(), session.surface) == (expected, "1")
+    np.testing.assert_array_equal(session.labels, labels)
+
+
+def test_a_renamed_surface_goes_on(session: Session, paint: Bundle) -> None:
+    clicks = [Click(10, 10), Click(30, 20, False)]
+    session.click(10, 10)
+    session.click(30, 20, False)
+    session.undo()
+    result = session.result
+    session.rename("1", "car")
+    assert session.result is result
+    assert (session.can_undo, session.can_redo) == (True, True)
+    check(session.redo(), reference(paint, clicks))
+    session.undo()
+    session.undo()
+    assert (session.surface, session.can_undo) == ("car", False)
+    session.rename("car", "car")
+    assert dict(session.surfaces) == {"car": 1}
+    assert session.select("1").index == 0  # a new one
+    assert dict(session.surfaces) == {"car": 1, "1": 2}
+
+
+def test_refused_renames(session: Session, paint: Bundle) -> None:
+    session.click(10, 10)
+    session.select("dog")
+    before = session.to_dict()
+    with pytest.raises(SurfaceError, match="'cat'"):
+        session.rename("cat", "cow")
+    with pytest.raises(SurfaceError, match="another one"):
+        session.rename("1", "dog")
+    with pytest.raises(SurfaceError, match="'cat'"):
+        session.rename("cat", "cat")
+    assert session.to_dict() == before
+    with Session(paint, threads=1) as other, pytest.raises(NoImageError):
+        other.rename("1", "dog")
+
+
 def test_an_image_begins_with_one_surface(session: Session) -> None:
     session.click(10, 10)
     session.select("dog")
@@ -141,7 +213,7 @@ def test_refused_names(session: Session, paint: Bundle) -> None:
 STEPS = st.one_of(
     st.tuples(st.sampled_from(["1", "a", "b"])),
     st.tuples(st.integers(0, 69), st.integers(0, 44), st.booleans()),
-    st.sampled_from(["undo", "redo", "reset", "remove"]),
+    st.sampled_from(["undo", "redo", "reset", "remove", "rename"]),
 )
 
 
@@ -175,6 +247,13 @@ def test_any_walk(session: Session, paint: Bundle, steps: list[tuple[object, ...
             current = session.surface
             assert current == (order[-1] if order else next(iter(states), "1"))
             states.setdefault(current, ([np.zeros(size, bool)], []))
+        elif step == "rename":
+            new = next(name for name in ("a", "b", "c", "d") if name not in states)
+            session.rename(current, new)
+            states = {new if name == current else name: state for name, state in states.items()}
+            order[:] = [new if name == current else name for name in order]
+            current = new
+            assert list(session.surfaces) == list(states)
         elif step == "reset":
             session.reset()
             states[current] = [np.zeros(size, bool)], []

@@ -1,0 +1,295 @@
+// Makes the calls that change the annotation, in their order, and takes their answers up: the label map is painted at
+// once, and the annotation is kept a moment later.
+
+import { several, counted } from "./elements.js";
+import { keepAnnotation } from "./kept.js";
+import { clearErrors, notice, say, showError } from "./messages.js";
+
+const KEEP_AFTER = 150;
+/** Calls that leave what would be saved as it is. */
+const QUIET = new Set(["state", "select"]);
+/** Kinds of errors after which the session has to be opened again. */
+const GONE = new Set(["LostError", "UnknownSessionError"]);
+
+/** One annotation: that of the open picture. */
+export class Annotating {
+  /**
+   * @param {import("./state.js").State} state
+   * @param {import("./painting.js").Painting} painting
+   * @param {import("./viewport.js").Viewport} view
+   */
+  constructor(state, painting, view) {
+    this.state = state;
+    this.painting = painting;
+    this.view = view;
+    /** Who answers: a ServerAnswers or a BrowserAnswers. */
+    this.answers = null;
+    /** The newest annotation that was fetched, and the calls that were answered since. */
+    this.annotation = null;
+    this.since = [];
+    this.timer = 0;
+    this.waiting = [];
+    /** How many calls are not answered yet. */
+    this.calls = 0;
+    /** Calls that are made meanwhile wait for this. @type {Promise<void> | null} */
+    this.held = null;
+    /** Is told that a session is gone; it opens another one and then calls ``use``. @type {(error: any) => void} */
+    this.ongone = () => {};
+  }
+
+  /**
+   * Lets these answer from now on. Calls that failed because the ones before were gone are made again.
+   * @param {any} answers
+   */
+  use(answers) {
+    this.answers = answers;
+    this.state.mode = answers?.where ?? null;
+    this.state.emit("mode");
+    for (const resume of this.waiting.splice(0)) resume();
+  }
+
+  /** Begins anew with a picture. @param {import("./state.js").Picture | null} picture */
+  begin(picture) {
+    clearTimeout(this.timer);
+    Object.assign(this.state, { picture, answer: null, pending: [], unsaved: false, measured: null });
+    this.state.hidden.clear();
+    this.annotation = null;
+    this.since = [];
+    this.painting.setConfidence(null);
+    if (picture) this.painting.begin(picture.width, picture.height);
+    for (const resume of this.waiting.splice(0)) resume();
+  }
+
+  /**
+   * Makes a call of the seam and takes its answer up.
+   * @param {string} name Of a method of the answers.
+   * @param {any[]} args
+   * @param {{settled?: () => void, said?: (answer: import("./state.js").Answer) => string}} [options] ``settled`` is
+   *   called before the answer is painted or the error is shown; ``said`` says what happened.
+   * @returns {Promise<import("./state.js").Answer | null>} Null where it failed, which the page has shown then.
+   */
+  async call(name, args = [], { settled = () => {}, said } = {}) {
+    const picture = this.state.picture;
+    this.calls += 1;
+    try {
+      if (this.held) await this.held;
+      if (this.state.picture !== picture) return null;
+      return await this.made(name, args, picture, settled, said);
+    } finally {
+      this.calls -= 1;
+    }
+  }
+
+  async made(name, args, picture, settled, said) {
+    for (;;) {
+      const answers = this.answers;
+      if (answers === null) return null;
+      let answer;
+      try {
+        answer = await answers[name](...args);
+      } catch (error) {
+        if (this.state.picture !== picture) return null;
+        if (GONE.has(error?.kind)) {
+          if (this.answers === answers) await this.gone(error);
+          if (this.state.picture !== picture) return null;
+          continue;
+        }
+        settled();
+        showError(error);
+        this.state.emit("pending");
+        return null;
+      }
+      if (this.state.picture !== picture) return null;
+      settled();
+      this.since.push([name, args]);
+      clearErrors();
+      this.take(answer);
+      if (said) say(said(answer));
+      if (!QUIET.has(name)) this.state.unsaved = true;
+      this.keepSoon();
+      return answer;
+    }
+  }
+
+  gone(error) {
+    return /** @type {Promise<void>} */ (new Promise((resume) => {
+      this.waiting.push(resume);
+      // A worker of this browser that ended is the mode's business, which takes other answers.
+      if (this.answers?.where !== "browser") this.ongone(error);
+    }));
+  }
+
+  /**
+   * Does something while the calls that are made wait.
+   * @param {() => Promise<any>} what
+   */
+  async hold(what) {
+    while (this.held) await this.held;
+    let release = () => {};
+    this.held = new Promise((resolve) => (release = /** @type {any} */ (resolve)));
+    try {
+      return await what();
+    } finally {
+      this.held = null;
+      release();
+    }
+  }
+
+  /** Paints an answer. @param {import("./state.js").Answer} answer */
+  take(answer) {
+    if (answer.changed) this.painting.change(answer.changed, answer.labels);
+    this.state.answer = answer;
+    // Drawn now, not with the screen's next picture: the mask follows the click at once.
+    this.view.draw();
+    this.state.emit("answer");
+  }
+
+  /**
+   * Clicks. The click is seen at once; calls made meanwhile are answered in their order.
+   * @param {number} x @param {number} y @param {boolean} positive
+   */
+  async click(x, y, positive) {
+    const made = { x, y, positive };
+    const begun = performance.now();
+    let answered = begun;
+    this.state.pending.push(made);
+    this.state.emit("pending");
+    this.view.draw();
+    const settled = () => {
+      answered = performance.now();
+      this.state.pending = this.state.pending.filter((one) => one !== made);
+    };
+    const said = ({ surface, surfaces }) => {
+      const object = surfaces.find((one) => one.name === surface);
+      return `Click ${object.clicks.length} on ${surface}: ${counted(object.area)} pixels`;
+    };
+    const painted = { at: 0 };
+    const answer = await this.call("click", [x, y, positive], { settled, said: (one) => { painted.at = performance.now(); return said(one); } });
+    if (answer === null) {
+      this.view.plan();
+      return null;
+    }
+    const { engine = null, mask = null, total = null } = answer.timings;
+    this.state.measured = {
+      where: answer.where, engine, mask, total: painted.at - begun, painting: painted.at - answered,
+      way: total === null ? null : Math.max(0, answered - begun - total),
+    };
+    this.state.emit("measured");
+    return answer;
+  }
+
+  undo() {
+    return this.state.answer?.can_undo ? this.call("undo", [], { said: this.stepSaid("Undone") }) : null;
+  }
+
+  redo() {
+    return this.state.answer?.can_redo ? this.call("redo", [], { said: this.stepSaid("Done again") }) : null;
+  }
+
+  stepSaid(what) {
+    return (answer) => {
+      const object = answer.surfaces.find((one) => one.name === answer.surface);
+      return `${what}: ${answer.surface} has ${several(object?.clicks.length ?? 0, "click")}, ${counted(object?.area ?? 0)} pixels`;
+    };
+  }
+
+  /** Forgets the clicks on the current object; a notice offers them back. */
+  reset() {
+    const name = this.state.answer?.surface;
+    if (!this.state.current || (this.state.current.clicks.length === 0 && this.state.current.area === 0)) return null;
+    return this.regretted(`${name} has no clicks any more.`, "reset", []);
+  }
+
+  /** Forgets an object; a notice offers it back. @param {string} name */
+  remove(name) {
+    return this.regretted(`${name} is deleted.`, "remove", [name]);
+  }
+
+  async regretted(text, name, args) {
+    const picture = this.state.picture;
+    const before = await this.fetch();
+    const answer = await this.call(name, args, { said: () => text });
+    if (answer === null || before === null) return answer;
+    notice(text, { action: "Take back", press: () => this.state.picture === picture && this.restore(before) });
+    return answer;
+  }
+
+  /** @param {string} name Of an object, there already or new. */
+  select(name) {
+    const said = (answer) => {
+      const object = answer.surfaces.find((one) => one.name === answer.surface);
+      return `${name}: ${several(object?.clicks.length ?? 0, "click")}`;
+    };
+    return this.call("select", [name], { said });
+  }
+
+  /** Begins another object, with the first number that is free. */
+  add() {
+    const taken = new Set((this.state.answer?.surfaces ?? []).map((one) => one.name));
+    let number = Math.max(1, taken.size);
+    while (taken.has(String(number))) number += 1;
+    return this.call("select", [String(number)], { said: () => `New object ${number}` });
+  }
+
+  rename(name, to) {
+    return this.call("rename", [name, to], { said: () => `${name} is now ${to}` });
+  }
+
+  choose(index) {
+    return this.call("choose", [index], { said: (answer) => `Candidate ${index + 1} of ${answer.candidates.length}` });
+  }
+
+  /** Puts an annotation in the place of this one. @param {any} annotation */
+  restore(annotation) {
+    return this.call("restore", [annotation], { said: (answer) => `${several(answer.surfaces.length, "object")} restored` });
+  }
+
+  /** Fetches the annotation and keeps it; null where that failed. */
+  async fetch() {
+    clearTimeout(this.timer);
+    const { picture } = this.state;
+    const answers = this.answers;
+    if (!picture || !answers) return null;
+    this.calls += 1;
+    try {
+      const annotation = await answers.annotation();
+      if (this.state.picture !== picture || this.answers !== answers) return null;
+      this.annotation = annotation;
+      this.since = [];
+      if (this.state.unsaved) keepAnnotation(picture.key, annotation, false);
+      return annotation;
+    } catch (error) {
+      const open = this.answers === answers && this.state.picture === picture;
+      if (GONE.has(error?.kind) && open && answers.where === "server") this.ongone(error);
+      return null;
+    } finally {
+      this.calls -= 1;
+    }
+  }
+
+  keepSoon() {
+    clearTimeout(this.timer);
+    this.timer = window.setTimeout(() => this.fetch(), KEEP_AFTER);
+  }
+
+  /** What a file or the server has now needs no keeping. */
+  saved() {
+    this.state.unsaved = false;
+    if (this.annotation && this.state.picture) keepAnnotation(this.state.picture.key, this.annotation, true);
+    this.state.emit("answer");
+  }
+
+  /**
+   * Brings other answers to where these are.
+   * @param {any} answers Of the same picture.
+   */
+  async carryTo(answers) {
+    let answer = this.annotation ? await answers.restore(this.annotation) : await answers.state();
+    for (const [name, args] of this.since) answer = await answers[name](...args);
+    // The label map is asked for whole, whatever the last call changed.
+    answer = await answers.state();
+    this.use(answers);
+    this.take(answer);
+    this.keepSoon();
+  }
+}
