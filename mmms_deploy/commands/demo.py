@@ -173,12 +173,8 @@ def main(
     with waiting("looking at the images"):
         pictures = find_pictures(images, recursive=recursive, without=out) if images else []
         pictures = with_inputs(pictures, modalities, None)
-    from mmms_deploy.server.settings import GIB, MIB, Settings, is_loopback
+    from mmms_deploy.server.settings import GIB, MIB, Settings
 
-    if token is None and not is_loopback(host):
-        import secrets
-
-        token = secrets.token_urlsafe()
     settings = Settings(
         host=host,
         port=_PORT if port is None else port,
@@ -212,8 +208,9 @@ def _check_static(ctx: click.Context, images: Sequence[Path], image: Path | None
     served = ("out", "host", "port", "token", "names", "sessions", "idle", "upload", "memory", "show", "recursive")
     for name in served:
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            option = next(one.opts[0] for one in ctx.command.params if one.name == name)
-            raise click.UsageError(f"{option} is about a server, and --static starts none.")
+            option = next(one for one in ctx.command.params if one.name == name)
+            shown = " / ".join([*option.opts, *option.secondary_opts])
+            raise click.UsageError(f"{shown} is about a server, and --static starts none.")
 
 
 def _check_installed() -> None:
@@ -222,7 +219,7 @@ def _check_installed() -> None:
     Raises:
         ServerUnavailableError: One is not.
     """
-    from mmms_deploy.errors import ServerUnavailableError
+    from mmms_deploy.server.errors import ServerUnavailableError
 
     try:
         import fastapi  # noqa: F401

@@ -1,6 +1,7 @@
 """The API's own errors, and how any error is answered.
 
     ServerError
+        ServerUnavailableError
         ListenError
         RequestError
         TokenError
@@ -41,6 +42,12 @@ class ServerError(MMMSDeployError):
     """
 
     status = 400
+
+
+class ServerUnavailableError(ServerError):
+    """The packages that serve the page are not installed."""
+
+    status = 500
 
 
 class ListenError(ServerError):

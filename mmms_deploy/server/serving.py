@@ -137,6 +137,8 @@ def serve(
     settings: Settings | None = None,
     pictures: Sequence[ServedPicture] = (),
     on_listening: Callable[[str], None] | None = None,
+    *,
+    any_port: bool = False,
 ) -> None:
     """Listen until a signal stops the server; then close all sessions and the engine.
 
@@ -148,13 +150,14 @@ def serve(
         settings: What the server may do; None takes the defaults.
         pictures: The pictures that it offers.
         on_listening: Receives the address of the page when it can be opened.
+        any_port: Whether a free port will do where that of the settings is taken.
 
     Raises:
         ListenError: The address is taken, or none of this machine's.
     """
     chosen = with_token(Settings() if settings is None else settings)
     try:
-        with listening(chosen) as place:
+        with _listening(chosen, any_port) as place:
             port = place.getsockname()[1]
 
             def tell() -> None:
@@ -164,3 +167,12 @@ def serve(
             configured(engine, chosen, pictures, tell).run(sockets=[place])
     finally:
         engine.close()
+
+
+def _listening(settings: Settings, any_port: bool) -> socket.socket:
+    try:
+        return listening(settings)
+    except ListenError:
+        if not any_port:
+            raise
+        return listening(replace(settings, port=0))
