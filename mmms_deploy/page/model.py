@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 MOST_BYTES = 1 << 30
 """The largest click stage that a browser is given: WebAssembly addresses 4 GB, and needs its weights several times."""
 _FEATURES = (Role.FEATURE, Role.IMAGE, Role.MODALITY)
-_NUMBERS = ("float32", "float16", "uint8")
+_NUMBERS = ("float32", "uint8")
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
