@@ -81,7 +81,7 @@ async function begin() {
   await pictures.begin();
 }
 
-/** What tests and pages that embed this one read; none of it changes anything but ``open``. */
+/** What tests and pages that embed this one use; only the last two change anything. */
 function publish({ pictures, annotating, mode, source }) {
   window.mmmsDemo = {
     /** The state, to be read. */
@@ -104,6 +104,8 @@ function publish({ pictures, annotating, mode, source }) {
     doing: () => ({ opening: pictures.opening, calls: annotating.calls, switching: mode.switching, busy: state.busy, pending: state.pending.length }),
     /** Opens files as if they were dropped. */
     open: (files) => pictures.take(files),
+    /** Puts an annotation in the place of this one. */
+    restore: (annotation) => annotating.restore(annotation),
   };
 }
 
