@@ -195,17 +195,20 @@ def test_the_theme_follows_the_system_until_it_is_chosen(desk: Desk) -> None:
     desk.page.emulate_media(color_scheme="light")
 
 
-def _touch(desk: Desk, kind: str, *points: tuple[float, float]) -> None:
-    session = desk.page.context.new_cdp_session(desk.page)
-    session.send(
-        "Input.dispatchTouchEvent",
-        {"type": kind, "touchPoints": [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]},
-    )
+class Fingers:
+    """Touches at places of the page."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._session = desk.page.context.new_cdp_session(desk.page)
+
+    def __call__(self, kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+        self._session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
 
 def test_a_phone_is_clicked_with_fingers(chromium: Browser, server: Running) -> None:
     with open_desk(chromium, server.url, **PHONE) as desk:
-        page = desk.page
+        page, touch = desk.page, Fingers(desk)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.touchscreen.tap(*desk.place(240, 130))
         desk.idle()
@@ -214,9 +217,9 @@ def test_a_phone_is_clicked_with_fingers(chromium: Browser, server: Running) -> 
         desk.idle()
         page.get_by_role("button", name="Click adds").tap()
         # A finger that is held removes.
-        _touch(desk, "touchStart", desk.place(450, 450))
+        touch("touchStart", desk.place(450, 450))
         desk.until("mmmsDemo.state.pending.length > 0 || mmmsDemo.state.answer.surfaces[0].clicks.length > 2")
-        _touch(desk, "touchEnd")
+        touch("touchEnd")
         desk.idle()
         clicks = desk.clicks()
         assert [one[2] for one in clicks] == [1, 0, 0]
@@ -225,10 +228,10 @@ def test_a_phone_is_clicked_with_fingers(chromium: Browser, server: Running) -> 
         # Two fingers zoom and move, and do not click.
         before = desk.page.inner_text("#zoom-one")
         (x, y), apart = desk.place(256, 256), 30
-        _touch(desk, "touchStart", (x - apart, y), (x + apart, y))
+        touch("touchStart", (x - apart, y), (x + apart, y))
         for apart in range(30, 91, 10):
-            _touch(desk, "touchMove", (x - apart, y), (x + apart, y))
-        _touch(desk, "touchEnd")
+            touch("touchMove", (x - apart, y), (x + apart, y))
+        touch("touchEnd")
         desk.until("document.getElementById('zoom-one').textContent !== " + repr(before))
         assert int(desk.page.inner_text("#zoom-one").rstrip(" %")) > 2 * int(before.rstrip(" %"))
         assert len(desk.clicks()) == 3
