@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 from mmms_deploy import installed
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.bundle.contract import ClickContract, ModalitySpec, PreviousMask
-from mmms_deploy.engines import registry, select
+from mmms_deploy.engines import Engine, open_engine, registry, select
 from mmms_deploy.engines.verdicts import Verdict
 from mmms_deploy.files.cache import VARIABLE
 from tests.support import standin_engine
@@ -85,6 +85,14 @@ def every_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(select, "read_verdict", read_verdict)
     name, precision = request.param
     return name, precision
+
+
+@pytest.fixture(scope="session")
+def small_engine() -> Iterator[Engine]:
+    """An engine of ``demo-small``, for servers."""
+    engine = open_engine("demo-small")
+    yield engine
+    engine.close()
 
 
 @pytest.fixture(scope="session")

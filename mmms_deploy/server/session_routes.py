@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mmms_deploy.errors import AnnotationError
 from mmms_deploy.page.features import encode_features
 from mmms_deploy.server.answers import answer, checked_mask_form, framed, http_answer, probability, with_mask
 from mmms_deploy.server.calls import CALLS, Call, checked, decoded
@@ -21,7 +22,7 @@ from mmms_deploy.server.saving import Saved
 from mmms_deploy.server.shapes import MaskAnswer, OpenCall, OpenedAnswer, SessionAnswer
 from mmms_deploy.server.state import ERRORS, State, json_answer, state_of
 from mmms_deploy.server.tabs import Source, Tab
-from mmms_deploy.server.uploads import IMAGE, check_pixels, read_form, shown_name
+from mmms_deploy.server.uploads import IMAGE, check_picture, check_pixels, read_form, shown_name
 from mmms_deploy.session import LATER
 
 router = APIRouter(tags=["sessions"], responses=ERRORS)
@@ -224,7 +225,7 @@ async def put_labels(request: Request, session: str, mask: str = "rle") -> Respo
     content = await request.body()
 
     def run() -> dict[str, Any]:
-        check_pixels({IMAGE: content}, state.settings.most_pixels)
+        check_picture(content, AnnotationError, "the labels", state.settings.most_pixels)
         tab.session.load_labels(content)
         return with_mask(tab, answer(tab, tab.seen, whole=True)[0], form)
 

@@ -92,15 +92,31 @@ def check_pixels(sources: Mapping[str, Source], most: int) -> int:
         if layer != IMAGE and _is_array(source):
             continue  # its numbers are as many as its bytes say
         kind: type[MMMSDeployError] = ImageError if layer == IMAGE else ModalityError
-        what = "the image" if layer == IMAGE else f"modality {layer!r}"
-        height, width = stored_size(source, Refusal(kind, what, f"a picture ({READ})"))
-        if height * width > most:
-            raise TooLargeError(
-                f"{what} has {width} x {height} pixels", expected=f"at most {most} pixels", fix="make it smaller"
-            )
+        found = check_picture(source, kind, "the image" if layer == IMAGE else f"modality {layer!r}", most)
         if layer == IMAGE:
-            pixels = height * width
+            pixels = found
     return pixels
+
+
+def check_picture(source: Source, kind: type[MMMSDeployError], what: str, most: int) -> int:
+    """Check the number of pixels of a picture, before it is decoded, and return it.
+
+    Args:
+        source: Its file.
+        kind: The error where it is no picture.
+        what: What it is for, for messages.
+        most: The most pixels.
+
+    Raises:
+        MMMSDeployError: It is no picture; ``kind``.
+        TooLargeError: It has more pixels.
+    """
+    height, width = stored_size(source, Refusal(kind, what, f"a picture ({READ})"))
+    if height * width > most:
+        raise TooLargeError(
+            f"{what} has {width} x {height} pixels", expected=f"at most {most} pixels", fix="make it smaller"
+        )
+    return height * width
 
 
 def _is_array(source: Source) -> bool:

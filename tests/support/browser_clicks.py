@@ -119,7 +119,7 @@ def browser_clicks(
     session: Session,
     *,
     headers: Mapping[str, str] = ISOLATED,
-    contents: Mapping[str, bytes] | None = None,
+    contents: Mapping[str, bytes | None] | None = None,
     **options: object,
 ) -> Iterator[BrowserClicks]:
     """Open the image of a session in a browser.
@@ -128,11 +128,11 @@ def browser_clicks(
         browser: The browser.
         session: A session with an image.
         headers: Sent with every file, beside the page's policy.
-        contents: Contents by address, which take the place of files.
+        contents: Contents by address, which take the place of files; None for a file that is not there.
         options: More options of ``BrowserAnswers.open``.
     """
     folders = {"/": FILES, "/runtime/": runtime_folder(), "/model/": session.bundle.path}
-    every = {"/features.bin": encode_features(session), **(contents or {})}
+    every: dict[str, bytes | None] = {"/features.bin": encode_features(session), **(contents or {})}
     with served(folders, every, headers={**POLICY, **headers}) as pages:
         page = browser.new_page()
         try:
@@ -190,18 +190,20 @@ def same_calls(clicks: BrowserClicks, session: Session, call: str, *args: Any) -
     Returns:
         The browser's answer; None where both refuse the call.
     """
+    refused, answer, error = None, None, None
     try:
         in_session(session, call, *args)
-        refused = None
-    except MMMSDeployError as error:
-        refused = type(error).__name__
+    except MMMSDeployError as refusal:
+        refused = type(refusal).__name__
     try:
         answer = clicks(call, *args)
-    except BrowserError as error:
-        assert error.kind == refused, f"{call}{args}: {error}"
-        assert error.name == "AnswerError"
+    except BrowserError as refusal:
+        error = refusal
+    if error is not None:
+        assert (error.kind, error.name) == (refused, "AnswerError"), f"{call}{args}: {error}"
         return None
     assert refused is None, f"{call}{args} is refused by the session alone: {refused}"
+    assert answer is not None
     assert stripped(answer) == described(session), f"{call}{args}"
     check_extents(answer, clicks.labels)
     return answer

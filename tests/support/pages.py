@@ -40,13 +40,13 @@ class Pages:
 
     Attributes:
         folders: Folders by the address that they begin with, such as ``/runtime/``.
-        contents: Contents by address, such as ``/features.bin``.
+        contents: Contents by address, such as ``/features.bin``; None for what is not there.
         url: Address of the server, without a slash at its end.
     """
 
-    def __init__(self, folders: Mapping[str, Path], contents: Mapping[str, bytes]) -> None:
+    def __init__(self, folders: Mapping[str, Path], contents: Mapping[str, bytes | None]) -> None:
         self.folders = dict(folders)
-        self.contents: dict[str, bytes] = {"/empty.html": EMPTY, **contents}
+        self.contents: dict[str, bytes | None] = {"/empty.html": EMPTY, **contents}
         self.url = ""
 
     def read(self, address: str) -> bytes | None:
@@ -62,7 +62,10 @@ class Pages:
 
 @contextmanager
 def served(
-    folders: Mapping[str, Path], contents: Mapping[str, bytes] | None = None, *, headers: Mapping[str, str] = ISOLATED
+    folders: Mapping[str, Path],
+    contents: Mapping[str, bytes | None] | None = None,
+    *,
+    headers: Mapping[str, str] = ISOLATED,
 ) -> Iterator[Pages]:
     """Serve until the block ends, on this machine alone.
 

@@ -99,7 +99,7 @@ function publish({ pictures, annotating, mode, source }) {
     /** The session's name on the server, or null. */
     session: () => source.link?.session ?? null,
     /** Whether nothing is being opened, answered or fetched. */
-    idle: () => !pictures.opening && state.pending.length === 0 && state.busy === null && annotating.calls === 0 && !mode.switching,
+    idle: () => !pictures.opening && !pictures.asking && state.pending.length === 0 && state.busy === null && annotating.calls === 0 && !mode.switching,
     /** What idle() asks for, in parts. */
     doing: () => ({ opening: pictures.opening, calls: annotating.calls, switching: mode.switching, busy: state.busy, pending: state.pending.length }),
     /** Opens files as if they were dropped. */

@@ -16,6 +16,8 @@ export class Pictures {
   constructor(parts) {
     Object.assign(this, parts);
     this.opening = false;
+    /** Whether the user is being asked which file is what. */
+    this.asking = false;
     /** What is to be opened when the one before is. @type {import("./state.js").Entry | null} */
     this.wanted = null;
   }
@@ -45,7 +47,8 @@ export class Pictures {
     if (document.querySelector("dialog[open]")) return;
     let groups = files.map((image) => ({ image, modalities: {} }));
     if (files.length > 1 && model.modalities.length > 0) {
-      const told = await ask(files, model.modalities);
+      this.asking = true;
+      const told = await ask(files, model.modalities).finally(() => (this.asking = false));
       if (told === null) return;
       groups = told;
     }
