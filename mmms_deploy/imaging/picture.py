@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import threading
 import warnings
@@ -299,23 +300,47 @@ def upright_size(path: str | os.PathLike[str], refuse: Refusal) -> tuple[int, in
         MMMSDeployError: ``refuse``'s error: the file is missing, is no picture in a documented format, or is too large.
             A file that is damaged behind its header is found when it is decoded.
     """
+    return _from_header(path, refuse, upright=True)
+
+
+def stored_size(source: str | os.PathLike[str] | bytes, refuse: Refusal) -> tuple[int, int]:
+    """Return the size (H, W) of a picture as it is stored, from the header of its file; no pixel is decoded.
+
+    Args:
+        source: The path of the file, or its contents.
+        refuse: Makes the error.
+
+    Raises:
+        MMMSDeployError: As for :func:`upright_size`.
+    """
+    if isinstance(source, bytes):
+        return _size_in(io.BytesIO(source), "the bytes object", refuse, upright=False)
+    return _from_header(source, refuse, upright=False)
+
+
+def _from_header(path: str | os.PathLike[str], refuse: Refusal, *, upright: bool) -> tuple[int, int]:
     try:
         with open_regular(as_path(path)) as stream:
-            head = stream.read(HEAD)
-            try:
-                image, _ = _opened(stream)
-                with image:
-                    turns = _turns(image, stream)
-                    width, height = _stored_size(image)
-            except Image.DecompressionBombError:
-                raise _too_large(str(path), refuse) from None
-            except Exception as error:  # headers of broken files raise nearly everything
-                problem, fix, command_fix = refusal(head)
-                raise refuse(f"{path} {problem}", fix, command_fix) from error
+            return _size_in(stream, str(path), refuse, upright=upright)
     except FileReadError as error:
         raise _unreadable(path, error, refuse) from error
     except OSError as error:
         raise _unreadable(path, unreadable(path, error), refuse) from error
+
+
+def _size_in(stream: BinaryIO, where: str, refuse: Refusal, *, upright: bool) -> tuple[int, int]:
+    head = stream.read(HEAD)
+    try:
+        image, _ = _opened(stream)
+        with image:
+            # Of some PNG files the orientation lies behind the pixels, which are decoded to find it.
+            turns = upright and _turns(image, stream)
+            width, height = _stored_size(image)
+    except Image.DecompressionBombError:
+        raise _too_large(where, refuse) from None
+    except Exception as error:  # headers of broken files raise nearly everything
+        problem, fix, command_fix = refusal(head)
+        raise refuse(f"{where} {problem}", fix, command_fix) from error
     return (width, height) if turns else (height, width)
 
 

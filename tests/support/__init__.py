@@ -68,6 +68,7 @@ terminal: what a user at a terminal sees.
 chromium: Debian's Chromium without a window.
 pages: a web server for it, with the headers that threads need, or without.
 browser_clicks: clicks that are answered in it, driven from Python.
+server: the API on a free port of this machine, and a client of it.
 blocker: the start of a script in which only the run-time half can be imported.
 documents: the documents, and the Python and the commands in them.
 paths: where the repository and the test data are.

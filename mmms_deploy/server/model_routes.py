@@ -1,0 +1,77 @@
+"""The calls about the server itself: whether it is there, its network, and the click stage for a browser."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from mmms_deploy.page.runtime import NO_RUNTIME
+from mmms_deploy.server.errors import UnknownPlaceError
+from mmms_deploy.server.shapes import BrowserAnswer, HealthAnswer, ModelAnswer
+from mmms_deploy.server.state import ERRORS, json_answer, state_of
+from mmms_deploy.version import __version__
+
+router = APIRouter(tags=["server"], responses=ERRORS)
+
+
+@router.get("/health", summary="Say that the server is there", response_model=HealthAnswer)
+async def health() -> Response:
+    """Needs no token."""
+    return json_answer({"status": "ok"})
+
+
+@router.get("/model", summary="Describe the network, its engine and the limits", response_model=ModelAnswer)
+async def model(request: Request) -> Response:
+    """Say what a program has to know before it asks for clicks."""
+    state = state_of(request)
+    manifest, info, settings = state.engine.bundle.manifest, state.engine.info, state.settings
+    return json_answer(
+        {
+            "name": manifest.name,
+            "network": str(manifest.provenance.description.get("family", "")),
+            "version": __version__,
+            "size": manifest.size,
+            "modalities": [
+                {"name": spec.name, "channels": spec.channels, "optional": spec.optional}
+                for spec in manifest.modalities
+            ],
+            "engine": {
+                "library": info.library,
+                "version": info.version,
+                "device": info.device,
+                "precision": str(info.precision),
+                "threads": info.threads,
+                "reason": info.reason,
+            },
+            "candidates": manifest.clicks.candidates,
+            "joint": manifest.clicks.objects > 1,
+            "limits": {
+                "upload_bytes": settings.upload_bytes,
+                "pixels": settings.most_pixels,
+                "idle_seconds": settings.idle_seconds,
+                "sessions": settings.most_sessions,
+            },
+            "saves": settings.out is not None,
+        }
+    )
+
+
+@router.get("/browser", summary="Describe the click stage for a browser", response_model=BrowserAnswer)
+async def browser(request: Request) -> Response:
+    """Say whether clicks can be answered in the browser, and why not."""
+    state = state_of(request)
+    why = state.browser.why or ("" if state.runtime else NO_RUNTIME)
+    return json_answer({"available": not why, "why": why, "model": state.browser.to_json()})
+
+
+@router.get("/browser/model/{file}", summary="Get a file of the click stage", response_class=FileResponse)
+async def browser_file(request: Request, file: str) -> Response:
+    """Give the ONNX file of the click stage, or its external data."""
+    state = state_of(request)
+    if file not in {one.name for one in state.browser.files}:
+        raise UnknownPlaceError(
+            "the click stage has no such file", expected="a file that GET browser names", fix="check its name"
+        )
+    path = state.engine.bundle.file(file)
+    return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "private, no-cache"})
