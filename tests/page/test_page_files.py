@@ -193,6 +193,41 @@ def test_pictures_are_gone_through_and_saved_on_moving_on(chromium: Browser, ser
         np.testing.assert_array_equal(other.labels(), labels)
 
 
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_files_are_dropped_and_pasted(desk: Desk, folder: Path, event: str) -> None:
+    content = list((folder / "a.png").read_bytes())
+    desk.page.evaluate(
+        """([event, content]) => {
+          const files = new DataTransfer();
+          files.items.add(new File([new Uint8Array(content)], `${event}.png`, { type: "image/png" }));
+          window.dispatchEvent(event === "drop" ? new DragEvent("drop", { dataTransfer: files, cancelable: true })
+            : new ClipboardEvent("paste", { clipboardData: files, cancelable: true }));
+        }""",
+        [event, content],
+    )
+    desk.idle()
+    assert desk.get("state.picture.name") == f"{event}.png"
+    assert desk.labels().shape == (80, 96)
+    desk.open_files(str(PHOTO))
+
+
+def test_the_token_is_taken_from_the_address_or_asked_for(chromium: Browser, small_engine: Engine) -> None:
+    with running_server(small_engine, Settings(token="four words of secret")) as running:
+        plain = running.url.partition("#")[0]
+        context = chromium.new_context()
+        page = context.new_page()
+        page.goto(plain)
+        page.get_by_label("Token").fill("four words of secret")
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_text("Drop a picture here").wait_for()
+        context.close()
+        with open_desk(chromium, running.url) as desk:
+            assert "#" not in desk.page.url
+            desk.open_files(str(PHOTO))
+            desk.click(*FACE)
+            assert desk.labels().any()
+
+
 def test_several_files_are_a_list(chromium: Browser, empty: Running, folder: Path) -> None:
     with open_desk(chromium, empty.url) as desk:
         desk.open_files(str(folder / "a.png"), str(folder / "b.png"))
@@ -210,7 +245,8 @@ def test_several_files_are_a_list(chromium: Browser, empty: Running, folder: Pat
 
 def test_a_reload_brings_the_annotation_back(chromium: Browser, server: Running) -> None:
     with open_desk(chromium, server.url) as desk:
-        desk.page.on("dialog", lambda dialog: dialog.accept())
+        asked: list[str] = []
+        desk.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
         desk.button("Next picture")
         desk.click(30, 40)
         desk.press("n")
@@ -219,6 +255,7 @@ def test_a_reload_brings_the_annotation_back(chromium: Browser, server: Running)
         labels = desk.labels()
         desk.page.reload()
         desk.idle()
+        assert asked == ["beforeunload"]
         assert desk.get("state.picture.name") == "b.png"
         np.testing.assert_array_equal(desk.labels(), labels)
         assert desk.objects() == ["1", "2"]

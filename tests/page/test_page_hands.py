@@ -98,7 +98,9 @@ def test_help_lists_the_keys_and_keeps_the_focus(desk: Desk) -> None:
     assert desk.objects() == ["1"]
     for _ in range(6):
         desk.press("Tab")
-        assert desk.page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+        assert desk.page.evaluate(
+            "document.activeElement === document.body || !!document.activeElement.closest('dialog')"
+        )
     desk.press("Escape")
     assert sheet.is_hidden()
 
@@ -147,7 +149,8 @@ def test_text_has_enough_contrast(desk: Desk, theme: str) -> None:
             break
         desk.page.locator("#theme").click()
     desk.press("Control+s")
-    poor = desk.page.evaluate("""(least) => {
+    poor = desk.page.evaluate(
+        """(least) => {
       const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
       const rgba = (colour) => {
         canvas.clearRect(0, 0, 1, 1);
@@ -175,7 +178,9 @@ def test_text_has_enough_contrast(desk: Desk, theme: str) -> None:
         if (contrast < least) poor.push(`${contrast.toFixed(2)} ${element.textContent.trim().slice(0, 30)}`);
       }
       return poor;
-    }""", AA)
+    }""",
+        AA,
+    )
     desk.press("Escape")
     assert poor == []
 

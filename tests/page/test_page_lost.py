@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -58,39 +58,33 @@ def _free(server: Running, desk: Desk) -> None:
 def test_a_lost_server_comes_back_and_the_annotation_with_it(
     chromium: Browser, small_engine: Engine, uploaded: bool
 ) -> None:
-    with _server_at(small_engine, 0) as port:
-        context = open_desk(chromium, f"http://127.0.0.1:{port}/", expected=EXPECTED)
-        desk = context.__enter__()
-        if uploaded:
-            desk.open_files(str(PHOTO))
-        desk.click(*FACE)
-        desk.press("n")
-        desk.click(*ROCKET)
-        before = desk.labels()
-        session = desk.get("session()")
-    try:
+    with ExitStack() as stack:
+        with _server_at(small_engine, 0) as port:
+            desk = stack.enter_context(open_desk(chromium, f"http://127.0.0.1:{port}/", expected=EXPECTED))
+            if uploaded:
+                desk.open_files(str(PHOTO))
+            desk.click(*FACE)
+            desk.press("n")
+            desk.click(*ROCKET)
+            before = desk.labels()
+            session = desk.get("session()")
         # This click is made while there is no server.
         desk.page.mouse.click(*desk.place(200, 300))
         banner = desk.page.get_by_role("alert").filter(has_text="The server does not answer. Trying again")
         banner.wait_for()
         assert desk.get("state.pending.length") == 1
         np.testing.assert_array_equal(desk.labels(), before)
-        with _server_at(small_engine, port):
-            desk.until("!mmmsDemo.state.lost && mmmsDemo.state.pending.length === 0")
-            desk.idle()
-            assert not banner.is_visible()
-            assert "your annotation with it" in desk.messages()
-            assert desk.get("session()") != session
-            assert desk.objects() == ["1", "2"]
-            assert desk.clicks("1") == [[*FACE, 1]]
-            assert desk.clicks("2") == [[*ROCKET, 1], [200, 300, 1]]
-            desk.button("Undo")
-            np.testing.assert_array_equal(desk.labels(), before)
-            context.__exit__(None, None, None)
-            context = None
-    finally:
-        if context is not None:
-            desk.page.context.close()
+        stack.enter_context(_server_at(small_engine, port))
+        desk.until("!mmmsDemo.state.lost && mmmsDemo.state.pending.length === 0")
+        desk.idle()
+        assert not banner.is_visible()
+        assert "your annotation with it" in desk.messages()
+        assert desk.get("session()") != session
+        assert desk.objects() == ["1", "2"]
+        assert desk.clicks("1") == [[*FACE, 1]]
+        assert desk.clicks("2") == [[*ROCKET, 1], [200, 300, 1]]
+        desk.button("Undo")
+        np.testing.assert_array_equal(desk.labels(), before)
 
 
 def test_a_session_that_was_freed_is_opened_again(chromium: Browser, server: Running) -> None:

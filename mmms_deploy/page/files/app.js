@@ -77,6 +77,8 @@ async function begin() {
     if (state.unsaved) event.preventDefault();
   });
   byId("about").textContent = `${state.model.name} on mmms-deploy ${state.model.version}. ${engineLine(state.model.engine)}`;
+  // A static export has its one picture.
+  byId("open").hidden = byId("open-first").hidden = source.link === null;
   publish({ pictures, annotating, mode, source });
   await pictures.begin();
 }
