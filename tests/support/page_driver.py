@@ -109,6 +109,19 @@ class Desk:
         """Return what a screen reader was told last."""
         return (self.page.text_content("#said") or "").strip("\u00a0")
 
+    def afresh(self, blank: Any) -> None:
+        """Put the page back to an annotation, all of the picture in sight, and nothing else to be seen."""
+        self.page.evaluate(
+            "async (blank) => { document.activeElement?.blur(); await mmmsDemo.restore(blank);"
+            " for (const toast of document.querySelectorAll('.toast')) toast.remove(); }",
+            blank,
+        )
+        for control in ("#tool-add", "#view-fill", "#zoom-fit"):
+            self.page.locator(control).evaluate("(control) => control.click()")
+        for name in ("markers", "outline"):
+            self.page.locator(f"#{name}").evaluate("(control) => control.checked || control.click()")
+        self.idle()
+
     def messages(self) -> str:
         """Return the notices and errors that are shown."""
         return self.page.inner_text("#toasts")

@@ -31,6 +31,8 @@ export class Annotating {
     this.waiting = [];
     /** How many calls are not answered yet. */
     this.calls = 0;
+    /** When an answer was painted last. */
+    this.drawn = 0;
     /** Calls that are made meanwhile wait for this. @type {Promise<void> | null} */
     this.held = null;
     /** Is told that a session is gone; it opens another one and then calls ``use``. @type {(error: any) => void} */
@@ -141,6 +143,7 @@ export class Annotating {
     this.state.answer = answer;
     // Drawn now, not with the screen's next picture: the mask follows the click at once.
     this.view.draw();
+    this.drawn = performance.now();
     this.state.emit("answer");
   }
 
@@ -163,15 +166,19 @@ export class Annotating {
       const object = surfaces.find((one) => one.name === surface);
       return `Click ${object.clicks.length} on ${surface}: ${counted(object.area)} pixels`;
     };
-    const painted = { at: 0 };
-    const answer = await this.call("click", [x, y, positive], { settled, said: (one) => { painted.at = performance.now(); return said(one); } });
+    let painted = begun;
+    const told = (answer) => {
+      painted = this.drawn;
+      return said(answer);
+    };
+    const answer = await this.call("click", [x, y, positive], { settled, said: told });
     if (answer === null) {
       this.view.plan();
       return null;
     }
     const { engine = null, mask = null, total = null } = answer.timings;
     this.state.measured = {
-      where: answer.where, engine, mask, total: painted.at - begun, painting: painted.at - answered,
+      where: answer.where, engine, mask, total: painted - begun, painting: painted - answered,
       way: total === null ? null : Math.max(0, answered - begun - total),
     };
     this.state.emit("measured");

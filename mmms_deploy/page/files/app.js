@@ -77,11 +77,13 @@ async function begin() {
     if (state.unsaved) event.preventDefault();
   });
   byId("about").textContent = `${state.model.name} on mmms-deploy ${state.model.version}. ${engineLine(state.model.engine)}`;
+  // A static export has its one picture.
+  byId("open").hidden = byId("open-first").hidden = source.link === null;
   publish({ pictures, annotating, mode, source });
   await pictures.begin();
 }
 
-/** What tests and pages that embed this one read; none of it changes anything but ``open``. */
+/** What tests and pages that embed this one use; only the last two change anything. */
 function publish({ pictures, annotating, mode, source }) {
   window.mmmsDemo = {
     /** The state, to be read. */
@@ -99,11 +101,13 @@ function publish({ pictures, annotating, mode, source }) {
     /** The session's name on the server, or null. */
     session: () => source.link?.session ?? null,
     /** Whether nothing is being opened, answered or fetched. */
-    idle: () => !pictures.opening && state.pending.length === 0 && state.busy === null && annotating.calls === 0 && !mode.switching,
+    idle: () => !pictures.opening && !pictures.asking && state.pending.length === 0 && state.busy === null && annotating.calls === 0 && !mode.switching,
     /** What idle() asks for, in parts. */
     doing: () => ({ opening: pictures.opening, calls: annotating.calls, switching: mode.switching, busy: state.busy, pending: state.pending.length }),
     /** Opens files as if they were dropped. */
     open: (files) => pictures.take(files),
+    /** Puts an annotation in the place of this one. */
+    restore: (annotation) => annotating.restore(annotation),
   };
 }
 

@@ -16,6 +16,8 @@ export class Pictures {
   constructor(parts) {
     Object.assign(this, parts);
     this.opening = false;
+    /** Whether the user is being asked which file is what. */
+    this.asking = false;
     /** What is to be opened when the one before is. @type {import("./state.js").Entry | null} */
     this.wanted = null;
   }
@@ -45,7 +47,8 @@ export class Pictures {
     if (document.querySelector("dialog[open]")) return;
     let groups = files.map((image) => ({ image, modalities: {} }));
     if (files.length > 1 && model.modalities.length > 0) {
-      const told = await ask(files, model.modalities);
+      this.asking = true;
+      const told = await ask(files, model.modalities).finally(() => (this.asking = false));
       if (told === null) return;
       groups = told;
     }
@@ -68,8 +71,13 @@ export class Pictures {
       await this.leave();
       // Calls wait until the picture is another one, or still the one before.
       await this.annotating.hold(() => this.replace(entry, added));
+      // Without a server there is nothing to go on with until this browser is ready.
+      if (!this.source.link) {
+        this.busy("Getting this browser ready…");
+        await this.mode.begin();
+      }
       await this.restore();
-      this.mode.begin();
+      if (this.source.link) this.mode.begin();
     } catch (error) {
       showError(error);
     } finally {
@@ -121,7 +129,6 @@ export class Pictures {
   /** Takes up what was annotated before: what this browser kept unsaved, or else what the server has. */
   async restore() {
     const { state, annotating, opened } = this;
-    if (!this.source.link) await this.mode.begin();
     await annotating.call("state");
     const blank = await annotating.fetch();
     const kept = keptAnnotation(state.picture.key);
@@ -178,7 +185,10 @@ export class Pictures {
     if (state.picture === null) return;
     await annotating.fetch();
     if (state.unsaved && state.model.saves && state.picture.entry.kind === "server") await this.saveOnServer();
-    else if (state.unsaved && hasWork(annotating.annotation)) keepAnnotation(state.picture.key, annotating.annotation, false);
+    else if (hasWork(annotating.annotation)) {
+      state.picture.entry.annotated = true;
+      if (state.unsaved) keepAnnotation(state.picture.key, annotating.annotation, false);
+    }
   }
 
   /** Saves the annotation in the server's folder. */

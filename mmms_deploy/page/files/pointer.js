@@ -154,7 +154,9 @@ export class Pointer {
     // A pinch on a touchpad comes as a wheel with Ctrl, in small steps.
     const speed = event.ctrlKey ? 0.01 : 0.0018;
     const step = Math.max(-0.7, Math.min(0.7, -event.deltaY * lines * speed));
-    this.view.zoomTo(this.view.scale * Math.exp(step), ...this.view.screen(event));
+    const place = this.view.screen(event);
+    this.view.zoomTo(this.view.scale * Math.exp(step), ...place);
+    this.onhover(this.view.pixel(...place));
   }
 
   key(event) {

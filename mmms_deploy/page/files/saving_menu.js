@@ -67,7 +67,8 @@ export class SavingMenu {
     this.button.setAttribute("aria-expanded", String(shown));
     if (!shown) return;
     this.menu.replaceChildren(...this.items().map((item) => item === null ? make("hr") : make("button", {
-      type: "button", role: "menuitem", class: "menu-item", tabindex: "-1", "aria-disabled": String(item.disabled), on: { click: () => this.press(item) },
+      type: "button", role: "menuitem", class: "menu-item", tabindex: "-1", "aria-disabled": String(item.disabled),
+      "aria-label": item.name, "aria-description": item.text, on: { click: () => this.press(item) },
     }, [make("span", { text: item.name }), make("small", { text: item.text })])));
     /** @type {HTMLElement} */ (this.menu.querySelector(".menu-item"))?.focus();
   }

@@ -57,8 +57,8 @@ export class Status {
     byId("status-picture").textContent = picture?.milliseconds ? `${size} · features in ${took(picture.milliseconds)}` : size;
     byId("picture-name").textContent = picture?.name ?? "";
     document.title = picture ? `${picture.name} - mmms-demo` : "mmms-demo";
-    byId("status-time").textContent = measured
-      ? `Last click ${took(measured.total)}: ${partsOf(measured).map(([name, time]) => `${name.toLowerCase()} ${took(time)}`).join(", ")}` : "";
+    const parts = measured ? `: ${partsOf(measured).map(([name, time]) => `${name.toLowerCase()} ${took(time)}`).join(", ")}` : "";
+    byId("status-time").replaceChildren(...(measured ? [make("span", { text: `Last click ${took(measured.total)}` }), make("span", { class: "status-parts", text: parts })] : []));
     byId("status-time").title = byId("status-time").textContent;
     this.drawFacts(engine, measured);
   }

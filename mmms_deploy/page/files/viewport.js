@@ -104,6 +104,8 @@ export class Viewport {
     const rest = 48 * this.ratio;
     this.left = Math.min(this.canvas.width - rest, Math.max(rest - this.width * this.scale, this.left));
     this.top = Math.min(this.canvas.height - rest, Math.max(rest - this.height * this.scale, this.top));
+    // Where a picture pixel is so many screen pixels, its edges are those of screen pixels, and nothing is blurred.
+    if (Number.isInteger(this.scale)) [this.left, this.top] = [Math.round(this.left), Math.round(this.top)];
   }
 
   /** Moves the picture so that a pixel of it is in sight. @param {number} x @param {number} y */
