@@ -163,7 +163,7 @@ def main(
         raise click.UsageError("--modality needs the image that it belongs to.")
     check_bundle_and_images(bundle, [path for path in (*images, image) if path is not None], "mmms-demo")
     if static is not None:
-        _write_static(bundle, image or images[0], modalities, static, overwrite, request)
+        _write_static(bundle, image or images[0], modalities, static, overwrite, request.threads)
         return
     if out is not None:
         if not images:
@@ -205,8 +205,8 @@ def _check_static(ctx: click.Context, images: Sequence[Path], image: Path | None
         raise click.UsageError(
             f"--static shows one image, and {given or 'none'} {'is' if given < 2 else 'are'} named: pass --image FILE."
         )
-    served = ("out", "host", "port", "token", "names", "sessions", "idle", "upload", "memory", "show", "recursive")
-    for name in served:
+    own = {"places", "image", "modalities", "static", "overwrite", "threads"}
+    for name in (one.name or "" for one in ctx.command.params if one.name not in own):
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = next(one for one in ctx.command.params if one.name == name)
             shown = " / ".join([*option.opts, *option.secondary_opts])
@@ -297,25 +297,18 @@ def _write_static(
     modalities: Sequence[tuple[str, Path]],
     out: Path,
     overwrite: bool,
-    request: EngineRequest,
+    threads: int | None,
 ) -> None:
-    picture = with_inputs(find_pictures([image]), modalities, None)[0]
     if image.is_dir():
         raise ImageError(
             f"{image} is a folder", expected="one picture", fix="name one file", command_fix="pass --image FILE"
         )
+    picture = with_inputs(find_pictures([image]), modalities, None)[0]
     bundle = fetched_bundle(bundle)
-    with ExitStack() as resources:
-        with progress_bars("opening the bundle") as on_progress:
-            from mmms_deploy.bundle import Bundle
-            from mmms_deploy.engines.select import open_request
-            from mmms_deploy.page.static import write_static
+    with waiting(f"writing {out}"):
+        from mmms_deploy.page.static import write_static
 
-            opened = Bundle(bundle)
-            engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
-        print_engine(engine.info)
-        with waiting(f"writing {out}"):
-            write_static(out, engine, picture.path, dict(picture.modalities), overwrite=overwrite)
+        write_static(out, bundle, picture.path, picture.modalities, overwrite=overwrite, threads=threads)
     console.print(f"page     {escape(str(out))}", soft_wrap=True)
     console.print(
         f"         try it: python -m http.server --directory {escape(str(out))} --bind 127.0.0.1 8000", soft_wrap=True

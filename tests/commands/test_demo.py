@@ -24,6 +24,8 @@ from mmms_deploy.bundle import Bundle
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.commands import demo
 from mmms_deploy.commands.demo import main
+from mmms_deploy.page import static
+from mmms_deploy.page.runtime import ONNXRUNTIME_WEB
 from tests.support.invoke import invoke
 from tests.support.toy import write_toy
 
@@ -140,6 +142,7 @@ class TestTheCommandLine:
             (["--static", "site"], "--static shows one image, and none is named: pass --image FILE"),
             (["--static", "site", "--image", "a.png", "--port", "80"], "--port is about a server"),
             (["--static", "site", "--image", "a.png", "--no-open"], "--open / --no-open is about a server"),
+            (["--static", "site", "--image", "a.png", "--engine", "openvino"], "--engine is about a server"),
             (["--overwrite"], "--overwrite is about the folder of --static"),
             (["--modality", "depth=d.png"], "--modality needs the image"),
             (["--out", "results"], "--out is for the images that the command line names"),
@@ -182,3 +185,28 @@ class TestTheCommandLine:
             assert invoke(main, paint.path, *options).exit_code == 0
             monkeypatch.delenv("DISPLAY", raising=False)
         assert shown == ["http://here"] * 2
+
+
+class TestAFolderWithoutAServer:
+    def test_it_is_written_replaced_on_request_and_described(
+        self, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runtime = tmp_path / "runtime"
+        runtime.mkdir()
+        for file in ONNXRUNTIME_WEB.files:
+            (runtime / file.name).write_bytes(b"stands in")
+        monkeypatch.setattr(static, "runtime_files", lambda: runtime)
+        arguments = ["demo-small", "--static", tmp_path / "site", "--image", folder / "a.png", "--threads", "1"]
+        result = invoke(main, *arguments)
+        assert result.exit_code == 0, result.output
+        assert f"page     {tmp_path / 'site'}" in result.stdout
+        assert json.loads((tmp_path / "site" / "static.json").read_text())["image_size"] == [60, 80]
+        again = invoke(main, *arguments)
+        assert again.exit_code == 1
+        assert "--overwrite" in again.stderr
+        assert invoke(main, *arguments, "--overwrite").exit_code == 0
+
+    def test_a_folder_of_pictures_is_refused(self, folder: Path, tmp_path: Path) -> None:
+        result = invoke(main, "demo-small", "--static", tmp_path / "site", "--image", folder)
+        assert result.exit_code == 1
+        assert f"{folder} is a folder" in result.stderr
