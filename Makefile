@@ -11,7 +11,7 @@ PHOTO := docs/images/photo.jpg
 DEMO = $(eval DEMO := $(shell $(BIN)/mmms-weights sam2_hiera_t >&2 && echo demo || \
     { echo "demo-small takes the place of demo." >&2; echo demo-small; }))$(DEMO)
 
-.PHONY: demo quick demo-bundle demo-small-bundle test test-blas test-slow test-wheel test-weights test-rtx test-browser gpu-check bench fuzz lint format train train-small train-thermal train-demo-thermal clean
+.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser gpu-check bench fuzz lint format train train-small train-thermal train-demo-thermal clean
 
 ## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -40,6 +40,11 @@ define go_on
 	@echo "  mmms-eval $(1) --limit 5"
 	@echo
 endef
+
+## onnxruntime-web for the page of mmms-demo, once: clicks are answered in the browser then, and a wheel that is built
+## afterwards has it in it.
+demo-page: $(VENV)/.cpu
+	$(BIN)/python -m mmms_deploy.page.runtime
 
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev

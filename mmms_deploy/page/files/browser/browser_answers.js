@@ -137,7 +137,7 @@ export class BrowserAnswers {
 
   #call(call, args = [], handed = []) {
     if (this.#lost !== null) {
-      return Promise.reject(lostError(this.#lost));
+      return Promise.reject(gone(this.#lost));
     }
     return new Promise((resolve, reject) => {
       this.#calls += 1;
@@ -179,11 +179,11 @@ export class BrowserAnswers {
     this.#lost = reason;
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
-    waiting.forEach(({ reject }) => reject(lostError(reason)));
+    waiting.forEach(({ reject }) => reject(gone(reason)));
   }
 }
 
-function lostError(reason) {
+function gone(reason) {
   const given = `the worker that answers clicks is gone: ${reason}`;
-  return new AnswerError({ kind: "LostError", given, expected: "", fix: "click on the server, or open the image again" });
+  return new AnswerError({ kind: "LostError", given, fix: "click on the server, or open the image again" });
 }

@@ -2,8 +2,14 @@
 
 import { Failure, asFailure } from "./failures.js";
 import { checkedAnswer, hasLogits } from "./forms.js";
+import { MODULES } from "./runtime_names.js";
 import { Stage, StageFailure } from "./stage.js";
 
+/** The builds of the runtime: its module, and the WebAssembly behind it. */
+const BUILDS = {
+  wasm: ["ort.wasm.min", "ort-wasm-simd-threaded"],
+  webgpu: ["ort.webgpu.min", "ort-wasm-simd-threaded.asyncify"],
+};
 /** More threads do not pay for networks of this size. */
 const MOST_THREADS = 4;
 
@@ -71,13 +77,13 @@ export class EngineChoice {
   }
 
   async #onWebGpu() {
-    const ort = await this.#imported("ort.webgpu.min.mjs");
+    const ort = await this.#imported("webgpu");
     const stage = await this.#tried(ort, "webgpu");
     return { stage, engine: described(ort, "webgpu", null, "this browser has WebGPU, and a first click on it worked") };
   }
 
   async #onWasm() {
-    const ort = await this.#imported("ort.wasm.min.mjs");
+    const ort = await this.#imported("wasm");
     const isolated = self.crossOriginIsolated === true;
     const threads = isolated ? this.#threads : 1;
     ort.env.wasm.numThreads = threads;
@@ -104,14 +110,16 @@ export class EngineChoice {
     }
   }
 
-  async #imported(file) {
+  async #imported(device) {
+    const [module, inner] = BUILDS[device];
+    const place = (name) => new URL(name, this.#runtimeUrl).href;
     try {
-      const ort = await import(new URL(file, this.#runtimeUrl).href);
-      ort.env.wasm.wasmPaths = this.#runtimeUrl;
+      const ort = await import(place(module + MODULES));
+      ort.env.wasm.wasmPaths = { mjs: place(inner + MODULES), wasm: place(`${inner}.wasm`) };
       ort.env.logLevel = "error";
       return ort;
     } catch (error) {
-      throw new StageFailure("the runtime's files", error);
+      throw new StageFailure(device, error);
     }
   }
 }

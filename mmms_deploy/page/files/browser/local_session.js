@@ -20,6 +20,8 @@ import { GREATEST, checkedAnnotation, checkedClick, checkedName, interactionsOf,
 import { Snapshots, tensorsOf } from "./snapshots.js";
 
 const FIRST = "1";
+/** Of a call that answers no click. */
+const NO_TIMINGS = Object.freeze({ engine: null, mask: null, total: null, compile: null });
 /** The most objects of a label map that is loaded. */
 const MOST = 1000;
 
@@ -91,9 +93,8 @@ export class LocalSession {
     const masked = performance.now();
     this.#assign(this.#changed(history, mask));
     const answer = this.#answer();
-    const end = performance.now();
-    answer.timings = { engine: answered - start, mask: masked - answered, total: end - start, compile: 0 };
-    return answer;
+    const total = performance.now() - start;
+    return { ...answer, timings: { engine: answered - start, mask: masked - answered, total, compile: 0 } };
   }
 
   #changed(history, mask) {
@@ -319,7 +320,7 @@ export class LocalSession {
       can_undo: history.past.length > 0,
       can_redo: history.future.length > 0,
       candidates: (candidates?.scores ?? []).map((score, i) => ({ score, taken: i === candidates.taken })),
-      timings: null,
+      timings: NO_TIMINGS,
       where: "browser",
       changed,
       labels: changed === null ? new Uint16Array(0) : this.#map.within(changed),

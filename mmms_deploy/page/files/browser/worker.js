@@ -6,7 +6,7 @@
 
 import { EngineChoice } from "./engine.js";
 import { Failure, asFailure } from "./failures.js";
-import { readFeatures } from "./frames.js";
+import { readFeatures } from "./features.js";
 import { LocalSession } from "./local_session.js";
 import { StageFailure } from "./stage.js";
 
