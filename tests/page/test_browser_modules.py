@@ -243,3 +243,40 @@ def test_the_label_map_is_that_of_all_masks_laid_over_each_other(imported: Page)
         }
         assert {label: extent["area"] for label, extent in extents} == areas
         before = labels
+
+
+def test_tensors_that_no_history_reaches_are_freed(imported: Page) -> None:
+    """A stage of JavaScript whose answer is a half-filled map; what is kept are the tensors of four snapshots."""
+    said = call(
+        imported,
+        """const { LocalSession } = await import("/browser/local_session.js");
+        const plain = { align_corners: false, antialias: false };
+        const contract = {
+          ...{ answers: null, points: null, memory: "maps", previous_resize: null, mask_resize: plain },
+          ...{ threshold: 0.5, coordinates: "half_pixel", radius: 5 },
+        };
+        const state = [{ input: "maps", output: "maps_next", start: 0 }, { input: "prev", output: "prob", start: 0 }];
+        const tensors = { click: "click", answer: "prob", previous: "prev", candidates: null };
+        const clicks = { size: [4, 4], answer_size: [4, 4], contract, state, tensors, history_limit: 3 };
+        let kept = new Set();
+        const stage = {
+          filled: (name) => ({ name }),
+          upload: (name, numbers) => ({ name, numbers }),
+          run: async () => new Map([["maps_next", {}], ["prob", { numbers: new Float32Array(16).fill(1, 8) }]]),
+          numbers: async (tensor) => tensor.numbers,
+          keep: (tensors) => { kept = tensors; },
+        };
+        const session = new LocalSession(clicks, [8, 8], stage);
+        const sizes = [];
+        for (let i = 0; i < 6; i += 1) {
+          await session.click(i, 3, true);
+          sizes.push(kept.size);
+        }
+        for (const made of ["undo", "undo", "reset"]) {
+          await session[made]();
+          sizes.push(kept.size);
+        }
+        return sizes;""",
+    )
+    # Two of the snapshot before any click, which are always there, and two of every click that can be reached.
+    assert said == [4, 6, 8, 10, 10, 10, 10, 10, 2]
