@@ -21,7 +21,7 @@ from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_file, with_inputs
 from mmms_deploy.commands.places import check_bundle_and_images, names_bundle
 from mmms_deploy.commands.recognise import Thing, recognise
-from mmms_deploy.errors import ImageError
+from mmms_deploy.errors import ImageError, SessionError
 from mmms_deploy.installed import pip_install
 
 if TYPE_CHECKING:
@@ -250,6 +250,7 @@ def _serve(
             from mmms_deploy.server import ServedPicture, serve
 
             opened = Bundle(bundle)
+            _check_takes_pictures(opened)
             engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
         _say_what_is_served(opened, settings)
         print_engine(engine.info)
@@ -262,6 +263,23 @@ def _serve(
 
         offered = tuple(ServedPicture(one.path, one.name, one.key, dict(one.modalities)) for one in pictures)
         serve(engine, settings, offered, on_listening=listening, any_port=any_port)
+
+
+def _check_takes_pictures(bundle: Bundle) -> None:
+    """Check that the page can open pictures with a bundle.
+
+    Raises:
+        SessionError: It was exported without its backbone.
+    """
+    from mmms_deploy.bundle import Role
+
+    graphs = (graph for stage in bundle.manifest.stages for graph in stage.graphs.values())
+    if not any(spec.role is Role.IMAGE for graph in graphs for spec in graph.inputs):
+        raise SessionError(
+            f"{bundle.reference} was exported without its backbone, so that it takes no picture",
+            expected="a bundle that takes pictures",
+            fix="export again without --cut black-box",
+        )
 
 
 def _shown(asked: bool | None) -> bool:

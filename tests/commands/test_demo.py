@@ -160,6 +160,13 @@ class TestTheCommandLine:
         assert result.exit_code == 1
         assert f"mmms-demo {paint.path} {folder / 'a.png'} ..." in result.stderr
 
+    def test_a_bundle_without_its_backbone_opens_no_page(self, served: list[Any], tmp_path: Path) -> None:
+        bundle = write_toy(tmp_path / "box", black_box=True)
+        result = invoke(main, bundle.path)
+        assert result.exit_code == 1
+        assert "was exported without its backbone, so that it takes no picture" in result.stderr
+        assert not served
+
     def test_packages_that_are_missing_are_named(
         self, served: list[Any], paint: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:

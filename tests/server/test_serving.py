@@ -159,6 +159,8 @@ def test_the_click_stage_is_given_by_the_names_of_the_manifest(client: Client, s
         reply = client("GET", f"browser/model/{file.name}")
         assert (reply.status, len(reply.body)) == (200, file.size)
         assert reply.body == small_engine.bundle.file(file.name).read_bytes()
+        again = client("GET", f"browser/model/{file.name}", headers={"If-None-Match": reply.headers["etag"]})
+        assert (again.status, again.body) == (304, b""), "a browser that has it needs no second copy"
     assert client("GET", "browser/model/golden.npz").status == 404
 
 

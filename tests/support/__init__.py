@@ -52,8 +52,6 @@ rtx: the version of TensorRT-RTX that the tests know.
 Sessions, evaluation and reports:
 
 masks: masks that are awkward to write down, and random ones.
-saving: calls of the page's module that writes and reads files, in Chromium.
-pngs: PNG files written by hand, of every depth, filter and pass.
 annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
 scenes: small scenes and predictors of the evaluation.
 davis: small sequences as DAVIS lays them out.
@@ -72,6 +70,9 @@ server: the API on a free port of this machine, and a client of it.
 page_driver: the page in it, driven as its user does.
 pages: a web server for it, with the headers that threads need, or without.
 browser_clicks: clicks that are answered in it, driven from Python.
+pages: a web server for it, with the headers that threads need, or without.
+browser_clicks: clicks that are answered in it, driven from Python.
+server: the API on a free port of this machine, and a client of it.
 blocker: the start of a script in which only the run-time half can be imported.
 documents: the documents, and the Python and the commands in them.
 paths: where the repository and the test data are.
