@@ -65,7 +65,6 @@ async function begin() {
     state, annotating, view, viewPanel, layers, candidates, objects, saving, folder, tool, help, choose,
   }));
 
-  state.on("pending", () => view.plan());
   state.on("answer", () => folder.mark());
   state.on("picture", () => {
     const { picture } = state;

@@ -18,7 +18,7 @@ export class Objects {
     this.list = byId("objects");
     /** Name of the object that is being renamed. */
     this.renaming = null;
-    for (const event of ["answer", "picture", "pending"]) state.on(event, () => this.draw());
+    for (const event of ["answer", "picture"]) state.on(event, () => this.draw());
     byId("object-add").addEventListener("click", () => this.add());
     byId("undo").addEventListener("click", () => annotating.undo());
     byId("redo").addEventListener("click", () => annotating.redo());

@@ -39,6 +39,8 @@ function drawMasks(brush, view, state, painting) {
     brush.drawImage(painting.confidence, 0, 0, view.width, view.height);
   } else if (!state.view.confidence) {
     brush.globalAlpha = state.view.opacity;
+    // Better ones are made anew whenever the masks change.
+    brush.imageSmoothingQuality = "low";
     brush.drawImage(painting.masks, 0, 0);
   }
   brush.globalAlpha = 1;

@@ -23,6 +23,8 @@ export async function openSource(state, annotating) {
     } catch (error) {
       if (error?.status !== 401) throw error;
       api.token = await askToken();
+      // Kept for this tab, where Api.ofPage looks for it.
+      sessionStorage.setItem("mmms-token", api.token);
     }
   }
   const link = new Link(state, annotating, api);
