@@ -28,7 +28,8 @@ TYPES = {
 }
 """Types of files by suffix. What the system knows of suffixes differs, and browsers run no module of another type."""
 _KEPT = "public, max-age=604800"
-_ASKED = "no-cache"
+ASKED = "no-cache"
+"""A browser keeps a file, and asks each time whether it is still right."""
 
 
 def listed(folder: Path | None) -> dict[str, Path]:
@@ -41,16 +42,27 @@ def listed(folder: Path | None) -> dict[str, Path]:
 @router.api_route("/runtime/{file}", methods=["GET", "HEAD"])
 async def runtime(request: Request, file: str) -> Response:
     """Give a file of onnxruntime-web."""
-    return _given(request, state_of(request).runtime, file, _KEPT)
+    return given(request, state_of(request).runtime, file, _KEPT)
 
 
 @router.api_route("/{path:path}", methods=["GET", "HEAD"])
 async def page(request: Request, path: str) -> Response:
     """Give a file of the page."""
-    return _given(request, state_of(request).page, path or "index.html", _ASKED)
+    return given(request, state_of(request).page, path or "index.html", ASKED)
 
 
-def _given(request: Request, files: Mapping[str, Path], name: str, caching: str) -> Response:
+def given(request: Request, files: Mapping[str, Path], name: str, caching: str) -> Response:
+    """Return a file that is listed, or that the browser's copy of it is still right.
+
+    Args:
+        request: The request.
+        files: The files by name.
+        name: What was asked for.
+        caching: What browsers may do with it.
+
+    Raises:
+        UnknownPlaceError: It is not listed.
+    """
     path = files.get(name)
     if path is None:
         raise UnknownPlaceError(

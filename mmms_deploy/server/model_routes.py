@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from mmms_deploy.page.runtime import NO_RUNTIME
-from mmms_deploy.server.errors import UnknownPlaceError
+from mmms_deploy.server.file_routes import ASKED, given
 from mmms_deploy.server.shapes import BrowserAnswer, HealthAnswer, ModelAnswer
 from mmms_deploy.server.state import ERRORS, json_answer, state_of
 from mmms_deploy.version import __version__
@@ -69,9 +69,5 @@ async def browser(request: Request) -> Response:
 async def browser_file(request: Request, file: str) -> Response:
     """Give the ONNX file of the click stage, or its external data."""
     state = state_of(request)
-    if file not in {one.name for one in state.browser.files}:
-        raise UnknownPlaceError(
-            "the click stage has no such file", expected="a file that GET browser names", fix="check its name"
-        )
-    path = state.engine.bundle.file(file)
-    return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "private, no-cache"})
+    bundle = state.engine.bundle
+    return given(request, {one.name: bundle.file(one.name) for one in state.browser.files}, file, ASKED)

@@ -73,6 +73,8 @@ async def close_session(request: Request, session: str) -> Response:
 async def put_image(request: Request, session: str, later: str = "") -> Response:
     """Set a new image: the field ``image``, and one field for each modality, with its file.
 
+    An image alone may be the body itself, as ``application/octet-stream`` or of an image's type.
+
     Args:
         request: The request.
         session: The session.

@@ -19,6 +19,7 @@ from mmms_deploy.server.tabs import Source
 
 IMAGE = "image"
 """The field, and the layer, of the image."""
+_ALONE = ("image/", "application/octet-stream")
 _NPY = b"\x93NUMPY"
 _LONGEST_NAME = 200
 
@@ -36,7 +37,7 @@ class Upload(NamedTuple):
 
 
 async def read_form(request: Request, fields: Sequence[str]) -> Upload:
-    """Read the files of a form.
+    """Read the files of a form; an image without modalities may come alone, as the body.
 
     Args:
         request: The request.
@@ -46,7 +47,10 @@ async def read_form(request: Request, fields: Sequence[str]) -> Upload:
         RequestError: It is no form with files, or has another field, or one of them twice.
     """
     expected = f"multipart/form-data with files in the fields {', '.join(fields)}" if fields else "no file"
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    kind = request.headers.get("content-type", "").lower()
+    if IMAGE in fields and kind.startswith(_ALONE):
+        return Upload({IMAGE: await request.body()}, "")
+    if not kind.startswith("multipart/form-data"):
         raise RequestError("the request is no form", expected=expected, fix="send the files as multipart/form-data")
     files: dict[str, bytes] = {}
     name = ""

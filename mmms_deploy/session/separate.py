@@ -149,7 +149,7 @@ class SeparateSteps(Steps[SessionCore]):
     def labels(self, core: SessionCore) -> Labels:
         """Lay the masks over each other in the order in which the objects changed."""
         ordered = sorted(core._state.surfaces.all.values(), key=lambda surface: surface.changed)
-        return label_map([(s.label, core._result_of(s).mask) for s in ordered if s.changed], core._size())
+        return label_map([(s.label, core._result_of(s)) for s in ordered if s.changed], core._size())
 
     def history(self, surfaces: Surfaces) -> History[Any]:
         """Return the current object's."""

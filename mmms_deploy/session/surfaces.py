@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.errors import SurfaceError
-from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.session.history import History
 from mmms_deploy.session.interactions import Snapshot
 from mmms_deploy.session.result import ClickResult
@@ -192,18 +191,20 @@ def checked_name(name: object) -> str:
     return name
 
 
-def label_map(masks: list[tuple[int, BoolArray]], size: tuple[int, int]) -> Labels:
+def label_map(results: list[tuple[int, ClickResult]], size: tuple[int, int]) -> Labels:
     """Return the label of each pixel's surface; where masks overlap, the later one has the pixel.
 
     Args:
-        masks: Label and mask (H, W) of every surface, in the order in which they changed.
+        results: Label and answer of every surface, in the order in which they changed.
         size: (H, W).
 
     Returns:
         (H, W) int32, read-only; 0 is background.
     """
     labels = np.zeros(size, dtype=np.int32)
-    for label, mask in masks:
-        np.copyto(labels, label, where=mask)
+    for label, result in results:
+        # Results keep their boxes: of many objects, only what each of them covers is looked at again.
+        left, top, right, bottom = result.xyxy
+        np.copyto(labels[top:bottom, left:right], label, where=result.mask[top:bottom, left:right])
     labels.setflags(write=False)
     return labels

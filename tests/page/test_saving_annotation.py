@@ -123,6 +123,7 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a mask of numbers": _set("surfaces", 0, "interactions", 0, to={"mask": {"size": list(SIZE), "counts": [3500]}}),
     "an order of nothing": _set("order", to=[]),
     "an order of others": _set("order", to=[1, 2, 1]),
+    "an order of one too often": _set("order", to=[1, 1, 2]),
     "an order with the undone first": _set("order", to=[2, 2, 1]),
 }
 

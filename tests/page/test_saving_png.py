@@ -232,6 +232,7 @@ def test_damaged_files_are_refused_by_name(modules: Page) -> None:
     for number, answer in enumerate(call_saving(modules, "readLabelPng", [[one] for one in (*cut, *flipped)])):
         assert isinstance(answer, Refused), number
         assert answer.kind == "AnnotationError", (number, answer)
+        assert any(word in answer.given for word in ("PNG", "early", "chunk", "checksum")), (number, answer)
 
 
 def test_label_maps_that_are_none(modules: Page) -> None:

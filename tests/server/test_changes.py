@@ -54,10 +54,7 @@ def test_extents_are_those_of_the_whole_map() -> None:
     extents = Extents()
     labels = np.zeros((40, 50), np.int32)
     for number in range(200):
-        if number % 50:
-            labels = labels.copy()
-        else:
-            labels = np.zeros((40 + number // 50, 50), np.int32)
+        labels = labels.copy() if number % 50 else np.zeros((40 + number // 50, 50), np.int32)
         y, x = random.integers(0, 40), random.integers(0, 50)
         labels[y : y + random.integers(0, 25), x : x + random.integers(0, 25)] = random.integers(0, 5)
         expected = {

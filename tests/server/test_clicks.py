@@ -151,7 +151,10 @@ def test_candidates(opened: Any, proposing: Any, upload: bytes) -> None:
     assert client.get("/api/v1/model").json()["candidates"] == 3
     name = client.post("/api/v1/sessions").json()["session"]
     client.put(f"/api/v1/sessions/{name}/image", files={"image": ("a.png", upload)})
-    with Session(proposing) as session, client.websocket_connect(f"ws://127.0.0.1:8000/api/v1/sessions/{name}/live") as socket:
+    with (
+        Session(proposing) as session,
+        client.websocket_connect(f"ws://127.0.0.1:8000/api/v1/sessions/{name}/live") as socket,
+    ):
         session.set_image(upload)
         result = session.click(60, 45)
         socket.send_json({"id": "a", "do": "candidates"})
@@ -286,9 +289,7 @@ def test_two_sessions_know_nothing_of_each_other(client: Client, upload: bytes, 
     assert client("POST", f"sessions/{right}/state").json["surfaces"][0]["clicks"] == [[99, 45, 1]]
 
 
-def test_sixteen_annotators_lose_no_click(
-    running: Running, client: Client, upload: bytes, reference: Session
-) -> None:
+def test_sixteen_annotators_lose_no_click(running: Running, client: Client, upload: bytes, reference: Session) -> None:
     """All click at once, and send the next clicks before the answer to the first is there."""
     clicks = [(20 + 13 * number, 45, number % 3 > 0) for number in range(6)]
     maps: dict[int, Any] = {}

@@ -67,7 +67,9 @@ function check(given) {
   if (names.size < found.surfaces.length || labels.size < found.surfaces.length) {
     throw refused("two of its surfaces have the same name or label");
   }
-  if ([...labels].some((label) => label > found.labels_given)) throw refused("a surface has a label that was never given");
+  if (found.surfaces.some(({ label }) => label > found.labels_given)) {
+    throw refused("a surface has a label that was never given");
+  }
   if (found.order !== undefined && !isOrder(found)) throw refused("its order is not that of its interactions");
 }
 
@@ -156,7 +158,8 @@ const isObject = (value) => typeof value === "object" && value !== null && !Arra
 const isText = (value) => typeof value === "string";
 const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
 const isLabel = (value) => Number.isInteger(value) && value >= 1 && value <= GREATEST;
-const isSize = (value) => Array.isArray(value) && value.length === 2 && value.every((side) => isCount(side) && side >= 1);
+const isSide = (value) => isCount(value) && value >= 1;
+const isSize = (value) => Array.isArray(value) && value.length === 2 && value.every(isSide);
 const optional = (rule) => (value) => value === undefined || value === null || rule(value);
 
 function refused(given) {

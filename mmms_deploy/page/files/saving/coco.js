@@ -6,8 +6,8 @@ import { tracesOf } from "./traces.js";
 /**
  * Write the objects of an image as a COCO file: what `Session.to_coco` returns for the same masks.
  *
- * COCO's polygons know no holes, so an object that has one is written as run lengths in both cases. `clicks` and `surface`
- * are keys of ours; other tools pass over them.
+ * COCO's polygons know no holes, so an object that has one is written as run lengths in both cases. `clicks` and
+ * `surface` are keys of ours; other tools pass over them.
  *
  * @param {object} given
  * @param {Uint16Array} given.labels The label of every pixel, row by row

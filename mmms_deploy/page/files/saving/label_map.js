@@ -47,7 +47,8 @@ export function checkMap({ labels, width, height }) {
  */
 export function checkedName(name) {
   if (typeof name === "string" && name !== "" && !/\p{Surrogate}/u.test(name)) return name;
-  throw refusal("AnnotationError", `the name ${shown(name)}`, "a text in Unicode that is not empty", "choose another name");
+  const expected = "a text in Unicode that is not empty";
+  throw refusal("AnnotationError", `the name ${shown(name)}`, expected, "choose another name");
 }
 
 /**
@@ -80,13 +81,15 @@ export function checkObjects(objects) {
     checkedName(category);
     checkLabel(label, name);
     if (seen.has(label)) {
-      throw refusal("AnnotationError", `two objects have the label ${label}`, "one object a label", "give each its own");
+      const given = `two objects have the label ${label}`;
+      throw refusal("AnnotationError", given, "one object a label", "give each its own");
     }
     seen.add(label);
     for (const click of clicks) {
       const right = Array.isArray(click) && click.length === 3 && click.every(Number.isFinite);
       if (right && (click[2] === 0 || click[2] === 1)) continue;
-      throw refusal("AnnotationError", `a click is ${shown(click)}`, "[x, y, 1 or 0], finite", "pass the answer's clicks");
+      const given = `a click is ${shown(click)}`;
+      throw refusal("AnnotationError", given, "[x, y, 1 or 0], finite", "pass the answer's clicks");
     }
   }
 }

@@ -17,8 +17,8 @@ const EXPECTED = "a picture of labels, one number a pixel: PNG with a palette, o
 /**
  * Write a label map with the names of its labels as a PNG file, as `Session.save_labels` does.
  *
- * Labels up to 255 are a palette picture in the colours of PASCAL VOC, which every viewer shows; others are 16-bit grey. The
- * names are in the file, as JSON in a text chunk.
+ * Labels up to 255 are a palette picture in the colours of PASCAL VOC, which every viewer shows; others are 16-bit
+ * grey. The names are in the file, as JSON in a text chunk.
  *
  * @param {object} given
  * @param {Uint16Array} given.labels The label of every pixel, row by row; 0 is background
@@ -89,8 +89,8 @@ function rowsOf(labels, width, height, wide) {
 /**
  * Read a label map and the names of its labels from a PNG file, as `mmms_deploy.annotations.read_labels` does.
  *
- * Every checksum is compared. Nothing of the picture's size is allocated before the file is long enough to hold so much, and
- * nothing beyond that size is ever unpacked.
+ * Every checksum is compared. Nothing of the picture's size is allocated before the file is long enough to hold so
+ * much, and nothing beyond that size is ever unpacked.
  *
  * @param {Blob} file With a palette, or grey with 1 to 16 bits; interlaced or not
  * @param {[number, number]} [size] [H, W] that it has to have; left out, any with at most 178,956,970 pixels
@@ -115,7 +115,9 @@ export async function readLabelPng(file, size) {
   checkUpright(chunks);
   const packed = chunks.filter(({ type }) => type === "IDAT").map(({ content }) => content);
   const length = packed.reduce((sum, part) => sum + part.length, 0);
-  if (length * RATIO < rowBytes(header)) throw refused(`it says ${width} x ${height} pixels, and its data is too short`);
+  if (length * RATIO < rowBytes(header)) {
+    throw refused(`it says ${width} x ${height} pixels, and its data is too short`);
+  }
   const stored = await namesOf(chunks);
   const reader = attempted(() => new RowReader(header));
   await unpack(packed, (part) => attempted(() => reader.take(part)));
@@ -241,5 +243,6 @@ function attempted(read) {
 }
 
 function refused(problem) {
-  return refusal("AnnotationError", `the labels cannot be read: ${problem}`, EXPECTED, "check where the file comes from");
+  const given = `the labels cannot be read: ${problem}`;
+  return refusal("AnnotationError", given, EXPECTED, "check where the file comes from");
 }

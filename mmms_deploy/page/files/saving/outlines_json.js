@@ -9,9 +9,9 @@ import { tracesOf } from "./traces.js";
  *      "objects": [{"name": "dog", "label": 2, "clicks": [[x, y, 1 or 0], ...], "area": 1234, "bbox": [x, y, w, h],
  *                   "polygons": [{"outer": [[x, y], ...], "holes": [[[x, y], ...], ...]}, ...]}, ...]}
  *
- * An object's `clicks`, `area`, `bbox` and `polygons` are those of `result.to_dict(mask="polygons")` in Python: the largest
- * polygon first, in pixel edges (the pixel in column x and row y covers [x, x + 1] by [y, y + 1]), outer rings clockwise as
- * seen on the screen, holes the other way, no corner twice. They cover exactly the mask.
+ * An object's `clicks`, `area`, `bbox` and `polygons` are those of `result.to_dict(mask="polygons")` in Python: the
+ * largest polygon first, in pixel edges (the pixel in column x and row y covers [x, x + 1] by [y, y + 1]), outer rings
+ * clockwise as seen on the screen, holes the other way, no corner twice. They cover exactly the mask.
  *
  * @param {object} given
  * @param {Uint16Array} given.labels The label of every pixel, row by row

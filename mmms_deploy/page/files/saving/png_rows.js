@@ -25,7 +25,8 @@ function passesOf({ width, height, bits, interlaced }) {
   return PASSES[interlaced]
     .map(([x, y, across, down]) => {
       const columns = Math.ceil((width - x) / across);
-      return { x, y, across, down, columns, rows: Math.ceil((height - y) / down), bytes: Math.ceil((columns * bits) / 8) };
+      const rows = Math.ceil((height - y) / down);
+      return { x, y, across, down, columns, rows, bytes: Math.ceil((columns * bits) / 8) };
     })
     .filter(({ columns, rows }) => columns > 0 && rows > 0);
 }

@@ -9,15 +9,15 @@ import { BELOW, FALLING, TOUCHING } from "./traces.js";
  */
 
 /**
- * Return the outlines of an object, exactly along its pixel edges: the same rings with the same points in the same order
- * as `polygons_of` in Python.
+ * Return the outlines of an object, exactly along its pixel edges: the same rings with the same points in the same
+ * order as `polygons_of` in Python.
  *
  * @param {import("./label_map.js").LabelMap} map
  * @param {number} label The object's
  * @param {import("./traces.js").Corners} corners The object's
  * @returns {Array<{outer: Ring, holes: Ring[]}>} One for every piece whose pixels share edges, the largest first
  *
- * @typedef {Array<[number, number]>} Ring Its corners in pixel edges; clockwise as seen on the screen, holes the other way
+ * @typedef {Array<[number, number]>} Ring Its corners in pixel edges; clockwise on the screen, holes the other way
  */
 export function polygonsOf(map, label, corners) {
   if (!corners.count) return [];
@@ -35,7 +35,9 @@ export function polygonsOf(map, label, corners) {
   }
   return [...pieces]
     .sort(([, one], [, other]) => other.area - one.area)
-    .map(([outer, { holes }]) => ({ outer: pointsOf(walked, outer), holes: holes.map((hole) => pointsOf(walked, hole)) }));
+    .map(([outer, { holes }]) => {
+      return { outer: pointsOf(walked, outer), holes: holes.map((hole) => pointsOf(walked, hole)) };
+    });
 }
 
 function pointsOf({ x, y, starts }, ring) {

@@ -58,8 +58,8 @@ function changesOf(corners, width, height) {
 /**
  * Write run lengths as COCO's compressed text.
  *
- * A character holds five bits, the least significant ones first; its sixth bit says that more characters follow. From the
- * fourth on, a number is the difference to the one two places before.
+ * A character holds five bits, the least significant ones first; its sixth bit says that more characters follow. From
+ * the fourth on, a number is the difference to the one two places before.
  *
  * @param {Int32Array} runs
  * @returns {string}

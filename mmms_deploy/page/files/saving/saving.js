@@ -1,9 +1,9 @@
 /**
  * What leaves the page as a file, and comes back in: label PNGs, COCO files, outlines, annotations.
  *
- * Everything here is a pure function of a label map and of names; nothing knows the page or a server. The files are those
- * that `mmms_deploy` writes: `Session.load_labels` takes the label PNG, `Session.restore` the annotation, and the COCO file
- * is what `Session.to_coco` returns for the same masks.
+ * Everything here is a pure function of a label map and of names; nothing knows the page or a server. The files are
+ * those that `mmms_deploy` writes: `Session.load_labels` takes the label PNG, `Session.restore` the annotation, and the
+ * COCO file is what `Session.to_coco` returns for the same masks.
  *
  * - `label_map.js`: the label map and its objects, checked
  * - `traces.js`: the corners of all objects of a label map, found in one pass

@@ -1,10 +1,10 @@
 /**
  * The corners of the objects in a label map, found in one pass over its vertices whatever the number of objects.
  *
- * An object has a corner where, of the four pixels around a vertex, an odd number belong to it, or two that touch at the
- * vertex alone. In a row of vertices, corners in order are the ends of horizontal edges, two by two. Where two pixels of
- * the object touch at a vertex alone, that vertex is two corners. This is how `mmms_deploy/annotations/outlines.py` counts,
- * so that rings have the same points in the same order.
+ * An object has a corner where, of the four pixels around a vertex, an odd number belong to it, or two that touch at
+ * the vertex alone. In a row of vertices, corners in order are the ends of horizontal edges, two by two. Where two
+ * pixels of the object touch at a vertex alone, that vertex is two corners. This is how
+ * `mmms_deploy/annotations/outlines.py` counts, so that rings have the same points in the same order.
  */
 
 /** The corner is one of the two at a vertex. */
