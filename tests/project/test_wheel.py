@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from mmms_deploy import Bundle
+from mmms_deploy.page.runtime import FOLDER
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.wheel
@@ -111,6 +112,15 @@ def test_the_wheel_holds_every_document(wheel) -> None:
     examples = {f"{root}examples/{path.name}" for path in (ROOT / "examples").glob("*.*")}
     assert documents | examples | {f"{root}README.md", f"{root}CHANGELOG.md"} <= names
     assert archive.read(f"{root}docs/engines.md") == (ROOT / "docs" / "engines.md").read_bytes()
+
+
+def test_the_wheel_holds_the_page_and_its_runtime_where_it_was_fetched(wheel) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = [path for path in (ROOT / "mmms_deploy" / "page" / "files").rglob("*") if path.is_file()]
+    assert {path.relative_to(ROOT).as_posix() for path in files} <= names
+    runtime = [path for path in FOLDER.glob("*") if path.is_file()]
+    packed = {name for name in names if name.startswith("mmms_deploy/page/runtime/")}
+    assert packed == {path.relative_to(ROOT).as_posix() for path in runtime}
 
 
 def test_the_page_of_the_package_stands_alone(wheel) -> None:

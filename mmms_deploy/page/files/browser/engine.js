@@ -88,8 +88,11 @@ export class EngineChoice {
     const threads = isolated ? this.#threads : 1;
     ort.env.wasm.numThreads = threads;
     const stage = await this.#tried(ort, "wasm");
-    const alone = "one thread, because the page is not cross-origin isolated (its server sends no COOP and COEP headers)";
-    const count = isolated ? (threads === 1 ? "one thread" : `${threads} threads`) : alone;
+    // Nothing takes over from WebAssembly.
+    this.#files = null;
+    this.#features = null;
+    const missing = "the page is not cross-origin isolated (its server sends no COOP and COEP)";
+    const count = threads === 1 ? `one thread${isolated ? "" : `, because ${missing}`}` : `${threads} threads`;
     return { stage, engine: described(ort, "wasm", threads, `${this.#noWebGpu}; WebAssembly runs with ${count}`) };
   }
 

@@ -36,7 +36,7 @@ export class History {
   undo() {
     if (!this.past.length) {
       const within = this.limit === null ? "" : ` within the limit of ${this.limit}`;
-      throw new Failure("HistoryError", "nothing to undo", `an earlier click${within}`, "reset the object to start over");
+      throw new Failure("HistoryError", "nothing to undo", `an earlier click${within}`, "reset the object");
     }
     const current = this.past[this.past.length - 1];
     return new History(current, this.limit, this.past.slice(0, -1), [...this.future, this.current]);

@@ -115,9 +115,11 @@ export class LocalSession {
     const known = all.get(name);
     if (known === undefined) {
       if (given >= GREATEST) {
-        throw new Failure("SurfaceError", `surface '${name}' after ${given} others`, `${GREATEST} of them`, "remove one");
+        const fix = "save these, and open the image again";
+        throw new Failure("SurfaceError", `surface '${name}' after ${given} others`, `at most ${GREATEST}`, fix);
       }
-      this.#assign({ ...this.#surfaces, name, all: new Map(all).set(name, this.#surface(given + 1)), given: given + 1 });
+      const surface = this.#surface(given + 1);
+      this.#assign({ ...this.#surfaces, name, all: new Map(all).set(name, surface), given: given + 1 });
       return this.#answer();
     }
     const surface = known === this.#current ? known : await this.#rest(known);
@@ -225,7 +227,8 @@ export class LocalSession {
   async setLabels(labels, names = {}) {
     if (labels.length !== this.size[0] * this.size[1]) {
       const expected = `${this.size[0]} rows and ${this.size[1]} columns, like the image`;
-      throw new Failure("MaskInputError", `there are ${labels.length} labels`, expected, "open the labels of this image");
+      const fix = "open the labels of this image";
+      throw new Failure("MaskInputError", `there are ${labels.length} labels`, expected, fix);
     }
     const named = namedLabels(labels, names);
     const all = new Map();

@@ -209,7 +209,7 @@ export function resizeAbove(plane, size, rule, threshold) {
   return out;
 }
 
-/** Return for every input column which output column is the first to begin with it, and the number of all at the end. */
+/** Return for every input column the first output column that begins with it, and at the end how many there are. */
 function beginnings(first, width) {
   const begins = new Int32Array(width + 1).fill(first.length);
   for (let x = first.length - 1; x >= 0; x -= 1) {

@@ -139,7 +139,7 @@ export function checkedAnnotation(given, size) {
 }
 
 const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
-const isSize = (value) => Array.isArray(value) && value.length === 2 && value.every((side) => isCount(side) && side > 0);
+const isSize = (value) => Array.isArray(value) && value.length === 2 && value.every((side) => isCount(side) && side);
 
 function formProblem(given) {
   if (typeof given !== "object" || given === null || given.format !== FORMAT || given.version !== VERSION) {
@@ -257,7 +257,8 @@ function atNetwork(plane, size, network, contract) {
 }
 
 async function packed(numbers) {
-  const content = await through(new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength), CompressionStream);
+  const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
+  const content = await through(bytes, CompressionStream);
   let text = "";
   for (let start = 0; start < content.length; start += 0x8000) {
     text += String.fromCharCode(...content.subarray(start, start + 0x8000));

@@ -51,7 +51,8 @@ export class Snapshots {
     if (interaction.kind === "click") {
       return this.#afterClick(current, interaction);
     }
-    return interaction.kind === "mask" ? this.#afterMask(current, interaction) : this.#afterChoice(current, interaction);
+    const isMask = interaction.kind === "mask";
+    return isMask ? this.#afterMask(current, interaction) : this.#afterChoice(current, interaction);
   }
 
   async #afterClick(current, click) {
@@ -136,8 +137,9 @@ export class Snapshots {
       const expected = "a network that gives several, such as SAM 2";
       return new Failure("ChoiceError", `${given}, and the network gives one answer to a click`, expected, "click on");
     }
+    const expected = "a choice among the answers to a click";
     return current.interactions.some((one) => one.kind === "click")
-      ? new Failure("ChoiceError", `${given} after a mask was put in`, "a choice among the answers to a click", "undo it")
+      ? new Failure("ChoiceError", `${given} after a mask was put in`, expected, "undo it, or click again")
       : new Failure("ChoiceError", `${given} before a click`, "a click, and then a choice", "click first");
   }
 
