@@ -2,10 +2,10 @@
 // once, and the annotation is kept a moment later.
 
 import { several, counted } from "./elements.js";
-import { keepAnnotation } from "./kept.js";
+import { hasWork, keepAnnotation } from "./kept.js";
 import { clearErrors, notice, say, showError } from "./messages.js";
 
-const KEEP_AFTER = 150;
+const KEEP_AFTER = 40;
 /** Calls that leave what would be saved as it is. */
 const QUIET = new Set(["state", "select"]);
 /** Kinds of errors after which the session has to be opened again. */
@@ -279,7 +279,8 @@ export class Annotating {
       if (this.state.picture !== picture || this.answers !== answers) return null;
       this.annotation = annotation;
       this.since = [];
-      if (this.state.unsaved) keepAnnotation(picture.key, annotation, false);
+      // An empty one does not take the place of what was done before.
+      if (this.state.unsaved || hasWork(annotation)) keepAnnotation(picture.key, annotation, !this.state.unsaved);
       return annotation;
     } catch (error) {
       const open = this.answers === answers && this.state.picture === picture;
@@ -298,8 +299,8 @@ export class Annotating {
   /** What a file or the server has now needs no keeping. */
   saved() {
     this.state.unsaved = false;
-    if (this.annotation && this.state.picture) keepAnnotation(this.state.picture.key, this.annotation, true);
     this.state.emit("answer");
+    return this.fetch();
   }
 
   /**

@@ -2,6 +2,7 @@
 // freed by the server and a server may be restarted; the page then sends the picture again and restores the annotation.
 
 import { ServerAnswers } from "./server_answers.js";
+import { AnswerError } from "./answers.js";
 import { labelPng } from "./saving/saving.js";
 import { banner, notice, showError } from "./messages.js";
 
@@ -67,9 +68,25 @@ export class Link {
       return this.api.openImage(session, entry.id);
     }
     const files = { image: entry.image, ...entry.modalities };
+    this.check(Object.values(files));
     progress("Uploading", 0);
     const onprogress = (share) => (share < 1 ? progress("Uploading", share) : progress(computing, null));
     return this.api.putImage(session, files, { onprogress });
+  }
+
+  /**
+   * Refuses files that are too large: a server stops reading them, which looks as if it were gone.
+   * @param {File[]} files
+   */
+  check(files) {
+    const most = this.state.model.limits?.upload_bytes ?? Infinity;
+    const bytes = files.reduce((sum, file) => sum + file.size, 0);
+    if (bytes <= most) return;
+    const megabytes = (number) => `${(number / 2 ** 20).toFixed(1)} MB`;
+    throw new AnswerError({
+      kind: "TooLargeError", given: `${files[0].name} has ${megabytes(bytes)}`, expected: `at most ${megabytes(most)}`,
+      fix: "open a smaller file",
+    });
   }
 
   async connect(session) {

@@ -1,11 +1,9 @@
 // Opens pictures: sends them, shows how far that is, takes up what was annotated before, and saves on moving on.
 
-import { keepAnnotation, keptAnnotation, pictureKey, recall, remember } from "./kept.js";
+import { hasWork, keepAnnotation, keptAnnotation, pictureKey, recall, remember } from "./kept.js";
 import { clearErrors, notice, say, showError } from "./messages.js";
 import { ask } from "./opening.js";
 import { decoded } from "./picture_files.js";
-
-const hasWork = (annotation) => Boolean(annotation?.surfaces?.some((one) => one.interactions?.length > 0));
 
 /** The pictures of the list, of which one is open. */
 export class Pictures {
