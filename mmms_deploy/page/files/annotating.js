@@ -127,11 +127,13 @@ export class Annotating {
   }
 
   gone(error) {
-    return /** @type {Promise<void>} */ (new Promise((resume) => {
-      this.waiting.push(resume);
-      // A worker of this browser that ended is the mode's business, which takes other answers.
-      if (this.answers?.where !== "browser") this.ongone(error);
-    }));
+    return /** @type {Promise<void>} */ (
+      new Promise((resume) => {
+        this.waiting.push(resume);
+        // A worker of this browser that ended is the mode's business, which takes other answers.
+        if (this.answers?.where !== "browser") this.ongone(error);
+      })
+    );
   }
 
   /**
@@ -194,7 +196,11 @@ export class Annotating {
     if (answer === null) return null;
     const { engine = null, mask = null, total = null } = answer.timings;
     this.state.measured = {
-      where: answer.where, engine, mask, total: painted - begun, painting: painted - answered,
+      where: answer.where,
+      engine,
+      mask,
+      total: painted - begun,
+      painting: painted - answered,
       way: total === null ? null : Math.max(0, answered - begun - total),
     };
     this.state.emit("measured");
@@ -212,7 +218,8 @@ export class Annotating {
   stepSaid(what) {
     return (answer) => {
       const object = answer.surfaces.find((one) => one.name === answer.surface);
-      return `${what}: ${answer.surface} has ${several(object?.clicks.length ?? 0, "click")}, ${counted(object?.area ?? 0)} pixels`;
+      const clicks = several(object?.clicks.length ?? 0, "click");
+      return `${what}: ${answer.surface} has ${clicks}, ${counted(object?.area ?? 0)} pixels`;
     };
   }
 
@@ -264,7 +271,9 @@ export class Annotating {
 
   /** Puts an annotation in the place of this one. @param {any} annotation */
   restore(annotation) {
-    return this.call("restore", [annotation], { said: (answer) => `${several(answer.surfaces.length, "object")} restored` });
+    return this.call("restore", [annotation], {
+      said: (answer) => `${several(answer.surfaces.length, "object")} restored`,
+    });
   }
 
   /** Fetches the annotation and keeps it; null where that failed. */

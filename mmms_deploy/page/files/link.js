@@ -1,5 +1,5 @@
-// The page's session on the server: opens it, sends pictures, and opens another one where it is gone. An idle session is
-// freed by the server and a server may be restarted; the page then sends the picture again and restores the annotation.
+// The page's session on the server: opens it, sends pictures, and opens another one where it is gone. The server frees
+// idle sessions, and may be started again; the page then sends the picture again and restores the annotation.
 
 import { ServerAnswers } from "./server_answers.js";
 import { AnswerError } from "./answers.js";
@@ -28,7 +28,10 @@ export class Link {
     this.later = {};
     window.addEventListener("pagehide", () => this.leave());
     // A page that comes back from the browser's cache has no session any more.
-    window.addEventListener("pageshow", (event) => event.persisted && this.state.picture && this.gone({ kind: "UnknownSessionError" }));
+    window.addEventListener(
+      "pageshow",
+      (event) => event.persisted && this.state.picture && this.gone({ kind: "UnknownSessionError" }),
+    );
   }
 
   /** The session is freed with the page, not only when it was idle for long. */
@@ -84,7 +87,9 @@ export class Link {
     if (bytes <= most) return;
     const megabytes = (number) => `${(number / 2 ** 20).toFixed(1)} MB`;
     throw new AnswerError({
-      kind: "TooLargeError", given: `${files[0].name} has ${megabytes(bytes)}`, expected: `at most ${megabytes(most)}`,
+      kind: "TooLargeError",
+      given: `${files[0].name} has ${megabytes(bytes)}`,
+      expected: `at most ${megabytes(most)}`,
       fix: "open a smaller file",
     });
   }
@@ -181,7 +186,11 @@ export class Link {
     }
     const waited = this.state.lost;
     if (waited) this.tell(false);
-    notice(waited ? "The server is back, and your annotation with it." : "The server had freed the session. It is open again, with your annotation.");
+    notice(
+      waited
+        ? "The server is back, and your annotation with it."
+        : "The server had freed the session. It is open again, with your annotation.",
+    );
   }
 
   async again() {
@@ -196,7 +205,8 @@ export class Link {
 
   tell(lost) {
     this.state.lost = lost;
-    const meanwhile = this.state.mode === "browser" ? " Clicks run in this browser meanwhile." : " Clicks wait until it does.";
+    const meanwhile =
+      this.state.mode === "browser" ? " Clicks run in this browser meanwhile." : " Clicks wait until it does.";
     banner(lost ? `The server does not answer. Trying again…${meanwhile}` : null);
     this.state.emit("lost");
   }

@@ -13,7 +13,9 @@ import { openStatic } from "./static_source.js";
  * @param {import("./annotating.js").Annotating} annotating
  */
 export async function openSource(state, annotating) {
-  const description = await fetch("static.json").then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+  const description = await fetch("static.json")
+    .then((answer) => (answer.ok ? answer.json() : null))
+    .catch(() => null);
   if (description) return openStatic(state, description);
   const api = Api.ofPage();
   for (;;) {
@@ -36,7 +38,9 @@ export async function openSource(state, annotating) {
 function askToken() {
   const dialog = byId("token");
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(byId("token-value").value), { once: true }));
+  return new Promise((resolve) =>
+    dialog.addEventListener("close", () => resolve(byId("token-value").value), { once: true }),
+  );
 }
 
 /** A server. */

@@ -44,7 +44,10 @@ export class Viewport {
 
   resize() {
     const box = this.canvas.getBoundingClientRect();
-    const [width, height] = [Math.max(1, Math.round(box.width * this.ratio)), Math.max(1, Math.round(box.height * this.ratio))];
+    const [width, height] = [
+      Math.max(1, Math.round(box.width * this.ratio)),
+      Math.max(1, Math.round(box.height * this.ratio)),
+    ];
     const [dx, dy] = [(width - this.canvas.width) / 2, (height - this.canvas.height) / 2];
     if (dx === 0 && dy === 0) return;
     this.canvas.width = width;
@@ -182,11 +185,19 @@ export class Viewport {
       return;
     }
     const room = ROOM * this.ratio;
-    const [left, top] = [Math.floor(this.left + part.x * this.scale - room), Math.floor(this.top + part.y * this.scale - room)];
+    const [left, top] = [
+      Math.floor(this.left + part.x * this.scale - room),
+      Math.floor(this.top + part.y * this.scale - room),
+    ];
     this.brush.save();
     this.brush.setTransform(1, 0, 0, 1, 0, 0);
     this.brush.beginPath();
-    this.brush.rect(left, top, Math.ceil(part.width * this.scale + 2 * room) + 1, Math.ceil(part.height * this.scale + 2 * room) + 1);
+    this.brush.rect(
+      left,
+      top,
+      Math.ceil(part.width * this.scale + 2 * room) + 1,
+      Math.ceil(part.height * this.scale + 2 * room) + 1,
+    );
     this.brush.clip();
     this.paint(this.brush, this);
     this.brush.restore();
