@@ -87,7 +87,8 @@ def test_the_canvas_shows_the_mask_over_the_picture(desk: Desk) -> None:
     rows, columns = slice(150, 400), slice(150, 400)  # away from the tools and the edges
     part = seen[top + 150 : top + 400, left + 150 : left + 400]
     inside = labels[rows, columns] == 1
-    assert inside.any() and not inside.all()
+    assert inside.any()
+    assert not inside.all()
     np.testing.assert_array_equal((part == [37, 132, 255]).all(axis=2), inside)
     assert np.abs(part - picture[rows, columns])[~inside].max() <= 3
 
@@ -168,6 +169,15 @@ def test_clicks_that_follow_at_once_are_answered_in_their_order(desk: Desk, serv
     desk.idle()
     assert desk.clicks() == [[*place, 1] for place in places]
     np.testing.assert_array_equal(desk.labels(), _served(server, desk))
+
+
+def test_what_a_click_draws_is_what_is_drawn_whole(desk: Desk) -> None:
+    canvas = desk.page.get_by_role("application")
+    for x, y, positive in ((*FACE, True), (250, 300, True), (60, 60, False)):
+        desk.click(x, y, positive=positive)
+        part = canvas.screenshot()
+        desk.press("o", "o")  # outlines away and back: everything is drawn anew
+        assert canvas.screenshot() == part
 
 
 def test_undo_redo_and_reset(desk: Desk, server: Running) -> None:
@@ -269,7 +279,8 @@ def test_the_status_says_what_ran_and_how_long(desk: Desk) -> None:
     for part in ("Last click", "engine", "mask", "round trip", "painting"):
         assert part in took
     facts = desk.page.inner_text("#facts")
-    assert "Round trip" in facts and "demo-small" in facts
+    assert "Round trip" in facts
+    assert "demo-small" in facts
 
 
 def test_why_the_browser_cannot_answer_is_seen(chromium: Browser, server: Running) -> None:

@@ -212,12 +212,12 @@ def test_files_are_dropped_and_pasted(desk: Desk, folder: Path, event: str) -> N
 
 
 def test_the_token_is_taken_from_the_address_or_asked_for(chromium: Browser, small_engine: Engine) -> None:
-    with running_server(small_engine, Settings(token="four words of secret")) as running:
+    with running_server(small_engine, Settings(token="four-words-of-secret")) as running:
         plain = running.url.partition("#")[0]
         context = chromium.new_context()
         page = context.new_page()
         page.goto(plain)
-        page.get_by_label("Token").fill("four words of secret")
+        page.get_by_role("textbox", name="Token").fill("four-words-of-secret")
         page.get_by_role("button", name="Continue").click()
         page.get_by_text("Drop a picture here").wait_for()
         context.close()

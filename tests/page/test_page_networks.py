@@ -14,7 +14,7 @@ from mmms_deploy import Bundle, MMMSDeployWarning, open_engine
 from mmms_deploy.bundle import ModalitySpec
 from tests.support.page_driver import Desk, open_desk
 from tests.support.proposing import SCORES, write_proposing
-from tests.support.server import Client, Running, running_server, png
+from tests.support.server import Client, Running, png, running_server
 from tests.support.toy import write_toy
 
 if TYPE_CHECKING:

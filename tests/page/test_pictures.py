@@ -57,8 +57,9 @@ def test_everything_fits(chromium: Browser, server: Running, tmp_path: Path, nam
                 desk.press("n")
             for x, y, positive in clicks:
                 desk.click(x, y, positive=positive)
-            page.evaluate("(name) => mmmsDemo.rename(name)", called)
-            desk.idle()
+            page.keyboard.press("F2")
+            page.keyboard.type(called)
+            desk.press("Enter")
         width, height = page.evaluate("[innerWidth, innerHeight]")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.documentElement.scrollHeight") <= height

@@ -70,9 +70,6 @@ server: the API on a free port of this machine, and a client of it.
 page_driver: the page in it, driven as its user does.
 pages: a web server for it, with the headers that threads need, or without.
 browser_clicks: clicks that are answered in it, driven from Python.
-pages: a web server for it, with the headers that threads need, or without.
-browser_clicks: clicks that are answered in it, driven from Python.
-server: the API on a free port of this machine, and a client of it.
 blocker: the start of a script in which only the run-time half can be imported.
 documents: the documents, and the Python and the commands in them.
 paths: where the repository and the test data are.

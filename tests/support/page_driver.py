@@ -87,7 +87,8 @@ class Desk:
     def painted(self) -> npt.NDArray[np.uint8]:
         """Return the painted masks, (H, W, 4), RGBA."""
         height, width, text = self.page.evaluate(
-            f"() => {{ {_BYTES} const found = mmmsDemo.painted(); return [found.height, found.width, bytes(found.data)]; }}"
+            f"() => {{ {_BYTES} const found = mmmsDemo.painted();"
+            " return [found.height, found.width, bytes(found.data)]; }"
         )
         return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)
 

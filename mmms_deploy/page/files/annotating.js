@@ -2,14 +2,26 @@
 // once, and the annotation is kept a moment later.
 
 import { several, counted } from "./elements.js";
-import { keepAnnotation } from "./kept.js";
+import { hasWork, keepAnnotation } from "./kept.js";
 import { clearErrors, notice, say, showError } from "./messages.js";
 
-const KEEP_AFTER = 150;
+const KEEP_AFTER = 40;
 /** Calls that leave what would be saved as it is. */
 const QUIET = new Set(["state", "select"]);
 /** Kinds of errors after which the session has to be opened again. */
 const GONE = new Set(["LostError", "UnknownSessionError"]);
+
+/**
+ * The part of the picture that a click and a changed box take, in picture pixels.
+ * @param {import("./state.js").Click} click
+ * @param {{x: number, y: number, width: number, height: number} | null} box
+ */
+function around({ x, y }, box) {
+  if (box === null) return { x, y, width: 1, height: 1 };
+  const [left, top] = [Math.min(x, box.x), Math.min(y, box.y)];
+  const [right, bottom] = [Math.max(x + 1, box.x + box.width), Math.max(y + 1, box.y + box.height)];
+  return { x: left, y: top, width: right - left, height: bottom - top };
+}
 
 /** One annotation: that of the open picture. */
 export class Annotating {
@@ -66,23 +78,24 @@ export class Annotating {
    * Makes a call of the seam and takes its answer up.
    * @param {string} name Of a method of the answers.
    * @param {any[]} args
-   * @param {{settled?: () => void, said?: (answer: import("./state.js").Answer) => string}} [options] ``settled`` is
-   *   called before the answer is painted or the error is shown; ``said`` says what happened.
+   * @param {{settled?: () => void, said?: (answer: import("./state.js").Answer) => string,
+   *   made?: import("./state.js").Click | null}} [options] ``settled`` is
+   *   called before the answer is painted or the error is shown; ``said`` says what happened; ``made`` is the click.
    * @returns {Promise<import("./state.js").Answer | null>} Null where it failed, which the page has shown then.
    */
-  async call(name, args = [], { settled = () => {}, said } = {}) {
+  async call(name, args = [], { settled = () => {}, said, made = null } = {}) {
     const picture = this.state.picture;
     this.calls += 1;
     try {
       if (this.held) await this.held;
       if (this.state.picture !== picture) return null;
-      return await this.made(name, args, picture, settled, said);
+      return await this.answered(name, args, picture, { settled, said, made });
     } finally {
       this.calls -= 1;
     }
   }
 
-  async made(name, args, picture, settled, said) {
+  async answered(name, args, picture, { settled, said, made }) {
     for (;;) {
       const answers = this.answers;
       if (answers === null) return null;
@@ -98,14 +111,14 @@ export class Annotating {
         }
         settled();
         showError(error);
-        this.state.emit("pending");
+        this.view.plan();
         return null;
       }
       if (this.state.picture !== picture) return null;
       settled();
       this.since.push([name, args]);
       clearErrors();
-      this.take(answer);
+      this.take(answer, made);
       if (said) say(said(answer));
       if (!QUIET.has(name)) this.state.unsaved = true;
       this.keepSoon();
@@ -114,11 +127,13 @@ export class Annotating {
   }
 
   gone(error) {
-    return /** @type {Promise<void>} */ (new Promise((resume) => {
-      this.waiting.push(resume);
-      // A worker of this browser that ended is the mode's business, which takes other answers.
-      if (this.answers?.where !== "browser") this.ongone(error);
-    }));
+    return /** @type {Promise<void>} */ (
+      new Promise((resume) => {
+        this.waiting.push(resume);
+        // A worker of this browser that ended is the mode's business, which takes other answers.
+        if (this.answers?.where !== "browser") this.ongone(error);
+      })
+    );
   }
 
   /**
@@ -137,12 +152,17 @@ export class Annotating {
     }
   }
 
-  /** Paints an answer. @param {import("./state.js").Answer} answer */
-  take(answer) {
+  /**
+   * Paints an answer.
+   * @param {import("./state.js").Answer} answer
+   * @param {Click | null} [made] The click that it answers: then nothing is drawn but the click and what changed.
+   */
+  take(answer, made = null) {
     if (answer.changed) this.painting.change(answer.changed, answer.labels);
+    const same = answer.surface === this.state.answer?.surface;
     this.state.answer = answer;
     // Drawn now, not with the screen's next picture: the mask follows the click at once.
-    this.view.draw();
+    this.view.draw(made && same ? around(made, answer.changed) : null);
     this.drawn = performance.now();
     this.state.emit("answer");
   }
@@ -156,8 +176,6 @@ export class Annotating {
     const begun = performance.now();
     let answered = begun;
     this.state.pending.push(made);
-    this.state.emit("pending");
-    this.view.draw();
     const settled = () => {
       answered = performance.now();
       this.state.pending = this.state.pending.filter((one) => one !== made);
@@ -171,14 +189,18 @@ export class Annotating {
       painted = this.drawn;
       return said(answer);
     };
-    const answer = await this.call("click", [x, y, positive], { settled, said: told });
-    if (answer === null) {
-      this.view.plan();
-      return null;
-    }
+    // First it is sent, then it is seen.
+    const answering = this.call("click", [x, y, positive], { settled, said: told, made });
+    this.view.draw(around(made, null));
+    const answer = await answering;
+    if (answer === null) return null;
     const { engine = null, mask = null, total = null } = answer.timings;
     this.state.measured = {
-      where: answer.where, engine, mask, total: painted - begun, painting: painted - answered,
+      where: answer.where,
+      engine,
+      mask,
+      total: painted - begun,
+      painting: painted - answered,
       way: total === null ? null : Math.max(0, answered - begun - total),
     };
     this.state.emit("measured");
@@ -196,7 +218,8 @@ export class Annotating {
   stepSaid(what) {
     return (answer) => {
       const object = answer.surfaces.find((one) => one.name === answer.surface);
-      return `${what}: ${answer.surface} has ${several(object?.clicks.length ?? 0, "click")}, ${counted(object?.area ?? 0)} pixels`;
+      const clicks = several(object?.clicks.length ?? 0, "click");
+      return `${what}: ${answer.surface} has ${clicks}, ${counted(object?.area ?? 0)} pixels`;
     };
   }
 
@@ -248,7 +271,9 @@ export class Annotating {
 
   /** Puts an annotation in the place of this one. @param {any} annotation */
   restore(annotation) {
-    return this.call("restore", [annotation], { said: (answer) => `${several(answer.surfaces.length, "object")} restored` });
+    return this.call("restore", [annotation], {
+      said: (answer) => `${several(answer.surfaces.length, "object")} restored`,
+    });
   }
 
   /** Fetches the annotation and keeps it; null where that failed. */
@@ -263,7 +288,8 @@ export class Annotating {
       if (this.state.picture !== picture || this.answers !== answers) return null;
       this.annotation = annotation;
       this.since = [];
-      if (this.state.unsaved) keepAnnotation(picture.key, annotation, false);
+      // An empty one does not take the place of what was done before.
+      if (this.state.unsaved || hasWork(annotation)) keepAnnotation(picture.key, annotation, !this.state.unsaved);
       return annotation;
     } catch (error) {
       const open = this.answers === answers && this.state.picture === picture;
@@ -282,8 +308,8 @@ export class Annotating {
   /** What a file or the server has now needs no keeping. */
   saved() {
     this.state.unsaved = false;
-    if (this.annotation && this.state.picture) keepAnnotation(this.state.picture.key, this.annotation, true);
     this.state.emit("answer");
+    return this.fetch();
   }
 
   /**

@@ -33,7 +33,8 @@ connectTheme((ground) => {
 });
 connectPanel();
 const narrow = matchMedia("(max-width: 720px)");
-view.insets = () => (narrow.matches ? { left: 10, top: 10, right: 10, bottom: 70 } : { left: 84, top: 20, right: 20, bottom: 20 });
+view.insets = () =>
+  narrow.matches ? { left: 10, top: 10, right: 10, bottom: 70 } : { left: 84, top: 20, right: 20, bottom: 20 };
 
 /** Makes everything that needs to know where answers come from. */
 async function begin() {
@@ -46,7 +47,11 @@ async function begin() {
   const layers = new Layers(state, layer, (name) => source.layer(name), view);
   const pictures = new Pictures({ state, annotating, source, mode, layers, view });
   layers.onadd = (name, file) => pictures.addModality(name, file);
-  const folder = new Folder(state, (entry) => pictures.open(entry), (entry) => source.thumbnail(entry));
+  const folder = new Folder(
+    state,
+    (entry) => pictures.open(entry),
+    (entry) => source.thumbnail(entry),
+  );
   const viewPanel = new ViewPanel(state, painting, annotating, view);
   const candidates = new Candidates(state, annotating, layer);
   const objects = new Objects(state, annotating, () => {
@@ -61,22 +66,38 @@ async function begin() {
   pointer.onhover = (pixel) => status.point(pixel);
   pointer.under = (pixel) => status.under(pixel) || "background";
   const help = connectHelp();
-  new Keys(shortcuts({
-    state, annotating, view, viewPanel, layers, candidates, objects, saving, folder, tool, help, choose,
-  }));
+  new Keys(
+    shortcuts({
+      state,
+      annotating,
+      view,
+      viewPanel,
+      layers,
+      candidates,
+      objects,
+      saving,
+      folder,
+      tool,
+      help,
+      choose,
+    }),
+  );
 
-  state.on("pending", () => view.plan());
   state.on("answer", () => folder.mark());
   state.on("picture", () => {
     const { picture } = state;
     byId("empty").hidden = picture !== null;
-    byId("canvas").setAttribute("aria-label", picture ? `Picture ${picture.name}, ${picture.width} by ${picture.height} pixels` : "Picture: none is open");
+    byId("canvas").setAttribute(
+      "aria-label",
+      picture ? `Picture ${picture.name}, ${picture.width} by ${picture.height} pixels` : "Picture: none is open",
+    );
     pointer.cursor();
   });
   window.addEventListener("beforeunload", (event) => {
     if (state.unsaved) event.preventDefault();
   });
-  byId("about").textContent = `${state.model.name} on mmms-deploy ${state.model.version}. ${engineLine(state.model.engine)}`;
+  byId("about").textContent =
+    `${state.model.name} on mmms-deploy ${state.model.version}. ${engineLine(state.model.engine)}`;
   // A static export has its one picture.
   byId("open").hidden = byId("open-first").hidden = source.link === null;
   publish({ pictures, annotating, mode, source });
@@ -101,9 +122,21 @@ function publish({ pictures, annotating, mode, source }) {
     /** The session's name on the server, or null. */
     session: () => source.link?.session ?? null,
     /** Whether nothing is being opened, answered or fetched. */
-    idle: () => !pictures.opening && !pictures.asking && state.pending.length === 0 && state.busy === null && annotating.calls === 0 && !mode.switching,
+    idle: () =>
+      !pictures.opening &&
+      !pictures.asking &&
+      state.pending.length === 0 &&
+      state.busy === null &&
+      annotating.calls === 0 &&
+      !mode.switching,
     /** What idle() asks for, in parts. */
-    doing: () => ({ opening: pictures.opening, calls: annotating.calls, switching: mode.switching, busy: state.busy, pending: state.pending.length }),
+    doing: () => ({
+      opening: pictures.opening,
+      calls: annotating.calls,
+      switching: mode.switching,
+      busy: state.busy,
+      pending: state.pending.length,
+    }),
     /** Opens files as if they were dropped. */
     open: (files) => pictures.take(files),
     /** Puts an annotation in the place of this one. */

@@ -12,7 +12,8 @@ export const byId = (id) => document.getElementById(id);
 /**
  * Makes an element.
  * @param {string} tag
- * @param {Object<string, any>} [attributes] ``class``, ``text``, ``on`` (events by name), any attribute; null is left out.
+ * @param {Object<string, any>} [attributes] ``class``, ``text``, ``on`` (events by name), any attribute; null is left
+ *   out.
  * @param {(Node | null)[]} [children]
  * @returns {any}
  */
@@ -21,7 +22,8 @@ export function make(tag, attributes = {}, children = []) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (name === "text") element.textContent = value;
-    else if (name === "on") for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
+    else if (name === "on")
+      for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
   element.append(...children.filter((child) => child !== null));
@@ -49,7 +51,14 @@ export function icon(name) {
  * @param {Object<string, any>} [attributes]
  */
 export function iconButton(drawing, name, press, attributes = {}) {
-  const all = { type: "button", class: "button icon", "aria-label": name, title: name, on: { click: press }, ...attributes };
+  const all = {
+    type: "button",
+    class: "button icon",
+    "aria-label": name,
+    title: name,
+    on: { click: press },
+    ...attributes,
+  };
   return make("button", all, [icon(drawing)]);
 }
 

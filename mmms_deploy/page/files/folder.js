@@ -14,9 +14,12 @@ export class Folder {
     /** Addresses of thumbnails. @type {Map<import("./state.js").Entry, string>} */
     this.addresses = new Map();
     // Only those in sight are fetched.
-    this.seen = new IntersectionObserver((changes) => {
-      for (const change of changes) if (change.isIntersecting) this.load(/** @type {any} */ (change.target));
-    }, { root: byId("strip-list"), rootMargin: "0px 400px" });
+    this.seen = new IntersectionObserver(
+      (changes) => {
+        for (const change of changes) if (change.isIntersecting) this.load(/** @type {any} */ (change.target));
+      },
+      { root: byId("strip-list"), rootMargin: "0px 400px" },
+    );
     byId("previous").addEventListener("click", () => this.move(-1));
     byId("next").addEventListener("click", () => this.move(1));
     state.on("entries", () => this.draw());
@@ -37,12 +40,20 @@ export class Folder {
     const { entries } = this.state;
     byId("strip").hidden = entries.length < 2;
     this.seen.disconnect();
-    byId("strip-list").replaceChildren(...entries.map((entry) => {
-      const button = make("button", { type: "button", class: "thumb", "aria-label": `Open ${entry.name}`, title: entry.name, on: { click: () => this.open(entry) } });
-      button.entry = entry;
-      this.seen.observe(button);
-      return make("li", {}, [button]);
-    }));
+    byId("strip-list").replaceChildren(
+      ...entries.map((entry) => {
+        const button = make("button", {
+          type: "button",
+          class: "thumb",
+          "aria-label": `Open ${entry.name}`,
+          title: entry.name,
+          on: { click: () => this.open(entry) },
+        });
+        button.entry = entry;
+        this.seen.observe(button);
+        return make("li", {}, [button]);
+      }),
+    );
     this.mark();
   }
 

@@ -24,6 +24,9 @@ export function recall(name) {
   }
 }
 
+/** Whether an annotation has anything in it. @param {any} annotation */
+export const hasWork = (annotation) => Boolean(annotation?.surfaces?.some((one) => one.interactions?.length > 0));
+
 /** What a picture's annotation is kept under: its name and its size. */
 export const pictureKey = (name, width, height, bytes) => `${name}:${width}x${height}:${bytes ?? ""}`;
 

@@ -51,11 +51,22 @@ export class Keys {
   /** Writes the help sheet's tables. */
   list() {
     const groups = new Map();
-    for (const one of this.shortcuts.filter((shortcut) => shortcut.group)) groups.set(one.group, [...(groups.get(one.group) ?? []), one]);
-    byId("shortcuts").replaceChildren(...[...groups].map(([group, ones]) => make("table", {}, [
-      make("caption", { text: group }),
-      make("tbody", {}, ones.map(({ name, keys }) => make("tr", {}, [make("th", { scope: "row", text: name }), make("td", {}, writtenKeys(keys))]))),
-    ])));
+    for (const one of this.shortcuts.filter((shortcut) => shortcut.group))
+      groups.set(one.group, [...(groups.get(one.group) ?? []), one]);
+    byId("shortcuts").replaceChildren(
+      ...[...groups].map(([group, ones]) =>
+        make("table", {}, [
+          make("caption", { text: group }),
+          make(
+            "tbody",
+            {},
+            ones.map(({ name, keys }) =>
+              make("tr", {}, [make("th", { scope: "row", text: name }), make("td", {}, writtenKeys(keys))]),
+            ),
+          ),
+        ]),
+      ),
+    );
   }
 }
 

@@ -1,7 +1,8 @@
-// The page's session on the server: opens it, sends pictures, and opens another one where it is gone. An idle session is
-// freed by the server and a server may be restarted; the page then sends the picture again and restores the annotation.
+// The page's session on the server: opens it, sends pictures, and opens another one where it is gone. The server frees
+// idle sessions, and may be started again; the page then sends the picture again and restores the annotation.
 
 import { ServerAnswers } from "./server_answers.js";
+import { AnswerError } from "./answers.js";
 import { labelPng } from "./saving/saving.js";
 import { banner, notice, showError } from "./messages.js";
 
@@ -27,7 +28,10 @@ export class Link {
     this.later = {};
     window.addEventListener("pagehide", () => this.leave());
     // A page that comes back from the browser's cache has no session any more.
-    window.addEventListener("pageshow", (event) => event.persisted && this.state.picture && this.gone({ kind: "UnknownSessionError" }));
+    window.addEventListener(
+      "pageshow",
+      (event) => event.persisted && this.state.picture && this.gone({ kind: "UnknownSessionError" }),
+    );
   }
 
   /** The session is freed with the page, not only when it was idle for long. */
@@ -67,9 +71,27 @@ export class Link {
       return this.api.openImage(session, entry.id);
     }
     const files = { image: entry.image, ...entry.modalities };
+    this.check(Object.values(files));
     progress("Uploading", 0);
     const onprogress = (share) => (share < 1 ? progress("Uploading", share) : progress(computing, null));
     return this.api.putImage(session, files, { onprogress });
+  }
+
+  /**
+   * Refuses files that are too large: a server stops reading them, which looks as if it were gone.
+   * @param {File[]} files
+   */
+  check(files) {
+    const most = this.state.model.limits?.upload_bytes ?? Infinity;
+    const bytes = files.reduce((sum, file) => sum + file.size, 0);
+    if (bytes <= most) return;
+    const megabytes = (number) => `${(number / 2 ** 20).toFixed(1)} MB`;
+    throw new AnswerError({
+      kind: "TooLargeError",
+      given: `${files[0].name} has ${megabytes(bytes)}`,
+      expected: `at most ${megabytes(most)}`,
+      fix: "open a smaller file",
+    });
   }
 
   async connect(session) {
@@ -164,7 +186,11 @@ export class Link {
     }
     const waited = this.state.lost;
     if (waited) this.tell(false);
-    notice(waited ? "The server is back, and your annotation with it." : "The server had freed the session. It is open again, with your annotation.");
+    notice(
+      waited
+        ? "The server is back, and your annotation with it."
+        : "The server had freed the session. It is open again, with your annotation.",
+    );
   }
 
   async again() {
@@ -179,7 +205,8 @@ export class Link {
 
   tell(lost) {
     this.state.lost = lost;
-    const meanwhile = this.state.mode === "browser" ? " Clicks run in this browser meanwhile." : " Clicks wait until it does.";
+    const meanwhile =
+      this.state.mode === "browser" ? " Clicks run in this browser meanwhile." : " Clicks wait until it does.";
     banner(lost ? `The server does not answer. Trying again…${meanwhile}` : null);
     this.state.emit("lost");
   }

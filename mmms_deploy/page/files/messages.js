@@ -50,7 +50,11 @@ export function showError(error) {
   const lines = [sentence(given)];
   if (error?.expected) lines.push(`Expected: ${error.expected}`);
   if (error?.fix) lines.push(sentence(error.fix));
-  const words = make("div", { class: "toast-text" }, lines.map((text) => make("p", { text })));
+  const words = make(
+    "div",
+    { class: "toast-text" },
+    lines.map((text) => make("p", { text })),
+  );
   const toast = make("div", { class: "toast error", role: "alert", "data-kind": error?.kind ?? "Error" }, [words]);
   toast.append(iconButton("close", "Dismiss", () => toast.remove()));
   for (const other of byId("toasts").querySelectorAll(".toast.error")) {

@@ -13,7 +13,8 @@ export class Mode {
    * @param {import("./state.js").State} state
    * @param {import("./annotating.js").Annotating} annotating
    * @param {{link: import("./link.js").Link | null, openBrowser: () => Promise<any>,
-   *   offer: () => Promise<{available: boolean, why?: string}>}} how ``link`` is null in a static export; ``openBrowser`` makes a BrowserAnswers of the open picture; ``offer`` says whether there can be one.
+   *   offer: () => Promise<{available: boolean, why?: string}>}} how ``link`` is null in a static export; ``openBrowser``
+   *   makes a BrowserAnswers of the open picture; ``offer`` says whether there can be one.
    */
   constructor(state, annotating, how) {
     Object.assign(this, { state, annotating, how });
@@ -68,7 +69,10 @@ export class Mode {
       }
       answers.onlost = () => this.lost(answers);
       answers.onengine = (engine) => {
-        notice(`In this browser, ${engine.device ?? "another device"} goes on: ${engine.reason ?? "the one before failed"}.`, { seconds: 15 });
+        notice(
+          `In this browser, ${engine.device ?? "another device"} goes on: ${engine.reason ?? "the one before failed"}.`,
+          { seconds: 15 },
+        );
         this.state.emit("mode");
       };
       this.browser = answers;
@@ -138,7 +142,8 @@ export class Mode {
     browser.disabled = picture === null || (this.why !== "" && this.getting !== null && this.browser === null);
     server.setAttribute("aria-pressed", String(mode === "server"));
     browser.setAttribute("aria-pressed", String(mode === "browser"));
-    browser.textContent = this.switching && mode !== "browser" && this.browser === null ? "Getting ready…" : "In this browser";
+    browser.textContent =
+      this.switching && mode !== "browser" && this.browser === null ? "Getting ready…" : "In this browser";
     const why = this.how.link === null && !this.why ? "This is a static export: there is no server." : this.why;
     byId("run-why").hidden = why === "";
     byId("run-why").textContent = why;

@@ -18,7 +18,7 @@ export class Objects {
     this.list = byId("objects");
     /** Name of the object that is being renamed. */
     this.renaming = null;
-    for (const event of ["answer", "picture", "pending"]) state.on(event, () => this.draw());
+    for (const event of ["answer", "picture"]) state.on(event, () => this.draw());
     byId("object-add").addEventListener("click", () => this.add());
     byId("undo").addEventListener("click", () => annotating.undo());
     byId("redo").addEventListener("click", () => annotating.redo());
@@ -69,13 +69,19 @@ export class Objects {
     byId("reset").disabled = !this.state.current?.clicks.length && !this.state.current?.area;
     byId("object-add").disabled = answer === null;
     byId("objects-hint").hidden = answer === null ? this.state.picture !== null : surfaces.some((one) => one.area > 0);
-    byId("objects-hint").textContent = answer === null ? "Open a picture to begin." : "Click on an object in the picture to begin.";
+    byId("objects-hint").textContent =
+      answer === null ? "Open a picture to begin." : "Click on an object in the picture to begin.";
     if (this.renaming !== null && !surfaces.some((one) => one.name === this.renaming)) this.renaming = null;
     // While a name is being written, an answer must not take the field away.
     if (this.renaming !== null && this.list.querySelector("input") === document.activeElement) return;
     const focused = /** @type {HTMLElement} */ (document.activeElement)?.dataset?.of;
-    this.list.replaceChildren(...surfaces.map((one, place) => this.item(one, place, one.name === answer.surface, hidden.has(one.label))));
-    if (focused) /** @type {any} */ ([...this.list.querySelectorAll("[data-of]")].find((one) => one.dataset.of === focused))?.focus();
+    this.list.replaceChildren(
+      ...surfaces.map((one, place) => this.item(one, place, one.name === answer.surface, hidden.has(one.label))),
+    );
+    if (focused)
+      /** @type {any} */ (
+        [...this.list.querySelectorAll("[data-of]")].find((one) => one.dataset.of === focused)
+      )?.focus();
   }
 
   item(one, place, current, hidden) {
@@ -84,17 +90,32 @@ export class Objects {
     const swatch = make("span", { class: "swatch" });
     swatch.style.background = cssColour(one.label);
     const facts = `${several(one.area, "pixel")}, ${several(one.clicks.length, "click")}`;
-    const pick = make("button", {
-      type: "button", class: "object-pick", "aria-pressed": String(current), "data-of": `pick ${one.name}`, title: place < 9 ? `Select (${place + 1})` : "Select",
-      "aria-label": `Object ${one.name}: ${facts}`, on: { click: () => this.pick(place), dblclick: () => this.rename(one.name) },
-    }, [
-      make("span", { class: "object-key", text: place < 9 ? String(place + 1) : "" }), swatch,
-      make("span", { class: "object-name", text: one.name }),
-      make("span", { class: "object-facts", text: `${counted(one.area)} px · ${several(one.clicks.length, "click")}` }),
-    ]);
+    const pick = make(
+      "button",
+      {
+        type: "button",
+        class: "object-pick",
+        "aria-pressed": String(current),
+        "data-of": `pick ${one.name}`,
+        title: place < 9 ? `Select (${place + 1})` : "Select",
+        "aria-label": `Object ${one.name}: ${facts}`,
+        on: { click: () => this.pick(place), dblclick: () => this.rename(one.name) },
+      },
+      [
+        make("span", { class: "object-key", text: place < 9 ? String(place + 1) : "" }),
+        swatch,
+        make("span", { class: "object-name", text: one.name }),
+        make("span", {
+          class: "object-facts",
+          text: `${counted(one.area)} px · ${several(one.clicks.length, "click")}`,
+        }),
+      ],
+    );
     return make("li", { class: classes, "data-name": one.name, "data-area": one.area }, [
       pick,
-      iconButton(hidden ? "eye-off" : "eye", `${hidden ? "Show" : "Hide"} ${one.name}`, () => this.toggle(one), { "data-of": `eye ${one.name}` }),
+      iconButton(hidden ? "eye-off" : "eye", `${hidden ? "Show" : "Hide"} ${one.name}`, () => this.toggle(one), {
+        "data-of": `eye ${one.name}`,
+      }),
       iconButton("pencil", `Rename ${one.name}`, () => this.rename(one.name)),
       iconButton("trash", `Delete ${one.name}`, () => this.remove(one.name)),
     ]);
@@ -119,7 +140,13 @@ export class Objects {
         end(event.key === "Enter");
       }
     };
-    const field = make("input", { type: "text", value: one.name, "aria-label": `New name of ${one.name}`, maxlength: 200, on: { keydown, blur: () => end(true) } });
+    const field = make("input", {
+      type: "text",
+      value: one.name,
+      "aria-label": `New name of ${one.name}`,
+      maxlength: 200,
+      on: { keydown, blur: () => end(true) },
+    });
     return field;
   }
 }
@@ -158,14 +185,26 @@ export class Candidates {
     const list = byId("candidate-list");
     const focused = [...list.children].indexOf(document.activeElement);
     const canvases = candidates.map(() => make("canvas", { "aria-hidden": "true" }));
-    list.replaceChildren(...candidates.map((one, index) => make("button", {
-      type: "button", class: "candidate", "aria-pressed": String(one.taken), "aria-label": `Candidate ${index + 1}, score ${one.score.toFixed(2)}`,
-      on: { click: () => this.annotating.choose(index) },
-    }, [canvases[index], make("span", { text: one.score.toFixed(2) })])));
+    list.replaceChildren(
+      ...candidates.map((one, index) =>
+        make(
+          "button",
+          {
+            type: "button",
+            class: "candidate",
+            "aria-pressed": String(one.taken),
+            "aria-label": `Candidate ${index + 1}, score ${one.score.toFixed(2)}`,
+            on: { click: () => this.annotating.choose(index) },
+          },
+          [canvases[index], make("span", { text: one.score.toFixed(2) })],
+        ),
+      ),
+    );
     if (focused >= 0) /** @type {HTMLElement} */ (list.children[focused])?.focus();
     try {
       const probabilities = await this.annotating.answers.candidates();
-      if (this.state.answer === answer) canvases.forEach((canvas, index) => this.thumbnail(canvas, probabilities, index));
+      if (this.state.answer === answer)
+        canvases.forEach((canvas, index) => this.thumbnail(canvas, probabilities, index));
     } catch {
       // The scores are there; without pictures they can still be chosen.
     }

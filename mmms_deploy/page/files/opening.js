@@ -5,10 +5,19 @@ import { byId, make } from "./elements.js";
 /** Words in a file's name that say it is the picture itself. */
 const PICTURE_WORDS = ["rgb", "image", "img", "color", "colour", "visible", "vis"];
 /** Other words for modalities, by what their names may be. */
-const WORDS = { thermal: ["ir", "infrared", "heat", "tir", "lwir"], depth: ["disparity", "range"], lidar: ["points"], event: ["events", "dvs"] };
+const WORDS = {
+  thermal: ["ir", "infrared", "heat", "tir", "lwir"],
+  depth: ["disparity", "range"],
+  lidar: ["points"],
+  event: ["events", "dvs"],
+};
 
 const stemOf = (name) => name.replace(/\.[^.]*$/, "");
-const wordsOf = (name) => stemOf(name).toLowerCase().split(/[\s_.-]+/).filter(Boolean);
+const wordsOf = (name) =>
+  stemOf(name)
+    .toLowerCase()
+    .split(/[\s_.-]+/)
+    .filter(Boolean);
 
 /**
  * Suggests which files belong together, by their names: "street_thermal.png" is the modality thermal of "street.jpg".
@@ -17,11 +26,16 @@ const wordsOf = (name) => stemOf(name).toLowerCase().split(/[\s_.-]+/).filter(Bo
  * @returns {{image: File, modalities: Object<string, File>}[]}
  */
 export function suggest(files, modalities) {
-  const known = modalities.map((name) => /** @type {const} */ ([name, new Set([name.toLowerCase(), ...(WORDS[name.toLowerCase()] ?? [])])]));
+  const known = modalities.map(
+    (name) => /** @type {const} */ ([name, new Set([name.toLowerCase(), ...(WORDS[name.toLowerCase()] ?? [])])]),
+  );
   const told = files.map((file) => {
     const words = wordsOf(file.name);
     const modality = known.find(([, names]) => words.some((word) => names.has(word)))?.[0] ?? null;
-    const ignored = new Set([...PICTURE_WORDS, ...(modality ? (known.find(([name]) => name === modality)?.[1] ?? []) : [])]);
+    const ignored = new Set([
+      ...PICTURE_WORDS,
+      ...(modality ? (known.find(([name]) => name === modality)?.[1] ?? []) : []),
+    ]);
     return { file, modality, stem: words.filter((word) => !ignored.has(word)).join("_") };
   });
   const pictures = told.filter((one) => one.modality === null);
@@ -39,29 +53,56 @@ export function suggest(files, modalities) {
  * @returns {Promise<{image: File, modalities: Object<string, File>}[] | null>}
  */
 export function ask(files, modalities) {
-  const groups = suggest(files, modalities.map((one) => one.name));
-  const choice = (chosen, label, none) => make("select", { "aria-label": label }, [
-    ...(none ? [make("option", { value: "", text: none })] : []),
-    ...files.map((file, place) => make("option", { value: String(place), text: file.name, selected: file === chosen })),
-  ]);
+  const groups = suggest(
+    files,
+    modalities.map((one) => one.name),
+  );
+  const choice = (chosen, label, none) =>
+    make("select", { "aria-label": label }, [
+      ...(none ? [make("option", { value: "", text: none })] : []),
+      ...files.map((file, place) =>
+        make("option", { value: String(place), text: file.name, selected: file === chosen }),
+      ),
+    ]);
   const rows = groups.map((group, place) => ({
     image: choice(group.image, `Picture ${place + 1}`, null),
-    modalities: modalities.map((one) => choice(group.modalities[one.name], `${one.name} of picture ${place + 1}`, one.optional ? "None" : "Missing")),
+    modalities: modalities.map((one) =>
+      choice(group.modalities[one.name], `${one.name} of picture ${place + 1}`, one.optional ? "None" : "Missing"),
+    ),
   }));
-  const head = make("tr", {}, [make("th", { scope: "col", text: "Picture" }), ...modalities.map((one) => make("th", { scope: "col", text: one.name }))]);
+  const head = make("tr", {}, [
+    make("th", { scope: "col", text: "Picture" }),
+    ...modalities.map((one) => make("th", { scope: "col", text: one.name })),
+  ]);
   const cells = (row) => [row.image, ...row.modalities].map((control) => make("td", {}, [control]));
-  byId("assign-table").replaceChildren(make("thead", {}, [head]), make("tbody", {}, rows.map((row) => make("tr", {}, cells(row)))));
+  byId("assign-table").replaceChildren(
+    make("thead", {}, [head]),
+    make(
+      "tbody",
+      {},
+      rows.map((row) => make("tr", {}, cells(row))),
+    ),
+  );
   const dialog = byId("assign");
   dialog.returnValue = "cancel";
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => {
-    if (dialog.returnValue !== "open") return resolve(null);
-    const given = (row) => modalities.map((one, place) => [one.name, row.modalities[place].value]).filter(([, value]) => value !== "");
-    return resolve(rows.map((row) => ({
-      image: files[Number(row.image.value)],
-      modalities: Object.fromEntries(given(row).map(([name, value]) => [name, files[Number(value)]])),
-    })));
-  }, { once: true }));
+  return new Promise((resolve) =>
+    dialog.addEventListener(
+      "close",
+      () => {
+        if (dialog.returnValue !== "open") return resolve(null);
+        const given = (row) =>
+          modalities.map((one, place) => [one.name, row.modalities[place].value]).filter(([, value]) => value !== "");
+        return resolve(
+          rows.map((row) => ({
+            image: files[Number(row.image.value)],
+            modalities: Object.fromEntries(given(row).map(([name, value]) => [name, files[Number(value)]])),
+          })),
+        );
+      },
+      { once: true },
+    ),
+  );
 }
 
 /**

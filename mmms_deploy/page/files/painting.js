@@ -20,37 +20,48 @@ const TILE = 256;
  *   the outline of a label's pixels, in pixel edges: pixel 0 lies between 0 and 1.
  */
 export function findEdges(labels, width, height, x0, y0, x1, y1, edge) {
-  // Across: between each row of pixels and the one above it; then the same downwards.
+  const [lastLine, lastColumn] = [y1 === height ? height + 1 : y1, x1 === width ? width + 1 : x1];
+  // Lines: above and below each of them. A line belongs to the part below it, the last one to the part above.
+  for (let y = y0; y < lastLine; y += 1) {
+    const [above, below] = [y > 0 ? (y - 1) * width : -1, y < height ? y * width : -1];
+    let [one, other, start] = [0, 0, x0];
+    for (let x = x0; x < x1; x += 1) {
+      const upper = above < 0 ? 0 : labels[above + x];
+      const lower = below < 0 ? 0 : labels[below + x];
+      if (upper === one && lower === other) continue;
+      if (one !== other) {
+        if (one !== 0) edge(one, start, y, x, y);
+        if (other !== 0) edge(other, start, y, x, y);
+      }
+      [one, other, start] = [upper, lower, x];
+    }
+    if (one !== other) {
+      if (one !== 0) edge(one, start, y, x1, y);
+      if (other !== 0) edge(other, start, y, x1, y);
+    }
+  }
+  // Columns, the same; row by row too, as the labels lie in memory, with what every column is in the middle of.
+  const across = lastColumn - x0;
+  const [lefts, rights, starts] = [new Uint16Array(across), new Uint16Array(across), new Int32Array(across)];
+  const end = (place, y) => {
+    const [left, right, x] = [lefts[place], rights[place], x0 + place];
+    if (left === right) return;
+    if (left !== 0) edge(left, x, starts[place], x, y);
+    if (right !== 0) edge(right, x, starts[place], x, y);
+  };
   for (let y = y0; y < y1; y += 1) {
-    for (const other of [-1, 1]) {
-      const there = y + other >= 0 && y + other < height;
-      const line = other < 0 ? y : y + 1;
-      let start = -1;
-      let label = 0;
-      for (let x = x0; x <= x1; x += 1) {
-        const own = x < x1 ? labels[y * width + x] : 0;
-        const found = own !== 0 && (!there || labels[(y + other) * width + x] !== own) ? own : 0;
-        if (found === label) continue;
-        if (label !== 0) edge(label, start, line, x, line);
-        [start, label] = [x, found];
+    const row = y * width;
+    let left = x0 > 0 ? labels[row + x0 - 1] : 0;
+    for (let place = 0; place < across; place += 1) {
+      const right = x0 + place < width ? labels[row + x0 + place] : 0;
+      if (left !== lefts[place] || right !== rights[place]) {
+        end(place, y);
+        [lefts[place], rights[place], starts[place]] = [left, right, y];
       }
+      left = right;
     }
   }
-  for (let x = x0; x < x1; x += 1) {
-    for (const other of [-1, 1]) {
-      const there = x + other >= 0 && x + other < width;
-      const line = other < 0 ? x : x + 1;
-      let start = -1;
-      let label = 0;
-      for (let y = y0; y <= y1; y += 1) {
-        const own = y < y1 ? labels[y * width + x] : 0;
-        const found = own !== 0 && (!there || labels[y * width + x + other] !== own) ? own : 0;
-        if (found === label) continue;
-        if (label !== 0) edge(label, line, start, line, y);
-        [start, label] = [y, found];
-      }
-    }
-  }
+  for (let place = 0; place < across; place += 1) end(place, y1);
 }
 
 /** The label map of the open picture, its painted masks, outlines and confidence. */

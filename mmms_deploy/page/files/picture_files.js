@@ -19,7 +19,11 @@ export async function decoded(blob) {
  * @returns {Promise<Blob>}
  */
 export async function smallPicture(blob) {
-  const whole = await createImageBitmap(blob, { imageOrientation: "from-image", resizeHeight: 112, resizeQuality: "medium" });
+  const whole = await createImageBitmap(blob, {
+    imageOrientation: "from-image",
+    resizeHeight: 112,
+    resizeQuality: "medium",
+  });
   const canvas = new OffscreenCanvas(whole.width, whole.height);
   canvas.getContext("2d").drawImage(whole, 0, 0);
   whole.close();

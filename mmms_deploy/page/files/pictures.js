@@ -1,17 +1,16 @@
 // Opens pictures: sends them, shows how far that is, takes up what was annotated before, and saves on moving on.
 
-import { keepAnnotation, keptAnnotation, pictureKey, recall, remember } from "./kept.js";
+import { hasWork, keepAnnotation, keptAnnotation, pictureKey, recall, remember } from "./kept.js";
 import { clearErrors, notice, say, showError } from "./messages.js";
 import { ask } from "./opening.js";
 import { decoded } from "./picture_files.js";
-
-const hasWork = (annotation) => Boolean(annotation?.surfaces?.some((one) => one.interactions?.length > 0));
 
 /** The pictures of the list, of which one is open. */
 export class Pictures {
   /**
    * @param {{state: import("./state.js").State, annotating: import("./annotating.js").Annotating, source: any,
-   *   mode: import("./mode.js").Mode, layers: import("./view_panel.js").Layers, view: import("./viewport.js").Viewport}} parts
+   *   mode: import("./mode.js").Mode, layers: import("./view_panel.js").Layers,
+   *   view: import("./viewport.js").Viewport}} parts
    */
   constructor(parts) {
     Object.assign(this, parts);
@@ -41,7 +40,10 @@ export class Pictures {
   async take(files) {
     const { model } = this.state;
     if (!this.source.link) {
-      showError({ given: "This is a static export, which has one picture and no server to compute the features of another.", fix: "Start mmms-demo to open pictures." });
+      showError({
+        given: "This is a static export, which has one picture and no server to compute the features of another.",
+        fix: "Start mmms-demo to open pictures.",
+      });
       return;
     }
     if (document.querySelector("dialog[open]")) return;
@@ -52,7 +54,13 @@ export class Pictures {
       if (told === null) return;
       groups = told;
     }
-    const entries = groups.map(({ image, modalities }) => ({ kind: /** @type {const} */ ("files"), name: image.name, image, modalities, annotated: false }));
+    const entries = groups.map(({ image, modalities }) => ({
+      kind: /** @type {const} */ ("files"),
+      name: image.name,
+      image,
+      modalities,
+      annotated: false,
+    }));
     await this.open(entries[0], entries);
   }
 
@@ -107,7 +115,12 @@ export class Pictures {
     clearErrors();
     const bytes = entry.kind === "files" ? entry.image.size : null;
     const picture = {
-      name: opened.name || entry.name, width, height, layers: opened.layers, entry, milliseconds: opened.milliseconds,
+      name: opened.name || entry.name,
+      width,
+      height,
+      layers: opened.layers,
+      entry,
+      milliseconds: opened.milliseconds,
       key: pictureKey(entry.name, width, height, bytes),
     };
     this.mode.end();
@@ -141,7 +154,8 @@ export class Pictures {
     state.unsaved = unsaved;
     if (annotation !== kept?.annotation) return;
     notice("What you did on this picture before is here again.", {
-      action: "Start afresh", press: () => blank && state.picture === picture && annotating.restore(blank),
+      action: "Start afresh",
+      press: () => blank && state.picture === picture && annotating.restore(blank),
     });
   }
 

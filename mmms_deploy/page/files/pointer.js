@@ -39,7 +39,10 @@ export class Pointer {
     on("wheel", (event) => this.wheel(event), { passive: false });
     on("keydown", (event) => this.key(event));
     on("blur", () => this.aim(null));
-    on("focus", () => !this.pressing && this.canvas.matches(":focus-visible") && this.state.picture && this.aim(this.middle()));
+    on(
+      "focus",
+      () => !this.pressing && this.canvas.matches(":focus-visible") && this.state.picture && this.aim(this.middle()),
+    );
     window.addEventListener("keydown", (event) => this.hold(event, true));
     window.addEventListener("keyup", (event) => this.hold(event, false));
     window.addEventListener("blur", () => this.cursor((this.space = false)));
@@ -57,7 +60,10 @@ export class Pointer {
 
   cursor() {
     this.canvas.classList.toggle("moving", this.space || this.state.tool === "pan");
-    this.canvas.classList.toggle("dragging", [...this.down.values()].some((one) => one.drags));
+    this.canvas.classList.toggle(
+      "dragging",
+      [...this.down.values()].some((one) => one.drags),
+    );
     this.canvas.classList.toggle("none", this.state.picture === null);
   }
 

@@ -30,7 +30,8 @@ export class SavingMenu {
       if (!(/** @type {Element} */ (event.target).closest(".menu-root"))) this.toggle(false);
     });
     this.menu.addEventListener("focusout", (event) => {
-      if (event.relatedTarget && !this.menu.contains(event.relatedTarget) && event.relatedTarget !== this.button) this.toggle(false);
+      if (event.relatedTarget && !this.menu.contains(event.relatedTarget) && event.relatedTarget !== this.button)
+        this.toggle(false);
     });
     const input = byId("annotation-input");
     input.addEventListener("change", () => {
@@ -45,18 +46,36 @@ export class SavingMenu {
     const { state } = this;
     const items = [
       { name: "Label map (PNG)", text: "One picture: each pixel has its object's number", run: () => this.savePng() },
-      { name: "COCO (JSON)", text: "Outlines or run lengths as COCO's tools read them", run: () => this.saveText("coco", (all) => cocoJson({ ...all, polygons: false })) },
-      { name: "Outlines (JSON polygons)", text: "The objects' outlines as lists of points", run: () => this.saveText("outlines", (all) => polygonsJson({ ...all, polygons: true })) },
+      {
+        name: "COCO (JSON)",
+        text: "Outlines or run lengths as COCO's tools read them",
+        run: () => this.saveText("coco", (all) => cocoJson({ ...all, polygons: false })),
+      },
+      {
+        name: "Outlines (JSON polygons)",
+        text: "The objects' outlines as lists of points",
+        run: () => this.saveText("outlines", (all) => polygonsJson({ ...all, polygons: true })),
+      },
       { name: "Annotation (JSON)", text: "All clicks, to go on with them later", run: () => this.saveAnnotation() },
     ];
     const entry = state.picture?.entry;
     if (state.model?.saves && entry?.kind === "server") {
-      items.unshift({ name: "Save in the server's folder", text: "As the label map and the annotation of this picture", run: () => this.how.saveOnServer() });
+      items.unshift({
+        name: "Save in the server's folder",
+        text: "As the label map and the annotation of this picture",
+        run: () => this.how.saveOnServer(),
+      });
     }
     const disabled = state.answer === null;
     return [
-      ...items.map((item) => ({ ...item, disabled })), null,
-      { name: "Take up again…", text: "A label map (PNG) or an annotation (JSON) of this picture", run: () => byId("annotation-input").click(), disabled },
+      ...items.map((item) => ({ ...item, disabled })),
+      null,
+      {
+        name: "Take up again…",
+        text: "A label map (PNG) or an annotation (JSON) of this picture",
+        run: () => byId("annotation-input").click(),
+        disabled,
+      },
     ];
   }
 
@@ -66,10 +85,26 @@ export class SavingMenu {
     this.menu.hidden = !shown;
     this.button.setAttribute("aria-expanded", String(shown));
     if (!shown) return;
-    this.menu.replaceChildren(...this.items().map((item) => item === null ? make("hr") : make("button", {
-      type: "button", role: "menuitem", class: "menu-item", tabindex: "-1", "aria-disabled": String(item.disabled),
-      "aria-label": item.name, "aria-description": item.text, on: { click: () => this.press(item) },
-    }, [make("span", { text: item.name }), make("small", { text: item.text })])));
+    this.menu.replaceChildren(
+      ...this.items().map((item) =>
+        item === null
+          ? make("hr")
+          : make(
+              "button",
+              {
+                type: "button",
+                role: "menuitem",
+                class: "menu-item",
+                tabindex: "-1",
+                "aria-disabled": String(item.disabled),
+                "aria-label": item.name,
+                "aria-description": item.text,
+                on: { click: () => this.press(item) },
+              },
+              [make("span", { text: item.name }), make("small", { text: item.text })],
+            ),
+      ),
+    );
     /** @type {HTMLElement} */ (this.menu.querySelector(".menu-item"))?.focus();
   }
 
@@ -122,7 +157,10 @@ export class SavingMenu {
   async saveAnnotation() {
     const annotation = await this.annotating.answers.annotation();
     const { fileName } = this.all();
-    this.give(new Blob([annotationJson({ annotation, fileName })], { type: "application/json" }), `${stemOf(fileName)}-annotation.json`);
+    this.give(
+      new Blob([annotationJson({ annotation, fileName })], { type: "application/json" }),
+      `${stemOf(fileName)}-annotation.json`,
+    );
   }
 
   give(blob, name) {
@@ -139,10 +177,16 @@ export class SavingMenu {
         const { labels, width, height, names } = await readLabelPng(file);
         const { picture } = this.state;
         if (width !== picture.width || height !== picture.height) {
-          throw { kind: "ImageError", given: `${file.name} is ${width} x ${height} pixels, and the picture ${picture.width} x ${picture.height}.`, fix: "Open the label map of this picture." };
+          throw {
+            kind: "ImageError",
+            given: `${file.name} is ${width} x ${height} pixels, and the picture ${picture.width} x ${picture.height}.`,
+            fix: "Open the label map of this picture.",
+          };
         }
         const byName = Object.fromEntries([...names].map(([label, name]) => [name, label]));
-        await this.annotating.call("setLabels", [labels, byName], { said: (answer) => `${answer.surfaces.length} objects taken up` });
+        await this.annotating.call("setLabels", [labels, byName], {
+          said: (answer) => `${answer.surfaces.length} objects taken up`,
+        });
       } else await this.annotating.restore(readAnnotation(await file.text()));
     } catch (error) {
       showError(error);

@@ -39,6 +39,8 @@ function drawMasks(brush, view, state, painting) {
     brush.drawImage(painting.confidence, 0, 0, view.width, view.height);
   } else if (!state.view.confidence) {
     brush.globalAlpha = state.view.opacity;
+    // Better ones are made anew whenever the masks change.
+    brush.imageSmoothingQuality = "low";
     brush.drawImage(painting.masks, 0, 0);
   }
   brush.globalAlpha = 1;
@@ -64,7 +66,8 @@ function drawMarkers(brush, view, state) {
   for (const surface of state.answer?.surfaces ?? []) {
     if (state.hidden.has(surface.label)) continue;
     const current = surface.name === state.answer.surface;
-    for (const [x, y, positive] of surface.clicks) drawMarker(brush, view, x, y, positive === 1, current ? 1 : 0.55, false);
+    for (const [x, y, positive] of surface.clicks)
+      drawMarker(brush, view, x, y, positive === 1, current ? 1 : 0.55, false);
   }
   for (const { x, y, positive } of state.pending) drawMarker(brush, view, x, y, positive, 1, true);
 }
@@ -104,13 +107,21 @@ function drawCrosshair(brush, view, [x, y]) {
   const [cx, cy] = [left + view.scale / 2, top + view.scale / 2];
   const [near, far] = [Math.max(view.scale / 2, 4 * view.ratio) + 2 * view.ratio, 18 * view.ratio + view.scale / 2];
   brush.beginPath();
-  for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+  for (const [dx, dy] of [
+    [1, 0],
+    [-1, 0],
+    [0, 1],
+    [0, -1],
+  ]) {
     brush.moveTo(cx + dx * near, cy + dy * near);
     brush.lineTo(cx + dx * far, cy + dy * far);
   }
   if (view.scale >= 4) brush.rect(left, top, view.scale, view.scale);
   brush.lineCap = "butt";
-  for (const [colour, width] of [["rgb(0 0 0 / 75%)", 4], ["#fff", 2]]) {
+  for (const [colour, width] of [
+    ["rgb(0 0 0 / 75%)", 4],
+    ["#fff", 2],
+  ]) {
     brush.strokeStyle = colour;
     brush.lineWidth = width * view.ratio;
     brush.stroke();

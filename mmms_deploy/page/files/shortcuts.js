@@ -7,7 +7,20 @@ import { byId } from "./elements.js";
  * @param {any} parts The parts of the page that they are about.
  * @returns {import("./keys.js").Shortcut[]}
  */
-export function shortcuts({ state, annotating, view, viewPanel, layers, candidates, objects, saving, folder, tool, help, choose }) {
+export function shortcuts({
+  state,
+  annotating,
+  view,
+  viewPanel,
+  layers,
+  candidates,
+  objects,
+  saving,
+  folder,
+  tool,
+  help,
+  choose,
+}) {
   const group = (name, ones) => ones.map(([what, keys, run]) => ({ group: name, name: what, keys, run }));
   const swapped = () => tool(state.tool === "remove" ? "add" : "remove");
   return [
@@ -52,10 +65,19 @@ export function shortcuts({ state, annotating, view, viewPanel, layers, candidat
     ]),
     // These are in the rows above, each for itself.
     ...unlisted({
-      ",": () => candidates.move(-1), ".": () => candidates.move(1), "[": () => viewPanel.fade(-0.1), "]": () => viewPanel.fade(0.1),
-      PageUp: () => folder.move(-1), PageDown: () => folder.move(1), "+": () => view.zoomTo(view.scale * 1.4), "=": () => view.zoomTo(view.scale * 1.4),
-      "-": () => view.zoomTo(view.scale / 1.4), "Shift+L": () => layers.move(-1),
-      ...Object.fromEntries([1, 2, 3, 4, 5, 6, 7, 8, 9].map((number) => [String(number), () => objects.pick(number - 1)])),
+      ",": () => candidates.move(-1),
+      ".": () => candidates.move(1),
+      "[": () => viewPanel.fade(-0.1),
+      "]": () => viewPanel.fade(0.1),
+      PageUp: () => folder.move(-1),
+      PageDown: () => folder.move(1),
+      "+": () => view.zoomTo(view.scale * 1.4),
+      "=": () => view.zoomTo(view.scale * 1.4),
+      "-": () => view.zoomTo(view.scale / 1.4),
+      "Shift+L": () => layers.move(-1),
+      ...Object.fromEntries(
+        [1, 2, 3, 4, 5, 6, 7, 8, 9].map((number) => [String(number), () => objects.pick(number - 1)]),
+      ),
     }),
   ];
 }

@@ -13,7 +13,9 @@ import { openStatic } from "./static_source.js";
  * @param {import("./annotating.js").Annotating} annotating
  */
 export async function openSource(state, annotating) {
-  const description = await fetch("static.json").then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+  const description = await fetch("static.json")
+    .then((answer) => (answer.ok ? answer.json() : null))
+    .catch(() => null);
   if (description) return openStatic(state, description);
   const api = Api.ofPage();
   for (;;) {
@@ -23,6 +25,8 @@ export async function openSource(state, annotating) {
     } catch (error) {
       if (error?.status !== 401) throw error;
       api.token = await askToken();
+      // Kept for this tab, where Api.ofPage looks for it.
+      sessionStorage.setItem("mmms-token", api.token);
     }
   }
   const link = new Link(state, annotating, api);
@@ -34,7 +38,9 @@ export async function openSource(state, annotating) {
 function askToken() {
   const dialog = byId("token");
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(byId("token-value").value), { once: true }));
+  return new Promise((resolve) =>
+    dialog.addEventListener("close", () => resolve(byId("token-value").value), { once: true }),
+  );
 }
 
 /** A server. */

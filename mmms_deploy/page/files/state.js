@@ -16,7 +16,17 @@
 
 /** What events there are: each names the part of the state that changed. */
 export const EVENTS = /** @type {const} */ ([
-  "model", "picture", "answer", "pending", "view", "tool", "mode", "entries", "busy", "layer", "measured", "lost",
+  "model",
+  "picture",
+  "answer",
+  "view",
+  "tool",
+  "mode",
+  "entries",
+  "busy",
+  "layer",
+  "measured",
+  "lost",
 ]);
 
 /** The state and who listens to it. */

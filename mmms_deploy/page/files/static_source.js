@@ -1,8 +1,6 @@
 // A static export: one picture, its features and the click stage, as files beside the page. There is no server.
 //
-// ``static.json``: {"model": what GET model answers, "browser": the description of the click stage, "picture": {"name",
-// "size": [H0, W0], "layers": {"image": file, ...}}, "features": file, "files": folder of the click stage's files with a
-// slash at its end, "runtime": that of onnxruntime-web}.
+// ``static.json`` is described in mmms_deploy/page/static.py, which writes it.
 
 /**
  * @param {import("./state.js").State} state Its model is set.
@@ -15,7 +13,11 @@ export function openStatic(state, description) {
 
 const fetched = async (file) => {
   const answer = await fetch(file);
-  if (!answer.ok) throw Object.assign(new Error(`${file} is missing in this folder.`), { given: `${file} is missing in this folder.`, fix: "Export it again with mmms-demo --static." });
+  if (!answer.ok)
+    throw Object.assign(new Error(`${file} is missing in this folder.`), {
+      given: `${file} is missing in this folder.`,
+      fix: "Export it again with mmms-demo --static.",
+    });
   return answer;
 };
 
@@ -51,7 +53,8 @@ class StaticSource {
   async openBrowser() {
     const { browser, features, files, runtime } = this.description;
     const [{ BrowserAnswers }, numbers] = await Promise.all([
-      import("./browser/browser_answers.js"), fetched(features).then((answer) => answer.arrayBuffer()),
+      import("./browser/browser_answers.js"),
+      fetched(features).then((answer) => answer.arrayBuffer()),
     ]);
     return BrowserAnswers.open({ model: browser, features: numbers, runtimeUrl: runtime, modelUrl: files });
   }

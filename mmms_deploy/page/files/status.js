@@ -4,7 +4,8 @@ import { byId, make } from "./elements.js";
 
 const WHERE = { server: "Server", browser: "This browser" };
 
-const took = (milliseconds) => (milliseconds === null ? "" : `${milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms`);
+const took = (milliseconds) =>
+  milliseconds === null ? "" : `${milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms`;
 
 /** What an engine is, in a line. @param {any} engine */
 export function engineLine(engine) {
@@ -54,11 +55,24 @@ export class Status {
     where.textContent = mode ? `${WHERE[mode]}: ${line}` : "";
     where.title = where.textContent;
     const size = picture ? `${picture.width} × ${picture.height}` : "";
-    byId("status-picture").textContent = picture?.milliseconds ? `${size} · features in ${took(picture.milliseconds)}` : size;
+    byId("status-picture").textContent = picture?.milliseconds
+      ? `${size} · features in ${took(picture.milliseconds)}`
+      : size;
     byId("picture-name").textContent = picture?.name ?? "";
     document.title = picture ? `${picture.name} - mmms-demo` : "mmms-demo";
-    const parts = measured ? `: ${partsOf(measured).map(([name, time]) => `${name.toLowerCase()} ${took(time)}`).join(", ")}` : "";
-    byId("status-time").replaceChildren(...(measured ? [make("span", { text: `Last click ${took(measured.total)}` }), make("span", { class: "status-parts", text: parts })] : []));
+    const parts = measured
+      ? `: ${partsOf(measured)
+          .map(([name, time]) => `${name.toLowerCase()} ${took(time)}`)
+          .join(", ")}`
+      : "";
+    byId("status-time").replaceChildren(
+      ...(measured
+        ? [
+            make("span", { text: `Last click ${took(measured.total)}` }),
+            make("span", { class: "status-parts", text: parts }),
+          ]
+        : []),
+    );
     byId("status-time").title = byId("status-time").textContent;
     this.drawFacts(engine, measured);
   }
@@ -69,14 +83,30 @@ export class Status {
       ["Network", model ? `${model.name}, ${model.size[1]} × ${model.size[0]}` : null],
       ["Engine", engine ? [engine.library, engine.version].filter(Boolean).join(" ") : null],
       ["Precision", engine?.precision ?? null],
-      ["Device", engine ? [engine.device, engine.threads ? `${engine.threads} ${engine.threads === 1 ? "thread" : "threads"}` : null].filter(Boolean).join(", ") : null],
+      [
+        "Device",
+        engine
+          ? [engine.device, engine.threads ? `${engine.threads} ${engine.threads === 1 ? "thread" : "threads"}` : null]
+              .filter(Boolean)
+              .join(", ")
+          : null,
+      ],
       ["Picture's features", picture?.milliseconds ? took(picture.milliseconds) : null],
-      ...(measured ? [["Last click, painted", took(measured.total)], ...partsOf(measured).map(([name, time]) => [name, took(time)])] : []),
+      ...(measured
+        ? [
+            ["Last click, painted", took(measured.total)],
+            ...partsOf(measured).map(([name, time]) => [name, took(time)]),
+          ]
+        : []),
     ];
-    byId("facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => {
-      const total = name.startsWith("Last click") ? "total" : null;
-      return [make("dt", { text: name, class: total }), make("dd", { text: value, class: total })];
-    }));
+    byId("facts").replaceChildren(
+      ...facts
+        .filter(([, value]) => value)
+        .flatMap(([name, value]) => {
+          const total = name.startsWith("Last click") ? "total" : null;
+          return [make("dt", { text: name, class: total }), make("dd", { text: value, class: total })];
+        }),
+    );
     byId("engine-reason").hidden = !engine?.reason;
     byId("engine-reason").textContent = engine?.reason ? `Taken because: ${engine.reason}.` : "";
   }
@@ -94,6 +124,11 @@ export class Status {
 /** The parts of a measured click, in their order. @returns {[string, number][]} */
 function partsOf(measured) {
   const way = measured.where === "server" ? "Round trip" : "To the worker and back";
-  const parts = [["Engine", measured.engine], ["Mask", measured.mask], [way, measured.way], ["Painting", measured.painting]];
+  const parts = [
+    ["Engine", measured.engine],
+    ["Mask", measured.mask],
+    [way, measured.way],
+    ["Painting", measured.painting],
+  ];
   return /** @type {any} */ (parts.filter(([, time]) => time !== null && time !== undefined));
 }

@@ -148,15 +148,32 @@ export class Layers {
   draw() {
     const layers = this.state.picture?.layers ?? [];
     byId("layers-row").hidden = layers.length < 2;
-    byId("layers").replaceChildren(...layers.map((name) => make("button", {
-      type: "button", class: "segment", text: name === "image" ? "Picture" : name, "aria-pressed": String(name === this.state.layer),
-      on: { click: () => this.show(name) },
-    })));
-    const missing = this.state.picture ? (this.state.model?.modalities ?? []).filter((one) => !layers.includes(one.name)) : [];
+    byId("layers").replaceChildren(
+      ...layers.map((name) =>
+        make("button", {
+          type: "button",
+          class: "segment",
+          text: name === "image" ? "Picture" : name,
+          "aria-pressed": String(name === this.state.layer),
+          on: { click: () => this.show(name) },
+        }),
+      ),
+    );
+    const missing = this.state.picture
+      ? (this.state.model?.modalities ?? []).filter((one) => !layers.includes(one.name))
+      : [];
     byId("layers-add").hidden = missing.length === 0;
-    byId("layers-add").replaceChildren(...missing.map(({ name }) => make("button", {
-      type: "button", class: "button small", text: `Add ${name}…`, title: `Open the ${name} image of this picture`, on: { click: () => this.add(name) },
-    })));
+    byId("layers-add").replaceChildren(
+      ...missing.map(({ name }) =>
+        make("button", {
+          type: "button",
+          class: "button small",
+          text: `Add ${name}…`,
+          title: `Open the ${name} image of this picture`,
+          on: { click: () => this.add(name) },
+        }),
+      ),
+    );
   }
 
   add(name) {

@@ -3,6 +3,8 @@
 // canvas is the integer 0 of a click.
 
 const LARGEST = 64;
+/** How far a click's disk and an outline reach, in CSS pixels. */
+const ROOM = 12;
 
 /** The view of one picture. */
 export class Viewport {
@@ -42,7 +44,10 @@ export class Viewport {
 
   resize() {
     const box = this.canvas.getBoundingClientRect();
-    const [width, height] = [Math.max(1, Math.round(box.width * this.ratio)), Math.max(1, Math.round(box.height * this.ratio))];
+    const [width, height] = [
+      Math.max(1, Math.round(box.width * this.ratio)),
+      Math.max(1, Math.round(box.height * this.ratio)),
+    ];
     const [dx, dy] = [(width - this.canvas.width) / 2, (height - this.canvas.height) / 2];
     if (dx === 0 && dy === 0) return;
     this.canvas.width = width;
@@ -167,10 +172,34 @@ export class Viewport {
     this.planned = requestAnimationFrame(() => this.draw());
   }
 
-  /** Draws now. */
-  draw() {
-    cancelAnimationFrame(this.planned);
-    this.planned = 0;
+  /**
+   * Draws now: everything, or a part of the picture with room around it for what is drawn at a fixed size.
+   * @param {{x: number, y: number, width: number, height: number} | null} [part] In picture pixels. What is planned is
+   *   still drawn, whole, with the screen's next picture.
+   */
+  draw(part = null) {
+    if (part === null) {
+      cancelAnimationFrame(this.planned);
+      this.planned = 0;
+      this.paint(this.brush, this);
+      return;
+    }
+    const room = ROOM * this.ratio;
+    const [left, top] = [
+      Math.floor(this.left + part.x * this.scale - room),
+      Math.floor(this.top + part.y * this.scale - room),
+    ];
+    this.brush.save();
+    this.brush.setTransform(1, 0, 0, 1, 0, 0);
+    this.brush.beginPath();
+    this.brush.rect(
+      left,
+      top,
+      Math.ceil(part.width * this.scale + 2 * room) + 1,
+      Math.ceil(part.height * this.scale + 2 * room) + 1,
+    );
+    this.brush.clip();
     this.paint(this.brush, this);
+    this.brush.restore();
   }
 }
