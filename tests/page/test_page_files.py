@@ -229,8 +229,11 @@ def test_the_token_is_taken_from_the_address_or_asked_for(chromium: Browser, sma
 
 
 def test_several_files_are_a_list(chromium: Browser, empty: Running, folder: Path) -> None:
-    with open_desk(chromium, empty.url) as desk:
-        desk.open_files(str(folder / "a.png"), str(folder / "b.png"))
+    with open_desk(chromium, empty.url, expected=EXPECTED) as desk:
+        wrong = folder / "wrong.png"
+        wrong.write_bytes(b"no pixels")
+        desk.open_files(str(wrong), str(folder / "a.png"), str(folder / "b.png"))
+        assert desk.page.locator(".toast[role=alert]").get_attribute("data-kind") == "ImageError"
         assert desk.page.inner_text("#strip-count") == "1 of 2"
         desk.click(48, 30)
         labels = desk.labels()

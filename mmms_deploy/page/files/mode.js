@@ -13,8 +13,8 @@ export class Mode {
    * @param {import("./state.js").State} state
    * @param {import("./annotating.js").Annotating} annotating
    * @param {{link: import("./link.js").Link | null, openBrowser: () => Promise<any>,
-   *   offer: () => Promise<{available: boolean, why?: string}>}} how ``link`` is null in a static export; ``openBrowser``
-   *   makes a BrowserAnswers of the open picture; ``offer`` says whether there can be one.
+   *   offer: () => Promise<{available: boolean, why?: string}>}} how ``link`` is null in a static export;
+   *   ``openBrowser`` makes a BrowserAnswers of the open picture; ``offer`` says whether there can be one.
    */
   constructor(state, annotating, how) {
     Object.assign(this, { state, annotating, how });

@@ -75,6 +75,7 @@ export class Pictures {
       return;
     }
     this.opening = true;
+    let failure = null;
     try {
       await this.leave();
       // Calls wait until the picture is another one, or still the one before.
@@ -87,10 +88,17 @@ export class Pictures {
       await this.restore();
       if (this.source.link) this.mode.begin();
     } catch (error) {
+      failure = error;
       showError(error);
     } finally {
       this.opening = false;
       this.busy(null);
+    }
+    if (failure && added.length > 1) {
+      // One file of many is wrong: the others are a list all the same.
+      await this.open(added[1], added.slice(1));
+      showError(failure);
+      return;
     }
     const { wanted } = this;
     this.wanted = null;
