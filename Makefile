@@ -11,7 +11,7 @@ PHOTO := docs/images/photo.jpg
 DEMO = $(eval DEMO := $(shell $(BIN)/mmms-weights sam2_hiera_t >&2 && echo demo || \
     { echo "demo-small takes the place of demo." >&2; echo demo-small; }))$(DEMO)
 
-.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser gpu-check bench fuzz lint format train train-small train-thermal train-demo-thermal clean
+.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser demo-pictures gpu-check bench fuzz lint format train train-small train-thermal train-demo-thermal clean
 
 ## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -69,6 +69,10 @@ test-weights: $(VENV)/.dev
 ## The page in a real browser: Debian's Chromium, or what CHROMIUM names; skipped where there is none.
 test-browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser
+
+## The documents' pictures of the page: the tests take them, with the demo's network.
+demo-pictures: $(VENV)/.dev
+	MMMS_DEPLOY_PICTURES=docs/images $(BIN)/python -m pytest tests/page/test_pictures.py
 
 ## TensorRT's compiler on our graphs, without a GPU: fusions, kernels, memory, precision (installs 230 MB).
 test-rtx: $(VENV)/.rtx

@@ -1,4 +1,4 @@
-"""Draw what a thermal image adds: ``python -m training.picture --weights FILE --out docs/images/thermal.png``.
+"""Draw what a thermal image adds: ``python -m training.picture --weights FILE --out docs/images/thermal.jpg``.
 
 Held-out drawn scenes: picture, thermal image, and the masks after the same clicks without it and with it.
 """

@@ -73,6 +73,7 @@ def test_everything_fits(chromium: Browser, server: Running, tmp_path: Path, nam
                 assert box["x"] + box["width"] <= width, control
         assert desk.labels().max() == 2
         shot = tmp_path / f"{name}.png"
+        page.evaluate("document.activeElement.blur()")
         page.mouse.move(0, 0)
         page.wait_for_timeout(300)  # what appears does so in a moment
         page.screenshot(path=shot)

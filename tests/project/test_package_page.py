@@ -28,7 +28,8 @@ def test_with_an_address_links_lead_there() -> None:
     page = package_page(README, "https://example.org/mmms/")
     assert not RELATIVE.search(page)
     assert (
-        "![A photograph with a mask and two clicks](https://example.org/mmms/raw/HEAD/docs/images/overlay.png)" in page
+        "![The page of mmms-demo: a photograph, two objects with their clicks, and what ran the last one](https://example.org/mmms/raw/HEAD/docs/images/demo.jpg)"
+        in page
     )
     assert "[docs/session.md](https://example.org/mmms/blob/HEAD/docs/session.md)" in page
     assert page.count("](") == README.count("](")
