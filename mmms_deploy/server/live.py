@@ -37,6 +37,7 @@ async def live(socket: WebSocket, session: str) -> None:
     seen = Seen()
     try:
         tab = state.tabs.get(session)
+        tab.watching.add(seen)
         while True:
             message = await socket.receive()
             if message["type"] == "websocket.disconnect":

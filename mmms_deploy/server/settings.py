@@ -27,7 +27,8 @@ class Settings:
         most_bytes: The most memory of all sessions together: features, masks, histories and uploaded files.
         out: The folder that annotations are saved in; None where they are not.
         allowed_hosts: More names by which browsers may call this server, such as that of a proxy.
-        calls_at_once: How many sessions compute at once; the others wait for their turn.
+        calls_at_once: How many sessions compute at once; the others wait for their turn. On two cores, 2 to 8 answer
+            as many clicks a second, and 1 a tenth fewer; with more than 2, two long calls stop no click.
     """
 
     host: str = "127.0.0.1"
@@ -40,7 +41,7 @@ class Settings:
     most_bytes: int = 4 * GIB
     out: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
-    calls_at_once: int = 2
+    calls_at_once: int = 4
 
     @property
     def loopback(self) -> bool:

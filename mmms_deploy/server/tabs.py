@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakSet
 
 from anyio import CapacityLimiter, to_thread
 
@@ -44,6 +45,7 @@ class Tab:
         name: What the image is called.
         sources: The files of the image and its modalities, by layer.
         seen: The label map that callers over HTTP saw last.
+        watching: Those that clients of live sockets saw last.
         extents: The areas and boxes of its objects.
         nbytes: About how much memory it takes.
     """
@@ -58,6 +60,7 @@ class Tab:
         self.name = ""
         self.sources: Mapping[str, Source] = {}
         self.seen = Seen()
+        self.watching: WeakSet[Seen] = WeakSet()
         self.extents = Extents()
         self.nbytes = 0
 
@@ -205,7 +208,9 @@ class Tabs:
         async with tab.turns:
             tab.closed = True
             tab.sources = {}
-            tab.seen.forget()
+            # The sockets of a freed session may stay open for long: they keep no label map.
+            for seen in (tab.seen, *tab.watching):
+                seen.forget()
             tab.extents.forget()
             await to_thread.run_sync(tab.session.close)
 

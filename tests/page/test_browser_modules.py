@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from mmms_deploy.session.click_labels import labels_of_mask
 from mmms_deploy.session.result import Click
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 PLAIN, ALIGNED, WIDENED = ResizeRule(), ResizeRule(align_corners=True), ResizeRule(antialias=True)
 SIZES = [
@@ -31,6 +32,16 @@ SIZES = [
     ((5, 5), (1, 1)),
 ]
 RANDOM = np.random.default_rng(3)
+
+
+@pytest.fixture(scope="module")
+def imported(chromium: Browser, page_files: str) -> Iterator[Page]:
+    """One page for all tests here: they keep nothing in it."""
+    page = chromium.new_page()
+    page.route("**/empty.html", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
+    page.goto(f"{page_files}/empty.html")
+    yield page
+    page.close()
 
 
 def packed(array: np.ndarray[Any, Any]) -> str:
@@ -65,11 +76,11 @@ def plain(rule: ResizeRule) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize("rule", [PLAIN, ALIGNED, WIDENED], ids=["half_pixel", "align_corners", "antialias"])
-def test_maps_are_resized_as_in_python(modules: Page, rule: ResizeRule) -> None:
+def test_maps_are_resized_as_in_python(imported: Page, rule: ResizeRule) -> None:
     for before, after in SIZES:
         plane = RANDOM.normal(size=before).astype(np.float32)
         said = call(
-            modules,
+            imported,
             """const { resize } = await import("/browser/resize.js");
             const [plane, [height, width], size, rule] = args;
             return text(resize({ height, width, numbers: floats(plane) }, size, rule).numbers);""",
@@ -80,11 +91,11 @@ def test_maps_are_resized_as_in_python(modules: Page, rule: ResizeRule) -> None:
 
 @pytest.mark.parametrize("rule", [PLAIN, ALIGNED], ids=["half_pixel", "align_corners"])
 @pytest.mark.parametrize("threshold", [0.5, 0.0, -1.25])
-def test_masks_are_those_of_python_but_for_rounding(modules: Page, rule: ResizeRule, threshold: float) -> None:
+def test_masks_are_those_of_python_but_for_rounding(imported: Page, rule: ResizeRule, threshold: float) -> None:
     for before, after in SIZES:
         plane = RANDOM.normal(size=before).astype(np.float32)
         said = call(
-            modules,
+            imported,
             """const { resizeAbove } = await import("/browser/resize.js");
             const [plane, [height, width], size, rule, threshold] = args;
             return text(resizeAbove({ height, width, numbers: floats(plane) }, size, rule, threshold));""",
@@ -96,11 +107,11 @@ def test_masks_are_those_of_python_but_for_rounding(modules: Page, rule: ResizeR
         assert np.count_nonzero(near) <= 1 + 1e-4 * near.size
 
 
-def test_flat_maps_at_the_threshold_are_not_above_it(modules: Page) -> None:
+def test_flat_maps_at_the_threshold_are_not_above_it(imported: Page) -> None:
     plane = np.full((6, 6), 0.5, dtype=np.float32)
     for after in ((6, 6), (60, 47)):
         said = call(
-            modules,
+            imported,
             """const { resizeAbove } = await import("/browser/resize.js");
             const rule = { align_corners: false, antialias: false };
             return text(resizeAbove({ height: 6, width: 6, numbers: floats(args[0]) }, args[1], rule, 0.5));""",
@@ -110,11 +121,11 @@ def test_flat_maps_at_the_threshold_are_not_above_it(modules: Page) -> None:
 
 
 @pytest.mark.parametrize(("up", "down"), [(PLAIN, WIDENED), (ALIGNED, ALIGNED), (PLAIN, PLAIN)])
-def test_maps_go_through_the_images_size_as_in_python(modules: Page, up: ResizeRule, down: ResizeRule) -> None:
+def test_maps_go_through_the_images_size_as_in_python(imported: Page, up: ResizeRule, down: ResizeRule) -> None:
     for before, between in SIZES:
         plane = RANDOM.random(before).astype(np.float32)
         said = call(
-            modules,
+            imported,
             """const { throughImage } = await import("/browser/resize.js");
             const [plane, [height, width], size, up, down] = args;
             return text(throughImage({ height, width, numbers: floats(plane) }, size, up, down).numbers);""",
@@ -125,10 +136,10 @@ def test_maps_go_through_the_images_size_as_in_python(modules: Page, up: ResizeR
 
 
 @pytest.mark.parametrize("decode", ["decodeHalf", "decodeBits"])
-def test_every_half_precision_number_is_exact(modules: Page, decode: str) -> None:
+def test_every_half_precision_number_is_exact(imported: Page, decode: str) -> None:
     bits = np.arange(1 << 16, dtype="<u2")
     said = call(
-        modules,
+        imported,
         """const half = await import("/browser/half.js");
         return text(half[args[1]](new Uint16Array(bytes(args[0]).buffer)));""",
         *(packed(bits), decode),
@@ -140,7 +151,7 @@ def test_every_half_precision_number_is_exact(modules: Page, decode: str) -> Non
 
 
 @pytest.mark.parametrize("rule", list(Coordinates))
-def test_clicks_lie_where_python_says(modules: Page, rule: Coordinates) -> None:
+def test_clicks_lie_where_python_says(imported: Page, rule: Coordinates) -> None:
     cases = [
         (float(x), float(y), image, network)
         for image in ((480, 640), (1, 7), (3000, 4000))
@@ -148,7 +159,7 @@ def test_clicks_lie_where_python_says(modules: Page, rule: Coordinates) -> None:
         for x, y in RANDOM.uniform(-0.5, 4000, (6, 2))
     ]
     said = call(
-        modules,
+        imported,
         """const { toNetwork } = await import("/browser/coordinates.js");
         return args[0].map(([x, y, image, network]) => toNetwork(x, y, image, network, args[1]));""",
         *(cases, str(rule)),
@@ -157,14 +168,14 @@ def test_clicks_lie_where_python_says(modules: Page, rule: Coordinates) -> None:
     np.testing.assert_allclose(said, expected, rtol=1e-14)
 
 
-def test_run_lengths_are_those_of_coco_and_come_back(modules: Page) -> None:
+def test_run_lengths_are_those_of_coco_and_come_back(imported: Page) -> None:
     height, width = 19, 23
     masks = [RANDOM.random((height, width)) < part for part in (0.0, 0.02, 0.5, 0.97, 1.0)]
     corner = np.zeros((height, width), dtype=bool)
     corner[-1, -1] = corner[0, 5:9] = corner[:, 12] = True
     for mask in (*masks, corner):
         said = call(
-            modules,
+            imported,
             """const { maskOf, maskOfRle, rleOf, wholeOf } = await import("/browser/masks.js");
             const [pixels, size] = args;
             const rle = rleOf(maskOf(bytes(pixels), size), size);
@@ -175,13 +186,13 @@ def test_run_lengths_are_those_of_coco_and_come_back(modules: Page) -> None:
         np.testing.assert_array_equal(numbers(said[1], "u1", mask.shape).astype(bool), mask)
 
 
-def test_masks_that_are_put_in_are_labels_and_logits_as_in_python(modules: Page) -> None:
+def test_masks_that_are_put_in_are_labels_and_logits_as_in_python(imported: Page) -> None:
     rule = ClickContract(radius=4.5, threshold=0.4)
     probability = RANDOM.random((30, 40)).astype(np.float32)
     probability[0, :2] = 0, 1
     clicks = [Click(30.2, 20.7, positive=True), Click(70.0, 50.0, positive=False), Click(32.0, 24.0, positive=False)]
     said = call(
-        modules,
+        imported,
         """const { givenLogits, labelsOfMask } = await import("/browser/forms.js");
         const [plane, clicks, image, network, contract] = args;
         const labels = labelsOfMask(floats(plane), clicks, image, network, contract);
@@ -195,13 +206,13 @@ def test_masks_that_are_put_in_are_labels_and_logits_as_in_python(modules: Page)
     np.testing.assert_allclose(numbers(said[1], "<f4", probability.shape), given_logits(probability), rtol=1e-6)
 
 
-def test_the_label_map_is_that_of_all_masks_laid_over_each_other(modules: Page) -> None:
+def test_the_label_map_is_that_of_all_masks_laid_over_each_other(imported: Page) -> None:
     """Steps that change one mask, the order, or nothing, each compared with painting everything."""
     size, steps = (24, 31), 60
     planes = [(RANDOM.random(size) < 0.3) & (RANDOM.random(size) < RANDOM.random()) for _ in range(12)]
     drawn = [RANDOM.permutation(12)[: RANDOM.integers(0, 6)].tolist() for _ in range(steps)]
     said = call(
-        modules,
+        imported,
         """const { LabelMap } = await import("/browser/label_map.js");
         const { maskOf } = await import("/browser/masks.js");
         const [planes, steps, size] = args;
@@ -232,3 +243,40 @@ def test_the_label_map_is_that_of_all_masks_laid_over_each_other(modules: Page) 
         }
         assert {label: extent["area"] for label, extent in extents} == areas
         before = labels
+
+
+def test_tensors_that_no_history_reaches_are_freed(imported: Page) -> None:
+    """A stage of JavaScript whose answer is a half-filled map; what is kept are the tensors of four snapshots."""
+    said = call(
+        imported,
+        """const { LocalSession } = await import("/browser/local_session.js");
+        const plain = { align_corners: false, antialias: false };
+        const contract = {
+          ...{ answers: null, points: null, memory: "maps", previous_resize: null, mask_resize: plain },
+          ...{ threshold: 0.5, coordinates: "half_pixel", radius: 5 },
+        };
+        const state = [{ input: "maps", output: "maps_next", start: 0 }, { input: "prev", output: "prob", start: 0 }];
+        const tensors = { click: "click", answer: "prob", previous: "prev", candidates: null };
+        const clicks = { size: [4, 4], answer_size: [4, 4], contract, state, tensors, history_limit: 3 };
+        let kept = new Set();
+        const stage = {
+          filled: (name) => ({ name }),
+          upload: (name, numbers) => ({ name, numbers }),
+          run: async () => new Map([["maps_next", {}], ["prob", { numbers: new Float32Array(16).fill(1, 8) }]]),
+          numbers: async (tensor) => tensor.numbers,
+          keep: (tensors) => { kept = tensors; },
+        };
+        const session = new LocalSession(clicks, [8, 8], stage);
+        const sizes = [];
+        for (let i = 0; i < 6; i += 1) {
+          await session.click(i, 3, true);
+          sizes.push(kept.size);
+        }
+        for (const made of ["undo", "undo", "reset"]) {
+          await session[made]();
+          sizes.push(kept.size);
+        }
+        return sizes;""",
+    )
+    # Two of the snapshot before any click, which are always there, and two of every click that can be reached.
+    assert said == [4, 6, 8, 10, 10, 10, 10, 10, 2]

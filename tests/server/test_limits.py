@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
+import weakref
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -59,6 +61,19 @@ def test_idle_sessions_are_freed(opened: Any, paint: Bundle, upload: bytes) -> N
     assert repr(closed[0]).endswith("closed)")
     reply = client.post(f"{API}/sessions/{left}/state")
     assert reply.json()["error"]["kind"] == "UnknownSessionError"
+
+
+def test_an_open_socket_keeps_nothing_of_a_freed_session(opened: Any, paint: Bundle, upload: bytes) -> None:
+    client = opened(paint)
+    name = new(client, upload)
+    with client.websocket_connect(f"ws://127.0.0.1:8000{API}/sessions/{name}/live") as socket:
+        socket.send_json({"id": 1, "do": "click", "x": 5, "y": 5})
+        socket.receive_bytes()
+        labels = weakref.ref(client.app.state.shared.tabs.get(name).session.labels)
+        assert labels() is not None
+        client.delete(f"{API}/sessions/{name}")
+        gc.collect()
+        assert labels() is None
 
 
 def test_the_sweep_runs_by_itself(paint: Bundle) -> None:

@@ -181,8 +181,8 @@ def test_bodies_are_counted_while_they_come_in(guarded: Running, known: Client, 
         sent = 0
         answer = b""
         raw.sendall(b"%x\r\n%s\r\n" % (len(start), start))
-        raw.settimeout(0.2)
-        while sent < 50_000_000 and not answer:
+        raw.settimeout(0.05)
+        while sent < 1_000_000 and not answer:
             try:
                 raw.sendall(b"1000\r\n" + bytes(4096) + b"\r\n")
                 sent += 4096
@@ -193,7 +193,6 @@ def test_bodies_are_counted_while_they_come_in(guarded: Running, known: Client, 
             except OSError:
                 break
     assert answer.startswith(b"HTTP/1.1 413 "), answer
-    assert sent < 1_000_000
 
 
 def test_long_messages_close_the_live_socket(guarded: Running, known: Client) -> None:
