@@ -13,10 +13,13 @@ import pytest
 from mmms_deploy import Bundle, Session
 from mmms_deploy.annotations import mask_of_rle
 from mmms_deploy.bundle.contract import Coordinates, ResizeRule
+from mmms_deploy.page.features import encode_features
+from mmms_deploy.page.model import browser_model
 from mmms_deploy.page.runtime import ONNXRUNTIME_WEB
 from tests.conftest import EXPORTING
 from tests.support.browser_clicks import (
     FILES,
+    OPEN,
     BrowserClicks,
     BrowserError,
     browser_clicks,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 SIZE = (90, 130)
 RANDOM = np.random.default_rng(5)
 DARK = RANDOM.integers(20, 60, (*SIZE, 3), dtype=np.uint8)
+BRIGHT = np.full((60, 130, 3), 235, dtype=np.uint8)
 PHOTO = ROOT / "docs" / "images" / "photo.jpg"
 NAMES = ("1", "cat", "10", "2")
 FEW = 8
@@ -447,6 +451,34 @@ def test_a_model_that_is_not_there_is_named(chromium: Browser, session: Session)
         browser_clicks(chromium, session, contents={"/model/click.fp32.onnx": None}),
     ):
         pass
+
+
+def test_the_next_image_takes_the_worker_of_the_one_before(chromium: Browser, session: Session) -> None:
+    with browser_clicks(chromium, session) as clicks:
+        page, model = clicks.page, browser_model(session.bundle).to_json()
+        page.evaluate(
+            """() => {
+              window.made = 0;
+              window.Worker = class extends Worker {
+                constructor(...args) {
+                  super(...args);
+                  window.made += 1;
+                }
+              };
+            }"""
+        )
+        same_calls(clicks, session, "click", 40, 40, True)
+        for other, options, made in ((BRIGHT, {}, 0), (DARK, {}, 0), (DARK, {"threads": 1}, 1)):
+            session.set_image(other)
+            clicks.pages.contents["/features.bin"] = encode_features(session)
+            page.evaluate("() => window.answers.close()")
+            page.evaluate(OPEN, [model, list(session.image_size), options])
+            clicks.labels = np.zeros(session.image_size, dtype=np.uint16)
+            assert stripped(clicks("state")) == described(session)
+            for call in (("click", 40, 40, True), ("click", 30, 20, False), ("undo",)):
+                same_calls(clicks, session, *call)
+                check_labels(clicks, session)
+            assert page.evaluate("window.made") == made
 
 
 def test_after_closing_every_call_is_refused(chromium: Browser, session: Session) -> None:

@@ -6,6 +6,11 @@
 
 import { AnswerError } from "../answers.js";
 
+/** How long a worker waits for another image, in milliseconds, before it is ended. */
+const PATIENCE = 30000;
+/** A worker whose image was closed, with the runtime and the click stage in it, and what these are. */
+let spare = null;
+
 /** Clicks on one image. Calls may overlap; they are answered in their order. */
 export class BrowserAnswers {
   where = "browser";
@@ -17,12 +22,14 @@ export class BrowserAnswers {
   onengine = () => {};
 
   #worker;
+  #kind;
   #waiting = new Map();
   #calls = 0;
   #lost = null;
 
   /**
-   * Load the click stage, take an image's features, and run one click that is not kept, to see that it works.
+   * Load the click stage, take an image's features, and run one click that is not kept, to see that it works. The
+   * worker of an image that was closed just before is taken, where it has the same click stage: that takes no time.
    *
    * @param {object} options
    * @param {any} options.model The server's or static.json's model.
@@ -36,17 +43,17 @@ export class BrowserAnswers {
    * @returns {Promise<BrowserAnswers>}
    * @throws {AnswerError} Nothing in this browser runs the click stage.
    */
-  static async open({ model, features, runtimeUrl, modelUrl, device = "auto", ...others }) {
-    const answers = new BrowserAnswers();
+  static async open({ model, features, size, runtimeUrl, modelUrl, device = "auto", ...others }) {
     const places = {
       runtimeUrl: new URL(runtimeUrl, document.baseURI).href,
       modelUrl: new URL(modelUrl, document.baseURI).href,
     };
+    if (!model.available) {
+      throw new AnswerError({ kind: "EngineError", given: model.why, expected: "", fix: "click on the server" });
+    }
+    const answers = new BrowserAnswers(JSON.stringify([model, device, places, others]));
     try {
-      if (!model.available) {
-        throw new AnswerError({ kind: "EngineError", given: model.why, expected: "", fix: "click on the server" });
-      }
-      await answers.#call("open", [{ model, features, device, ...places, ...others }], [features]);
+      await answers.#call("open", [{ model, features, size, device, ...places, ...others }], [features]);
     } catch (error) {
       answers.close();
       throw error;
@@ -54,9 +61,10 @@ export class BrowserAnswers {
     return answers;
   }
 
-  /** Use BrowserAnswers.open. */
-  constructor() {
-    this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  /** Use BrowserAnswers.open. @param {string} kind What the worker loads, to be compared with what a spare one has. */
+  constructor(kind) {
+    this.#kind = kind;
+    this.#worker = takenSpare(kind) ?? new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     this.#worker.onmessage = ({ data }) => this.#receive(data);
     this.#worker.onerror = (event) => this.#lose(event.message || "the worker cannot be loaded");
     this.#worker.onmessageerror = () => this.#lose("the worker's answer cannot be read");
@@ -129,9 +137,14 @@ export class BrowserAnswers {
     return this.#call("candidates");
   }
 
-  /** Free everything. */
+  /** Free everything but the worker, which waits a while for another image; one that is at work is ended. */
   close() {
-    this.#worker.terminate();
+    const idle = this.#lost === null && this.engine !== null && this.#waiting.size === 0;
+    if (idle) {
+      keepSpare(this.#worker, this.#kind);
+    } else if (this.#lost === null) {
+      this.#worker.terminate();
+    }
     this.#refuse(this.#lost ?? "it was closed");
   }
 
@@ -180,6 +193,34 @@ export class BrowserAnswers {
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
     waiting.forEach(({ reject }) => reject(gone(reason)));
+  }
+}
+
+/** Return the worker that waits, where it is of this kind; one of another kind is ended. */
+function takenSpare(kind) {
+  const found = spare?.kind === kind ? spare.worker : null;
+  if (found === null) {
+    endSpare();
+  } else {
+    clearTimeout(spare.timer);
+    spare = null;
+  }
+  return found;
+}
+
+function keepSpare(worker, kind) {
+  endSpare();
+  worker.onmessage = null;
+  worker.onerror = endSpare;
+  worker.onmessageerror = endSpare;
+  spare = { worker, kind, timer: setTimeout(endSpare, PATIENCE) };
+}
+
+function endSpare() {
+  if (spare !== null) {
+    clearTimeout(spare.timer);
+    spare.worker.terminate();
+    spare = null;
   }
 }
 

@@ -65,6 +65,11 @@ export class EngineChoice {
     return this.#onWasm();
   }
 
+  /** Take another image's features. @param {Map<string, {shape: number[], numbers: Float32Array}>} features */
+  take(features) {
+    this.#features = features;
+  }
+
   /**
    * Load the click stage in WebAssembly, after another device failed.
    *

@@ -17,7 +17,7 @@ export class Stage {
   #ort;
   #session;
   #clicks;
-  #features;
+  #features = {};
   #inputs;
   #fetches;
   /** Tensors on the GPU that runs gave. */
@@ -58,10 +58,21 @@ export class Stage {
     this.#inputs = new Map(clicks.inputs.map((spec) => [spec.name, spec]));
     const { answer, candidates } = clicks.tensors;
     this.#fetches = [...new Set([answer, ...(candidates ?? []), ...clicks.state.map((link) => link.output)])];
+    this.take(features);
+  }
+
+  /**
+   * Take an image's features in the place of another's, and free all tensors of that one.
+   *
+   * @param {Map<string, {shape: number[], numbers: Float32Array}>} features
+   */
+  take(features) {
+    this.keep(new Set());
+    Object.values(this.#features).forEach((tensor) => tensor.dispose());
     this.#features = {};
-    for (const name of clicks.features) {
+    for (const name of this.#clicks.features) {
       const { shape, numbers } = features.get(name);
-      this.#features[name] = device === "webgpu" ? this.#onGpu(numbers, shape) : this.upload(name, numbers);
+      this.#features[name] = this.device === "webgpu" ? this.#onGpu(numbers, shape) : this.upload(name, numbers);
     }
   }
 

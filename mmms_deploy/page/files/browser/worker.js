@@ -20,6 +20,8 @@ let choice = null;
 let stage = null;
 let engine = null;
 let session = null;
+/** What the stage was loaded for; another image of the same network takes it over. */
+let loaded = "";
 /** The call that is made last; the next one waits for it. */
 let last = Promise.resolve();
 
@@ -42,8 +44,17 @@ async function opened({ model, features, size, device, ...places }) {
     const given = `the features are of an image of ${imageSize[0]} rows and ${imageSize[1]} columns`;
     throw new Failure("FeatureError", given, `${size[0]} rows and ${size[1]} columns`, "open the image again");
   }
-  choice = new EngineChoice(model.clicks, tensors, places);
-  ({ stage, engine } = await choice.open(device));
+  session = null;
+  const kind = JSON.stringify([model, device, places]);
+  if (kind === loaded) {
+    choice.take(tensors);
+    stage.take(tensors);
+  } else {
+    loaded = "";
+    choice = new EngineChoice(model.clicks, tensors, places);
+    ({ stage, engine } = await choice.open(device));
+    loaded = kind;
+  }
   session = new LocalSession(model.clicks, imageSize, stage);
   return null;
 }
