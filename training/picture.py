@@ -22,8 +22,6 @@ from training.predictor import Predictor, load_network
 from training.thermal import THERMAL
 
 GAP, HEADER, TEXT = 8, 28, 15
-COLOURS = 200
-"""A palette keeps a page of noise small."""
 TITLES = ("RGB", "thermal", "RGB alone", "RGB + thermal")
 
 
@@ -97,7 +95,7 @@ def main(weights: str, out: Path, scenes: tuple[str, ...], clicks: int) -> None:
     most = max(int(scene.partition("/")[2]) for scene in scenes) + 1
     items = {item.name: item for item in drawn_items(most)}
     page = sheet(Predictor(load_network(weights)), [items[scene] for scene in scenes], clicks)
-    page.quantize(COLOURS).save(out, optimize=True)
+    page.convert("RGB").save(out, quality=75, optimize=True)
 
 
 if __name__ == "__main__":
