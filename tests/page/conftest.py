@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -31,7 +31,11 @@ def chromium() -> Iterator[Browser]:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".mjs": "text/javascript"}
+    extensions_map: ClassVar[dict[str, str]] = {
+        **SimpleHTTPRequestHandler.extensions_map,
+        ".js": "text/javascript",
+        ".mjs": "text/javascript",
+    }
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -60,7 +64,7 @@ def small_engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def modules(chromium: Browser, page_files: str) -> Iterator[Page]:
-    """An empty page of that address, in which the page's modules can be imported: ``await import("/saving/png.js")``."""
+    """An empty page of that address, which can import the page's modules: ``await import("/saving/png.js")``."""
     page = chromium.new_page()
     page.route("**/empty.html", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
     page.goto(f"{page_files}/empty.html")

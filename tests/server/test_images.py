@@ -17,8 +17,8 @@ from mmms_deploy.annotations import read_labels
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.engines import Engine
+from mmms_deploy.page.layers import drawn_modality
 from mmms_deploy.server import ServedPicture, Settings
-from mmms_deploy.server.layers import drawn
 from mmms_deploy.server.shapes import ImageFields
 from tests.support.server import Client, Running, png, running_server
 
@@ -220,18 +220,18 @@ def test_modalities_that_come_later(opened: Any, modal: Bundle, upload: bytes) -
     assert client.post(f"{place}/click", json={"x": 60, "y": 45}).status_code == 200
 
 
-def test_numbers_are_drawn() -> None:
+def test_numbers_are_drawn_modality() -> None:
     spec = ModalitySpec(name="depth", invalid=(0, "nan"))
     numbers = np.linspace(5, 900, 400, dtype=np.float32).reshape(20, 20, 1)
     numbers[0, 0], numbers[0, 1], numbers[5, 5] = 0, np.nan, 1e9
-    shown = drawn(numbers, spec)
+    shown = drawn_modality(numbers, spec)
     assert (shown.shape, shown.dtype) == ((20, 20), np.uint8)
     assert (shown[0, 0], shown[0, 1], shown[5, 5]) == (0, 0, 255)
     assert shown[10, 10] in range(110, 140), "one number that is far off makes nothing dark"
-    assert not drawn(np.full((4, 4, 1), 7.0), spec).any()
-    assert not drawn(np.zeros((4, 4, 5), np.uint16), spec).any()
+    assert not drawn_modality(np.full((4, 4, 1), 7.0), spec).any()
+    assert not drawn_modality(np.zeros((4, 4, 5), np.uint16), spec).any()
     colours = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    assert (drawn(colours, spec) == colours).all()
+    assert (drawn_modality(colours, spec) == colours).all()
 
 
 def test_a_modality_is_no_bomb(opened: Any, modal: Bundle, upload: bytes) -> None:

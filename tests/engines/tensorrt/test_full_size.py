@@ -76,8 +76,8 @@ def compiled(folder: Path, precision: Precision, **overrides: object) -> dict[st
         )
         report = reports[name] = built.report
         print(
-            f"{name} {precision} {overrides}: {report.kernels} kernels, {report.fused} of {report.attentions} attentions"
-            f" fused, {report.activation_bytes} bytes, {report.matrices}, {report.wide}"
+            f"{name} {precision} {overrides}: {report.kernels} kernels, {report.fused} of {report.attentions}"
+            f" attentions fused, {report.activation_bytes} bytes, {report.matrices}, {report.wide}"
         )
     return reports
 
