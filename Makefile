@@ -68,7 +68,7 @@ test-weights: $(VENV)/.dev
 
 ## The page in a real browser: Debian's Chromium, or what CHROMIUM names; skipped where there is none.
 test-browser: $(VENV)/.dev
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m browser -n 2 --dist loadfile
 
 ## The documents' pictures of the page: the tests take them, with the demo's network.
 demo-pictures: $(VENV)/.dev

@@ -19,6 +19,7 @@ from mmms_deploy.engines.verdicts import Verdict
 from mmms_deploy.files.cache import VARIABLE
 from tests.support import standin_engine
 from tests.support.engines import CPU_ENGINES, CUDA_ENGINES, skip_without
+from tests.support.exporting import skip_without_export
 from tests.support.proposing import write_proposing
 from tests.support.shared import shared
 from tests.support.toy import write_toy
@@ -28,8 +29,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SIDE = 448
-EXPORTING = ("onnx_ir", "onnxscript", "safetensors", "skimage", "timm", "torch")
-"""What exporting needs, which a GPU host need not have."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -128,8 +127,7 @@ def cell448(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
     The seed is one whose masks are neither empty nor full.
     """
-    for name in EXPORTING:
-        pytest.importorskip(name, reason=f"exporting a bundle needs {name}", exc_type=ImportError)
+    skip_without_export()
     from mmms_deploy.export.exporter import export_bundle
     from mmms_deploy.export.source import Source
     from mmms_deploy.models import BackboneConfig

@@ -3,7 +3,7 @@
 The folder holds the page, the picture, its features, the click stage and onnxruntime-web:
 
     index.html, app.js, browser/..., ...    the page, as the server of mmms-demo gives it
-    static.json                             what the page has to know; its presence says that there is no server
+    static.json                             what the page has to know; index.html names it: there is no server
     picture/image.jpg, picture/depth.png    the picture and the modalities, upright, without metadata
     features.bin                            the image's features in half precision (mmms_deploy.page.features)
     model/                                  the click stage's graph, and its weights
@@ -133,6 +133,7 @@ def write_static(
         features, size = encode_features(session), session.image_size
     with _whole_folder(target, overwrite=overwrite) as folder:
         shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+        _name_description(folder / "index.html")
         (folder / FEATURES).write_bytes(features)
         for made in (MODEL, PICTURE):
             (folder / made).mkdir()
@@ -148,6 +149,13 @@ def write_static(
         )
         (folder / "README.txt").write_text(text, encoding="utf-8")
     return target
+
+
+def _name_description(page: Path) -> None:
+    """Let the page know that it has no server, and where it is told about its picture."""
+    text, empty = page.read_text(encoding="utf-8"), '<meta name="mmms-deploy-static" content="">'
+    assert empty in text
+    page.write_text(text.replace(empty, empty.replace('""', f'"{DESCRIPTION}"')), encoding="utf-8")
 
 
 def _checked(bundle: Bundle) -> tuple[BrowserModel, Path]:

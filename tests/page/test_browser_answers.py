@@ -16,7 +16,6 @@ from mmms_deploy.bundle.contract import Coordinates, ResizeRule
 from mmms_deploy.page.features import encode_features
 from mmms_deploy.page.model import browser_model
 from mmms_deploy.page.runtime import ONNXRUNTIME_WEB
-from tests.conftest import EXPORTING
 from tests.support.browser_clicks import (
     FILES,
     OPEN,
@@ -28,6 +27,7 @@ from tests.support.browser_clicks import (
     stripped,
 )
 from tests.support.chromium import WEBGPU, chromium_path
+from tests.support.exporting import skip_without_export
 from tests.support.pair import write_pair
 from tests.support.paths import ROOT
 from tests.support.toy import write_toy
@@ -68,8 +68,7 @@ def _labels(folder: Path) -> Bundle:
 
 def _points(folder: Path) -> Bundle:
     """A list of points, logits of another size, three answers."""
-    for name in EXPORTING:
-        pytest.importorskip(name, reason=f"exporting a bundle needs {name}", exc_type=ImportError)
+    skip_without_export()
     from mmms_deploy.export.pair.description import read_pair
     from mmms_deploy.export.pair.exporter import PairSource, export_pair
 

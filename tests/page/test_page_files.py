@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PHOTO = ROOT / "docs" / "images" / "photo.jpg"
 FACE = (240, 130)
-EXPECTED = r"static\.json|status of 4"
+EXPECTED = r"status of 4"
 """The console also tells of requests that the server refuses."""
 
 

@@ -26,7 +26,7 @@ PHOTO = ROOT / "docs" / "images" / "photo.jpg"
 FACE, ROCKET = (240, 130), (400, 150)
 FEW = 40
 """Pixels at the threshold that may differ: features have half precision in the browser."""
-GONE = r"static\.json|ERR_|net::|WebSocket|status of"
+GONE = r"ERR_|net::|WebSocket|status of"
 
 
 @pytest.fixture(scope="module", autouse=True)

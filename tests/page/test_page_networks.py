@@ -58,7 +58,7 @@ def _areas(desk: Desk, running: Running) -> int:
 
 
 def test_candidates_are_seen_side_by_side_and_chosen(chromium: Browser, proposing: Running) -> None:
-    with open_desk(chromium, proposing.url, expected=r"static\.json") as desk:
+    with open_desk(chromium, proposing.url) as desk:
         desk.open_files(_file("grey.png"))
         group = desk.page.get_by_role("group", name="Which one is meant?")
         assert group.is_hidden()

@@ -115,7 +115,7 @@ def test_scripts_in_the_documents_exist(path: Path) -> None:
     """``python FOLDER/FILE.py --option`` and ``python -m MODULE --option``: the file exists and knows the option."""
     for block in blocks(path, "sh", "bash"):
         for words in command_lines(block.text):
-            if Path(words[0]).name not in ("python", "python3") or len(words) < 2:
+            if Path(words[0]).name not in ("python", "python3") or len(words) < 2 or words[1] == "-c":
                 continue
             module = words[1] == "-m"
             target = words[2].replace(".", "/") + ".py" if module else words[1]

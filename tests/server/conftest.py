@@ -16,15 +16,6 @@ from tests.support.server import Client, Running, png, running_server
 SIZE = (90, 160)
 
 
-class Clock:
-    """A clock that a test moves."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture(scope="session")
 def running(small_engine: Engine) -> Iterator[Running]:
     """A server as it is, on the small demo."""

@@ -20,8 +20,7 @@ from mmms_deploy.engines import open_engine
 from mmms_deploy.server.errors import UnknownSessionError
 from mmms_deploy.server.settings import Settings, is_loopback
 from mmms_deploy.server.tabs import RESTED_SECONDS, Tabs
-from tests.server.conftest import Clock
-from tests.support.server import png
+from tests.support.server import Clock, png
 
 API = "/api/v1"
 

@@ -2,6 +2,7 @@
 
 Bundles and checkpoints:
 
+exporting: skips what needs the packages of the export.
 toy: bundles of small ONNX graphs with the full topology, and their network in NumPy.
 listed: writes the toy bundles whose click stage takes a list of clicks.
 sized: a toy bundle whose click stage takes a list of clicks and comes in several sizes.

@@ -25,6 +25,15 @@ from mmms_deploy.server.state import State
 BOUNDARY = "----mmms-deploy-test"
 
 
+class Clock:
+    """A clock that a test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @dataclass(frozen=True)
 class Running:
     """A server that runs.

@@ -1,11 +1,9 @@
-// Who answers clicks: the server, or this browser. The server is there at once; the browser is made ready in the
-// background where it can be, and taken when the user chooses it. Why it cannot be used is always shown.
+// Who answers clicks: the server, or this browser. The server is there at once; the browser is made ready when the user
+// chooses it, or chose it before. Why it cannot be used is always shown.
 
 import { byId } from "./elements.js";
 import { recall, remember } from "./kept.js";
 import { notice, showError } from "./messages.js";
-
-const READY_AFTER = 600;
 
 /** The switch between both. */
 export class Mode {
@@ -26,24 +24,27 @@ export class Mode {
     this.why = "";
     this.switching = false;
     this.restarts = 0;
-    this.timer = 0;
     byId("mode-server").addEventListener("click", () => this.choose("server"));
     byId("mode-browser").addEventListener("click", () => this.choose("browser"));
     for (const event of ["mode", "picture", "lost"]) state.on(event, () => this.draw());
     this.draw();
   }
 
-  /** Forgets the browser's features of the picture before, and makes those of this one ready. */
+  /** Forgets the browser's features of the picture before, and lets answer whom the user chose. */
   begin() {
     this.end();
     const { picture } = this.state;
     if (this.how.link === null || this.wanted === "browser") return this.choose(this.wanted);
-    this.timer = window.setTimeout(() => this.state.picture === picture && this.ready().catch(() => {}), READY_AFTER);
-    return null;
+    return this.look(picture);
+  }
+
+  /** Asks whether the browser may answer, so that a reason is shown before it is chosen. Nothing is loaded for it yet. */
+  async look(picture) {
+    const offered = await this.how.offer().catch(() => null);
+    if (offered && !offered.available && this.state.picture === picture) await this.ready().catch(() => {});
   }
 
   end() {
-    clearTimeout(this.timer);
     const { browser } = this;
     this.browser = null;
     this.getting = null;

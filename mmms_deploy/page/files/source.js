@@ -1,5 +1,5 @@
-// Where pictures and answers come from: a server with its API, or the files of a static export, which ``static.json``
-// beside the page tells.
+// Where pictures and answers come from: a server with its API, or the files of a static export, whose page names the
+// file that describes them in its head.
 
 import { Api } from "./api.js";
 import { byId } from "./elements.js";
@@ -13,10 +13,8 @@ import { openStatic } from "./static_source.js";
  * @param {import("./annotating.js").Annotating} annotating
  */
 export async function openSource(state, annotating) {
-  const description = await fetch("static.json")
-    .then((answer) => (answer.ok ? answer.json() : null))
-    .catch(() => null);
-  if (description) return openStatic(state, description);
+  const file = document.querySelector('meta[name="mmms-deploy-static"]')?.getAttribute("content");
+  if (file) return openStatic(state, await (await fetch(file)).json());
   const api = Api.ofPage();
   for (;;) {
     try {
