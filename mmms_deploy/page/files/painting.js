@@ -1,10 +1,13 @@
-// The label map and what is painted of it. Only the box that an answer changed is painted again, at the picture's own
+// The label map and what is painted of it. Only what an answer changed is painted again, tile by tile, at the picture's own
 // resolution; drawing it larger or smaller is the canvas' work.
 
 import { colourOf, heatScale } from "./colours.js";
 
 /** Side of the tiles by which outlines are found, in picture pixels. */
 const TILE = 256;
+
+/** Where the next tile begins, or the part ends. */
+const nextTile = (place, end) => Math.min(end, (Math.floor(place / TILE) + 1) * TILE);
 
 /**
  * Finds the outlines inside of a part of a label map.
@@ -21,47 +24,50 @@ const TILE = 256;
  */
 export function findEdges(labels, width, height, x0, y0, x1, y1, edge) {
   const [lastLine, lastColumn] = [y1 === height ? height + 1 : y1, x1 === width ? width + 1 : x1];
-  // Lines: above and below each of them. A line belongs to the part below it, the last one to the part above.
-  for (let y = y0; y < lastLine; y += 1) {
-    const [above, below] = [y > 0 ? (y - 1) * width : -1, y < height ? y * width : -1];
-    let [one, other, start] = [0, 0, x0];
-    for (let x = x0; x < x1; x += 1) {
-      const upper = above < 0 ? 0 : labels[above + x];
-      const lower = below < 0 ? 0 : labels[below + x];
-      if (upper === one && lower === other) continue;
-      if (one !== other) {
-        if (one !== 0) edge(one, start, y, x, y);
-        if (other !== 0) edge(other, start, y, x, y);
-      }
-      [one, other, start] = [upper, lower, x];
-    }
-    if (one !== other) {
-      if (one !== 0) edge(one, start, y, x1, y);
-      if (other !== 0) edge(other, start, y, x1, y);
-    }
-  }
-  // Columns, the same; row by row too, as the labels lie in memory, with what every column is in the middle of.
+  // Columns: what is left and right of each of them, from which row on. A column belongs to the part on its right, the
+  // last one to the part on its left.
   const across = lastColumn - x0;
   const [lefts, rights, starts] = [new Uint16Array(across), new Uint16Array(across), new Int32Array(across)];
-  const end = (place, y) => {
-    const [left, right, x] = [lefts[place], rights[place], x0 + place];
+  const end = (x, y) => {
+    const place = x - x0;
+    const [left, right] = [lefts[place], rights[place]];
     if (left === right) return;
     if (left !== 0) edge(left, x, starts[place], x, y);
     if (right !== 0) edge(right, x, starts[place], x, y);
   };
-  for (let y = y0; y < y1; y += 1) {
-    const row = y * width;
-    let left = x0 > 0 ? labels[row + x0 - 1] : 0;
-    for (let place = 0; place < across; place += 1) {
-      const right = x0 + place < width ? labels[row + x0 + place] : 0;
-      if (left !== lefts[place] || right !== rights[place]) {
-        end(place, y);
-        [lefts[place], rights[place], starts[place]] = [left, right, y];
+  const turn = (x, y) => {
+    const [place, row] = [x - x0, y * width];
+    const left = x > 0 ? labels[row + x - 1] : 0;
+    const right = x < width ? labels[row + x] : 0;
+    if (left === lefts[place] && right === rights[place]) return;
+    end(x, y);
+    [lefts[place], rights[place], starts[place]] = [left, right, y];
+  };
+  for (let x = x0; x < lastColumn; x += 1) turn(x, y0);
+  // Lines: above and below each of them. A line belongs to the part below it, the last one to the part above. Where both
+  // rows are the same there is nothing to do, for the columns neither; that is nearly everywhere.
+  for (let y = y0; y < lastLine; y += 1) {
+    const outside = y === 0 || y === height;
+    const [above, below] = [(y - 1) * width, y * width];
+    const turns = y > y0 && y < y1;
+    if (turns && x0 > 0 && labels[above + x0 - 1] !== labels[below + x0 - 1]) turn(x0, y);
+    for (let x = x0; x < x1; ) {
+      if (!outside) {
+        while (x < x1 && labels[above + x] === labels[below + x]) x += 1;
+        if (x === x1) break;
       }
-      left = right;
+      const start = x;
+      const one = y === 0 ? 0 : labels[above + x];
+      const other = y === height ? 0 : labels[below + x];
+      do x += 1;
+      while (x < x1 && (y === 0 || labels[above + x] === one) && (y === height || labels[below + x] === other));
+      if (one !== 0 && one !== other) edge(one, start, y, x, y);
+      if (other !== 0 && one !== other) edge(other, start, y, x, y);
+      // The column behind a piece is turned with the piece after it, where there is one.
+      if (turns) for (let place = start; place <= x && place < lastColumn; place += 1) turn(place, y);
     }
   }
-  for (let place = 0; place < across; place += 1) end(place, y1);
+  for (let x = x0; x < lastColumn; x += 1) end(x, y1);
 }
 
 /** The label map of the open picture, its painted masks, outlines and confidence. */
@@ -87,18 +93,36 @@ export class Painting {
   }
 
   /**
-   * Takes the changed part of the label map and paints it.
+   * Takes a part of the label map, and paints what is different in it.
    * @param {{x: number, y: number, width: number, height: number}} box
    * @param {Uint16Array} values Labels in the box, row by row.
    */
   change(box, values) {
-    for (let row = 0; row < box.height; row += 1) {
-      const part = values.subarray(row * box.width, (row + 1) * box.width);
-      this.labels.set(part, (box.y + row) * this.width + box.x);
+    const { labels, width } = this;
+    const [right, bottom] = [box.x + box.width, box.y + box.height];
+    const touched = new Set();
+    for (let top = box.y; top < bottom; top = nextTile(top, bottom)) {
+      for (let left = box.x; left < right; left = nextTile(left, right)) {
+        const [x1, y1] = [nextTile(left, right), nextTile(top, bottom)];
+        let [firstX, lastX, firstY, lastY] = [x1, left, y1, top];
+        for (let y = top; y < y1; y += 1) {
+          const from = (y - box.y) * box.width - box.x;
+          const row = y * width;
+          let [x, end] = [left, x1];
+          while (x < end && labels[row + x] === values[from + x]) x += 1;
+          if (x === end) continue;
+          while (labels[row + end - 1] === values[from + end - 1]) end -= 1;
+          labels.set(values.subarray(from + x, from + end), row + x);
+          [firstX, lastX] = [Math.min(firstX, x), Math.max(lastX, end)];
+          [firstY, lastY] = [Math.min(firstY, y), y + 1];
+        }
+        if (firstX >= lastX) continue;
+        this.paint(firstX, firstY, lastX - firstX, lastY - firstY);
+        // An outline on the other side of the part's edge may begin or end there.
+        this.touch(touched, firstX - 1, firstY - 1, lastX + 1, lastY + 1);
+      }
     }
-    this.paint(box.x, box.y, box.width, box.height);
-    // An outline on the other side of the box's edge may begin or end there.
-    this.outline(box.x - 1, box.y - 1, box.x + box.width + 1, box.y + box.height + 1);
+    for (const tile of touched) this.outline(tile);
   }
 
   /** Paints everything again, after other objects are hidden. */
@@ -107,19 +131,18 @@ export class Painting {
   }
 
   paint(x0, y0, width, height) {
+    const { labels } = this;
     const image = this.brush.createImageData(width, height);
     const pixels = new Uint32Array(image.data.buffer);
     const colours = new Map([[0, 0]]);
-    let [label, colour] = [0, 0];
-    for (let row = 0, place = 0; row < height; row += 1) {
-      let from = (y0 + row) * this.width + x0;
-      for (const end = from + width; from < end; from += 1, place += 1) {
-        const own = this.labels[from];
-        if (own !== label) {
-          if (!colours.has(own)) colours.set(own, this.packed(own));
-          [label, colour] = [own, colours.get(own)];
-        }
-        pixels[place] = colour;
+    for (let row = 0; row < height; row += 1) {
+      const from = (y0 + row) * this.width + x0;
+      for (let x = 0; x < width; ) {
+        const [label, start] = [labels[from + x], x];
+        do x += 1;
+        while (x < width && labels[from + x] === label);
+        if (!colours.has(label)) colours.set(label, this.packed(label));
+        if (colours.get(label) !== 0) pixels.fill(colours.get(label), row * width + start, row * width + x);
       }
     }
     this.brush.putImageData(image, x0, y0);
@@ -131,23 +154,29 @@ export class Painting {
     return new Uint32Array(new Uint8ClampedArray([...colourOf(label), 255]).buffer)[0];
   }
 
-  /** Finds the outlines anew in all tiles that a part of the map touches. */
-  outline(x0, y0, x1, y1) {
+  /** Notes the tiles that a part of the map touches. */
+  touch(tiles, x0, y0, x1, y1) {
     const across = Math.ceil(this.width / TILE);
     const last = (edge, side) => Math.ceil(Math.min(edge, side) / TILE);
     for (let row = Math.floor(Math.max(0, y0) / TILE); row < last(y1, this.height); row += 1) {
       for (let column = Math.floor(Math.max(0, x0) / TILE); column < last(x1, this.width); column += 1) {
-        const paths = new Map();
-        const [left, top] = [column * TILE, row * TILE];
-        const [right, bottom] = [Math.min(left + TILE, this.width), Math.min(top + TILE, this.height)];
-        findEdges(this.labels, this.width, this.height, left, top, right, bottom, (label, ax, ay, bx, by) => {
-          if (!paths.has(label)) paths.set(label, new Path2D());
-          paths.get(label).moveTo(ax, ay);
-          paths.get(label).lineTo(bx, by);
-        });
-        this.tiles.set(row * across + column, paths);
+        tiles.add(row * across + column);
       }
     }
+  }
+
+  /** Finds the outlines in a tile anew. @param {number} tile Its number, row by row. */
+  outline(tile) {
+    const across = Math.ceil(this.width / TILE);
+    const [left, top] = [(tile % across) * TILE, Math.floor(tile / across) * TILE];
+    const [right, bottom] = [Math.min(left + TILE, this.width), Math.min(top + TILE, this.height)];
+    const paths = new Map();
+    findEdges(this.labels, this.width, this.height, left, top, right, bottom, (label, ax, ay, bx, by) => {
+      if (!paths.has(label)) paths.set(label, new Path2D());
+      paths.get(label).moveTo(ax, ay);
+      paths.get(label).lineTo(bx, by);
+    });
+    this.tiles.set(tile, paths);
   }
 
   /**
