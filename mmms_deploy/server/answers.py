@@ -39,7 +39,7 @@ def answer(tab: Tab, seen: Seen, done: Done = None, *, whole: bool = False) -> t
     surfaces = []
     for name, label in names.items():
         extent = extents.get(label)
-        box = None if extent is None or extent.box is None else list(extent.box)
+        box = None if extent is None else list(extent.box)
         area = 0 if extent is None else extent.area
         surfaces.append({"name": name, "label": label, "clicks": clicks[name], "area": area, "box": box})
     changed = seen.update(labels, whole=whole)

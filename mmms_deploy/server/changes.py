@@ -5,6 +5,7 @@ A click changes a part of the map, so that only this part is looked at for areas
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,13 +80,10 @@ class Seen:
 
 
 class Extent(NamedTuple):
-    """How many pixels a label has, and the rectangle around them; None where it has none."""
+    """How many pixels a label has, at least one, and the rectangle around them."""
 
     area: int
-    box: Changed | None
-
-
-_NONE = Extent(0, None)
+    box: Changed
 
 
 class Extents:
@@ -108,39 +106,55 @@ class Extents:
             before, self._known = np.zeros_like(labels), {}
         changed = bounds(before != labels)
         if changed is not None:
-            self._count(before, labels, changed)
+            self._count(labels, changed)
         return self._known
 
     def forget(self) -> None:
         """Forget the map."""
         self._labels, self._known = None, {}
 
-    def _count(self, before: Labels, labels: Labels, changed: Changed) -> None:
-        areas = _counts(changed.of(labels))
-        for label, lost in _counts(changed.of(before)).items():
-            areas[label] = areas.get(label, 0) - lost
-        known = dict(self._known)
-        for label, more in areas.items():
-            old = known.get(label, _NONE)
-            area = old.area + more
-            if not area:
-                known.pop(label, None)
-                continue
-            around = changed if old.box is None else _union(old.box, changed)
-            found = bounds(around.of(labels) == label)
-            known[label] = Extent(area, found and found._replace(x=found.x + around.x, y=found.y + around.y))
-        self._known = known
+    def _count(self, labels: Labels, changed: Changed) -> None:
+        """Count the labels anew that may have gained or lost pixels in a rectangle."""
+        around, known = changed, self._known
+        # Those that had pixels near what changed; then, which is rare, those that came there from elsewhere.
+        suspects = {label for label, extent in known.items() if _meet(extent.box, changed)}
+        while True:
+            around = reduce(_union, (known[label].box for label in suspects), around)
+            known = {label: extent for label, extent in known.items() if label not in suspects}
+            found = _extents(around, labels)
+            suspects = {label for label in known.keys() & found.keys() if _meet(found[label].box, changed)}
+            if not suspects:
+                break
+        # A label that is still known has no pixel in what changed, and may have some outside of what was looked at.
+        self._known = {**found, **known}
 
 
-def _counts(labels: Labels) -> dict[int, int]:
-    """Return how many pixels every label has, without the background's."""
-    flat = labels.ravel()
+def _extents(part: Changed, labels: Labels) -> dict[int, Extent]:
+    """Return the extents of the labels in a rectangle of a map, without the background's."""
+    flat = part.of(labels).ravel()
     # By runs: a map has few of them, and np.unique would sort all pixels.
     starts: npt.NDArray[Any] = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
-    lengths = np.diff(starts, append=flat.size)
-    found, where = np.unique(flat[starts], return_inverse=True)
-    sums = np.bincount(where, weights=lengths).astype(np.int64)
-    return {int(label): int(total) for label, total in zip(found, sums, strict=True) if label}
+    ends = np.append(starts[1:], flat.size)
+    found = {}
+    for label in np.unique(flat[starts]):
+        if not label:
+            continue
+        own = flat[starts] == label
+        first, last = starts[own], ends[own] - 1
+        top, bottom = int(first[0]) // part.width, int(last[-1]) // part.width
+        # A run that goes on in the next row has the last column of one, and the first of the other.
+        turns = bool(np.any(first // part.width != last // part.width))
+        left = 0 if turns else int((first % part.width).min())
+        right = part.width - 1 if turns else int((last % part.width).max())
+        box = Changed(part.x + left, part.y + top, right - left + 1, bottom - top + 1)
+        found[int(label)] = Extent(int((last - first + 1).sum()), box)
+    return found
+
+
+def _meet(one: Changed, other: Changed) -> bool:
+    """Return whether two rectangles have a pixel in common."""
+    across = one.x < other.x + other.width and other.x < one.x + one.width
+    return across and one.y < other.y + other.height and other.y < one.y + one.height
 
 
 def _union(one: Changed, other: Changed) -> Changed:
