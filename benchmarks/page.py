@@ -24,7 +24,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -189,15 +189,15 @@ def press(page: Page, x: int, y: int, positive: bool) -> None:
 
 def clicked(page: Page, count: int) -> Clicks:
     """Return the times of clicks, without the first ones, which warm up."""
-    painted, engine, where = [], [], ""
+    painted, engine = [], []
     for at, (x, y, positive) in enumerate(points(count + 3)):
         press(page, x, y, positive)
         measured = page.evaluate("mmmsDemo.state.measured")
-        where = measured["where"]
         if at >= 3:
             painted.append(measured["total"])
             engine.append(measured["engine"])
-    return Clicks(painted, engine, where)
+    where, _, what = page.inner_text("#status-where").partition(": ")
+    return Clicks(painted, engine, what or where)
 
 
 def on_the_server(browser: Browser, url: str, count: int) -> Clicks:
@@ -245,10 +245,9 @@ def in_the_browser(browser: Browser, url: str, count: int) -> Clicks:
     press(page, *points(1)[0])
     first = 1e3 * (time.perf_counter() - begun)
     found = clicked(page, count)
-    threads = page.evaluate("mmmsDemo.state.engines?.browser?.threads ?? mmmsDemo.engine?.()?.threads ?? null")
-    device = page.evaluate("document.getElementById('status-engine')?.textContent ?? ''")
     page.close()
-    return Clicks(found.painted, found.engine, device or f"{threads} threads", first)
+    found.opened = first
+    return found
 
 
 # --- many pages -------------------------------------------------------------------------------------------------------
@@ -275,15 +274,14 @@ def idle_pages(url: str, process: int, count: int, held: float) -> Idle:
     sessions = [opened(api) for _ in range(3)]  # what grows once does so before
     before = memory(process)
     more = [opened(api) for _ in range(count)]
-    sockets = [
-        connect(f"{api.replace('http', 'ws', 1)}/sessions/{one}/live", subprotocols=["mmms-deploy"]) for one in more
-    ]
-    grown = memory(process) - before
-    start, used = time.perf_counter(), cpu_seconds(process)
-    time.sleep(10)
-    busy = (cpu_seconds(process) - used) / (time.perf_counter() - start)
-    for socket in sockets:
-        socket.close()
+    with ExitStack() as sockets:
+        for session in more:
+            place = f"{api.replace('http', 'ws', 1)}/sessions/{session}/live"
+            sockets.enter_context(connect(place, subprotocols=["mmms-deploy"]))
+        grown = memory(process) - before
+        start, used = time.perf_counter(), cpu_seconds(process)
+        time.sleep(10)
+        busy = (cpu_seconds(process) - used) / (time.perf_counter() - start)
     for session in (*sessions, *more):
         call("DELETE", f"{api}/sessions/{session}")
     return Idle(count, grown / count, held, busy)

@@ -83,7 +83,7 @@ async function begin() {
     }),
   );
 
-  state.on("answer", () => folder.mark());
+  state.on("annotated", () => folder.mark());
   state.on("picture", () => {
     const { picture } = state;
     byId("empty").hidden = picture !== null;

@@ -221,6 +221,7 @@ export class Pictures {
     if (state.mode === "browser") await (await this.source.link.ready()).restore(await annotating.fetch());
     const files = await this.source.save(entry);
     entry.annotated = true;
+    state.emit("annotated");
     annotating.saved();
     notice(`Saved ${files.join(" and ")}.`);
   }

@@ -18,6 +18,7 @@
 export const EVENTS = /** @type {const} */ ([
   "model",
   "picture",
+  "annotated",
   "answer",
   "view",
   "tool",
