@@ -1,6 +1,6 @@
 """Clicks on a server elsewhere: uploads a picture, clicks once, and writes the mask; Python's standard library alone.
 
-    pip install ".[cpu]" ".[demo]"  # where the server runs, in the clone; with a wheel, its file in place of the dot
+    pip install ".[cpu,demo]"     # where the server runs, in the clone; with a wheel, its file in place of the dot
     mmms-demo                       # the server; it prints its address
     python examples/client.py http://127.0.0.1:8000 photo.jpg 320 240 mask.png [TOKEN]
 

@@ -28,7 +28,7 @@ class Settings:
         out: The folder that annotations are saved in; None where they are not.
         allowed_hosts: More names by which browsers may call this server, such as that of a proxy.
         calls_at_once: How many sessions compute at once; the others wait for their turn. On two cores, 2 to 8 answer
-            as many clicks a second, and 1 a tenth fewer; with more than 2, two long calls stop no click.
+            about as many clicks a second; with more than 2, two long calls stop no click.
     """
 
     host: str = "127.0.0.1"
