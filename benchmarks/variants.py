@@ -14,7 +14,7 @@ import numpy as np
 from peers import PeerError, Sam2Tiny
 
 from mmms_deploy.bench.arithmetic import count_flops
-from mmms_deploy.bench.eager import EagerMMMS
+from mmms_deploy.bench.eager import EagerMMMS, open_eager
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import RECIPES, Picture, Point
@@ -148,7 +148,10 @@ class EagerVariant:
 
     def __init__(self, row: Row, path: Path, threads: int, *, whole: bool = False) -> None:
         self.row = row
-        self._eager = EagerMMMS(Bundle(path, verify=False).manifest, threads, whole=whole)
+        manifest = Bundle(path, verify=False).manifest
+        self._eager = EagerMMMS(manifest, threads, whole=True) if whole else open_eager(manifest, threads)
+        listed = manifest.clicks.listed
+        self._joint = listed is not None and listed.objects > 1
         row.library = f"PyTorch {self._eager.version}, {threads} threads"
 
     def set_image(self, picture: Picture) -> float:
@@ -166,7 +169,8 @@ class EagerVariant:
 
     def probability(self) -> np.ndarray | None:
         """Return (H, W), the newest answer at the network's resolution, where it can be compared."""
-        return self._eager.probability
+        # A network that answers for all objects at once has a map of logits for each click, and no probability.
+        return None if self._joint else self._eager.probability
 
     def close(self) -> None:
         """Free everything."""
