@@ -63,8 +63,8 @@ FOLDER = Path(__file__).parent / "runtime"
 LICENSE = Path(__file__).parent / "files" / "browser" / "LICENSE-onnxruntime.txt"
 """Their licence."""
 NO_RUNTIME = (
-    "onnxruntime-web is not here, so clicks run on the server; `make demo-page`, or `python -m"
-    " mmms_deploy.page.runtime` in an installed package, fetches it once"
+    "onnxruntime-web is not here, so clicks run on the server; make demo-page in a clone, or python -m"
+    " mmms_deploy.page.runtime, fetches it once"
 )
 """What a page says where it is missing."""
 

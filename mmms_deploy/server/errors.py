@@ -153,6 +153,16 @@ def unexpected_body() -> dict[str, Any]:
     return described("InternalError", given, None, fix, f"{given}\n  to fix: {fix}")
 
 
+_WORDS = {
+    "the bytes object": "the file",
+    "give the picture": "send the picture",
+    "call set_image(...) first": "set an image first",
+    "or call reset() to start over": "or reset the surface to start over",
+    "what Session.to_dict() returned, also as JSON reads it": "what GET annotation returned",
+}
+"""What errors say to callers in Python, and what it is for those of the API."""
+
+
 def described(kind: str, given: str, expected: str | None, fix: str | None, text: str) -> dict[str, Any]:
     """Return the fields of an error."""
     fields = {"kind": kind, "given": given, "expected": expected, "fix": fix, "text": text}
@@ -160,5 +170,7 @@ def described(kind: str, given: str, expected: str | None, fix: str | None, text
 
 
 def _plain(text: str) -> str:
-    """Return a text that JSON can hold: what Python makes of bytes that are no UTF-8 is written out."""
+    """Return a text in the API's words that JSON can hold: what Python makes of bytes that are no UTF-8 is spelt out."""
+    for ours, theirs in _WORDS.items():
+        text = text.replace(ours, theirs)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -22,6 +22,8 @@ export class Mode {
     this.getting = null;
     /** Why clicks do not run in the browser, or "". */
     this.why = "";
+    /** Whether that is because the server has nothing for a browser, which is no fault of this one. */
+    this.refused = false;
     this.switching = false;
     this.restarts = 0;
     byId("mode-server").addEventListener("click", () => this.choose("server"));
@@ -81,8 +83,12 @@ export class Mode {
       return answers;
     } catch (error) {
       if (this.state.picture === picture) {
-        this.why = `This browser cannot answer clicks: ${error?.given ?? error?.message ?? error}`;
-        this.getting = error?.kind === "NotOffered" ? this.getting : null;
+        this.refused = error?.kind === "NotOffered";
+        const why = `${error?.given ?? error?.message ?? error}`;
+        this.why = this.refused
+          ? `${why.charAt(0).toUpperCase()}${why.slice(1)}`
+          : `This browser cannot answer clicks: ${why}`;
+        if (!this.refused) this.getting = null;
       }
       throw error;
     } finally {
@@ -148,5 +154,6 @@ export class Mode {
     const why = this.how.link === null && !this.why ? "This is a static export: there is no server." : this.why;
     byId("run-why").hidden = why === "";
     byId("run-why").textContent = why;
+    byId("run-why").classList.toggle("wrong", why !== "" && why === this.why && !this.refused);
   }
 }
