@@ -170,7 +170,7 @@ def described(kind: str, given: str, expected: str | None, fix: str | None, text
 
 
 def _plain(text: str) -> str:
-    """Return a text in the API's words that JSON can hold: what Python makes of bytes that are no UTF-8 is spelt out."""
+    """Return a text in the API's words that JSON can hold: bytes that are no UTF-8 are spelt out."""
     for ours, theirs in _WORDS.items():
         text = text.replace(ours, theirs)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
