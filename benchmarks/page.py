@@ -39,6 +39,7 @@ from mmms_deploy import Session
 from mmms_deploy.bench.text import number
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.machine import OtherPrograms, describe_machine, machine_lines
+from mmms_deploy.imaging import load_rgb
 from mmms_deploy.page.framing import unframe
 from mmms_deploy.reporting.files import write_text
 
@@ -360,8 +361,7 @@ def in_a_session(bundle: str, picture: Path, each: int) -> tuple[list[int], floa
 def measure(bundle: str, options: argparse.Namespace, folder: Path) -> Results:
     """Measure everything that can be measured here."""
     picture = folder / "picture.jpg"
-    with Image.open(PHOTO) as photo:
-        photo.convert("RGB").resize((SIZE[1], SIZE[0])).save(picture, quality=90)
+    Image.fromarray(load_rgb(PHOTO)).resize((SIZE[1], SIZE[0])).save(picture, quality=90)
     found = Results(bundle)
     expected, held = in_a_session(bundle, picture, options.each)
     with served(bundle, picture) as (url, process):

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,11 +19,15 @@ from mmms_deploy.engines import Engine, open_engine, registry, select
 from mmms_deploy.engines.verdicts import Verdict
 from mmms_deploy.files.cache import VARIABLE
 from tests.support import standin_engine
+from tests.support.chromium import chromium_path, open_chromium
 from tests.support.engines import CPU_ENGINES, CUDA_ENGINES, skip_without
 from tests.support.exporting import skip_without_export
 from tests.support.proposing import write_proposing
 from tests.support.shared import shared
 from tests.support.toy import write_toy
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts its background jobs so, and every process that a test interrupts would inherit it.
@@ -47,6 +52,22 @@ def from_an_index() -> Iterator[None]:
         patch.setattr(installed, "source_tree", lambda: None)
         patch.setattr(installed, "_origin", lambda: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Chromium without a window, one for all tests of a worker."""
+    if chromium_path() is None:
+        pytest.skip("there is no Chromium (apt-get install chromium)")
+    with open_chromium() as browser:
+        yield browser
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test that takes Chromium is marked ``browser``."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(params=CPU_ENGINES)

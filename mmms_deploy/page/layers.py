@@ -27,6 +27,10 @@ _START_OF_SCAN = 0xDA
 _PROFILE = 0xE2
 _TELLING_SEGMENTS = frozenset({*range(0xE1, 0xF0), 0xFE}) - {_PROFILE, 0xEE}
 """Segments of JPEG that say something of the photographer; profiles of colour and Adobe's transform stay."""
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Segments of JPEG that say how many colours there are."""
+_WITH_ALPHA = frozenset({4, 6})
+"""Colour types of PNG with transparency."""
 _SHOWN_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT"})
 """Chunks of PNG without which a picture looks different."""
 
@@ -48,7 +52,7 @@ def shown_picture(content: bytes, pixels: UInt8Array) -> tuple[bytes, str]:
         if content.startswith(head):
             try:
                 plain = b"".join(strip(content))
-                if _shows(plain, pixels):
+                if np.array_equal(load_rgb(plain), pixels):
                     return plain, suffix
             except (ValueError, IndexError, ImageError):
                 break
@@ -89,18 +93,11 @@ def png_of(pixels: UInt8Array, *, fast: bool = False) -> bytes:
     return stream.getvalue()
 
 
-def _shows(content: bytes, pixels: UInt8Array) -> bool:
-    """Whether a browser shows these pixels: no transparency, no other depth, no turning."""
-    with Image.open(io.BytesIO(content)) as opened:
-        plain = opened.mode in ("RGB", "L", "P") and "transparency" not in opened.info
-    return plain and np.array_equal(load_rgb(content), pixels)
-
-
 def _plain_jpeg(content: bytes) -> Iterator[bytes]:
     """Yield the parts of a JPEG file without its metadata.
 
     Raises:
-        ValueError, IndexError: Its segments are no such.
+        ValueError, IndexError: Its segments are no such, or it is not of grey or of three colours.
     """
     yield _JPEG
     place = 2
@@ -111,6 +108,8 @@ def _plain_jpeg(content: bytes) -> Iterator[bytes]:
         if marker == _START_OF_SCAN:
             break
         end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if marker in _FRAMES and content[place + 9] not in (1, 3):
+            raise ValueError("colours for printing")
         if marker not in _TELLING_SEGMENTS and (marker != _PROFILE or content.startswith(b"ICC_PROFILE", place + 4)):
             yield content[place:end]
         place = end
@@ -122,13 +121,15 @@ def _plain_png(content: bytes) -> Iterator[bytes]:
     """Yield the parts of a PNG file without its metadata.
 
     Raises:
-        ValueError: Its chunks are no such.
+        ValueError: Its chunks are no such, or a browser shows other numbers: it is transparent, or has 16 bits.
     """
     yield _PNG
     place = len(_PNG)
     while place < len(content):
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
         kind = content[place + 4 : place + 8]
+        if kind == b"tRNS" or (kind == b"IHDR" and (content[place + 16] > 8 or content[place + 17] in _WITH_ALPHA)):
+            raise ValueError("transparent, or with 16 bits")
         if kind in _SHOWN_CHUNKS:
             yield content[place:end]
         place = end

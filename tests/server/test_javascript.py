@@ -13,7 +13,6 @@ import pytest
 from mmms_deploy import Session
 from mmms_deploy.engines import Engine
 from mmms_deploy.server import Settings
-from tests.support.chromium import chromium_path, open_chromium
 from tests.support.server import Client, Running, running_server
 
 if TYPE_CHECKING:
@@ -52,14 +51,6 @@ const answers = await ServerAnswers.open(api, session);
 answers.onlost = (reason) => window.tools.lost.push(reason.kind);
 Object.assign(window.tools, { session, answers });
 """
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if chromium_path() is None:
-        pytest.skip("there is no Chromium (apt-get install chromium)")
-    with open_chromium() as browser:
-        yield browser
 
 
 def page_of(chromium: Browser | BrowserContext, running: Running, upload: bytes) -> Page:

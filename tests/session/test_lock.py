@@ -17,6 +17,7 @@ from tests.support.annotating import GREY, SIZE
 CALLS: dict[str, Callable[[Session, Path], object]] = {
     "choose": lambda session, _: session.choose(0),
     "click": lambda session, _: session.click(10, 10),
+    "download_features": lambda session, _: session.download_features([]),
     "detections": lambda session, _: session.detections(),
     "image_size": lambda session, _: session.image_size,
     "labels": lambda session, _: session.labels,
