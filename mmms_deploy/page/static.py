@@ -47,6 +47,7 @@ from mmms_deploy.imaging.io import load_modality, load_rgb
 from mmms_deploy.page.features import encode_features
 from mmms_deploy.page.layers import drawn_modality, png_of, shown_picture
 from mmms_deploy.page.model import BrowserModel, browser_model
+from mmms_deploy.page.network import described_network
 from mmms_deploy.page.runtime import LICENSE, NO_RUNTIME, ONNXRUNTIME_WEB, WASM_ONLY, runtime_files
 from mmms_deploy.session import Session
 from mmms_deploy.version import __version__
@@ -211,14 +212,7 @@ def _described(
         "bundle": manifest.name,
         "image_size": size,
         "model": {
-            "name": manifest.name,
-            "network": str(manifest.provenance.description.get("family", "")),
-            "version": __version__,
-            "size": manifest.size,
-            "modalities": [
-                {"name": spec.name, "channels": spec.channels, "optional": spec.optional}
-                for spec in manifest.modalities
-            ],
+            **described_network(manifest),
             "engine": {
                 "library": ONNXRUNTIME_WEB.name,
                 "version": ONNXRUNTIME_WEB.version,
@@ -227,8 +221,6 @@ def _described(
                 "threads": None,
                 "reason": "there is no server: clicks are answered in the browser",
             },
-            "candidates": manifest.clicks.candidates,
-            "joint": False,
             "limits": {},
             "saves": False,
         },

@@ -6,11 +6,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from mmms_deploy.page.network import described_network
 from mmms_deploy.page.runtime import NO_RUNTIME
 from mmms_deploy.server.file_routes import ASKED, given
 from mmms_deploy.server.shapes import BrowserAnswer, HealthAnswer, ModelAnswer
 from mmms_deploy.server.state import ERRORS, json_answer, state_of
-from mmms_deploy.version import __version__
 
 router = APIRouter(tags=["server"], responses=ERRORS)
 
@@ -25,17 +25,10 @@ async def health() -> Response:
 async def model(request: Request) -> Response:
     """Say what a program has to know before it asks for clicks."""
     state = state_of(request)
-    manifest, info, settings = state.engine.bundle.manifest, state.engine.info, state.settings
+    info, settings = state.engine.info, state.settings
     return json_answer(
         {
-            "name": manifest.name,
-            "network": str(manifest.provenance.description.get("family", "")),
-            "version": __version__,
-            "size": manifest.size,
-            "modalities": [
-                {"name": spec.name, "channels": spec.channels, "optional": spec.optional}
-                for spec in manifest.modalities
-            ],
+            **described_network(state.engine.bundle.manifest),
             "engine": {
                 "library": info.library,
                 "version": info.version,
@@ -44,8 +37,6 @@ async def model(request: Request) -> Response:
                 "threads": info.threads,
                 "reason": info.reason,
             },
-            "candidates": manifest.clicks.candidates,
-            "joint": manifest.clicks.objects > 1,
             "limits": {
                 "upload_bytes": settings.upload_bytes,
                 "pixels": settings.most_pixels,

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from tests.support.page_driver import Desk, open_desk
 from tests.support.paths import ROOT
+from tests.support.server import Running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -46,3 +48,18 @@ def modules(chromium: Browser, page_files: str) -> Iterator[Page]:
     page.goto(f"{page_files}/empty.html")
     yield page
     page.close()
+
+
+@pytest.fixture(scope="module")
+def opened(chromium: Browser, server: Running) -> Iterator[tuple[Desk, Any]]:
+    """The page of a module's own ``server``, and its annotation before the first click."""
+    with open_desk(chromium, server.url) as desk:
+        yield desk, desk.get("annotation()")
+
+
+@pytest.fixture
+def desk(opened: tuple[Desk, Any]) -> Desk:
+    """That page, as it was when it was opened."""
+    desk, blank = opened
+    desk.afresh(blank)
+    return desk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -27,19 +27,6 @@ FACE, ROCKET = (240, 130), (400, 150)
 def server(small_engine: Engine) -> Iterator[Running]:
     with running_server(small_engine, pictures=[ServedPicture(PHOTO, "photo.jpg", "photo")]) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def opened(chromium: Browser, server: Running) -> Iterator[tuple[Desk, Any]]:
-    with open_desk(chromium, server.url) as desk:
-        yield desk, desk.get("annotation()")
-
-
-@pytest.fixture
-def desk(opened: tuple[Desk, Any]) -> Desk:
-    desk, blank = opened
-    desk.afresh(blank)
-    return desk
 
 
 def _served(server: Running, desk: Desk) -> np.ndarray:

@@ -62,13 +62,6 @@ def opened(chromium: Browser, empty: Running) -> Iterator[tuple[Desk, Any]]:
         yield desk, desk.get("annotation()")
 
 
-@pytest.fixture
-def desk(opened: tuple[Desk, Any]) -> Desk:
-    desk, blank = opened
-    desk.afresh(blank)
-    return desk
-
-
 def _saved(desk: Desk, item: str) -> tuple[Download, bytes]:
     with desk.page.expect_download() as waiting:
         desk.button("Save")

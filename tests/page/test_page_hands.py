@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -36,19 +36,6 @@ def server(small_engine: Engine) -> Iterator[Running]:
     pictures = [ServedPicture(PHOTO, name, name) for name in ("photo.jpg", "again.jpg")]
     with running_server(small_engine, pictures=pictures) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def opened(chromium: Browser, server: Running) -> Iterator[tuple[Desk, Any]]:
-    with open_desk(chromium, server.url) as desk:
-        yield desk, desk.get("annotation()")
-
-
-@pytest.fixture
-def desk(opened: tuple[Desk, Any]) -> Desk:
-    desk, blank = opened
-    desk.afresh(blank)
-    return desk
 
 
 def _focused(desk: Desk) -> str:
