@@ -85,7 +85,7 @@ export class Mode {
       if (this.state.picture === picture) {
         this.refused = error?.kind === "NotOffered";
         const why = `${error?.given ?? error?.message ?? error}`;
-        this.why = `${this.refused ? "Not here" : "This browser cannot answer clicks"}: ${why}`;
+        this.why = this.refused ? why : `This browser cannot answer clicks: ${why}`;
         if (!this.refused) this.getting = null;
       }
       throw error;
