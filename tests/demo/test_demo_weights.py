@@ -87,6 +87,6 @@ def test_a_wheel_packs_the_weights_that_are_at_hand(weights: Path, tmp_path: Pat
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.stat().st_size < 90e6
+    assert wheel.stat().st_size < 100e6
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(f"mmms_deploy/weights/files/{BACKBONE}.safetensors") == weights.read_bytes()
