@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +25,14 @@ PHOTO = ROOT / "docs" / "images" / "photo.jpg"
 PICTURES = [ServedPicture(PHOTO, "photo.jpg", "photo")]
 EXPECTED = r"status of 4|ERR_CONNECTION|WebSocket|net::"
 FACE, ROCKET = (240, 130), (400, 150)
+HOST = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+"""An address of this machine at which no other test is given the port while there is no server."""
 
 
 @contextmanager
 def _server_at(engine: Engine, port: int) -> Iterator[int]:
     """Run a server at a port, or at any that is free."""
-    settings, listens = replace(Settings(), port=port), threading.Event()
+    settings, listens = Settings(host=HOST, port=port), threading.Event()
     with listening(settings) as place:
         server = configured(engine, settings, PICTURES, listens.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
@@ -60,7 +62,7 @@ def test_a_lost_server_comes_back_and_the_annotation_with_it(
 ) -> None:
     with ExitStack() as stack:
         with _server_at(small_engine, 0) as port:
-            desk = stack.enter_context(open_desk(chromium, f"http://127.0.0.1:{port}/", expected=EXPECTED))
+            desk = stack.enter_context(open_desk(chromium, f"http://{HOST}:{port}/", expected=EXPECTED))
             if uploaded:
                 desk.open_files(str(PHOTO))
             desk.click(*FACE)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 _BYTES = """
     const bytes = (array) => {
       const all = new Uint8Array(array.buffer);
