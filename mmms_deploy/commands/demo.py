@@ -153,17 +153,17 @@ def main(
     Ctrl-C, unless --host says otherwise.
     """
     bundle, images = _sorted(places)
-    if static is not None:
-        _check_static(ctx, images, image)
-    elif image is not None:
+    if image is not None:
         images = (*images, image)
+    if static is not None:
+        _check_static(ctx, images)
     if overwrite and static is None:
         raise click.UsageError("--overwrite is about the folder of --static, which is missing.")
-    if modalities and not images and image is None:
+    if modalities and not images:
         raise click.UsageError("--modality needs the image that it belongs to.")
-    check_bundle_and_images(bundle, [path for path in (*images, image) if path is not None], "mmms-demo")
+    check_bundle_and_images(bundle, images, "mmms-demo")
     if static is not None:
-        _write_static(bundle, image or images[0], modalities, static, overwrite, request.threads)
+        _write_static(bundle, images[0], modalities, static, overwrite, request.threads)
         return
     if out is not None:
         if not images:
@@ -198,17 +198,17 @@ def _sorted(places: Sequence[Path]) -> tuple[Path, tuple[Path, ...]]:
     return places[0], tuple(places[1:])
 
 
-def _check_static(ctx: click.Context, images: Sequence[Path], image: Path | None) -> None:
+def _check_static(ctx: click.Context, images: Sequence[Path]) -> None:
     """Check what the command line shows about ``--static``."""
-    given = len(images) + (image is not None)
+    given = len(images)
     if given != 1:
         raise click.UsageError(
             f"--static shows one image, and {given or 'none'} {'is' if given < 2 else 'are'} named: pass --image FILE."
         )
     own = {"places", "image", "modalities", "static", "overwrite", "threads"}
-    for name in (one.name or "" for one in ctx.command.params if one.name not in own):
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            option = next(one for one in ctx.command.params if one.name == name)
+    for option in ctx.command.params:
+        name = option.name or ""
+        if name not in own and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             shown = " / ".join([*option.opts, *option.secondary_opts])
             raise click.UsageError(f"{shown} is about a server, and --static starts none.")
 
