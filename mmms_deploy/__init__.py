@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.engines import CudaOptions, Engine, EngineInfo, open_engine
     from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
-    from mmms_deploy.session import LATER, Click, ClickResult, ImageTimings, Session, Timings, draw_overlay
+    from mmms_deploy.session import (
+        LATER,
+        Click,
+        ClickResult,
+        Features,
+        ImageTimings,
+        Model,
+        Session,
+        Timings,
+        draw_overlay,
+    )
 
 __all__ = [
     "LATER",
@@ -26,9 +36,11 @@ __all__ = [
     "Detections",
     "Engine",
     "EngineInfo",
+    "Features",
     "ImageTimings",
     "MMMSDeployError",
     "MMMSDeployWarning",
+    "Model",
     "Polygon",
     "Session",
     "Timings",
@@ -49,9 +61,11 @@ _MODULES = {
     "Detections": "annotations",
     "Engine": "engines",
     "EngineInfo": "engines",
+    "Features": "session",
     "ImageTimings": "session",
     "MMMSDeployError": "errors",
     "MMMSDeployWarning": "errors",
+    "Model": "session",
     "Polygon": "annotations",
     "Session": "session",
     "Timings": "session",

@@ -243,6 +243,10 @@ class TimedRunner:
         with self._timer.timing(CallTimer.TRANSFER):
             return self._runner.download(value)
 
+    def detach(self, value: Value) -> Value:
+        """Return a value with memory of its own."""
+        return self._runner.detach(value)
+
     def synchronize(self) -> None:
         """Wait until the device is done."""
         with self._timer.timing(CallTimer.TRANSFER):

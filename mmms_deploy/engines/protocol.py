@@ -21,7 +21,7 @@ Array: TypeAlias = npt.NDArray[Any]
 """Any NumPy array; the docstrings give shape and dtype."""
 
 Value: TypeAlias = object
-"""Handle of a tensor on the device. Only the runner that made it can use it."""
+"""Handle of a tensor on the device. Only the runner that made it can use it, until that one detaches it."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,14 @@ class Runner(Protocol):
 
     def download(self, value: Value) -> Array:
         """Wait for a value and copy it to the host, as an array of the spec's shape and dtype that the caller owns."""
+        ...
+
+    def detach(self, value: Value) -> Value:
+        """Return a value with memory of its own, which every runner of this engine can use as long as this one is open.
+
+        Raises:
+            EngineError: There is no memory for it.
+        """
         ...
 
     def synchronize(self) -> None:

@@ -3,6 +3,11 @@
 In reading order:
 
 - ``session``: ``Session``, which opens a bundle and joins the calls of the next four
+- ``model``: ``Model``, which opens an engine once, encodes images and opens sessions
+- ``features``: an encoded image, and what it is kept by
+- ``features_file``: its file
+- ``content``: what an image and its modalities are, as a hash
+- ``remembered``: the objects of images that a session left
 - ``image_calls``: an image or its features, and the modalities
 - ``click_calls``: clicks, choices, masks put in by hand, undo and redo, the answer
 - ``surface_calls``: several objects in one image
@@ -24,7 +29,7 @@ In reading order:
 - ``canvas``: the probability of every pixel, put together from answers for parts of the image
 - ``crops``: the features of an image's crops
 - ``inputs``: the image or its features, and the modalities
-- ``features``: the format and the file of backbone features that a provider computes
+- ``backbone_features``: the format and the file of backbone features that a provider computes
 - ``mask_sources``: what a session takes as a mask or as labels
 - ``interactions``: clicks, choices and masks put in by hand, and the click stage's state after each
 - ``choices``: the choice of one of several answers, checked
@@ -43,8 +48,10 @@ In reading order:
 """
 
 from mmms_deploy.session.answers import Candidate
-from mmms_deploy.session.features import load_features, save_features
+from mmms_deploy.session.backbone_features import load_features, save_features
+from mmms_deploy.session.features import FeatureKey, Features, FeatureSource
 from mmms_deploy.session.inputs import LATER
+from mmms_deploy.session.model import Model
 from mmms_deploy.session.overlay import draw_overlay
 from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings
 from mmms_deploy.session.session import HISTORY_LIMIT, Session
@@ -55,7 +62,11 @@ __all__ = [
     "Candidate",
     "Click",
     "ClickResult",
+    "FeatureKey",
+    "FeatureSource",
+    "Features",
     "ImageTimings",
+    "Model",
     "Session",
     "Timings",
     "draw_overlay",

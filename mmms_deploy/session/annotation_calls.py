@@ -16,9 +16,7 @@ from mmms_deploy.imaging.picture import PictureLike
 from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.mask_sources import labels_of
 from mmms_deploy.session.outputs import arrays_of, coco_of
-from mmms_deploy.session.result import Click, ClickResult
-from mmms_deploy.session.saved import checked
-from mmms_deploy.session.saved import interactions_of as saved_interactions
+from mmms_deploy.session.result import ClickResult
 
 
 class AnnotationCalls(SessionCore):
@@ -60,14 +58,8 @@ class AnnotationCalls(SessionCore):
             EngineError: The click stage failed.
         """
         with self._lock:
-            size = self._size()
-            start = perf_counter()
-            image, rule = self._state.image, self._manifest.clicks
-            found = checked(annotation, size)
-            given = {one.name: saved_interactions(one, size, self._answer_size, rule) for one in found.surfaces}
-            if any(isinstance(one, Click) for interactions in given.values() for one in interactions):
-                self._inputs.check_complete(image)
-            step = self._steps.restore(self, found, given, start)
+            self._size()
+            step = self._restored(annotation, perf_counter())
             self._state = replace(self._state, surfaces=step.surfaces)
             return step.result
 

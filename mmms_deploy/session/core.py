@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -35,14 +35,17 @@ from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
 from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
+from mmms_deploy.session.features import FeatureSource
 from mmms_deploy.session.history import checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
 from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, MaskInput, Snapshot
 from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
+from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
-from mmms_deploy.session.steps import Steps
+from mmms_deploy.session.saved import checked, interactions_of
+from mmms_deploy.session.steps import Step, Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 from mmms_deploy.session.views import Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
@@ -76,6 +79,8 @@ class SessionCore(ABC):
         on_progress: Receives every step while an engine opens.
         zoom: Whether a click is answered in the object's crop, or the crop's rule.
         flip: Whether an answer is the mean with that to the mirror image.
+        store: Keeps the features of images; None for nothing that does.
+        resume: Whether an image that comes back has its objects again.
 
     Raises:
         BundleError: There is no usable bundle.
@@ -94,6 +99,8 @@ class SessionCore(ABC):
         on_progress: OnProgress | None,
         zoom: ZoomRule | bool = False,
         flip: bool = False,
+        store: FeatureSource | None = None,
+        resume: bool = False,
     ) -> None:
         self._own = OwnProcess("this session", self)
         self.renew_lock()
@@ -104,6 +111,8 @@ class SessionCore(ABC):
         published = self._manifest.published
         rule = checked_zoom(zoom, None if published is None else published.zoom)
         self._keep_image = bool(keep_image)
+        self._store = store
+        self._remembered = Remembered() if resume else None
         self._owns_engine = engine is None
         if engine is None:
             self._engine = open_request(self._bundle, request, on_progress)
@@ -197,6 +206,47 @@ class SessionCore(ABC):
         """Return the state before the first image."""
         surfaces = self._steps.first(Snapshot((), {}, None), self._limit)
         return SessionState(ImageState(self._pipeline.start()), surfaces)
+
+    def _remember(self, state: SessionState) -> None:
+        """Keep the objects of an image that is left, where the session resumes."""
+        content = state.image.content
+        if self._remembered is not None and content is not None:
+            self._remembered.keep(content.hash, self._steps.save(self) if self._annotated() else None)
+
+    def _recall(self, image: ImageState) -> None:
+        """Restore the objects of an image that came back."""
+        if self._remembered is None or image.content is None or image.awaited:
+            return
+        annotation = self._remembered.find(image.content.hash)
+        if annotation is not None:
+            self._state = replace(self._state, surfaces=self._restored(annotation, perf_counter()).surfaces)
+
+    def _restored(self, annotation: Mapping[str, Any], start: float) -> Step:
+        """Repeat a saved annotation on the current image.
+
+        Args:
+            annotation: What ``to_dict`` returned.
+            start: When the call began, by ``perf_counter``.
+
+        Raises:
+            SessionError: It is something else, or belongs to an image of another size.
+            ChoiceError: An answer was chosen that this network does not give.
+            ModalityError: A modality is not there yet.
+            EngineError: The click stage failed.
+        """
+        size = self._size()
+        image, rule = self._state.image, self._manifest.clicks
+        found = checked(annotation, size)
+        given = {one.name: interactions_of(one, size, self._answer_size, rule) for one in found.surfaces}
+        if any(isinstance(one, Click) for interactions in given.values() for one in interactions):
+            self._inputs.check_complete(image)
+        return self._steps.restore(self, found, given, start)
+
+    def _annotated(self) -> bool:
+        """Whether anything was done with the image: a click, a mask, another surface than the first one."""
+        surfaces = self._state.surfaces
+        history = self._steps.history(surfaces)
+        return len(surfaces.all) > 1 or history.can_undo or history.can_redo
 
     def _blank(self) -> Snapshot:
         """Return the snapshot of a surface without interactions."""

@@ -1,127 +1,248 @@
-"""Backbone features that a provider computes: the tensor format, its file, and its checks (paper appendix B).
+"""An image that was encoded: what the stages before the clicks made of it, which is all that clicks need.
 
-The frozen backbone is a black box. It takes the image prepared as the bundle's ``image`` says, at the bundle's network
-size, and returns F^(1..4): the raw patch tokens after four of its blocks, as maps. They are exchanged as four arrays
-named ``backbone_1`` .. ``backbone_4``, each (1, d, H/P, W/P) or (d, H/P, W/P), float32 or float16, channels first, rows
-downwards. A file is an uncompressed or compressed ``.npz`` with these names and, optionally, ``image_size``, two
-integers (H0, W0).
+Features belong to a bundle, and to an image by its content. They stand for the image in every session with that bundle,
+or with its click stage alone, on this machine or another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.bundle import TensorSpec
-from mmms_deploy.errors import FeatureError, FileReadError
-from mmms_deploy.files import PathLike, as_path, replacing
-from mmms_deploy.files.arrays import load_arrays
-from mmms_deploy.imaging.arrays import hidden
-from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.bundle import Manifest, Precision, Rate
+from mmms_deploy.engines.protocol import Engine, Value
+from mmms_deploy.errors import FeatureError
+from mmms_deploy.files import PathLike
+from mmms_deploy.imaging.io import UInt8Array
+from mmms_deploy.session.content import content_hash
 
-IMAGE_SIZE = "image_size"
+Array = npt.NDArray[Any]
 
 
-def checked_features(features: Mapping[str, npt.NDArray[Any]], specs: Sequence[TensorSpec]) -> dict[str, FloatArray]:
-    """Check a backbone's features against the inputs of a bundle.
+class FeatureKey(NamedTuple):
+    """What features are kept by. No name of a file is in it.
+
+    Attributes:
+        content: Hash of the image and its modalities (:mod:`mmms_deploy.session.content`).
+        bundle: Digest of the bundle whose stages computed them.
+        precision: What these stages computed in.
+    """
+
+    content: str
+    bundle: str
+    precision: Precision
+
+    @property
+    def name(self) -> str:
+        """64 hexadecimal digits, a name for a file."""
+        return hashlib.sha256("\n".join(self).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """Features on the device of an engine.
+
+    Attributes:
+        engine: The engine; sessions that share it take the values as they are.
+        values: The tensors, by name.
+        download: Copies a value to the host; raises where the session that made them is closed.
+        is_open: Whether the values can still be used.
+    """
+
+    engine: Engine
+    values: Mapping[str, Value]
+    download: Callable[[Value], Array]
+    is_open: Callable[[], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """An image that was encoded. It never changes.
+
+    :meth:`mmms_deploy.Model.encode` and ``Session.features`` make them, and ``Session.use`` starts on them.
+
+    Attributes:
+        size: (H0, W0) of the image; clicks and masks are in its pixels.
+        parts: Hash of the image and of every modality, by name: ``rgb`` and those of the bundle.
+        bundle: Digest of the bundle whose stages computed them.
+        precision: What these stages computed in.
+        engine: The engine that ran them, in words; it is no part of :attr:`key`.
+        present: Names of the modalities that are there.
+        awaited: Names of required modalities that were announced with ``LATER``.
+        bypassed: Names of the stages that were left out, because no modality is there.
+        aliases: Tensors that are another one of the same numbers, by name.
+        file_name: Name of the image's file; empty where it is none.
+        picture: (H0, W0, 3) uint8, RGB, read-only: the image's pixels, for overlays; None where they are not kept.
+        resident: The tensors on a device; None where they are on the host alone.
+    """
+
+    size: tuple[int, int]
+    parts: Mapping[str, str]
+    bundle: str
+    precision: Precision
+    engine: str = ""
+    present: frozenset[str] = frozenset()
+    awaited: frozenset[str] = frozenset()
+    bypassed: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    file_name: str = ""
+    picture: UInt8Array | None = None
+    resident: Resident | None = None
+    _host: Mapping[str, Array] | None = None
+
+    @cached_property
+    def content(self) -> str:
+        """Hash of the image and its modalities, 64 hexadecimal digits."""
+        return content_hash(self.parts, self.size)
+
+    @property
+    def key(self) -> FeatureKey:
+        """What they are kept by."""
+        return FeatureKey(self.content, self.bundle, self.precision)
+
+    @cached_property
+    def arrays(self) -> Mapping[str, Array]:
+        """The tensors on the host, read-only, by the name that the stages give them; bfloat16 as float32.
+
+        They are copied from the device when they are first asked for.
+
+        Raises:
+            FeatureError: The model or session that made them was closed before.
+        """
+        if self._host is not None:
+            return self._host
+        resident = self.resident
+        if resident is None or not resident.is_open():
+            raise FeatureError(
+                "these features were on the device of a model that is closed",
+                expected="features of an open model, or features that were saved",
+                fix="call features.save(path) before the model is closed, or encode the image again",
+            )
+        arrays = {name: resident.download(value) for name, value in resident.values.items()}
+        for array in arrays.values():
+            array.setflags(write=False)
+        return arrays
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the tensors on the host; the picture is not counted."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def on_host(self) -> Features:
+        """Return the same features on the host alone; their memory on the device is free when the last one is gone.
+
+        Raises:
+            FeatureError: As for :attr:`arrays`.
+        """
+        return self if self.resident is None else replace(self, resident=None, _host=self.arrays)
+
+    def with_arrays(self, arrays: Mapping[str, Array]) -> Features:
+        """Return features with other numbers, on the host.
+
+        Args:
+            arrays: Arrays of the same names and shapes, float32 or float16; not to be written to afterwards.
+        """
+        for array in arrays.values():
+            array.setflags(write=False)
+        return replace(self, resident=None, _host=dict(arrays))
+
+    def without_picture(self) -> Features:
+        """Return the same features without the image's pixels."""
+        return replace(self, picture=None)
+
+    def save(self, path: PathLike, *, picture: bool = False, overwrite: bool = False) -> None:
+        """Write them to a file in the format safetensors, whole or not at all; :meth:`load` reads it.
+
+        The same features give the same bytes.
+
+        Args:
+            path: The file.
+            picture: Whether the image's pixels go with them, as PNG.
+            overwrite: Whether an existing file may be replaced.
+
+        Raises:
+            FeatureError: The pixels are wanted and were not kept, or as for :attr:`arrays`.
+            OutputExistsError: The file exists, and may not be replaced.
+            OutputWriteError: It cannot be written.
+        """
+        from mmms_deploy.session.features_file import save_features_file
+
+        save_features_file(path, self, picture=picture, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: PathLike) -> Features:
+        """Read what :meth:`save` wrote; nothing in the file is executed, and all numbers are compared with their hash.
+
+        Args:
+            path: The file.
+
+        Raises:
+            FeatureError: It is no such file, or it is damaged.
+        """
+        from mmms_deploy.session.features_file import load_features_file
+
+        return load_features_file(path)
+
+    def __getstate__(self) -> dict[str, object]:
+        # To another process they go on the host; every cached value follows from the rest.
+        return {**self.on_host().__dict__, "resident": None, "_host": dict(self.arrays)}
+
+    def __repr__(self) -> str:
+        where = "on the host" if self.resident is None else f"on {self.resident.engine.info.device}"
+        return f"Features({self.size[1]} x {self.size[0]}, {self.content[:12]}, {self.precision}, {where})"
+
+
+class FeatureSource(Protocol):
+    """Keeps features for later; :class:`mmms_deploy.store.FeatureStore` is one."""
+
+    def find(self, key: FeatureKey) -> Features | None:
+        """Return features that are kept; None where they are not, or not any more."""
+        ...
+
+    def keep(self, features: Features) -> Features:
+        """Keep features, and return them as they will be found later: a store may round them to half precision."""
+        ...
+
+
+def origin_of(manifest: Manifest) -> str:
+    """Return the digest of the bundle whose features a bundle takes: its own, where it computes them itself."""
+    return manifest.digest
+
+
+def read_after_image(manifest: Manifest) -> frozenset[str]:
+    """Return the names of the tensors that any stage after the image's reads: what features hold, where it is there.
+
+    With a bundle exported with ``--cut late`` these are what the fuser reads, too: a modality that arrives later finds
+    the backbone's features.
+    """
+    names: set[str] = set()
+    for stage in manifest.stages:
+        if stage.rate is not Rate.IMAGE:
+            for graph in stage.graphs.values():
+                names |= {spec.name for spec in graph.inputs}
+    return frozenset(names)
+
+
+def check_shape(name: str, array: Array, shape: tuple[int, ...] | None) -> None:
+    """Check that an array of features is what a bundle's tensor is.
 
     Args:
-        features: Arrays by name.
-        specs: The inputs of the bundle that take them.
-
-    Returns:
-        (1, d, h, w) float32 arrays by name.
+        name: Its name.
+        array: The array.
+        shape: The shape of the bundle's tensor; None where it has none of that name.
 
     Raises:
-        FeatureError: A name is missing or surplus, or an array has another shape or type, is not finite, or is a
-            masked one that hides a number.
+        FeatureError: It has another shape, or is no tensor of the bundle.
     """
-    wanted = ", ".join(f"{spec.name} {spec.shape}" for spec in specs)
-    names = {spec.name for spec in specs}
-    if set(features) != names:
+    if shape != array.shape or array.dtype not in (np.float16, np.float32, np.uint8):
         raise FeatureError(
-            f"features given: {', '.join(features) or 'none'}",
-            expected=f"float32 or float16 arrays {wanted}",
-            fix="name them as the bundle does",
+            f"the features have {name} as {array.dtype} {array.shape}",
+            expected="no such tensor" if shape is None else f"numbers of the shape {shape}",
+            fix="encode the image again with this bundle",
         )
-    checked = {}
-    for spec in specs:
-        covered = hidden(features[spec.name])
-        if covered is not None:
-            raise FeatureError(
-                f"{spec.name} is a masked array that hides {np.count_nonzero(covered)} of its numbers",
-                expected="a number everywhere",
-                fix="ask the provider for whole features: nothing takes the place of a missing one",
-            )
-        array = np.asarray(features[spec.name])
-        given = f"{spec.name} has shape {array.shape} and dtype {array.dtype}"
-        if array.shape not in (spec.shape, spec.shape[1:]) or array.dtype not in (np.float16, np.float32):
-            raise FeatureError(
-                given,
-                expected=f"{spec.shape} float32 or float16",
-                fix="take the raw block outputs as maps, channels first, at the bundle's network size",
-            )
-        value: FloatArray = array.reshape(spec.shape).astype(np.float32, copy=False)
-        if not np.isfinite(value).all():
-            raise FeatureError(
-                f"{given}, and values that are not finite",
-                expected="finite numbers",
-                fix="check the provider's precision: raw block outputs of large ViTs can overflow float16",
-            )
-        checked[spec.name] = value
-    return checked
-
-
-def load_features(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], tuple[int, int] | None]:
-    """Read features from a ``.npz`` file, such as :func:`save_features` writes; nothing in the file is executed.
-
-    Args:
-        path: The ``.npz`` file.
-
-    Returns:
-        The arrays by name, and the image's size (H0, W0); None for the size when the file does not have it.
-
-    Raises:
-        FeatureError: The file is missing, or is no such file.
-    """
-    try:
-        arrays = load_arrays(as_path(path, "the file of features"))
-    except FileReadError as error:
-        raise FeatureError(
-            error.given,
-            expected="an .npz file of backbone features, no pickled objects",
-            fix="write it with numpy.savez(path, backbone_1=..., backbone_2=..., backbone_3=..., backbone_4=...)",
-            command_fix="write it with numpy.savez, with arrays named backbone_1 to backbone_4",
-        ) from error
-    size = arrays.pop(IMAGE_SIZE, None)
-    if size is None:
-        return arrays, None
-    if size.shape != (2,) or size.dtype.kind not in "ui":
-        raise FeatureError(f"{path}: image_size is {size}", expected="two integers (H0, W0)", fix="write it again")
-    return arrays, (int(size[0]), int(size[1]))
-
-
-def save_features(
-    path: PathLike, features: Mapping[str, npt.NDArray[Any]], image_size: tuple[int, int] | None = None
-) -> None:
-    """Write features to a ``.npz`` file.
-
-    Args:
-        path: The file; overwritten.
-        features: Arrays by name, in the format of this module.
-        image_size: (H0, W0) of their image; None leaves it out.
-
-    Raises:
-        FeatureError: The path is none.
-        OutputWriteError: The file cannot be written.
-    """
-    try:
-        place = as_path(path, "the file of features")
-    except FileReadError as error:
-        raise FeatureError(error.given, expected=error.expected, fix="pass the path of an .npz file") from error
-    sizes = {} if image_size is None else {IMAGE_SIZE: np.array(image_size, dtype=np.int64)}
-    with replacing(place) as stream:
-        np.savez(stream, allow_pickle=False, **features, **sizes)

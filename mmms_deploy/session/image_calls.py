@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, overload
@@ -11,13 +11,16 @@ from typing import Any, overload
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Rate
-from mmms_deploy.errors import SessionError
+from mmms_deploy.bundle.names import RGB
+from mmms_deploy.engines.protocol import Value
+from mmms_deploy.errors import FeatureError, SessionError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
-from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.session.content import Content, Part
 from mmms_deploy.session.core import SessionCore, SessionState
 from mmms_deploy.session.crops import Crops
+from mmms_deploy.session.features import FeatureKey, Features, Resident, check_shape, origin_of, read_after_image
 from mmms_deploy.session.image_argument import the_image
-from mmms_deploy.session.inputs import ImageState, ModalityLike
+from mmms_deploy.session.inputs import ImageState, Measured, ModalityLike, parts_of
 from mmms_deploy.session.outputs import file_name_of, kept_picture
 from mmms_deploy.session.pipeline import PipelineState
 from mmms_deploy.session.result import ImageTimings
@@ -80,10 +83,17 @@ class ImageCalls(SessionCore):
             start = perf_counter()
             given = the_image(rgb, image, modalities, [spec.name for spec in self._manifest.modalities])
             pixels = load_rgb(given, channel_order)
-            arrays = self._inputs.prepare_image(pixels)
+            self._inputs.check_takes_image()
             kept = kept_picture(pixels, given) if self._keep_image or self._views is not None else None
-            source = file_name_of(given)
-            return self._begin(arrays, (pixels.shape[0], pixels.shape[1]), modalities, start, kept, source)
+            size = (pixels.shape[0], pixels.shape[1])
+            measured = self._inputs.measured(size, modalities)
+            part = Part(pixels, now=True) if kept is None else Part(kept)
+            content = Content({RGB: part, **parts_of(measured.arrays)}, size)
+
+            def begin() -> ImageState:
+                return self._inputs.begin(self._inputs.prepare_image(pixels), content, measured)
+
+            return self._begin(begin, content, measured, start, kept, file_name_of(given))
 
     def set_features(
         self,
@@ -98,7 +108,8 @@ class ImageCalls(SessionCore):
         Args:
             features: ``backbone_1`` .. ``backbone_4``, each (1, d, H/P, W/P) or (d, H/P, W/P) float32 or float16: the
                 raw patch tokens after the backbone's four blocks as maps, for the image prepared as the bundle's
-                ``image`` says; or the path of an ``.npz`` file with these arrays (:mod:`mmms_deploy.session.features`).
+                ``image`` says; or the path of an ``.npz`` file with these arrays
+                (:mod:`mmms_deploy.session.backbone_features`).
             image_size: (H0, W0) of the image; clicks and masks are in its pixels. None takes the size in the file.
             **modalities: As for :meth:`set_image`.
 
@@ -115,7 +126,54 @@ class ImageCalls(SessionCore):
             self._check_open()
             start = perf_counter()
             arrays, size = self._inputs.prepare_features(features, image_size)
-            return self._begin(arrays, size, modalities, start)
+            measured = self._inputs.measured(size, modalities)
+            content = Content({**parts_of(arrays), **parts_of(measured.arrays)}, size)
+            return self._begin(lambda: self._inputs.begin(arrays, content, measured), content, measured, start)
+
+    def use(self, features: Features) -> ImageTimings:
+        """Start on an image that was encoded before, and forget the clicks on the previous one; no backbone runs.
+
+        They may come from :meth:`mmms_deploy.Model.encode`, from another session or a file, and from another engine or
+        precision of the same bundle; the masks are those of :meth:`set_image` with the engine that made them. On any
+        error everything stays as it is.
+
+        Args:
+            features: The encoded image.
+
+        Returns:
+            Where the time went; ``found`` is True.
+
+        Raises:
+            FeatureError: They belong to another bundle, or were on the device of a model that is closed.
+            SessionError: The session zooms or flips, and the features are without the image's pixels, or have
+                modalities, of which it needs the maps.
+        """
+        with self._lock:
+            self._check_open()
+            start = perf_counter()
+            if not isinstance(features, Features):
+                raise FeatureError(
+                    f"the features are of type {type(features).__qualname__}",
+                    expected="what Model.encode, Session.features or Features.load returned",
+                    fix="call set_image(image) for an image, or set_features(...) for a backbone's features",
+                )
+            self._check_for_views(features)
+            parts = {name: Part.known(found) for name, found in features.parts.items()}
+            content = Content(parts, features.size)
+            measured = Measured({}, features.present, features.awaited)
+            image = self._complete(self._found(features, content), measured, features.picture, features.file_name)
+            return self._set(image, start, perf_counter(), found=True)
+
+    @property
+    def features(self) -> Features:
+        """The current image, encoded, as a copy on the host: keep it, save it, and call :meth:`use` with it later.
+
+        Raises:
+            NoImageError: No image was set.
+        """
+        with self._lock:
+            self._size()
+            return self._encoded(self._state.image, resident=False)
 
     def set_modalities(self, **modalities: ModalityLike) -> ImageTimings:
         """Set modalities of the current image that arrive later or have changed; the image and the clicks stay.
@@ -139,8 +197,12 @@ class ImageCalls(SessionCore):
             self._size()
             start = perf_counter()
             image = self._inputs.change(self._state.image, modalities)
+            self._check_can_run(image)
             prepared = perf_counter()
             image = self._run_image(image)
+            if self._views is not None and not image.awaited:
+                image = replace(image, crops=self._crops(image, flip=self._views.flip))
+            self._runner.synchronize()
             self._state = SessionState(image, self._steps.rebuilt(self, image, self._blank()))
             return _image_timings(start, prepared)
 
@@ -195,32 +257,174 @@ class ImageCalls(SessionCore):
 
     def _begin(
         self,
-        arrays: Mapping[str, FloatArray],
-        size: tuple[int, int],
-        modalities: Mapping[str, ModalityLike],
+        begin: Callable[[], ImageState],
+        content: Content,
+        measured: Measured,
         start: float,
         pixels: UInt8Array | None = None,
         file_name: str = "",
     ) -> ImageTimings:
+        """Set an image, whose features the store has, or which is encoded here.
+
+        Args:
+            begin: Returns the image's state before any stage ran.
+            content: What the image and its modalities are.
+            measured: The modalities.
+            start: When the call began.
+            pixels: (H0, W0, 3) uint8, RGB: the image's pixels, where they are kept.
+            file_name: Name of its file.
+        """
+        key = self._key(content)
+        known = None if self._store is None else self._store.find(key)
+        if known is not None:
+            image = self._found(known, content)
+            prepared = perf_counter()
+        else:
+            image = begin()
+            prepared = perf_counter()
+            image = self._run_image(image)
+            if self._store is not None and not image.awaited:
+                made = self._encoded(replace(image, file_name=file_name), resident=False)
+                kept = self._store.keep(made)
+                if kept is not made:
+                    image = self._found(kept, content)
+        image = self._complete(image, measured, pixels, file_name)
+        return self._set(image, start, prepared, found=known is not None)
+
+    def _set(self, image: ImageState, start: float, prepared: float, *, found: bool) -> ImageTimings:
+        """Make an image the session's, with the objects that it had before where they are remembered."""
+        before = self._state
+        self._remember(before)
+        self._state = SessionState(image, self._steps.first(self._blank(), self._limit))
+        try:
+            self._recall(image)
+        except BaseException:
+            self._state = before
+            raise
+        return _image_timings(start, prepared, found=found)
+
+    def _complete(self, image: ImageState, measured: Measured, pixels: UInt8Array | None, file_name: str) -> ImageState:
+        """Return an image's state with all that a session keeps of it, once its features are there."""
         image = replace(
-            self._inputs.begin(arrays, size, modalities),
+            image,
             picture=pixels if self._keep_image else None,
             pixels=None if self._views is None else pixels,
+            measured=self._inputs.kept(measured.arrays),
             file_name=file_name,
         )
-        prepared = perf_counter()
-        image = self._run_image(image)
-        self._state = SessionState(image, self._steps.first(self._blank(), self._limit))
-        return _image_timings(start, prepared)
-
-    def _run_image(self, image: ImageState) -> ImageState:
-        """Run the stages that need no click."""
-        pipeline = self._pipeline.run(image.pipeline, Rate.IMAGE if image.awaited else Rate.MODALITY)
-        image = replace(image, pipeline=pipeline)
         if self._views is not None and not image.awaited:
             image = replace(image, crops=self._crops(image, flip=self._views.flip))
         self._runner.synchronize()
         return image
+
+    def _key(self, content: Content) -> FeatureKey:
+        # Hashing a photograph takes milliseconds, and without a store nothing asks for it.
+        found = "" if self._store is None else content.hash
+        return FeatureKey(found, origin_of(self._manifest), self._engine.info.precision)
+
+    def _found(self, features: Features, content: Content) -> ImageState:
+        """Return the state of an image that was encoded before.
+
+        Raises:
+            FeatureError: The features do not fit the bundle.
+        """
+        if features.bundle != origin_of(self._manifest):
+            raise FeatureError(
+                f"the features belong to another bundle, whose digest begins with {features.bundle[:12]}",
+                expected=f"features of {self._manifest.name}, {origin_of(self._manifest)[:12]}",
+                fix="encode the image with this session's bundle",
+            )
+        resident = features.resident
+        if resident is not None and resident.engine is self._engine and resident.is_open():
+            values = dict(resident.values)
+        else:
+            values = {}
+            for name, array in features.arrays.items():
+                spec = self._pipeline.spec(name)
+                check_shape(name, array, None if spec is None else spec.shape)
+                assert spec is not None
+                values[name] = self._runner.upload(spec, array)
+        values.update({name: values[source] for name, source in features.aliases.items()})
+        ran = Rate.IMAGE if features.awaited else Rate.MODALITY
+        return ImageState(
+            self._pipeline.given(values, features.bypassed, ran),
+            features.size,
+            features.present,
+            features.awaited,
+            content=content,
+        )
+
+    def _check_for_views(self, features: Features) -> None:
+        """Check that features come with all that crops and mirror images are made of."""
+        if self._views is None or (features.picture is not None and not features.present and not features.awaited):
+            return
+        lacking = "the image's pixels" if features.picture is None else "the maps of its modalities"
+        raise SessionError(
+            f"these features are without {lacking}, and the session zooms or flips",
+            expected="the image, of which the session shows parts to the network",
+            fix="call set_image(...), which runs no backbone where a store has the features of the whole image; or"
+            " encode with keep_image=True",
+        )
+
+    def _encoded(self, image: ImageState, *, resident: bool) -> Features:
+        """Return an image as features.
+
+        Args:
+            image: The image.
+            resident: Whether they stay on the device until they are asked for.
+        """
+        assert image.content is not None
+        names: dict[int, str] = {}
+        values, aliases = {}, {}
+        wanted = read_after_image(self._manifest)
+        for name, value in image.pipeline.values.items():
+            if name not in wanted:
+                continue
+            source = names.setdefault(id(value), name)
+            if source == name:
+                values[name] = self._runner.detach(value) if resident else value
+            else:
+                aliases[name] = source
+        features = Features(
+            size=image.content.size,
+            parts={name: part.hash for name, part in image.content.parts.items()},
+            bundle=origin_of(self._manifest),
+            precision=self._engine.info.precision,
+            engine=str(self._engine.info),
+            present=image.present,
+            awaited=image.awaited,
+            bypassed=image.pipeline.bypassed,
+            aliases=aliases,
+            file_name=image.file_name,
+            picture=image.picture,
+            resident=Resident(self._engine, values, self._downloaded, lambda: not self._closed),
+        )
+        return features if resident else features.on_host()
+
+    def _downloaded(self, value: Value) -> npt.NDArray[Any]:
+        with self._lock:
+            self._check_open()
+            return self._runner.download(value)
+
+    def _check_can_run(self, image: ImageState) -> None:
+        """Check that a modality that changed does not need the image, where only its features are there.
+
+        Raises:
+            SessionError: It does.
+        """
+        missing = self._pipeline.missing(image.pipeline, Rate.MODALITY)
+        if missing:
+            raise SessionError(
+                f"a modality changes what the image's stage computes, and {', '.join(missing)} is not there: the"
+                " session started on features",
+                expected="the image, or a bundle that was exported with --cut late",
+                fix="call set_image(...) with the image and all modalities",
+            )
+
+    def _run_image(self, image: ImageState) -> ImageState:
+        """Run the stages that need no click."""
+        pipeline = self._pipeline.run(image.pipeline, Rate.IMAGE if image.awaited else Rate.MODALITY)
+        return replace(image, pipeline=pipeline)
 
     def _crops(self, image: ImageState, *, flip: bool) -> Crops:
         """Return the features of an image's crops, of which the whole picture's are there."""
@@ -235,6 +439,8 @@ class ImageCalls(SessionCore):
         return crops
 
 
-def _image_timings(start: float, prepared: float) -> ImageTimings:
+def _image_timings(start: float, prepared: float, *, found: bool = False) -> ImageTimings:
     end = perf_counter()
-    return ImageTimings(prepare=1e3 * (prepared - start), engine=1e3 * (end - prepared), total=1e3 * (end - start))
+    return ImageTimings(
+        prepare=1e3 * (prepared - start), engine=1e3 * (end - prepared), total=1e3 * (end - start), found=found
+    )

@@ -18,8 +18,9 @@ from mmms_deploy.errors import FeatureError, ModalityError, SessionError
 from mmms_deploy.imaging.io import ImageLike, UInt8Array
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
 from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.session.backbone_features import checked_features, load_features
+from mmms_deploy.session.content import Content, Part
 from mmms_deploy.session.crops import Crops
-from mmms_deploy.session.features import checked_features, load_features
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.zoom import Box
 
@@ -54,6 +55,7 @@ class ImageState:
         pixels: (H0, W0, 3) uint8, RGB: the same, where a session crops or mirrors them; None in any other.
         measured: (H0, W0, C) float32 by name: the modalities in the network's units, in such a session.
         crops: The features of its crops, in such a session, once every modality is there.
+        content: What the image and its modalities are; None before the first image.
     """
 
     pipeline: PipelineState
@@ -65,6 +67,27 @@ class ImageState:
     pixels: UInt8Array | None = None
     measured: Mapping[str, FloatArray] = field(default_factory=dict)
     crops: Crops | None = None
+    content: Content | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The modalities of a new image.
+
+    Attributes:
+        arrays: (H0, W0, C) float32 by name, in the network's units.
+        present: Names of those that are there.
+        awaited: Names of required ones that come later.
+    """
+
+    arrays: Mapping[str, FloatArray]
+    present: frozenset[str]
+    awaited: frozenset[str]
+
+
+def parts_of(measured: Mapping[str, FloatArray]) -> dict[str, Part]:
+    """Return the hashes of modalities, which are not kept for them."""
+    return {name: Part(array, now=True) for name, array in measured.items()}
 
 
 class ImageInputs:
@@ -85,8 +108,8 @@ class ImageInputs:
         self._late = any(stage.rate is Rate.MODALITY for stage in manifest.stages)
         self.backbone = tuple(spec for spec in pipeline.inputs.values() if spec.role is Role.FEATURE)
 
-    def prepare_image(self, image: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
-        """Return the pipeline's inputs for an RGB image (H0, W0, 3) uint8.
+    def check_takes_image(self) -> None:
+        """Check that the bundle takes an image.
 
         Raises:
             SessionError: The bundle starts at the backbone's features.
@@ -100,6 +123,14 @@ class ImageInputs:
                 command_fix="pass --features FILE to mmms-segment, with what the provider computed, or export without"
                 " --cut black-box",
             )
+
+    def prepare_image(self, image: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
+        """Return the pipeline's inputs for an RGB image (H0, W0, 3) uint8.
+
+        Raises:
+            SessionError: The bundle starts at the backbone's features.
+        """
+        self.check_takes_image()
         return {RGB: prepare(image, self._manifest.image, self._manifest.size)}
 
     def prepare_features(
@@ -123,13 +154,10 @@ class ImageInputs:
             image_size = image_size or stored_size
         return checked_features(features, self.backbone), _checked_size(image_size)
 
-    def begin(
-        self, arrays: Mapping[str, FloatArray], image_size: tuple[int, int], modalities: Mapping[str, ModalityLike]
-    ) -> ImageState:
-        """Return the state of a new image and its modalities; no stage has run.
+    def measured(self, image_size: tuple[int, int], modalities: Mapping[str, ModalityLike]) -> Measured:
+        """Return the modalities of a new image in the network's units, checked.
 
         Args:
-            arrays: The inputs for the image or its backbone features, by name.
             image_size: (H0, W0) of the image.
             modalities: Modalities by name; ``LATER`` for one that comes later, None or no entry for one that does not.
 
@@ -143,10 +171,30 @@ class ImageInputs:
         if missing:
             raise self._wrong_names(modalities, missing=missing)
         measured = load_modalities(given, self._manifest.modalities, image_size)
+        return Measured(measured, frozenset(given), awaited - self._optional)
+
+    def begin(self, arrays: Mapping[str, FloatArray], content: Content, measured: Measured) -> ImageState:
+        """Return the state of a new image and its modalities; no stage has run.
+
+        Args:
+            arrays: The inputs for the image or its backbone features, by name.
+            content: What they are.
+            measured: The modalities.
+
+        Raises:
+            ModalityError: A normalised number of a modality is too large.
+        """
         values = {name: self._pipeline.upload(name, array) for name, array in arrays.items()}
         pipeline = self._pipeline.set(self._pipeline.start(), values)
-        image = ImageState(pipeline, image_size, frozenset(), awaited - self._optional, measured=self._kept(measured))
-        return self._feed(image, self._prepared(measured), frozenset(given))
+        image = ImageState(
+            pipeline,
+            content.size,
+            frozenset(),
+            measured.awaited,
+            measured=self.kept(measured.arrays),
+            content=content,
+        )
+        return self._feed(image, self._prepared(measured.arrays), measured.present)
 
     def change(self, image: ImageState, modalities: Mapping[str, ModalityLike]) -> ImageState:
         """Return the state of an image with modalities that are new, have changed, or are gone (None).
@@ -171,8 +219,10 @@ class ImageInputs:
         given = {name: value for name, value in modalities.items() if value is not None and value is not LATER}
         measured = load_modalities(given, self._manifest.modalities, image.size)
         left = {name: array for name, array in image.measured.items() if name not in gone}
-        kept = {**left, **self._kept(measured)}
-        image = replace(image, awaited=image.awaited - frozenset(given), measured=kept, crops=None)
+        kept = {**left, **self.kept(measured)}
+        assert image.content is not None
+        content = image.content.changed(parts_of(measured), gone)
+        image = replace(image, awaited=image.awaited - frozenset(given), measured=kept, crops=None, content=content)
         return self._feed(image, self._prepared(measured), (image.present | frozenset(given)) - gone)
 
     def cropped(self, image: ImageState, box: Box, *, mirrored: bool) -> PipelineState:
@@ -209,7 +259,7 @@ class ImageInputs:
                 fix=f"call set_modalities({', '.join(f'{name}=...' for name in sorted(image.awaited))}) first",
             )
 
-    def _kept(self, measured: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+    def kept(self, measured: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
         """Return what is kept of the modalities."""
         return measured if self._for_crops else {}
 

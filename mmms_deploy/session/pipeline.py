@@ -152,6 +152,21 @@ class StagePipeline:
         """Return the state before any input is set."""
         return PipelineState({}, frozenset(self._graphs))
 
+    def spec(self, name: str) -> TensorSpec | None:
+        """Return what a tensor is, whether it comes from outside or a stage computes it; None for an unknown name."""
+        return self._inputs.get(name) or self._outputs.get(name)
+
+    def given(self, values: Mapping[str, Value], bypassed: frozenset[str], up_to: Rate) -> PipelineState:
+        """Return a state whose first stages ran elsewhere.
+
+        Args:
+            values: What the later stages read of them, on the device.
+            bypassed: Names of the stages that were left out.
+            up_to: The stages up to this rate ran.
+        """
+        stale = frozenset(stage for stage, rate in self._rates.items() if rate > up_to)
+        return PipelineState(dict(values), stale, bypassed)
+
     def prepare(self, rows: int) -> float:
         """Make the stage for a list of so many rows ready to run, and return how many seconds that took.
 
@@ -297,6 +312,17 @@ class StagePipeline:
                 self._runs[stage] += 1
             stale.discard(stage)
         return replace(state, values=values, stale=frozenset(stale))
+
+    def missing(self, state: PipelineState, up_to: Rate) -> tuple[str, ...]:
+        """Return the names of inputs that were never set, of stages up to a rate that would run."""
+        computed = {spec.name for stage in state.stale for spec in self._graphs[stage].outputs}
+        return tuple(
+            spec.name
+            for stage, graph in self._graphs.items()
+            if stage in state.stale and stage not in state.bypassed and self._rates[stage] <= up_to
+            for spec in graph.inputs
+            if spec.name not in state.values and spec.name not in computed
+        )
 
     def _fits(self, stage: str, rows: int | None) -> bool:
         """Whether a stage takes a list of so many rows, or no list."""

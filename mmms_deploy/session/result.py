@@ -101,18 +101,21 @@ class ImageTimings:
         prepare: Reading, checking, resizing and normalising.
         engine: Running the stages that take the image and its modalities.
         total: The whole call.
+        found: Whether the image had been encoded before, so that no stage ran.
     """
 
     prepare: float
     engine: float
     total: float
+    found: bool = False
 
     def to_dict(self) -> dict[str, float]:
-        """Return it as plain numbers by name, JSON-able."""
-        return asdict(self)
+        """Return the times as plain numbers by name, JSON-able."""
+        return {"prepare": self.prepare, "engine": self.engine, "total": self.total}
 
     def __repr__(self) -> str:
-        return f"ImageTimings({_ms(self.total)} ms: prepare {_ms(self.prepare)}, engine {_ms(self.engine)})"
+        found = ", encoded before" if self.found else ""
+        return f"ImageTimings({_ms(self.total)} ms: prepare {_ms(self.prepare)}, engine {_ms(self.engine)}{found})"
 
 
 @dataclass(frozen=True, eq=False)

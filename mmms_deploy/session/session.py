@@ -22,6 +22,7 @@ from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.annotation_calls import AnnotationCalls
 from mmms_deploy.session.click_calls import ClickCalls
 from mmms_deploy.session.core import SessionCore
+from mmms_deploy.session.features import FeatureSource
 from mmms_deploy.session.image_calls import ImageCalls
 from mmms_deploy.session.joint import joint_steps
 from mmms_deploy.session.notebook import Shown, session_view
@@ -67,6 +68,10 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
             and ``result.crop`` says which one it was.
         flip: Whether every answer is the mean, by logits, over the image and its mirror image, as in published figures;
             an image and a click take twice as long.
+        store: Where the features of images are kept, such as a :class:`~mmms_deploy.store.FeatureStore`: an image that
+            was encoded before runs no backbone. None keeps none.
+        resume: Whether an image that was annotated before in this session has its objects again when it comes back;
+            else :meth:`set_image` always begins anew. The network answers their clicks again.
 
     Raises:
         BundleError: There is no usable bundle.
@@ -93,10 +98,12 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
         on_progress: OnProgress | None = None,
         zoom: ZoomRule | bool = False,
         flip: bool = False,
+        store: FeatureSource | None = None,
+        resume: bool = False,
     ) -> None:
         name, opened = (engine, None) if isinstance(engine, str) else (None, engine)
         request = EngineRequest(device, name, precision, threads, strict, cuda_options)
-        super().__init__(bundle, opened, request, history_limit, keep_image, on_progress, zoom, flip)
+        super().__init__(bundle, opened, request, history_limit, keep_image, on_progress, zoom, flip, store, resume)
 
     def _opened_steps(self, asked: str | None) -> Steps[SessionCore]:
         if self._manifest.clicks.objects > 1:

@@ -17,7 +17,7 @@ from mmms_deploy import Bundle, Session
 from mmms_deploy.annotations import mask_of_rle, read_annotation, read_labels
 from mmms_deploy.commands.segment import main
 from mmms_deploy.engines import select
-from mmms_deploy.session.features import save_features
+from mmms_deploy.session.backbone_features import save_features
 from tests.support.invoke import invoke
 from tests.support.joint import write_joint
 from tests.support.toy import write_toy

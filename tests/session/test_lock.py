@@ -19,6 +19,7 @@ CALLS: dict[str, Callable[[Session, Path], object]] = {
     "click": lambda session, _: session.click(10, 10),
     "download_features": lambda session, _: session.download_features([]),
     "detections": lambda session, _: session.detections(),
+    "features": lambda session, _: session.features,
     "image_size": lambda session, _: session.image_size,
     "labels": lambda session, _: session.labels,
     "load_labels": lambda session, _: session.load_labels(np.ones(SIZE, np.int32)),
@@ -41,6 +42,7 @@ CALLS: dict[str, Callable[[Session, Path], object]] = {
     "to_coco": lambda session, _: session.to_coco(),
     "to_dict": lambda session, _: session.to_dict(),
     "undo": lambda session, _: session.undo(),
+    "use": lambda session, _: session.use(None),
 }
 STANDING: dict[str, Callable[[Session, Path], object]] = {
     "can_redo": lambda session, _: session.can_redo,

@@ -36,6 +36,9 @@ class SumRunner:
     def prepare(self, stage: str) -> float:
         return 0.25 if stage != "click" else 0.0
 
+    def detach(self, value: Value) -> Value:
+        return value
+
     def synchronize(self) -> None: ...
 
     def close(self) -> None: ...

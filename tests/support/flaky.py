@@ -44,7 +44,7 @@ class FlakyRunner:
     def __init__(self, flaky: Flaky, runner: Runner) -> None:
         self.flaky, self.runner = flaky, runner
         self.upload, self.zeros = runner.upload, runner.zeros
-        self.synchronize, self.close = runner.synchronize, runner.close
+        self.detach, self.synchronize, self.close = runner.detach, runner.synchronize, runner.close
 
     def run(self, stage: str, inputs: Mapping[str, Value]) -> dict[str, Value]:
         if self.flaky.fail == stage:

@@ -200,7 +200,7 @@ def _label_map(path: Path) -> object:
 
 
 def _load_features(path: Path) -> object:
-    from mmms_deploy.session.features import load_features
+    from mmms_deploy.session.backbone_features import load_features
 
     return load_features(path)
 

@@ -176,13 +176,26 @@ class SessionResources:
             tensor = buffer.content
             if tensor is None or not tensor.lost_with(buffers):
                 continue
-            spare = self.spare_buffers.acquire(buffer.spec.nbytes)
-            try:
-                self.cuda.copy(spare.address, buffer.address, buffer.spec.nbytes, self.stream)
-            except BaseException:
-                spare.release()
-                raise
-            tensor.spare = spare
+            self._spare(tensor, buffer.address)
+
+    def detach(self, tensor: Tensor) -> None:
+        """Copy a value to a spare buffer, unless it is there or can be made again without the GPU.
+
+        Raises:
+            EngineError: There is no memory for it, or the copy was refused; the value is where it was.
+        """
+        if tensor.host is None and not tensor.zero and tensor.spare is None:
+            self._spare(tensor, self.address_of(tensor))
+
+    def _spare(self, tensor: Tensor, address: int) -> None:
+        nbytes = tensor.spec.nbytes
+        spare = self.spare_buffers.acquire(nbytes)
+        try:
+            self.cuda.copy(spare.address, address, nbytes, self.stream)
+        except BaseException:
+            spare.release()
+            raise
+        tensor.spare = spare
 
     def move_to(self, buffer: BindingBuffer, tensor: Tensor) -> None:
         """Make a binding buffer hold a value.

@@ -208,6 +208,23 @@ class CudaRunner:
             self._downloaded.pop(key, None)
             raise
 
+    @call
+    def detach(self, value: Value) -> Value:
+        """Copy a value to a spare buffer, where no stage of this session writes, and wait for the copy.
+
+        Other runners copy it from there to their own buffers. The memory is freed with this runner's.
+        """
+        resources = self._open_resources()
+        if not isinstance(value, Tensor):
+            raise EngineError(
+                f"{type(value).__name__} cannot be shared", expected="a value of this session", fix="report it"
+            )
+        with resources.guard:
+            resources.cuda.activate()
+            resources.detach(value)
+            resources.wait()
+        return value
+
     def take_moved(self) -> Moved:
         """Return how many bytes were copied between the host and the GPU since the last call."""
         resources = self._open_resources()

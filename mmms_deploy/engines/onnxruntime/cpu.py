@@ -163,6 +163,10 @@ class OnnxRuntimeCpuRunner:
         # and writing to a view would change the value.
         return np.array(value.numpy(), copy=True)  # type: ignore[attr-defined]
 
+    def detach(self, value: Value) -> Value:
+        """Return the value itself: nothing writes to it again."""
+        return value
+
     @call
     def synchronize(self) -> None:
         """Do nothing: a stage is done when ``run`` returns."""

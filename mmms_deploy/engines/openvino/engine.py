@@ -229,6 +229,10 @@ class OpenVinoCpuRunner:
         self._open_engine()
         return np.array(value.tensor.data, copy=True)  # type: ignore[attr-defined]
 
+    def detach(self, value: Value) -> Value:
+        """Return the value itself: nothing writes to it again."""
+        return value
+
     @call
     def synchronize(self) -> None:
         """Do nothing: stages run at once."""

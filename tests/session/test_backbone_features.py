@@ -10,7 +10,7 @@ import pytest
 from mmms_deploy import Bundle, Click, Session
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import FeatureError, ModalityError, SessionError
-from mmms_deploy.session.features import load_features, save_features
+from mmms_deploy.session.backbone_features import load_features, save_features
 from tests.support.annotating import GREY, SIZE, check, reference
 from tests.support.toy import write_toy
 
