@@ -18,9 +18,10 @@ import numpy.typing as npt
 from mmms_deploy.bundle import Manifest, Precision, Rate
 from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.errors import FeatureError
-from mmms_deploy.files import PathLike
+from mmms_deploy.files import PathLike, write_file
 from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.session.content import content_hash
+from mmms_deploy.session.features_file import FORMAT, VERSION, FileHeader, features_place, pack, read_content, unpack
 
 Array = npt.NDArray[Any]
 
@@ -171,9 +172,8 @@ class Features:
             OutputExistsError: The file exists, and may not be replaced.
             OutputWriteError: It cannot be written.
         """
-        from mmms_deploy.session.features_file import save_features_file
-
-        save_features_file(path, self, picture=picture, overwrite=overwrite)
+        place = features_place(path)
+        write_file(place, self.to_bytes(picture=picture), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: PathLike) -> Features:
@@ -185,9 +185,68 @@ class Features:
         Raises:
             FeatureError: It is no such file, or it is damaged.
         """
-        from mmms_deploy.session.features_file import load_features_file
+        return cls.from_bytes(*read_content(path))
 
-        return load_features_file(path)
+    def to_bytes(self, *, picture: bool = False) -> bytes:
+        """Return the content of the file that :meth:`save` writes.
+
+        Args:
+            picture: Whether the image's pixels go with them.
+
+        Raises:
+            FeatureError: The pixels are wanted and were not kept, or as for :attr:`arrays`.
+        """
+        if picture and self.picture is None:
+            raise FeatureError(
+                "the image's pixels were to be saved with its features, and were not kept",
+                expected="features of a model or session that keeps the image",
+                fix="encode with keep_image=True, or save without picture=True",
+            )
+        return pack(self._header, self.arrays, self.picture if picture else None)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, name: str = "this file") -> Features:
+        """Return what :meth:`to_bytes` wrote.
+
+        Args:
+            content: The content of a file.
+            name: What errors call the file.
+
+        Raises:
+            FeatureError: It is something else, or it is damaged.
+        """
+        header, arrays, picture = unpack(content, name)
+        return cls(
+            size=header.size,
+            parts=header.parts,
+            bundle=header.bundle,
+            precision=header.precision,
+            engine=header.engine,
+            present=frozenset(header.present),
+            awaited=frozenset(header.awaited),
+            bypassed=frozenset(header.bypassed),
+            aliases=header.aliases,
+            file_name=header.file_name,
+            picture=picture,
+            _host=arrays,
+        )
+
+    def _header(self, sha256: str) -> FileHeader:
+        return FileHeader(
+            format=FORMAT,  # type: ignore[arg-type]
+            version=VERSION,  # type: ignore[arg-type]
+            size=self.size,
+            parts=dict(sorted(self.parts.items())),
+            bundle=self.bundle,
+            precision=self.precision,
+            engine=self.engine,
+            present=tuple(sorted(self.present)),
+            awaited=tuple(sorted(self.awaited)),
+            bypassed=tuple(sorted(self.bypassed)),
+            aliases=dict(sorted(self.aliases.items())),
+            file_name=self.file_name,
+            sha256=sha256,
+        )
 
     def __getstate__(self) -> dict[str, object]:
         # To another process they go on the host; every cached value follows from the rest.

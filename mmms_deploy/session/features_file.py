@@ -1,7 +1,7 @@
 """The file of an encoded image: safetensors, with what the tensors belong to as JSON in its metadata.
 
 The metadata has one entry, ``mmms-deploy``, whose text is JSON: see :class:`FileHeader`. The tensors are those of
-:attr:`~mmms_deploy.session.features.Features.arrays` under their own names, and, where the image goes with them,
+``Features.arrays`` under their own names, and, where the image goes with them,
 ``image_png``, the bytes of a PNG file as uint8. ``sha256`` is over all tensors. So a file that was cut off, or of which
 a bit changed, is no features file.
 """
@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,9 +24,8 @@ from PIL import Image
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.errors import FeatureError, FileReadError, ImageError
-from mmms_deploy.files import PathLike, as_path, open_regular, read_bytes, write_file
+from mmms_deploy.files import PathLike, as_path, open_regular, read_bytes
 from mmms_deploy.imaging.io import UInt8Array, load_rgb
-from mmms_deploy.session.features import Features
 
 FORMAT, VERSION = "mmms-deploy-features", 1
 SUFFIX = ".features"
@@ -76,60 +75,27 @@ class FileHeader(Struct, frozen=True, kw_only=True):
     sha256: _Hash
 
 
-def save_features_file(path: PathLike, features: Features, *, picture: bool, overwrite: bool) -> None:
-    """Write features; see :meth:`Features.save`."""
-    place = _place(path)
-    content = features_bytes(features, picture=picture)
-    write_file(place, content, overwrite=overwrite)
+def pack(
+    header: Callable[[str], FileHeader], arrays: Mapping[str, npt.NDArray[Any]], picture: UInt8Array | None
+) -> bytes:
+    """Return a file's content; the same header, arrays and picture give the same bytes.
 
-
-def load_features_file(path: PathLike) -> Features:
-    """Read features; see :meth:`Features.load`."""
-    place = _place(path)
-    try:
-        content = read_bytes(place, _MOST_BYTES)
-    except FileReadError as error:
-        raise FeatureError(error.given, expected=_EXPECTED, fix=_FIX) from error
-    return features_of_bytes(content, str(place))
-
-
-def features_bytes(features: Features, *, picture: bool) -> bytes:
-    """Return the file's content; the same features give the same bytes.
-
-    Raises:
-        FeatureError: The pixels are wanted and were not kept.
+    Args:
+        header: Returns what the file says of itself, given the hash over all tensors.
+        arrays: The tensors by name.
+        picture: (H0, W0, 3) uint8, RGB: the image that goes with them; None for none.
     """
     from safetensors.numpy import save
 
-    tensors = dict(features.arrays)
-    if picture:
-        if features.picture is None:
-            raise FeatureError(
-                "the image's pixels were to be saved with its features, and were not kept",
-                expected="features of a model or session that keeps the image",
-                fix="encode with keep_image=True, or save without picture=True",
-            )
-        tensors[_PICTURE] = _png_of(features.picture)
-    header = FileHeader(
-        format=FORMAT,  # type: ignore[arg-type]
-        version=VERSION,  # type: ignore[arg-type]
-        size=features.size,
-        parts=dict(sorted(features.parts.items())),
-        bundle=features.bundle,
-        precision=features.precision,
-        engine=features.engine,
-        present=tuple(sorted(features.present)),
-        awaited=tuple(sorted(features.awaited)),
-        bypassed=tuple(sorted(features.bypassed)),
-        aliases=dict(sorted(features.aliases.items())),
-        file_name=features.file_name,
-        sha256=_hash_of(tensors),
-    )
-    return save(tensors, metadata={_ENTRY: msgspec.json.encode(header).decode()})
+    tensors = dict(arrays)
+    if picture is not None:
+        tensors[_PICTURE] = _png_of(picture)
+    text = msgspec.json.encode(header(_hash_of(tensors))).decode()
+    return save(tensors, metadata={_ENTRY: text})
 
 
-def features_of_bytes(content: bytes, name: str) -> Features:
-    """Return the features that a file's content holds.
+def unpack(content: bytes, name: str) -> tuple[FileHeader, dict[str, npt.NDArray[Any]], UInt8Array | None]:
+    """Return what a file's content holds: what it says of itself, its tensors, and the image that goes with them.
 
     Args:
         content: The content.
@@ -152,20 +118,20 @@ def features_of_bytes(content: bytes, name: str) -> Features:
         raise FeatureError(f"{name} holds no features: {error}", expected=_EXPECTED, fix=_FIX) from error
     for array in tensors.values():
         array.setflags(write=False)
-    return Features(
-        size=header.size,
-        parts=header.parts,
-        bundle=header.bundle,
-        precision=header.precision,
-        engine=header.engine,
-        present=frozenset(header.present),
-        awaited=frozenset(header.awaited),
-        bypassed=frozenset(header.bypassed),
-        aliases=header.aliases,
-        file_name=header.file_name,
-        picture=picture,
-        _host=tensors,
-    )
+    return header, tensors, picture
+
+
+def read_content(path: PathLike) -> tuple[bytes, str]:
+    """Return a file's content, and what errors call the file.
+
+    Raises:
+        FeatureError: It cannot be read.
+    """
+    place = features_place(path)
+    try:
+        return read_bytes(place, _MOST_BYTES), str(place)
+    except FileReadError as error:
+        raise FeatureError(error.given, expected=_EXPECTED, fix=_FIX) from error
 
 
 def read_header(path: Path) -> FileHeader:
@@ -201,7 +167,12 @@ def _hash_of(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
     return found.hexdigest()
 
 
-def _place(path: PathLike) -> Path:
+def features_place(path: PathLike) -> Path:
+    """Return the path of a file of features that a caller gave.
+
+    Raises:
+        FeatureError: It is none.
+    """
     try:
         return as_path(path, "the file of features")
     except FileReadError as error:
