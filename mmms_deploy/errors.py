@@ -46,6 +46,7 @@ of the door that the user came through, Python or the command line.
         MaskError
         AnnotationError
         ClickListError
+        ClusterError
         HubError
             HubReferenceError
             HubUnreachableError
@@ -90,6 +91,10 @@ class MMMSDeployError(Exception):
         self.command_fix = fix if command_fix is None else command_fix
         super().__init__(self.message(Door.PYTHON))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors of other processes come back as they were; every class has arguments of its own.
+        return _restored, (type(self), self.args, self.__dict__)
+
     def message(self, door: Door) -> str:
         """Return the whole message in the words of a door."""
         fix = self.fix if door is Door.PYTHON else self.command_fix
@@ -97,6 +102,13 @@ class MMMSDeployError(Exception):
         whole = "\n  ".join(part for part in parts if part)
         # The name of a file need not be UTF-8; what Python makes of the other bytes cannot be printed.
         return whole.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _restored(kind: type[MMMSDeployError], args: tuple[object, ...], state: dict[str, object]) -> MMMSDeployError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class MMMSDeployWarning(UserWarning):
@@ -331,6 +343,13 @@ class AnnotationError(MMMSDeployError):
 
 class ClickListError(MMMSDeployError):
     """A list of clicks (CSV or JSON) cannot be read, or does not fit the pictures."""
+
+
+# --- clusters -------------------------------------------------------------------------------------------------------
+
+
+class ClusterError(MMMSDeployError):
+    """Work cannot be given to other processes or to a Ray cluster."""
 
 
 # --- the hub --------------------------------------------------------------------------------------------------------

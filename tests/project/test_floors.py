@@ -20,7 +20,7 @@ PACKAGE = ROOT / "mmms_deploy"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"documents", "errors", "installed", "lazy", "progress", "spelling", "telemetry", "version"}),
-    frozenset({"files"}),
+    frozenset({"cluster", "files"}),
     frozenset({"hub", "reporting"}),
     frozenset({"weights"}),
     frozenset({"bundle"}),
@@ -52,6 +52,8 @@ HEAVY = (
     "openvino",
     "pyarrow",
     "pycocotools",
+    "ray",
+    "safetensors",
     "shapely",
     "tensorrt",
     "timm",

@@ -67,6 +67,7 @@ Commands and processes:
 fuzzing: every reader on damaged files, with limits of time and memory.
 mutations: damage to files, drawn from a seed.
 invoke: runs a command in this process.
+tasks: work for pools of workers, some of which end their process.
 terminal: what a user at a terminal sees.
 chromium: Debian's Chromium without a window.
 server: the API on a free port of this machine, and a client of it.
