@@ -43,6 +43,7 @@ of the door that the user came through, Python or the command line.
             SurfaceError
             ClickError
             ChoiceError
+        StoreError
         MaskError
         AnnotationError
         ClickListError
@@ -56,6 +57,7 @@ of the door that the user came through, Python or the command line.
         WeightsError
             OtherWeightsError
     MMMSDeployWarning
+        StoreWarning
 """
 
 from __future__ import annotations
@@ -101,6 +103,10 @@ class MMMSDeployError(Exception):
 
 class MMMSDeployWarning(UserWarning):
     """A fallback was taken (a slower engine, another precision). With ``strict`` it is refused instead."""
+
+
+class StoreWarning(MMMSDeployWarning):
+    """A store of features works without a part of it: its folder cannot be used, or an entry was damaged."""
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -310,6 +316,13 @@ class ClickError(SessionError):
 
 class ChoiceError(SessionError):
     """There are no answers to choose from, or none of that number."""
+
+
+# --- stores of features ---------------------------------------------------------------------------------------------
+
+
+class StoreError(MMMSDeployError):
+    """A store of features, or a prefetch into one, was asked for something that it cannot be or do."""
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------
