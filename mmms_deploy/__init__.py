@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Timings,
         draw_overlay,
     )
+    from mmms_deploy.store import FeatureStore
 
 __all__ = [
     "LATER",
@@ -36,6 +37,7 @@ __all__ = [
     "Detections",
     "Engine",
     "EngineInfo",
+    "FeatureStore",
     "Features",
     "ImageTimings",
     "MMMSDeployError",
@@ -61,6 +63,7 @@ _MODULES = {
     "Detections": "annotations",
     "Engine": "engines",
     "EngineInfo": "engines",
+    "FeatureStore": "store",
     "Features": "session",
     "ImageTimings": "session",
     "MMMSDeployError": "errors",

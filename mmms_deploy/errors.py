@@ -43,6 +43,7 @@ of the door that the user came through, Python or the command line.
             SurfaceError
             ClickError
             ChoiceError
+        StoreError
         MaskError
         AnnotationError
         ClickListError
@@ -57,6 +58,7 @@ of the door that the user came through, Python or the command line.
         WeightsError
             OtherWeightsError
     MMMSDeployWarning
+        StoreWarning
 """
 
 from __future__ import annotations
@@ -113,6 +115,10 @@ def _restored(kind: type[MMMSDeployError], args: tuple[object, ...], state: dict
 
 class MMMSDeployWarning(UserWarning):
     """A fallback was taken (a slower engine, another precision). With ``strict`` it is refused instead."""
+
+
+class StoreWarning(MMMSDeployWarning):
+    """A store of features works without a part of it: its folder cannot be used, or an entry was damaged."""
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -322,6 +328,13 @@ class ClickError(SessionError):
 
 class ChoiceError(SessionError):
     """There are no answers to choose from, or none of that number."""
+
+
+# --- stores of features ---------------------------------------------------------------------------------------------
+
+
+class StoreError(MMMSDeployError):
+    """A store of features, or a prefetch into one, was asked for something that it cannot be or do."""
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------

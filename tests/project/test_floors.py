@@ -29,6 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"engines"}),
     frozenset({"session"}),
     frozenset({"page", "replay"}),
+    frozenset({"store"}),
     frozenset({"server"}),
     frozenset({"export"}),
     frozenset({"bench", "evaluation"}),

@@ -56,6 +56,7 @@ masks: masks that are awkward to write down, and random ones.
 saving: calls of the page's module that writes and reads files, in Chromium.
 pngs: PNG files written by hand, of every depth, filter and pass.
 annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
+stored: made-up features for stores, and pictures that differ.
 scenes: small scenes and predictors of the evaluation.
 davis: small sequences as DAVIS lays them out.
 dataset_trees: tiny data sets on disk, in the published layouts.
