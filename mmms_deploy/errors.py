@@ -43,6 +43,12 @@ of the door that the user came through, Python or the command line.
             SurfaceError
             ClickError
             ChoiceError
+        WorkError
+            OtherImageError
+            WorkDiffersError
+        JournalError
+            JournalInUseError
+            JournalDiffersError
         MaskError
         AnnotationError
         ClickListError
@@ -56,6 +62,7 @@ of the door that the user came through, Python or the command line.
         WeightsError
             OtherWeightsError
     MMMSDeployWarning
+        JournalWarning
 """
 
 from __future__ import annotations
@@ -101,6 +108,10 @@ class MMMSDeployError(Exception):
 
 class MMMSDeployWarning(UserWarning):
     """A fallback was taken (a slower engine, another precision). With ``strict`` it is refused instead."""
+
+
+class JournalWarning(MMMSDeployWarning):
+    """A session cannot write to its journal, such as when the disk is full; the session goes on."""
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -310,6 +321,33 @@ class ClickError(SessionError):
 
 class ChoiceError(SessionError):
     """There are no answers to choose from, or none of that number."""
+
+
+# --- work and journals ----------------------------------------------------------------------------------------------
+
+
+class WorkError(MMMSDeployError):
+    """A file of work cannot be read: it is missing, damaged, or something else."""
+
+
+class OtherImageError(WorkError):
+    """A file of work or a journal belongs to another image than the one that is set."""
+
+
+class WorkDiffersError(WorkError):
+    """The masks of a file of work are other ones when its clicks are answered again."""
+
+
+class JournalError(MMMSDeployError):
+    """A journal cannot be read, or a path given for one is something else."""
+
+
+class JournalInUseError(JournalError):
+    """Another session writes to a journal."""
+
+
+class JournalDiffersError(JournalError):
+    """What a journal says cannot be repeated, or leads to other masks."""
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------
