@@ -49,6 +49,7 @@ of the door that the user came through, Python or the command line.
         JournalError
             JournalInUseError
             JournalDiffersError
+            ImageMissingError
         MaskError
         AnnotationError
         ClickListError
@@ -348,6 +349,10 @@ class JournalInUseError(JournalError):
 
 class JournalDiffersError(JournalError):
     """What a journal says cannot be repeated, or leads to other masks."""
+
+
+class ImageMissingError(JournalError):
+    """An image of a journal or a file of work, or a modality of it, is in none of the places that were searched."""
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------

@@ -246,8 +246,8 @@ def read_work(path: PathLike) -> Work:
 
 
 def is_work(head: bytes) -> bool:
-    """Whether a file of work begins so."""
-    return head.lstrip().startswith(b'{"format":"' + FORMAT.encode() + b'"')
+    """Whether a file of work begins so, with or without spaces in it."""
+    return b"".join(head.split()).startswith(b'{"format":"' + FORMAT.encode() + b'"')
 
 
 def _read(path: PathLike) -> SavedWork:
