@@ -19,10 +19,13 @@ if TYPE_CHECKING:
         ClickResult,
         Features,
         ImageTimings,
+        Journal,
         Model,
         Session,
         Timings,
+        Work,
         draw_overlay,
+        read_work,
     )
     from mmms_deploy.store import FeatureStore
 
@@ -40,16 +43,19 @@ __all__ = [
     "FeatureStore",
     "Features",
     "ImageTimings",
+    "Journal",
     "MMMSDeployError",
     "MMMSDeployWarning",
     "Model",
     "Polygon",
     "Session",
     "Timings",
+    "Work",
     "__version__",
     "draw_overlay",
     "open_engine",
     "read_annotation",
+    "read_work",
 ]
 
 _MODULES = {
@@ -66,15 +72,18 @@ _MODULES = {
     "FeatureStore": "store",
     "Features": "session",
     "ImageTimings": "session",
+    "Journal": "session",
     "MMMSDeployError": "errors",
     "MMMSDeployWarning": "errors",
     "Model": "session",
     "Polygon": "annotations",
     "Session": "session",
     "Timings": "session",
+    "Work": "session",
     "draw_overlay": "session",
     "open_engine": "engines",
     "read_annotation": "annotations",
+    "read_work": "session",
 }
 
 __getattr__, _ = lazy_names(__name__, _MODULES)

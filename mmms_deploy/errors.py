@@ -44,6 +44,13 @@ of the door that the user came through, Python or the command line.
             ClickError
             ChoiceError
         StoreError
+        WorkError
+            OtherImageError
+            WorkDiffersError
+        JournalError
+            JournalInUseError
+            JournalDiffersError
+            ImageMissingError
         MaskError
         AnnotationError
         ClickListError
@@ -59,6 +66,7 @@ of the door that the user came through, Python or the command line.
             OtherWeightsError
     MMMSDeployWarning
         StoreWarning
+        JournalWarning
 """
 
 from __future__ import annotations
@@ -119,6 +127,10 @@ class MMMSDeployWarning(UserWarning):
 
 class StoreWarning(MMMSDeployWarning):
     """A store of features works without a part of it: its folder cannot be used, or an entry was damaged."""
+
+
+class JournalWarning(MMMSDeployWarning):
+    """A session cannot write to its journal, such as when the disk is full; the session goes on."""
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -335,6 +347,37 @@ class ChoiceError(SessionError):
 
 class StoreError(MMMSDeployError):
     """A store of features, or a prefetch into one, was asked for something that it cannot be or do."""
+
+
+# --- work and journals ----------------------------------------------------------------------------------------------
+
+
+class WorkError(MMMSDeployError):
+    """A file of work cannot be read: it is missing, damaged, or something else."""
+
+
+class OtherImageError(WorkError):
+    """A file of work or a journal belongs to another image than the one that is set."""
+
+
+class WorkDiffersError(WorkError):
+    """The masks of a file of work are other ones when its clicks are answered again."""
+
+
+class JournalError(MMMSDeployError):
+    """A journal cannot be read, or a path given for one is something else."""
+
+
+class JournalInUseError(JournalError):
+    """Another session writes to a journal."""
+
+
+class JournalDiffersError(JournalError):
+    """What a journal says cannot be repeated, or leads to other masks."""
+
+
+class ImageMissingError(JournalError):
+    """An image of a journal or a file of work, or a modality of it, is in none of the places that were searched."""
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageState, Measured, ModalityLike, parts_of
 from mmms_deploy.session.outputs import file_name_of, kept_picture
 from mmms_deploy.session.pipeline import PipelineState
+from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import ImageTimings
 from mmms_deploy.session.zoom import Box, whole
 
@@ -45,7 +46,8 @@ class ImageCalls(SessionCore):
         **modalities: ModalityLike,
     ) -> ImageTimings: ...
 
-    def set_image(  # type: ignore[misc]
+    @recorded  # type: ignore[misc]
+    def set_image(
         self,
         rgb: ImageLike | None = None,
         *,
@@ -96,6 +98,7 @@ class ImageCalls(SessionCore):
 
             return self._begin(begin, content, measured, start, kept, file_name_of(given))
 
+    @recorded
     def set_features(
         self,
         features: Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
@@ -131,6 +134,7 @@ class ImageCalls(SessionCore):
             content = Content({**parts_of(arrays), **parts_of(measured.arrays)}, size)
             return self._begin(lambda: self._inputs.begin(arrays, content, measured), content, measured, start)
 
+    @recorded
     def use(self, features: Features) -> ImageTimings:
         """Start on an image that was encoded before, and forget the clicks on the previous one; no backbone runs.
 
@@ -176,6 +180,7 @@ class ImageCalls(SessionCore):
             self._size()
             return self._encoded(self._state.image, resident=False)
 
+    @recorded
     def set_modalities(self, **modalities: ModalityLike) -> ImageTimings:
         """Set modalities of the current image that arrive later or have changed; the image and the clicks stay.
 
