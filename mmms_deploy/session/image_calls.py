@@ -10,15 +10,25 @@ from typing import Any, overload
 
 import numpy.typing as npt
 
-from mmms_deploy.bundle import Rate
+from mmms_deploy.bundle import Precision, Rate
 from mmms_deploy.bundle.names import RGB
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.errors import FeatureError, SessionError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
+from mmms_deploy.session.click_only import not_in_store
 from mmms_deploy.session.content import Content, Part
 from mmms_deploy.session.core import SessionCore, SessionState
 from mmms_deploy.session.crops import Crops
-from mmms_deploy.session.features import FeatureKey, Features, Resident, check_shape, origin_of, read_after_image
+from mmms_deploy.session.features import (
+    FeatureKey,
+    Features,
+    FeatureSource,
+    Resident,
+    check_shape,
+    origin_of,
+    other_bundle,
+    read_after_image,
+)
 from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageState, Measured, ModalityLike, parts_of
 from mmms_deploy.session.outputs import file_name_of, kept_picture
@@ -75,7 +85,8 @@ class ImageCalls(SessionCore):
         Raises:
             ImageError: The image has a wrong type or shape, or cannot be read; there is none, or two.
             ModalityError: A modality is missing, surplus, of another size, channel count or dtype, or not finite.
-            SessionError: The bundle was exported without its backbone; see :meth:`set_features`.
+            SessionError: The bundle was exported without its backbone, see :meth:`set_features`; or it is a click
+                bundle, see :meth:`use`, and no store has the image's features.
             EngineError: A stage failed.
         """
         with self._lock:
@@ -83,7 +94,8 @@ class ImageCalls(SessionCore):
             start = perf_counter()
             given = the_image(rgb, image, modalities, [spec.name for spec in self._manifest.modalities])
             pixels = load_rgb(given, channel_order)
-            self._inputs.check_takes_image()
+            if self._store is None or not self._inputs.click_only:
+                self._inputs.check_takes_image()
             kept = kept_picture(pixels, given) if self._keep_image or self._views is not None else None
             size = (pixels.shape[0], pixels.shape[1])
             measured = self._inputs.measured(size, modalities)
@@ -91,6 +103,8 @@ class ImageCalls(SessionCore):
             content = Content({RGB: part, **parts_of(measured.arrays)}, size)
 
             def begin() -> ImageState:
+                if self._inputs.click_only:
+                    raise not_in_store(self._manifest)
                 return self._inputs.begin(self._inputs.prepare_image(pixels), content, measured)
 
             return self._begin(begin, content, measured, start, kept, file_name_of(given))
@@ -274,8 +288,7 @@ class ImageCalls(SessionCore):
             pixels: (H0, W0, 3) uint8, RGB: the image's pixels, where they are kept.
             file_name: Name of its file.
         """
-        key = self._key(content)
-        known = None if self._store is None else self._store.find(key)
+        known = None if self._store is None else self._kept(self._store, self._key(content))
         if known is not None:
             image = self._found(known, content)
             prepared = perf_counter()
@@ -322,6 +335,15 @@ class ImageCalls(SessionCore):
         found = "" if self._store is None else content.hash
         return FeatureKey(found, origin_of(self._manifest), self._engine.info.precision)
 
+    def _kept(self, store: FeatureSource, key: FeatureKey) -> Features | None:
+        """Return the features that a store has; a click bundle, which computes none, takes those of any precision."""
+        others = [p for p in Precision if p is not key.precision] if self._inputs.click_only else []
+        for precision in (key.precision, *others):
+            found = store.find(key._replace(precision=precision))
+            if found is not None:
+                return found
+        return None
+
     def _found(self, features: Features, content: Content) -> ImageState:
         """Return the state of an image that was encoded before.
 
@@ -329,11 +351,9 @@ class ImageCalls(SessionCore):
             FeatureError: The features do not fit the bundle.
         """
         if features.bundle != origin_of(self._manifest):
-            raise FeatureError(
-                f"the features belong to another bundle, whose digest begins with {features.bundle[:12]}",
-                expected=f"features of {self._manifest.name}, {origin_of(self._manifest)[:12]}",
-                fix="encode the image with this session's bundle",
-            )
+            raise other_bundle(features, self._manifest)
+        if self._inputs.click_only:
+            features = features.for_clicks(self._manifest)
         resident = features.resident
         if resident is not None and resident.engine is self._engine and resident.is_open():
             values = dict(resident.values)
