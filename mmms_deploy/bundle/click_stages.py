@@ -13,38 +13,16 @@ from typing import BinaryIO
 
 import msgspec
 
+from mmms_deploy.bundle.click_inputs import click_inputs, click_stages
 from mmms_deploy.bundle.external_data import external_parts
-from mmms_deploy.bundle.manifest import Manifest, Precision, Rate, Role, Stage, StageGraph, TensorSpec
+from mmms_deploy.bundle.manifest import Manifest, Precision, Rate, Role, StageGraph
 from mmms_deploy.bundle.reader import Bundle
 from mmms_deploy.bundle.split import EARLY, split_of
 from mmms_deploy.bundle.writer import BundleWriter
 from mmms_deploy.errors import BundleError
 from mmms_deploy.files import open_regular, writing
 
-_GIVEN = (Role.FEATURE, Role.IMAGE, Role.MODALITY)
-"""Roles of tensors that no click changes."""
 _CHUNK = 1 << 20
-
-
-def click_stages(manifest: Manifest) -> tuple[Stage, ...]:
-    """Return the stages that run at the first click or at every click, in order."""
-    return tuple(stage for stage in manifest.stages if stage.rate >= Rate.FIRST_CLICK)
-
-
-def click_inputs(manifest: Manifest) -> dict[str, TensorSpec]:
-    """Return the tensors that the stages at clicks read and no click changes, by name: the features of an image.
-
-    Their types are those of the bundle's first precision.
-    """
-    found: dict[str, TensorSpec] = {}
-    computed: set[str] = set()
-    for stage in click_stages(manifest):
-        for graph in stage.graphs.values():
-            for spec in graph.inputs:
-                if spec.role in _GIVEN and spec.name not in computed:
-                    found.setdefault(spec.name, spec)
-        computed |= {spec.name for graph in stage.graphs.values() for spec in graph.outputs}
-    return found
 
 
 def check_separable(manifest: Manifest) -> None:

@@ -249,8 +249,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
         activations: The largest activations of the backbone's blocks; empty when a provider runs the backbone.
         files: Every file beside the manifest and the model card, by name.
         card: SHA-256 of the model card as it was written, which may be edited later; None for a bundle without one.
-        features_of: Of a click bundle, the digest of the bundle that it was made of, whose features its stages take; None
-            for a bundle that encodes images itself. A manifest without it is written as it was before the field came.
+        features_of: Of a click bundle, the digest of the bundle that it was made of, whose features its stages take;
+            None for any other, whose manifest is written without it.
         digest: SHA-256 over the manifest without this field.
     """
 

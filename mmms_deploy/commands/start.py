@@ -71,6 +71,11 @@ def push() -> None:
     _start("push")
 
 
+def package() -> None:
+    """``mmms-package``."""
+    _start("package")
+
+
 def weights() -> None:
     """``mmms-weights``."""
     _start("weights")

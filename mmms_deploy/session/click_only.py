@@ -6,7 +6,7 @@ from mmms_deploy.bundle import Manifest
 from mmms_deploy.errors import ModalityError, SessionError
 
 _FIX = "call use(Features.load(FILE)) with the image's features, or open the session with a store that has them"
-_COMMAND_FIX = "pass --features FILE with the image's features, which mmms-package --image wrote beside the whole bundle"
+_COMMAND_FIX = "pass --features FILE with the image's features, which mmms-package --image writes from the whole bundle"
 
 
 def takes_no_image(manifest: Manifest) -> SessionError:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Manifest, Precision, Rate
-from mmms_deploy.bundle.click_stages import click_inputs
+from mmms_deploy.bundle.click_inputs import click_inputs
 from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.errors import FeatureError
 from mmms_deploy.files import PathLike, write_file
