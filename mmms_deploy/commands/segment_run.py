@@ -13,7 +13,7 @@ from rich.markup import escape
 from mmms_deploy.commands.common import console, say
 from mmms_deploy.commands.display import print_result, progress_bar, waiting
 from mmms_deploy.commands.output import check_folder, write_atomically
-from mmms_deploy.commands.pictures import plain
+from mmms_deploy.commands.pictures import Picture, plain
 from mmms_deploy.commands.segment_jobs import Failure, Job
 from mmms_deploy.commands.segment_outputs import Files, Plan
 from mmms_deploy.errors import AnswerError, Door, FeatureError, ImageError, ModalityError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mmms_deploy.annotations.coco import CocoWriter
     from mmms_deploy.imaging.io import UInt8Array
     from mmms_deploy.imaging.resize import BoolArray
-    from mmms_deploy.session import Click, Session
+    from mmms_deploy.session import Click, Features, Session
     from mmms_deploy.session.result import ClickResult, ImageTimings
     from mmms_deploy.session.surfaces import Labels
 
@@ -168,11 +168,37 @@ def _set(session: Session, job: Job) -> Segmented:
 
     pixels = load_rgb(job.picture.path)
     modalities = dict(job.picture.modalities)
-    if job.picture.features is None:
+    if job.picture.encoded:
+        timings = session.use(_features_of(job.picture, pixels))
+    elif job.picture.features is None:
         timings = session.set_image(pixels, **modalities)
     else:
         timings = session.set_features(job.picture.features, (pixels.shape[0], pixels.shape[1]), **modalities)
     return Segmented(pixels, timings=timings)
+
+
+def _features_of(picture: Picture, pixels: UInt8Array) -> Features:
+    """Read what a picture was encoded to, and check that it is this picture.
+
+    Raises:
+        FeatureError: The file has something else, or the features of another picture.
+    """
+    from mmms_deploy.bundle.names import RGB
+    from mmms_deploy.session import Features
+    from mmms_deploy.session.content import Part
+
+    assert picture.features is not None
+    features = Features.load(picture.features)
+    size = (pixels.shape[0], pixels.shape[1])
+    # Where a provider ran the backbone, the pixels have no part in what the features are.
+    same = features.size == size and features.parts.get(RGB) in (None, Part(pixels, now=True).hash)
+    if not same:
+        raise FeatureError(
+            f"{picture.features} has the features of another image than {picture.path}",
+            expected="features of the same pixels",
+            fix="name the file that was encoded from this image, or the image that it was encoded from",
+        )
+    return features
 
 
 def _write(

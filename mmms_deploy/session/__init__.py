@@ -29,6 +29,7 @@ In reading order:
 - ``canvas``: the probability of every pixel, put together from answers for parts of the image
 - ``crops``: the features of an image's crops
 - ``inputs``: the image or its features, and the modalities
+- ``click_only``: what a session with a click bundle refuses
 - ``backbone_features``: the format and the file of backbone features that a provider computes
 - ``mask_sources``: what a session takes as a mask or as labels
 - ``interactions``: clicks, choices and masks put in by hand, and the click stage's state after each

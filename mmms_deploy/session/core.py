@@ -33,6 +33,7 @@ from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
 from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
+from mmms_deploy.session.click_only import shows_no_parts
 from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.features import FeatureSource
@@ -390,8 +391,10 @@ class SessionCore(ABC):
 
     def _viewing(self, zoom: ZoomRule | None, flip: bool) -> Views:
         """Return what answers clicks in crops or as the mean with the mirror image."""
+        asked = "zoom" if zoom is not None else "flip"
+        if self._inputs.click_only:
+            raise shows_no_parts(self._manifest, asked)
         if self._inputs.backbone:
-            asked = "zoom" if zoom is not None else "flip"
             raise SessionError(
                 f"{asked} was asked of {self._manifest.name}, which was exported without its backbone",
                 expected="a bundle that takes the picture, whose parts the network can be shown",

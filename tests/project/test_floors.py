@@ -154,7 +154,21 @@ def test_lazy_imports_stay_lazy(name: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["bench", "build", "demo", "doctor", "eval", "export", "push", "replay", "segment", "train", "verify", "weights"],
+    [
+        "bench",
+        "build",
+        "demo",
+        "doctor",
+        "eval",
+        "export",
+        "package",
+        "push",
+        "replay",
+        "segment",
+        "train",
+        "verify",
+        "weights",
+    ],
 )
 def test_commands_answer_help_without_loading_what_they_run(command: str) -> None:
     code = f"import sys, mmms_deploy.commands.{command}; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"

@@ -8,6 +8,7 @@ listed: writes the toy bundles whose click stage takes a list of clicks.
 sized: a toy bundle whose click stage takes a list of clicks and comes in several sizes.
 joint: a toy bundle that answers for all objects at once, and what NumPy finds for its clicks.
 proposing: a toy bundle that answers the first click with proposals.
+click_bundles: sessions with a whole bundle and with a click bundle of it; what files must not hold.
 shared: what one worker of a run makes, and all workers of it read.
 traced: graphs of whole networks that one test of a run exports.
 attention: a bundle whose one stage is one attention, for compilers.
