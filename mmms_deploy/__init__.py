@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
     from mmms_deploy.session import (
         LATER,
+        AsyncSession,
         Click,
         ClickResult,
         Features,
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
         Model,
         Session,
         Timings,
+        Workers,
         draw_overlay,
     )
 
 __all__ = [
     "LATER",
     "Annotation",
+    "AsyncSession",
     "Bundle",
     "Click",
     "ClickResult",
@@ -44,6 +47,7 @@ __all__ = [
     "Polygon",
     "Session",
     "Timings",
+    "Workers",
     "__version__",
     "draw_overlay",
     "open_engine",
@@ -53,6 +57,7 @@ __all__ = [
 _MODULES = {
     "LATER": "session",
     "Annotation": "annotations",
+    "AsyncSession": "session",
     "Bundle": "bundle",
     "Click": "session",
     "ClickResult": "session",
@@ -69,6 +74,7 @@ _MODULES = {
     "Polygon": "annotations",
     "Session": "session",
     "Timings": "session",
+    "Workers": "session",
     "draw_overlay": "session",
     "open_engine": "engines",
     "read_annotation": "annotations",
