@@ -165,10 +165,11 @@ class AsyncSession:
 
         Args:
             session: The open session; nothing else calls it from now on.
-            workers: As for the class; None takes those that all sessions on its engine share.
+            workers: As for the class; None takes those that all sessions on its engine share, and a thread of its own
+                where the session opened its engine itself.
         """
         made = cls.__new__(cls)
-        made._begin(None, session, workers, session._engine)
+        made._begin(None, session, workers, None if session._owns_engine else session._engine)
         return made
 
     def _begin(
@@ -605,9 +606,12 @@ class AsyncSession:
     async def _close(self) -> None:
         try:
             await self._turns.take(self._shut)
+        except SessionError:
+            # Another loop than that of the calls before, or closed workers: there is no turn to wait for.
+            await asyncio.to_thread(self._shut)
         except BaseException:
             # The loop ends: the session is closed without its turn, after the call that runs.
-            self._workers.submit(self._shut)
+            threading.Thread(target=self._shut).start()
             raise
         finally:
             if self._own_workers:

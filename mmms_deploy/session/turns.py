@@ -111,9 +111,10 @@ class Turns:
         count = len(self._waiting)
         while self._waiting:
             self._drop(self._waiting.popleft())
-        if self._running is not None and not self._running.unwanted:
-            self._running.wake()
-            self._give_up(self._running)
+        running = self._running
+        if running is not None and not running.unwanted:
+            self._give_up(running)
+            running.wake()
             count += 1
         return count
 
