@@ -214,6 +214,17 @@ class SessionCore(ABC):
         surfaces = self._steps.first(Snapshot((), {}, None), self._limit)
         return SessionState(ImageState(self._pipeline.start()), surfaces)
 
+    def _go_back(self, before: SessionState, after: SessionState) -> None:
+        """Be as before a call, unless another one came after it; no stage runs.
+
+        Args:
+            before: The state before the call.
+            after: The state that it left.
+        """
+        with self._lock:
+            if self._state is after and not self._closed:
+                self._state = before
+
     def _remember(self, state: SessionState) -> None:
         """Keep the objects of an image that is left, where the session resumes."""
         content = state.image.content
