@@ -196,7 +196,7 @@ def interactions_of(
     fitting = [
         snapshot
         for snapshot in reversed(line)
-        if snapshot.interactions and snapshot.clicks == clicks[: len(snapshot.clicks)]
+        if snapshot.interactions and not snapshot.pending and snapshot.clicks == clicks[: len(snapshot.clicks)]
     ]
     for snapshot in fitting:
         if np.array_equal(logits(snapshot), low):
