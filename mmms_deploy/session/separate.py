@@ -30,7 +30,9 @@ class SeparateSteps(Steps[SessionCore]):
         """Run the click stage on one more click, or put a mask in."""
         surfaces = core._state.surfaces
         history = surfaces.current.history
-        compiled = core._compiled_for(len(history.current.clicks) + 1) if isinstance(interaction, Click) else 0.0
+        compiled = (
+            core._compiled_for(history.current.interactions.clicked + 1) if isinstance(interaction, Click) else 0.0
+        )
         snapshot, probability = core._after(core._state.image, history.current, interaction)
         result = core._answer(snapshot, start, probability, compiled)
         return Step(surfaces.change(history.push(snapshot), result), result)
