@@ -93,9 +93,9 @@ def test_a_closed_model_is_never_read(
     features = model.encode(image(0))
     with Session(engine.bundle, engine=engine) as session:
         session.use(features)
-                session.undo()
-            session.undo()
-            session.undo()
+        if used == "clicked":
+            clicked(session)
+            session.reset()
         model.close()
         # Other values take the memory that is free now.
         with Session(engine.bundle, engine=engine, history_limit=None) as other:
