@@ -39,6 +39,7 @@ In reading order:
 - ``choices``: the choice of one of several answers, checked
 - ``click_labels``: a mask put in by hand as a map of labels, for click stages that keep one
 - ``history``: undo and redo
+- ``trail``: sequences that only grow at their end, and share what they have in common
 - ``surfaces``: several objects in one image, and their label map
 - ``image_argument``: which argument of ``set_image`` is the image, and the names that others give it
 - ``click_list``: lists of clicks and choices, and the history that follows from one

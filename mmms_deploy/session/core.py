@@ -39,7 +39,7 @@ from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.features import FeatureSource
 from mmms_deploy.session.history import History, checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
-from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, Interactions, MaskInput, Snapshot
 from mmms_deploy.session.list_run import ListRun, Row
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
@@ -211,7 +211,7 @@ class SessionCore(ABC):
 
     def _empty(self) -> SessionState:
         """Return the state before the first image."""
-        surfaces = self._steps.first(Snapshot((), {}, None), self._limit)
+        surfaces = self._steps.first(Snapshot(Interactions(), {}, None), self._limit)
         return SessionState(ImageState(self._pipeline.start()), surfaces)
 
     def _go_back(self, before: SessionState, after: SessionState) -> None:
@@ -269,9 +269,9 @@ class SessionCore(ABC):
     def _blank(self) -> Snapshot:
         """Return the snapshot of a surface without interactions."""
         if self._views is not None:
-            return Snapshot((), {}, None)
+            return Snapshot(Interactions(), {}, None)
         state = {link.input: self._pipeline.filled(link.input, link.start) for link in self._manifest.state}
-        return Snapshot((), state, None)
+        return Snapshot(Interactions(), state, None)
 
     @property
     def _previous_input(self) -> str | None:
@@ -324,7 +324,7 @@ class SessionCore(ABC):
         else:
             logits = rule.answer_form is AnswerForm.LOGITS
             seen = self._pipeline.upload(name, given_logits(mask.previous) if logits else mask.previous)
-        return Snapshot((*current.interactions, mask), {**current.state, name: seen}, seen)
+        return Snapshot(current.interactions.push(mask), {**current.state, name: seen}, seen)
 
     def _after_click(self, image: ImageState, current: Snapshot, click: Click) -> tuple[Snapshot, FloatArray]:
         """Run the click stage on one more click."""
@@ -344,13 +344,13 @@ class SessionCore(ABC):
         state = {link.input: done.value(link.output) for link in self._manifest.state}
         if rule.previous_resize is not None:
             state |= self._fed_back(size, numbers)
-        return Snapshot((*current.interactions, click), state, answer, candidates=self._candidates(done)), numbers
+        return Snapshot(current.interactions.push(click), state, answer, candidates=self._candidates(done)), numbers
 
     def _after_listed(
         self, run: ListRun, image: ImageState, current: Snapshot, click: Click, *, wanted: bool
     ) -> tuple[Snapshot, FloatArray | None]:
         """Run the stages of one more click, of which the network takes the list with all others."""
-        interactions, first = (*current.interactions, click), current.first
+        interactions, first = current.interactions.push(click), current.first
         if self._tensors.proposals is not None and first is None:
             self._check_first(click)
             proposed = run.propose(image.pipeline, self._row(image, click))
@@ -420,7 +420,7 @@ class SessionCore(ABC):
         numbers = self._fetched.checked(candidates.answer)
         state = {**current.state, **self._fed_back(self._size_of(image), numbers)}
         first = None if current.first is None else replace(current.first, proposals=candidates)
-        return Snapshot((*current.interactions, choice), state, None, candidates=candidates, first=first), numbers
+        return Snapshot(current.interactions.push(choice), state, None, candidates=candidates, first=first), numbers
 
     def _fed_back(self, size: tuple[int, int], numbers: FloatArray) -> dict[str, Value]:
         """Return the state that an answer (h, w) is at the next click; nothing where no answer is fed back."""
@@ -457,7 +457,7 @@ class SessionCore(ABC):
             ClickError: It has none.
         """
         points = self._manifest.clicks.points
-        if points is not None and len(current.clicks) >= points.most:
+        if points is not None and current.interactions.clicked >= points.most:
             raise ClickError(
                 f"click {points.most + 1} on one object",
                 expected=f"at most {points.most}: {self._manifest.name} was exported with a list of so many points",
@@ -535,15 +535,15 @@ class SessionCore(ABC):
         else:
             mask = answer.above(size)
         mask.setflags(write=False)
-        clicks = snapshot.clicks
+        interactions = snapshot.interactions
         end = perf_counter()
         return ClickResult(
             mask=mask,
-            click=clicks[-1] if clicks else None,
-            index=len(clicks),
+            click=interactions.click,
+            index=interactions.clicked,
             timings=timings_of(start, fetched, end, compiled),
             answer=answer,
-            clicks=clicks,
+            _interactions=interactions,
             crop=self._crop_of(snapshot),
             candidates=() if snapshot.candidates is None else snapshot.candidates.listed(rule, size),
             _picture=self._state.image.picture,

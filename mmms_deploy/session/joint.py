@@ -365,7 +365,7 @@ class JointSteps(Steps[SessionCore]):
             index=len(clicks),
             timings=timings_of(start, fetched, end, compiled),
             answer=self._coarse(core, rows, surface.label),
-            clicks=clicks,
+            _interactions=clicks,
             _picture=core._state.image.picture,
             _canvas=ObjectAnswer(rows, surface.label, size) if rows is not None and there else None,
         )

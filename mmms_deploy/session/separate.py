@@ -32,7 +32,7 @@ class SeparateSteps(Steps[SessionCore]):
         history, numbers, compiled = surfaces.current.history, None, 0.0
         more = sum(isinstance(interaction, Click) for interaction in interactions)
         if more:
-            compiled = core._compiled_for(len(history.current.clicks) + more)
+            compiled = core._compiled_for(history.current.interactions.clicked + more)
         for number, interaction in enumerate(interactions, start=1):
             wanted = number == len(interactions)
             snapshot, numbers = core._after(core._state.image, history.current, interaction, wanted=wanted)
