@@ -209,6 +209,11 @@ class FeatureStore:
         if self._disk is not None:
             self._disk.forget(key)
 
+    def file(self, key: FeatureKey) -> Path | None:
+        """Return the file of an entry; None where there is no folder, or the entry is not in it."""
+        path = None if self._disk is None else self._disk.path(key)
+        return path if path is not None and path.is_file() else None
+
     def half_verdict(self, model: Model, *, again: bool = False) -> HalfVerdict:
         """Return whether the features of a model's bundle may be rounded to float16, and find it out where needed.
 
