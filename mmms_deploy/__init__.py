@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         Timings,
         draw_overlay,
     )
-    from mmms_deploy.store import FeatureStore
+    from mmms_deploy.store import FeatureStore, Prefetcher
 
 __all__ = [
     "LATER",
@@ -44,6 +44,7 @@ __all__ = [
     "MMMSDeployWarning",
     "Model",
     "Polygon",
+    "Prefetcher",
     "Session",
     "Timings",
     "__version__",
@@ -70,6 +71,7 @@ _MODULES = {
     "MMMSDeployWarning": "errors",
     "Model": "session",
     "Polygon": "annotations",
+    "Prefetcher": "store",
     "Session": "session",
     "Timings": "session",
     "draw_overlay": "session",
