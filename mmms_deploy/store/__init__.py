@@ -11,7 +11,7 @@ In reading order:
 - ``statistics``: the figures of a store
 - ``prefetch``: ``Prefetcher``, which encodes the next images in the background
 - ``prefetch_worker``: the process that it does so in
-- ``worker_link``: the messages between both
+- ``worker_link``: its priority, and the messages between both
 """
 
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmms_deploy.store.prefetch import Prefetcher, PrefetchError, PrefetchProgress
     from mmms_deploy.store.statistics import StoreStats, TierStats
     from mmms_deploy.store.store import FeatureStore
+    from mmms_deploy.store.worker_link import Priority
 
 __all__ = [
     "FeatureStore",
@@ -31,6 +32,7 @@ __all__ = [
     "PrefetchError",
     "PrefetchProgress",
     "Prefetcher",
+    "Priority",
     "StoreStats",
     "TierStats",
 ]
@@ -44,6 +46,7 @@ __getattr__, __dir__ = lazy_names(
         "PrefetchError": "prefetch",
         "PrefetchProgress": "prefetch",
         "Prefetcher": "prefetch",
+        "Priority": "worker_link",
         "StoreStats": "statistics",
         "TierStats": "statistics",
     },

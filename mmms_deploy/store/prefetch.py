@@ -35,7 +35,7 @@ from mmms_deploy.session.features import Features
 from mmms_deploy.session.model import Model
 from mmms_deploy.store.prefetch_worker import Asked, Done, Failed, Opening
 from mmms_deploy.store.store import FeatureStore
-from mmms_deploy.store.worker_link import Link
+from mmms_deploy.store.worker_link import Link, Priority
 
 Prefetched: TypeAlias = "ImageLike | Mapping[str, Any]"
 """An image as ``Model.encode`` takes it, or all arguments of that call by name: ``{"image": ..., "depth": ...}``.
@@ -46,10 +46,14 @@ TASK = "prefetching"
 CRASHES = 3
 """So often in a row a worker may end before it has encoded an image."""
 _SECONDS_TO_END = 5.0
-_STARTS = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    " from mmms_deploy.store.prefetch_worker import main; main()"
-)
+_STARTS = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from mmms_deploy.store.worker_link import Priority, take_priority
+take_priority(Priority(sys.argv[2]))  # before NumPy starts its threads
+from mmms_deploy.store.prefetch_worker import main
+main()
+"""
 """Not multiprocessing, whose processes execute the user's own script once more."""
 
 
@@ -95,16 +99,17 @@ class _Worker:
 
     Args:
         opening: What it opens.
+        priority: When it computes.
 
     Raises:
         StoreError: It cannot be started.
         EOFError: It ended.
     """
 
-    def __init__(self, opening: Opening) -> None:
-        command = [sys.executable, "-c", _STARTS, json.dumps(sys.path)]
+    def __init__(self, opening: Opening, priority: Priority) -> None:
+        command = [sys.executable, "-c", _STARTS, json.dumps(sys.path), priority]
         threads = {name: str(opening.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        flags = getattr(subprocess, "IDLE_PRIORITY_CLASS", 0)
+        flags = 0 if priority is Priority.NORMAL else getattr(subprocess, "IDLE_PRIORITY_CLASS", 0)
         try:
             self.process = subprocess.Popen(
                 command,
@@ -151,10 +156,12 @@ class Prefetcher:
         store: Where the features go; None takes the model's store. With a folder they go to the disk, from where a
             session takes them; without one, to the memory of this process.
         threads: Threads of the engine in the background.
+        priority: When the process computes. ``idle`` delays clicks least; on a machine that is never idle it comes to
+            nothing, and ``low`` to something.
         on_progress: Receives every image that is done, from another thread.
 
     Raises:
-        StoreError: There is no store, or ``threads`` is no number of threads.
+        StoreError: There is no store, ``threads`` is no number of threads, or ``priority`` is none.
     """
 
     def __init__(
@@ -163,11 +170,18 @@ class Prefetcher:
         store: FeatureStore | None = None,
         *,
         threads: int = 1,
+        priority: Priority | str = Priority.IDLE,
         on_progress: OnProgress | None = None,
     ) -> None:
         store = _checked_store(model, store)
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise StoreError(f"threads is {threads!r}", expected="a number from 1", fix="pass threads=1")
+        try:
+            self._priority = Priority(priority)
+        except ValueError:
+            raise StoreError(
+                f"priority is {priority!r}", expected=f"one of {', '.join(Priority)}", fix='pass priority="idle"'
+            ) from None
         self._store = store
         self._on_progress = on_progress
         self._opening = Opening(
@@ -387,6 +401,14 @@ class Prefetcher:
     def _encode(self, image: Prefetched) -> Done | Failed:
         """Have the worker encode an image, in another process where one ends."""
         given = image if isinstance(image, Mapping) else {"image": image}
+        if not given.keys() & {"image", "features"}:
+            return Failed(
+                StoreError(
+                    f"an image to prefetch has {', '.join(map(repr, given)) or 'nothing'}",
+                    expected="an image, or a mapping with 'image' and the modalities",
+                    fix='pass {"image": ..., NAME: ...}',
+                )
+            )
         for _ in range(CRASHES):
             worker = self._started()
             try:
@@ -421,7 +443,7 @@ class Prefetcher:
 
     def _started(self) -> _Worker:
         if self._worker is None:
-            worker = _Worker(self._opening)
+            worker = _Worker(self._opening, self._priority)
             with self._changed:
                 self._worker = worker
                 if self._closed:

@@ -1,4 +1,4 @@
-"""The process that encodes images for a prefetch: an engine of its own, at the lowest priority.
+"""The process that encodes images for a prefetch, on an engine of its own.
 
 It answers one request after the other until the pipe is closed, which it is when the process that started it ends.
 """
@@ -22,7 +22,7 @@ from mmms_deploy.errors import EngineError, MMMSDeployError, StoreError, StoreWa
 from mmms_deploy.session.features import FeatureKey, Features
 from mmms_deploy.session.model import Model
 from mmms_deploy.store.store import FeatureStore
-from mmms_deploy.store.worker_link import Link, lower_priority
+from mmms_deploy.store.worker_link import Link
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,6 @@ class _Asking:
 def main() -> None:
     """Answer requests on the standard streams, until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the process that started this one
-    lower_priority()
     link = Link(os.dup(0), os.dup(1))
     # What a library prints must not get between the messages.
     os.dup2(2, 1)

@@ -1,4 +1,4 @@
-"""Messages between a process and its worker: Python's own objects through a pipe, large arrays without a copy.
+"""A process and its worker: its priority, and messages, Python's own objects with large arrays that are not copied.
 
 Both ends are this package, and nobody else holds the pipe.
 """
@@ -10,6 +10,7 @@ import os
 import pickle
 import struct
 import sys
+from enum import StrEnum
 from typing import Any
 
 _COUNT = struct.Struct("<Q")
@@ -74,13 +75,27 @@ class Link:
         return content
 
 
-def lower_priority() -> None:
-    """Let this process compute only while others leave a processor idle, as far as the system knows that.
+class Priority(StrEnum):
+    """When a process computes."""
 
-    Threads that start afterwards are like it.
+    IDLE = "idle"
+    """While nothing else on the machine wants to; on Linux, elsewhere as ``low``."""
+    LOW = "low"
+    """Rarely while something else wants to, as with ``nice -n 19``."""
+    NORMAL = "normal"
+    """Like every other process."""
+
+
+def take_priority(priority: Priority) -> None:
+    """Give the first thread of this process a priority, as far as the system knows it.
+
+    Threads that it starts afterwards have the same; so this comes before libraries that start threads when they are
+    imported, as NumPy's does.
     """
+    if priority is Priority.NORMAL:
+        return
     with contextlib.suppress(OSError, AttributeError):
         os.nice(19)
-    if sys.platform == "linux":
+    if priority is Priority.IDLE and sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
