@@ -15,20 +15,26 @@ if TYPE_CHECKING:
     from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
     from mmms_deploy.session import (
         LATER,
+        AsyncSession,
         Click,
         ClickResult,
         Features,
         ImageTimings,
+        Journal,
         Model,
         Session,
         Timings,
+        Work,
+        Workers,
         draw_overlay,
+        read_work,
     )
     from mmms_deploy.store import FeatureStore, Prefetcher
 
 __all__ = [
     "LATER",
     "Annotation",
+    "AsyncSession",
     "Bundle",
     "Click",
     "ClickResult",
@@ -40,6 +46,7 @@ __all__ = [
     "FeatureStore",
     "Features",
     "ImageTimings",
+    "Journal",
     "MMMSDeployError",
     "MMMSDeployWarning",
     "Model",
@@ -47,15 +54,19 @@ __all__ = [
     "Prefetcher",
     "Session",
     "Timings",
+    "Work",
+    "Workers",
     "__version__",
     "draw_overlay",
     "open_engine",
     "read_annotation",
+    "read_work",
 ]
 
 _MODULES = {
     "LATER": "session",
     "Annotation": "annotations",
+    "AsyncSession": "session",
     "Bundle": "bundle",
     "Click": "session",
     "ClickResult": "session",
@@ -67,6 +78,7 @@ _MODULES = {
     "FeatureStore": "store",
     "Features": "session",
     "ImageTimings": "session",
+    "Journal": "session",
     "MMMSDeployError": "errors",
     "MMMSDeployWarning": "errors",
     "Model": "session",
@@ -74,9 +86,12 @@ _MODULES = {
     "Prefetcher": "store",
     "Session": "session",
     "Timings": "session",
+    "Work": "session",
+    "Workers": "session",
     "draw_overlay": "session",
     "open_engine": "engines",
     "read_annotation": "annotations",
+    "read_work": "session",
 }
 
 __getattr__, _ = lazy_names(__name__, _MODULES)

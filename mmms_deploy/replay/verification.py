@@ -29,6 +29,7 @@ from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.replay.golden import GoldenCase, load_golden
 from mmms_deploy.replay.metrics import iou
+from mmms_deploy.replay.starting import set_golden
 from mmms_deploy.session import FeatureSource, Session
 from mmms_deploy.session.result import ClickResult
 
@@ -370,10 +371,7 @@ def _rounded_otherwise(result: ClickResult, choice: int) -> bool:
 
 def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[ClickCheck, ClickResult]]:
     try:
-        if case.features:
-            session.set_features(case.features, (case.image.shape[0], case.image.shape[1]), **case.modalities)
-        else:
-            session.set_image(case.image, **case.modalities)
+        set_golden(session, case)
         for number, (x, y, positive) in enumerate(case.clicks.tolist()):
             if case.surfaces is not None:
                 session.select(str(case.surfaces[number]))

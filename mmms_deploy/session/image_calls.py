@@ -11,19 +11,30 @@ from typing import Any, overload
 
 import numpy.typing as npt
 
-from mmms_deploy.bundle import Rate
+from mmms_deploy.bundle import Precision, Rate
 from mmms_deploy.bundle.names import RGB
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.errors import EngineError, FeatureError, SessionError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
+from mmms_deploy.session.click_only import not_in_store
 from mmms_deploy.session.content import Content, Part
 from mmms_deploy.session.core import SessionCore, SessionState
 from mmms_deploy.session.crops import Crops
-from mmms_deploy.session.features import FeatureKey, Features, Resident, check_shape, origin_of, read_after_image
+from mmms_deploy.session.features import (
+    FeatureKey,
+    Features,
+    FeatureSource,
+    Resident,
+    check_shape,
+    origin_of,
+    other_bundle,
+    read_after_image,
+)
 from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageState, Measured, ModalityLike, parts_of
 from mmms_deploy.session.outputs import file_name_of, kept_picture
 from mmms_deploy.session.pipeline import PipelineState
+from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import ImageTimings
 from mmms_deploy.session.zoom import Box, whole
 
@@ -45,7 +56,8 @@ class ImageCalls(SessionCore):
         **modalities: ModalityLike,
     ) -> ImageTimings: ...
 
-    def set_image(  # type: ignore[misc]
+    @recorded  # type: ignore[misc]
+    def set_image(
         self,
         rgb: ImageLike | None = None,
         *,
@@ -76,7 +88,8 @@ class ImageCalls(SessionCore):
         Raises:
             ImageError: The image has a wrong type or shape, or cannot be read; there is none, or two.
             ModalityError: A modality is missing, surplus, of another size, channel count or dtype, or not finite.
-            SessionError: The bundle was exported without its backbone; see :meth:`set_features`.
+            SessionError: The bundle was exported without its backbone, see :meth:`set_features`; or it is a click
+                bundle, see :meth:`use`, and no store has the image's features.
             EngineError: A stage failed.
         """
         with self._lock:
@@ -84,7 +97,8 @@ class ImageCalls(SessionCore):
             start = perf_counter()
             given = the_image(rgb, image, modalities, [spec.name for spec in self._manifest.modalities])
             pixels = load_rgb(given, channel_order)
-            self._inputs.check_takes_image()
+            if self._store is None or not self._inputs.click_only:
+                self._inputs.check_takes_image()
             kept = kept_picture(pixels, given) if self._keep_image or self._views is not None else None
             size = (pixels.shape[0], pixels.shape[1])
             measured = self._inputs.measured(size, modalities)
@@ -92,10 +106,13 @@ class ImageCalls(SessionCore):
             content = Content({RGB: part, **parts_of(measured.arrays)}, size)
 
             def begin() -> ImageState:
+                if self._inputs.click_only:
+                    raise not_in_store(self._manifest)
                 return self._inputs.begin(self._inputs.prepare_image(pixels), content, measured)
 
             return self._begin(begin, content, measured, start, kept, file_name_of(given))
 
+    @recorded
     def set_features(
         self,
         features: Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
@@ -131,6 +148,7 @@ class ImageCalls(SessionCore):
             content = Content({**parts_of(arrays), **parts_of(measured.arrays)}, size)
             return self._begin(lambda: self._inputs.begin(arrays, content, measured), content, measured, start)
 
+    @recorded
     def use(self, features: Features) -> ImageTimings:
         """Start on an image that was encoded before, and forget the clicks on the previous one; no backbone runs.
 
@@ -176,6 +194,7 @@ class ImageCalls(SessionCore):
             self._size()
             return self._encoded(self._state.image, resident=False)
 
+    @recorded
     def set_modalities(self, **modalities: ModalityLike) -> ImageTimings:
         """Set modalities of the current image that arrive later or have changed; the image and the clicks stay.
 
@@ -303,7 +322,18 @@ class ImageCalls(SessionCore):
         if self._store is None or awaited:
             return nullcontext()
         key = FeatureKey(content.hash, origin_of(self._manifest), self._engine.info.precision)
+        if self._inputs.click_only:
+            return nullcontext(self._of_any_precision(self._store, key))
         return self._store.encoding(key, self._engine)
+
+    @staticmethod
+    def _of_any_precision(store: FeatureSource, key: FeatureKey) -> Features | None:
+        """Return features for a click bundle, which encodes no image itself."""
+        for precision in (key.precision, *(other for other in Precision if other is not key.precision)):
+            found = store.find(key._replace(precision=precision))
+            if found is not None:
+                return found
+        return None
 
     def _fitting(self, known: Features, content: Content) -> ImageState | None:
         """Return the state of an image whose features a store gave; None where they do not fit, and are forgotten."""
@@ -381,11 +411,9 @@ class ImageCalls(SessionCore):
             FeatureError: The features do not fit the bundle.
         """
         if features.bundle != origin_of(self._manifest):
-            raise FeatureError(
-                f"the features belong to another bundle, whose digest begins with {features.bundle[:12]}",
-                expected=f"features of {self._manifest.name}, {origin_of(self._manifest)[:12]}",
-                fix="encode the image with this session's bundle",
-            )
+            raise other_bundle(features, self._manifest)
+        if self._inputs.click_only:
+            features = features.for_clicks(self._manifest)
         resident = features.resident
         if resident is not None and resident.engine is self._engine and resident.is_open():
             values = dict(resident.values)
