@@ -71,6 +71,11 @@ def push() -> None:
     _start("push")
 
 
+def replay() -> None:
+    """``mmms-replay``."""
+    _start("replay")
+
+
 def package() -> None:
     """``mmms-package``."""
     _start("package")

@@ -41,6 +41,15 @@ In reading order:
 - ``click_list``: lists of clicks and choices, and the history that follows from one
 - ``predict``: the shape of SAM's ``predict``
 - ``saved``: an annotation as plain data, and back
+- ``work_calls``: the calls that keep the work in a file, and take it up again
+- ``work``: that file, and reading it without a network
+- ``recorder``: the seam through which every call goes that can change a session
+- ``recording``: writes these calls to a journal
+- ``events``: the lines of a journal
+- ``journal_file``: its file
+- ``facts``: what both files say of a bundle, an engine and an image
+- ``mask_mark``: what a journal keeps of a mask, and how far two masks differ
+- ``plain_json``: JSON of both files
 - ``outputs``: what is taken out of a session: COCO, arrays, the picture for overlays
 - ``overlay``: draws masks and their clicks on the image
 - ``thumbnail``: the same, as small as a notebook needs it
@@ -52,10 +61,13 @@ from mmms_deploy.session.answers import Candidate
 from mmms_deploy.session.backbone_features import load_features, save_features
 from mmms_deploy.session.features import FeatureKey, Features, FeatureSource
 from mmms_deploy.session.inputs import LATER
+from mmms_deploy.session.journal_file import Journal
 from mmms_deploy.session.model import Model
 from mmms_deploy.session.overlay import draw_overlay
 from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings
 from mmms_deploy.session.session import HISTORY_LIMIT, Session
+from mmms_deploy.session.work import Work, read_work
+from mmms_deploy.session.work_calls import LoadedWork
 
 __all__ = [
     "HISTORY_LIMIT",
@@ -67,10 +79,14 @@ __all__ = [
     "FeatureSource",
     "Features",
     "ImageTimings",
+    "Journal",
+    "LoadedWork",
     "Model",
     "Session",
     "Timings",
+    "Work",
     "draw_overlay",
     "load_features",
+    "read_work",
     "save_features",
 ]

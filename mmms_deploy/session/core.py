@@ -43,6 +43,7 @@ from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, Ma
 from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
+from mmms_deploy.session.recorder import Recorder
 from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.saved import checked, interactions_of
@@ -106,6 +107,8 @@ class SessionCore(ABC):
         self._own = OwnProcess("this session", self)
         self.renew_lock()
         self._closed = False
+        self._recorder: Recorder | None = None
+        self._in_call = False
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
         self._limit = checked_limit(history_limit)
@@ -169,6 +172,9 @@ class SessionCore(ABC):
         if self._own.elsewhere:
             return
         with self._lock:
+            recorder, self._recorder = self._recorder, None
+            if recorder is not None:
+                recorder.closed()
             self._closed = True
             self._state = self._empty()
             try:

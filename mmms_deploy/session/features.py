@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -300,14 +301,43 @@ class Features:
 
 
 class FeatureSource(Protocol):
-    """Keeps features for later; :class:`mmms_deploy.store.FeatureStore` is one."""
+    """Keeps features for later; :class:`mmms_deploy.store.FeatureStore` is one.
 
-    def find(self, key: FeatureKey) -> Features | None:
-        """Return features that are kept; None where they are not, or not any more."""
+    Sessions and models call it from many threads. What fails inside of it is a warning, never an error of the call.
+    """
+
+    def find(self, key: FeatureKey, engine: Engine | None = None) -> Features | None:
+        """Return features that are kept; None where they are not, or not any more.
+
+        Args:
+            key: What they are kept by.
+            engine: The engine that they are for: those on its device are taken as they are. None takes them on the
+                host.
+        """
+        ...
+
+    def encoding(self, key: FeatureKey, engine: Engine | None = None) -> AbstractContextManager[Features | None]:
+        """Enter before an image is encoded, and give features that are kept; None where the block has to encode it.
+
+        A block that gets None calls :meth:`keep` before it ends. While it runs, other threads that enter with the same
+        key may be made to wait for it, so that the stages run once.
+
+        Args:
+            key: As for :meth:`find`.
+            engine: As for :meth:`find`.
+        """
         ...
 
     def keep(self, features: Features) -> Features:
         """Keep features, and return them as they will be found later: a store may round them to half precision."""
+        ...
+
+    def hold(self, features: Features) -> None:
+        """Keep features on the device where they are, which :meth:`keep` or :meth:`find` returned before."""
+        ...
+
+    def forget(self, key: FeatureKey) -> None:
+        """Keep features no longer, because they do not fit their bundle or because their image is to be forgotten."""
         ...
 
 

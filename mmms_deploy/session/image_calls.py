@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, overload
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from mmms_deploy.bundle import Precision, Rate
 from mmms_deploy.bundle.names import RGB
 from mmms_deploy.engines.protocol import Value
-from mmms_deploy.errors import FeatureError, SessionError
+from mmms_deploy.errors import EngineError, FeatureError, SessionError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.session.click_only import not_in_store
 from mmms_deploy.session.content import Content, Part
@@ -33,6 +34,7 @@ from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageState, Measured, ModalityLike, parts_of
 from mmms_deploy.session.outputs import file_name_of, kept_picture
 from mmms_deploy.session.pipeline import PipelineState
+from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import ImageTimings
 from mmms_deploy.session.zoom import Box, whole
 
@@ -54,7 +56,8 @@ class ImageCalls(SessionCore):
         **modalities: ModalityLike,
     ) -> ImageTimings: ...
 
-    def set_image(  # type: ignore[misc]
+    @recorded  # type: ignore[misc]
+    def set_image(
         self,
         rgb: ImageLike | None = None,
         *,
@@ -109,6 +112,7 @@ class ImageCalls(SessionCore):
 
             return self._begin(begin, content, measured, start, kept, file_name_of(given))
 
+    @recorded
     def set_features(
         self,
         features: Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
@@ -144,6 +148,7 @@ class ImageCalls(SessionCore):
             content = Content({**parts_of(arrays), **parts_of(measured.arrays)}, size)
             return self._begin(lambda: self._inputs.begin(arrays, content, measured), content, measured, start)
 
+    @recorded
     def use(self, features: Features) -> ImageTimings:
         """Start on an image that was encoded before, and forget the clicks on the previous one; no backbone runs.
 
@@ -189,6 +194,7 @@ class ImageCalls(SessionCore):
             self._size()
             return self._encoded(self._state.image, resident=False)
 
+    @recorded
     def set_modalities(self, **modalities: ModalityLike) -> ImageTimings:
         """Set modalities of the current image that arrive later or have changed; the image and the clicks stay.
 
@@ -210,15 +216,22 @@ class ImageCalls(SessionCore):
         with self._lock:
             self._size()
             start = perf_counter()
-            image = self._inputs.change(self._state.image, modalities)
+            image = self._inputs.change(self._with_inputs(self._state.image), modalities)
             self._check_can_run(image)
             prepared = perf_counter()
-            image = self._run_image(image)
+            assert image.content is not None
+            with self._kept(image.content, image.awaited) as known:
+                found = None if known is None else self._fitting(known, image.content)
+                if found is None:
+                    image = self._run_and_keep(image)
+                else:
+                    values = {**image.pipeline.values, **found.pipeline.values}
+                    image = replace(image, pipeline=replace(found.pipeline, values=values))
             if self._views is not None and not image.awaited:
                 image = replace(image, crops=self._crops(image, flip=self._views.flip))
             self._runner.synchronize()
             self._state = SessionState(image, self._steps.rebuilt(self, image, self._blank()))
-            return _image_timings(start, prepared)
+            return _image_timings(start, prepared, found=found is not None)
 
     def download_features(self, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Return what the stages before the clicks made of the image, for a click stage that runs elsewhere.
@@ -288,21 +301,82 @@ class ImageCalls(SessionCore):
             pixels: (H0, W0, 3) uint8, RGB: the image's pixels, where they are kept.
             file_name: Name of its file.
         """
-        known = None if self._store is None else self._kept(self._store, self._key(content))
-        if known is not None:
-            image = self._found(known, content)
-            prepared = perf_counter()
-        else:
-            image = begin()
-            prepared = perf_counter()
-            image = self._run_image(image)
-            if self._store is not None and not image.awaited:
-                made = self._encoded(replace(image, file_name=file_name), resident=False)
-                kept = self._store.keep(made)
-                if kept is not made:
-                    image = self._found(kept, content)
+        with self._kept(content, measured.awaited) as known:
+            found = None if known is None else self._fitting(known, content)
+            if found is None:
+                image = begin()
+                prepared = perf_counter()
+                image = self._run_and_keep(replace(image, file_name=file_name))
+            else:
+                prepared = perf_counter()
+                # A modality that changes later needs the inputs.
+                image = replace(found, begin=begin if self._manifest.modalities else None)
         image = self._complete(image, measured, pixels, file_name)
-        return self._set(image, start, prepared, found=known is not None)
+        return self._set(image, start, prepared, found=found is not None)
+
+    def _kept(self, content: Content, awaited: frozenset[str]) -> AbstractContextManager[Features | None]:
+        """Enter before an image is encoded, and give its features where the store has them.
+
+        What waits for a modality is not complete, and is in no store.
+        """
+        if self._store is None or awaited:
+            return nullcontext()
+        key = FeatureKey(content.hash, origin_of(self._manifest), self._engine.info.precision)
+        if self._inputs.click_only:
+            return nullcontext(self._of_any_precision(self._store, key))
+        return self._store.encoding(key, self._engine)
+
+    @staticmethod
+    def _of_any_precision(store: FeatureSource, key: FeatureKey) -> Features | None:
+        """Return features for a click bundle, which encodes no image itself."""
+        for precision in (key.precision, *(other for other in Precision if other is not key.precision)):
+            found = store.find(key._replace(precision=precision))
+            if found is not None:
+                return found
+        return None
+
+    def _fitting(self, known: Features, content: Content) -> ImageState | None:
+        """Return the state of an image whose features a store gave; None where they do not fit, and are forgotten."""
+        assert self._store is not None
+        try:
+            image = self._found(known, content)
+        except FeatureError:
+            self._store.forget(known.key)
+            return None
+        if known.resident is None:
+            self._hold(image)
+        return image
+
+    def _run_and_keep(self, image: ImageState) -> ImageState:
+        """Run the stages that need no click, and return the image as the store will give it."""
+        image = self._run_image(image)
+        if self._store is None or image.awaited:
+            return image
+        assert image.content is not None
+        made = self._encoded(image, resident=False)
+        kept = self._store.keep(made)
+        if kept is not made:
+            found = self._fitting(kept, image.content)
+            if found is not None:
+                values = {**image.pipeline.values, **found.pipeline.values}
+                image = replace(image, pipeline=replace(image.pipeline, values=values))
+        else:
+            self._hold(image)
+        return image
+
+    def _hold(self, image: ImageState) -> None:
+        """Have the store keep an image's features on the device, where that is not the host."""
+        if self._store is None or self._engine.info.device == "cpu":
+            return
+        with suppress(EngineError):  # there is no memory for them
+            self._store.hold(self._encoded(image, resident=True).without_picture())
+
+    def _with_inputs(self, image: ImageState) -> ImageState:
+        """Return an image with the inputs of all stages, also where a store had its features."""
+        if image.begin is None:
+            return image
+        values = {**image.begin().pipeline.values, **image.pipeline.values}
+        return replace(image, pipeline=replace(image.pipeline, values=values), begin=None)
 
     def _set(self, image: ImageState, start: float, prepared: float, *, found: bool) -> ImageTimings:
         """Make an image the session's, with the objects that it had before where they are remembered."""
@@ -329,20 +403,6 @@ class ImageCalls(SessionCore):
             image = replace(image, crops=self._crops(image, flip=self._views.flip))
         self._runner.synchronize()
         return image
-
-    def _key(self, content: Content) -> FeatureKey:
-        # Hashing a photograph takes milliseconds, and without a store nothing asks for it.
-        found = "" if self._store is None else content.hash
-        return FeatureKey(found, origin_of(self._manifest), self._engine.info.precision)
-
-    def _kept(self, store: FeatureSource, key: FeatureKey) -> Features | None:
-        """Return the features that a store has; a click bundle, which computes none, takes those of any precision."""
-        others = [p for p in Precision if p is not key.precision] if self._inputs.click_only else []
-        for precision in (key.precision, *others):
-            found = store.find(key._replace(precision=precision))
-            if found is not None:
-                return found
-        return None
 
     def _found(self, features: Features, content: Content) -> ImageState:
         """Return the state of an image that was encoded before.

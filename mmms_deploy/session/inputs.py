@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
@@ -57,6 +57,8 @@ class ImageState:
         measured: (H0, W0, C) float32 by name: the modalities in the network's units, in such a session.
         crops: The features of its crops, in such a session, once every modality is there.
         content: What the image and its modalities are; None before the first image.
+        begin: Returns the state before any stage ran, where a store had the features, so that no input was set; None
+            in any other.
     """
 
     pipeline: PipelineState
@@ -69,6 +71,7 @@ class ImageState:
     measured: Mapping[str, FloatArray] = field(default_factory=dict)
     crops: Crops | None = None
     content: Content | None = None
+    begin: Callable[[], ImageState] | None = None
 
 
 @dataclass(frozen=True, eq=False)

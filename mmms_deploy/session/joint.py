@@ -260,6 +260,10 @@ class JointSteps(Steps[SessionCore]):
         assert isinstance(surfaces, JointSurfaces)
         return surfaces.own(surfaces.current.label)
 
+    def interactions(self, surfaces: Surfaces) -> tuple[Interaction, ...]:
+        """Return the same: there are clicks alone."""
+        return self.clicks(surfaces)
+
     def all_clicks(self, surfaces: Surfaces) -> tuple[tuple[str, Click], ...]:
         """Return the clicks in the order in which they were made."""
         assert isinstance(surfaces, JointSurfaces)

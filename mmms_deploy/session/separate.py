@@ -159,6 +159,10 @@ class SeparateSteps(Steps[SessionCore]):
         """Return the clicks on the current object."""
         return surfaces.current.history.current.clicks
 
+    def interactions(self, surfaces: Surfaces) -> tuple[Interaction, ...]:
+        """Return the interactions with the current object."""
+        return tuple(surfaces.current.history.current.interactions)
+
     def all_clicks(self, surfaces: Surfaces) -> tuple[tuple[str, Click], ...]:
         """Return the clicks object by object, oldest object first."""
         return tuple(
