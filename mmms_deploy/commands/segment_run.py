@@ -266,9 +266,10 @@ def make_folder(path: Path) -> None:
 def _print_image(session: Session, job: Job, found: Segmented) -> None:
     height, width = session.image_size
     assert found.timings is not None
+    encoded = "encoded before" if found.timings.found else f"encoded in {found.timings.engine:.1f} ms"
     console.print(
         f"image    {escape(str(job.picture.path))} ({width} x {height}), prepared in {found.timings.prepare:.1f} ms,"
-        f" encoded in {found.timings.engine:.1f} ms",
+        f" {encoded}",
         soft_wrap=True,
     )
 

@@ -18,18 +18,19 @@ from tests.support.click_bundles import answers, contents, found_in, kept_for_cl
 from tests.support.exporting import skip_without_export
 from tests.support.tiny import tiny_config
 
+pytestmark = pytest.mark.slow
 skip_without_export()
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-DEPTH = np.random.default_rng(1).random((90, 120), dtype=np.float32)
-DEPTHS = (ModalitySpec(name="depth", optional=True),)
+THERMAL = np.random.default_rng(1).random((90, 120), dtype=np.float32)
+THERMALS = (ModalitySpec(name="thermal", optional=True),)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Three stages: the backbone, the fuser, the clicks."""
     folder = tmp_path_factory.mktemp("export")
-    save_checkpoint(folder / "tiny.safetensors", random_network(tiny_config(modalities=DEPTHS), 3))
+    save_checkpoint(folder / "tiny.safetensors", random_network(tiny_config(modalities=THERMALS), 3))
     return export_bundle(Source(checkpoint=folder / "tiny.safetensors"), folder / "whole").bundle
 
 
@@ -44,11 +45,11 @@ def test_no_weight_of_backbone_and_fuser_is_in_it(whole: Bundle, clicks: Bundle)
     assert found_in(weights, list(contents(whole.path))) == list(weights)
     shared = found_in(weights, list(contents(clicks.path)))
     assert [name for name in shared if not name.endswith((".rows", ".columns"))] == []
-    assert "depth" not in (clicks.path / "bundle.json").read_text()
+    assert "thermal" not in (clicks.path / "bundle.json").read_text()
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("given", [{"depth": DEPTH}, {}], ids=["with depth", "without"])
+@pytest.mark.parametrize("given", [{"thermal": THERMAL}, {}], ids=["with thermal", "without"])
 def test_the_answers_are_those_of_the_whole_bundle(
     whole: Bundle, clicks: Bundle, tmp_path: Path, engine: str, given: dict[str, np.ndarray]
 ) -> None:
@@ -56,7 +57,7 @@ def test_the_answers_are_those_of_the_whole_bundle(
         session.set_image(IMAGE, **given)
         features = kept_for_clicks(session, tmp_path / "image.features")
         values = session._state.image.pipeline.values
-        seen = {"depth": DEPTH} | ({"at its size": session._runner.download(values["depth"])} if given else {})
+        seen = {"thermal": THERMAL} | ({"at its size": session._runner.download(values["thermal"])} if given else {})
         expected = answers(session)
     tensors = load_file(tmp_path / "image.features")
     assert not {array.size for array in tensors.values()} & {array.size for array in seen.values()}
