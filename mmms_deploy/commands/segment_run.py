@@ -183,21 +183,11 @@ def _features_of(picture: Picture, pixels: UInt8Array) -> Features:
     Raises:
         FeatureError: The file has something else, or the features of another picture.
     """
-    from mmms_deploy.bundle.names import RGB
     from mmms_deploy.session import Features
-    from mmms_deploy.session.content import Part
 
     assert picture.features is not None
     features = Features.load(picture.features)
-    size = (pixels.shape[0], pixels.shape[1])
-    # Where a provider ran the backbone, the pixels have no part in what the features are.
-    same = features.size == size and features.parts.get(RGB) in (None, Part(pixels, now=True).hash)
-    if not same:
-        raise FeatureError(
-            f"{picture.features} has the features of another image than {picture.path}",
-            expected="features of the same pixels",
-            fix="name the file that was encoded from this image, or the image that it was encoded from",
-        )
+    features.check_image(pixels, str(picture.path))
     return features
 
 

@@ -190,6 +190,7 @@ def test_what_cannot_be_segmented_is_refused_by_name(packed: Bundle, arguments: 
 
 def test_commands_that_encode_images_refuse_it_by_name(packed: Bundle) -> None:
     for command, arguments in (
+        (demo.main, ("clicks", "--no-open", "--port", "0")),
         (demo.main, ("clicks", "photo.png", "--no-open", "--port", "0")),
         (demo.main, ("clicks", "--static", "site", "--image", "photo.png")),
         (bench.main, ("clicks",)),
