@@ -16,7 +16,7 @@ from mmms_deploy.replay import write_click_bundle
 from mmms_deploy.session.features import origin_of
 from mmms_deploy.store import FeatureStore
 from tests.support.annotating import GREY, SIZE
-from tests.support.click_bundles import answers
+from tests.support.click_bundles import answers, kept_for_clicks
 from tests.support.toy import write_toy
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -202,3 +202,18 @@ def test_a_bypassed_fuser_leaves_one_tensor(tmp_path: Path) -> None:
             with pytest.raises(SessionError, match="a modality changes"):
                 session.set_modalities(depth=DEPTH)
             assert set(kept.on_host().for_clicks(whole.manifest).arrays) == {"fused"}
+
+
+@pytest.mark.usefixtures("every_engine")
+def test_every_engine_starts_on_them(modal: Bundle, modal_clicks: Bundle, tmp_path: Path) -> None:
+    """Those on a GPU, too, on the stand-in."""
+    with Session(modal) as whole:
+        whole.set_image(IMAGE, depth=DEPTH, event=EVENT)
+        kept = kept_for_clicks(whole, tmp_path / "image.features")
+        expected = answers(whole)
+    with Session(modal_clicks) as session:
+        assert session.engine.name == whole.engine.name
+        session.use(kept)
+        assert answers(session) == expected
+        session.use(kept.without_picture())
+        session.click(10, 10)
