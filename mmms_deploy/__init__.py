@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
     from mmms_deploy.session import (
         LATER,
+        AsyncSession,
         Click,
         ClickResult,
         Features,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         Session,
         Timings,
         Work,
+        Workers,
         draw_overlay,
         read_work,
     )
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LATER",
     "Annotation",
+    "AsyncSession",
     "Bundle",
     "Click",
     "ClickResult",
@@ -51,6 +54,7 @@ __all__ = [
     "Session",
     "Timings",
     "Work",
+    "Workers",
     "__version__",
     "draw_overlay",
     "open_engine",
@@ -61,6 +65,7 @@ __all__ = [
 _MODULES = {
     "LATER": "session",
     "Annotation": "annotations",
+    "AsyncSession": "session",
     "Bundle": "bundle",
     "Click": "session",
     "ClickResult": "session",
@@ -80,6 +85,7 @@ _MODULES = {
     "Session": "session",
     "Timings": "session",
     "Work": "session",
+    "Workers": "session",
     "draw_overlay": "session",
     "open_engine": "engines",
     "read_annotation": "annotations",

@@ -35,6 +35,7 @@ of the door that the user came through, Python or the command line.
         SessionError
             NoImageError
             SessionClosedError
+            SupersededError
             HistoryError
             ImageError
             ModalityError
@@ -308,6 +309,10 @@ class NoImageError(SessionError):
 
 class SessionClosedError(SessionError):
     """A session was used after it was closed."""
+
+
+class SupersededError(SessionError):
+    """A call on an ``AsyncSession`` whose place a newer one took; it has not happened."""
 
 
 class HistoryError(SessionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -22,9 +23,11 @@ from mmms_deploy.progress import Progress
 
 if TYPE_CHECKING:
     from mmms_deploy.annotations.coco import CocoWriter
+    from mmms_deploy.commands.segment_clicks import ListedClick
     from mmms_deploy.imaging.io import UInt8Array
     from mmms_deploy.imaging.resize import BoolArray
     from mmms_deploy.session import Click, Features, Session
+    from mmms_deploy.session.click_list import ClickLike
     from mmms_deploy.session.result import ClickResult, ImageTimings
     from mmms_deploy.session.surfaces import Labels
 
@@ -118,15 +121,20 @@ def _segment(
     """Segment one of many pictures, and return the line that says so."""
     start = perf_counter()
     found = _set(session, job)
-    for click in job.clicks:
-        session.select(click.object)
-        result = session.click(click.x, click.y, click.positive)
-        _keep(found, click.object, result if click.choice is None else session.choose(click.choice))
+    for name, clicks in groupby(job.clicks, key=lambda click: click.object):
+        session.select(name)
+        _keep(found, name, session.add_clicks([step for click in clicks for step in _steps(click)]))
     _keep_all(session, job, found)
     areas = {name: int(mask.sum()) for name, mask in found.masks.items()}
     for _ in _write(session, job, files, found, coco, labels=labels, overwrite=overwrite):
         pass
     return _line(job, areas, 1e3 * (perf_counter() - start))
+
+
+def _steps(click: ListedClick) -> list[ClickLike]:
+    """Return a click, and the choice after it where there is one, as a session takes them."""
+    choice: list[ClickLike] = [] if click.choice is None else [{"choice": click.choice}]
+    return [(click.x, click.y, click.positive), *choice]
 
 
 def _keep(found: Segmented, name: str, result: ClickResult) -> None:

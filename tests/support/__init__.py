@@ -47,6 +47,7 @@ standin_engine: the CUDA engine as it is, on the CUDA stand-in.
 standin_program: its stages and executors, computed by ONNX Runtime on the CPU.
 clocked_gpu: that engine on a GPU whose clock is scripted.
 flaky: an engine that fails when a test lets it.
+held: a session whose stages wait until a test lets them run.
 gpu_host: a GPU host of stand-ins inside the test's own process.
 rehearsal: a GPU host of stand-ins for processes of their own.
 rtx: the version of TensorRT-RTX that the tests know.
