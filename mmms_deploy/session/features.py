@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle import Manifest, Precision, Rate
 from mmms_deploy.bundle.click_inputs import click_inputs
+from mmms_deploy.bundle.names import RGB
 from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.errors import FeatureError
 from mmms_deploy.files import PathLike, write_file
 from mmms_deploy.imaging.io import UInt8Array
-from mmms_deploy.session.content import content_hash
+from mmms_deploy.session.content import Part, content_hash
 from mmms_deploy.session.features_file import FORMAT, VERSION, FileHeader, features_place, pack, read_content, unpack
 
 Array = npt.NDArray[Any]
@@ -199,6 +200,24 @@ class Features:
             return replace(self, aliases=aliases, _host=arrays)
         values = {name: resident.values[source] for source, name in kept.items()}
         return replace(self, aliases=aliases, resident=replace(resident, values=values))
+
+    def check_image(self, pixels: UInt8Array, name: str) -> None:
+        """Check that they belong to an image. Those that stand on a backbone's features know its size alone.
+
+        Args:
+            pixels: (H0, W0, 3) uint8, RGB.
+            name: What errors call it.
+
+        Raises:
+            FeatureError: They belong to another one.
+        """
+        size = (pixels.shape[0], pixels.shape[1])
+        if self.size != size or self.parts.get(RGB) not in (None, Part(pixels, now=True).hash):
+            raise FeatureError(
+                f"these are the features of another image than {name}",
+                expected="features of the same pixels",
+                fix="take the file that was encoded from this image, or the image that it was encoded from",
+            )
 
     def save(self, path: PathLike, *, picture: bool = False, overwrite: bool = False) -> None:
         """Write them to a file in the format safetensors, whole or not at all; :meth:`load` reads it.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle import Precision, Rate
 from mmms_deploy.bundle.names import RGB
-from mmms_deploy.engines.protocol import EngineInfo, Value
+from mmms_deploy.engines.protocol import Engine, EngineInfo, Value
 from mmms_deploy.errors import EngineError, FeatureError, SessionError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.session.click_only import not_in_store
@@ -323,24 +323,30 @@ class ImageCalls(SessionCore):
             return nullcontext()
         key = FeatureKey(content.hash, origin_of(self._manifest), self._engine.info.precision)
         if self._inputs.click_only:
-            return nullcontext(self._of_any_precision(self._store, key))
+            return nullcontext(self._of_any_precision(self._store, key, self._engine))
         return self._store.encoding(key, self._engine)
 
     @staticmethod
-    def _of_any_precision(store: FeatureSource, key: FeatureKey) -> Features | None:
+    def _of_any_precision(store: FeatureSource, key: FeatureKey, engine: Engine) -> Features | None:
         """Return features for a click bundle, which encodes no image itself."""
         for precision in (key.precision, *(other for other in Precision if other is not key.precision)):
-            found = store.find(key._replace(precision=precision))
+            found = store.find(key._replace(precision=precision), engine)
             if found is not None:
                 return found
         return None
 
     def _fitting(self, known: Features, content: Content) -> ImageState | None:
-        """Return the state of an image whose features a store gave; None where they do not fit, and are forgotten."""
+        """Return the state of an image whose features a store gave; None where they do not fit, and are forgotten.
+
+        Raises:
+            FeatureError: They do not fit a click bundle, which cannot make them again.
+        """
         assert self._store is not None
         try:
             image = self._found(known, content)
         except FeatureError:
+            if self._inputs.click_only:
+                raise
             self._store.forget(known.key)
             return None
         if known.resident is None:
