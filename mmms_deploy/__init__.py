@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
     from mmms_deploy.session import (
         LATER,
+        AsyncSession,
         Click,
         ClickResult,
         Features,
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
         Session,
         Timings,
         Work,
+        Workers,
         draw_overlay,
         read_work,
     )
+    from mmms_deploy.store import FeatureStore
 
 __all__ = [
     "LATER",
     "Annotation",
+    "AsyncSession",
     "Bundle",
     "Click",
     "ClickResult",
@@ -39,6 +43,7 @@ __all__ = [
     "Detections",
     "Engine",
     "EngineInfo",
+    "FeatureStore",
     "Features",
     "ImageTimings",
     "Journal",
@@ -49,6 +54,7 @@ __all__ = [
     "Session",
     "Timings",
     "Work",
+    "Workers",
     "__version__",
     "draw_overlay",
     "open_engine",
@@ -59,6 +65,7 @@ __all__ = [
 _MODULES = {
     "LATER": "session",
     "Annotation": "annotations",
+    "AsyncSession": "session",
     "Bundle": "bundle",
     "Click": "session",
     "ClickResult": "session",
@@ -67,6 +74,7 @@ _MODULES = {
     "Detections": "annotations",
     "Engine": "engines",
     "EngineInfo": "engines",
+    "FeatureStore": "store",
     "Features": "session",
     "ImageTimings": "session",
     "Journal": "session",
@@ -77,6 +85,7 @@ _MODULES = {
     "Session": "session",
     "Timings": "session",
     "Work": "session",
+    "Workers": "session",
     "draw_overlay": "session",
     "open_engine": "engines",
     "read_annotation": "annotations",

@@ -35,6 +35,7 @@ of the door that the user came through, Python or the command line.
         SessionError
             NoImageError
             SessionClosedError
+            SupersededError
             HistoryError
             ImageError
             ModalityError
@@ -43,6 +44,7 @@ of the door that the user came through, Python or the command line.
             SurfaceError
             ClickError
             ChoiceError
+        StoreError
         WorkError
             OtherImageError
             WorkDiffersError
@@ -53,6 +55,7 @@ of the door that the user came through, Python or the command line.
         MaskError
         AnnotationError
         ClickListError
+        ClusterError
         HubError
             HubReferenceError
             HubUnreachableError
@@ -63,6 +66,7 @@ of the door that the user came through, Python or the command line.
         WeightsError
             OtherWeightsError
     MMMSDeployWarning
+        StoreWarning
         JournalWarning
 """
 
@@ -98,6 +102,10 @@ class MMMSDeployError(Exception):
         self.command_fix = fix if command_fix is None else command_fix
         super().__init__(self.message(Door.PYTHON))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors of other processes come back as they were; every class has arguments of its own.
+        return _restored, (type(self), self.args, self.__dict__)
+
     def message(self, door: Door) -> str:
         """Return the whole message in the words of a door."""
         fix = self.fix if door is Door.PYTHON else self.command_fix
@@ -107,8 +115,19 @@ class MMMSDeployError(Exception):
         return whole.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _restored(kind: type[MMMSDeployError], args: tuple[object, ...], state: dict[str, object]) -> MMMSDeployError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
 class MMMSDeployWarning(UserWarning):
     """A fallback was taken (a slower engine, another precision). With ``strict`` it is refused instead."""
+
+
+class StoreWarning(MMMSDeployWarning):
+    """A store of features works without a part of it: its folder cannot be used, or an entry was damaged."""
 
 
 class JournalWarning(MMMSDeployWarning):
@@ -292,6 +311,10 @@ class SessionClosedError(SessionError):
     """A session was used after it was closed."""
 
 
+class SupersededError(SessionError):
+    """A call on an ``AsyncSession`` whose place a newer one took; it has not happened."""
+
+
 class HistoryError(SessionError):
     """Nothing to undo or redo."""
 
@@ -322,6 +345,13 @@ class ClickError(SessionError):
 
 class ChoiceError(SessionError):
     """There are no answers to choose from, or none of that number."""
+
+
+# --- stores of features ---------------------------------------------------------------------------------------------
+
+
+class StoreError(MMMSDeployError):
+    """A store of features, or a prefetch into one, was asked for something that it cannot be or do."""
 
 
 # --- work and journals ----------------------------------------------------------------------------------------------
@@ -374,6 +404,13 @@ class AnnotationError(MMMSDeployError):
 
 class ClickListError(MMMSDeployError):
     """A list of clicks (CSV or JSON) cannot be read, or does not fit the pictures."""
+
+
+# --- clusters -------------------------------------------------------------------------------------------------------
+
+
+class ClusterError(MMMSDeployError):
+    """Work cannot be given to other processes or to a Ray cluster."""
 
 
 # --- the hub --------------------------------------------------------------------------------------------------------

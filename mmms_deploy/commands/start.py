@@ -76,6 +76,11 @@ def replay() -> None:
     _start("replay")
 
 
+def package() -> None:
+    """``mmms-package``."""
+    _start("package")
+
+
 def weights() -> None:
     """``mmms-weights``."""
     _start("weights")

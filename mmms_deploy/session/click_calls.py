@@ -60,7 +60,39 @@ class ClickCalls(SessionCore):
             click = checked_click(x, y, positive, size)
             start = perf_counter()
             self._inputs.check_complete(self._state.image)
-            return self._take(click, start)
+            return self._take((click,), start)
+
+    @recorded
+    def add_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
+        """Add several clicks to the current surface at once, and return the mask after the last one.
+
+        The masks are those of a :meth:`click` for each, in the order given, and every click can be undone by itself.
+        What is saved is one answer: a network that keeps the previous mask runs once a click, as its paper has it, and
+        the mask is brought to the image's size once; one that takes all clicks as a list runs once for all of them. On
+        any error none of the clicks is taken.
+
+        Args:
+            clicks: Oldest first, as for :meth:`set_clicks`, choices included; none leaves everything as it is.
+
+        Returns:
+            The answer to all clicks on the surface.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: It is no list of clicks, one is outside of the image, or the network takes no more.
+            ChoiceError: A choice has nothing to choose from, as for :meth:`choose`.
+            SurfaceError: As for :meth:`click`.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            EngineError: The click stage failed.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            wanted = checked_clicks(clicks, size)
+            if not wanted:
+                return self._result_of(self._state.surfaces.current)
+            self._check_for_clicks(wanted)
+            return self._take(wanted, start)
 
     @recorded
     def choose(self, index: int) -> ClickResult:
@@ -84,7 +116,7 @@ class ClickCalls(SessionCore):
         """
         with self._lock:
             self._size()
-            return self._take(checked_choice(index), perf_counter())
+            return self._take((checked_choice(index),), perf_counter())
 
     @recorded
     def set_mask(self, mask: MaskLike) -> ClickResult:
@@ -113,7 +145,7 @@ class ClickCalls(SessionCore):
         with self._lock:
             size = self._size()
             start = perf_counter()
-            return self._take(checked_mask(mask, size, self._answer_size, self._manifest.clicks), start)
+            return self._take((checked_mask(mask, size, self._answer_size, self._manifest.clicks),), start)
 
     @recorded
     def set_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
@@ -207,7 +239,8 @@ class ClickCalls(SessionCore):
         """Take back the newest click, choice or mask; the network does not run.
 
         It is the newest one on the current surface; of a network that answers for all objects at once, the newest one
-        on any of them, and the current surface stays the current one.
+        on any of them, and the current surface stays the current one. Where several clicks came at once to a network
+        that takes them as a list, it was never asked for the answers in between: it runs when undo first comes to one.
 
         Returns:
             The answer to the clicks that remain; an empty mask when none remains.
@@ -215,6 +248,7 @@ class ClickCalls(SessionCore):
         Raises:
             NoImageError: No image was set.
             HistoryError: There is no click to undo.
+            EngineError: The click stage had to run, and failed; nothing has changed.
         """
         with self._lock:
             self._size()
@@ -222,7 +256,7 @@ class ClickCalls(SessionCore):
 
     @recorded
     def redo(self) -> ClickResult:
-        """Bring back the click, choice or mask that was undone last; the network does not run.
+        """Bring back the click, choice or mask that was undone last; the network does not run, but as for :meth:`undo`.
 
         Returns:
             The answer to the clicks so far.
@@ -230,6 +264,7 @@ class ClickCalls(SessionCore):
         Raises:
             NoImageError: No image was set.
             HistoryError: There is no undone click; a new click forgets them.
+            EngineError: As for :meth:`undo`.
         """
         with self._lock:
             self._size()
@@ -327,14 +362,17 @@ class ClickCalls(SessionCore):
                 ) from error
             return self._follow([*there[:kept], *new], start)
 
-    def _take(self, interaction: Interaction, start: float) -> ClickResult:
-        return self._move(self._steps.take(self, interaction, start))
+    def _take(self, interactions: Sequence[Interaction], start: float) -> ClickResult:
+        return self._move(self._steps.take(self, interactions, start))
 
     def _follow(self, wanted: Sequence[Interaction], start: float) -> ClickResult:
         """Make these the interactions with the current surface."""
+        self._check_for_clicks(wanted)
+        return self._move(self._steps.follow(self, wanted, start))
+
+    def _check_for_clicks(self, wanted: Sequence[Interaction]) -> None:
         if any(isinstance(interaction, Click) for interaction in wanted):
             self._inputs.check_complete(self._state.image)
-        return self._move(self._steps.follow(self, wanted, start))
 
     def _move(self, step: Step) -> ClickResult:
         self._state = replace(self._state, surfaces=step.surfaces)

@@ -333,7 +333,7 @@ def restored(
     interactions: Mapping[str, tuple[Interaction, ...]],
     blank: Snapshot,
     limit: int | None,
-    after: Callable[[Snapshot, Interaction], Snapshot],
+    after: Callable[[Snapshot, Interaction, bool], Snapshot],
 ) -> Surfaces:
     """Return the surfaces of a saved annotation; every interaction is run.
 
@@ -342,14 +342,16 @@ def restored(
         interactions: Every surface's interactions, by its name.
         blank: The snapshot that every surface begins with.
         limit: How many interactions with a surface can be undone here.
-        after: Runs one more interaction.
+        after: Takes one more interaction; its last argument says whether the answer is wanted, which it is after the
+            last one that is not undone.
     """
 
     def history(surface: SavedSurface) -> History[Snapshot]:
         line: History[Snapshot] = History(blank)
-        for interaction in interactions[surface.name]:
-            line = line.push(after(line.current, interaction))
-        return line.at(len(surface.interactions) - surface.undone).limited(limit)
+        done = len(surface.interactions) - surface.undone
+        for number, interaction in enumerate(interactions[surface.name], start=1):
+            line = line.push(after(line.current, interaction, number == done))
+        return line.at(done).limited(limit)
 
     surfaces = {one.name: Surface(one.label, history(one), one.changed) for one in found.surfaces}
     changes = max(surface.changed for surface in surfaces.values())

@@ -15,6 +15,7 @@ from mmms_deploy.errors import SessionClosedError, SessionError, WorkError
 from tests.support.annotating import GREY, SIZE
 
 CALLS: dict[str, Callable[[Session, Path], object]] = {
+    "add_clicks": lambda session, _: session.add_clicks([[10, 10, 1]]),
     "choose": lambda session, _: session.choose(0),
     "click": lambda session, _: session.click(10, 10),
     "download_features": lambda session, _: session.download_features([]),
