@@ -35,6 +35,7 @@ from mmms_deploy.session.click_list import ClickLike
 from mmms_deploy.session.core import SessionState
 from mmms_deploy.session.features import Features, FeatureSource
 from mmms_deploy.session.inputs import ModalityLike
+from mmms_deploy.session.journal_file import Journal
 from mmms_deploy.session.mask_sources import MaskLike
 from mmms_deploy.session.model import Model
 from mmms_deploy.session.predict import Prediction
@@ -42,6 +43,7 @@ from mmms_deploy.session.result import Click, ClickResult, ImageTimings
 from mmms_deploy.session.session import HISTORY_LIMIT, Session
 from mmms_deploy.session.surfaces import Labels
 from mmms_deploy.session.turns import Turns
+from mmms_deploy.session.work_calls import LoadedWork
 from mmms_deploy.session.workers import Workers, workers_of
 
 T = TypeVar("T")
@@ -103,6 +105,7 @@ class AsyncSession:
         flip: As for :class:`~mmms_deploy.Session`.
         store: As for :class:`~mmms_deploy.Session`; None takes that of the model.
         resume: As for :class:`~mmms_deploy.Session`.
+        journal: As for :class:`~mmms_deploy.Session`; a call that is taken back is in it, and that it was.
         workers: The threads in which its calls run; the caller closes them. None takes those that all sessions on an
             open engine or model share, and a thread of its own where it opens an engine.
 
@@ -127,6 +130,7 @@ class AsyncSession:
         flip: bool = False,
         store: FeatureSource | None = None,
         resume: bool = False,
+        journal: Journal | PathLike | None = None,
         workers: Workers | None = None,
     ) -> None:
         named = bundle.bundle if isinstance(bundle, Model) else bundle
@@ -156,6 +160,7 @@ class AsyncSession:
             flip=flip,
             store=store,
             resume=resume,
+            journal=journal,
         )
         self._begin(opens, None, workers, shared)
 
@@ -523,6 +528,31 @@ class AsyncSession:
         As :meth:`Session.load_labels`.
         """
         return await self._call(lambda s: s.load_labels(labels, names, void=void))
+
+    async def save(self, path: PathLike, overwrite: bool = False) -> None:
+        """Write the work to a file, whole or not at all: all objects, their interactions and masks.
+
+        As :meth:`Session.save`.
+        """
+        await self._call(lambda s: s.save(path, overwrite))
+
+    async def load(
+        self,
+        path: PathLike,
+        image: ImageLike | None = None,
+        *,
+        features: Features | None = None,
+        other_image: bool = False,
+        channel_order: ChannelOrderLike = "rgb",
+        **modalities: ModalityLike,
+    ) -> LoadedWork:
+        """Take up the work that :meth:`save` kept, in the place of all surfaces.
+
+        As :meth:`Session.load`.
+        """
+        options: dict[str, Any] = {"features": features, "other_image": other_image, "channel_order": channel_order}
+        options.update(modalities)
+        return await self._call(lambda s: s.load(path, image, **options))
 
     # --- what it is, opening and closing ------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ def test_a_journal(paint: Bundle, tmp_path: Path, folder: Path) -> None:
     assert "recorded paint" in result.stdout
     assert result.stdout.count("same") >= 20
     assert "refused: ClickError" in " ".join(result.stdout.split())
-    assert "passed: 29 events" in result.stdout
+    assert "passed: 30 events" in result.stdout
     beside = replay(tmp_path / "a.jsonl", "--images", folder, "--bundle", paint.path, "--against", "openvino")
     assert beside.exit_code == 0, beside.output
     assert "against  OpenVINO" in beside.stdout

@@ -315,3 +315,49 @@ def test_a_file_of_work(paint: Bundle, ritm: Bundle, tmp_path: Path, folder: Pat
         other.raise_for_failures()
     missing = replay_work(path, ritm, request=ONE)
     assert [str(row.outcome) for row in missing.rows] == ["missing", "missing"]
+
+
+def test_calls_that_were_superseded(paint: Bundle, tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with Session(paint, engine="onnxruntime", threads=1, journal=path) as session:
+        session.set_image(PICTURE)
+        before = session._state
+        session.click(10, 10)
+        session._go_back(before, session._state)
+        session.click(20, 20)
+        before = session._state
+        session.set_image(OTHER)
+        session.click(40, 40)
+        session._go_back(before, session._state)
+        mask = session.click(30, 30).mask
+    report = check_replay(path, paint, Images([folder]))
+    assert [row.event for row in report.rows] == [
+        *("image", "click", "taken_back", "click", "image", "click", "taken_back", "click"),
+    ]
+    with Session(paint, engine="onnxruntime", threads=1) as again:
+        recreate(read_journal(path)[0], again, Images([folder]))
+        np.testing.assert_array_equal(again.mask, mask)
+        assert [click.x for click in again.clicks] == [20, 30]
+
+
+def test_a_session_for_asyncio(paint: Bundle, tmp_path: Path, folder: Path) -> None:
+    import asyncio
+
+    from mmms_deploy import AsyncSession
+
+    path = tmp_path / "a.jsonl"
+
+    async def main() -> None:
+        async with AsyncSession(paint, engine="onnxruntime", threads=1, journal=path) as session:
+            await session.set_image(PICTURE)
+            for x in range(10):
+                task = asyncio.create_task(session.click(x, 10))
+                await asyncio.sleep(0.001 * (x % 3))
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            await session.click(30, 30)
+            await session.save(tmp_path / "work.json")
+            assert not (await session.load(tmp_path / "work.json")).differing
+
+    asyncio.run(main())
+    check_replay(path, paint, Images([folder]))

@@ -22,7 +22,18 @@ from tests.support.journals import kinds, lines, recorded, separate_walk
 from tests.support.toy import write_toy
 
 RECORDED = {
-    *("set_image", "set_features", "use", "set_modalities", "click", "choose", "set_mask", "set_clicks", "predict"),
+    *(
+        "set_image",
+        "set_features",
+        "use",
+        "set_modalities",
+        "click",
+        "add_clicks",
+        "choose",
+        "set_mask",
+        "set_clicks",
+        "predict",
+    ),
     *("undo", "redo", "reset", "select", "remove", "rename", "restore", "load_labels", "load"),
 }
 """The calls that can change a session."""
@@ -46,7 +57,19 @@ def test_every_event(paint: Bundle, tmp_path: Path) -> None:
     assert [line["n"] for line in found] == list(range(len(found)))
     assert kinds(found) == [
         *("opened", "image", "click", "click", "click", "undo", "redo", "undo", "refused"),
-        *("select", "mask_put_in", "click", "select", "select", "mask_put_in", "follow", "follow", "follow", "follow"),
+        *(
+            "select",
+            "mask_put_in",
+            "click",
+            "select",
+            "select",
+            "mask_put_in",
+            "follow",
+            "follow",
+            "follow",
+            "follow",
+            "follow",
+        ),
         *("rename", "reset", "click", "remove", "annotation", "click", "annotation", "click"),
         *("image", "click", "refused", "closed"),
     ]
@@ -61,9 +84,9 @@ def test_every_event(paint: Bundle, tmp_path: Path) -> None:
     assert found[8]["given"] == ["999", "1"]
     assert found[8]["error"] == "ClickError"
     assert [(line["kept"], len(line["interactions"])) for line in found if line["event"] == "follow"] == [
-        *((0, 2), (1, 1), (2, 1), (0, 2)),
+        *((0, 2), (1, 1), (2, 1), (3, 2), (0, 2)),
     ]
-    assert found[29]["given"] == ["'nothing'"]
+    assert found[30]["given"] == ["'nothing'"]
 
 
 def test_the_mask_that_followed(paint: Bundle, tmp_path: Path) -> None:
@@ -289,3 +312,26 @@ def test_a_session_that_cannot_be_opened_lets_its_journal_go(tmp_path: Path) -> 
     with Session(bundle, threads=1, journal=tmp_path / "a.jsonl", zoom=True) as session:
         assert session._recorder is not None
     assert lines(tmp_path / "a.jsonl")[0]["zoom"]["expansion"] == 1.4
+
+
+def test_what_is_taken_back(paint: Bundle, tmp_path: Path) -> None:
+    """A call that was superseded or cancelled after it ran is in the journal, and that it was taken back."""
+    path = tmp_path / "a.jsonl"
+    with Session(paint, threads=1, journal=path) as session:
+        session.set_image(GREY)
+        session.click(10, 10)
+        first = session._state
+        session.click(20, 20)
+        session._go_back(first, session._state)
+        session._go_back(session._state, session._state)  # nothing
+        session.click(30, 30)
+        for x in range(20):
+            session.click(x, 30)
+        session._go_back(first, session._state)  # farther back than its number is known
+        session.click(40, 40)
+    found = lines(path)
+    assert kinds(found)[2:6] == ["click", "click", "taken_back", "click"]
+    assert found[4]["to"] == 2
+    assert found[4]["mask"] == found[2]["mask"]
+    assert kinds(found)[-2:] == ["state", "closed"]
+    assert found[-2]["annotation"]["surfaces"][0]["interactions"] == [[10.0, 10.0, 1], [40.0, 40.0, 1]]

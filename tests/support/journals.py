@@ -55,6 +55,7 @@ def separate_walk(session: Session) -> None:
     session.set_clicks([[5, 5, 1], [50, 40, 0]])
     session.set_clicks([[5, 5, 1], [30, 40, 1]])
     session.predict([[5, 5], [30, 40], [9, 44]], [1, 1, 0])
+    session.add_clicks([[7, 40], [11, 40, 0]])
     session.predict([[20, 20]], [1], mask_input=np.linspace(-9, 9, 64, dtype=np.float32).reshape(1, 8, 8))
     session.rename("dög", "dog")
     session.reset()
@@ -148,14 +149,25 @@ def check_replay(path: Path, bundle: Bundle, images: Images, **options: Any) -> 
 class Kept(dict[Any, Any]):
     """Features by what they are kept by: the smallest store."""
 
-    def find(self, key: object) -> Any:
+    def find(self, key: object, engine: object = None) -> Any:
         """Return what is kept."""
         return self.get(key)
+
+    def encoding(self, key: object, engine: object = None) -> contextlib.AbstractContextManager[Any]:
+        """Let no other thread wait."""
+        return contextlib.nullcontext(self.get(key))
 
     def keep(self, features: Any) -> Any:
         """Keep features."""
         self[features.key] = features
         return features
+
+    def hold(self, features: object) -> None:
+        """Keep nothing on the device."""
+
+    def forget(self, key: object) -> None:
+        """Keep features no longer."""
+        self.pop(key, None)
 
 
 def kinds(found: list[Mapping[str, Any]]) -> list[str]:
