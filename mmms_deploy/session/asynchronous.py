@@ -537,11 +537,9 @@ class AsyncSession:
 
         As :meth:`Session.load`.
         """
-        return await self._call(
-            lambda s: s.load(
-                path, image, features=features, other_image=other_image, channel_order=channel_order, **modalities
-            )
-        )
+        options: dict[str, Any] = {"features": features, "other_image": other_image, "channel_order": channel_order}
+        options.update(modalities)
+        return await self._call(lambda s: s.load(path, image, **options))
 
     async def save_labels(self, path: PathLike, overwrite: bool = False) -> None:
         """Write :attr:`labels` and the names of the surfaces as a PNG file, whole or not at all.
@@ -562,31 +560,6 @@ class AsyncSession:
         As :meth:`Session.load_labels`.
         """
         return await self._call(lambda s: s.load_labels(labels, names, void=void))
-
-    async def save(self, path: PathLike, overwrite: bool = False) -> None:
-        """Write the work to a file, whole or not at all: all objects, their interactions and masks.
-
-        As :meth:`Session.save`.
-        """
-        await self._call(lambda s: s.save(path, overwrite))
-
-    async def load(
-        self,
-        path: PathLike,
-        image: ImageLike | None = None,
-        *,
-        features: Features | None = None,
-        other_image: bool = False,
-        channel_order: ChannelOrderLike = "rgb",
-        **modalities: ModalityLike,
-    ) -> LoadedWork:
-        """Take up the work that :meth:`save` kept, in the place of all surfaces.
-
-        As :meth:`Session.load`.
-        """
-        options: dict[str, Any] = {"features": features, "other_image": other_image, "channel_order": channel_order}
-        options.update(modalities)
-        return await self._call(lambda s: s.load(path, image, **options))
 
     # --- what it is, opening and closing ------------------------------------------------------------------------------
 
