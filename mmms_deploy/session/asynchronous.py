@@ -380,7 +380,7 @@ class AsyncSession:
         return await self._call(lambda s: s.undo())
 
     async def redo(self) -> ClickResult:
-        """Bring back the click, choice or mask that was undone last; the network does not run.
+        """Bring back the click, choice or mask that was undone last; the network does not run, but as for :meth:`undo`.
 
         As :meth:`Session.redo`.
         """

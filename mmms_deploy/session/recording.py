@@ -179,7 +179,7 @@ class JournalRecorder:
         if self._warned:
             return
         self._warned = True
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         warnings.warn(
             f"the journal {self._journal.path} cannot be written ({reason}); the session goes on, and what is done"
             " meanwhile is not in the journal",

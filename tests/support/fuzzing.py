@@ -20,7 +20,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -689,10 +691,33 @@ def _read_work(path: Path) -> object:
     return work.annotations, work.labels(), work.to_coco("a.png"), work.detections()
 
 
-def _read_journal(path: Path) -> object:
-    from mmms_deploy.journal.reading import read_journal
+@cache
+def _repeating() -> Any:
+    """Return an open session, and what has the features of its image."""
+    from mmms_deploy import Session
+    from mmms_deploy.journal import Images
+    from tests.support.annotating import GREY
+    from tests.support.toy import write_toy
 
-    return read_journal(path)
+    session = Session(write_toy(Path(tempfile.mkdtemp()) / "toy"), engine="onnxruntime", threads=1)
+    session.set_image(GREY)
+    features = session.features
+    kept = {features.key: features}
+    return session, Images(features=SimpleNamespace(find=kept.get))
+
+
+def _read_journal(path: Path) -> object:
+    """Read a journal, and repeat what can be repeated of it."""
+    from mmms_deploy.journal.reading import read_journal
+    from mmms_deploy.journal.repeating import Repeater
+
+    recorded = read_journal(path)
+    for one in recorded:
+        repeater = Repeater(*_repeating())
+        for event in one.events:
+            with contextlib.suppress(MMMSDeployError):
+                repeater(event)
+    return recorded
 
 
 READERS: dict[str, Reader] = {
