@@ -15,7 +15,7 @@ import pytest
 from mmms_deploy import Bundle, Journal, Model, Session
 from mmms_deploy.annotations import mask_of_rle
 from mmms_deploy.errors import ClickError, JournalError, JournalInUseError, JournalWarning, OutputWriteError
-from mmms_deploy.session import journal_file, recording
+from mmms_deploy.session import journal_file, recorder, recording
 from mmms_deploy.session.mask_mark import agreement, labels_hash, mask_hash
 from tests.support.annotating import GREY, SIZE
 from tests.support.journals import kinds, lines, recorded, separate_walk
@@ -335,3 +335,29 @@ def test_what_is_taken_back(paint: Bundle, tmp_path: Path) -> None:
     assert found[4]["mask"] == found[2]["mask"]
     assert kinds(found)[-2:] == ["state", "closed"]
     assert found[-2]["annotation"]["surfaces"][0]["interactions"] == [[10.0, 10.0, 1], [40.0, 40.0, 1]]
+
+
+def test_a_call_that_no_kind_of_event_says(paint: Bundle, tmp_path: Path) -> None:
+    """It is written as where it led, so that a replay goes on from there."""
+
+    class Larger(Session):
+        @recorder.recorded
+        def click_twice(self) -> None:
+            self.click(10, 10)
+            self.click(20, 20)
+
+        @recorder.recorded
+        def look(self) -> int:
+            return self.result.area
+
+    path = tmp_path / "a.jsonl"
+    with Larger(paint, threads=1, journal=path) as session:
+        session.set_image(GREY)
+        session.look()
+        session.click_twice()
+        area = session.result.area
+    found = lines(path)
+    assert kinds(found) == ["opened", "image", "state", "closed"]
+    assert found[2]["call"] == "click_twice"
+    assert found[2]["annotation"]["surfaces"][0]["interactions"] == [[10.0, 10.0, 1], [20.0, 20.0, 1]]
+    assert found[2]["mask"]["area"] == area

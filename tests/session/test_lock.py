@@ -25,7 +25,6 @@ CALLS: dict[str, Callable[[Session, Path], object]] = {
     "labels": lambda session, _: session.labels,
     "load": lambda session, folder: session.load(folder / "work.json"),
     "load_labels": lambda session, _: session.load_labels(np.ones(SIZE, np.int32)),
-    "load": lambda session, folder: session.load(folder / "none.json"),
     "mask": lambda session, _: session.mask,
     "modalities": lambda session, _: session.modalities,
     "predict": lambda session, _: session.predict([[10, 10]], [1]),
