@@ -224,6 +224,8 @@ class SessionCore(ABC):
         with self._lock:
             if self._state is after and not self._closed:
                 self._state = before
+                if self._recorder is not None and before is not after:
+                    self._recorder.taken_back(before)
 
     def _remember(self, state: SessionState) -> None:
         """Keep the objects of an image that is left, where the session resumes."""

@@ -57,6 +57,7 @@ Sessions, evaluation and reports:
 masks: masks that are awkward to write down, and random ones.
 saving: calls of the page's module that writes and reads files, in Chromium.
 pngs: PNG files written by hand, of every depth, filter and pass.
+journals: sessions of every kind of network that write a journal, and their replay.
 annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
 stored: made-up features for stores, and pictures that differ.
 scenes: small scenes and predictors of the evaluation.
