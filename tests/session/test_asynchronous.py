@@ -397,7 +397,7 @@ def test_only_the_newest_of_waiting_clicks_runs(paint: Bundle) -> None:
 
 
 @pytest.mark.usefixtures("every_engine")
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_session_is_what_its_answered_calls_made_it(paint: Bundle, seed: int) -> None:
     """Calls, cancels and supersedes in a drawn order; then the answered calls alone give the same session."""
     rng = random.Random(seed)
@@ -553,16 +553,21 @@ def test_closing_waits_for_the_calls_before_it(paint: Bundle) -> None:
 
 
 def test_an_error_in_the_block_drops_what_waits(paint: Bundle) -> None:
+    session = AsyncSession.of(opened(paint))
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def failing() -> None:
+        async with session:
+            held = Held(session._session)  # type: ignore[arg-type]
+            held.hold()
+            tasks.extend(asyncio.create_task(session.click(x, x)) for x in (10, 20))
+            await held.begun(1)
+            asyncio.get_running_loop().call_later(0.01, held.free)
+            raise KeyError
+
     async def main() -> None:
-        held = None
         with pytest.raises(KeyError):
-            async with AsyncSession.of(opened(paint)) as session:
-                held = Held(session._session)  # type: ignore[arg-type]
-                held.hold()
-                tasks = [asyncio.create_task(session.click(x, x)) for x in (10, 20)]
-                await held.begun(1)
-                asyncio.get_running_loop().call_later(0.01, held.free)
-                raise KeyError
+            await failing()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(end, SupersededError) for end in ends)
         assert session._session is not None
