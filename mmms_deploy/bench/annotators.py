@@ -10,6 +10,7 @@ With many annotators that hardly matters: their clicks together come at random, 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import math
 import random
@@ -17,6 +18,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -271,11 +273,21 @@ def held_mib(engine: Engine) -> float | None:
     if isinstance(engine, CudaEngine):
         return engine.memory().held / 2**20
     gc.collect()
+    _give_back()
     try:
         found = re.search(r"VmRSS:\s+(\d+) kB", _STATUS.read_text())
     except OSError:
         found = None
     return None if found is None else int(found[1]) / 1024
+
+
+def _give_back() -> None:
+    """Let glibc give the system what was freed, so that memory that is held once more counts; nothing elsewhere."""
+    trim = None
+    with suppress(OSError, AttributeError, TypeError):
+        trim = ctypes.CDLL(None).malloc_trim
+    if trim is not None:
+        trim(0)
 
 
 def _named(annotators: int) -> str:
