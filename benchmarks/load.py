@@ -163,7 +163,7 @@ def markdown(found: Sequence[Found], load: Load, machine: Sequence[tuple[str, st
         f" {load.think:g} s on average (log-normal), clicks and waits; one of {load.clicks} clicks comes after another"
         f" image was set. At most {load.at_once} calls run at once, unless a table says otherwise. A click's time is"
         " from asking to the answer, waiting included, in ms. *model*: what [queueing.py](../queueing.py) says,"
-        " from the times alone; it is described in [docs/many.md](../../docs/many.md#how-many-annotators-a-host-carries).",
+        " from the times alone; [docs/many.md](../../docs/many.md#how-many-annotators-a-host-carries) describes it.",
         "",
     ]
     for one in found:

@@ -11,9 +11,12 @@ click keeps the engine busy for s seconds, an image for i. All of it follows fro
     a click           R = s + W
                       p95 = s + min(ln(u / 0.05) W / u, W + 1.645 sqrt(W m (1 + c))), at least s
 
-The first of both takes the wait of those who wait for exponential, as it is while some of the time the engine is idle.
-The second one is a crowd's: what is ahead of a call is the sum of many calls. With many annotators X D comes near 1, and
+The first of both takes the wait of those who wait for exponential, as it is while the engine is idle at times. The
+second one is a crowd's: what is ahead of a call is the sum of many calls. With many annotators X D comes near 1, and
 X near 1 / D: no host answers more. ``annotators`` finds the largest N whose p95 stays below a limit.
+
+Rate and mean lie within a few per cent of a simulation of the same queue, the p95 within 40 %. It is too low where an
+image takes many times as long as a click: most wait for nothing then, and a few for an image.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from mmms_deploy import Bundle
-from mmms_deploy.bench import annotators
+from mmms_deploy.bench import annotators, arithmetic
 from mmms_deploy.bench.annotators import Load, annotator_metrics, see
+from mmms_deploy.bench.peak import measure_peak
 from mmms_deploy.bench.report import read_report
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.commands.bench import main
@@ -88,7 +89,8 @@ def test_a_gpu_without_room_says_so_and_counts_its_own_memory(paint: Bundle, mon
     assert known["each.2"].samples[0] > 0
 
 
-def test_the_command_measures_and_shows_them(tmp_path: Path, paint: Bundle) -> None:
+def test_the_command_measures_and_shows_them(tmp_path: Path, paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "measure_peak", lambda *given, **options: measure_peak(*given, size=16))
     new, page = tmp_path / "new.json", tmp_path / "new.html"
     line = [str(paint.path), "--clicks", "2", "--images", "2", "--image-size", "20x30", "--threads", "1", "--no-eager"]
     line += ["--sessions", "3, 1", "--think", "0.01", "--at-once", "1", "--json", str(new), "--html", str(page)]
