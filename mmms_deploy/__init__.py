@@ -20,12 +20,16 @@ if TYPE_CHECKING:
         ClickResult,
         Features,
         ImageTimings,
+        Journal,
         Model,
         Session,
         Timings,
+        Work,
         Workers,
         draw_overlay,
+        read_work,
     )
+    from mmms_deploy.store import FeatureStore
 
 __all__ = [
     "LATER",
@@ -39,19 +43,23 @@ __all__ = [
     "Detections",
     "Engine",
     "EngineInfo",
+    "FeatureStore",
     "Features",
     "ImageTimings",
+    "Journal",
     "MMMSDeployError",
     "MMMSDeployWarning",
     "Model",
     "Polygon",
     "Session",
     "Timings",
+    "Work",
     "Workers",
     "__version__",
     "draw_overlay",
     "open_engine",
     "read_annotation",
+    "read_work",
 ]
 
 _MODULES = {
@@ -66,18 +74,22 @@ _MODULES = {
     "Detections": "annotations",
     "Engine": "engines",
     "EngineInfo": "engines",
+    "FeatureStore": "store",
     "Features": "session",
     "ImageTimings": "session",
+    "Journal": "session",
     "MMMSDeployError": "errors",
     "MMMSDeployWarning": "errors",
     "Model": "session",
     "Polygon": "annotations",
     "Session": "session",
     "Timings": "session",
+    "Work": "session",
     "Workers": "session",
     "draw_overlay": "session",
     "open_engine": "engines",
     "read_annotation": "annotations",
+    "read_work": "session",
 }
 
 __getattr__, _ = lazy_names(__name__, _MODULES)

@@ -42,6 +42,7 @@ from mmms_deploy.session.result import Click, ClickResult, ImageTimings
 from mmms_deploy.session.session import HISTORY_LIMIT, Session
 from mmms_deploy.session.surfaces import Labels
 from mmms_deploy.session.turns import Turns
+from mmms_deploy.session.work_calls import LoadedWork
 from mmms_deploy.session.workers import Workers, workers_of
 
 T = TypeVar("T")
@@ -325,6 +326,13 @@ class AsyncSession:
         """
         return await self._call(lambda s: s.choose(index))
 
+    async def add_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
+        """Add several clicks to the current surface at once, and return the mask after the last one.
+
+        As :meth:`Session.add_clicks`.
+        """
+        return await self._call(lambda s: s.add_clicks(clicks))
+
     async def set_mask(self, mask: MaskLike) -> ClickResult:
         """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.
 
@@ -503,6 +511,33 @@ class AsyncSession:
         As :meth:`Session.detections`.
         """
         return await self._call(lambda s: s.detections())
+
+    async def save(self, path: PathLike, overwrite: bool = False) -> None:
+        """Write the work to a file, whole or not at all: all objects, their interactions and masks.
+
+        As :meth:`Session.save`.
+        """
+        await self._call(lambda s: s.save(path, overwrite))
+
+    async def load(
+        self,
+        path: PathLike,
+        image: ImageLike | None = None,
+        *,
+        features: Features | None = None,
+        other_image: bool = False,
+        channel_order: ChannelOrderLike = "rgb",
+        **modalities: ModalityLike,
+    ) -> LoadedWork:
+        """Take up the work that :meth:`save` kept, in the place of all surfaces.
+
+        As :meth:`Session.load`.
+        """
+        return await self._call(
+            lambda s: s.load(
+                path, image, features=features, other_image=other_image, channel_order=channel_order, **modalities
+            )
+        )
 
     async def save_labels(self, path: PathLike, overwrite: bool = False) -> None:
         """Write :attr:`labels` and the names of the surfaces as a PNG file, whole or not at all.

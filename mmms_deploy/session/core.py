@@ -33,15 +33,17 @@ from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
 from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
+from mmms_deploy.session.click_only import shows_no_parts
 from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.features import FeatureSource
-from mmms_deploy.session.history import checked_limit
+from mmms_deploy.session.history import History, checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
-from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, MaskInput, Snapshot
-from mmms_deploy.session.list_run import ListRun
+from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, Interactions, MaskInput, Snapshot
+from mmms_deploy.session.list_run import ListRun, Row
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
+from mmms_deploy.session.recorder import Recorder
 from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.saved import checked, interactions_of
@@ -105,6 +107,8 @@ class SessionCore(ABC):
         self._own = OwnProcess("this session", self)
         self.renew_lock()
         self._closed = False
+        self._recorder: Recorder | None = None
+        self._in_call = False
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
         self._limit = checked_limit(history_limit)
@@ -168,6 +172,9 @@ class SessionCore(ABC):
         if self._own.elsewhere:
             return
         with self._lock:
+            recorder, self._recorder = self._recorder, None
+            if recorder is not None:
+                recorder.closed()
             self._closed = True
             self._state = self._empty()
             try:
@@ -204,7 +211,7 @@ class SessionCore(ABC):
 
     def _empty(self) -> SessionState:
         """Return the state before the first image."""
-        surfaces = self._steps.first(Snapshot((), {}, None), self._limit)
+        surfaces = self._steps.first(Snapshot(Interactions(), {}, None), self._limit)
         return SessionState(ImageState(self._pipeline.start()), surfaces)
 
     def _go_back(self, before: SessionState, after: SessionState) -> None:
@@ -262,9 +269,9 @@ class SessionCore(ABC):
     def _blank(self) -> Snapshot:
         """Return the snapshot of a surface without interactions."""
         if self._views is not None:
-            return Snapshot((), {}, None)
+            return Snapshot(Interactions(), {}, None)
         state = {link.input: self._pipeline.filled(link.input, link.start) for link in self._manifest.state}
-        return Snapshot((), state, None)
+        return Snapshot(Interactions(), state, None)
 
     @property
     def _previous_input(self) -> str | None:
@@ -279,12 +286,24 @@ class SessionCore(ABC):
         """(h, w) of the network's answer."""
         return self._manifest.clicks.answer_size(self._manifest.size)
 
-    def _after(self, image: ImageState, current: Snapshot, interaction: Interaction) -> tuple[Snapshot, FloatArray]:
-        """Return the snapshot after one more interaction, and what ``_numbers_of`` returns of it."""
+    def _after(
+        self, image: ImageState, current: Snapshot, interaction: Interaction, *, wanted: bool = True
+    ) -> tuple[Snapshot, FloatArray | None]:
+        """Return the snapshot after one more interaction, and what ``_numbers_of`` returns of it.
+
+        Args:
+            image: The image.
+            current: The snapshot before.
+            interaction: The interaction.
+            wanted: Whether its answer is wanted now. Otherwise a network that takes all clicks as a list need not run;
+                the snapshot is pending then, and there are no numbers.
+        """
         if isinstance(interaction, MaskInput):
             return self._after_mask(image, current, interaction), interaction.previous[0, 0]
         if isinstance(interaction, Choice):
             return self._after_choice(image, current, interaction)
+        if self._run_list is not None:
+            return self._after_listed(self._run_list, image, current, interaction, wanted=wanted)
         return self._after_click(image, current, interaction)
 
     def _after_mask(self, image: ImageState, current: Snapshot, mask: MaskInput) -> Snapshot:
@@ -305,15 +324,13 @@ class SessionCore(ABC):
         else:
             logits = rule.answer_form is AnswerForm.LOGITS
             seen = self._pipeline.upload(name, given_logits(mask.previous) if logits else mask.previous)
-        return Snapshot((*current.interactions, mask), {**current.state, name: seen}, seen)
+        return Snapshot(current.interactions.push(mask), {**current.state, name: seen}, seen)
 
     def _after_click(self, image: ImageState, current: Snapshot, click: Click) -> tuple[Snapshot, FloatArray]:
         """Run the click stage on one more click."""
         if self._views is not None:
             snapshot = self._views.after_click(image, current, click)
             return snapshot, self._numbers_of(snapshot)
-        if self._run_list is not None:
-            return self._after_listed(self._run_list, image, current, click)
         size = self._size_of(image)
         rule = self._manifest.clicks
         picture = whole(size)
@@ -327,27 +344,48 @@ class SessionCore(ABC):
         state = {link.input: done.value(link.output) for link in self._manifest.state}
         if rule.previous_resize is not None:
             state |= self._fed_back(size, numbers)
-        return Snapshot((*current.interactions, click), state, answer, candidates=self._candidates(done)), numbers
+        return Snapshot(current.interactions.push(click), state, answer, candidates=self._candidates(done)), numbers
 
     def _after_listed(
-        self, run: ListRun, image: ImageState, current: Snapshot, click: Click
-    ) -> tuple[Snapshot, FloatArray]:
+        self, run: ListRun, image: ImageState, current: Snapshot, click: Click, *, wanted: bool
+    ) -> tuple[Snapshot, FloatArray | None]:
         """Run the stages of one more click, of which the network takes the list with all others."""
-        picture, rule = whole(self._size_of(image)), self._manifest.clicks
-        interactions, first = (*current.interactions, click), current.first
-        rows = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in (*current.clicks, click)]
-        if self._tensors.proposals is None:
-            done = run.answer(image.pipeline, rows)
-        elif first is None:
+        interactions, first = current.interactions.push(click), current.first
+        if self._tensors.proposals is not None and first is None:
             self._check_first(click)
-            proposed = run.propose(image.pipeline, rows[0])
+            proposed = run.propose(image.pipeline, self._row(image, click))
             proposals = self._proposals(proposed)
             first = FirstClick(proposed, proposals)
             return Snapshot(interactions, {}, None, candidates=proposals, first=first), proposals.answer
+        pending = Snapshot(interactions, {}, None, first=first, pending=True)
+        return self._answered(run, image, pending) if wanted else (pending, None)
+
+    def _answered(self, run: ListRun, image: ImageState, pending: Snapshot) -> tuple[Snapshot, FloatArray]:
+        """Run the click stage on all clicks of a snapshot, and return it with its answer."""
+        rows = [self._row(image, click) for click in pending.clicks]
+        if pending.first is None:
+            done = run.answer(image.pipeline, rows)
         else:
-            done = run.answer(first.pipeline, rows, first.proposals.taken)
+            done = run.answer(pending.first.pipeline, rows, pending.first.proposals.taken)
         answer = done.value(self._tensors.answer)
-        return Snapshot(interactions, {}, answer, first=first), self._fetched(answer)
+        return replace(pending, probability=answer, pending=False), self._fetched(answer)
+
+    def _row(self, image: ImageState, click: Click) -> Row:
+        """Return a click as the list has it."""
+        return click_in(click, whole(self._size_of(image)), self._manifest.size, self._manifest.clicks.coordinates)
+
+    def _settled(self, history: History[Snapshot], image: ImageState | None = None) -> History[Snapshot]:
+        """Return a history whose current answer is there; it is the same one where it was.
+
+        Args:
+            history: The history.
+            image: The image; None for the current one.
+        """
+        if not history.current.pending:
+            return history
+        assert self._run_list is not None
+        snapshot, _ = self._answered(self._run_list, image or self._state.image, history.current)
+        return replace(history, current=snapshot)
 
     def _compiled_for(self, clicks: int) -> float:
         """Compile the click stage for lists up to so many clicks, and return how many seconds that took."""
@@ -382,7 +420,7 @@ class SessionCore(ABC):
         numbers = self._fetched.checked(candidates.answer)
         state = {**current.state, **self._fed_back(self._size_of(image), numbers)}
         first = None if current.first is None else replace(current.first, proposals=candidates)
-        return Snapshot((*current.interactions, choice), state, None, candidates=candidates, first=first), numbers
+        return Snapshot(current.interactions.push(choice), state, None, candidates=candidates, first=first), numbers
 
     def _fed_back(self, size: tuple[int, int], numbers: FloatArray) -> dict[str, Value]:
         """Return the state that an answer (h, w) is at the next click; nothing where no answer is fed back."""
@@ -395,8 +433,10 @@ class SessionCore(ABC):
 
     def _viewing(self, zoom: ZoomRule | None, flip: bool) -> Views:
         """Return what answers clicks in crops or as the mean with the mirror image."""
+        asked = "zoom" if zoom is not None else "flip"
+        if self._inputs.click_only:
+            raise shows_no_parts(self._manifest, asked)
         if self._inputs.backbone:
-            asked = "zoom" if zoom is not None else "flip"
             raise SessionError(
                 f"{asked} was asked of {self._manifest.name}, which was exported without its backbone",
                 expected="a bundle that takes the picture, whose parts the network can be shown",
@@ -417,7 +457,7 @@ class SessionCore(ABC):
             ClickError: It has none.
         """
         points = self._manifest.clicks.points
-        if points is not None and len(current.clicks) >= points.most:
+        if points is not None and current.interactions.clicked >= points.most:
             raise ClickError(
                 f"click {points.most + 1} on one object",
                 expected=f"at most {points.most}: {self._manifest.name} was exported with a list of so many points",
@@ -495,15 +535,15 @@ class SessionCore(ABC):
         else:
             mask = answer.above(size)
         mask.setflags(write=False)
-        clicks = snapshot.clicks
+        interactions = snapshot.interactions
         end = perf_counter()
         return ClickResult(
             mask=mask,
-            click=clicks[-1] if clicks else None,
-            index=len(clicks),
+            click=interactions.click,
+            index=interactions.clicked,
             timings=timings_of(start, fetched, end, compiled),
             answer=answer,
-            clicks=clicks,
+            _interactions=interactions,
             crop=self._crop_of(snapshot),
             candidates=() if snapshot.candidates is None else snapshot.candidates.listed(rule, size),
             _picture=self._state.image.picture,
