@@ -8,10 +8,12 @@ import random
 import threading
 import typing
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmms_deploy import AsyncSession, Bundle, Model, Session, Workers
 from mmms_deploy.engines.protocol import Engine
@@ -25,6 +27,7 @@ from mmms_deploy.errors import (
     SessionError,
     SupersededError,
 )
+from mmms_deploy.journal import Images, Outcome, replay_journal
 from mmms_deploy.session import asynchronous
 from mmms_deploy.session.turns import Call
 from tests.support.annotating import GREY, SIZE
@@ -315,6 +318,34 @@ def test_a_time_limit_cancels(paint: Bundle) -> None:
             assert (await session.click(20, 20)).index == 1
 
     run(main())
+
+
+def test_a_journal_has_what_was_taken_back(paint: Bundle, tmp_path: Path) -> None:
+    photo, other = tmp_path / "photo.png", tmp_path / "other.png"
+    Image.fromarray(GREY).save(photo)
+    Image.fromarray(GREY[:20, :30]).save(other)
+
+    async def main() -> None:
+        async with AsyncSession(paint, threads=1, journal=tmp_path / "work.journal") as session:
+            await session.set_image(photo)
+            await session.click(10, 10)
+            held = Held(session._session)  # type: ignore[arg-type]
+            for call in (session.click(40, 40), session.set_image(other)):
+                held.hold()
+                ran = len(held.ran)
+                task = asyncio.create_task(call)  # type: ignore[arg-type]
+                await held.begun(ran + 1)
+                task.cancel()
+                held.free()
+                await asyncio.gather(task, return_exceptions=True)
+            assert (await session.click(20, 30, False)).index == 2
+
+    run(main())
+    replayed = replay_journal(tmp_path / "work.journal", paint, Images([tmp_path]))
+    outcomes = [row.outcome for row in replayed.rows]
+    assert set(outcomes) <= {Outcome.SAME, Outcome.DONE}
+    assert outcomes.count(Outcome.SAME) >= 5
+    assert (replayed.lost, replayed.open) == (0, 0)
 
 
 # --- superseding ------------------------------------------------------------------------------------------------------
