@@ -1,10 +1,15 @@
 """A session for asyncio: every call of :class:`~mmms_deploy.Session` as a coroutine.
 
+import asyncio
+
 from mmms_deploy import AsyncSession
 
-async with AsyncSession("demo") as session:
-    await session.set_image("photo.jpg")
-    result = await session.click(320, 240)
+async def main():
+    async with AsyncSession("demo") as session:
+        await session.set_image("photo.jpg")
+        result = await session.click(320, 240)
+
+asyncio.run(main())
 """
 
 from __future__ import annotations
