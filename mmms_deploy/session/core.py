@@ -46,7 +46,7 @@ from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.saved import checked, interactions_of
 from mmms_deploy.session.steps import Step, Steps
-from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
+from mmms_deploy.session.surfaces import FIRST, Labels, Surface, Surfaces
 from mmms_deploy.session.views import Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
 
@@ -245,8 +245,9 @@ class SessionCore(ABC):
     def _annotated(self) -> bool:
         """Whether anything was done with the image: a click, a mask, another surface than the first one."""
         surfaces = self._state.surfaces
-        history = self._steps.history(surfaces)
-        return len(surfaces.all) > 1 or history.can_undo or history.can_redo
+        # Without a history there is nothing to undo, and clicks all the same.
+        made = self._steps.history(surfaces).newest.interactions
+        return surfaces.names != {FIRST: 1} or surfaces.given > 1 or len(made) > 0
 
     def _blank(self) -> Snapshot:
         """Return the snapshot of a surface without interactions."""

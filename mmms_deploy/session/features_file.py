@@ -26,6 +26,7 @@ from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.errors import FeatureError, FileReadError, ImageError
 from mmms_deploy.files import PathLike, as_path, open_regular, read_bytes
 from mmms_deploy.imaging.io import UInt8Array, load_rgb
+from mmms_deploy.session.content import MOST_PIXELS
 
 FORMAT, VERSION = "mmms-deploy-features", 1
 SUFFIX = ".features"
@@ -155,7 +156,10 @@ def _header(content: bytes) -> FileHeader:
     if not 0 < length <= len(content) - 8:
         raise ValueError("it is no file in the format safetensors")
     text = json.loads(content[8 : 8 + length])["__metadata__"][_ENTRY]
-    return msgspec.json.decode(text, type=FileHeader)
+    found = msgspec.json.decode(text, type=FileHeader)
+    if found.size[0] * found.size[1] > MOST_PIXELS:
+        raise ValueError(f"its image has the size {found.size}")
+    return found
 
 
 def _hash_of(tensors: Mapping[str, npt.NDArray[Any]]) -> str:

@@ -19,6 +19,7 @@ from mmms_deploy.session.content import Content, Part
 from mmms_deploy.session.core import SessionCore, SessionState
 from mmms_deploy.session.crops import Crops
 from mmms_deploy.session.features import FeatureKey, Features, Resident, check_shape, origin_of, read_after_image
+from mmms_deploy.session.fitting import check_fitting, ran_up_to
 from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageState, Measured, ModalityLike, parts_of
 from mmms_deploy.session.outputs import file_name_of, kept_picture
@@ -334,6 +335,7 @@ class ImageCalls(SessionCore):
                 expected=f"features of {self._manifest.name}, {origin_of(self._manifest)[:12]}",
                 fix="encode the image with this session's bundle",
             )
+        check_fitting(features, self._manifest, self._pipeline)
         resident = features.resident
         if resident is not None and resident.engine is self._engine and resident.is_open():
             values = dict(resident.values)
@@ -345,9 +347,8 @@ class ImageCalls(SessionCore):
                 assert spec is not None
                 values[name] = self._runner.upload(spec, array)
         values.update({name: values[source] for name, source in features.aliases.items()})
-        ran = Rate.IMAGE if features.awaited else Rate.MODALITY
         return ImageState(
-            self._pipeline.given(values, features.bypassed, ran),
+            self._pipeline.given(values, features.bypassed, ran_up_to(features)),
             features.size,
             features.present,
             features.awaited,

@@ -19,7 +19,7 @@ from mmms_deploy.imaging.io import ImageLike, UInt8Array
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.backbone_features import checked_features, load_features
-from mmms_deploy.session.content import Content, Part
+from mmms_deploy.session.content import MOST_PIXELS, Content, Part
 from mmms_deploy.session.crops import Crops
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.zoom import Box
@@ -320,11 +320,12 @@ def _checked_size(size: object) -> tuple[int, int]:
     """
     sides = tuple(size) if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str | bytes) else ()
     whole = all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in sides)
-    if len(sides) != 2 or not whole or not all(1 <= side <= LONGEST for side in sides):
+    fits = len(sides) == 2 and whole and all(1 <= side <= LONGEST for side in sides)
+    if not fits or int(sides[0]) * int(sides[1]) > MOST_PIXELS:
         raise FeatureError(
-            f"image_size is {size!r}",
+            f"image_size is {size!r:.80}",
             expected=f"(H0, W0), the size of the image that the features belong to: two whole numbers of pixels from 1"
-            f" to {LONGEST}",
+            f" to {LONGEST}, and at most {MOST_PIXELS} pixels",
             fix="pass image_size=(height, width)",
         )
     return int(sides[0]), int(sides[1])

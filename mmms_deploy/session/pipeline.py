@@ -156,6 +156,18 @@ class StagePipeline:
         """Return what a tensor is, whether it comes from outside or a stage computes it; None for an unknown name."""
         return self._inputs.get(name) or self._outputs.get(name)
 
+    @property
+    def bypassable(self) -> frozenset[str]:
+        """Names of the stages that can be left out."""
+        return frozenset(self._bypasses)
+
+    def needed(self, ran: Rate) -> frozenset[str]:
+        """Return the names of the features that the stages read which come after a rate."""
+        later = [graph for stage, graph in self._graphs.items() if self._rates[stage] > ran]
+        computed = {spec.name for graph in later for spec in graph.outputs}
+        read = {spec.name for graph in later for spec in graph.inputs if spec.role is Role.FEATURE}
+        return frozenset(read - computed)
+
     def given(self, values: Mapping[str, Value], bypassed: frozenset[str], up_to: Rate) -> PipelineState:
         """Return a state whose first stages ran elsewhere.
 
