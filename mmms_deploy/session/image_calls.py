@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy.typing as npt
 
+from mmms_deploy.arguments import items
 from mmms_deploy.bundle import Rate
 from mmms_deploy.bundle.names import RGB
 from mmms_deploy.engines.protocol import Value
@@ -232,7 +233,9 @@ class ImageCalls(SessionCore):
                 )
             image = self._state.image
             self._inputs.check_complete(image)
-            return {name: self._runner.download(image.pipeline.value(name)) for name in names}
+            expected = "a list of names of the click stage's inputs"
+            wanted = items("the names of the features are", names, SessionError, expected=expected)
+            return {name: self._runner.download(image.pipeline.value(name)) for name in wanted}
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mmms_deploy.arguments import shown, whole
 from mmms_deploy.bundle import Manifest, Rate, Role
 from mmms_deploy.bundle.names import PRESENT, RGB
 from mmms_deploy.engines.protocol import Value
@@ -318,14 +319,15 @@ def _checked_size(size: object) -> tuple[int, int]:
     Raises:
         FeatureError: It is no pair of whole numbers, or they are no sides of an image.
     """
-    sides = tuple(size) if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str | bytes) else ()
-    whole = all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in sides)
-    fits = len(sides) == 2 and whole and all(1 <= side <= LONGEST for side in sides)
-    if not fits or int(sides[0]) * int(sides[1]) > MOST_PIXELS:
+    listed = isinstance(size, Sequence) or (isinstance(size, np.ndarray) and size.ndim == 1)
+    sides = [whole(side) for side in iter(size)] if listed and not isinstance(size, str | bytes) else []  # type: ignore[call-overload]
+    height, width = sides if len(sides) == 2 else (None, None)
+    fits = height is not None and width is not None and 1 <= height <= LONGEST and 1 <= width <= LONGEST
+    if height is None or width is None or not fits or height * width > MOST_PIXELS:
         raise FeatureError(
-            f"image_size is {size!r:.80}",
+            f"image_size is {shown(size, 80)}",
             expected=f"(H0, W0), the size of the image that the features belong to: two whole numbers of pixels from 1"
             f" to {LONGEST}, and at most {MOST_PIXELS} pixels",
             fix="pass image_size=(height, width)",
         )
-    return int(sides[0]), int(sides[1])
+    return height, width

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.bundle import Manifest, Rate, Role, StageGraph, TensorSpec
 from mmms_deploy.engines.protocol import Array, Runner, Value
 from mmms_deploy.errors import BundleCorruptError, SessionError
@@ -34,9 +35,9 @@ class PipelineState:
         """
         try:
             return self.values[name]
-        except KeyError:
+        except (KeyError, TypeError):  # TypeError: it is no text
             raise SessionError(
-                f"{name!r} was not computed yet", expected="a tensor of a stage that ran", fix="call run() first"
+                f"{shown(name)} was not computed yet", expected="a tensor of a stage that ran", fix="call run() first"
             ) from None
 
 

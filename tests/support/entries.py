@@ -187,7 +187,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Arguments]] = {
         {"0": image, "1": _mask, "2": lambda: [Click(3, 4)], "channel_order": lambda: "rgb"},
     ),
     "read_annotation": (read_annotation, {"0": _path(".json")}),
-    "Click.to_list": (lambda x, y, positive: Click(x, y, positive), {"0": int, "1": int, "2": lambda: True}),
+    "Click": (Click, {"0": int, "1": int, "2": lambda: True}),
     "CudaOptions": (
         CudaOptions,
         {
@@ -250,10 +250,13 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Arguments]] = {
     "Session": (lambda *a, **k: Session(*a, **k).close(), {"0": lambda: _opened("plain").bundle, **OPENING, **SESSION}),
     "Model": (lambda *a, **k: Model(*a, **k).close(), {"0": lambda: _opened("plain").bundle, **OPENING}),
     "Model.encode": (
-        lambda *a, **k: _opened("plain").model.encode(*a, **k),
+        lambda *a, **k: _opened("plain").model.encode(*a, **k).content,
         {"0": image, "channel_order": lambda: "rgb"},
     ),
-    "Model.encode_backbone": (lambda *a: _opened("plain").model.encode_backbone(*a), {"0": dict, "1": lambda: (3, 3)}),
+    "Model.encode_backbone": (
+        lambda *a: _opened("plain").model.encode_backbone(*a).content,
+        {"0": dict, "1": lambda: (3, 3)},
+    ),
     "Model.session": (lambda **k: _opened("plain").model.session(**k).close(), SESSION),
 }
 KINDS = ("plain", "zoomed", "depth", "joint", "proposing")

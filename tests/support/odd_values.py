@@ -16,7 +16,7 @@ import numpy as np
 from mmms_deploy import LATER, Click, Polygon
 
 
-class RaisedByArgument(Exception):  # noqa: N818
+class RaisedByArgument(Exception):
     """What a hostile argument raises by itself: a caller's own error, which passes through."""
 
 
@@ -71,8 +71,7 @@ class Endless:
     """Has one more item always; asked for too many, it says so."""
 
     def __iter__(self) -> Iterator[int]:
-        for number in range(100_000):
-            yield number
+        yield from range(100_000)
         raise RaisedByArgument
 
 
@@ -99,6 +98,10 @@ class Reading:
 
     def tell(self) -> int:
         return 0
+
+
+def _raise(_: object) -> Any:
+    raise RaisedByArgument
 
 
 def _circular() -> Any:
@@ -180,7 +183,7 @@ TEXTS: tuple[Callable[[], Any], ...] = (
     lambda: "one.json",
     lambda: "folder",
     lambda: Path("one.png"),
-    lambda: Path(),
+    Path,
     lambda: b"",
     lambda: b"x",
     lambda: b"\xff" * 100,
@@ -229,7 +232,7 @@ ARRAYS: tuple[Callable[[], Any], ...] = (
     lambda: np.array([[3.0, 4.0, 1.0]]),
     lambda: np.array([[np.nan, 4.0]]),
     lambda: memoryview(np.zeros((32, 32), np.uint8)),
-    lambda: Lying(),
+    Lying,
 )
 CONTAINERS: tuple[Callable[[], Any], ...] = (
     list,
@@ -276,7 +279,7 @@ CONTAINERS: tuple[Callable[[], Any], ...] = (
     lambda: (one for one in [[1, 2, 1], [3, 4, 1]]),
     lambda: iter([]),
     lambda: range(3),
-    lambda: map(int, ["x"]),
+    lambda: map(_raise, ["x"]),
     Endless,
     _circular,
     _circular_dict,
