@@ -75,7 +75,7 @@ def real(value: object) -> float | None:
     try:
         return float(value)
     except OverflowError:
-        return -math.inf if value < 0 else math.inf  # type: ignore[operator]
+        return -math.inf if value < 0 else math.inf
     except (TypeError, ValueError):
         return None
 
