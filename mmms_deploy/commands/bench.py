@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mmms_deploy.commands.click_bundles import check_encodes
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import engine_options, warn, wrong_usage
 from mmms_deploy.commands.display import progress_bar
@@ -126,6 +127,10 @@ def main(
             find_recipe(recipe)
     if bundle is not None:
         bundle = fetched_bundle(bundle)
+        from mmms_deploy.bundle import Bundle
+
+        whole = Bundle(bundle, verify=False)
+        check_encodes(whole, "measure the whole bundle; of a click bundle mmms-verify shows how long a click takes")
 
     from mmms_deploy.bench.compare import compare
     from mmms_deploy.bench.run import Settings

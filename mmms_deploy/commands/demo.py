@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from mmms_deploy.commands.click_bundles import check_encodes
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, print_engine, say, warn
 from mmms_deploy.commands.display import on_terminal, progress_bars, waiting
@@ -269,10 +270,12 @@ def _check_takes_pictures(bundle: Bundle) -> None:
     """Check that the page can open pictures with a bundle.
 
     Raises:
+        BundleError: It is a click bundle.
         SessionError: It was exported without its backbone.
     """
     from mmms_deploy.bundle import Role
 
+    check_encodes(bundle, "serve the whole bundle; mmms-segment takes a click bundle, with --features FILE")
     graphs = (graph for stage in bundle.manifest.stages for graph in stage.graphs.values())
     if not any(spec.role is Role.IMAGE for graph in graphs for spec in graph.inputs):
         raise SessionError(
@@ -324,8 +327,10 @@ def _write_static(
     picture = with_inputs(find_pictures([image]), modalities, None)[0]
     bundle = fetched_bundle(bundle)
     with waiting(f"writing {out}"):
+        from mmms_deploy.bundle import Bundle
         from mmms_deploy.page.static import write_static
 
+        _check_takes_pictures(Bundle(bundle, verify=False))
         write_static(out, bundle, picture.path, picture.modalities, overwrite=overwrite, threads=threads)
     console.print(f"page     {escape(str(out))}", soft_wrap=True)
     console.print(

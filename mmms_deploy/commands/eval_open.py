@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mmms_deploy.commands.click_bundles import check_encodes
 from mmms_deploy.commands.common import warn
 from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.installed import pip_install
@@ -170,6 +171,7 @@ def open_contestant(
 
     with progress_bars(f"opening {source}") as on_progress:
         bundle = Bundle(source)
+        check_encodes(bundle, "evaluate the whole bundle: a click bundle answers as it does, to the bit")
         made = how(bundle.manifest)
         opened = BundleSource(
             bundle,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmms_deploy.bundle import Bundle
+    from mmms_deploy.commands.pictures import Picture
     from mmms_deploy.engines.request import EngineRequest
 
 _LISTED = 5
@@ -97,7 +98,8 @@ A list of clicks, clicks.csv or clicks.json; mmms-doctor --docs segment shows ev
     "--features",
     type=FilePath(),
     metavar="PATH",
-    help="The backbone's features of IMAGE (.npz), for a bundle exported with --cut black-box; or a folder of them.",
+    help="What IMAGE was encoded to (.features), as mmms-package --image writes it, for a click bundle or the whole"
+    " one; or the backbone's features (.npz), for a bundle exported with --cut black-box; or a folder of such files.",
 )
 @click.option(
     "--out",
@@ -217,7 +219,7 @@ def main(
             from mmms_deploy.session import Session
 
             opened = Bundle(bundle)
-            _check_modalities(opened, [name for name, _ in modalities])
+            _check_inputs(opened, [job.picture for job, _ in planned.jobs], [name for name, _ in modalities])
             if choices or candidates is not None:
                 _check_several(opened)
             check_room(work, opened.manifest.clicks.listed, opened.reference)
@@ -349,6 +351,30 @@ def _check_several(bundle: Bundle) -> None:
             expected="a network that gives several, such as SAM 2",
             fix="leave out --choose and --candidates",
         )
+
+
+def _check_inputs(bundle: Bundle, pictures: Sequence[Picture], modalities: Sequence[str]) -> None:
+    """Check before an engine is opened that every picture has what the bundle needs beside clicks.
+
+    Raises:
+        SessionError: A click bundle is to encode a picture.
+        ModalityError: A name is not known, or missing; or modalities are given for images that were encoded with them.
+    """
+    from mmms_deploy.session.click_only import takes_no_backbone, takes_no_image
+
+    encoded = [picture for picture in pictures if picture.encoded]
+    if bundle.manifest.click_only and len(encoded) < len(pictures):
+        backbone = any(picture.features is not None for picture in pictures)
+        raise (takes_no_backbone if backbone else takes_no_image)(bundle.manifest)
+    if encoded and modalities:
+        raise ModalityError(
+            f"{encoded[0].features} has an image that was encoded with its modalities, and {', '.join(modalities)} is"
+            " given too",
+            expected="one of them",
+            fix="leave out --modality, or --features",
+        )
+    if not encoded:
+        _check_modalities(bundle, modalities)
 
 
 def _check_modalities(bundle: Bundle, names: Sequence[str]) -> None:

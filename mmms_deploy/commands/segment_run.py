@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from rich.markup import escape
 from mmms_deploy.commands.common import console, say
 from mmms_deploy.commands.display import print_result, progress_bar, waiting
 from mmms_deploy.commands.output import check_folder, write_atomically
-from mmms_deploy.commands.pictures import plain
+from mmms_deploy.commands.pictures import Picture, plain
 from mmms_deploy.commands.segment_jobs import Failure, Job
 from mmms_deploy.commands.segment_outputs import Files, Plan
 from mmms_deploy.errors import AnswerError, Door, FeatureError, ImageError, ModalityError
@@ -22,9 +23,11 @@ from mmms_deploy.progress import Progress
 
 if TYPE_CHECKING:
     from mmms_deploy.annotations.coco import CocoWriter
+    from mmms_deploy.commands.segment_clicks import ListedClick
     from mmms_deploy.imaging.io import UInt8Array
     from mmms_deploy.imaging.resize import BoolArray
-    from mmms_deploy.session import Click, Session
+    from mmms_deploy.session import Click, Features, Session
+    from mmms_deploy.session.click_list import ClickLike
     from mmms_deploy.session.result import ClickResult, ImageTimings
     from mmms_deploy.session.surfaces import Labels
 
@@ -118,15 +121,20 @@ def _segment(
     """Segment one of many pictures, and return the line that says so."""
     start = perf_counter()
     found = _set(session, job)
-    for click in job.clicks:
-        session.select(click.object)
-        result = session.click(click.x, click.y, click.positive)
-        _keep(found, click.object, result if click.choice is None else session.choose(click.choice))
+    for name, clicks in groupby(job.clicks, key=lambda click: click.object):
+        session.select(name)
+        _keep(found, name, session.add_clicks([step for click in clicks for step in _steps(click)]))
     _keep_all(session, job, found)
     areas = {name: int(mask.sum()) for name, mask in found.masks.items()}
     for _ in _write(session, job, files, found, coco, labels=labels, overwrite=overwrite):
         pass
     return _line(job, areas, 1e3 * (perf_counter() - start))
+
+
+def _steps(click: ListedClick) -> list[ClickLike]:
+    """Return a click, and the choice after it where there is one, as a session takes them."""
+    choice: list[ClickLike] = [] if click.choice is None else [{"choice": click.choice}]
+    return [(click.x, click.y, click.positive), *choice]
 
 
 def _keep(found: Segmented, name: str, result: ClickResult) -> None:
@@ -168,11 +176,37 @@ def _set(session: Session, job: Job) -> Segmented:
 
     pixels = load_rgb(job.picture.path)
     modalities = dict(job.picture.modalities)
-    if job.picture.features is None:
+    if job.picture.encoded:
+        timings = session.use(_features_of(job.picture, pixels))
+    elif job.picture.features is None:
         timings = session.set_image(pixels, **modalities)
     else:
         timings = session.set_features(job.picture.features, (pixels.shape[0], pixels.shape[1]), **modalities)
     return Segmented(pixels, timings=timings)
+
+
+def _features_of(picture: Picture, pixels: UInt8Array) -> Features:
+    """Read what a picture was encoded to, and check that it is this picture.
+
+    Raises:
+        FeatureError: The file has something else, or the features of another picture.
+    """
+    from mmms_deploy.bundle.names import RGB
+    from mmms_deploy.session import Features
+    from mmms_deploy.session.content import Part
+
+    assert picture.features is not None
+    features = Features.load(picture.features)
+    size = (pixels.shape[0], pixels.shape[1])
+    # Where a provider ran the backbone, the pixels have no part in what the features are.
+    same = features.size == size and features.parts.get(RGB) in (None, Part(pixels, now=True).hash)
+    if not same:
+        raise FeatureError(
+            f"{picture.features} has the features of another image than {picture.path}",
+            expected="features of the same pixels",
+            fix="name the file that was encoded from this image, or the image that it was encoded from",
+        )
+    return features
 
 
 def _write(

@@ -14,6 +14,7 @@ from mmms_deploy.server.errors import RequestError
 from mmms_deploy.server.shapes import (
     ChooseCall,
     ClickCall,
+    ClicksCall,
     NameCall,
     Nothing,
     RenameCall,
@@ -47,6 +48,10 @@ class Call:
 
 def _click(session: Session, call: ClickCall) -> Done:
     return session.click(call.x, call.y, call.positive)
+
+
+def _clicks(session: Session, call: ClicksCall) -> Done:
+    return session.add_clicks([(one.x, one.y, one.positive) for one in call.clicks])
 
 
 def _choose(session: Session, call: ChooseCall) -> Done:
@@ -87,6 +92,7 @@ def _state(session: Session, call: Nothing) -> None:
 
 CALLS: Mapping[str, Call] = {
     "click": Call(ClickCall, _click, "Add a click on the current object, and get the mask that follows", grows=True),
+    "clicks": Call(ClicksCall, _clicks, "Add several clicks on the current object, and get one answer", grows=True),
     "undo": Call(Nothing, _undo, "Take back the newest click"),
     "redo": Call(Nothing, _redo, "Bring back the click that was undone last"),
     "reset": Call(Nothing, _reset, "Forget the clicks on the current object"),

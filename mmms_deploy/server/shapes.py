@@ -31,6 +31,16 @@ class ClickCall(Shape):
     positive: bool | Literal[0, 1] = Field(True, description="Whether the pixel belongs to the object.")
 
 
+class ClicksCall(Shape):
+    """Several clicks on the current object, answered once."""
+
+    clicks: list[ClickCall] = Field(
+        description="The clicks, oldest first. All of them are taken, each a step for undo, or none is.",
+        min_length=1,
+        max_length=1000,
+    )
+
+
 class NameCall(Shape):
     """An object by its name; select makes it where it is new."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -9,7 +10,7 @@ from time import perf_counter
 import numpy.typing as npt
 
 from mmms_deploy.arguments import flag
-from mmms_deploy.errors import SessionError
+from mmms_deploy.errors import MMMSDeployError, SessionError
 from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.session.choices import checked_choice
 from mmms_deploy.session.click_list import ClickLike, checked_clicks
@@ -24,13 +25,16 @@ from mmms_deploy.session.predict import (
     prediction,
     refuse_box,
 )
+from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import Click, ClickResult, checked_click
+from mmms_deploy.session.saved import SavedInteraction, read_interaction
 from mmms_deploy.session.steps import Step
 
 
 class ClickCalls(SessionCore):
     """What a session does with the clicks on the current surface."""
 
+    @recorded
     def click(self, x: float, y: float, positive: bool | int = True) -> ClickResult:
         """Add a click and return the mask that follows.
 
@@ -57,8 +61,41 @@ class ClickCalls(SessionCore):
             click = checked_click(x, y, positive, size)
             start = perf_counter()
             self._inputs.check_complete(self._state.image)
-            return self._take(click, start)
+            return self._take((click,), start)
 
+    @recorded
+    def add_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
+        """Add several clicks to the current surface at once, and return the mask after the last one.
+
+        The masks are those of a :meth:`click` for each, in the order given, and every click can be undone by itself.
+        What is saved is one answer: a network that keeps the previous mask runs once a click, as its paper has it, and
+        the mask is brought to the image's size once; one that takes all clicks as a list runs once for all of them. On
+        any error none of the clicks is taken.
+
+        Args:
+            clicks: Oldest first, as for :meth:`set_clicks`, choices included; none leaves everything as it is.
+
+        Returns:
+            The answer to all clicks on the surface.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: It is no list of clicks, one is outside of the image, or the network takes no more.
+            ChoiceError: A choice has nothing to choose from, as for :meth:`choose`.
+            SurfaceError: As for :meth:`click`.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            EngineError: The click stage failed.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            wanted = checked_clicks(clicks, size)
+            if not wanted:
+                return self._result_of(self._state.surfaces.current)
+            self._check_for_clicks(wanted)
+            return self._take(wanted, start)
+
+    @recorded
     def choose(self, index: int) -> ClickResult:
         """Take another of the network's answers to the newest click, where it gives several; the network does not run.
 
@@ -80,8 +117,9 @@ class ClickCalls(SessionCore):
         """
         with self._lock:
             self._size()
-            return self._take(checked_choice(index), perf_counter())
+            return self._take((checked_choice(index),), perf_counter())
 
+    @recorded
     def set_mask(self, mask: MaskLike) -> ClickResult:
         """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.
 
@@ -108,8 +146,9 @@ class ClickCalls(SessionCore):
         with self._lock:
             size = self._size()
             start = perf_counter()
-            return self._take(checked_mask(mask, size, self._answer_size, self._manifest.clicks), start)
+            return self._take((checked_mask(mask, size, self._answer_size, self._manifest.clicks),), start)
 
+    @recorded
     def set_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
         """Make a list the clicks on the current surface, and return the mask that follows.
 
@@ -138,6 +177,7 @@ class ClickCalls(SessionCore):
             start = perf_counter()
             return self._follow(checked_clicks(clicks, size), start)
 
+    @recorded
     def predict(
         self,
         point_coords: npt.ArrayLike | None = None,
@@ -198,11 +238,13 @@ class ClickCalls(SessionCore):
             whole = self._steps.whole_answer(self)
             return prediction(result, whole, several=several, logits=logits)
 
+    @recorded
     def undo(self) -> ClickResult:
         """Take back the newest click, choice or mask; the network does not run.
 
         It is the newest one on the current surface; of a network that answers for all objects at once, the newest one
-        on any of them, and the current surface stays the current one.
+        on any of them, and the current surface stays the current one. Where several clicks came at once to a network
+        that takes them as a list, it was never asked for the answers in between: it runs when undo first comes to one.
 
         Returns:
             The answer to the clicks that remain; an empty mask when none remains.
@@ -210,13 +252,15 @@ class ClickCalls(SessionCore):
         Raises:
             NoImageError: No image was set.
             HistoryError: There is no click to undo.
+            EngineError: The click stage had to run, and failed; nothing has changed.
         """
         with self._lock:
             self._size()
             return self._move(self._steps.undo(self, perf_counter()))
 
+    @recorded
     def redo(self) -> ClickResult:
-        """Bring back the click, choice or mask that was undone last; the network does not run.
+        """Bring back the click, choice or mask that was undone last; the network does not run, but as for :meth:`undo`.
 
         Returns:
             The answer to the clicks so far.
@@ -224,11 +268,13 @@ class ClickCalls(SessionCore):
         Raises:
             NoImageError: No image was set.
             HistoryError: There is no undone click; a new click forgets them.
+            EngineError: As for :meth:`undo`.
         """
         with self._lock:
             self._size()
             return self._move(self._steps.redo(self, perf_counter()))
 
+    @recorded
     def reset(self) -> None:
         """Forget all clicks and undone clicks on the current surface; the image stays, and the network does not run.
 
@@ -290,14 +336,47 @@ class ClickCalls(SessionCore):
         """
         return self.result.mask
 
-    def _take(self, interaction: Interaction, start: float) -> ClickResult:
-        return self._move(self._steps.take(self, interaction, start))
+    @recorded
+    def _repeat(self, kept: int, interactions: Sequence[SavedInteraction]) -> ClickResult:
+        """Do what a journal says of a call that was several interactions in one.
+
+        Args:
+            kept: How many of the surface's first interactions stay.
+            interactions: Those that follow them, as an annotation has them.
+
+        Raises:
+            SessionError: They cannot be read, or the surface has fewer.
+            EngineError: The click stage failed; nothing has changed.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            there = self._steps.interactions(self._state.surfaces)
+            try:
+                if kept > len(there):
+                    raise ValueError(f"the first {kept} interactions stay of {len(there)}")
+                rule = self._manifest.clicks
+                new = [read_interaction(one, size, self._answer_size, rule) for one in interactions]
+            except (MMMSDeployError, ValueError, zlib.error) as error:
+                reason = error.given if isinstance(error, MMMSDeployError) else error
+                raise SessionError(
+                    f"interactions cannot be repeated: {reason}",
+                    expected="what a journal says",
+                    fix="check where it comes from",
+                ) from error
+            return self._follow([*there[:kept], *new], start)
+
+    def _take(self, interactions: Sequence[Interaction], start: float) -> ClickResult:
+        return self._move(self._steps.take(self, interactions, start))
 
     def _follow(self, wanted: Sequence[Interaction], start: float) -> ClickResult:
         """Make these the interactions with the current surface."""
+        self._check_for_clicks(wanted)
+        return self._move(self._steps.follow(self, wanted, start))
+
+    def _check_for_clicks(self, wanted: Sequence[Interaction]) -> None:
         if any(isinstance(interaction, Click) for interaction in wanted):
             self._inputs.check_complete(self._state.image)
-        return self._move(self._steps.follow(self, wanted, start))
 
     def _move(self, step: Step) -> ClickResult:
         self._state = replace(self._state, surfaces=step.surfaces)

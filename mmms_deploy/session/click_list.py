@@ -84,7 +84,7 @@ class Interacted(Protocol):
 S = TypeVar("S", bound=Interacted)
 
 
-def history_of(wanted: Sequence[Any], held: History[S], blank: S, after: Callable[[S, Any], S]) -> History[S]:
+def history_of(wanted: Sequence[Any], held: History[S], blank: S, after: Callable[[S, Any, bool], S]) -> History[S]:
     """Return the history whose interactions are the wanted ones; only those that are not held yet are run.
 
     Args:
@@ -93,10 +93,12 @@ def history_of(wanted: Sequence[Any], held: History[S], blank: S, after: Callabl
             interactions' beginning is gone on from; steps that are wanted no longer can be redone, until something new
             is run.
         blank: The snapshot without interactions, from which everything is run where nothing held fits.
-        after: Runs one more interaction.
+        after: Takes one more interaction; its last argument says whether the answer is wanted, which it is after the
+            last one.
 
     Returns:
-        The same history, where it is as wanted already.
+        The same history, where it is as wanted already. The answer of its current snapshot may be one that was never
+        wanted before.
     """
     # Every snapshot's interactions begin with those of the one before: what is shared with the last one tells all.
     line = held.line
@@ -104,8 +106,9 @@ def history_of(wanted: Sequence[Any], held: History[S], blank: S, after: Callabl
     common = sum(1 for _ in takewhile(lambda pair: _same(*pair), pairs))
     fitting = [place for place, snapshot in enumerate(line) if len(snapshot.interactions) <= common]
     history = held.at(fitting[-1]) if fitting else History(blank, held.limit)
-    for interaction in wanted[len(history.current.interactions) :]:
-        history = history.push(after(history.current, interaction))
+    rest = wanted[len(history.current.interactions) :]
+    for number, interaction in enumerate(rest, start=1):
+        history = history.push(after(history.current, interaction, number == len(rest)))
     return history
 
 

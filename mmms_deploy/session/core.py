@@ -34,15 +34,17 @@ from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
 from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
+from mmms_deploy.session.click_only import shows_no_parts
 from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.features import FeatureSource
-from mmms_deploy.session.history import checked_limit
+from mmms_deploy.session.history import History, checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
 from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, Interactions, MaskInput, Snapshot
-from mmms_deploy.session.list_run import ListRun
+from mmms_deploy.session.list_run import ListRun, Row
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
+from mmms_deploy.session.recorder import Recorder
 from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.saved import checked, interactions_of
@@ -106,6 +108,8 @@ class SessionCore(ABC):
         self._own = OwnProcess("this session", self)
         self.renew_lock()
         self._closed = False
+        self._recorder: Recorder | None = None
+        self._in_call = False
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
         self._limit = checked_limit(history_limit)
@@ -170,6 +174,9 @@ class SessionCore(ABC):
         if self._own.elsewhere:
             return
         with self._lock:
+            recorder, self._recorder = self._recorder, None
+            if recorder is not None:
+                recorder.closed()
             self._closed = True
             self._state = self._empty()
             try:
@@ -208,6 +215,17 @@ class SessionCore(ABC):
         """Return the state before the first image."""
         surfaces = self._steps.first(Snapshot(Interactions(), {}, None), self._limit)
         return SessionState(ImageState(self._pipeline.start()), surfaces)
+
+    def _go_back(self, before: SessionState, after: SessionState) -> None:
+        """Be as before a call, unless another one came after it; no stage runs.
+
+        Args:
+            before: The state before the call.
+            after: The state that it left.
+        """
+        with self._lock:
+            if self._state is after and not self._closed:
+                self._state = before
 
     def _remember(self, state: SessionState) -> None:
         """Keep the objects of an image that is left, where the session resumes."""
@@ -271,12 +289,24 @@ class SessionCore(ABC):
         """(h, w) of the network's answer."""
         return self._manifest.clicks.answer_size(self._manifest.size)
 
-    def _after(self, image: ImageState, current: Snapshot, interaction: Interaction) -> tuple[Snapshot, FloatArray]:
-        """Return the snapshot after one more interaction, and what ``_numbers_of`` returns of it."""
+    def _after(
+        self, image: ImageState, current: Snapshot, interaction: Interaction, *, wanted: bool = True
+    ) -> tuple[Snapshot, FloatArray | None]:
+        """Return the snapshot after one more interaction, and what ``_numbers_of`` returns of it.
+
+        Args:
+            image: The image.
+            current: The snapshot before.
+            interaction: The interaction.
+            wanted: Whether its answer is wanted now. Otherwise a network that takes all clicks as a list need not run;
+                the snapshot is pending then, and there are no numbers.
+        """
         if isinstance(interaction, MaskInput):
             return self._after_mask(image, current, interaction), interaction.previous[0, 0]
         if isinstance(interaction, Choice):
             return self._after_choice(image, current, interaction)
+        if self._run_list is not None:
+            return self._after_listed(self._run_list, image, current, interaction, wanted=wanted)
         return self._after_click(image, current, interaction)
 
     def _after_mask(self, image: ImageState, current: Snapshot, mask: MaskInput) -> Snapshot:
@@ -304,8 +334,6 @@ class SessionCore(ABC):
         if self._views is not None:
             snapshot = self._views.after_click(image, current, click)
             return snapshot, self._numbers_of(snapshot)
-        if self._run_list is not None:
-            return self._after_listed(self._run_list, image, current, click)
         size = self._size_of(image)
         rule = self._manifest.clicks
         picture = whole(size)
@@ -322,24 +350,45 @@ class SessionCore(ABC):
         return Snapshot(current.interactions.push(click), state, answer, candidates=self._candidates(done)), numbers
 
     def _after_listed(
-        self, run: ListRun, image: ImageState, current: Snapshot, click: Click
-    ) -> tuple[Snapshot, FloatArray]:
+        self, run: ListRun, image: ImageState, current: Snapshot, click: Click, *, wanted: bool
+    ) -> tuple[Snapshot, FloatArray | None]:
         """Run the stages of one more click, of which the network takes the list with all others."""
-        picture, rule = whole(self._size_of(image)), self._manifest.clicks
         interactions, first = current.interactions.push(click), current.first
-        rows = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in interactions.clicks]
-        if self._tensors.proposals is None:
-            done = run.answer(image.pipeline, rows)
-        elif first is None:
+        if self._tensors.proposals is not None and first is None:
             self._check_first(click)
-            proposed = run.propose(image.pipeline, rows[0])
+            proposed = run.propose(image.pipeline, self._row(image, click))
             proposals = self._proposals(proposed)
             first = FirstClick(proposed, proposals)
             return Snapshot(interactions, {}, None, candidates=proposals, first=first), proposals.answer
+        pending = Snapshot(interactions, {}, None, first=first, pending=True)
+        return self._answered(run, image, pending) if wanted else (pending, None)
+
+    def _answered(self, run: ListRun, image: ImageState, pending: Snapshot) -> tuple[Snapshot, FloatArray]:
+        """Run the click stage on all clicks of a snapshot, and return it with its answer."""
+        rows = [self._row(image, click) for click in pending.clicks]
+        if pending.first is None:
+            done = run.answer(image.pipeline, rows)
         else:
-            done = run.answer(first.pipeline, rows, first.proposals.taken)
+            done = run.answer(pending.first.pipeline, rows, pending.first.proposals.taken)
         answer = done.value(self._tensors.answer)
-        return Snapshot(interactions, {}, answer, first=first), self._fetched(answer)
+        return replace(pending, probability=answer, pending=False), self._fetched(answer)
+
+    def _row(self, image: ImageState, click: Click) -> Row:
+        """Return a click as the list has it."""
+        return click_in(click, whole(self._size_of(image)), self._manifest.size, self._manifest.clicks.coordinates)
+
+    def _settled(self, history: History[Snapshot], image: ImageState | None = None) -> History[Snapshot]:
+        """Return a history whose current answer is there; it is the same one where it was.
+
+        Args:
+            history: The history.
+            image: The image; None for the current one.
+        """
+        if not history.current.pending:
+            return history
+        assert self._run_list is not None
+        snapshot, _ = self._answered(self._run_list, image or self._state.image, history.current)
+        return replace(history, current=snapshot)
 
     def _compiled_for(self, clicks: int) -> float:
         """Compile the click stage for lists up to so many clicks, and return how many seconds that took."""
@@ -387,8 +436,10 @@ class SessionCore(ABC):
 
     def _viewing(self, zoom: ZoomRule | None, flip: bool) -> Views:
         """Return what answers clicks in crops or as the mean with the mirror image."""
+        asked = "zoom" if zoom is not None else "flip"
+        if self._inputs.click_only:
+            raise shows_no_parts(self._manifest, asked)
         if self._inputs.backbone:
-            asked = "zoom" if zoom is not None else "flip"
             raise SessionError(
                 f"{asked} was asked of {self._manifest.name}, which was exported without its backbone",
                 expected="a bundle that takes the picture, whose parts the network can be shown",

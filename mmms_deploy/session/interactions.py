@@ -191,6 +191,8 @@ class Snapshot:
         candidates: All answers to the newest click and which of them is taken, on the host; None where the network
             gives one, and after a mask.
         first: What became of the first click, for a network with proposals; None before it, and for any other network.
+        pending: Whether the answer is not computed yet: the network takes all clicks as a list, and more clicks came
+            with the newest one. It is computed when undo or redo comes to it.
     """
 
     interactions: Interactions
@@ -199,6 +201,7 @@ class Snapshot:
     viewed: Viewed | None = None
     candidates: Candidates | None = None
     first: FirstClick | None = None
+    pending: bool = False
 
     @property
     def clicks(self) -> tuple[Click, ...]:

@@ -8,6 +8,7 @@ again without its clicks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -118,15 +119,16 @@ class JointSteps(Steps[SessionCore]):
         first = Surfaces.first(blank, limit)
         return JointSurfaces(blank, limit, first.all, first.name, first.given, shared=History(BLANK, limit))
 
-    def take(self, core: SessionCore, interaction: Interaction, start: float) -> Step:
-        """Answer one more click, for all objects."""
-        if not isinstance(interaction, Click):
-            raise self._refused(interaction)
-        surfaces = self._of(core)
-        owned = OwnedClick(surfaces.current.label, interaction)
-        compiled = self._run.prepare(len(surfaces.now.interactions) + 1)
-        snapshot = self._after(core._state.image, surfaces.now, owned)
-        return self._step(core, surfaces.follow(surfaces.shared.push(snapshot), surfaces.name), start, compiled)
+    def take(self, core: SessionCore, interactions: Sequence[Interaction], start: float) -> Step:
+        """Answer further clicks, for all objects."""
+        surfaces, clicks = self._of(core), []
+        for interaction in interactions:
+            if not isinstance(interaction, Click):
+                raise self._refused(interaction)
+            clicks.append(OwnedClick(surfaces.current.label, interaction))
+        compiled = self._run.prepare(len(surfaces.now.interactions) + len(clicks))
+        shared = self._pushed(core._state.image, surfaces.shared, clicks)
+        return self._step(core, surfaces.follow(shared, surfaces.name), start, compiled)
 
     def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Make these the current object's clicks; those on other objects stay.
@@ -158,12 +160,12 @@ class JointSteps(Steps[SessionCore]):
     def undo(self, core: SessionCore, start: float) -> Step:
         """Take back the newest click, whatever its object was. The current object stays the current one."""
         surfaces = self._of(core)
-        return self._step(core, surfaces.follow(surfaces.shared.undo()), start)
+        return self._step(core, surfaces.follow(self._settled(core._state.image, surfaces.shared.undo())), start)
 
     def redo(self, core: SessionCore, start: float) -> Step:
         """Bring back the click that was undone last, whatever its object was."""
         surfaces = self._of(core)
-        return self._step(core, surfaces.follow(surfaces.shared.redo()), start)
+        return self._step(core, surfaces.follow(self._settled(core._state.image, surfaces.shared.redo())), start)
 
     def reset(self, core: SessionCore) -> Surfaces:
         """Forget the current object's clicks; the network answers the others anew."""
@@ -229,7 +231,8 @@ class JointSteps(Steps[SessionCore]):
         for held in reversed(surfaces.shared.line):
             own = tuple(one.click for one in held.interactions if one.label == label)
             answer = self._coarse(core, held.rows, label)
-            if own and own == clicks[: len(own)] and np.array_equal(answer_logits(answer), given[0]):
+            known = bool(own) and not held.pending and own == clicks[: len(own)]
+            if known and np.array_equal(answer_logits(answer), given[0]):
                 return clicks
         raise SessionError(
             f"predict got a mask_input that is no answer of {self._name} to the first of these points",
@@ -260,6 +263,10 @@ class JointSteps(Steps[SessionCore]):
         assert isinstance(surfaces, JointSurfaces)
         return surfaces.own(surfaces.current.label)
 
+    def interactions(self, surfaces: Surfaces) -> tuple[Interaction, ...]:
+        """Return the same: there are clicks alone."""
+        return self.clicks(surfaces)
+
     def all_clicks(self, surfaces: Surfaces) -> tuple[tuple[str, Click], ...]:
         """Return the clicks in the order in which they were made."""
         assert isinstance(surfaces, JointSurfaces)
@@ -274,21 +281,39 @@ class JointSteps(Steps[SessionCore]):
         assert isinstance(surfaces, JointSurfaces)
         return surfaces
 
-    def _after(self, image: ImageState, current: JointSnapshot, click: OwnedClick) -> JointSnapshot:
+    def _after(self, image: ImageState, current: JointSnapshot, click: OwnedClick, wanted: bool) -> JointSnapshot:
         clicks = (*current.interactions, click)
-        return JointSnapshot(clicks, self._run(image, clicks))
+        return JointSnapshot(clicks, self._run(image, clicks) if wanted else None)
+
+    def _pushed(
+        self, image: ImageState, history: History[JointSnapshot], clicks: Sequence[OwnedClick]
+    ) -> History[JointSnapshot]:
+        """Return a history with further clicks; the network answers all of them in one run."""
+        for number, click in enumerate(clicks, start=1):
+            history = history.push(self._after(image, history.current, click, number == len(clicks)))
+        return history
+
+    def _settled(self, image: ImageState, history: History[JointSnapshot]) -> History[JointSnapshot]:
+        """Return a history whose current answer is there; it is the same one where it was."""
+        if not history.current.pending:
+            return history
+        clicks = history.current.interactions
+        return replace(history, current=JointSnapshot(clicks, self._run(image, clicks)))
 
     def _history(
         self, image: ImageState, clicks: Sequence[OwnedClick], held: History[JointSnapshot]
     ) -> History[JointSnapshot]:
-        """Return the history of these clicks; the network answers those lists of them that are not held."""
-        return history_of(clicks, held, BLANK, lambda current, click: self._after(image, current, click))
+        """Return the history of these clicks; the network answers them in one run, where they are not held."""
+        found = history_of(clicks, held, BLANK, lambda now, click, last: self._after(image, now, click, last))
+        return self._settled(image, found)
 
     def _replayed(
         self, image: ImageState, clicks: Sequence[OwnedClick], current: Sequence[OwnedClick], limit: int | None
     ) -> History[JointSnapshot]:
         """Return the history of these clicks as if they were made now, with all of them undone but the first ones."""
-        return self._history(image, clicks, History(BLANK)).at(len(current)).limited(limit)
+        blank: History[JointSnapshot] = History(BLANK)
+        every = history_of(clicks, blank, BLANK, lambda now, click, _: self._after(image, now, click, wanted=False))
+        return self._settled(image, every.at(len(current))).limited(limit)
 
     def _forgotten(self, core: SessionCore, surfaces: JointSurfaces, label: int) -> JointSurfaces:
         """Return the surfaces without the clicks on an object, done and undone ones."""

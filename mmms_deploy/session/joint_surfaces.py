@@ -36,11 +36,16 @@ class JointSnapshot:
 
     Attributes:
         interactions: The clicks so far, oldest first.
-        rows: The network's answer to them; None without a click.
+        rows: The network's answer to them; None without a click, and while it was not wanted yet.
     """
 
     interactions: tuple[OwnedClick, ...] = ()
     rows: Rows | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether the answer is not computed yet: more clicks came with the newest one."""
+        return self.rows is None and bool(self.interactions)
 
 
 BLANK = JointSnapshot()

@@ -24,10 +24,12 @@ from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
+from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.features import Features, FeatureSource
 from mmms_deploy.session.inputs import ModalityLike
+from mmms_deploy.session.journal_file import Journal
 from mmms_deploy.session.session import HISTORY_LIMIT, Session
 
 
@@ -177,6 +179,7 @@ class Model:
         zoom: ZoomRule | bool = False,
         flip: bool = False,
         resume: bool = False,
+        journal: Journal | PathLike | None = None,
     ) -> Session:
         """Open a session on the model's engine and with its store; the caller closes it.
 
@@ -186,11 +189,14 @@ class Model:
             zoom: As for :class:`~mmms_deploy.Session`.
             flip: As for :class:`~mmms_deploy.Session`.
             resume: As for :class:`~mmms_deploy.Session`.
+            journal: As for :class:`~mmms_deploy.Session`.
 
         Raises:
             EngineError: The model is closed, or there is no memory for another session.
             HistoryError: ``history_limit`` is no number of steps.
             SessionError: ``zoom`` is no rule, or ``zoom`` or ``flip`` is not possible with this bundle.
+            JournalError: As for :class:`~mmms_deploy.Session`.
+            OutputWriteError: As for :class:`~mmms_deploy.Session`.
         """
         return Session(
             self._bundle,
@@ -201,6 +207,7 @@ class Model:
             flip=flip,
             store=self._store,
             resume=resume,
+            journal=journal,
         )
 
     def close(self) -> None:

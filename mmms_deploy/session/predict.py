@@ -197,7 +197,9 @@ def interactions_of(
     # A snapshot's clicks are the first ones of the last snapshot's.
     pairs = zip(line[-1].clicks, clicks, strict=False)
     common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    fitting = [one for one in reversed(line) if one.interactions and one.interactions.clicked <= common]
+    fitting = [
+        one for one in reversed(line) if one.interactions and not one.pending and one.interactions.clicked <= common
+    ]
     for snapshot in fitting:
         if np.array_equal(logits(snapshot), low):
             return (*snapshot.interactions, *clicks[snapshot.interactions.clicked :])

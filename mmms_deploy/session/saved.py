@@ -121,19 +121,33 @@ def saved(surfaces: Surfaces, size: tuple[int, int], network: tuple[int, int], r
     """
 
     def interaction(given: Interaction) -> SavedInteraction:
-        if isinstance(given, Click):
-            return saved_click(given)
-        if isinstance(given, Choice):
-            return SavedStep(choice=given.index)
-        rle = SavedRle(**rle_of(given.mask))  # type: ignore[arg-type]
-        plain = np.array_equal(checked_mask(given.mask, size, network, rule).previous, given.previous)
-        return SavedStep(mask=rle, previous=None if plain else _packed(given.previous[0, 0]))
+        return saved_interaction(given, size, network, rule)
 
     return written(
         surfaces,
         size,
         lambda surface: (map(interaction, surface.history.newest.interactions), len(surface.history.future)),
     )
+
+
+def saved_interaction(
+    given: Interaction, size: tuple[int, int], network: tuple[int, int], rule: ClickContract
+) -> SavedInteraction:
+    """Return an interaction as an annotation has it.
+
+    Args:
+        given: The interaction.
+        size: (H0, W0) of the image.
+        network: (H, W) of the network.
+        rule: How the bundle resizes masks, and its threshold.
+    """
+    if isinstance(given, Click):
+        return saved_click(given)
+    if isinstance(given, Choice):
+        return SavedStep(choice=given.index)
+    rle = SavedRle(**rle_of(given.mask))  # type: ignore[arg-type]
+    plain = np.array_equal(checked_mask(given.mask, size, network, rule).previous, given.previous)
+    return SavedStep(mask=rle, previous=None if plain else _packed(given.previous[0, 0]))
 
 
 def written(
@@ -170,6 +184,11 @@ def written(
         surfaces=tuple(described(name, surface) for name, surface in surfaces.all.items()),
         order=order,
     )
+    return plain_session(found)
+
+
+def plain_session(found: SavedSession) -> dict[str, Any]:
+    """Return an annotation as plain dicts, lists, numbers and texts, as ``Session.to_dict`` does."""
     plain: dict[str, Any] = _as_lists(msgspec.to_builtins(found))
     return plain
 
@@ -252,12 +271,7 @@ def interactions_of(
     found: list[Interaction] = []
     for number, given in enumerate(surface.interactions, start=1):
         try:
-            if not isinstance(given, SavedStep):
-                found.append(checked_click(*given, size))
-            elif given.choice is not None:
-                found.append(Choice(given.choice))
-            elif given.mask is not None:
-                found.append(_mask(given.mask, given.previous, size, network, rule))
+            found.append(read_interaction(given, size, network, rule))
         except (MMMSDeployError, ValueError, zlib.error, binascii.Error) as error:
             reason = error.given if isinstance(error, MMMSDeployError) else error
             raise SessionError(
@@ -266,6 +280,28 @@ def interactions_of(
                 fix="check where it comes from",
             ) from error
     return tuple(found)
+
+
+def read_interaction(
+    given: SavedInteraction, size: tuple[int, int], network: tuple[int, int], rule: ClickContract
+) -> Interaction:
+    """Return an interaction of an annotation, checked.
+
+    Args:
+        given: As it was saved.
+        size: (H0, W0) of the image.
+        network: (H, W) of the network.
+        rule: How the bundle resizes masks, and its threshold.
+
+    Raises:
+        MMMSDeployError, ValueError, zlib.error, binascii.Error: It cannot be read.
+    """
+    if not isinstance(given, SavedStep):
+        return checked_click(*given, size)
+    if given.choice is not None:
+        return Choice(given.choice)
+    assert given.mask is not None
+    return _mask(given.mask, given.previous, size, network, rule)
 
 
 def _mask(
@@ -306,7 +342,7 @@ def restored(
     interactions: Mapping[str, tuple[Interaction, ...]],
     blank: Snapshot,
     limit: int | None,
-    after: Callable[[Snapshot, Interaction], Snapshot],
+    after: Callable[[Snapshot, Interaction, bool], Snapshot],
 ) -> Surfaces:
     """Return the surfaces of a saved annotation; every interaction is run.
 
@@ -315,14 +351,16 @@ def restored(
         interactions: Every surface's interactions, by its name.
         blank: The snapshot that every surface begins with.
         limit: How many interactions with a surface can be undone here.
-        after: Runs one more interaction.
+        after: Takes one more interaction; its last argument says whether the answer is wanted, which it is after the
+            last one that is not undone.
     """
 
     def history(surface: SavedSurface) -> History[Snapshot]:
         line: History[Snapshot] = History(blank)
-        for interaction in interactions[surface.name]:
-            line = line.push(after(line.current, interaction))
-        return line.at(len(surface.interactions) - surface.undone).limited(limit)
+        done = len(surface.interactions) - surface.undone
+        for number, interaction in enumerate(interactions[surface.name], start=1):
+            line = line.push(after(line.current, interaction, number == done))
+        return line.at(done).limited(limit)
 
     surfaces = {one.name: Surface(one.label, history(one), one.changed) for one in found.surfaces}
     changes = max(surface.changed for surface in surfaces.values())

@@ -26,25 +26,30 @@ class SeparateSteps(Steps[SessionCore]):
         """Return one object without interactions."""
         return Surfaces.first(blank, limit)
 
-    def take(self, core: SessionCore, interaction: Interaction, start: float) -> Step:
-        """Run the click stage on one more click, or put a mask in."""
+    def take(self, core: SessionCore, interactions: Sequence[Interaction], start: float) -> Step:
+        """Run the click stage on further clicks, or put a mask in."""
         surfaces = core._state.surfaces
-        history = surfaces.current.history
-        compiled = (
-            core._compiled_for(history.current.interactions.clicked + 1) if isinstance(interaction, Click) else 0.0
-        )
-        snapshot, probability = core._after(core._state.image, history.current, interaction)
-        result = core._answer(snapshot, start, probability, compiled)
-        return Step(surfaces.change(history.push(snapshot), result), result)
+        history, numbers, compiled = surfaces.current.history, None, 0.0
+        more = sum(isinstance(interaction, Click) for interaction in interactions)
+        if more:
+            compiled = core._compiled_for(history.current.interactions.clicked + more)
+        for number, interaction in enumerate(interactions, start=1):
+            wanted = number == len(interactions)
+            snapshot, numbers = core._after(core._state.image, history.current, interaction, wanted=wanted)
+            history = history.push(snapshot)
+        result = core._answer(history.current, start, numbers, compiled)
+        return Step(surfaces.change(history, result), result)
 
     def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Run what the current object does not have yet."""
         image, surfaces = core._state.image, core._state.surfaces
         held = surfaces.current.history
         compiled = core._compiled_for(sum(isinstance(interaction, Click) for interaction in wanted))
-        history = history_of(
-            wanted, held, surfaces.blank, lambda snapshot, interaction: core._after(image, snapshot, interaction)[0]
-        )
+
+        def after(snapshot: Snapshot, interaction: Interaction, last: bool) -> Snapshot:
+            return core._after(image, snapshot, interaction, wanted=last)[0]
+
+        history = core._settled(history_of(wanted, held, surfaces.blank, after))
         if history is held:
             return Step(surfaces, core._result_of(surfaces.current))
         return self._changed(core, surfaces, history, start, compiled)
@@ -52,12 +57,12 @@ class SeparateSteps(Steps[SessionCore]):
     def undo(self, core: SessionCore, start: float) -> Step:
         """Take back the current object's newest interaction."""
         surfaces = core._state.surfaces
-        return self._changed(core, surfaces, surfaces.current.history.undo(), start)
+        return self._changed(core, surfaces, core._settled(surfaces.current.history.undo()), start)
 
     def redo(self, core: SessionCore, start: float) -> Step:
         """Bring back the current object's interaction that was undone last."""
         surfaces = core._state.surfaces
-        return self._changed(core, surfaces, surfaces.current.history.redo(), start)
+        return self._changed(core, surfaces, core._settled(surfaces.current.history.redo()), start)
 
     @staticmethod
     def _changed(
@@ -93,12 +98,13 @@ class SeparateSteps(Steps[SessionCore]):
 
         def replayed(old: History[Snapshot]) -> History[Snapshot]:
             history = History(blank, core._limit)
-            for interaction in old.newest.interactions:
-                snapshot, _ = core._after(image, history.current, interaction)
+            for number, interaction in enumerate(old.newest.interactions, start=1):
+                wanted = number == len(old.current.interactions)
+                snapshot, _ = core._after(image, history.current, interaction, wanted=wanted)
                 history = history.push(snapshot)
             for _ in range(len(old.newest.interactions) - len(old.current.interactions)):
                 history = history.undo()
-            return history
+            return core._settled(history, image)
 
         return core._state.surfaces.rebuild(blank, replayed)
 
@@ -124,8 +130,8 @@ class SeparateSteps(Steps[SessionCore]):
         """Repeat every object's interactions."""
         image, blank = core._state.image, core._state.surfaces.blank
 
-        def after(snapshot: Snapshot, interaction: Interaction) -> Snapshot:
-            return core._after(image, snapshot, interaction)[0]
+        def after(snapshot: Snapshot, interaction: Interaction, wanted: bool) -> Snapshot:
+            return core._after(image, snapshot, interaction, wanted=wanted)[0]
 
         surfaces = restored(found, given, blank, core._limit, after)
         result = core._answer(surfaces.current.history.current, start)
@@ -160,6 +166,10 @@ class SeparateSteps(Steps[SessionCore]):
     def clicks(self, surfaces: Surfaces) -> tuple[Click, ...]:
         """Return the clicks on the current object."""
         return surfaces.current.history.current.clicks
+
+    def interactions(self, surfaces: Surfaces) -> tuple[Interaction, ...]:
+        """Return the interactions with the current object."""
+        return tuple(surfaces.current.history.current.interactions)
 
     def all_clicks(self, surfaces: Surfaces) -> tuple[tuple[str, Click], ...]:
         """Return the clicks object by object, oldest object first."""

@@ -55,12 +55,12 @@ class Steps(ABC, Generic[C]):
         """
 
     @abstractmethod
-    def take(self, core: C, interaction: Interaction, start: float) -> Step:
-        """Take one more interaction with the current object.
+    def take(self, core: C, interactions: Sequence[Interaction], start: float) -> Step:
+        """Take further interactions with the current object; each is a step of its own.
 
         Args:
             core: The session.
-            interaction: The click or mask, checked.
+            interactions: The clicks, choices or masks, checked; one or more.
             start: When the call began, by ``perf_counter``.
         """
 
@@ -70,11 +70,11 @@ class Steps(ABC, Generic[C]):
 
     @abstractmethod
     def undo(self, core: C, start: float) -> Step:
-        """Go one step back; no stage runs."""
+        """Go one step back; no stage runs, but for an answer that was never wanted before."""
 
     @abstractmethod
     def redo(self, core: C, start: float) -> Step:
-        """Go one undone step forward again; no stage runs."""
+        """Go one undone step forward again; no stage runs, but for an answer that was never wanted before."""
 
     @abstractmethod
     def reset(self, core: C) -> Surfaces:
@@ -148,6 +148,10 @@ class Steps(ABC, Generic[C]):
     @abstractmethod
     def clicks(self, surfaces: Surfaces) -> tuple[Click, ...]:
         """Return the clicks on the current object, oldest first."""
+
+    @abstractmethod
+    def interactions(self, surfaces: Surfaces) -> tuple[Interaction, ...]:
+        """Return the interactions with the current object, oldest first; they are what ``follow`` takes."""
 
     @abstractmethod
     def all_clicks(self, surfaces: Surfaces) -> tuple[tuple[str, Click], ...]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from time import perf_counter
 
 from mmms_deploy.session.core import SessionCore
+from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import ClickResult
 from mmms_deploy.session.surfaces import Labels, checked_name
 
@@ -18,6 +19,7 @@ class SurfaceCalls(SessionCore):
     object's mask, and all of them have one history; docs/session.md says what the calls mean then.
     """
 
+    @recorded
     def select(self, surface: str) -> ClickResult:
         """Work on another object of the image: a new one, or one that has clicks already.
 
@@ -47,6 +49,7 @@ class SurfaceCalls(SessionCore):
             self._state = replace(self._state, surfaces=step.surfaces)
             return step.result
 
+    @recorded
     def remove(self, surface: str) -> None:
         """Forget an object and its clicks. If it was the current one, the object that changed last becomes current.
 
@@ -64,6 +67,7 @@ class SurfaceCalls(SessionCore):
             self._size()
             self._state = replace(self._state, surfaces=self._steps.remove(self, checked_name(surface)))
 
+    @recorded
     def rename(self, surface: str, to: str) -> None:
         """Give an object another name. Its label, clicks, masks, history and place among the others stay.
 

@@ -82,6 +82,11 @@ SCRIPT: list[tuple[dict[str, Any], Callable[[Session], object]]] = [
     ({"do": "rename", "name": "2", "to": "größer"}, lambda s: s.rename("2", "größer")),
     ({"do": "select", "name": "1"}, lambda s: s.select("1")),
     ({"do": "click", "x": 30, "y": 40}, lambda s: s.click(30, 40)),
+    (
+        {"do": "clicks", "clicks": [{"x": 33, "y": 44}, {"x": 80, "y": 41, "positive": False}]},
+        lambda s: s.add_clicks([(33, 44), (80, 41, 0)]),
+    ),
+    ({"do": "undo"}, lambda s: s.undo()),
     ({"do": "reset"}, lambda s: s.reset()),
     ({"do": "click", "x": 62, "y": 40}, lambda s: s.click(62, 40)),
     ({"do": "remove", "name": "größer"}, lambda s: s.remove("größer")),
@@ -104,7 +109,7 @@ def test_live_answers_are_those_of_a_session(running: Running, session: str, ref
                 assert one["clicks"] == clicks
             assert answer["surface"] == reference.surface
             assert (answer["can_undo"], answer["can_redo"]) == (reference.can_undo, reference.can_redo)
-            clicked = request["do"] in ("click", "undo", "redo")
+            clicked = request["do"] in ("click", "clicks", "undo", "redo")
             assert all((value is not None) == clicked for value in answer["timings"].values())
         assert client.ask("annotation")["annotation"] == json.loads(json.dumps(reference.to_dict()))
 

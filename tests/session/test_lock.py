@@ -15,6 +15,7 @@ from mmms_deploy.errors import SessionClosedError, SessionError
 from tests.support.annotating import GREY, SIZE
 
 CALLS: dict[str, Callable[[Session, Path], object]] = {
+    "add_clicks": lambda session, _: session.add_clicks([[10, 10, 1]]),
     "choose": lambda session, _: session.choose(0),
     "click": lambda session, _: session.click(10, 10),
     "download_features": lambda session, _: session.download_features([]),
@@ -23,6 +24,7 @@ CALLS: dict[str, Callable[[Session, Path], object]] = {
     "image_size": lambda session, _: session.image_size,
     "labels": lambda session, _: session.labels,
     "load_labels": lambda session, _: session.load_labels(np.ones(SIZE, np.int32)),
+    "load": lambda session, folder: session.load(folder / "none.json"),
     "mask": lambda session, _: session.mask,
     "modalities": lambda session, _: session.modalities,
     "predict": lambda session, _: session.predict([[10, 10]], [1]),
@@ -32,6 +34,7 @@ CALLS: dict[str, Callable[[Session, Path], object]] = {
     "reset": lambda session, _: session.reset(),
     "restore": lambda session, _: session.restore({}),
     "result": lambda session, _: session.result,
+    "save": lambda session, folder: session.save(folder / "work.json"),
     "save_labels": lambda session, folder: session.save_labels(folder / "labels.png"),
     "select": lambda session, _: session.select("dog"),
     "set_clicks": lambda session, _: session.set_clicks([[10, 10, 1]]),
