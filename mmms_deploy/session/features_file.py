@@ -37,7 +37,7 @@ _MOST_BYTES = 1 << 32
 _LENGTH = struct.Struct("<Q")
 _EXPECTED = "a file that Features.save wrote, complete and unchanged"
 _FIX = "encode the image again, and save its features"
-_DAMAGE = (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError)
+_DAMAGE = (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError, struct.error)
 _Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Side = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
@@ -147,7 +147,7 @@ def read_header(path: Path) -> FileHeader:
             if length > _MOST_BYTES:
                 raise ValueError("its header is too long")
             return _header(_LENGTH.pack(length) + stream.read(length))
-    except (*_DAMAGE, FileReadError, OSError, struct.error) as error:
+    except (*_DAMAGE, FileReadError, OSError) as error:
         raise FeatureError(f"{path} holds no features: {error}", expected=_EXPECTED, fix=_FIX) from error
 
 

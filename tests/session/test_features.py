@@ -234,7 +234,10 @@ def test_no_such_file(tmp_path: Path, path: object, monkeypatch: pytest.MonkeyPa
         Features.load(path)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("content", [b"", b"x", bytes(8), b"\xff" * 8, struct.pack("<Q", 2) + b"{}", "text", None, 5])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", bytes(8), b"\xff" * 8, struct.pack("<Q", 2) + b"{}", "text", None, 5, np.zeros((3, 0), np.uint8)],
+)
 def test_other_contents(content: object) -> None:
     with pytest.raises(FeatureError):
         Features.from_bytes(content)  # type: ignore[arg-type]

@@ -28,13 +28,17 @@ from mmms_deploy import (
     CocoWriter,
     CudaOptions,
     Features,
+    FeatureStore,
+    Journal,
     Model,
     Polygon,
     Session,
+    Workers,
     annotations,
     draw_overlay,
     open_engine,
     read_annotation,
+    read_work,
 )
 from mmms_deploy.annotations import CocoObject
 from mmms_deploy.errors import MMMSDeployError
@@ -145,6 +149,15 @@ CALLS: dict[str, Arguments] = {
     "choose": {"0": lambda: 0},
     "set_mask": {"0": _mask},
     "set_clicks": {"0": lambda: [[3, 4, 1], [5, 6, 0]]},
+    "add_clicks": {"0": lambda: [[3, 4, 1], [5, 6, 0]]},
+    "save": {"0": _path(".work"), "overwrite": lambda: True},
+    "load": {
+        "0": _path(".work"),
+        "1": lambda: None,
+        "features": lambda: None,
+        "other_image": lambda: False,
+        "channel_order": lambda: "rgb",
+    },
     "predict": {
         "0": lambda: [[3, 4]],
         "1": lambda: [1],
@@ -236,6 +249,22 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Arguments]] = {
         lambda outer, holes: annotations.mask_of_polygons([Polygon(outer, holes)], (SIDE, SIDE)),
         {"0": lambda: np.array([[1, 1], [5, 1], [5, 5.0]]), "1": tuple},
     ),
+    "FeatureStore": (
+        FeatureStore,
+        {
+            "0": lambda: None,
+            "device_bytes": int,
+            "host_bytes": lambda: 10**6,
+            "disk_bytes": lambda: None,
+            "half": lambda: "auto",
+        },
+    ),
+    "read_work": (read_work, {"0": _path(".work")}),
+    "Journal": (
+        lambda *a, **k: Journal(*a, **k).close(),
+        {"0": _path(".journal"), "masks": lambda: True, "sync": lambda: False, "limit": lambda: 10**6},
+    ),
+    "Workers": (lambda *a: Workers(*a).close(), {"0": lambda: 1}),
     "Features.load": (Features.load, {"0": _path(".features")}),
     "Features.from_bytes": (Features.from_bytes, {"0": lambda: b"x"}),
     "Features.save": (
