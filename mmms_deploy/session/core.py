@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -39,15 +39,16 @@ from mmms_deploy.session.features import FeatureSource
 from mmms_deploy.session.history import History, checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
 from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, MaskInput, Snapshot
-from mmms_deploy.session.list_run import ListRun, Row
+from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
+from mmms_deploy.session.rounds import checked_batch
 from mmms_deploy.session.saved import checked, interactions_of
 from mmms_deploy.session.steps import Step, Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
-from mmms_deploy.session.views import Views, checked_zoom
+from mmms_deploy.session.views import Encoded, Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
 
 
@@ -81,12 +82,13 @@ class SessionCore(ABC):
         flip: Whether an answer is the mean with that to the mirror image.
         store: Keeps the features of images; None for nothing that does.
         resume: Whether an image that comes back has its objects again.
+        batch: Whether clicks on several objects run together; None for where it pays.
 
     Raises:
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
         HistoryError: ``history_limit`` is no number of steps.
-        SessionError: ``zoom`` or ``flip`` is not possible with this bundle.
+        SessionError: ``zoom``, ``flip`` or ``batch`` is not possible with this bundle.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class SessionCore(ABC):
         flip: bool = False,
         store: FeatureSource | None = None,
         resume: bool = False,
+        batch: bool | None = None,
     ) -> None:
         self._own = OwnProcess("this session", self)
         self.renew_lock()
@@ -125,6 +128,9 @@ class SessionCore(ABC):
             self._runner = self._engine.open()
             on_error.callback(self._runner.close)
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
+            self._batch = checked_batch(
+                batch, self._manifest, self._engine.info.device, viewed=rule is not None or flip
+            )
             self._fetched = AnswerFetch(self._manifest, self._engine, self._runner)
             viewed = rule is not None or bool(flip)
             asked = "zoom" if rule is not None else "flip" if flip else None
@@ -313,14 +319,34 @@ class SessionCore(ABC):
         if self._views is not None:
             snapshot = self._views.after_click(image, current, click)
             return snapshot, self._numbers_of(snapshot)
-        size = self._size_of(image)
         rule = self._manifest.clicks
-        picture = whole(size)
+        picture = whole(self._size_of(image))
         self._check_room(current)
         # Only a modulation needs the clicks before: without one, a click costs the same however many there are.
         clicks = (click,) if rule.modulation is None else (*current.clicks, click)
         encoded = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in clicks]
-        done = self._run_click(image.pipeline, current.state, encoded)
+        return self._clicked(image, current, click, self._run_click(image.pipeline, current.state, encoded))
+
+    def _after_clicks(
+        self, image: ImageState, given: Sequence[tuple[Snapshot, Interaction]], count: int
+    ) -> list[tuple[Snapshot, FloatArray]]:
+        """Run the click stage for several objects on one more click on each of them.
+
+        Args:
+            image: The image.
+            given: The snapshot before and the click, for every object.
+            count: How many objects the stage takes.
+        """
+        rows = [(current, click) for current, click in given if isinstance(click, Click)]
+        encoded = [(current.state, self._row(image, click)) for current, click in rows]
+        done = self._run_click.together(image.pipeline, encoded, count)
+        return [self._clicked(image, *row, one) for row, one in zip(rows, done, strict=True)]
+
+    def _clicked(
+        self, image: ImageState, current: Snapshot, click: Click, done: PipelineState
+    ) -> tuple[Snapshot, FloatArray]:
+        """Return the snapshot after a click that the click stage has answered, and the answer."""
+        size, rule = self._size_of(image), self._manifest.clicks
         answer = done.value(self._tensors.answer)
         numbers = self._fetched(answer)
         state = {link.input: done.value(link.output) for link in self._manifest.state}
@@ -352,7 +378,7 @@ class SessionCore(ABC):
         answer = done.value(self._tensors.answer)
         return replace(pending, probability=answer, pending=False), self._fetched(answer)
 
-    def _row(self, image: ImageState, click: Click) -> Row:
+    def _row(self, image: ImageState, click: Click) -> Encoded:
         """Return a click as the list has it."""
         return click_in(click, whole(self._size_of(image)), self._manifest.size, self._manifest.clicks.coordinates)
 

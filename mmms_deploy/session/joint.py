@@ -7,7 +7,7 @@ again without its clicks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -42,7 +42,7 @@ from mmms_deploy.session.predict import answer_logits
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.rows import BACKGROUND, ObjectAnswer, Rows, no_answer
 from mmms_deploy.session.saved import SavedSession
-from mmms_deploy.session.steps import Step, Steps
+from mmms_deploy.session.steps import Clicked, Step, Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 from mmms_deploy.session.zoom import click_in, whole
 
@@ -129,6 +129,20 @@ class JointSteps(Steps[SessionCore]):
         compiled = self._run.prepare(len(surfaces.now.interactions) + len(clicks))
         shared = self._pushed(core._state.image, surfaces.shared, clicks)
         return self._step(core, surfaces.follow(shared, surfaces.name), start, compiled)
+
+    def click_objects(self, core: SessionCore, clicks: Mapping[str, Click], start: float) -> Clicked:
+        """Answer the clicks on all objects in one run."""
+        surfaces = self._of(core)
+        before, owned = surfaces.name, []
+        for name, click in clicks.items():
+            surfaces = surfaces.select(name)
+            owned.append(OwnedClick(surfaces.current.label, click))
+        compiled = self._run.prepare(len(surfaces.now.interactions) + len(owned))
+        surfaces = surfaces.follow(self._pushed(core._state.image, surfaces.shared, owned), *clicks).select(before)
+        for name in clicks:
+            surface = surfaces.all[name]
+            surface.result = self._answer_of(core, surfaces, surface, start, compiled)
+        return Clicked(surfaces, {name: core._result_of(surfaces.all[name]) for name in clicks})
 
     def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Make these the current object's clicks; those on other objects stay.

@@ -294,28 +294,21 @@ def _unpacked(given: SavedMap) -> FloatArray:
 
 def restored(
     found: SavedSession,
-    interactions: Mapping[str, tuple[Interaction, ...]],
+    lines: Mapping[str, History[Snapshot]],
     blank: Snapshot,
     limit: int | None,
-    after: Callable[[Snapshot, Interaction, bool], Snapshot],
 ) -> Surfaces:
-    """Return the surfaces of a saved annotation; every interaction is run.
+    """Return the surfaces of a saved annotation.
 
     Args:
         found: The annotation.
-        interactions: Every surface's interactions, by its name.
+        lines: The history of every surface without a limit and with nothing undone, by its name.
         blank: The snapshot that every surface begins with.
         limit: How many interactions with a surface can be undone here.
-        after: Takes one more interaction; its last argument says whether the answer is wanted, which it is after the
-            last one that is not undone.
     """
 
     def history(surface: SavedSurface) -> History[Snapshot]:
-        line: History[Snapshot] = History(blank)
-        done = len(surface.interactions) - surface.undone
-        for number, interaction in enumerate(interactions[surface.name], start=1):
-            line = line.push(after(line.current, interaction, number == done))
-        return line.at(done).limited(limit)
+        return lines[surface.name].at(len(surface.interactions) - surface.undone).limited(limit)
 
     surfaces = {one.name: Surface(one.label, history(one), one.changed) for one in found.surfaces}
     changes = max(surface.changed for surface in surfaces.values())

@@ -72,12 +72,15 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
             was encoded before runs no backbone. None keeps none.
         resume: Whether an image that was annotated before in this session has its objects again when it comes back;
             else :meth:`set_image` always begins anew. The network answers their clicks again.
+        batch: Whether clicks on several objects run together, in :meth:`click_objects` and wherever clicks are answered
+            again, with a bundle that was exported with ``--batch``. None does where it pays: on a GPU, and not on a
+            CPU.
 
     Raises:
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
         HistoryError: ``history_limit`` is no number of steps.
-        SessionError: ``zoom`` is no rule, or ``zoom`` or ``flip`` is not possible with this bundle.
+        SessionError: ``zoom`` is no rule, or ``zoom``, ``flip`` or ``batch`` is not possible with this bundle.
 
     In a child that was forked after the session had been opened, every call but :meth:`close` raises ``ForkError``
     (docs/engines.md).
@@ -100,10 +103,13 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
         flip: bool = False,
         store: FeatureSource | None = None,
         resume: bool = False,
+        batch: bool | None = None,
     ) -> None:
         name, opened = (engine, None) if isinstance(engine, str) else (None, engine)
         request = EngineRequest(device, name, precision, threads, strict, cuda_options)
-        super().__init__(bundle, opened, request, history_limit, keep_image, on_progress, zoom, flip, store, resume)
+        super().__init__(
+            bundle, opened, request, history_limit, keep_image, on_progress, zoom, flip, store, resume, batch
+        )
 
     def _opened_steps(self, asked: str | None) -> Steps[SessionCore]:
         if self._manifest.clicks.objects > 1:

@@ -8,7 +8,7 @@ history (:mod:`mmms_deploy.session.joint`). The calls themselves know neither.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -38,6 +38,19 @@ class Step:
     result: ClickResult
 
 
+@dataclass(frozen=True, eq=False)
+class Clicked:
+    """What clicks on several objects lead to.
+
+    Attributes:
+        surfaces: The objects afterwards.
+        results: The answer for each of the objects that were clicked, by name.
+    """
+
+    surfaces: Surfaces
+    results: dict[str, ClickResult]
+
+
 class Steps(ABC, Generic[C]):
     """What calls do with the objects of an image.
 
@@ -62,6 +75,16 @@ class Steps(ABC, Generic[C]):
             core: The session.
             interactions: The clicks, choices or masks, checked; one or more.
             start: When the call began, by ``perf_counter``.
+        """
+
+    @abstractmethod
+    def click_objects(self, core: C, clicks: Mapping[str, Click], start: float) -> Clicked:
+        """Answer a click on each of several objects; the current one stays the current one.
+
+        Args:
+            core: The session.
+            clicks: The click on every object by its name, checked; one or more. An object of a new name begins.
+            start: When the call began.
         """
 
     @abstractmethod

@@ -16,6 +16,7 @@ from tests.support.annotating import GREY, SIZE
 
 CALLS: dict[str, Callable[[Session, Path], object]] = {
     "add_clicks": lambda session, _: session.add_clicks([[10, 10, 1]]),
+    "click_objects": lambda session, _: session.click_objects({"dog": (10, 10)}),
     "choose": lambda session, _: session.choose(0),
     "click": lambda session, _: session.click(10, 10),
     "download_features": lambda session, _: session.download_features([]),
