@@ -33,6 +33,7 @@ In reading order:
 - ``backbone_features``: the format and the file of backbone features that a provider computes
 - ``mask_sources``: what a session takes as a mask or as labels
 - ``interactions``: clicks, choices and masks put in by hand, and the click stage's state after each
+- ``boxes``: a box around an object as the start of its clicks
 - ``choices``: the choice of one of several answers, checked
 - ``click_labels``: a mask put in by hand as a map of labels, for click stages that keep one
 - ``history``: undo and redo

@@ -19,7 +19,7 @@ import numpy as np
 
 from mmms_deploy.bundle import AnswerForm, Bundle
 from mmms_deploy.bundle.contract import ClickMemory
-from mmms_deploy.bundle.names import LABELS
+from mmms_deploy.bundle.names import LABELS, POINTS
 from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import Engine, Value
@@ -31,6 +31,7 @@ from mmms_deploy.imaging.resize import FloatArray, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
+from mmms_deploy.session.boxes import CORNERS, check_for_box, with_corners
 from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
 from mmms_deploy.session.click_run import ClickRun
@@ -38,7 +39,7 @@ from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.features import FeatureSource
 from mmms_deploy.session.history import History, checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
-from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import BoxInput, Choice, FirstClick, Interaction, MaskInput, Snapshot
 from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
@@ -244,7 +245,7 @@ class SessionCore(ABC):
         image, rule = self._state.image, self._manifest.clicks
         found = checked(annotation, size)
         given = {one.name: interactions_of(one, size, self._answer_size, rule) for one in found.surfaces}
-        if any(isinstance(one, Click) for interactions in given.values() for one in interactions):
+        if any(isinstance(one, Click | BoxInput) for interactions in given.values() for one in interactions):
             self._inputs.check_complete(image)
         return self._steps.restore(self, found, given, start)
 
@@ -290,6 +291,8 @@ class SessionCore(ABC):
             return self._after_mask(image, current, interaction), interaction.previous[0, 0]
         if isinstance(interaction, Choice):
             return self._after_choice(image, current, interaction)
+        if isinstance(interaction, BoxInput):
+            return self._after_box(image, current, interaction)
         if self._run_list is not None:
             return self._after_listed(self._run_list, image, current, interaction, wanted=wanted)
         return self._after_click(image, current, interaction)
@@ -342,8 +345,15 @@ class SessionCore(ABC):
         done = self._run_click.together(image.pipeline, encoded, count)
         return [self._clicked(image, *row, one) for row, one in zip(rows, done, strict=True)]
 
+    def _after_box(self, image: ImageState, current: Snapshot, box: BoxInput) -> tuple[Snapshot, FloatArray]:
+        """Put the corners of a box into the list of points, and run the click stage without a click."""
+        check_for_box(box, current, self._manifest)
+        points = with_corners(self._runner.download(current.state[POINTS]), box, self._size_of(image), self._manifest)
+        state = {**current.state, POINTS: self._pipeline.upload(POINTS, points)}
+        return self._clicked(image, current, box, self._run_click(image.pipeline, state, [(0.0, 0.0, 0.0, 0.0)]))
+
     def _clicked(
-        self, image: ImageState, current: Snapshot, click: Click, done: PipelineState
+        self, image: ImageState, current: Snapshot, click: Click | BoxInput, done: PipelineState
     ) -> tuple[Snapshot, FloatArray]:
         """Return the snapshot after a click that the click stage has answered, and the answer."""
         size, rule = self._size_of(image), self._manifest.clicks
@@ -463,9 +473,10 @@ class SessionCore(ABC):
             ClickError: It has none.
         """
         points = self._manifest.clicks.points
-        if points is not None and len(current.clicks) >= points.most:
+        boxes = len(current.prompts) - len(current.clicks)
+        if points is not None and len(current.clicks) + CORNERS * boxes >= points.most:
             raise ClickError(
-                f"click {points.most + 1} on one object",
+                f"click {len(current.clicks) + 1} on one object",
                 expected=f"at most {points.most}: {self._manifest.name} was exported with a list of so many points",
                 fix="undo a click, or export again with more 'most_points' in the description",
             )
@@ -507,7 +518,7 @@ class SessionCore(ABC):
         """
         numbers = self._numbers_of(snapshot) if numbers is None else numbers
         numbers.setflags(write=False)
-        answered = isinstance(snapshot.newest, Click | Choice)
+        answered = isinstance(snapshot.newest, Click | Choice | BoxInput)
         return NetworkAnswer(numbers, self._manifest.clicks if answered else as_probability(self._manifest.clicks))
 
     def _whole_answer(self, snapshot: Snapshot) -> NetworkAnswer:

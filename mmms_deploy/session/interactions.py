@@ -57,7 +57,24 @@ class Choice:
     index: int
 
 
-Interaction: TypeAlias = Click | MaskInput | Choice
+@dataclass(frozen=True)
+class BoxInput:
+    """A box around the object, in image pixels as clicks are.
+
+    Attributes:
+        x0: Its left edge.
+        y0: Its upper edge.
+        x1: Its right edge.
+        y1: Its lower edge.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+Interaction: TypeAlias = Click | MaskInput | Choice | BoxInput
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +120,11 @@ class Snapshot:
     def clicks(self) -> tuple[Click, ...]:
         """The clicks among the interactions, oldest first."""
         return tuple(interaction for interaction in self.interactions if isinstance(interaction, Click))
+
+    @property
+    def prompts(self) -> tuple[Click | BoxInput, ...]:
+        """The clicks and boxes among the interactions, oldest first."""
+        return tuple(interaction for interaction in self.interactions if isinstance(interaction, Click | BoxInput))
 
     @property
     def newest(self) -> Interaction | None:

@@ -16,18 +16,19 @@ import numpy as np
 
 from mmms_deploy.bundle import Manifest
 from mmms_deploy.engines.protocol import Runner
-from mmms_deploy.errors import SessionError, SurfaceError
+from mmms_deploy.errors import MMMSDeployError, SessionError, SurfaceError
 from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import NetworkAnswer
+from mmms_deploy.session.boxes import no_boxes
 from mmms_deploy.session.choices import one_answer
 from mmms_deploy.session.click_list import history_of
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
-from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import BoxInput, Choice, Interaction, MaskInput, Snapshot
 from mmms_deploy.session.joint_surfaces import (
     BLANK,
     JointSnapshot,
@@ -108,11 +109,11 @@ class JointSteps(Steps[SessionCore]):
 
     Args:
         run: Runs the click stage.
-        name: Name of the bundle, for messages.
+        manifest: The bundle's manifest, for messages.
     """
 
-    def __init__(self, run: JointRun, name: str) -> None:
-        self._run, self._name = run, name
+    def __init__(self, run: JointRun, manifest: Manifest) -> None:
+        self._run, self._name, self._manifest = run, manifest.name, manifest
 
     def first(self, blank: Snapshot, limit: int | None) -> JointSurfaces:
         """Return one object without clicks."""
@@ -235,19 +236,19 @@ class JointSteps(Steps[SessionCore]):
         return self._step(core, surfaces, start, compiled)
 
     def predicted(
-        self, core: SessionCore, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
+        self, core: SessionCore, prompts: tuple[Click | BoxInput, ...], given: tuple[FloatArray, MaskInput] | None
     ) -> Sequence[Interaction]:
         """Return the clicks; a mask input must be the current object's answer to the first ones of them."""
         if given is None:
-            return clicks
+            return prompts
         surfaces = self._of(core)
         label = surfaces.current.label
         for held in reversed(surfaces.shared.line):
             own = tuple(one.click for one in held.interactions if one.label == label)
             answer = self._coarse(core, held.rows, label)
-            known = bool(own) and not held.pending and own == clicks[: len(own)]
+            known = bool(own) and not held.pending and own == prompts[: len(own)]
             if known and np.array_equal(answer_logits(answer), given[0]):
-                return clicks
+                return prompts
         raise SessionError(
             f"predict got a mask_input that is no answer of {self._name} to the first of these points",
             expected="no mask_input: a network that answers for all objects at once takes no mask, only clicks",
@@ -386,7 +387,9 @@ class JointSteps(Steps[SessionCore]):
             return no_answer(core._answer_size, core._manifest.clicks)
         return ObjectAnswer(rows, label, core._size()).coarse()
 
-    def _refused(self, interaction: Choice | MaskInput) -> SessionError:
+    def _refused(self, interaction: Choice | MaskInput | BoxInput) -> MMMSDeployError:
+        if isinstance(interaction, BoxInput):
+            return no_boxes(interaction, self._manifest)
         return one_answer(interaction, self._name) if isinstance(interaction, Choice) else self._no_mask()
 
     def _no_mask(self) -> SessionError:
@@ -424,4 +427,4 @@ def joint_steps(
     assert listed is not None
     tensors = find_click_stage(manifest, pipeline)
     rows = ListRun(manifest, pipeline, tensors, listed)
-    return JointSteps(JointRun(manifest, rows, tensors.answer, runner, fetch), manifest.name)
+    return JointSteps(JointRun(manifest, rows, tensors.answer, runner, fetch), manifest)

@@ -21,6 +21,7 @@ from mmms_deploy.errors import ClickError, MaskInputError, SessionError
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answers import NetworkAnswer, log_odds
 from mmms_deploy.session.interactions import (
+    BoxInput,
     Choice,
     Interaction,
     MaskInput,
@@ -169,7 +170,7 @@ def checked_logits(
 
 
 def interactions_of(
-    clicks: tuple[Click, ...],
+    clicks: tuple[Click | BoxInput, ...],
     given: tuple[FloatArray, MaskInput] | None,
     line: Sequence[Snapshot],
     logits: Callable[[Snapshot], FloatArray],
@@ -178,7 +179,7 @@ def interactions_of(
     """Return the interactions that a call of predict stands for.
 
     Args:
-        clicks: Its points.
+        clicks: Its box, where there is one, and its points.
         given: Its mask input as logits, and as the mask that it puts in; None for none.
         line: The snapshots that are held, oldest first.
         logits: Returns a snapshot's answer (h, w) as logits.
@@ -196,18 +197,18 @@ def interactions_of(
     fitting = [
         snapshot
         for snapshot in reversed(line)
-        if snapshot.interactions and not snapshot.pending and snapshot.clicks == clicks[: len(snapshot.clicks)]
+        if snapshot.interactions and not snapshot.pending and snapshot.prompts == clicks[: len(snapshot.prompts)]
     ]
     for snapshot in fitting:
         if np.array_equal(logits(snapshot), low):
-            return (*snapshot.interactions, *clicks[len(snapshot.clicks) :])
+            return (*snapshot.interactions, *clicks[len(snapshot.prompts) :])
     for snapshot in fitting:
         for place, numbers in enumerate(() if snapshot.candidates is None else snapshot.candidates.numbers):
             if np.array_equal(answer_logits(NetworkAnswer(numbers, rule)), low):
                 before = snapshot.interactions
                 while isinstance(before[-1], Choice):  # a choice among the same answers is replaced
                     before = before[:-1]
-                return (*before, Choice(place), *clicks[len(snapshot.clicks) :])
+                return (*before, Choice(place), *clicks[len(snapshot.prompts) :])
     return (mask, *clicks)
 
 

@@ -24,8 +24,17 @@ from mmms_deploy.annotations import mask_of_rle, rle_of
 from mmms_deploy.bundle.contract import MOST_CANDIDATES, ClickContract, Struct
 from mmms_deploy.errors import MMMSDeployError, SessionError
 from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.session.boxes import checked_box
 from mmms_deploy.session.history import History
-from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot, checked_mask, mask_of_probability
+from mmms_deploy.session.interactions import (
+    BoxInput,
+    Choice,
+    Interaction,
+    MaskInput,
+    Snapshot,
+    checked_mask,
+    mask_of_probability,
+)
 from mmms_deploy.session.result import Click, checked_click
 from mmms_deploy.session.surfaces import Surface, Surfaces, checked_name
 
@@ -53,21 +62,24 @@ class SavedMap(Struct, frozen=True, kw_only=True):
 
 
 class SavedStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An interaction that is no click: a mask that was put in, or the choice of one of several answers.
+    """An interaction that is no click: a mask or a box that was put in, or the choice of one of several answers.
 
     Attributes:
         mask: The mask.
         previous: What the network sees of it, where it is no mask of bools.
         choice: The number of the answer, from 0.
+        box: A box that was put in: x0, y0, x1, y1 in image pixels.
     """
 
     mask: SavedRle | None = None
     previous: SavedMap | None = None
     choice: Annotated[int, msgspec.Meta(ge=0, lt=MOST_CANDIDATES)] | None = None
+    box: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        if (self.mask is None) == (self.choice is None) or (self.mask is None and self.previous is not None):
-            raise ValueError("an interaction is a click, a mask or a choice")
+        kinds = sum(kind is not None for kind in (self.mask, self.choice, self.box))
+        if kinds != 1 or (self.mask is None and self.previous is not None):
+            raise ValueError("an interaction is a click, a mask, a choice or a box")
 
 
 SavedInteraction: TypeAlias = tuple[float, float, Literal[0, 1]] | SavedStep
@@ -116,6 +128,8 @@ def saved(surfaces: Surfaces, size: tuple[int, int], network: tuple[int, int], r
             return saved_click(given)
         if isinstance(given, Choice):
             return SavedStep(choice=given.index)
+        if isinstance(given, BoxInput):
+            return SavedStep(box=(given.x0, given.y0, given.x1, given.y1))
         rle = SavedRle(**rle_of(given.mask))  # type: ignore[arg-type]
         plain = np.array_equal(checked_mask(given.mask, size, network, rule).previous, given.previous)
         return SavedStep(mask=rle, previous=None if plain else _packed(given.previous[0, 0]))
@@ -247,6 +261,8 @@ def interactions_of(
                 found.append(checked_click(*given, size))
             elif given.choice is not None:
                 found.append(Choice(given.choice))
+            elif given.box is not None:
+                found.append(checked_box(given.box, size))
             elif given.mask is not None:
                 found.append(_mask(given.mask, given.previous, size, network, rule))
         except (MMMSDeployError, ValueError, zlib.error, binascii.Error) as error:

@@ -11,7 +11,7 @@ from mmms_deploy.session.click_list import history_of
 from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask
+from mmms_deploy.session.interactions import BoxInput, Interaction, MaskInput, Snapshot, checked_mask
 from mmms_deploy.session.predict import answer_logits, interactions_of
 from mmms_deploy.session.result import Click, ClickResult
 from mmms_deploy.session.rounds import Row, in_rounds
@@ -155,12 +155,12 @@ class SeparateSteps(Steps[SessionCore]):
         return Step(surfaces, result)
 
     def predicted(
-        self, core: SessionCore, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
+        self, core: SessionCore, prompts: tuple[Click | BoxInput, ...], given: tuple[FloatArray, MaskInput] | None
     ) -> Sequence[Interaction]:
-        """Return the clicks, with what led to the mask input or the mask itself before them."""
+        """Return the box and the clicks, with what led to the mask input or the mask itself before them."""
         line = core._state.surfaces.current.history.line
         rule = core._manifest.clicks
-        return interactions_of(clicks, given, line, lambda held: answer_logits(core._whole_answer(held)), rule)
+        return interactions_of(prompts, given, line, lambda held: answer_logits(core._whole_answer(held)), rule)
 
     def whole_answer(self, core: SessionCore) -> NetworkAnswer:
         """Return the current object's answer for the whole image."""

@@ -16,7 +16,7 @@ from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answers import NetworkAnswer
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import BoxInput, Interaction, MaskInput, Snapshot
 from mmms_deploy.session.result import Click, ClickResult
 from mmms_deploy.session.saved import SavedSession
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
@@ -142,13 +142,13 @@ class Steps(ABC, Generic[C]):
 
     @abstractmethod
     def predicted(
-        self, core: C, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
+        self, core: C, prompts: tuple[Click | BoxInput, ...], given: tuple[FloatArray, MaskInput] | None
     ) -> Sequence[Interaction]:
         """Return the interactions that a call of ``predict`` stands for.
 
         Args:
             core: The session.
-            clicks: Its points.
+            prompts: Its box, where there is one, and its points.
             given: Its mask input as logits, and as the mask that it puts in; None for none.
         """
 

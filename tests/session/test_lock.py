@@ -36,6 +36,7 @@ CALLS: dict[str, Callable[[Session, Path], object]] = {
     "result": lambda session, _: session.result,
     "save_labels": lambda session, folder: session.save_labels(folder / "labels.png"),
     "select": lambda session, _: session.select("dog"),
+    "set_box": lambda session, _: session.set_box(5, 5, 20, 20),
     "set_clicks": lambda session, _: session.set_clicks([[10, 10, 1]]),
     "set_features": lambda session, _: session.set_features({}, SIZE),
     "set_image": lambda session, _: session.set_image(GREY),
