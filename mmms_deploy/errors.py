@@ -35,6 +35,7 @@ of the door that the user came through, Python or the command line.
         SessionError
             NoImageError
             SessionClosedError
+            SupersededError
             HistoryError
             ImageError
             ModalityError
@@ -43,9 +44,18 @@ of the door that the user came through, Python or the command line.
             SurfaceError
             ClickError
             ChoiceError
+        StoreError
+        WorkError
+            OtherImageError
+            WorkDiffersError
+        JournalError
+            JournalInUseError
+            JournalDiffersError
+            ImageMissingError
         MaskError
         AnnotationError
         ClickListError
+        ClusterError
         HubError
             HubReferenceError
             HubUnreachableError
@@ -56,6 +66,8 @@ of the door that the user came through, Python or the command line.
         WeightsError
             OtherWeightsError
     MMMSDeployWarning
+        StoreWarning
+        JournalWarning
 """
 
 from __future__ import annotations
@@ -90,6 +102,10 @@ class MMMSDeployError(Exception):
         self.command_fix = fix if command_fix is None else command_fix
         super().__init__(self.message(Door.PYTHON))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors of other processes come back as they were; every class has arguments of its own.
+        return _restored, (type(self), self.args, self.__dict__)
+
     def message(self, door: Door) -> str:
         """Return the whole message in the words of a door."""
         fix = self.fix if door is Door.PYTHON else self.command_fix
@@ -99,8 +115,23 @@ class MMMSDeployError(Exception):
         return whole.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _restored(kind: type[MMMSDeployError], args: tuple[object, ...], state: dict[str, object]) -> MMMSDeployError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
 class MMMSDeployWarning(UserWarning):
     """A fallback was taken (a slower engine, another precision). With ``strict`` it is refused instead."""
+
+
+class StoreWarning(MMMSDeployWarning):
+    """A store of features works without a part of it: its folder cannot be used, or an entry was damaged."""
+
+
+class JournalWarning(MMMSDeployWarning):
+    """A session cannot write to its journal, such as when the disk is full; the session goes on."""
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -280,6 +311,10 @@ class SessionClosedError(SessionError):
     """A session was used after it was closed."""
 
 
+class SupersededError(SessionError):
+    """A call on an ``AsyncSession`` whose place a newer one took; it has not happened."""
+
+
 class HistoryError(SessionError):
     """Nothing to undo or redo."""
 
@@ -312,6 +347,44 @@ class ChoiceError(SessionError):
     """There are no answers to choose from, or none of that number."""
 
 
+# --- stores of features ---------------------------------------------------------------------------------------------
+
+
+class StoreError(MMMSDeployError):
+    """A store of features, or a prefetch into one, was asked for something that it cannot be or do."""
+
+
+# --- work and journals ----------------------------------------------------------------------------------------------
+
+
+class WorkError(MMMSDeployError):
+    """A file of work cannot be read: it is missing, damaged, or something else."""
+
+
+class OtherImageError(WorkError):
+    """A file of work or a journal belongs to another image than the one that is set."""
+
+
+class WorkDiffersError(WorkError):
+    """The masks of a file of work are other ones when its clicks are answered again."""
+
+
+class JournalError(MMMSDeployError):
+    """A journal cannot be read, or a path given for one is something else."""
+
+
+class JournalInUseError(JournalError):
+    """Another session writes to a journal."""
+
+
+class JournalDiffersError(JournalError):
+    """What a journal says cannot be repeated, or leads to other masks."""
+
+
+class ImageMissingError(JournalError):
+    """An image of a journal or a file of work, or a modality of it, is in none of the places that were searched."""
+
+
 # --- masks ----------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +404,13 @@ class AnnotationError(MMMSDeployError):
 
 class ClickListError(MMMSDeployError):
     """A list of clicks (CSV or JSON) cannot be read, or does not fit the pictures."""
+
+
+# --- clusters -------------------------------------------------------------------------------------------------------
+
+
+class ClusterError(MMMSDeployError):
+    """Work cannot be given to other processes or to a Ray cluster."""
 
 
 # --- the hub --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ In reading order:
 - ``split``: what the split into stages gains
 - ``notebook``: what a notebook shows of a bundle
 - ``card``, ``writer``: the model card; writes a bundle whole or not at all
+- ``click_inputs``: what the stages at clicks read that no click changes
+- ``click_stages``: these stages, apart from the others: what a click bundle holds
 - ``push``: puts a bundle on the hub
 """
 

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from mmms_deploy.bundle.click_inputs import click_inputs
 from mmms_deploy.bundle.manifest import GateCheck, Manifest, Precision, Provenance
 from mmms_deploy.bundle.names import GOLDEN_NAME
 from mmms_deploy.bundle.reconstructed import reconstruction
@@ -61,6 +62,7 @@ def card_of(manifest: Manifest, place: HubReference | None = None, license: str 
         _head(manifest, taken),
         f"# {_plain(manifest.name)}",
         _what(manifest, taken),
+        *([_missing(manifest)] if manifest.click_only else []),
         _usage(manifest, place),
         _inputs(manifest),
         _stages(manifest),
@@ -143,10 +145,12 @@ def _what(manifest: Manifest, taken: str | None) -> str:
         drawn = f"up to {listed.sizes[-1]} of them"
     if clicks.answers is not None and clicks.answers.proposals:
         drawn += f"; the first one is answered with {clicks.candidates} proposals, of which one is chosen"
+    rgb = f"RGB{', ' if modalities else ''}{modalities}; brought to {height} x {width} (height x width)"
+    whole = " in the whole network, of which this is a part" if manifest.click_only else ""
     rows = [
         ("network", _plain(family) + _backbone(backbone)),
-        ("parameters", f"{provenance.parameters / 1e6:.2f} million"),
-        ("input", f"RGB{', ' if modalities else ''}{modalities}; brought to {height} x {width} (height x width)"),
+        ("parameters", f"{provenance.parameters / 1e6:.2f} million{whole}"),
+        ("input", f"features of a picture at {height} x {width} (height x width)" if manifest.click_only else rgb),
         ("clicks", f"positive and negative points; {drawn}"),
         ("mask", f"at the image's own size; a pixel belongs when its probability is above {clicks.threshold:g}"),
         ("precisions", ", ".join(str(precision) for precision in manifest.precisions) or "none"),
@@ -160,6 +164,13 @@ def _what(manifest: Manifest, taken: str | None) -> str:
     )
     if split is not None and split.first is not None:
         text = text.replace(f", {other} at every click", ", one at the first click, and one at every later click")
+    if manifest.click_only:
+        text = (
+            "The click stage alone of a network for click-based interactive segmentation, as ONNX graphs for"
+            f" {_PROJECT}: a **click bundle**, for a service that annotates pictures and has neither the network's"
+            " backbone nor the data of other sensors. It answers clicks on features, which the owner of the whole"
+            " bundle computes."
+        )
     if (known := reconstruction(manifest)) is not None:
         text += f"\n\n**{known}**"
     if not manifest.trained:
@@ -175,6 +186,21 @@ def _backbone(backbone: object) -> str:
     return f", backbone {_code(backbone['name'])}{f' with {changed}' if changed else ''}"
 
 
+def _missing(manifest: Manifest) -> str:
+    rows = [
+        ("the stages before the clicks", "no graph and no weight of them: neither backbone nor fusion of modalities"),
+        ("modalities", "neither data nor how they are prepared; what they add to an answer is in the features"),
+        ("the golden pictures", "their sizes and features, and no pixel: the clicks can be replayed all the same"),
+        ("the largest activations of the backbone", "left out"),
+    ]
+    return f"""## What is missing, on purpose
+
+{_table(("part", "what is here of it"), rows)}
+
+It takes the features that the bundle with the digest {_code(manifest.features_of or "")} makes of a picture, and no
+others. Its owner writes them with `mmms-package`."""
+
+
 def _usage(manifest: Manifest, place: HubReference | None) -> str:
     named = (
         f"path/to/{re.sub(r'[^A-Za-z0-9._-]+', '-', manifest.name)[:80] or 'bundle'}" if place is None else str(place)
@@ -186,6 +212,10 @@ def _usage(manifest: Manifest, place: HubReference | None) -> str:
     if "black-box" in manifest.provenance.cuts:
         call = 'session.set_features("features.npz")  # of the backbone, which a provider runs'
         options += " --features features.npz"
+    if manifest.click_only:
+        call = 'session.use(Features.load("photo.features"))  # from the owner of the whole bundle'
+        options = " --features photo.features"
+    names = "Features, Session" if manifest.click_only else "Session"
     return f"""## Use it
 
 ```sh
@@ -194,7 +224,7 @@ mmms-segment {named} photo.jpg --pos 320,240{options} --overlay overlay.png
 ```
 
 ```python
-from mmms_deploy import Session
+from mmms_deploy import {names}
 
 with Session("{named}") as session:
     {call}
@@ -206,6 +236,10 @@ with Session("{named}") as session:
 
 
 def _inputs(manifest: Manifest) -> str:
+    if manifest.click_only:
+        tensors = click_inputs(manifest).values()
+        features = [(_code(one.name), " x ".join(map(str, one.shape)), one.dtype) for one in tensors]
+        return f"## Inputs\n\n{_table(('feature', 'shape', 'type'), features)}"
     resize = manifest.image.resize
     rule = f"{resize.interpolation}{', corners aligned' if resize.align_corners else ''}"
     rule += ", antialiased" if resize.antialias else ""
@@ -249,6 +283,12 @@ def _checks(manifest: Manifest) -> str:
         f" exceeds a limit is not written. `{GOLDEN_NAME}` holds the photographs, the clicks and the"
         f" {'files' if pair else 'checkpoint'}'{'' if pair else 's'} own masks."
     )
+    if manifest.click_only:
+        text = (
+            f"The export compared the ONNX graphs of the whole bundle with {reference}, on photographs and by clicks."
+            f" `{GOLDEN_NAME}` holds the photographs' features, the clicks and the masks that they must give; this"
+            " bundle was replayed before it was written."
+        )
     heading = ("compared", "measure", "worst", "limit", "samples")
     return f"## How it was checked\n\n{text}\n\n{_table(heading, [_check(check) for check in manifest.gate])}"
 
@@ -301,6 +341,11 @@ def _limits(manifest: Manifest, taken: str | None) -> str:
         "The comparisons above show that the graphs are the checkpoint's network, not that its masks are good; for"
         " that, measure it on your own pictures: `mmms-eval`.",
     ]
+    if manifest.click_only:
+        points[2] = (
+            "Features are derived from the picture and its modalities, and are not encrypted: who has them can learn of"
+            " both."
+        )
     if any(not modality.optional for modality in manifest.modalities):
         points.append("Modalities have to be registered to the photograph pixel by pixel.")
     if taken is None:

@@ -66,6 +66,25 @@ class _Place:
     length: int
 
 
+def external_parts(file: Path) -> dict[str, list[tuple[int, int]]]:
+    """Return which parts of other files a graph that was checked takes.
+
+    Args:
+        file: The graph.
+
+    Returns:
+        For every file that it names, the parts as (offset, length) in bytes, in the order of the graph; a length of 0
+        is the rest of the file.
+
+    Raises:
+        BundleCorruptError: It is no readable ONNX graph.
+    """
+    parts: dict[str, list[tuple[int, int]]] = {}
+    for place in _read(file).places:
+        parts.setdefault(place.location.decode("utf-8", "backslashreplace"), []).append((place.offset, place.length))
+    return parts
+
+
 def check_graph(file: Path, sizes: Mapping[str, int]) -> frozenset[str]:
     """Check that a graph is ONNX and reads nothing but files of its bundle.
 
@@ -80,6 +99,13 @@ def check_graph(file: Path, sizes: Mapping[str, int]) -> frozenset[str]:
         BundleCorruptError: It is no readable ONNX graph; or it names a file that the manifest does not list, or a part
             that the file does not have.
     """
+    places = _read(file).places
+    for place in places:
+        _check_place(file, place, sizes)
+    return frozenset(place.location.decode() for place in places)
+
+
+def _read(file: Path) -> _Reader:
     if file.suffix != _SUFFIX:
         # Libraries choose another format by the name, such as ONNX Runtime's own (.ort).
         raise _refused(file, f"its name does not end in {_SUFFIX}")
@@ -93,9 +119,7 @@ def check_graph(file: Path, sizes: Mapping[str, int]) -> frozenset[str]:
         raise _refused(file, f"{error}") from error
     if not reader.graphs:
         raise _refused(file, "there is no graph in it")
-    for place in reader.places:
-        _check_place(file, place, sizes)
-    return frozenset(place.location.decode() for place in reader.places)
+    return reader
 
 
 def _check_place(file: Path, place: _Place, sizes: Mapping[str, int]) -> None:

@@ -16,6 +16,8 @@ SCHEMA = 1
 """Version of the manifest's format."""
 MOST_BATCH = 64
 """The most objects that a click stage takes at once."""
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+"""SHA-256 as 64 hexadecimal digits."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
 """Element types that stages exchange, and their sizes."""
 
@@ -253,6 +255,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
         activations: The largest activations of the backbone's blocks; empty when a provider runs the backbone.
         files: Every file beside the manifest and the model card, by name.
         card: SHA-256 of the model card as it was written, which may be edited later; None for a bundle without one.
+        features_of: Of a click bundle, the digest of the bundle that it was made of, whose features its stages take;
+            None for any other, whose manifest is written without it.
         digest: SHA-256 over the manifest without this field.
     """
 
@@ -270,6 +274,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     activations: tuple[BlockPeak, ...] = ()
     files: dict[str, FileEntry] = msgspec.field(default_factory=dict)
     card: str | None = None
+    features_of: Digest | None = None
     digest: str = ""
 
     def stage(self, name: str) -> Stage:
@@ -291,6 +296,11 @@ class Manifest(Struct, frozen=True, kw_only=True):
     def batches(self) -> dict[int, str]:
         """The stages that answer clicks on several objects in one run, by how many they take, rising."""
         return dict(sorted((stage.batch, stage.name) for stage in self.stages if stage.batch))
+
+    @property
+    def click_only(self) -> bool:
+        """Whether this is a click bundle: the stages that see clicks, without those that encode an image."""
+        return self.features_of is not None
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

@@ -39,6 +39,8 @@ def bundle_view(manifest: Manifest, folder: Path) -> str:
 
 def _inputs(manifest: Manifest) -> list[str]:
     roles = {tensor.role for stage in manifest.stages for graph in stage.graphs.values() for tensor in graph.inputs}
+    if manifest.click_only:
+        return ["features of the image, made by the bundle that this click bundle is of, with use()"]
     image = "image (H0, W0, 3)" if Role.IMAGE in roles else "a provider's features of the image, with set_features()"
     return [image, *(_modality(spec) for spec in manifest.modalities)]
 

@@ -54,7 +54,12 @@ class Split:
 
 
 def split_of(manifest: Manifest) -> Split | None:
-    """Return what a bundle's split gains; None where operations were not counted, or nothing runs at a click."""
+    """Return what a bundle's split gains.
+
+    None where operations were not counted, where nothing runs at a click, and for a click bundle, which has one side.
+    """
+    if manifest.click_only:
+        return None
     counts = [(stage.rate, stage.flops) for stage in manifest.stages if stage.name not in manifest.larger]
     if any(flops is None for _, flops in counts):
         return None

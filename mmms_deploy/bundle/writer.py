@@ -96,6 +96,9 @@ class BundleWriter:
             card = card_of(manifest).encode()
             self.path(CARD_NAME).write_bytes(card)
             written = to_builtins(msgspec.structs.replace(manifest, card=hashlib.sha256(card).hexdigest()))
+            if manifest.features_of is None:
+                # So it is read by versions that do not know the field, and has the digest that they give it.
+                del written["features_of"]
             encoded = msgspec.json.format(msgspec.json.encode({**written, "digest": digest_of(written)}), indent=1)
             self.path(MANIFEST_NAME).write_bytes(encoded + b"\n")
         return Bundle(self.folder, verify=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
@@ -69,23 +69,31 @@ def wrong_usage() -> Iterator[None]:
         raise click.UsageError(error.message(Door.COMMAND_LINE), click.get_current_context(silent=True)) from error
 
 
-def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def engine_options(function: Callable[..., Any] | None = None, *, precision: bool = True) -> Callable[..., Any]:
     """Add ``--device``, ``--engine``, ``--precision``, ``--threads`` and ``--strict``.
 
     The command receives them as one argument ``request``, an :class:`~mmms_deploy.engines.request.EngineRequest`.
-    """
 
-    @wraps(function)
+    Args:
+        function: The command's function; None where options of this decorator are given.
+        precision: Whether ``--precision`` is one of them; a command may have another one of this name.
+    """
+    if function is None:
+        return partial(engine_options, precision=precision)
+    named = function
+
+    names = ("device", "engine", *(("precision",) if precision else ()), "threads", "strict")
+
+    @wraps(named)
     def with_request(*args: Any, **kwargs: Any) -> Any:
         from mmms_deploy.engines.request import EngineRequest
 
-        names = ("device", "engine", "precision", "threads", "strict")
         with wrong_usage():
             request = EngineRequest(**{name: kwargs.pop(name) for name in names})
-        return function(*args, request=request, **kwargs)
+        return named(*args, request=request, **kwargs)
 
-    options = (
-        click.option(
+    options = {
+        "device": click.option(
             "--device",
             type=parameters.Text(),
             metavar="NAME",
@@ -93,7 +101,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="auto, cpu, cuda, or cuda:1 for the second GPU.",
         ),
-        click.option(
+        "engine": click.option(
             "--engine",
             type=parameters.Text(),
             metavar="NAME",
@@ -101,27 +109,27 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="tensorrt, onnxruntime-cuda, openvino or onnxruntime."
             "  [default: the fastest that passed mmms-verify --all-engines]",
         ),
-        click.option(
+        "precision": click.option(
             "--precision",
             type=parameters.Text(),
             metavar="NAME",
             default=None,
             help="fp32, fp16 or bf16.  [default: fp32, or a faster one that passed mmms-verify --all-engines]",
         ),
-        click.option(
+        "threads": click.option(
             "--threads",
             type=parameters.Whole(min=1),
             default=None,
             help="CPU threads.  [default: the physical cores this process may use]",
         ),
-        click.option(
+        "strict": click.option(
             "--strict",
             is_flag=True,
             help="Refuse another engine, precision or number of threads than requested instead of warning; take fp32"
             " when no precision is requested.",
         ),
-    )
+    }
     decorated: Callable[..., Any] = with_request
-    for option in reversed(options):
-        decorated = option(decorated)
+    for name in reversed(names):
+        decorated = options[name](decorated)
     return decorated

@@ -25,7 +25,7 @@ from mmms_deploy.commands.export_pair import check_pair, export_pair_files, is_p
 from mmms_deploy.commands.export_summary import summarise
 from mmms_deploy.commands.fetching import backbone_finder, fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
-from mmms_deploy.commands.parameters import FilePath, OneOf, SizeType, Text, Whole
+from mmms_deploy.commands.parameters import FilePath, OneOf, PrecisionsType, SizeType, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_description
 from mmms_deploy.commands.push import check_destination, check_push, push
 from mmms_deploy.errors import ExportError, HubError, OutputExistsError
@@ -60,25 +60,6 @@ class ModalityType(click.ParamType[tuple[str, int]]):
         if match is None:
             self.fail(f"{value!r} is no modality such as depth or depth:3", param, ctx)
         return match[1], int(match[2] or 1)
-
-
-class PrecisionsType(click.ParamType[tuple[Precision, ...]]):
-    """``fp32,fp16``: one precision or more, with commas."""
-
-    name = "NAME[,NAME...]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Precision, ...]:
-        """Return them in the given order."""
-        if isinstance(value, tuple):
-            return value
-        names = [name.strip() for name in str(value).split(",")]
-        unknown = [name for name in names if name not in list(Precision)]
-        if unknown:
-            meant = did_you_mean(unknown[0], Precision)
-            self.fail(
-                f"{', '.join(map(repr, unknown))} in {value!r} is none of {', '.join(Precision)}{meant}", param, ctx
-            )
-        return tuple(Precision(name) for name in names)
 
 
 _REWRITE_WIDTH = max(len(rewrite.name) for rewrite in REWRITES)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from mmms_deploy.bundle.manifest import Precision
 from mmms_deploy.spelling import did_you_mean
 
 
@@ -96,6 +97,25 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is no finite number", param, ctx)
         return float(super().convert(value, param, ctx))
+
+
+class PrecisionsType(click.ParamType[tuple[Precision, ...]]):
+    """``fp32,fp16``: one precision or more, with commas."""
+
+    name = "NAME[,NAME...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Precision, ...]:
+        """Return them in the given order."""
+        if isinstance(value, tuple):
+            return value
+        names = [name.strip() for name in str(value).split(",")]
+        unknown = [name for name in names if name not in list(Precision)]
+        if unknown:
+            meant = did_you_mean(unknown[0], Precision)
+            self.fail(
+                f"{', '.join(map(repr, unknown))} in {value!r} is none of {', '.join(Precision)}{meant}", param, ctx
+            )
+        return tuple(Precision(name) for name in names)
 
 
 class SizeType(click.ParamType[tuple[int, int]]):

@@ -25,6 +25,10 @@ SUFFIXES = frozenset(
 )
 """Names of pictures in a folder; those that cannot be read are reported, and not passed over."""
 NUMBERS = SUFFIXES | {".npy"}
+ENCODED = ".features"
+"""How the name of a file ends that ``mmms-package --image`` or ``Features.save`` wrote: an image that was encoded."""
+FEATURES = frozenset({".npz", ENCODED})
+"""Names of files of features; an ``.npz`` has those of a backbone."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Picture:
         name: Its path below the folder that all pictures have in common, with ``/``, e.g. ``a/photo.jpg``.
         key: The name without its suffix, unless two pictures differ in that alone: what its results are called after.
         modalities: Files of its extra modalities, by name.
-        features: The file of its backbone's features; None for none.
+        features: The file of its features, or of its backbone's; None for none.
     """
 
     path: Path
@@ -44,6 +48,11 @@ class Picture:
     key: str
     modalities: Mapping[str, Path] = field(default_factory=dict)
     features: Path | None = None
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the features are those of the image that was encoded, and not those of a backbone."""
+        return self.features is not None and self.features.suffix.lower() == ENCODED
 
 
 def parse_named_file(text: str) -> tuple[str, Path]:
@@ -153,7 +162,7 @@ def with_inputs(
     of_modality = {
         name: _inputs(pictures, path, f"modality {name!r}", NUMBERS, ModalityError) for name, path in modalities
     }
-    of_features = None if features is None else _inputs(pictures, features, "features", {".npz"}, FeatureError)
+    of_features = None if features is None else _inputs(pictures, features, "features", FEATURES, FeatureError)
     return [
         Picture(
             picture.path,
@@ -170,7 +179,11 @@ def _inputs(
     pictures: Sequence[Picture], path: Path, what: str, suffixes: Collection[str], error: type[MMMSDeployError]
 ) -> list[Path]:
     """Return the file that belongs to each picture."""
-    expected = "an image or .npy file, or a folder of them" if error is ModalityError else "an .npz file, or a folder"
+    expected = (
+        "an image or .npy file, or a folder of them"
+        if error is ModalityError
+        else "an .npz or .features file, or a folder"
+    )
     if not path.is_dir():
         if not path.exists():
             raise error(f"{what}: there is no file {path}", expected=expected, fix="check the path")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmms_deploy.bundle import Bundle
+    from mmms_deploy.commands.pictures import Picture
     from mmms_deploy.engines.request import EngineRequest
 
 _LISTED = 5
@@ -97,7 +98,15 @@ A list of clicks, clicks.csv or clicks.json; mmms-doctor --docs segment shows ev
     "--features",
     type=FilePath(),
     metavar="PATH",
-    help="The backbone's features of IMAGE (.npz), for a bundle exported with --cut black-box; or a folder of them.",
+    help="What IMAGE was encoded to (.features), as mmms-package --image writes it, for a click bundle or the whole"
+    " one; or the backbone's features (.npz), for a bundle exported with --cut black-box; or a folder of such files.",
+)
+@click.option(
+    "--store",
+    type=FilePath(),
+    metavar="DIR",
+    help="Keep what images are encoded to in this folder, and encode none that is there already; a click bundle takes"
+    " its images' features from it.",
 )
 @click.option(
     "--out",
@@ -168,6 +177,7 @@ def main(
     recursive: bool,
     modalities: tuple[tuple[str, Path], ...],
     features: Path | None,
+    store: Path | None,
     out: Path | None,
     overlay: Path | None,
     labels: Path | None,
@@ -215,15 +225,23 @@ def main(
             from mmms_deploy.bundle import Bundle
             from mmms_deploy.engines.select import open_request
             from mmms_deploy.session import Session
+            from mmms_deploy.store import FeatureStore
 
             opened = Bundle(bundle)
-            _check_modalities(opened, [name for name, _ in modalities])
+            _check_inputs(opened, [job.picture for job, _ in planned.jobs], [name for name, _ in modalities], store)
             if choices or candidates is not None:
                 _check_several(opened)
             check_room(work, opened.manifest.clicks.listed, opened.reference)
             engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
             session = resources.enter_context(
-                Session(opened, engine=engine, history_limit=0, keep_image=False, zoom=zoom)
+                Session(
+                    opened,
+                    engine=engine,
+                    history_limit=0,
+                    keep_image=False,
+                    zoom=zoom,
+                    store=None if store is None else FeatureStore(store),
+                )
             )
         if not session.bundle.manifest.trained:
             warn(f"the weights of {bundle} are random, so its masks mean nothing")
@@ -349,6 +367,30 @@ def _check_several(bundle: Bundle) -> None:
             expected="a network that gives several, such as SAM 2",
             fix="leave out --choose and --candidates",
         )
+
+
+def _check_inputs(bundle: Bundle, pictures: Sequence[Picture], modalities: Sequence[str], store: Path | None) -> None:
+    """Check before an engine is opened that every picture has what the bundle needs beside clicks.
+
+    Raises:
+        SessionError: A click bundle is to encode a picture.
+        ModalityError: A name is not known, or missing; or modalities are given for images that were encoded with them.
+    """
+    from mmms_deploy.session.click_only import takes_no_backbone, takes_no_image
+
+    encoded = [picture for picture in pictures if picture.encoded]
+    backbone = any(picture.features is not None for picture in pictures if not picture.encoded)
+    if bundle.manifest.click_only and len(encoded) < len(pictures) and (backbone or store is None):
+        raise (takes_no_backbone if backbone else takes_no_image)(bundle.manifest)
+    if encoded and modalities:
+        raise ModalityError(
+            f"{encoded[0].features} has an image that was encoded with its modalities, and {', '.join(modalities)} is"
+            " given too",
+            expected="one of them",
+            fix="leave out --modality, or --features",
+        )
+    if not encoded:
+        _check_modalities(bundle, modalities)
 
 
 def _check_modalities(bundle: Bundle, names: Sequence[str]) -> None:

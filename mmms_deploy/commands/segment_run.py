@@ -14,7 +14,7 @@ from rich.markup import escape
 from mmms_deploy.commands.common import console, say
 from mmms_deploy.commands.display import print_result, progress_bar, waiting
 from mmms_deploy.commands.output import check_folder, write_atomically
-from mmms_deploy.commands.pictures import plain
+from mmms_deploy.commands.pictures import Picture, plain
 from mmms_deploy.commands.segment_jobs import Failure, Job
 from mmms_deploy.commands.segment_outputs import Files, Plan
 from mmms_deploy.errors import AnswerError, Door, FeatureError, ImageError, ModalityError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mmms_deploy.commands.segment_clicks import ListedClick
     from mmms_deploy.imaging.io import UInt8Array
     from mmms_deploy.imaging.resize import BoolArray
-    from mmms_deploy.session import Click, Session
+    from mmms_deploy.session import Click, Features, Session
     from mmms_deploy.session.click_list import ClickLike
     from mmms_deploy.session.result import ClickResult, ImageTimings
     from mmms_deploy.session.surfaces import Labels
@@ -176,11 +176,27 @@ def _set(session: Session, job: Job) -> Segmented:
 
     pixels = load_rgb(job.picture.path)
     modalities = dict(job.picture.modalities)
-    if job.picture.features is None:
+    if job.picture.encoded:
+        timings = session.use(_features_of(job.picture, pixels))
+    elif job.picture.features is None:
         timings = session.set_image(pixels, **modalities)
     else:
         timings = session.set_features(job.picture.features, (pixels.shape[0], pixels.shape[1]), **modalities)
     return Segmented(pixels, timings=timings)
+
+
+def _features_of(picture: Picture, pixels: UInt8Array) -> Features:
+    """Read what a picture was encoded to, and check that it is this picture.
+
+    Raises:
+        FeatureError: The file has something else, or the features of another picture.
+    """
+    from mmms_deploy.session import Features
+
+    assert picture.features is not None
+    features = Features.load(picture.features)
+    features.check_image(pixels, str(picture.path))
+    return features
 
 
 def _write(
@@ -248,9 +264,10 @@ def make_folder(path: Path) -> None:
 def _print_image(session: Session, job: Job, found: Segmented) -> None:
     height, width = session.image_size
     assert found.timings is not None
+    encoded = "encoded before" if found.timings.found else f"encoded in {found.timings.engine:.1f} ms"
     console.print(
         f"image    {escape(str(job.picture.path))} ({width} x {height}), prepared in {found.timings.prepare:.1f} ms,"
-        f" encoded in {found.timings.engine:.1f} ms",
+        f" {encoded}",
         soft_wrap=True,
     )
 

@@ -71,6 +71,21 @@ def push() -> None:
     _start("push")
 
 
+def precompute() -> None:
+    """``mmms-precompute``."""
+    _start("precompute")
+
+
+def replay() -> None:
+    """``mmms-replay``."""
+    _start("replay")
+
+
+def package() -> None:
+    """``mmms-package``."""
+    _start("package")
+
+
 def weights() -> None:
     """``mmms-weights``."""
     _start("weights")

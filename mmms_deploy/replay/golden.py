@@ -34,7 +34,9 @@ class GoldenCase:
         certain: (N, H0, W0) bool: where the reference probability is not within a hair of the threshold, so that
             another order of the same sums cannot flip a pixel.
         modalities: (H0, W0) or (H0, W0, C) numbers as stored, by name.
-        features: The backbone's features, (1, d, h, w) float32 by name, for a bundle without its backbone.
+        features: The backbone's features, (1, d, h, w) float32 by name, for a bundle without its backbone. Of a click
+            bundle, what its stages read of an image, (1, ...) float32, float16 or uint8; its images are black, and have
+            the size of the pictures alone.
         surfaces: (N,) uint8, of a network that answers for several objects at once: the object that each click is made
             on, from 1; a negative click is made while it is the current one. The masks are those of these objects.
         labels: (N, H0, W0) uint8, of such a network: the reference's objects after every click, 0 for the background.
@@ -69,8 +71,8 @@ class GoldenCase:
             if array.shape[:2] != size or array.dtype.kind not in "uif":
                 raise ValueError(f"modality {name}: expected {size} numbers, got {array.shape} {array.dtype}")
         for name, array in self.features.items():
-            if array.ndim != 4 or array.dtype != np.float32:
-                raise ValueError(f"feature {name}: expected (1, d, h, w) float32, got {array.shape} {array.dtype}")
+            if array.ndim == 0 or array.dtype not in (np.float32, np.float16, np.uint8):
+                raise ValueError(f"feature {name}: expected (1, ...) float32, got {array.shape} {array.dtype}")
         if (self.surfaces is None) != (self.labels is None):
             raise ValueError("clicks on several objects have surfaces and labels, both or none of them")
         if self.surfaces is not None and self.labels is not None:

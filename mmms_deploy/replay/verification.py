@@ -29,7 +29,8 @@ from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.replay.golden import GoldenCase, load_golden
 from mmms_deploy.replay.metrics import iou
-from mmms_deploy.session import Session
+from mmms_deploy.replay.starting import set_golden
+from mmms_deploy.session import FeatureSource, Session
 from mmms_deploy.session.result import ClickResult
 
 LIMITS: Mapping[Precision, float] = MappingProxyType({Precision.FP32: 0.99, Precision.FP16: 0.97, Precision.BF16: 0.95})
@@ -144,6 +145,7 @@ def replay(
     limit: float | None = None,
     on_progress: OnProgress | None = None,
     on_result: OnResult | None = None,
+    store: FeatureSource | None = None,
 ) -> VerificationReport:
     """Replay the golden clicks of a bundle, closed loop, and compare every mask with the checkpoint's own.
 
@@ -154,6 +156,7 @@ def replay(
         limit: The smallest intersection over union that passes; None takes that of the precision in ``LIMITS``.
         on_progress: Receives every golden click as a step, and every step of a build by TensorRT.
         on_result: Receives the check and the answer of every click.
+        store: Where the session keeps its features, such as one that rounds them; None for nowhere.
 
     Returns:
         What was found, good or bad.
@@ -162,7 +165,7 @@ def replay(
         BundleError: The bundle cannot be used, or its files differ from its manifest.
         EngineError: There is no usable engine.
     """
-    return _replay(bundle, request or EngineRequest(), engine, limit, "golden clicks", on_progress, on_result)
+    return _replay(bundle, request or EngineRequest(), engine, limit, "golden clicks", on_progress, on_result, store)
 
 
 def _replay(
@@ -173,6 +176,7 @@ def _replay(
     task: str,
     on_progress: OnProgress | None,
     on_result: OnResult | None = None,
+    store: FeatureSource | None = None,
 ) -> VerificationReport:
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     cases = load_golden(bundle.file(GOLDEN_NAME))
@@ -184,7 +188,9 @@ def _replay(
             engine = resources.enter_context(closing(open_request(bundle, request, on_progress)))
         else:
             check_shared(engine, bundle, request)
-        session = resources.enter_context(Session(bundle, engine=engine, history_limit=0, keep_image=False))
+        session = resources.enter_context(
+            Session(bundle, engine=engine, history_limit=0, keep_image=False, store=store)
+        )
         for index, case in enumerate(cases):
             for check, result in _checks(session, index, case):
                 checks.append(check)
@@ -365,10 +371,7 @@ def _rounded_otherwise(result: ClickResult, choice: int) -> bool:
 
 def _checks(session: Session, index: int, case: GoldenCase) -> Iterator[tuple[ClickCheck, ClickResult]]:
     try:
-        if case.features:
-            session.set_features(case.features, (case.image.shape[0], case.image.shape[1]), **case.modalities)
-        else:
-            session.set_image(case.image, **case.modalities)
+        set_golden(session, case)
         for number, (x, y, positive) in enumerate(case.clicks.tolist()):
             if case.surfaces is not None:
                 session.select(str(case.surfaces[number]))

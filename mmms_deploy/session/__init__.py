@@ -8,6 +8,9 @@ In reading order:
 - ``features_file``: its file
 - ``content``: what an image and its modalities are, as a hash
 - ``remembered``: the objects of images that a session left
+- ``asynchronous``: ``AsyncSession``, the same calls as coroutines
+- ``turns``: their order; what it means that one is cancelled or superseded
+- ``workers``: the threads in which they run
 - ``image_calls``: an image or its features, and the modalities
 - ``click_calls``: clicks, choices, masks put in by hand, undo and redo, the answer
 - ``surface_calls``: several objects in one image
@@ -30,6 +33,7 @@ In reading order:
 - ``canvas``: the probability of every pixel, put together from answers for parts of the image
 - ``crops``: the features of an image's crops
 - ``inputs``: the image or its features, and the modalities
+- ``click_only``: what a session with a click bundle refuses
 - ``backbone_features``: the format and the file of backbone features that a provider computes
 - ``mask_sources``: what a session takes as a mask or as labels
 - ``interactions``: clicks, choices and masks put in by hand, and the click stage's state after each
@@ -37,11 +41,21 @@ In reading order:
 - ``choices``: the choice of one of several answers, checked
 - ``click_labels``: a mask put in by hand as a map of labels, for click stages that keep one
 - ``history``: undo and redo
+- ``trail``: sequences that only grow at their end, and share what they have in common
 - ``surfaces``: several objects in one image, and their label map
 - ``image_argument``: which argument of ``set_image`` is the image, and the names that others give it
 - ``click_list``: lists of clicks and choices, and the history that follows from one
 - ``predict``: the shape of SAM's ``predict``
 - ``saved``: an annotation as plain data, and back
+- ``work_calls``: the calls that keep the work in a file, and take it up again
+- ``work``: that file, and reading it without a network
+- ``recorder``: the seam through which every call goes that can change a session
+- ``recording``: writes these calls to a journal
+- ``events``: the lines of a journal
+- ``journal_file``: its file
+- ``facts``: what both files say of a bundle, an engine and an image
+- ``mask_mark``: what a journal keeps of a mask, and how far two masks differ
+- ``plain_json``: JSON of both files
 - ``outputs``: what is taken out of a session: COCO, arrays, the picture for overlays
 - ``overlay``: draws masks and their clicks on the image
 - ``thumbnail``: the same, as small as a notebook needs it
@@ -50,17 +64,23 @@ In reading order:
 """
 
 from mmms_deploy.session.answers import Candidate
+from mmms_deploy.session.asynchronous import AsyncSession
 from mmms_deploy.session.backbone_features import load_features, save_features
 from mmms_deploy.session.features import FeatureKey, Features, FeatureSource
 from mmms_deploy.session.inputs import LATER
+from mmms_deploy.session.journal_file import Journal
 from mmms_deploy.session.model import Model
 from mmms_deploy.session.overlay import draw_overlay
 from mmms_deploy.session.result import Click, ClickResult, ImageTimings, Timings
 from mmms_deploy.session.session import HISTORY_LIMIT, Session
+from mmms_deploy.session.work import Work, read_work
+from mmms_deploy.session.work_calls import LoadedWork
+from mmms_deploy.session.workers import Workers
 
 __all__ = [
     "HISTORY_LIMIT",
     "LATER",
+    "AsyncSession",
     "Candidate",
     "Click",
     "ClickResult",
@@ -68,10 +88,15 @@ __all__ = [
     "FeatureSource",
     "Features",
     "ImageTimings",
+    "Journal",
+    "LoadedWork",
     "Model",
     "Session",
     "Timings",
+    "Work",
+    "Workers",
     "draw_overlay",
     "load_features",
+    "read_work",
     "save_features",
 ]

@@ -16,6 +16,7 @@ from mmms_deploy.imaging.picture import PictureLike
 from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.mask_sources import labels_of
 from mmms_deploy.session.outputs import arrays_of, coco_of
+from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import ClickResult
 
 
@@ -38,6 +39,7 @@ class AnnotationCalls(SessionCore):
             self._size()
             return self._steps.save(self)
 
+    @recorded
     def restore(self, annotation: Mapping[str, Any]) -> ClickResult:
         """Put back an annotation that :meth:`to_dict` returned, in place of all surfaces; the image stays.
 
@@ -141,6 +143,7 @@ class AnnotationCalls(SessionCore):
             self._size()
             write_labels(path, self._label_map(), self._state.surfaces.names, overwrite=overwrite)
 
+    @recorded
     def load_labels(
         self,
         labels: npt.NDArray[Any] | PictureLike,

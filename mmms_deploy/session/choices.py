@@ -76,7 +76,7 @@ def _nothing(choice: Choice, current: Snapshot, manifest: Manifest) -> ChoiceErr
     answers = manifest.clicks.answers
     if answers is None or answers.candidates == 1:
         return one_answer(choice, manifest.name)
-    if not current.clicks:
+    if not current.interactions.clicked:
         return ChoiceError(f"{given} before a click", expected="a click, and then a choice", fix="click first")
     if isinstance(current.newest, MaskInput):
         return ChoiceError(
@@ -85,7 +85,8 @@ def _nothing(choice: Choice, current: Snapshot, manifest: Manifest) -> ChoiceErr
             fix="call undo() to go back before the mask, or click again",
         )
     return ChoiceError(
-        f"{given} after {len(current.clicks)} clicks, and {manifest.name} gives several answers to the first one alone",
+        f"{given} after {current.interactions.clicked} clicks, and {manifest.name} gives several answers to the first"
+        " one alone",
         expected="a choice after the first click on an object",
         fix="go back to the first click with undo(), choose, and click again",
         command_fix="put --choose right after the first click",

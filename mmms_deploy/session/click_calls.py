@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
 
 import numpy.typing as npt
 
+from mmms_deploy.errors import MMMSDeployError, SessionError
 from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.session.boxes import checked_box, takes_boxes
 from mmms_deploy.session.choices import checked_choice
@@ -23,13 +25,16 @@ from mmms_deploy.session.predict import (
     prediction,
     refuse_box,
 )
+from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import Click, ClickResult, checked_click
+from mmms_deploy.session.saved import SavedInteraction, read_interaction
 from mmms_deploy.session.steps import Step
 
 
 class ClickCalls(SessionCore):
     """What a session does with the clicks on the current surface."""
 
+    @recorded
     def click(self, x: float, y: float, positive: bool | int = True) -> ClickResult:
         """Add a click and return the mask that follows.
 
@@ -58,6 +63,7 @@ class ClickCalls(SessionCore):
             self._inputs.check_complete(self._state.image)
             return self._take((click,), start)
 
+    @recorded
     def add_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
         """Add several clicks to the current surface at once, and return the mask after the last one.
 
@@ -89,6 +95,7 @@ class ClickCalls(SessionCore):
             self._check_for_clicks(wanted)
             return self._take(wanted, start)
 
+    @recorded
     def choose(self, index: int) -> ClickResult:
         """Take another of the network's answers to the newest click, where it gives several; the network does not run.
 
@@ -112,6 +119,7 @@ class ClickCalls(SessionCore):
             self._size()
             return self._take((checked_choice(index),), perf_counter())
 
+    @recorded
     def set_mask(self, mask: MaskLike) -> ClickResult:
         """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.
 
@@ -140,6 +148,7 @@ class ClickCalls(SessionCore):
             start = perf_counter()
             return self._take((checked_mask(mask, size, self._answer_size, self._manifest.clicks),), start)
 
+    @recorded
     def set_box(self, x0: float, y0: float, x1: float, y1: float) -> ClickResult:
         """Start on an object with a box around it, and return the mask that follows; clicks then correct it.
 
@@ -168,6 +177,7 @@ class ClickCalls(SessionCore):
             self._check_for_clicks((box,))
             return self._take((box,), start)
 
+    @recorded
     def set_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
         """Make a list the clicks on the current surface, and return the mask that follows.
 
@@ -196,6 +206,7 @@ class ClickCalls(SessionCore):
             start = perf_counter()
             return self._follow(checked_clicks(clicks, size), start)
 
+    @recorded
     def predict(
         self,
         point_coords: npt.ArrayLike | None = None,
@@ -257,6 +268,7 @@ class ClickCalls(SessionCore):
             whole = self._steps.whole_answer(self)
             return prediction(result, whole, several=multimask_output, logits=return_logits)
 
+    @recorded
     def undo(self) -> ClickResult:
         """Take back the newest click, choice or mask; the network does not run.
 
@@ -276,6 +288,7 @@ class ClickCalls(SessionCore):
             self._size()
             return self._move(self._steps.undo(self, perf_counter()))
 
+    @recorded
     def redo(self) -> ClickResult:
         """Bring back the click, choice or mask that was undone last; the network does not run, but as for :meth:`undo`.
 
@@ -291,6 +304,7 @@ class ClickCalls(SessionCore):
             self._size()
             return self._move(self._steps.redo(self, perf_counter()))
 
+    @recorded
     def reset(self) -> None:
         """Forget all clicks and undone clicks on the current surface; the image stays, and the network does not run.
 
@@ -351,6 +365,36 @@ class ClickCalls(SessionCore):
             NoImageError: No image was set.
         """
         return self.result.mask
+
+    @recorded
+    def _repeat(self, kept: int, interactions: Sequence[SavedInteraction]) -> ClickResult:
+        """Do what a journal says of a call that was several interactions in one.
+
+        Args:
+            kept: How many of the surface's first interactions stay.
+            interactions: Those that follow them, as an annotation has them.
+
+        Raises:
+            SessionError: They cannot be read, or the surface has fewer.
+            EngineError: The click stage failed; nothing has changed.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            there = self._steps.interactions(self._state.surfaces)
+            try:
+                if kept > len(there):
+                    raise ValueError(f"the first {kept} interactions stay of {len(there)}")
+                rule = self._manifest.clicks
+                new = [read_interaction(one, size, self._answer_size, rule) for one in interactions]
+            except (MMMSDeployError, ValueError, zlib.error) as error:
+                reason = error.given if isinstance(error, MMMSDeployError) else error
+                raise SessionError(
+                    f"interactions cannot be repeated: {reason}",
+                    expected="what a journal says",
+                    fix="check where it comes from",
+                ) from error
+            return self._follow([*there[:kept], *new], start)
 
     def _take(self, interactions: Sequence[Interaction], start: float) -> ClickResult:
         return self._move(self._steps.take(self, interactions, start))

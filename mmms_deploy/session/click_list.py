@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -109,7 +110,7 @@ class Interacted(Protocol):
     """A snapshot of any kind."""
 
     @property
-    def interactions(self) -> tuple[Any, ...]:
+    def interactions(self) -> Sequence[Any]:
         """What led to it, oldest first."""
         ...
 
@@ -133,18 +134,16 @@ def history_of(wanted: Sequence[Any], held: History[S], blank: S, after: Callabl
         The same history, where it is as wanted already. The answer of its current snapshot may be one that was never
         wanted before.
     """
+    # Every snapshot's interactions begin with those of the one before: what is shared with the last one tells all.
     line = held.line
-    common = [place for place, snapshot in enumerate(line) if _begins(wanted, snapshot.interactions)]
-    history = held.at(common[-1]) if common else History(blank, held.limit)
+    pairs = zip(wanted, line[-1].interactions, strict=False)
+    common = sum(1 for _ in takewhile(lambda pair: _same(*pair), pairs))
+    fitting = [place for place, snapshot in enumerate(line) if len(snapshot.interactions) <= common]
+    history = held.at(fitting[-1]) if fitting else History(blank, held.limit)
     rest = wanted[len(history.current.interactions) :]
     for number, interaction in enumerate(rest, start=1):
         history = history.push(after(history.current, interaction, number == len(rest)))
     return history
-
-
-def _begins(wanted: Sequence[object], interactions: Sequence[object]) -> bool:
-    count = len(interactions)
-    return count <= len(wanted) and all(map(_same, wanted[:count], interactions))
 
 
 def _same(one: object, other: object) -> bool:

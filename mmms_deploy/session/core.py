@@ -34,15 +34,25 @@ from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probabilit
 from mmms_deploy.session.boxes import CORNERS, check_for_box, with_corners
 from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
+from mmms_deploy.session.click_only import shows_no_parts
 from mmms_deploy.session.click_run import ClickRun
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.features import FeatureSource
 from mmms_deploy.session.history import History, checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
-from mmms_deploy.session.interactions import BoxInput, Choice, FirstClick, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import (
+    BoxInput,
+    Choice,
+    FirstClick,
+    Interaction,
+    Interactions,
+    MaskInput,
+    Snapshot,
+)
 from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
+from mmms_deploy.session.recorder import Recorder, recorded
 from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.rounds import checked_batch
@@ -109,6 +119,8 @@ class SessionCore(ABC):
         self._own = OwnProcess("this session", self)
         self.renew_lock()
         self._closed = False
+        self._recorder: Recorder | None = None
+        self._in_call = False
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._manifest = self._bundle.manifest
         self._limit = checked_limit(history_limit)
@@ -175,6 +187,9 @@ class SessionCore(ABC):
         if self._own.elsewhere:
             return
         with self._lock:
+            recorder, self._recorder = self._recorder, None
+            if recorder is not None:
+                recorder.closed()
             self._closed = True
             self._state = self._empty()
             try:
@@ -211,8 +226,22 @@ class SessionCore(ABC):
 
     def _empty(self) -> SessionState:
         """Return the state before the first image."""
-        surfaces = self._steps.first(Snapshot((), {}, None), self._limit)
+        surfaces = self._steps.first(Snapshot(Interactions(), {}, None), self._limit)
         return SessionState(ImageState(self._pipeline.start()), surfaces)
+
+    @recorded
+    def _go_back(self, before: SessionState, after: SessionState) -> None:
+        """Be as before a call, unless another one came after it; no stage runs.
+
+        Args:
+            before: The state before the call.
+            after: The state that it left.
+        """
+        with self._lock:
+            if self._state is after and not self._closed:
+                self._state = before
+                if self._recorder is not None and before is not after:
+                    self._recorder.taken_back(before)
 
     def _remember(self, state: SessionState) -> None:
         """Keep the objects of an image that is left, where the session resumes."""
@@ -258,9 +287,9 @@ class SessionCore(ABC):
     def _blank(self) -> Snapshot:
         """Return the snapshot of a surface without interactions."""
         if self._views is not None:
-            return Snapshot((), {}, None)
+            return Snapshot(Interactions(), {}, None)
         state = {link.input: self._pipeline.filled(link.input, link.start) for link in self._manifest.state}
-        return Snapshot((), state, None)
+        return Snapshot(Interactions(), state, None)
 
     @property
     def _previous_input(self) -> str | None:
@@ -315,7 +344,7 @@ class SessionCore(ABC):
         else:
             logits = rule.answer_form is AnswerForm.LOGITS
             seen = self._pipeline.upload(name, given_logits(mask.previous) if logits else mask.previous)
-        return Snapshot((*current.interactions, mask), {**current.state, name: seen}, seen)
+        return Snapshot(current.interactions.push(mask), {**current.state, name: seen}, seen)
 
     def _after_click(self, image: ImageState, current: Snapshot, click: Click) -> tuple[Snapshot, FloatArray]:
         """Run the click stage on one more click."""
@@ -362,13 +391,13 @@ class SessionCore(ABC):
         state = {link.input: done.value(link.output) for link in self._manifest.state}
         if rule.previous_resize is not None:
             state |= self._fed_back(size, numbers)
-        return Snapshot((*current.interactions, click), state, answer, candidates=self._candidates(done)), numbers
+        return Snapshot(current.interactions.push(click), state, answer, candidates=self._candidates(done)), numbers
 
     def _after_listed(
         self, run: ListRun, image: ImageState, current: Snapshot, click: Click, *, wanted: bool
     ) -> tuple[Snapshot, FloatArray | None]:
         """Run the stages of one more click, of which the network takes the list with all others."""
-        interactions, first = (*current.interactions, click), current.first
+        interactions, first = current.interactions.push(click), current.first
         if self._tensors.proposals is not None and first is None:
             self._check_first(click)
             proposed = run.propose(image.pipeline, self._row(image, click))
@@ -438,7 +467,7 @@ class SessionCore(ABC):
         numbers = self._fetched.checked(candidates.answer)
         state = {**current.state, **self._fed_back(self._size_of(image), numbers)}
         first = None if current.first is None else replace(current.first, proposals=candidates)
-        return Snapshot((*current.interactions, choice), state, None, candidates=candidates, first=first), numbers
+        return Snapshot(current.interactions.push(choice), state, None, candidates=candidates, first=first), numbers
 
     def _fed_back(self, size: tuple[int, int], numbers: FloatArray) -> dict[str, Value]:
         """Return the state that an answer (h, w) is at the next click; nothing where no answer is fed back."""
@@ -451,8 +480,10 @@ class SessionCore(ABC):
 
     def _viewing(self, zoom: ZoomRule | None, flip: bool) -> Views:
         """Return what answers clicks in crops or as the mean with the mirror image."""
+        asked = "zoom" if zoom is not None else "flip"
+        if self._inputs.click_only:
+            raise shows_no_parts(self._manifest, asked)
         if self._inputs.backbone:
-            asked = "zoom" if zoom is not None else "flip"
             raise SessionError(
                 f"{asked} was asked of {self._manifest.name}, which was exported without its backbone",
                 expected="a bundle that takes the picture, whose parts the network can be shown",
@@ -473,8 +504,8 @@ class SessionCore(ABC):
             ClickError: It has none.
         """
         points = self._manifest.clicks.points
-        boxes = len(current.prompts) - len(current.clicks)
-        if points is not None and len(current.clicks) + CORNERS * boxes >= points.most:
+        taken = current.interactions.clicked + CORNERS * current.interactions.boxed
+        if points is not None and taken >= points.most:
             raise ClickError(
                 f"click {len(current.clicks) + 1} on one object",
                 expected=f"at most {points.most}: {self._manifest.name} was exported with a list of so many points",
@@ -552,15 +583,15 @@ class SessionCore(ABC):
         else:
             mask = answer.above(size)
         mask.setflags(write=False)
-        clicks = snapshot.clicks
+        interactions = snapshot.interactions
         end = perf_counter()
         return ClickResult(
             mask=mask,
-            click=clicks[-1] if clicks else None,
-            index=len(clicks),
+            click=interactions.click,
+            index=interactions.clicked,
             timings=timings_of(start, fetched, end, compiled),
             answer=answer,
-            clicks=clicks,
+            _interactions=interactions,
             crop=self._crop_of(snapshot),
             candidates=() if snapshot.candidates is None else snapshot.candidates.listed(rule, size),
             _picture=self._state.image.picture,

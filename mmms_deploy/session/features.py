@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -16,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Manifest, Precision, Rate
+from mmms_deploy.bundle.click_inputs import click_inputs
+from mmms_deploy.bundle.names import RGB
 from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.errors import FeatureError
 from mmms_deploy.files import PathLike, write_file
 from mmms_deploy.imaging.io import UInt8Array
-from mmms_deploy.session.content import content_hash
+from mmms_deploy.session.content import Part, content_hash
 from mmms_deploy.session.features_file import FORMAT, VERSION, FileHeader, features_place, pack, read_content, unpack
 
 Array = npt.NDArray[Any]
@@ -157,6 +160,65 @@ class Features:
         """Return the same features without the image's pixels."""
         return replace(self, picture=None)
 
+    def for_clicks(self, manifest: Manifest) -> Features:
+        """Return the same features with the tensors that the stages at clicks read, and no others.
+
+        So they hold no input of a fuser that runs when a modality changes, and a modality cannot be changed on them.
+        They have the same key, and the same masks.
+
+        Args:
+            manifest: That of the bundle that made them, or of a click bundle of it.
+
+        Raises:
+            FeatureError: They belong to another bundle, lack a tensor, or await a modality.
+        """
+        if self.bundle != origin_of(manifest):
+            raise other_bundle(self, manifest)
+        if self.awaited:
+            raise FeatureError(
+                f"the features await {', '.join(sorted(self.awaited))}, which was announced with LATER",
+                expected="features of an image with all of its modalities, ready for clicks",
+                fix="encode the image again, with every modality that it has",
+            )
+        kept: dict[str, str] = {}
+        aliases: dict[str, str] = {}
+        there = self.arrays if self.resident is None else self.resident.values
+        for name in sorted(click_inputs(manifest)):
+            source = self.aliases.get(name, name)
+            if source not in there:
+                raise FeatureError(
+                    f"the features are without {name}",
+                    expected=f"all that the click stage of {manifest.name} reads",
+                    fix="encode the image again with the whole bundle",
+                )
+            first = kept.setdefault(source, name)
+            if first != name:
+                aliases[name] = first
+        resident = self.resident
+        if resident is None:
+            arrays = {name: self.arrays[source] for source, name in kept.items()}
+            return replace(self, aliases=aliases, _host=arrays)
+        values = {name: resident.values[source] for source, name in kept.items()}
+        return replace(self, aliases=aliases, resident=replace(resident, values=values))
+
+    def check_image(self, pixels: UInt8Array, name: str) -> None:
+        """Check that they belong to an image. Those that stand on a backbone's features know its size alone.
+
+        Args:
+            pixels: (H0, W0, 3) uint8, RGB.
+            name: What errors call it.
+
+        Raises:
+            FeatureError: They belong to another one.
+        """
+        size = (pixels.shape[0], pixels.shape[1])
+        if self.size != size or self.parts.get(RGB) not in (None, Part(pixels, now=True).hash):
+            raise FeatureError(
+                f"these are the features of another image than {name}",
+                expected="features of the same pixels",
+                fix="take the file that was encoded from this image, or the image that it was encoded from",
+            )
+
     def save(self, path: PathLike, *, picture: bool = False, overwrite: bool = False) -> None:
         """Write them to a file in the format safetensors, whole or not at all; :meth:`load` reads it.
 
@@ -258,20 +320,49 @@ class Features:
 
 
 class FeatureSource(Protocol):
-    """Keeps features for later; :class:`mmms_deploy.store.FeatureStore` is one."""
+    """Keeps features for later; :class:`mmms_deploy.store.FeatureStore` is one.
 
-    def find(self, key: FeatureKey) -> Features | None:
-        """Return features that are kept; None where they are not, or not any more."""
+    Sessions and models call it from many threads. What fails inside of it is a warning, never an error of the call.
+    """
+
+    def find(self, key: FeatureKey, engine: Engine | None = None) -> Features | None:
+        """Return features that are kept; None where they are not, or not any more.
+
+        Args:
+            key: What they are kept by.
+            engine: The engine that they are for: those on its device are taken as they are. None takes them on the
+                host.
+        """
+        ...
+
+    def encoding(self, key: FeatureKey, engine: Engine | None = None) -> AbstractContextManager[Features | None]:
+        """Enter before an image is encoded, and give features that are kept; None where the block has to encode it.
+
+        A block that gets None calls :meth:`keep` before it ends. While it runs, other threads that enter with the same
+        key may be made to wait for it, so that the stages run once.
+
+        Args:
+            key: As for :meth:`find`.
+            engine: As for :meth:`find`.
+        """
         ...
 
     def keep(self, features: Features) -> Features:
         """Keep features, and return them as they will be found later: a store may round them to half precision."""
         ...
 
+    def hold(self, features: Features) -> None:
+        """Keep features on the device where they are, which :meth:`keep` or :meth:`find` returned before."""
+        ...
+
+    def forget(self, key: FeatureKey) -> None:
+        """Keep features no longer, because they do not fit their bundle or because their image is to be forgotten."""
+        ...
+
 
 def origin_of(manifest: Manifest) -> str:
     """Return the digest of the bundle whose features a bundle takes: its own, where it computes them itself."""
-    return manifest.digest
+    return manifest.features_of or manifest.digest
 
 
 def read_after_image(manifest: Manifest) -> frozenset[str]:
@@ -286,6 +377,15 @@ def read_after_image(manifest: Manifest) -> frozenset[str]:
             for graph in stage.graphs.values():
                 names |= {spec.name for spec in graph.inputs}
     return frozenset(names)
+
+
+def other_bundle(features: Features, manifest: Manifest) -> FeatureError:
+    """Return the error for features of another bundle than the one whose manifest this is."""
+    return FeatureError(
+        f"the features belong to another bundle, whose digest begins with {features.bundle[:12]}",
+        expected=f"features of {manifest.name}, {origin_of(manifest)[:12]}",
+        fix="encode the image with this session's bundle",
+    )
 
 
 def check_shape(name: str, array: Array, shape: tuple[int, ...] | None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from mmms_deploy.errors import HistoryError
+from mmms_deploy.session.trail import Trail
 
 T = TypeVar("T")
 
@@ -42,17 +44,22 @@ class History(Generic[T]):
     Attributes:
         current: The current snapshot.
         limit: How many steps can be undone; None for all of them.
-        past: The snapshots before it that can be reached, oldest first.
-        future: The snapshots that were undone, the newest step first.
+        past: The snapshots before it that can be reached, oldest first; a trail where there is no limit, so that a
+            step costs the same however many there are.
+        future: The snapshots that were undone, the newest step first; likewise.
     """
 
     current: T
     limit: int | None = None
-    past: tuple[T, ...] = ()
-    future: tuple[T, ...] = ()
+    past: Sequence[T] = ()
+    future: Sequence[T] = ()
 
     def __post_init__(self) -> None:
         checked_limit(self.limit)
+        for name in ("past", "future"):
+            kept = getattr(self, name)
+            if isinstance(kept, Trail) is not (self.limit is None):
+                object.__setattr__(self, name, tuple(kept) if isinstance(kept, Trail) else Trail(kept))
 
     @property
     def newest(self) -> T:
@@ -99,9 +106,9 @@ class History(Generic[T]):
 
     def push(self, snapshot: T) -> History[T]:
         """Return the history with one more step; what was undone is forgotten, and so is a step beyond the limit."""
-        past = (*self.past, self.current)
-        if self.limit is not None:
-            past = past[len(past) - self.limit :] if len(past) > self.limit else past
+        past = _with(self.past, self.current)
+        if self.limit is not None and len(past) > self.limit:
+            past = past[len(past) - self.limit :]
         return History(snapshot, self.limit, past)
 
     def undo(self) -> History[T]:
@@ -116,7 +123,7 @@ class History(Generic[T]):
                 expected="an earlier click" + ("" if self.limit is None else f" within the limit of {self.limit}"),
                 fix="check can_undo first, or call reset() to start over",
             )
-        return replace(self, current=self.past[-1], past=self.past[:-1], future=(*self.future, self.current))
+        return replace(self, current=self.past[-1], past=_without(self.past), future=_with(self.future, self.current))
 
     def redo(self) -> History[T]:
         """Return the history one undone step forward again.
@@ -128,4 +135,12 @@ class History(Generic[T]):
             raise HistoryError(
                 "nothing to redo", expected="an undone click; a new click forgets them", fix="check can_redo first"
             )
-        return replace(self, current=self.future[-1], past=(*self.past, self.current), future=self.future[:-1])
+        return replace(self, current=self.future[-1], past=_with(self.past, self.current), future=_without(self.future))
+
+
+def _with(kept: Sequence[T], snapshot: T) -> Sequence[T]:
+    return kept.push(snapshot) if isinstance(kept, Trail) else (*kept, snapshot)
+
+
+def _without(kept: Sequence[T]) -> Sequence[T]:
+    return kept.pop() if isinstance(kept, Trail) else kept[:-1]

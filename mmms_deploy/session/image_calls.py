@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, overload
 
 import numpy.typing as npt
 
-from mmms_deploy.bundle import Rate
+from mmms_deploy.bundle import Precision, Rate
 from mmms_deploy.bundle.names import RGB
-from mmms_deploy.engines.protocol import Value
-from mmms_deploy.errors import FeatureError, SessionError
+from mmms_deploy.engines.protocol import Engine, EngineInfo, Value
+from mmms_deploy.errors import EngineError, FeatureError, SessionError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
+from mmms_deploy.session.click_only import not_in_store
 from mmms_deploy.session.content import Content, Part
 from mmms_deploy.session.core import SessionCore, SessionState
 from mmms_deploy.session.crops import Crops
-from mmms_deploy.session.features import FeatureKey, Features, Resident, check_shape, origin_of, read_after_image
+from mmms_deploy.session.features import (
+    FeatureKey,
+    Features,
+    FeatureSource,
+    Resident,
+    check_shape,
+    origin_of,
+    other_bundle,
+    read_after_image,
+)
 from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageState, Measured, ModalityLike, parts_of
 from mmms_deploy.session.outputs import file_name_of, kept_picture
 from mmms_deploy.session.pipeline import PipelineState
+from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import ImageTimings
 from mmms_deploy.session.zoom import Box, whole
 
@@ -44,7 +56,8 @@ class ImageCalls(SessionCore):
         **modalities: ModalityLike,
     ) -> ImageTimings: ...
 
-    def set_image(  # type: ignore[misc]
+    @recorded  # type: ignore[misc]
+    def set_image(
         self,
         rgb: ImageLike | None = None,
         *,
@@ -75,7 +88,8 @@ class ImageCalls(SessionCore):
         Raises:
             ImageError: The image has a wrong type or shape, or cannot be read; there is none, or two.
             ModalityError: A modality is missing, surplus, of another size, channel count or dtype, or not finite.
-            SessionError: The bundle was exported without its backbone; see :meth:`set_features`.
+            SessionError: The bundle was exported without its backbone, see :meth:`set_features`; or it is a click
+                bundle, see :meth:`use`, and no store has the image's features.
             EngineError: A stage failed.
         """
         with self._lock:
@@ -83,7 +97,8 @@ class ImageCalls(SessionCore):
             start = perf_counter()
             given = the_image(rgb, image, modalities, [spec.name for spec in self._manifest.modalities])
             pixels = load_rgb(given, channel_order)
-            self._inputs.check_takes_image()
+            if self._store is None or not self._inputs.click_only:
+                self._inputs.check_takes_image()
             kept = kept_picture(pixels, given) if self._keep_image or self._views is not None else None
             size = (pixels.shape[0], pixels.shape[1])
             measured = self._inputs.measured(size, modalities)
@@ -91,10 +106,13 @@ class ImageCalls(SessionCore):
             content = Content({RGB: part, **parts_of(measured.arrays)}, size)
 
             def begin() -> ImageState:
+                if self._inputs.click_only:
+                    raise not_in_store(self._manifest)
                 return self._inputs.begin(self._inputs.prepare_image(pixels), content, measured)
 
             return self._begin(begin, content, measured, start, kept, file_name_of(given))
 
+    @recorded
     def set_features(
         self,
         features: Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
@@ -130,6 +148,7 @@ class ImageCalls(SessionCore):
             content = Content({**parts_of(arrays), **parts_of(measured.arrays)}, size)
             return self._begin(lambda: self._inputs.begin(arrays, content, measured), content, measured, start)
 
+    @recorded
     def use(self, features: Features) -> ImageTimings:
         """Start on an image that was encoded before, and forget the clicks on the previous one; no backbone runs.
 
@@ -175,6 +194,7 @@ class ImageCalls(SessionCore):
             self._size()
             return self._encoded(self._state.image, resident=False)
 
+    @recorded
     def set_modalities(self, **modalities: ModalityLike) -> ImageTimings:
         """Set modalities of the current image that arrive later or have changed; the image and the clicks stay.
 
@@ -196,15 +216,22 @@ class ImageCalls(SessionCore):
         with self._lock:
             self._size()
             start = perf_counter()
-            image = self._inputs.change(self._state.image, modalities)
+            image = self._inputs.change(self._with_inputs(self._state.image), modalities)
             self._check_can_run(image)
             prepared = perf_counter()
-            image = self._run_image(image)
+            assert image.content is not None
+            with self._kept(image.content, image.awaited) as known:
+                found = None if known is None else self._fitting(known, image.content)
+                if found is None:
+                    image = self._run_and_keep(image)
+                else:
+                    values = {**image.pipeline.values, **found.pipeline.values}
+                    image = replace(image, pipeline=replace(found.pipeline, values=values))
             if self._views is not None and not image.awaited:
                 image = replace(image, crops=self._crops(image, flip=self._views.flip))
             self._runner.synchronize()
             self._state = SessionState(image, self._steps.rebuilt(self, image, self._blank()))
-            return _image_timings(start, prepared)
+            return _image_timings(start, prepared, found=found is not None)
 
     def download_features(self, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Return what the stages before the clicks made of the image, for a click stage that runs elsewhere.
@@ -274,22 +301,88 @@ class ImageCalls(SessionCore):
             pixels: (H0, W0, 3) uint8, RGB: the image's pixels, where they are kept.
             file_name: Name of its file.
         """
-        key = self._key(content)
-        known = None if self._store is None else self._store.find(key)
-        if known is not None:
-            image = self._found(known, content)
-            prepared = perf_counter()
-        else:
-            image = begin()
-            prepared = perf_counter()
-            image = self._run_image(image)
-            if self._store is not None and not image.awaited:
-                made = self._encoded(replace(image, file_name=file_name), resident=False)
-                kept = self._store.keep(made)
-                if kept is not made:
-                    image = self._found(kept, content)
+        with self._kept(content, measured.awaited) as known:
+            found = None if known is None else self._fitting(known, content)
+            if found is None:
+                image = begin()
+                prepared = perf_counter()
+                image = self._run_and_keep(replace(image, file_name=file_name))
+            else:
+                prepared = perf_counter()
+                # A modality that changes later needs the inputs.
+                image = replace(found, begin=begin if self._manifest.modalities else None)
         image = self._complete(image, measured, pixels, file_name)
-        return self._set(image, start, prepared, found=known is not None)
+        return self._set(image, start, prepared, found=found is not None)
+
+    def _kept(self, content: Content, awaited: frozenset[str]) -> AbstractContextManager[Features | None]:
+        """Enter before an image is encoded, and give its features where the store has them.
+
+        What waits for a modality is not complete, and is in no store.
+        """
+        if self._store is None or awaited:
+            return nullcontext()
+        key = FeatureKey(content.hash, origin_of(self._manifest), self._engine.info.precision)
+        if self._inputs.click_only:
+            return nullcontext(self._of_any_precision(self._store, key, self._engine))
+        return self._store.encoding(key, self._engine)
+
+    @staticmethod
+    def _of_any_precision(store: FeatureSource, key: FeatureKey, engine: Engine) -> Features | None:
+        """Return features for a click bundle, which encodes no image itself."""
+        for precision in (key.precision, *(other for other in Precision if other is not key.precision)):
+            found = store.find(key._replace(precision=precision), engine)
+            if found is not None:
+                return found
+        return None
+
+    def _fitting(self, known: Features, content: Content) -> ImageState | None:
+        """Return the state of an image whose features a store gave; None where they do not fit, and are forgotten.
+
+        Raises:
+            FeatureError: They do not fit a click bundle, which cannot make them again.
+        """
+        assert self._store is not None
+        try:
+            image = self._found(known, content)
+        except FeatureError:
+            if self._inputs.click_only:
+                raise
+            self._store.forget(known.key)
+            return None
+        if known.resident is None:
+            self._hold(image)
+        return image
+
+    def _run_and_keep(self, image: ImageState) -> ImageState:
+        """Run the stages that need no click, and return the image as the store will give it."""
+        image = self._run_image(image)
+        if self._store is None or image.awaited:
+            return image
+        assert image.content is not None
+        made = self._encoded(image, resident=False)
+        kept = self._store.keep(made)
+        if kept is not made:
+            found = self._fitting(kept, image.content)
+            if found is not None:
+                values = {**image.pipeline.values, **found.pipeline.values}
+                image = replace(image, pipeline=replace(image.pipeline, values=values))
+        else:
+            self._hold(image)
+        return image
+
+    def _hold(self, image: ImageState) -> None:
+        """Have the store keep an image's features on the device, where that is not the host."""
+        if self._store is None or self._engine.info.device == "cpu":
+            return
+        with suppress(EngineError):  # there is no memory for them
+            self._store.hold(self._encoded(image, resident=True).without_picture())
+
+    def _with_inputs(self, image: ImageState) -> ImageState:
+        """Return an image with the inputs of all stages, also where a store had its features."""
+        if image.begin is None:
+            return image
+        values = {**image.begin().pipeline.values, **image.pipeline.values}
+        return replace(image, pipeline=replace(image.pipeline, values=values), begin=None)
 
     def _set(self, image: ImageState, start: float, prepared: float, *, found: bool) -> ImageTimings:
         """Make an image the session's, with the objects that it had before where they are remembered."""
@@ -317,11 +410,6 @@ class ImageCalls(SessionCore):
         self._runner.synchronize()
         return image
 
-    def _key(self, content: Content) -> FeatureKey:
-        # Hashing a photograph takes milliseconds, and without a store nothing asks for it.
-        found = "" if self._store is None else content.hash
-        return FeatureKey(found, origin_of(self._manifest), self._engine.info.precision)
-
     def _found(self, features: Features, content: Content) -> ImageState:
         """Return the state of an image that was encoded before.
 
@@ -329,11 +417,9 @@ class ImageCalls(SessionCore):
             FeatureError: The features do not fit the bundle.
         """
         if features.bundle != origin_of(self._manifest):
-            raise FeatureError(
-                f"the features belong to another bundle, whose digest begins with {features.bundle[:12]}",
-                expected=f"features of {self._manifest.name}, {origin_of(self._manifest)[:12]}",
-                fix="encode the image with this session's bundle",
-            )
+            raise other_bundle(features, self._manifest)
+        if self._inputs.click_only:
+            features = features.for_clicks(self._manifest)
         resident = features.resident
         if resident is not None and resident.engine is self._engine and resident.is_open():
             values = dict(resident.values)
@@ -390,7 +476,7 @@ class ImageCalls(SessionCore):
             parts={name: part.hash for name, part in image.content.parts.items()},
             bundle=origin_of(self._manifest),
             precision=self._engine.info.precision,
-            engine=str(self._engine.info),
+            engine=_words(self._engine.info),
             present=image.present,
             awaited=image.awaited,
             bypassed=image.pipeline.bypassed,
@@ -437,6 +523,11 @@ class ImageCalls(SessionCore):
         if flip:
             crops.at(picture, mirrored=True)
         return crops
+
+
+def _words(info: EngineInfo) -> str:
+    """Return what ran the stages; how many threads it had does not count."""
+    return f"{info.library} {info.version} on {info.device}"
 
 
 def _image_timings(start: float, prepared: float, *, found: bool = False) -> ImageTimings:

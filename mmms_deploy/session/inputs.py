@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
@@ -19,6 +19,7 @@ from mmms_deploy.imaging.io import ImageLike, UInt8Array
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.backbone_features import checked_features, load_features
+from mmms_deploy.session.click_only import takes_no_backbone, takes_no_image, takes_no_modalities
 from mmms_deploy.session.content import Content, Part
 from mmms_deploy.session.crops import Crops
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
@@ -56,6 +57,8 @@ class ImageState:
         measured: (H0, W0, C) float32 by name: the modalities in the network's units, in such a session.
         crops: The features of its crops, in such a session, once every modality is there.
         content: What the image and its modalities are; None before the first image.
+        begin: Returns the state before any stage ran, where a store had the features, so that no input was set; None
+            in any other.
     """
 
     pipeline: PipelineState
@@ -68,6 +71,7 @@ class ImageState:
     measured: Mapping[str, FloatArray] = field(default_factory=dict)
     crops: Crops | None = None
     content: Content | None = None
+    begin: Callable[[], ImageState] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +110,18 @@ class ImageInputs:
         self._names = tuple(spec.name for spec in manifest.modalities)
         self._optional = frozenset(spec.name for spec in manifest.modalities if spec.optional)
         self._late = any(stage.rate is Rate.MODALITY for stage in manifest.stages)
-        self.backbone = tuple(spec for spec in pipeline.inputs.values() if spec.role is Role.FEATURE)
+        self.click_only = manifest.click_only
+        features = tuple(spec for spec in pipeline.inputs.values() if spec.role is Role.FEATURE)
+        self.backbone = () if self.click_only else features
 
     def check_takes_image(self) -> None:
         """Check that the bundle takes an image.
 
         Raises:
-            SessionError: The bundle starts at the backbone's features.
+            SessionError: The bundle starts at the backbone's features, or at the clicks.
         """
+        if self.click_only:
+            raise takes_no_image(self._manifest)
         if self.backbone:
             raise SessionError(
                 f"{self._manifest.name} was exported without its backbone, so that it takes no image",
@@ -140,8 +148,10 @@ class ImageInputs:
 
         Raises:
             FeatureError: They do not fit the bundle, or there is no image size.
-            SessionError: The bundle starts at the image.
+            SessionError: The bundle starts at the image, or at the clicks.
         """
+        if self.click_only:
+            raise takes_no_backbone(self._manifest)
         if not self.backbone:
             raise SessionError(
                 f"{self._manifest.name} computes its backbone's features itself",
@@ -285,6 +295,8 @@ class ImageInputs:
         return replace(image, pipeline=state, present=present)
 
     def _check_names(self, given: Mapping[str, object]) -> None:
+        if self.click_only and given:
+            raise takes_no_modalities(self._manifest, ", ".join(given))
         surplus = [name for name in given if name not in self._names]
         early = [name for name, value in given.items() if value is LATER and not self._late]
         if surplus:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize_above, resi
 from mmms_deploy.session.answers import Candidates, NetworkAnswer
 from mmms_deploy.session.mask_sources import MaskLike, mask_of
 from mmms_deploy.session.result import Click
+from mmms_deploy.session.trail import WIDTH, Trail
 
 if TYPE_CHECKING:
     from mmms_deploy.session.canvas import Viewed
@@ -76,6 +79,114 @@ class BoxInput:
 
 Interaction: TypeAlias = Click | MaskInput | Choice | BoxInput
 
+_PACKED = struct.Struct("<" + "dd?" * WIDTH)
+
+
+class Interactions(Trail[Interaction]):
+    """Interactions, oldest first. What is not among the newest is packed: clicks as 17 bytes each, masks by zlib.
+
+    Args:
+        items: The interactions, oldest first.
+
+    Attributes:
+        boxed: How many of them are boxes.
+        clicked: How many of them are clicks.
+        click: The newest click; None without one.
+        corners: Two clicks between which all positive ones lie, and on whose rows and columns some do; none without.
+    """
+
+    __slots__ = ("boxed", "click", "clicked", "corners")
+
+    def __init__(self, items: Iterable[Interaction] = ()) -> None:
+        every = tuple(items)
+        super().__init__(every)
+        self.boxed = self.clicked = 0
+        self.click: Click | None = None
+        self.corners: tuple[Click, ...] = ()
+        for item in every:
+            self._note(self, item)
+
+    @property
+    def prompted(self) -> int:
+        """How many of them are clicks or boxes."""
+        return self.clicked + self.boxed
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """The clicks among them, oldest first."""
+        return tuple(item for item in self if isinstance(item, Click))
+
+    def push(self, item: Interaction) -> Self:
+        """Return them with one more; this costs the same for every length."""
+        made = super().push(item)
+        made._note(self, item)
+        return made
+
+    def pop(self) -> Self:
+        """Return them without the newest one."""
+        return type(self)(tuple(self)[:-1])
+
+    def _note(self, before: Interactions, item: Interaction) -> None:
+        """Note what is known of clicks without looking at all of them."""
+        self.clicked, self.click, self.corners = before.clicked, before.click, before.corners
+        self.boxed = before.boxed + isinstance(item, BoxInput)
+        if not isinstance(item, Click):
+            return
+        self.clicked, self.click = before.clicked + 1, item
+        if item.positive:
+            around = (*before.corners, item)
+            columns, rows = [one.x for one in around], [one.y for one in around]
+            self.corners = (Click(min(columns), min(rows)), Click(max(columns), max(rows)))
+
+    def _fold(self, items: tuple[Interaction, ...]) -> Any:
+        if not all(map(_is_plain, items)):
+            return tuple(_PackedMask.of(item) if isinstance(item, MaskInput) else item for item in items)
+        return _PACKED.pack(*(number for one in items for number in (one.x, one.y, one.positive)))  # type: ignore[union-attr]
+
+    def _unfold(self, block: Any) -> Iterable[Interaction]:
+        if not isinstance(block, bytes):
+            return (item.mask if isinstance(item, _PackedMask) else item for item in block)
+        numbers = iter(_PACKED.unpack(block))
+        return map(Click, numbers, numbers, numbers)
+
+
+def _is_plain(item: Interaction) -> bool:
+    return type(item) is Click and type(item.x) is float and type(item.y) is float and type(item.positive) is bool
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _PackedMask:
+    """A mask that was put in, in as few bytes as can be: there may be one for every time that a surface was selected.
+
+    Attributes:
+        packed: Its bits.
+        size: (H0, ceil(W0 / 8)) of them.
+        width: W0.
+        previous: What the network saw.
+        shape: (1, 1, h, w) of that.
+        binary: As of the mask.
+    """
+
+    packed: bytes
+    size: tuple[int, ...]
+    width: int
+    previous: bytes
+    shape: tuple[int, ...]
+    binary: bool
+
+    @classmethod
+    def of(cls, mask: MaskInput) -> _PackedMask:
+        """Pack a mask."""
+        packed, previous = (zlib.compress(one.tobytes(), 1) for one in (mask.packed, mask.previous))
+        return cls(packed, mask.packed.shape, mask.width, previous, mask.previous.shape, mask.binary)
+
+    @property
+    def mask(self) -> MaskInput:
+        """The mask, with the same numbers."""
+        packed = np.frombuffer(zlib.decompress(self.packed), dtype=np.uint8).reshape(self.size)
+        previous = np.frombuffer(zlib.decompress(self.previous), dtype=np.float32).reshape(self.shape)
+        return MaskInput(packed, self.width, previous, self.binary)
+
 
 @dataclass(frozen=True, eq=False)
 class FirstClick:
@@ -108,7 +219,7 @@ class Snapshot:
             with the newest one. It is computed when undo or redo comes to it.
     """
 
-    interactions: tuple[Interaction, ...]
+    interactions: Interactions
     state: Mapping[str, Value]
     probability: Value | None
     viewed: Viewed | None = None
@@ -119,7 +230,7 @@ class Snapshot:
     @property
     def clicks(self) -> tuple[Click, ...]:
         """The clicks among the interactions, oldest first."""
-        return tuple(interaction for interaction in self.interactions if isinstance(interaction, Click))
+        return self.interactions.clicks
 
     @property
     def prompts(self) -> tuple[Click | BoxInput, ...]:

@@ -278,6 +278,10 @@ class JointSteps(Steps[SessionCore]):
         assert isinstance(surfaces, JointSurfaces)
         return surfaces.own(surfaces.current.label)
 
+    def interactions(self, surfaces: Surfaces) -> tuple[Interaction, ...]:
+        """Return the same: there are clicks alone."""
+        return self.clicks(surfaces)
+
     def all_clicks(self, surfaces: Surfaces) -> tuple[tuple[str, Click], ...]:
         """Return the clicks in the order in which they were made."""
         assert isinstance(surfaces, JointSurfaces)
@@ -376,7 +380,7 @@ class JointSteps(Steps[SessionCore]):
             index=len(clicks),
             timings=timings_of(start, fetched, end, compiled),
             answer=self._coarse(core, rows, surface.label),
-            clicks=clicks,
+            _interactions=clicks,
             _picture=core._state.image.picture,
             _canvas=ObjectAnswer(rows, surface.label, size) if rows is not None and there else None,
         )

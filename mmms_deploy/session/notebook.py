@@ -78,7 +78,7 @@ def _image(image: ImageState) -> list[str]:
 
 def _surface(shown: Shown, number: int) -> Markup:
     one = shown.objects[number]
-    clicks = len(one.result.clicks)
+    clicks = one.result.index
     said = f"{one.name}: label {one.label}, {clicks} click{'s' if clicks != 1 else ''}, {one.result.area:,} px"
     return swatch(COLOURS[number % len(COLOURS)], said + (" (current)" if one.name == shown.current else ""))
 

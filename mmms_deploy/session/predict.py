@@ -11,6 +11,7 @@ are clipped to -32 and 32.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -194,21 +195,22 @@ def interactions_of(
         return clicks
     low, mask = given
     # From the newest on: of two that answer the same, the one with more of the clicks.
+    # A snapshot's clicks are the first ones of the last snapshot's.
+    pairs = zip(line[-1].prompts, clicks, strict=False)
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     fitting = [
-        snapshot
-        for snapshot in reversed(line)
-        if snapshot.interactions and not snapshot.pending and snapshot.prompts == clicks[: len(snapshot.prompts)]
+        one for one in reversed(line) if one.interactions and not one.pending and one.interactions.prompted <= common
     ]
     for snapshot in fitting:
         if np.array_equal(logits(snapshot), low):
-            return (*snapshot.interactions, *clicks[len(snapshot.prompts) :])
+            return (*snapshot.interactions, *clicks[snapshot.interactions.prompted :])
     for snapshot in fitting:
         for place, numbers in enumerate(() if snapshot.candidates is None else snapshot.candidates.numbers):
             if np.array_equal(answer_logits(NetworkAnswer(numbers, rule)), low):
-                before = snapshot.interactions
+                before = tuple(snapshot.interactions)
                 while isinstance(before[-1], Choice):  # a choice among the same answers is replaced
                     before = before[:-1]
-                return (*before, Choice(place), *clicks[len(snapshot.prompts) :])
+                return (*before, Choice(place), *clicks[snapshot.interactions.prompted :])
     return (mask, *clicks)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mmms_deploy.session.canvas import Whole
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Click:
     """A click in the image's own pixels.
 
@@ -129,7 +130,6 @@ class ClickResult:
             clicks on the object, though those on others count too.
         timings: Where the time went.
         answer: The network's answer at its own resolution.
-        clicks: All clicks that led here, oldest first.
         crop: The part of the image in which the newest click was answered, x0, y0, x1, y1 in pixel edges:
             ``image[y0:y1, x0:x1]``; ``network_probability`` covers it. None in a session without ``zoom``, before the
             first click, and for a mask that was put in.
@@ -143,11 +143,16 @@ class ClickResult:
     index: int
     timings: Timings
     answer: NetworkAnswer
-    clicks: tuple[Click, ...] = ()
     crop: tuple[int, int, int, int] | None = None
     candidates: tuple[Candidate, ...] = ()
     _picture: UInt8Array | None = None
     _canvas: Whole | None = None
+    _interactions: Sequence[object] = ()
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """All clicks that led here, oldest first; they are put together when this is read."""
+        return tuple(one for one in self._interactions if isinstance(one, Click))
 
     @property
     def network_probability(self) -> FloatArray:

@@ -124,21 +124,35 @@ def saved(surfaces: Surfaces, size: tuple[int, int], network: tuple[int, int], r
     """
 
     def interaction(given: Interaction) -> SavedInteraction:
-        if isinstance(given, Click):
-            return saved_click(given)
-        if isinstance(given, Choice):
-            return SavedStep(choice=given.index)
-        if isinstance(given, BoxInput):
-            return SavedStep(box=(given.x0, given.y0, given.x1, given.y1))
-        rle = SavedRle(**rle_of(given.mask))  # type: ignore[arg-type]
-        plain = np.array_equal(checked_mask(given.mask, size, network, rule).previous, given.previous)
-        return SavedStep(mask=rle, previous=None if plain else _packed(given.previous[0, 0]))
+        return saved_interaction(given, size, network, rule)
 
     return written(
         surfaces,
         size,
         lambda surface: (map(interaction, surface.history.newest.interactions), len(surface.history.future)),
     )
+
+
+def saved_interaction(
+    given: Interaction, size: tuple[int, int], network: tuple[int, int], rule: ClickContract
+) -> SavedInteraction:
+    """Return an interaction as an annotation has it.
+
+    Args:
+        given: The interaction.
+        size: (H0, W0) of the image.
+        network: (H, W) of the network.
+        rule: How the bundle resizes masks, and its threshold.
+    """
+    if isinstance(given, Click):
+        return saved_click(given)
+    if isinstance(given, Choice):
+        return SavedStep(choice=given.index)
+    if isinstance(given, BoxInput):
+        return SavedStep(box=(given.x0, given.y0, given.x1, given.y1))
+    rle = SavedRle(**rle_of(given.mask))  # type: ignore[arg-type]
+    plain = np.array_equal(checked_mask(given.mask, size, network, rule).previous, given.previous)
+    return SavedStep(mask=rle, previous=None if plain else _packed(given.previous[0, 0]))
 
 
 def written(
@@ -175,6 +189,11 @@ def written(
         surfaces=tuple(described(name, surface) for name, surface in surfaces.all.items()),
         order=order,
     )
+    return plain_session(found)
+
+
+def plain_session(found: SavedSession) -> dict[str, Any]:
+    """Return an annotation as plain dicts, lists, numbers and texts, as ``Session.to_dict`` does."""
     plain: dict[str, Any] = _as_lists(msgspec.to_builtins(found))
     return plain
 
@@ -257,14 +276,7 @@ def interactions_of(
     found: list[Interaction] = []
     for number, given in enumerate(surface.interactions, start=1):
         try:
-            if not isinstance(given, SavedStep):
-                found.append(checked_click(*given, size))
-            elif given.choice is not None:
-                found.append(Choice(given.choice))
-            elif given.box is not None:
-                found.append(checked_box(given.box, size))
-            elif given.mask is not None:
-                found.append(_mask(given.mask, given.previous, size, network, rule))
+            found.append(read_interaction(given, size, network, rule))
         except (MMMSDeployError, ValueError, zlib.error, binascii.Error) as error:
             reason = error.given if isinstance(error, MMMSDeployError) else error
             raise SessionError(
@@ -273,6 +285,30 @@ def interactions_of(
                 fix="check where it comes from",
             ) from error
     return tuple(found)
+
+
+def read_interaction(
+    given: SavedInteraction, size: tuple[int, int], network: tuple[int, int], rule: ClickContract
+) -> Interaction:
+    """Return an interaction of an annotation, checked.
+
+    Args:
+        given: As it was saved.
+        size: (H0, W0) of the image.
+        network: (H, W) of the network.
+        rule: How the bundle resizes masks, and its threshold.
+
+    Raises:
+        MMMSDeployError, ValueError, zlib.error, binascii.Error: It cannot be read.
+    """
+    if not isinstance(given, SavedStep):
+        return checked_click(*given, size)
+    if given.choice is not None:
+        return Choice(given.choice)
+    if given.box is not None:
+        return checked_box(given.box, size)
+    assert given.mask is not None
+    return _mask(given.mask, given.previous, size, network, rule)
 
 
 def _mask(

@@ -33,7 +33,7 @@ class SeparateSteps(Steps[SessionCore]):
         history, numbers, compiled = surfaces.current.history, None, 0.0
         more = sum(isinstance(interaction, Click) for interaction in interactions)
         if more:
-            compiled = core._compiled_for(len(history.current.clicks) + more)
+            compiled = core._compiled_for(history.current.interactions.clicked + more)
         for number, interaction in enumerate(interactions, start=1):
             wanted = number == len(interactions)
             snapshot, numbers = core._after(core._state.image, history.current, interaction, wanted=wanted)
@@ -113,7 +113,7 @@ class SeparateSteps(Steps[SessionCore]):
         """Repeat all interactions with every object."""
         surfaces, begin = core._state.surfaces, History(blank, core._limit)
         olds = [surface.history for surface in surfaces.all.values()]
-        rows = [Row(begin, old.newest.interactions, len(old.current.interactions)) for old in olds]
+        rows = [Row(begin, tuple(old.newest.interactions), len(old.current.interactions)) for old in olds]
         answered = {id(old): found.history for old, found in zip(olds, in_rounds(core, image, rows), strict=True)}
 
         def replayed(old: History[Snapshot]) -> History[Snapshot]:
@@ -182,6 +182,10 @@ class SeparateSteps(Steps[SessionCore]):
     def clicks(self, surfaces: Surfaces) -> tuple[Click, ...]:
         """Return the clicks on the current object."""
         return surfaces.current.history.current.clicks
+
+    def interactions(self, surfaces: Surfaces) -> tuple[Interaction, ...]:
+        """Return the interactions with the current object."""
+        return tuple(surfaces.current.history.current.interactions)
 
     def all_clicks(self, surfaces: Surfaces) -> tuple[tuple[str, Click], ...]:
         """Return the clicks object by object, oldest object first."""

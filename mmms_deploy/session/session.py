@@ -18,23 +18,25 @@ from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.files import PathLike
 from mmms_deploy.progress import OnProgress
-from mmms_deploy.session.annotation_calls import AnnotationCalls
 from mmms_deploy.session.click_calls import ClickCalls
 from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.features import FeatureSource
-from mmms_deploy.session.image_calls import ImageCalls
 from mmms_deploy.session.joint import joint_steps
+from mmms_deploy.session.journal_file import Journal
 from mmms_deploy.session.notebook import Shown, session_view
+from mmms_deploy.session.recording import JournalRecorder
 from mmms_deploy.session.separate import SeparateSteps
 from mmms_deploy.session.steps import Steps
 from mmms_deploy.session.surface_calls import SurfaceCalls
+from mmms_deploy.session.work_calls import WorkCalls
 
 HISTORY_LIMIT = 100
 """How many clicks can be undone by default: more than an object takes, and 240 MB at 448 x 448."""
 
 
-class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
+class Session(WorkCalls, ClickCalls, SurfaceCalls):
     """Segments the objects in one image by clicks.
 
     Call :meth:`set_image` once an image, then :meth:`click` for every click, and :meth:`select` before the next object.
@@ -75,12 +77,16 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
         batch: Whether clicks on several objects run together, in :meth:`click_objects` and wherever clicks are answered
             again, with a bundle that was exported with ``--batch``. None does where it pays: on a GPU, and not on a
             CPU.
+        journal: Where everything that is done is written down, a line an event (docs/journal.md): a path, or a
+            :class:`~mmms_deploy.journal.Journal`. A file that holds a journal is gone on with. None keeps none.
 
     Raises:
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
         HistoryError: ``history_limit`` is no number of steps.
         SessionError: ``zoom`` is no rule, or ``zoom``, ``flip`` or ``batch`` is not possible with this bundle.
+        JournalError: The journal is another file, or another session writes to it.
+        OutputWriteError: The journal cannot be written.
 
     In a child that was forked after the session had been opened, every call but :meth:`close` raises ``ForkError``
     (docs/engines.md).
@@ -104,12 +110,19 @@ class Session(ImageCalls, ClickCalls, SurfaceCalls, AnnotationCalls):
         store: FeatureSource | None = None,
         resume: bool = False,
         batch: bool | None = None,
+        journal: Journal | PathLike | None = None,
     ) -> None:
         name, opened = (engine, None) if isinstance(engine, str) else (None, engine)
         request = EngineRequest(device, name, precision, threads, strict, cuda_options)
         super().__init__(
             bundle, opened, request, history_limit, keep_image, on_progress, zoom, flip, store, resume, batch
         )
+        if journal is not None:
+            try:
+                self._recorder = JournalRecorder(self, journal)
+            except BaseException:
+                self.close()
+                raise
 
     def _opened_steps(self, asked: str | None) -> Steps[SessionCore]:
         if self._manifest.clicks.objects > 1:

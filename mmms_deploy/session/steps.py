@@ -173,5 +173,9 @@ class Steps(ABC, Generic[C]):
         """Return the clicks on the current object, oldest first."""
 
     @abstractmethod
+    def interactions(self, surfaces: Surfaces) -> tuple[Interaction, ...]:
+        """Return the interactions with the current object, oldest first; they are what ``follow`` takes."""
+
+    @abstractmethod
     def all_clicks(self, surfaces: Surfaces) -> tuple[tuple[str, Click], ...]:
         """Return the clicks on all objects, each with its object's name."""

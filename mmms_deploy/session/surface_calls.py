@@ -8,6 +8,7 @@ from time import perf_counter
 
 from mmms_deploy.session.click_list import ClickLike, checked_objects
 from mmms_deploy.session.core import SessionCore
+from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import ClickResult
 from mmms_deploy.session.surfaces import Labels, checked_name
 
@@ -19,6 +20,7 @@ class SurfaceCalls(SessionCore):
     object's mask, and all of them have one history; docs/session.md says what the calls mean then.
     """
 
+    @recorded
     def select(self, surface: str) -> ClickResult:
         """Work on another object of the image: a new one, or one that has clicks already.
 
@@ -48,6 +50,7 @@ class SurfaceCalls(SessionCore):
             self._state = replace(self._state, surfaces=step.surfaces)
             return step.result
 
+    @recorded
     def click_objects(self, clicks: Mapping[str, ClickLike]) -> dict[str, ClickResult]:
         """Click on several objects at once, one click on each, and return the answer for each of them.
 
@@ -86,6 +89,7 @@ class SurfaceCalls(SessionCore):
             self._state = replace(self._state, surfaces=clicked.surfaces)
             return clicked.results
 
+    @recorded
     def remove(self, surface: str) -> None:
         """Forget an object and its clicks. If it was the current one, the object that changed last becomes current.
 
@@ -103,6 +107,7 @@ class SurfaceCalls(SessionCore):
             self._size()
             self._state = replace(self._state, surfaces=self._steps.remove(self, checked_name(surface)))
 
+    @recorded
     def rename(self, surface: str, to: str) -> None:
         """Give an object another name. Its label, clicks, masks, history and place among the others stay.
 

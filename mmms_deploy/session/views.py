@@ -113,7 +113,7 @@ class Views:
         """Return the snapshot after a mask was put in. The next click takes the crop around it."""
         layer = Given(mask)
         canvas = self._canvas(layer.box.size).cover(layer, keep=False)
-        return Snapshot((*current.interactions, mask), {}, None, viewed=Viewed(canvas, mask.previous[0, 0]))
+        return Snapshot(current.interactions.push(mask), {}, None, viewed=Viewed(canvas, mask.previous[0, 0]))
 
     def after_click(self, image: ImageState, current: Snapshot, click: Click) -> Snapshot:
         """Choose the crop, run the image stage where its features are not there, and answer the click.
@@ -124,16 +124,20 @@ class Views:
         """
         assert image.size is not None
         assert image.crops is not None
-        clicks, before = (*current.clicks, click), current.viewed
+        interactions, before = current.interactions.push(click), current.viewed
         canvas = self._canvas(image.size) if before is None else before.canvas
-        box = self._box(image.size, canvas, None if before is None else before.box, clicks)
-        views = [[self._encoded(one, box, mirrored) for one in clicks] for mirrored in self._mirrors]
+        box = self._box(image.size, canvas, None if before is None else before.box, interactions.corners)
+        newest = [self._encoded(click, box, mirrored) for mirrored in self._mirrors]
         # MFP's code looks at both at once: one of them is enough.
-        outside = any(min(encoded[-1][:2]) < 0 for encoded in views)
+        outside = any(min(encoded[:2]) < 0 for encoded in newest)
         answers, states = [], []
-        for index, (mirrored, encoded) in enumerate(zip(self._mirrors, views, strict=True)):
+        stays = before is not None and before.box == box
+        # In the same crop the state has the clicks before: without a modulation, nothing looks at them again.
+        earlier = () if stays and self._manifest.clicks.modulation is None else current.clicks
+        for index, mirrored in enumerate(self._mirrors):
             features = image.crops.at(box, mirrored=mirrored)
-            if before is not None and before.box == box:
+            encoded = [*(self._encoded(one, box, mirrored) for one in earlier), newest[index]]
+            if before is not None and stays:
                 state = before.states[index]
             else:
                 state = self._drawn(canvas, box, encoded[:-1], mirrored)
@@ -145,7 +149,7 @@ class Views:
         answer.setflags(write=False)
         keep = self.zoom is not None and self.zoom.outside == Outside.KEPT
         viewed = Viewed(canvas.cover(Answered(box, answer), keep=keep), answer, box, tuple(states))
-        return Snapshot((*current.interactions, click), {}, None, viewed=viewed)
+        return Snapshot(interactions, {}, None, viewed=viewed)
 
     def whole_answer(self, viewed: Viewed) -> FloatArray:
         """Return an answer for the whole picture, (H, W) at the network's size."""

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "mmms_deploy"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"documents", "errors", "installed", "lazy", "progress", "spelling", "telemetry", "version"}),
-    frozenset({"files"}),
+    frozenset({"cluster", "files"}),
     frozenset({"hub", "reporting"}),
     frozenset({"weights"}),
     frozenset({"bundle"}),
@@ -28,7 +28,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"annotations"}),
     frozenset({"engines"}),
     frozenset({"session"}),
-    frozenset({"page", "replay"}),
+    frozenset({"journal", "page", "replay"}),
+    frozenset({"store"}),
+    frozenset({"precompute"}),
     frozenset({"server"}),
     frozenset({"export"}),
     frozenset({"bench", "evaluation"}),
@@ -52,6 +54,8 @@ HEAVY = (
     "openvino",
     "pyarrow",
     "pycocotools",
+    "ray",
+    "safetensors",
     "shapely",
     "tensorrt",
     "timm",
@@ -150,7 +154,22 @@ def test_lazy_imports_stay_lazy(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["bench", "build", "demo", "doctor", "eval", "export", "push", "segment", "train", "verify", "weights"]
+    "command",
+    [
+        "bench",
+        "build",
+        "demo",
+        "doctor",
+        "eval",
+        "export",
+        "package",
+        "push",
+        "replay",
+        "segment",
+        "train",
+        "verify",
+        "weights",
+    ],
 )
 def test_commands_answer_help_without_loading_what_they_run(command: str) -> None:
     code = f"import sys, mmms_deploy.commands.{command}; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"

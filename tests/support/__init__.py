@@ -9,6 +9,7 @@ batched: bundles with click stages for several objects.
 sized: a toy bundle whose click stage takes a list of clicks and comes in several sizes.
 joint: a toy bundle that answers for all objects at once, and what NumPy finds for its clicks.
 proposing: a toy bundle that answers the first click with proposals.
+click_bundles: sessions with a whole bundle and with a click bundle of it; what files must not hold.
 shared: what one worker of a run makes, and all workers of it read.
 traced: graphs of whole networks that one test of a run exports.
 attention: a bundle whose one stage is one attention, for compilers.
@@ -47,6 +48,7 @@ standin_engine: the CUDA engine as it is, on the CUDA stand-in.
 standin_program: its stages and executors, computed by ONNX Runtime on the CPU.
 clocked_gpu: that engine on a GPU whose clock is scripted.
 flaky: an engine that fails when a test lets it.
+held: a session whose stages wait until a test lets them run.
 gpu_host: a GPU host of stand-ins inside the test's own process.
 rehearsal: a GPU host of stand-ins for processes of their own.
 rtx: the version of TensorRT-RTX that the tests know.
@@ -56,7 +58,9 @@ Sessions, evaluation and reports:
 masks: masks that are awkward to write down, and random ones.
 saving: calls of the page's module that writes and reads files, in Chromium.
 pngs: PNG files written by hand, of every depth, filter and pass.
+journals: sessions of every kind of network that write a journal, and their replay.
 annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
+stored: made-up features for stores, and pictures that differ.
 scenes: small scenes and predictors of the evaluation.
 davis: small sequences as DAVIS lays them out.
 dataset_trees: tiny data sets on disk, in the published layouts.
@@ -68,6 +72,7 @@ Commands and processes:
 fuzzing: every reader on damaged files, with limits of time and memory.
 mutations: damage to files, drawn from a seed.
 invoke: runs a command in this process.
+tasks: work for pools of workers, some of which end their process.
 terminal: what a user at a terminal sees.
 chromium: Debian's Chromium without a window.
 server: the API on a free port of this machine, and a client of it.

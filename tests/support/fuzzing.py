@@ -20,7 +20,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -636,6 +638,88 @@ def _read_clicks(path: Path) -> object:
     return read_click_list(path)
 
 
+# --- work and journals ------------------------------------------------------------------------------------------------
+
+
+def _walked() -> tuple[bytes, bytes]:
+    """Return a journal and a file of work of a short session."""
+    from mmms_deploy import Journal, Session
+    from tests.support.annotating import GREY, SIZE
+    from tests.support.toy import write_toy
+
+    with tempfile.TemporaryDirectory() as folder:
+        journal, work = Path(folder) / "a.jsonl", Path(folder) / "a.json"
+        bundle = write_toy(Path(folder) / "toy")
+        kept = Journal(journal, masks=True)
+        with kept, Session(bundle, engine="onnxruntime", threads=1, journal=kept) as session:
+            session.set_image(GREY)
+            session.click(10, 10)
+            session.set_mask(np.linspace(0, 1, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE))
+            session.set_clicks([[5, 5], [20, 30, 0]])
+            session.select("dog")
+            session.load_labels(np.eye(*SIZE, dtype=np.int32))
+            session.save(work)
+        return journal.read_bytes(), work.read_bytes()
+
+
+def _damaged_lines(draw: random.Random, content: bytes) -> bytes:
+    lines = content.splitlines(keepends=True)
+    place = draw.randrange(len(lines))
+    lines[place] = damaged_json(draw, lines[place])
+    return b"".join(lines) if draw.random() < 0.7 else damaged(draw, content)
+
+
+def _damaged_work(draw: random.Random, content: bytes) -> bytes:
+    """Damage a file of work, and give it the hash that fits, where it has the fields for one."""
+    import msgspec
+
+    from mmms_deploy.session.plain_json import UNFIT, decoded, encoded
+    from mmms_deploy.session.work import NO_HASH, SavedWork
+
+    changed_content = damaged_json(draw, content)
+    with contextlib.suppress(*UNFIT):
+        found = msgspec.structs.replace(decoded(changed_content, SavedWork), sha256=NO_HASH)
+        fitting = hashlib.sha256(encoded(found)).hexdigest()
+        return encoded(msgspec.structs.replace(found, sha256=fitting))
+    return changed_content
+
+
+def _read_work(path: Path) -> object:
+    from mmms_deploy.session.work import read_work
+
+    work = read_work(path)
+    return work.annotations, work.labels(), work.to_coco("a.png"), work.detections()
+
+
+@cache
+def _repeating() -> Any:
+    """Return an open session, and what has the features of its image."""
+    from mmms_deploy import Session
+    from mmms_deploy.journal import Images
+    from tests.support.annotating import GREY
+    from tests.support.toy import write_toy
+
+    session = Session(write_toy(Path(tempfile.mkdtemp()) / "toy"), engine="onnxruntime", threads=1)
+    session.set_image(GREY)
+    features = session.features
+    kept = {features.key: features}
+    return session, Images(features=SimpleNamespace(find=kept.get))
+
+
+def _read_journal(path: Path) -> object:
+    """Read a journal, and repeat what can be repeated of it."""
+    from mmms_deploy.journal.reading import read_journal
+    from mmms_deploy.journal.repeating import Repeater
+
+    recorded = read_journal(path)
+    for one in recorded:
+        repeater = Repeater(*_repeating())
+        for event in one.events:
+            with contextlib.suppress(MMMSDeployError):
+                repeater(event)
+    return recorded
+
+
 READERS: dict[str, Reader] = {
     "image": Reader(_pictures, _image),
     "modality": Reader(_numbers, _modality),
@@ -664,6 +748,9 @@ READERS: dict[str, Reader] = {
     "clicks JSON": Reader(_json_clicks, _read_clicks, damaged_json),
     "verdict": Reader(_verdict, _read_verdict, damaged_json),
     "plan": Reader(_plan, _read_plan, _damaged_plan),
+    "journal": Reader(lambda: [("a.jsonl", _walked()[0])], _read_journal, _damaged_lines),
+    "file of work": Reader(lambda: [("a.json", _walked()[1])], _read_work, damaged_json),
+    "file of work, hash fits": Reader(lambda: [("a.json", _walked()[1])], _read_work, _damaged_work),
 }
 
 

@@ -159,6 +159,16 @@ def aligned(nbytes: int) -> int:
     return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
 
 
+class BufferOwner:
+    """What allocates spare buffers.
+
+    Attributes:
+        closed: Whether their memory was freed.
+    """
+
+    closed = False
+
+
 @dataclass(frozen=True)
 class SpareBuffer:
     """Memory on the GPU that holds one value at a time, away from the binding buffers.
@@ -172,13 +182,19 @@ class SpareBuffer:
     address: int
     nbytes: int
     free: deque[SpareBuffer]
+    owner: BufferOwner
+
+    @property
+    def lost(self) -> bool:
+        """Whether its memory was freed, with the session that it belongs to."""
+        return self.owner.closed
 
     def release(self) -> None:
         """Return it to the pool. Appending to a deque is atomic, so the garbage collector may do it in any thread."""
         self.free.append(self)
 
 
-class SpareBufferPool:
+class SpareBufferPool(BufferOwner):
     """Spare buffers of one session. They are allocated in blocks; a click allocates nothing while its block lasts.
 
     A buffer may be released while operations on it are still waiting on the session's stream. Its next user enqueues on
@@ -199,6 +215,10 @@ class SpareBufferPool:
         self._block = block
         self._extra = extra
         self._free: dict[int, deque[SpareBuffer]] = {}
+        cleanup.callback(self._close)
+
+    def _close(self) -> None:
+        self.closed = True
 
     def reserve(self) -> None:
         """Allocate the first block, which the first click needs.
@@ -230,7 +250,51 @@ class SpareBufferPool:
         address = self._account.allocate(Use.HISTORY, count * step)
         self._cleanup.callback(self._account.free, Use.HISTORY, address, count * step)
         free = self._free.setdefault(nbytes, deque())
-        free.extend(SpareBuffer(address + index * step, nbytes, free) for index in range(count))
+        free.extend(SpareBuffer(address + index * step, nbytes, free, self) for index in range(count))
+
+
+class DetachedBuffers(BufferOwner):
+    """Memory of values that other sessions use, too: it is freed after the last handle is gone, and at the latest here.
+
+    A handle goes in any thread, in which nothing may be freed. So that happens when the next value is detached.
+
+    Args:
+        account: Allocates the memory.
+        cleanup: Frees what is left in the end.
+    """
+
+    def __init__(self, account: Account, cleanup: ExitStack) -> None:
+        self._account = account
+        self._held: dict[int, SpareBuffer] = {}
+        self._gone: deque[SpareBuffer] = deque()
+        cleanup.callback(self._close)
+
+    def acquire(self, nbytes: int) -> SpareBuffer:
+        """Return memory for a value.
+
+        Raises:
+            ResidentBudgetError: There is none.
+        """
+        address = self._account.allocate(Use.FEATURES, aligned(nbytes))
+        buffer = SpareBuffer(address, nbytes, self._gone, self)
+        self._held[address] = buffer
+        return buffer
+
+    def trim(self) -> None:
+        """Free the memory of values that are gone; nothing on the GPU may still use it."""
+        while self._gone:
+            self._free(self._gone.popleft())
+
+    def _free(self, buffer: SpareBuffer) -> None:
+        if self._held.pop(buffer.address, None) is not None:
+            self._account.free(Use.FEATURES, buffer.address, aligned(buffer.nbytes))
+
+    def _close(self) -> None:
+        self.closed = True
+        with ExitStack() as every:  # whatever else fails
+            for buffer in self._held.values():
+                every.callback(self._account.free, Use.FEATURES, buffer.address, aligned(buffer.nbytes))
+            self._held = {}
 
 
 class PinnedBuffer:

@@ -10,7 +10,7 @@ from typing import Any
 from mmms_deploy.bundle import Role, TensorSpec
 from mmms_deploy.engines.cuda.executor import Program
 from mmms_deploy.engines.cuda.layout import Layout
-from mmms_deploy.engines.cuda.memory import Account, PinnedBuffer, SpareBufferPool, Use, aligned
+from mmms_deploy.engines.cuda.memory import Account, DetachedBuffers, PinnedBuffer, SpareBufferPool, Use, aligned
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.engines.cuda.stage import CudaStage
@@ -76,6 +76,7 @@ class SessionResources:
             history = layout.blocks(options.history_block)
             self.spare_buffers = SpareBufferPool(account, self._cleanup, history, layout.temporary)
             self.spare_buffers.reserve()
+            self.detached = DetachedBuffers(account, self._cleanup)
             self.stages = self._create_stages(programs, options, capture)
             # Added last, so that it runs first: nothing is freed that the GPU may still use.
             self._cleanup.callback(self._wait_for_pending)
@@ -107,6 +108,8 @@ class SessionResources:
             for spec in layout.of(use):
                 key = layout.key(spec)
                 buffers[key] = BindingBuffer(spec, address, pinned.get(key), key)
+                # A value may outlive the session: nothing reads it where it was.
+                self._cleanup.callback(buffers[key].invalidate)
                 address += aligned(spec.nbytes)
         for name in sorted(layout.host_inputs):
             pinned[name].array[:] = 0
@@ -176,20 +179,25 @@ class SessionResources:
             tensor = buffer.content
             if tensor is None or not tensor.lost_with(buffers):
                 continue
-            self._spare(tensor, buffer.address)
+            self._spare(tensor, buffer.address, self.spare_buffers)
 
     def detach(self, tensor: Tensor) -> None:
-        """Copy a value to a spare buffer, unless it is there or can be made again without the GPU.
+        """Copy a value to memory of its own, unless it is there or can be made again without the GPU.
+
+        Waits for the GPU, and frees the memory of detached values that are gone.
 
         Raises:
             EngineError: There is no memory for it, or the copy was refused; the value is where it was.
         """
+        self.wait()
+        self.detached.trim()
         if tensor.host is None and not tensor.zero and tensor.spare is None:
-            self._spare(tensor, self.address_of(tensor))
+            self._spare(tensor, self.address_of(tensor), self.detached)
+            self.wait()
 
-    def _spare(self, tensor: Tensor, address: int) -> None:
+    def _spare(self, tensor: Tensor, address: int, pool: SpareBufferPool | DetachedBuffers) -> None:
         nbytes = tensor.spec.nbytes
-        spare = self.spare_buffers.acquire(nbytes)
+        spare = pool.acquire(nbytes)
         try:
             self.cuda.copy(spare.address, address, nbytes, self.stream)
         except BaseException:
@@ -221,6 +229,8 @@ class SessionResources:
             self.cuda.clear(buffer.address, nbytes, self.stream)
         else:
             self.cuda.copy(buffer.address, self.address_of(tensor), nbytes, self.stream)
+            if tensor.spare is not None and tensor.spare.owner is not self.spare_buffers:
+                self.wait()  # another session frees it, or uses it again, and knows nothing of this stream
         buffer.hold(tensor)
 
     def write(self, tensor: Tensor, pinned: PinnedBuffer) -> None:
@@ -242,8 +252,8 @@ class SessionResources:
         if address is None:
             raise EngineError(
                 f"the value of {tensor.spec.name} is not on the GPU any more",
-                expected="a value of this session that was not lost when a stage failed",
-                fix="set the image again",
+                expected="a value of this session that was not lost when a stage failed, or of an open model",
+                fix="set the image again; of encoded images, close the model last",
             )
         return address
 

@@ -210,9 +210,10 @@ class CudaRunner:
 
     @call
     def detach(self, value: Value) -> Value:
-        """Copy a value to a spare buffer, where no stage of this session writes, and wait for the copy.
+        """Copy a value to memory of its own, where no stage writes, and wait for the copy.
 
-        Other runners copy it from there to their own buffers. The memory is freed with this runner's.
+        Other runners copy it from there to their own buffers. The memory is freed after its last handle is gone, and at
+        the latest with this runner's.
         """
         resources = self._open_resources()
         if not isinstance(value, Tensor):
@@ -222,7 +223,6 @@ class CudaRunner:
         with resources.guard:
             resources.cuda.activate()
             resources.detach(value)
-            resources.wait()
         return value
 
     def take_moved(self) -> Moved:

@@ -50,7 +50,7 @@ class Tensor:
     @property
     def address(self) -> int | None:
         """Its address on the GPU; None when it is not there."""
-        if self.spare is not None:
+        if self.spare is not None and not self.spare.lost:
             return self.spare.address
         return next((buffer.address for buffer in self.buffers if buffer.content is self), None)
 
@@ -80,8 +80,11 @@ class BindingBuffer:
     def hold(self, tensor: Tensor) -> None:
         """Note that it holds a value from now on."""
         self._content = weakref.ref(tensor)
-        if self not in tensor.buffers:
-            tensor.buffers.append(self)
+        # A value that many sessions use would remember the buffers of all of them.
+        tensor.buffers = [
+            *(buffer for buffer in tensor.buffers if buffer.content is tensor and buffer is not self),
+            self,
+        ]
 
     def invalidate(self) -> None:
         """Note that it holds no value any more, because it is about to be overwritten."""
