@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mmms_deploy.arguments import flag, shown
 from mmms_deploy.bundle import Manifest, Precision, Rate
 from mmms_deploy.bundle.click_inputs import click_inputs
 from mmms_deploy.bundle.names import RGB
@@ -151,7 +152,18 @@ class Features:
 
         Args:
             arrays: Arrays of the same names and shapes, float32 or float16; not to be written to afterwards.
+
+        Raises:
+            FeatureError: They are no arrays by name. Names, shapes and types are checked where they are used.
         """
+        if not isinstance(arrays, Mapping) or not all(
+            isinstance(name, str) and isinstance(array, np.ndarray) for name, array in arrays.items()
+        ):
+            raise FeatureError(
+                f"the numbers of the features are {shown(arrays, 80)}",
+                expected="arrays by name, as features.arrays",
+                fix="convert them with numpy.asarray",
+            )
         for array in arrays.values():
             array.setflags(write=False)
         return replace(self, resident=None, _host=dict(arrays))
@@ -258,13 +270,14 @@ class Features:
         Raises:
             FeatureError: The pixels are wanted and were not kept, or as for :attr:`arrays`.
         """
-        if picture and self.picture is None:
+        wanted = flag("picture", picture, FeatureError)
+        if wanted and self.picture is None:
             raise FeatureError(
                 "the image's pixels were to be saved with its features, and were not kept",
                 expected="features of a model or session that keeps the image",
                 fix="encode with keep_image=True, or save without picture=True",
             )
-        return pack(self._header, self.arrays, self.picture if picture else None)
+        return pack(self._header, self.arrays, self.picture if wanted else None)
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str = "this file") -> Features:
