@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle import Precision, Rate
 from mmms_deploy.bundle.names import RGB
-from mmms_deploy.engines.protocol import Value
+from mmms_deploy.engines.protocol import EngineInfo, Value
 from mmms_deploy.errors import EngineError, FeatureError, SessionError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.session.click_only import not_in_store
@@ -470,7 +470,7 @@ class ImageCalls(SessionCore):
             parts={name: part.hash for name, part in image.content.parts.items()},
             bundle=origin_of(self._manifest),
             precision=self._engine.info.precision,
-            engine=str(self._engine.info),
+            engine=_words(self._engine.info),
             present=image.present,
             awaited=image.awaited,
             bypassed=image.pipeline.bypassed,
@@ -517,6 +517,11 @@ class ImageCalls(SessionCore):
         if flip:
             crops.at(picture, mirrored=True)
         return crops
+
+
+def _words(info: EngineInfo) -> str:
+    """Return what ran the stages; how many threads it had does not count."""
+    return f"{info.library} {info.version} on {info.device}"
 
 
 def _image_timings(start: float, prepared: float, *, found: bool = False) -> ImageTimings:

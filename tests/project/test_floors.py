@@ -30,6 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"session"}),
     frozenset({"journal", "page", "replay"}),
     frozenset({"store"}),
+    frozenset({"precompute"}),
     frozenset({"server"}),
     frozenset({"export"}),
     frozenset({"bench", "evaluation"}),
