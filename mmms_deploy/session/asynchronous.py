@@ -1,10 +1,15 @@
 """A session for asyncio: every call of :class:`~mmms_deploy.Session` as a coroutine.
 
+import asyncio
+
 from mmms_deploy import AsyncSession
 
-async with AsyncSession("demo") as session:
-    await session.set_image("photo.jpg")
-    result = await session.click(320, 240)
+async def main():
+    async with AsyncSession("demo") as session:
+        await session.set_image("photo.jpg")
+        result = await session.click(320, 240)
+
+asyncio.run(main())
 """
 
 from __future__ import annotations
@@ -105,7 +110,8 @@ class AsyncSession:
         flip: As for :class:`~mmms_deploy.Session`.
         store: As for :class:`~mmms_deploy.Session`; None takes that of the model.
         resume: As for :class:`~mmms_deploy.Session`.
-        journal: As for :class:`~mmms_deploy.Session`; a call that is taken back is in it, and that it was.
+        journal: As for :class:`~mmms_deploy.Session`. A call that was taken back is there, and so is what the session
+            is afterwards.
         workers: The threads in which its calls run; the caller closes them. None takes those that all sessions on an
             open engine or model share, and a thread of its own where it opens an engine.
 

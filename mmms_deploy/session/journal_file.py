@@ -13,6 +13,7 @@ import warnings
 from types import TracebackType
 from typing import BinaryIO
 
+from mmms_deploy.arguments import flag, shown, whole
 from mmms_deploy.errors import FileReadError, JournalError, JournalInUseError, MMMSDeployWarning
 from mmms_deploy.files import GIB, PathLike, append_to, as_path, open_regular, writing
 from mmms_deploy.files.locks import lock
@@ -42,15 +43,20 @@ class Journal:
 
     Raises:
         JournalInUseError: Another session writes to it.
-        JournalError: The file is something else.
+        JournalError: The file is something else, or a setting is.
         OutputWriteError: It cannot be written.
     """
 
     def __init__(self, path: PathLike, *, masks: bool = False, sync: bool = False, limit: int = MOST_BYTES) -> None:
         self.path = as_path(path, "the path of the journal")
-        self.masks = bool(masks)
-        self._sync = bool(sync)
-        self._limit = min(int(limit), MOST_BYTES)
+        self.masks = flag("masks", masks, JournalError)
+        self._sync = flag("sync", sync, JournalError)
+        most = whole(limit)
+        if most is None or most < 0:
+            raise JournalError(
+                f"limit is {shown(limit, 80)}", expected="the most bytes of the file", fix="leave limit out"
+            )
+        self._limit = min(most, MOST_BYTES)
         self._pid = os.getpid()
         self._writer: object | None = None
         stream = append_to(self.path)

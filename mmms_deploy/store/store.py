@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.bundle import Precision
 from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import Engine
@@ -413,14 +414,16 @@ def _checked_budget(name: str, value: object) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     raise StoreError(
-        f"{name} is {value!r}", expected="a number of bytes, or None for no limit", fix=f"pass {name}=1 << 30 for 1 GiB"
+        f"{name} is {shown(value, 80)}",
+        expected="a number of bytes, or None for no limit",
+        fix=f"pass {name}=1 << 30 for 1 GiB",
     )
 
 
 def _checked_half(value: object) -> Half:
     try:
         return Half(value)  # type: ignore[arg-type]
-    except ValueError:
+    except (ValueError, TypeError):
         raise StoreError(
-            f"half is {value!r}", expected=f"one of {', '.join(Half)}", fix='pass half="auto" or half="off"'
+            f"half is {shown(value, 80)}", expected=f"one of {', '.join(Half)}", fix='pass half="auto" or half="off"'
         ) from None

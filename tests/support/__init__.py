@@ -70,6 +70,8 @@ Commands and processes:
 
 fuzzing: every reader on damaged files, with limits of time and memory.
 mutations: damage to files, drawn from a seed.
+odd_values: arguments of wrong and odd kinds.
+entries: every public call with them, and what came of it.
 invoke: runs a command in this process.
 tasks: work for pools of workers, some of which end their process.
 terminal: what a user at a terminal sees.

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -274,6 +275,80 @@ def _session(path: Path) -> object:
 
     with Session(_bundle(path), engine="onnxruntime") as session:  # type: ignore[arg-type]
         return session.set_image(np.zeros((30, 40, 3), np.uint8))
+
+
+@cache
+def _clickable() -> Any:
+    """A session on the toy bundle, with an image; it is open as long as this process."""
+    from mmms_deploy import Session
+
+    session = Session(_toy(), engine="onnxruntime", threads=1)
+    session.set_image(_dotted())
+    return session
+
+
+def _dotted() -> Any:
+    return np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+
+
+def _encoded() -> list[tuple[str, bytes]]:
+    from mmms_deploy import Features
+
+    session = _clickable()
+    session.set_image(_dotted())
+    features: Features = session.features
+    return [("a.features", features.to_bytes()), ("b.features", features.to_bytes(picture=True))]
+
+
+def _damaged_encoded(draw: random.Random, content: bytes) -> bytes:
+    """Damage the file, what it says of itself, or its tensors under a hash that fits."""
+    from mmms_deploy import Features
+
+    way = draw.randrange(4)
+    if way < 2:
+        return damaged_safetensors(draw, content)
+    if way == 2:
+        (length,) = struct.unpack("<Q", content[:8])
+        header = json.loads(content[8 : 8 + length])
+        said = changed(draw, json.loads(header["__metadata__"]["mmms-deploy"]))
+        header["__metadata__"]["mmms-deploy"] = json.dumps(said)
+        text = json.dumps(header).encode()
+        return struct.pack("<Q", len(text)) + text + content[8 + length :]
+    features = Features.from_bytes(content)
+    arrays = dict(features.arrays)
+    name = draw.choice(sorted(arrays))
+    array = arrays.pop(name)
+    other = draw.choice(
+        (
+            array[..., :0],
+            array.reshape(-1),
+            array.astype(draw.choice((np.float16, np.float64, np.int8, np.uint8, np.bool_, np.int64))),
+            np.full_like(array, draw.choice((np.nan, np.inf, -np.inf, 3e38, 0))),
+            None,
+        )
+    )
+    if other is not None:
+        arrays[draw.choice((name, name, name, "maps", "click", "other", ""))] = np.ascontiguousarray(other)
+    return features.with_arrays(arrays).to_bytes(picture=features.picture is not None)
+
+
+def _use(path: Path) -> object:
+    """Start on it, and click; what is refused leaves the session as it was."""
+    from mmms_deploy import Features
+    from mmms_deploy.session.features_file import read_header
+
+    session = _clickable()
+    before = session.to_dict()
+    try:
+        features = Features.load(path)
+        read_header(path)
+        session.use(features)
+    except MMMSDeployError:
+        assert session.to_dict() == before
+        raise
+    result = session.click(0, 0)
+    assert np.isfinite(result.network_probability).all()
+    return session.features.to_bytes()
 
 
 def _graphs() -> list[tuple[str, bytes]]:
@@ -727,6 +802,7 @@ READERS: dict[str, Reader] = {
     "annotation": Reader(_annotation, _read_annotation, damaged_json),
     "labels with names": Reader(_named_labels, _read_named_labels),
     "features .npz": Reader(_features, _load_features, damaged_archive),
+    "encoded images": Reader(_encoded, _use, _damaged_encoded),
     "golden.npz": Reader(_golden, _load_golden, damaged_archive),
     "bundle.json": Reader(_manifest, _bundle, damaged_json),
     "bundle.json, digest fits": Reader(_manifest, _session, _forged),
