@@ -86,6 +86,7 @@ def _plots(report: Report) -> Iterator[str]:
         yield _figure("Where a click's time goes", stack(shown, "Parts of a click"))
     for group, heading in (
         ("throughput", "Clicks a second, several sessions on one engine"),
+        ("rate", "Clicks a second of many annotators on one engine"),
         ("memory", "Memory"),
         ("vram", "Memory on the GPU"),
     ):

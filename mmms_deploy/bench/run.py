@@ -14,6 +14,7 @@ from time import perf_counter
 
 import msgspec
 
+from mmms_deploy.bench.annotators import CLICKS, THINK, Load, annotator_metrics, annotator_note
 from mmms_deploy.bench.arithmetic import fraction_metrics, peak_metrics, size_metrics
 from mmms_deploy.bench.eager import Form, forms, open_eager
 from mmms_deploy.bench.errors import NotMeasuredError
@@ -44,6 +45,7 @@ from mmms_deploy.engines.select import choose, open_request
 from mmms_deploy.errors import EngineError, EngineUnavailableError, MMMSDeployError
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.reporting.published import published_network
+from mmms_deploy.session.workers import AT_ONCE
 
 _WARM_UP = 5
 _EVERY_COUNT = 8
@@ -63,6 +65,9 @@ class Settings:
         eager: Whether PyTorch is measured beside it, where it is installed.
         compiled: Whether ``torch.compile`` is measured too, on a GPU; it takes minutes.
         sweep: Whether clicks are measured on every number of threads, too.
+        sessions: Numbers of annotators that are measured on one engine; none for none.
+        think: Seconds that each of them thinks between clicks, on average; 0 for no such measurement.
+        at_once: How many calls of all annotators run at once.
         matrix: Rows and columns of the matrices whose product is the machine's peak.
     """
 
@@ -73,7 +78,15 @@ class Settings:
     eager: bool = True
     compiled: bool = True
     sweep: bool = False
+    sessions: tuple[int, ...] = ()
+    think: float = THINK
+    at_once: int = AT_ONCE
     matrix: int = SIZE
+
+    @property
+    def load(self) -> Load:
+        """What annotators do."""
+        return Load(self.think, min(self.clicks, CLICKS), self.at_once)
 
     def open(self, bundle: Bundle, threads: int | None = None, on_progress: OnProgress | None = None) -> Engine:
         """Open the requested engine.
@@ -136,6 +149,8 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress | None = N
             *_session(engine, pictures, settings, memory, gpu_memory, report),
             *memory.metrics,
         ]
+        if settings.sessions:
+            metrics += annotator_metrics(engine, pictures[1:], settings.sessions, settings.load, report)
         metrics += _beside(bundle, engine, pictures, settings, metrics, report)
         info = engine.info
         gpu = require_gpu(engine.options.ordinal) if isinstance(engine, CudaEngine) else None
@@ -162,7 +177,10 @@ def run_bench(path: Path, settings: Settings, on_progress: OnProgress | None = N
         ),
         stages=tuple(stage.name for stage in bundle.manifest.stages),
         metrics=tuple(metrics),
-        notes=_notes(bundle, machine, _compiled(bundle, compiling)),
+        notes=(
+            *_notes(bundle, machine, _compiled(bundle, compiling)),
+            *((annotator_note(settings.load),) if settings.sessions else ()),
+        ),
     )
 
 

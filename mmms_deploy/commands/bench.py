@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
 
 
+_MOST_SESSIONS = 1000
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Parse ``1080x1920``, height first."""
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
@@ -33,12 +36,23 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def parse_counts(text: str | None) -> tuple[int, ...]:
+    """Parse ``1,8,32``: numbers of annotators, each once, ascending."""
+    if text is None:
+        return ()
+    counts = [int(part) if re.fullmatch(r"[1-9]\d{0,3}", part.strip()) else 0 for part in text.split(",")]
+    if 0 in counts or max(counts) > _MOST_SESSIONS:
+        raise click.BadParameter(f"{text!r} is no list of numbers from 1 to {_MOST_SESSIONS} such as 1,8,32")
+    return tuple(sorted(set(counts)))
+
+
 @command(
     epilog="""\b
 Examples:
   mmms-bench demo
   mmms-bench --recipe rgb --device cpu --json new.json --html new.html
   mmms-bench --recipe rgb --compare old.json --threshold 1.1
+  mmms-bench demo --sessions 1,8,32 --think 2
   mmms-bench --load new.json --compare old.json""",
 )
 @click.argument("bundle", type=FilePath(), required=False)
@@ -63,6 +77,26 @@ Examples:
     "--compiled/--no-compiled", default=True, help="Measure torch.compile too, on a GPU; compiling takes minutes."
 )
 @click.option("--sweep", type=OneOf(["threads"]), help="Measure clicks on 1 thread up to all cores, too.")
+@click.option(
+    "--sessions",
+    callback=lambda ctx, param, value: parse_counts(value),
+    metavar="N[,N...]",
+    help="Measure so many annotators on one engine, too, each with a session: --sessions 1,8,32.",
+)
+@click.option(
+    "--think",
+    type=Number(min=0.0),
+    default=2.0,
+    show_default=True,
+    help="With --sessions: seconds that an annotator thinks between clicks, on average; 0 for none.",
+)
+@click.option(
+    "--at-once",
+    type=Whole(min=1),
+    default=2,
+    show_default=True,
+    help="With --sessions: calls of all annotators that run at once; the others wait.",
+)
 @click.option("--json", "json_file", type=FilePath(), help="Write the results here, with all samples.")
 @click.option("--html", "html_file", type=FilePath(), help="Write a page with plots here.")
 @click.option(
@@ -96,6 +130,9 @@ def main(
     eager: bool,
     compiled: bool,
     sweep: str | None,
+    sessions: tuple[int, ...],
+    think: float,
+    at_once: int,
     json_file: Path | None,
     html_file: Path | None,
     load: Path | None,
@@ -145,6 +182,9 @@ def main(
         eager=eager,
         compiled=compiled,
         sweep=sweep is not None,
+        sessions=sessions,
+        think=think,
+        at_once=at_once,
     )
     report = read_report(load) if load is not None else _measure(bundle, recipe, settings)
     comparison = None if old is None else compare(report, old, threshold)

@@ -1,10 +1,15 @@
 """A session for asyncio: every call of :class:`~mmms_deploy.Session` as a coroutine.
 
+import asyncio
+
 from mmms_deploy import AsyncSession
 
-async with AsyncSession("demo") as session:
-    await session.set_image("photo.jpg")
-    result = await session.click(320, 240)
+async def main():
+    async with AsyncSession("demo") as session:
+        await session.set_image("photo.jpg")
+        result = await session.click(320, 240)
+
+asyncio.run(main())
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ from mmms_deploy.session.click_list import ClickLike
 from mmms_deploy.session.core import SessionState
 from mmms_deploy.session.features import Features, FeatureSource
 from mmms_deploy.session.inputs import ModalityLike
+from mmms_deploy.session.journal_file import Journal
 from mmms_deploy.session.mask_sources import MaskLike
 from mmms_deploy.session.model import Model
 from mmms_deploy.session.predict import Prediction
@@ -104,6 +110,8 @@ class AsyncSession:
         flip: As for :class:`~mmms_deploy.Session`.
         store: As for :class:`~mmms_deploy.Session`; None takes that of the model.
         resume: As for :class:`~mmms_deploy.Session`.
+        journal: As for :class:`~mmms_deploy.Session`. A call that was taken back is there, and so is what the session
+            is afterwards.
         workers: The threads in which its calls run; the caller closes them. None takes those that all sessions on an
             open engine or model share, and a thread of its own where it opens an engine.
 
@@ -128,6 +136,7 @@ class AsyncSession:
         flip: bool = False,
         store: FeatureSource | None = None,
         resume: bool = False,
+        journal: Journal | PathLike | None = None,
         workers: Workers | None = None,
     ) -> None:
         named = bundle.bundle if isinstance(bundle, Model) else bundle
@@ -157,6 +166,7 @@ class AsyncSession:
             flip=flip,
             store=store,
             resume=resume,
+            journal=journal,
         )
         self._begin(opens, None, workers, shared)
 
@@ -376,7 +386,7 @@ class AsyncSession:
         return await self._call(lambda s: s.undo())
 
     async def redo(self) -> ClickResult:
-        """Bring back the click, choice or mask that was undone last; the network does not run.
+        """Bring back the click, choice or mask that was undone last; the network does not run, but as for :meth:`undo`.
 
         As :meth:`Session.redo`.
         """
@@ -533,11 +543,9 @@ class AsyncSession:
 
         As :meth:`Session.load`.
         """
-        return await self._call(
-            lambda s: s.load(
-                path, image, features=features, other_image=other_image, channel_order=channel_order, **modalities
-            )
-        )
+        options: dict[str, Any] = {"features": features, "other_image": other_image, "channel_order": channel_order}
+        options.update(modalities)
+        return await self._call(lambda s: s.load(path, image, **options))
 
     async def save_labels(self, path: PathLike, overwrite: bool = False) -> None:
         """Write :attr:`labels` and the names of the surfaces as a PNG file, whole or not at all.

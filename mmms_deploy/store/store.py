@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.bundle import Precision
 from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import Engine
@@ -208,6 +209,11 @@ class FeatureStore:
         del left
         if self._disk is not None:
             self._disk.forget(key)
+
+    def file(self, key: FeatureKey) -> Path | None:
+        """Return the file of an entry; None where there is no folder, or the entry is not in it."""
+        path = None if self._disk is None else self._disk.path(key)
+        return path if path is not None and path.is_file() else None
 
     def __contains__(self, key: object) -> bool:
         """Whether features are kept by a key; those on the disk are not read, and may turn out to be damaged."""
@@ -408,14 +414,16 @@ def _checked_budget(name: str, value: object) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     raise StoreError(
-        f"{name} is {value!r}", expected="a number of bytes, or None for no limit", fix=f"pass {name}=1 << 30 for 1 GiB"
+        f"{name} is {shown(value, 80)}",
+        expected="a number of bytes, or None for no limit",
+        fix=f"pass {name}=1 << 30 for 1 GiB",
     )
 
 
 def _checked_half(value: object) -> Half:
     try:
         return Half(value)  # type: ignore[arg-type]
-    except ValueError:
+    except (ValueError, TypeError):
         raise StoreError(
-            f"half is {value!r}", expected=f"one of {', '.join(Half)}", fix='pass half="auto" or half="off"'
+            f"half is {shown(value, 80)}", expected=f"one of {', '.join(Half)}", fix='pass half="auto" or half="off"'
         ) from None

@@ -69,6 +69,19 @@ def test_embed(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert Image.open("cutout.png").size == (451, 300)
 
 
+def test_async_many(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, "async_many.py")
+    out = capsys.readouterr().out
+    areas = re.search(r"8 annotators: \[(\d+)\] pixels", out)
+    assert areas, "all of them have the same mask"
+    with Session("demo") as session:
+        session.set_image(cat())
+        for click in ((180, 105, True), (322, 137, True), (260, 200, False)):
+            result = session.click(*click)
+        assert int(areas[1]) == result.area
+    assert "the click is at x = 199" in out
+
+
 def test_embed_is_as_short_as_it_says() -> None:
     code = (EXAMPLES / "embed.py").read_text().rpartition('"""\n')[2]
     lines = [line for line in code.splitlines() if line.strip()]
