@@ -343,6 +343,20 @@ class AsyncSession:
         """
         return await self._call(lambda s: s.add_clicks(clicks))
 
+    async def set_box(self, x0: float, y0: float, x1: float, y1: float) -> ClickResult:
+        """Start on an object with a box around it, and return the mask that follows; clicks then correct it.
+
+        As :meth:`Session.set_box`.
+        """
+        return await self._call(lambda s: s.set_box(x0, y0, x1, y1))
+
+    async def click_objects(self, clicks: Mapping[str, ClickLike]) -> dict[str, ClickResult]:
+        """Click on several objects at once, one click on each, and return the answer for each of them.
+
+        As :meth:`Session.click_objects`.
+        """
+        return await self._call(lambda s: s.click_objects(clicks))
+
     async def set_mask(self, mask: MaskLike) -> ClickResult:
         """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.
 

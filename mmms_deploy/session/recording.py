@@ -327,6 +327,7 @@ _EVENTS: dict[str, Callable[[JournalRecorder, Call, object], Iterable[AnyEvent]]
     "click": JournalRecorder._click,
     "choose": JournalRecorder._choice,
     "set_mask": JournalRecorder._mask,
+    "set_box": JournalRecorder._follow,
     "set_clicks": JournalRecorder._follow,
     "add_clicks": JournalRecorder._follow,
     "predict": JournalRecorder._follow,
