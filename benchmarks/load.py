@@ -121,7 +121,8 @@ def measure(name: str, options: argparse.Namespace) -> Found:
         for _ in range(_ROUNDS):
             for policy in found.policies:
                 _say(f"{name}: {options.policy} sessions, {policy.at_once} calls at once")
-                crowd = see(engine, pictures, options.policy, Load(0.0, options.clicks, policy.at_once)).busy
+                busy = Load(0.0, options.clicks, policy.at_once)
+                crowd = see(engine, pictures, options.policy, busy, compared=False).busy
                 policy.rates.append(crowd.rate)
                 policy.clicks += crowd.clicks
         for count in options.sessions:
@@ -210,6 +211,24 @@ def markdown(found: Sequence[Found], load: Load, machine: Sequence[tuple[str, st
     return "\n".join(lines) + "\n"
 
 
+def write(out: Path, found: Sequence[Found], load: Load, others: OtherPrograms) -> str:
+    """Write both files of results, and return the page."""
+    machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
+    content = {
+        "schema": 1,
+        "kind": "benchmarks/load",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": to_builtins(machine),
+        "load": asdict(load),
+        "results": [asdict(one) for one in found],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "load.json", (json.dumps(content, indent=1) + "\n").encode())
+    page = markdown(found, load, machine_lines(machine))
+    write_text(out / "load.md", page.encode())
+    return page
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -223,22 +242,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all cores)")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of results")
     options = parser.parse_args(arguments)
-    others = OtherPrograms()
-    found = [measure(name, options) for name in options.bundles]
-    machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
+    others, found = OtherPrograms(), []
     load = Load(options.think, options.clicks, options.at_once)
-    content = {
-        "schema": 1,
-        "kind": "benchmarks/load",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": to_builtins(machine),
-        "load": asdict(load),
-        "results": [asdict(one) for one in found],
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_text(options.out / "load.json", (json.dumps(content, indent=1) + "\n").encode())
-    page = markdown(found, load, machine_lines(machine))
-    write_text(options.out / "load.md", page.encode())
+    for name in options.bundles:
+        found.append(measure(name, options))
+        page = write(options.out, found, load, others)  # what is done stays, should the next one not end
     print(page)
     return 0 if all(point.equal == point.asked for one in found for point in one.points) else 1
 
