@@ -11,7 +11,7 @@ PHOTO := docs/images/photo.jpg
 DEMO = $(eval DEMO := $(shell $(BIN)/mmms-weights sam2_hiera_t >&2 && echo demo || \
     { echo "demo-small takes the place of demo." >&2; echo demo-small; }))$(DEMO)
 
-.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser demo-pictures gpu-check bench fuzz lint format train train-small train-thermal train-demo-thermal clean
+.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser demo-pictures gpu-check bench fuzz fuzz-session test-million test-sizes lint format train train-small train-thermal train-demo-thermal clean
 
 ## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -95,6 +95,20 @@ COUNT ?= 1000
 SEED ?= 0
 fuzz: $(VENV)/.dev
 	$(BIN)/python tools/fuzz.py --count $(COUNT) --seed $(SEED)
+
+## CALLS calls of public entries with odd arguments; prints what came of them (minutes). Other arguments: SEED.
+CALLS ?= 100000
+fuzz-session: $(VENV)/.dev
+	$(BIN)/python tools/fuzz_session.py --count $(CALLS) --seed $(SEED)
+
+## 1,000,000 clicks in one session, whose memory must stay flat (ten minutes); and 40,000 without a limit to undo.
+test-million: $(VENV)/.dev
+	$(BIN)/python benchmarks/endurance.py
+	$(BIN)/python benchmarks/endurance.py --clicks 40000 --every 4000 --limit none
+
+## The largest pictures: what each call takes in memory (two minutes, 2 GB).
+test-sizes: $(VENV)/.dev
+	$(BIN)/python benchmarks/sizes.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

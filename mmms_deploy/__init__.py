@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         draw_overlay,
         read_work,
     )
-    from mmms_deploy.store import FeatureStore
+    from mmms_deploy.store import FeatureStore, Prefetcher
 
 __all__ = [
     "LATER",
@@ -51,6 +51,7 @@ __all__ = [
     "MMMSDeployWarning",
     "Model",
     "Polygon",
+    "Prefetcher",
     "Session",
     "Timings",
     "Work",
@@ -82,6 +83,7 @@ _MODULES = {
     "MMMSDeployWarning": "errors",
     "Model": "session",
     "Polygon": "annotations",
+    "Prefetcher": "store",
     "Session": "session",
     "Timings": "session",
     "Work": "session",

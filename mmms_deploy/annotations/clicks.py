@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Protocol, TypeAlias
 
-import numpy as np
-
+from mmms_deploy.arguments import items, real, shown
 from mmms_deploy.errors import AnnotationError
 
 Point: TypeAlias = tuple[float, float, bool]
@@ -44,17 +43,18 @@ def points_of(clicks: Iterable[ClickLike]) -> tuple[Point, ...]:
         AnnotationError: One is something else, or not finite.
     """
     points = []
-    for click in clicks:
+    for click in items("the clicks are", clicks, AnnotationError, expected="a list of clicks"):
         try:
             x, y, positive = click if isinstance(click, tuple | list) else (click.x, click.y, click.positive)
-            if not all(isinstance(n, int | float | np.integer | np.floating) and math.isfinite(n) for n in (x, y)):
+            column, row = real(x), real(y)
+            if column is None or row is None or not (math.isfinite(column) and math.isfinite(row)):
                 raise ValueError
             if positive not in (0, 1):
                 raise ValueError
-            points.append((float(x), float(y), bool(positive)))
+            points.append((column, row, bool(positive)))
         except (AttributeError, TypeError, ValueError, OverflowError):
             raise AnnotationError(
-                f"a click is {str(click)[:80]}",
+                f"a click is {shown(click, 80)}",
                 expected="(x, y, True) or (x, y, False), or a Click; x and y are finite",
                 fix="pass the clicks of a result: result.clicks",
             ) from None

@@ -21,9 +21,10 @@ import numpy.typing as npt
 from mmms_deploy.annotations.boxes import bbox_of
 from mmms_deploy.annotations.clicks import ClickLike, clicks_to_json
 from mmms_deploy.annotations.masks import checked_bool
-from mmms_deploy.annotations.polygons import checked_tolerance, plain, polygons_of
+from mmms_deploy.annotations.polygons import checked_size, checked_tolerance, plain, polygons_of
 from mmms_deploy.annotations.record import check_new, checked_suffix, write_json
 from mmms_deploy.annotations.rle import draw_runs, mask_of_rle, rle_of
+from mmms_deploy.arguments import flag, items, shown
 from mmms_deploy.errors import AnnotationError
 from mmms_deploy.files import PathLike, as_path
 from mmms_deploy.imaging.resize import BoolArray
@@ -67,9 +68,9 @@ class CocoWriter:
     """
 
     def __init__(self, categories: Sequence[str] = (), *, polygons: bool = False, tolerance: float = 0.0) -> None:
-        self._polygons = polygons
+        self._polygons = flag("polygons", polygons, AnnotationError)
         self._tolerance = checked_tolerance(tolerance)
-        if tolerance and not polygons:
+        if self._tolerance and not self._polygons:
             raise AnnotationError(
                 f"the tolerance is {tolerance}, and masks are written as run lengths",
                 expected="a tolerance for polygons",
@@ -97,9 +98,11 @@ class CocoWriter:
             AnnotationError: A mask has another size, or is no mask; a click is none; or a name is no text.
         """
         place = _file_name(file_name)
-        made = [(one.category, self._annotation(one, size)) for one in objects]
+        height, width = checked_size(size)
+        every = items("the objects are", objects, AnnotationError, expected="a list of CocoObject")
+        made = [self._made(one, (height, width)) for one in every]
         number = len(self._images) + 1
-        self._images.append({"id": number, "file_name": place, "height": size[0], "width": size[1]})
+        self._images.append({"id": number, "file_name": place, "height": height, "width": width})
         for name, annotation in made:
             category = self._category({"name": name})
             numbers = {"id": len(self._annotations) + 1, "image_id": number, "category_id": category}
@@ -123,7 +126,7 @@ class CocoWriter:
             first = len(self._images) + 1
             numbers = {one["id"]: number for number, one in enumerate(images, first)}
             placed = [(one, numbers[one["image_id"]], names[one["category_id"]]) for one in annotations]
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise AnnotationError(f"the data set cannot be added: {said}", expected=_DATASET, fix="check it") from error
         for one in categories:
@@ -174,12 +177,17 @@ class CocoWriter:
             self._categories[name] = {"supercategory": "", **category, "id": number, "name": name}
         return int(self._categories[name]["id"])
 
+    def _made(self, one: object, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
+        if not isinstance(one, CocoObject):
+            raise _no_object(one)
+        return _name(one.category), self._annotation(one, size)
+
     def _annotation(self, one: CocoObject, size: tuple[int, int]) -> dict[str, Any]:
-        _name(one.category)
+        surface = _name(one.surface)
         mask = checked_bool(one.mask)
         if mask.shape != tuple(size):
             raise AnnotationError(
-                f"the mask of {one.surface or one.category!r} has shape {mask.shape}",
+                f"the mask of {surface or one.category!r} has shape {mask.shape}",
                 expected=f"{tuple(size)}, the size of the image",
                 fix="pass masks of the image's own size",
             )
@@ -190,7 +198,7 @@ class CocoWriter:
             "segmentation": self._segmentation(mask),
             "clicks": clicks_to_json(one.clicks),
         }
-        return {**annotation, "surface": one.surface} if one.surface else annotation
+        return {**annotation, "surface": surface} if surface else annotation
 
     def _segmentation(self, mask: npt.NDArray[np.bool_]) -> Any:
         if self._polygons and mask.any():
@@ -200,10 +208,18 @@ class CocoWriter:
         return rle_of(mask)
 
 
+def _no_object(given: object) -> AnnotationError:
+    return AnnotationError(
+        f"an object of the image is {shown(given, 80)}",
+        expected="a list of CocoObject",
+        fix="pass [CocoObject(mask, category)]",
+    )
+
+
 def _file_name(name: object) -> str:
     if not isinstance(name, str | os.PathLike):
         raise AnnotationError(
-            f"the image's name is {name!r}",
+            f"the image's name is {shown(name)}",
             expected="its name or path, as a text",
             fix="pass a text, such as 'photo.jpg'",
         )
@@ -213,15 +229,17 @@ def _file_name(name: object) -> str:
 def _name(name: object) -> str:
     if not isinstance(name, str):
         raise AnnotationError(
-            f"a category is {name!r}", expected="its name, as a text", fix="pass names; COCO's numbers are given here"
+            f"a category is {shown(name)}",
+            expected="its name, as a text",
+            fix="pass names; COCO's numbers are given here",
         )
-    return name
+    return str.__str__(name)
 
 
 def _names(names: object) -> list[str]:
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise AnnotationError(f"the categories are {names!r}", expected="a list of names", fix='pass ["dog", "cat"]')
-    return [_name(name) for name in names]
+    fix = 'pass ["dog", "cat"]'
+    given = items("the categories are", names, AnnotationError, expected="a list of names", fix=fix)
+    return [_name(name) for name in given]
 
 
 def mask_of_segmentation(segmentation: object, size: tuple[int, int]) -> BoolArray:
@@ -237,7 +255,7 @@ def mask_of_segmentation(segmentation: object, size: tuple[int, int]) -> BoolArr
     Raises:
         AnnotationError: It is neither, or for an image of another size.
     """
-    height, width = size
+    height, width = checked_size(size)
     if isinstance(segmentation, Mapping):
         mask = mask_of_rle(segmentation)
         if mask.shape != (height, width):
@@ -263,7 +281,7 @@ def _checked_flat(polygon: object, longest: int) -> list[float]:
         points = np.asarray(polygon, dtype=np.float64)
         if points.ndim != 1 or points.size < 6 or points.size % 2 or not (np.abs(points) <= 2 * longest).all():
             raise ValueError(f"{points.size} numbers" if points.ndim == 1 else f"shape {points.shape}")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise AnnotationError(
             f"a polygon cannot be drawn: {error}",
             expected="run lengths; or a list of polygons, each [x, y, x, y, ...], of 3 points or more, in the image",

@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mmms_deploy.annotations.record import check_new, checked_suffix
+from mmms_deploy.arguments import items, shown, whole
 from mmms_deploy.errors import AnnotationError, FileReadError
 from mmms_deploy.files import PathLike, as_path, decode_json, replacing
 from mmms_deploy.imaging.picture import Picture, open_picture
@@ -96,7 +97,7 @@ def read_labels(
             f"{picture.where} has {len(picture.image.getbands())} channels: its colours are no labels",
             "give the number of every pixel's object instead of a colour",
         )
-    stored = dict(names) if names is not None else _stored_names(picture)
+    stored = names if names is not None else _stored_names(picture)
     return named_labels(to_numbers(picture, refuse), stored, void=void)
 
 
@@ -117,7 +118,7 @@ def named_labels(
         AnnotationError: They are no labels, or two names have the same label.
     """
     checked = checked_labels(labels)
-    left_out = [] if void is None else [void] if isinstance(void, int | np.integer) else list(void)
+    left_out = _checked_void(void)
     if left_out:
         checked = np.where(np.isin(checked, left_out), np.int32(0), checked)
     named = {name: label for name, label in checked_names(names).items() if label not in left_out}
@@ -164,6 +165,26 @@ def checked_labels(labels: object) -> Labels:
     return array.astype(np.int32)
 
 
+def _checked_void(void: object) -> list[int]:
+    """Return the labels that become background.
+
+    Raises:
+        AnnotationError: They are no whole numbers.
+    """
+    if void is None:
+        return []
+    expected = "a label, or several: whole numbers"
+    given = [void] if whole(void) is not None else items("void is", void, AnnotationError, expected=expected)
+    labels = [number for number in map(whole, given) if number is not None]
+    if len(labels) < len(given):
+        raise AnnotationError(
+            f"void is {shown(void, 80)}",
+            expected=expected,
+            fix="pass void=255, or void=(254, 255)",
+        )
+    return labels
+
+
 def checked_names(names: object) -> dict[str, int]:
     """Return the label of every name, checked.
 
@@ -175,11 +196,11 @@ def checked_names(names: object) -> dict[str, int]:
         raise AnnotationError(f"the names are a {type(names).__qualname__}", expected=expected, fix="pass a dict")
     checked: dict[str, int] = {}
     for name, label in names.items():
-        number = isinstance(label, int | np.integer) and not isinstance(label, bool) and 1 <= label <= GREATEST
-        if not isinstance(name, str) or not name or not number:
+        number = whole(label)
+        if not isinstance(name, str) or not name or number is None or not 1 <= number <= GREATEST:
             swapped = isinstance(label, str)
             raise AnnotationError(
-                f"the name {name!r} has the label {label!r}",
+                f"the name {shown(name, 80)} has the label {shown(label, 80)}",
                 expected=expected,
                 fix="turn it around: {name: label for label, name in names.items()}" if swapped else "correct it",
             )
@@ -189,7 +210,7 @@ def checked_names(names: object) -> dict[str, int]:
             raise AnnotationError(
                 f"the name {name!r} is no Unicode", expected=expected, fix="choose another name"
             ) from error
-        checked[name] = int(label)
+        checked[str.__str__(name)] = number
     if len(set(checked.values())) < len(checked):
         raise AnnotationError(f"the names {checked} share labels", expected=expected, fix="give each its own")
     return checked

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mmms_deploy.annotations.masks import checked_bool
 from mmms_deploy.annotations.outlines import Indices, Rings, rings_of
+from mmms_deploy.arguments import items, real, shown, whole
 from mmms_deploy.errors import AnnotationError
 from mmms_deploy.imaging.resize import BoolArray
 
@@ -113,12 +114,13 @@ def mask_of_polygons(polygons: Iterable[Polygon], size: tuple[int, int]) -> Bool
     Raises:
         AnnotationError: They are no polygons, or the size is no size.
     """
-    height, width = _checked_size(size)
+    height, width = checked_size(size)
     mask = np.zeros((height, width), dtype=np.bool_)
-    for polygon in polygons:
+    for polygon in items("the polygons are", polygons, AnnotationError, expected=_POLYGONS):
         if not isinstance(polygon, Polygon):
             raise AnnotationError(f"a {type(polygon).__qualname__}", expected=_POLYGONS, fix="pass Polygon objects")
-        _draw([_checked_ring(ring) for ring in (polygon.outer, *polygon.holes)], mask)
+        holes = items("the holes are", polygon.holes, AnnotationError, expected=_POLYGONS)
+        _draw([_checked_ring(ring) for ring in (polygon.outer, *holes)], mask)
     return mask
 
 
@@ -190,21 +192,21 @@ def checked_tolerance(tolerance: object) -> float:
     Raises:
         AnnotationError: It is no number of 0 or more.
     """
-    number = isinstance(tolerance, int | float | np.integer | np.floating) and not isinstance(tolerance, bool)
-    if not number or not 0 <= float(tolerance) < _LARGEST:  # type: ignore[arg-type]
+    number = real(tolerance)
+    if number is None or not 0 <= number < _LARGEST:
         raise AnnotationError(
-            f"the tolerance is {tolerance!r}",
+            f"the tolerance is {shown(tolerance)}",
             expected="a number of image pixels, 0 or more",
             fix="pass tolerance=1.0, or 0 for exact outlines",
             command_fix="pass --tolerance 1, or 0 for exact outlines",
         )
-    return float(tolerance)  # type: ignore[arg-type]
+    return number
 
 
 def _checked_ring(ring: object) -> Points:
     try:
         points = np.asarray(ring, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise AnnotationError(f"a ring that is no array: {error}", expected=_POLYGONS, fix="check it") from error
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3 or not (np.abs(points) < _LARGEST).all():
         raise AnnotationError(
@@ -213,10 +215,17 @@ def _checked_ring(ring: object) -> Points:
     return points
 
 
-def _checked_size(size: object) -> tuple[int, int]:
-    sides = tuple(size) if isinstance(size, tuple | list | np.ndarray) else ()
-    if len(sides) != 2 or not all(
-        isinstance(side, int | np.integer) and not isinstance(side, bool) and side >= 1 for side in sides
-    ):
-        raise AnnotationError(f"the size is {size!r}", expected="(H, W): two whole numbers", fix="pass (height, width)")
-    return int(sides[0]), int(sides[1])
+def checked_size(size: object) -> tuple[int, int]:
+    """Return the size of an image, checked.
+
+    Raises:
+        AnnotationError: It is no pair of whole numbers of 1 or more.
+    """
+    listed = isinstance(size, tuple | list) or (isinstance(size, np.ndarray) and size.ndim == 1)
+    sides = [whole(side) for side in iter(size)] if listed else []  # type: ignore[call-overload]
+    height, width = sides if len(sides) == 2 else (None, None)
+    if height is None or width is None or height < 1 or width < 1:
+        raise AnnotationError(
+            f"the size is {shown(size)}", expected="(H, W): two whole numbers", fix="pass (height, width)"
+        )
+    return height, width

@@ -16,7 +16,8 @@ from mmms_deploy.annotations.clicks import ClickLike, Point, clicks_to_json, poi
 from mmms_deploy.annotations.masks import checked_bool
 from mmms_deploy.annotations.polygons import polygons_of
 from mmms_deploy.annotations.rle import mask_of_rle, rle_of
-from mmms_deploy.errors import AnnotationError, FileReadError, OutputExistsError, OutputFormatError
+from mmms_deploy.arguments import flag
+from mmms_deploy.errors import AnnotationError, FileReadError, OutputExistsError, OutputFormatError, OutputWriteError
 from mmms_deploy.files import MIB, PathLike, as_path, read_json, replacing, write_file
 from mmms_deploy.files.output import check_replaceable
 from mmms_deploy.imaging.resize import BoolArray
@@ -158,7 +159,8 @@ def check_new(path: Path, *, overwrite: bool) -> None:
         OutputExistsError: It exists, and may not be replaced.
         OutputWriteError: It is a folder, a link or something else that is never replaced.
     """
-    if not check_replaceable(path) and not overwrite and path.exists():
+    replaced = flag("overwrite", overwrite, OutputWriteError)
+    if not check_replaceable(path) and not replaced and path.exists():
         raise OutputExistsError(
             f"{path} exists",
             expected="a new file",

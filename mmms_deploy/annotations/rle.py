@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mmms_deploy.annotations.boxes import xyxy_of
 from mmms_deploy.annotations.masks import checked_bool
+from mmms_deploy.arguments import flag
 from mmms_deploy.errors import AnnotationError
 from mmms_deploy.imaging.resize import BoolArray
 
@@ -52,7 +53,7 @@ def rle_of(mask: npt.NDArray[Any], compressed: bool = True) -> Rle:
     counts: list[int] = np.diff(_changes(checked), prepend=0, append=checked.size).tolist()
     if len(counts) > 1 and not counts[-1]:
         counts.pop()
-    if not compressed:
+    if not flag("compressed", compressed, AnnotationError):
         return {"size": [height, width], "counts": counts}
     import pycocotools.mask
 
@@ -88,7 +89,7 @@ def mask_of_rle(rle: Mapping[str, Any]) -> BoolArray:
     """
     try:
         size, counts = rle["size"], rle["counts"]
-    except (TypeError, KeyError, IndexError):
+    except (TypeError, LookupError, ValueError, AttributeError):
         raise AnnotationError(
             "the run lengths have no 'size' or no 'counts'", expected=_EXPECTED, fix="check where they come from"
         ) from None

@@ -168,8 +168,8 @@ def _what(manifest: Manifest, taken: str | None) -> str:
         text = (
             "The click stage alone of a network for click-based interactive segmentation, as ONNX graphs for"
             f" {_PROJECT}: a **click bundle**, for a service that annotates pictures and has neither the network's"
-            " backbone nor the data of other sensors. It answers clicks on features, which the owner of the whole bundle"
-            " computes."
+            " backbone nor the data of other sensors. It answers clicks on features, which the owner of the whole"
+            " bundle computes."
         )
     if (known := reconstruction(manifest)) is not None:
         text += f"\n\n**{known}**"

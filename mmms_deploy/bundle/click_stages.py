@@ -55,7 +55,8 @@ def check_separable(manifest: Manifest) -> None:
         raise BundleError(
             f"the click stage of {name} reads {', '.join(read)} itself",
             expected="a network whose modalities are fused before the clicks",
-            fix="export the checkpoint again without --cut black-box",
+            fix="export the checkpoint again without the cut 'black-box'",
+            command_fix="export the checkpoint again without --cut black-box",
         )
 
 

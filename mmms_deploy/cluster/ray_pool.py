@@ -25,6 +25,7 @@ _USAGE = "RAY_USAGE_STATS_ENABLED"
 _REACHABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's switch for a node that other machines reach; without it, its servers listen on the loopback interface alone."""
 _ANSWER_SECONDS = 10.0
+_LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 _MOST_BLOCK = 8
 """Tasks that are handed out together, and done again together where their actor is lost."""
 
@@ -212,6 +213,8 @@ def _import_ray(*, reachable: bool) -> ModuleType:
     # Ray reads both while it is imported, and so do the processes that it starts.
     if not wanted():
         os.environ.setdefault(_USAGE, "0")
+    # Its processes write to this terminal; what matters comes as an error.
+    os.environ.setdefault(_LOG_LEVEL, "fatal")
     if not reachable and not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault(_REACHABLE, "0")
     try:

@@ -22,7 +22,7 @@ from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_file, with_inputs
 from mmms_deploy.commands.places import check_bundle_and_images, names_bundle
 from mmms_deploy.commands.recognise import Thing, recognise
-from mmms_deploy.errors import ImageError, SessionError
+from mmms_deploy.errors import FeatureError, ImageError, SessionError
 from mmms_deploy.installed import pip_install
 
 if TYPE_CHECKING:
@@ -56,6 +56,13 @@ The API behind the page, for programs: mmms-doctor --docs server"""
     type=parse_named_file,
     metavar="NAME=PATH",
     help="An extra modality: a file for one image, or a folder with files of the images' names; repeat for more.",
+)
+@click.option(
+    "--features",
+    type=FilePath(),
+    metavar="PATH",
+    help="What the images were encoded to (.features), for a click bundle: a file for one image, or a folder with files"
+    " of the images' names.",
 )
 @click.option("--recursive", is_flag=True, help="Take the images in the folders below a folder, too.")
 @click.option(
@@ -133,6 +140,7 @@ def main(
     places: tuple[Path, ...],
     image: Path | None,
     modalities: tuple[tuple[str, Path], ...],
+    features: Path | None,
     recursive: bool,
     out: Path | None,
     static: Path | None,
@@ -162,6 +170,10 @@ def main(
         raise click.UsageError("--overwrite is about the folder of --static, which is missing.")
     if modalities and not images:
         raise click.UsageError("--modality needs the image that it belongs to.")
+    if features is not None and (modalities or not images):
+        raise click.UsageError(
+            "--features needs the images that it belongs to, and has their modalities in it already."
+        )
     check_bundle_and_images(bundle, images, "mmms-demo")
     if static is not None:
         _write_static(bundle, images[0], modalities, static, overwrite, request.threads)
@@ -173,7 +185,7 @@ def main(
     _check_installed()
     with waiting("looking at the images"):
         pictures = find_pictures(images, recursive=recursive, without=out) if images else []
-        pictures = with_inputs(pictures, modalities, None)
+        pictures = with_inputs(pictures, modalities, features)
     from mmms_deploy.server.settings import GIB, MIB, Settings
 
     settings = Settings(
@@ -251,7 +263,7 @@ def _serve(
             from mmms_deploy.server import ServedPicture, serve
 
             opened = Bundle(bundle)
-            _check_takes_pictures(opened)
+            _check_takes_pictures(opened, pictures)
             engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
         _say_what_is_served(opened, settings)
         print_engine(engine.info)
@@ -262,20 +274,32 @@ def _serve(
             if _shown(show):
                 click.launch(url)
 
-        offered = tuple(ServedPicture(one.path, one.name, one.key, dict(one.modalities)) for one in pictures)
+        offered = tuple(
+            ServedPicture(one.path, one.name, one.key, dict(one.modalities), one.features) for one in pictures
+        )
         serve(engine, settings, offered, on_listening=listening, any_port=any_port)
 
 
-def _check_takes_pictures(bundle: Bundle) -> None:
+def _check_takes_pictures(bundle: Bundle, pictures: Sequence[Picture]) -> None:
     """Check that the page can open pictures with a bundle.
 
     Raises:
-        BundleError: It is a click bundle.
+        BundleError: It is a click bundle, and some picture was not encoded, or there is none.
+        FeatureError: A backbone's features are given.
         SessionError: It was exported without its backbone.
     """
     from mmms_deploy.bundle import Role
 
-    check_encodes(bundle, "serve the whole bundle; mmms-segment takes a click bundle, with --features FILE")
+    backbone = next((one.features for one in pictures if one.features is not None and not one.encoded), None)
+    if backbone is not None:
+        raise FeatureError(
+            f"{backbone} has a backbone's features",
+            expected="files of features that mmms-package --image wrote",
+            fix="name these, or leave --features out",
+        )
+    if bundle.manifest.click_only and pictures and all(one.encoded for one in pictures):
+        return
+    check_encodes(bundle, "name images, and with --features what mmms-package --image made of them")
     graphs = (graph for stage in bundle.manifest.stages for graph in stage.graphs.values())
     if not any(spec.role is Role.IMAGE for graph in graphs for spec in graph.inputs):
         raise SessionError(
@@ -330,7 +354,7 @@ def _write_static(
         from mmms_deploy.bundle import Bundle
         from mmms_deploy.page.static import write_static
 
-        _check_takes_pictures(Bundle(bundle, verify=False))
+        check_encodes(Bundle(bundle, verify=False), "write the folder with the whole bundle")
         write_static(out, bundle, picture.path, picture.modalities, overwrite=overwrite, threads=threads)
     console.print(f"page     {escape(str(out))}", soft_wrap=True)
     console.print(

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mmms_deploy.commands.click_bundles import check_encodes
 from mmms_deploy.commands.common import warn
 from mmms_deploy.commands.display import progress_bars
+from mmms_deploy.commands.fetching import lasting_name
 from mmms_deploy.installed import pip_install
 
 if TYPE_CHECKING:
-    from mmms_deploy.bundle import Bundle, Manifest
+    from mmms_deploy.bundle import Manifest
     from mmms_deploy.bundle.contract import ModalitySpec
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.evaluation.answering import Answering
@@ -136,11 +137,6 @@ def open_sides(
     return Sides(first, second)
 
 
-def _lasting(bundle: Bundle) -> str:
-    """Return what names a bundle from any folder, and after this process: its whole path, or a name that is no path."""
-    return str(bundle.path.resolve()) if Path(bundle.reference) == bundle.path else bundle.reference
-
-
 def open_contestant(
     stack: ExitStack,
     source: str,
@@ -186,7 +182,7 @@ def open_contestant(
     manifest, info = opened.bundle.manifest, opened.info
     facts = PredictorFacts(
         name=manifest.name,
-        source=_lasting(opened.bundle),
+        source=lasting_name(opened.bundle),
         identity=manifest.digest,
         engine=str(info),
         options={

@@ -11,6 +11,7 @@ from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.hub import is_reference, parse_reference, reference_of
 
 if TYPE_CHECKING:
+    from mmms_deploy.bundle import Bundle
     from mmms_deploy.progress import OnProgress
     from mmms_deploy.weights import FoundWeights
 
@@ -102,3 +103,8 @@ def say_found(found: FoundWeights, *, kept_elsewhere: bool = False) -> None:
 def _say(what: str, place: Path) -> None:
     """Say at which commit it was taken, so that the same can be named again."""
     err_console.print(f"{what:<8} {reference_of(place) or place}", markup=False, soft_wrap=True)
+
+
+def lasting_name(bundle: Bundle) -> str:
+    """Return what names a bundle from any folder and any process: its whole path, or a name that is no path."""
+    return str(bundle.path.resolve()) if Path(bundle.reference) == bundle.path else bundle.reference

@@ -102,6 +102,13 @@ A list of clicks, clicks.csv or clicks.json; mmms-doctor --docs segment shows ev
     " one; or the backbone's features (.npz), for a bundle exported with --cut black-box; or a folder of such files.",
 )
 @click.option(
+    "--store",
+    type=FilePath(),
+    metavar="DIR",
+    help="Keep what images are encoded to in this folder, and encode none that is there already; a click bundle takes"
+    " its images' features from it.",
+)
+@click.option(
     "--out",
     type=FilePath(),
     metavar="FILE",
@@ -170,6 +177,7 @@ def main(
     recursive: bool,
     modalities: tuple[tuple[str, Path], ...],
     features: Path | None,
+    store: Path | None,
     out: Path | None,
     overlay: Path | None,
     labels: Path | None,
@@ -217,15 +225,23 @@ def main(
             from mmms_deploy.bundle import Bundle
             from mmms_deploy.engines.select import open_request
             from mmms_deploy.session import Session
+            from mmms_deploy.store import FeatureStore
 
             opened = Bundle(bundle)
-            _check_inputs(opened, [job.picture for job, _ in planned.jobs], [name for name, _ in modalities])
+            _check_inputs(opened, [job.picture for job, _ in planned.jobs], [name for name, _ in modalities], store)
             if choices or candidates is not None:
                 _check_several(opened)
             check_room(work, opened.manifest.clicks.listed, opened.reference)
             engine = resources.enter_context(closing(open_request(opened, request, on_progress)))
             session = resources.enter_context(
-                Session(opened, engine=engine, history_limit=0, keep_image=False, zoom=zoom)
+                Session(
+                    opened,
+                    engine=engine,
+                    history_limit=0,
+                    keep_image=False,
+                    zoom=zoom,
+                    store=None if store is None else FeatureStore(store),
+                )
             )
         if not session.bundle.manifest.trained:
             warn(f"the weights of {bundle} are random, so its masks mean nothing")
@@ -353,7 +369,7 @@ def _check_several(bundle: Bundle) -> None:
         )
 
 
-def _check_inputs(bundle: Bundle, pictures: Sequence[Picture], modalities: Sequence[str]) -> None:
+def _check_inputs(bundle: Bundle, pictures: Sequence[Picture], modalities: Sequence[str], store: Path | None) -> None:
     """Check before an engine is opened that every picture has what the bundle needs beside clicks.
 
     Raises:
@@ -363,8 +379,8 @@ def _check_inputs(bundle: Bundle, pictures: Sequence[Picture], modalities: Seque
     from mmms_deploy.session.click_only import takes_no_backbone, takes_no_image
 
     encoded = [picture for picture in pictures if picture.encoded]
-    if bundle.manifest.click_only and len(encoded) < len(pictures):
-        backbone = any(picture.features is not None for picture in pictures)
+    backbone = any(picture.features is not None for picture in pictures if not picture.encoded)
+    if bundle.manifest.click_only and len(encoded) < len(pictures) and (backbone or store is None):
         raise (takes_no_backbone if backbone else takes_no_image)(bundle.manifest)
     if encoded and modalities:
         raise ModalityError(

@@ -191,21 +191,11 @@ def _features_of(picture: Picture, pixels: UInt8Array) -> Features:
     Raises:
         FeatureError: The file has something else, or the features of another picture.
     """
-    from mmms_deploy.bundle.names import RGB
     from mmms_deploy.session import Features
-    from mmms_deploy.session.content import Part
 
     assert picture.features is not None
     features = Features.load(picture.features)
-    size = (pixels.shape[0], pixels.shape[1])
-    # Where a provider ran the backbone, the pixels have no part in what the features are.
-    same = features.size == size and features.parts.get(RGB) in (None, Part(pixels, now=True).hash)
-    if not same:
-        raise FeatureError(
-            f"{picture.features} has the features of another image than {picture.path}",
-            expected="features of the same pixels",
-            fix="name the file that was encoded from this image, or the image that it was encoded from",
-        )
+    features.check_image(pixels, str(picture.path))
     return features
 
 
@@ -274,9 +264,10 @@ def make_folder(path: Path) -> None:
 def _print_image(session: Session, job: Job, found: Segmented) -> None:
     height, width = session.image_size
     assert found.timings is not None
+    encoded = "encoded before" if found.timings.found else f"encoded in {found.timings.engine:.1f} ms"
     console.print(
         f"image    {escape(str(job.picture.path))} ({width} x {height}), prepared in {found.timings.prepare:.1f} ms,"
-        f" encoded in {found.timings.engine:.1f} ms",
+        f" {encoded}",
         soft_wrap=True,
     )
 

@@ -71,6 +71,11 @@ def push() -> None:
     _start("push")
 
 
+def precompute() -> None:
+    """``mmms-precompute``."""
+    _start("precompute")
+
+
 def replay() -> None:
     """``mmms-replay``."""
     _start("replay")

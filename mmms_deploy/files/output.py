@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from mmms_deploy.arguments import flag
 from mmms_deploy.errors import OutputExistsError, OutputWriteError
 from mmms_deploy.files.flags import flags
 
@@ -219,7 +220,7 @@ def _created(partial: Path) -> BinaryIO:
 
 
 def _into_place(partial: Path, path: Path, *, overwrite: bool) -> None:
-    if overwrite:
+    if flag("overwrite", overwrite, OutputWriteError):
         partial.replace(path)
         return
     try:

@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.errors import ImageError
 from mmms_deploy.imaging.arrays import hidden, plain, unmasked
 from mmms_deploy.imaging.refusal import Refusal
@@ -57,7 +58,7 @@ def checked_order(order: object) -> ChannelOrder:
     meant = "bgr" if name.startswith("bgr") or name in ("cv2", "opencv") else "rgb"
     alpha = "; a fourth channel is alpha, and is seen from the array's shape" if name in ("rgba", "bgra") else ""
     raise ImageError(
-        f"channel_order is {order!r}",
+        f"channel_order is {shown(order, 80)}",
         expected='"rgb", or "bgr" as OpenCV has it',
         fix=f'pass channel_order="{meant}"{alpha}',
         command_fix="leave it out: a file says its own order",

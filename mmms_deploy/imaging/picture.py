@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.errors import FileReadError, MMMSDeployError, MMMSDeployWarning
 from mmms_deploy.files import as_path, open_regular, unreadable
 from mmms_deploy.imaging.formats import FORMATS, HEAD, OPENED, READ, refusal
@@ -114,7 +115,8 @@ def _read(stream: BinaryIO, where: str, refuse: Refusal) -> Picture:
 
 
 def _unreadable(source: object, error: FileReadError, refuse: Refusal) -> MMMSDeployError:
-    given = f"there is no file {source}" if error.missing else f"{source!s} cannot be read: {error.reason}"
+    name = str(source) if isinstance(source, str | os.PathLike) else shown(source, 80)
+    given = f"there is no file {name}" if error.missing else f"{name} cannot be read: {error.reason}"
     return refuse(given, "check the path" if error.missing else "check the file")
 
 

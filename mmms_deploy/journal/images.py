@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.names import RGB
@@ -13,7 +13,7 @@ from mmms_deploy.errors import ImageMissingError, JournalError, MMMSDeployError,
 from mmms_deploy.files import PathLike, as_path
 from mmms_deploy.imaging.io import load_rgb
 from mmms_deploy.imaging.preprocess import load_modalities
-from mmms_deploy.session import LATER, Features, FeatureSource, Session
+from mmms_deploy.session import LATER, Features, Session
 from mmms_deploy.session.content import Part
 from mmms_deploy.session.facts import ImageFacts
 from mmms_deploy.session.features import FeatureKey, origin_of
@@ -25,6 +25,14 @@ PICTURES = frozenset(
 )
 _NUMBERS = PICTURES | {".npy"}
 _MOST_FILES = 1_000_000
+
+
+class FeatureFinder(Protocol):
+    """Gives features by what they are kept by, as every store does."""
+
+    def find(self, key: FeatureKey) -> Features | None:
+        """Return features that are kept; None where they are not."""
+        ...
 
 
 class Images:
@@ -40,7 +48,7 @@ class Images:
         JournalError: There is nothing at a place.
     """
 
-    def __init__(self, places: Iterable[PathLike] = (), features: FeatureSource | None = None) -> None:
+    def __init__(self, places: Iterable[PathLike] = (), features: FeatureFinder | None = None) -> None:
         self._places = [as_path(place, "a place of images") for place in places]
         for place in self._places:
             if not place.exists():

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+
 from mmms_deploy.annotations import mask_of_rle
 from mmms_deploy.errors import JournalDiffersError, JournalError, OtherImageError
 from mmms_deploy.journal.images import Images
 from mmms_deploy.journal.reading import RecordedSession
 from mmms_deploy.session import Session
+from mmms_deploy.session.core import SessionState
 from mmms_deploy.session.events import (
+    REACH,
     AnnotationEvent,
     AnyEvent,
     ChoiceEvent,
@@ -22,6 +27,7 @@ from mmms_deploy.session.events import (
     ResetEvent,
     SelectEvent,
     StateEvent,
+    TakenBackEvent,
     UndoEvent,
 )
 from mmms_deploy.session.facts import ImageFacts, image_facts
@@ -29,8 +35,47 @@ from mmms_deploy.session.mask_mark import mask_hash
 from mmms_deploy.session.saved import plain_session
 
 
+class Repeater:
+    """Does in a session what events say, one after the other.
+
+    Args:
+        session: The session.
+        images: Where the images lie.
+    """
+
+    def __init__(self, session: Session, images: Images) -> None:
+        self.session = session
+        self._images = images
+        self._states: deque[tuple[int, SessionState]] = deque([(0, session._state)], maxlen=REACH)
+
+    def __call__(self, event: AnyEvent) -> None:
+        """Do what an event says.
+
+        Args:
+            event: The event.
+
+        Raises:
+            ImageMissingError: The event's image is not there.
+            MMMSDeployError: The session refuses it.
+        """
+        if isinstance(event, TakenBackEvent):
+            state = next((state for number, state in self._states if number == event.to), None)
+            if state is None:
+                raise JournalError(
+                    f"event {event.n} takes the session back to event {event.to}, which is none of the {REACH} before",
+                    expected="a journal that a session wrote",
+                    fix="check where it comes from",
+                )
+            self.session._go_back(state, self.session._state)
+        else:
+            repeat(self.session, event, self._images)
+        self._states.append((event.n, self.session._state))
+
+
 def repeat(session: Session, event: AnyEvent, images: Images) -> None:
     """Do in a session what an event says; refused calls changed nothing, and nothing is done for them.
+
+    What takes calls back needs to know them: see :class:`Repeater`.
 
     Args:
         session: The session.
@@ -115,9 +160,10 @@ def recreate(recorded: RecordedSession, session: Session, images: Images) -> Non
         MMMSDeployError: The session refuses what was done.
     """
     last = None
+    events = _that_count(recorded.events)
     # What was done with images before the current one leads to nothing; a session that resumes has it in its events.
-    begins = [place for place, event in enumerate(recorded.events) if isinstance(event, ImageEvent)]
-    for event in recorded.events[begins[-1] if begins else 0 :]:
+    begins = [place for place, event in enumerate(events) if isinstance(event, ImageEvent)]
+    for event in events[begins[-1] if begins else 0 :]:
         repeat(session, event, images)
         last = event if event.mask is not None else None
     if last is not None and last.mask is not None and mask_hash(session.mask) != last.mask.sha256:
@@ -126,6 +172,18 @@ def recreate(recorded: RecordedSession, session: Session, images: Images) -> Non
             expected=f"the same bundle and engine: {recorded.opened.bundle.name} on {recorded.opened.engine}",
             fix="open the session with these; or call replay_journal(...), which compares every mask",
         )
+
+
+def _that_count(events: Iterable[AnyEvent]) -> list[AnyEvent]:
+    """Return the events without those that were taken back."""
+    left: list[AnyEvent] = []
+    for event in events:
+        if not isinstance(event, TakenBackEvent):
+            left.append(event)
+            continue
+        while left and left[-1].n > event.to:
+            left.pop()
+    return left
 
 
 def _set(session: Session, image: ImageFacts, images: Images) -> None:

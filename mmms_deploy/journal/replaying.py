@@ -22,7 +22,7 @@ from mmms_deploy.errors import FileReadError, ImageMissingError, JournalError, M
 from mmms_deploy.files import PathLike, open_regular, unreadable
 from mmms_deploy.journal.images import Images
 from mmms_deploy.journal.reading import RecordedSession, read_journal
-from mmms_deploy.journal.repeating import repeat
+from mmms_deploy.journal.repeating import Repeater
 from mmms_deploy.journal.report import Against, Compared, Outcome, Replayed
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.session import ClickResult, Session
@@ -202,6 +202,7 @@ def _sessions(
 def _repeated(number: int, recorded: RecordedSession, sessions: list[Session], images: Images) -> Iterator[Compared]:
     """Yield a row for every event of a session."""
     broken = ""
+    repeaters = [Repeater(session, images) for session in sessions]
     for event in recorded.events:
         kind = type(event).__struct_config__.tag
         row = Compared(number, event.n, str(kind), event.surface, Outcome.DONE, ms=event.ms)
@@ -213,7 +214,7 @@ def _repeated(number: int, recorded: RecordedSession, sessions: list[Session], i
             yield replace(row, outcome=Outcome.SKIPPED, error=broken)
             continue
         try:
-            done = [_do(session, event, images) for session in sessions]
+            done = [_do(repeater, event) for repeater in repeaters]
             broken = ""
         except ImageMissingError as error:
             broken = f"the image of event {event.n} is missing"
@@ -226,9 +227,9 @@ def _repeated(number: int, recorded: RecordedSession, sessions: list[Session], i
         yield _compared(row, event, done)
 
 
-def _do(session: Session, event: AnyEvent, images: Images) -> _Done:
-    start = perf_counter()
-    repeat(session, event, images)
+def _do(repeater: Repeater, event: AnyEvent) -> _Done:
+    session, start = repeater.session, perf_counter()
+    repeater(event)
     took = 1e3 * (perf_counter() - start)
     if event.mask is None:
         return _Done(None, None, took)

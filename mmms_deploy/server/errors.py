@@ -32,6 +32,7 @@ from mmms_deploy.errors import (
     SessionClosedError,
     SessionError,
 )
+from mmms_deploy.session.click_only import WITH_FEATURES
 
 
 class ServerError(MMMSDeployError):
@@ -157,6 +158,7 @@ _WORDS = {
     "the bytes object": "the file",
     "give the picture": "send the picture",
     "call set_image(...) first": "set an image first",
+    f"call use(Features.load(FILE)) {WITH_FEATURES}": "open one of the server's pictures",
     "or call reset() to start over": "or reset the surface to start over",
     "what Session.to_dict() returned, also as JSON reads it": "what GET annotation returned",
 }

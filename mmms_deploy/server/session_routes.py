@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mmms_deploy.errors import AnnotationError
+from mmms_deploy.imaging.io import load_rgb
 from mmms_deploy.page.features import encode_features
 from mmms_deploy.server.answers import answer, checked_mask_form, framed, http_answer, probability, with_mask
 from mmms_deploy.server.calls import CALLS, Call, checked, decoded
@@ -23,7 +24,7 @@ from mmms_deploy.server.shapes import MaskAnswer, OpenCall, OpenedAnswer, Sessio
 from mmms_deploy.server.state import ERRORS, State, json_answer, state_of
 from mmms_deploy.server.tabs import Source, Tab
 from mmms_deploy.server.uploads import IMAGE, check_picture, check_pixels, read_form, shown_name
-from mmms_deploy.session import LATER
+from mmms_deploy.session import LATER, Features
 
 router = APIRouter(tags=["sessions"], responses=ERRORS)
 _PIXEL_BYTES = 5
@@ -121,7 +122,13 @@ async def _set(
     def run() -> dict[str, Any]:
         start = perf_counter()
         modalities = {layer: source for layer, source in sources.items() if layer != IMAGE}
-        tab.session.set_image(sources[IMAGE], **modalities, **dict.fromkeys(later or (), LATER))
+        features = None if number is None else state.pictures[number].features
+        if features is None:
+            tab.session.set_image(sources[IMAGE], **modalities, **dict.fromkeys(later or (), LATER))
+        else:
+            encoded = Features.load(features)
+            encoded.check_image(load_rgb(sources[IMAGE]), name)
+            tab.session.use(encoded.without_picture())
         milliseconds = 1e3 * (perf_counter() - start)
         tab.sources, tab.name, tab.picture = dict(sources), name, number
         tab.seen.forget()

@@ -58,12 +58,14 @@ class ServedPicture:
         name: What it is called, e.g. ``a/photo.jpg``.
         key: What its results are called after, without a suffix, e.g. ``a/photo``.
         modalities: The files of its modalities, by name.
+        features: The file of what it was encoded to; None where the server encodes it.
     """
 
     path: Path
     name: str
     key: str
     modalities: Mapping[str, Path] = field(default_factory=dict)
+    features: Path | None = None
 
 
 def is_loopback(host: str) -> bool:

@@ -16,6 +16,7 @@ from weakref import WeakSet
 from anyio import CapacityLimiter, to_thread
 
 from mmms_deploy.bundle import Rate
+from mmms_deploy.bundle.click_inputs import click_inputs
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.server.changes import Extents, Seen
 from mmms_deploy.server.errors import FullError, TooLargeError, unknown_session
@@ -247,6 +248,8 @@ class Tabs:
 def _stage_bytes(engine: Engine) -> tuple[int, int]:
     """Return how many bytes the features of an image take, and the click stage's state after a click."""
     features, state = 0, 0
+    if engine.bundle.manifest.click_only:
+        features = sum(spec.nbytes for spec in click_inputs(engine.bundle.manifest).values())
     for stage in engine.bundle.manifest.stages:
         outputs = sum(spec.nbytes for spec in engine.graphs[stage.name].outputs)
         if stage.rate in (Rate.IMAGE, Rate.MODALITY):

@@ -6,6 +6,7 @@ In reading order:
 - ``model``: ``Model``, which opens an engine once, encodes images and opens sessions
 - ``features``: an encoded image, and what it is kept by
 - ``features_file``: its file
+- ``fitting``: whether it is what a bundle's stages read
 - ``content``: what an image and its modalities are, as a hash
 - ``remembered``: the objects of images that a session left
 - ``asynchronous``: ``AsyncSession``, the same calls as coroutines

@@ -543,11 +543,9 @@ class AsyncSession:
 
         As :meth:`Session.load`.
         """
-        return await self._call(
-            lambda s: s.load(
-                path, image, features=features, other_image=other_image, channel_order=channel_order, **modalities
-            )
-        )
+        options: dict[str, Any] = {"features": features, "other_image": other_image, "channel_order": channel_order}
+        options.update(modalities)
+        return await self._call(lambda s: s.load(path, image, **options))
 
     async def save_labels(self, path: PathLike, overwrite: bool = False) -> None:
         """Write :attr:`labels` and the names of the surfaces as a PNG file, whole or not at all.

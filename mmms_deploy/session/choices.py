@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
+from mmms_deploy.arguments import shown, whole
 from mmms_deploy.bundle import Manifest
 from mmms_deploy.errors import ChoiceError
 from mmms_deploy.session.answers import Candidates
@@ -21,13 +20,14 @@ def checked_choice(index: object) -> Choice:
     Raises:
         ChoiceError: It is something else.
     """
-    if isinstance(index, bool | np.bool_) or not isinstance(index, int | np.integer):
+    number = whole(index)
+    if number is None:
         raise ChoiceError(
-            f"the choice is {index!r:.80}",
+            f"the choice is {shown(index, 80)}",
             expected="the number of an answer, from 0, as in result.candidates",
             fix="pass its place: choose(1), not the candidate itself",
         )
-    return Choice(int(index))
+    return Choice(number)
 
 
 def chosen(choice: Choice, current: Snapshot, manifest: Manifest) -> Candidates:
@@ -47,7 +47,7 @@ def chosen(choice: Choice, current: Snapshot, manifest: Manifest) -> Candidates:
     if not 0 <= choice.index < len(found.scores):
         last = len(found.scores) - 1
         raise ChoiceError(
-            f"answer {choice.index} was chosen",
+            f"answer {shown(choice.index, 80)} was chosen",
             expected=f"one from 0 to {last}: {manifest.name} gives {last + 1} answers",
             fix=f"pass 0 to {last}, the place in result.candidates",
             command_fix=f"pass --choose with a number from 0 to {last}",
@@ -63,7 +63,7 @@ def one_answer(choice: Choice, name: str) -> ChoiceError:
         name: Name of the bundle.
     """
     return ChoiceError(
-        f"answer {choice.index} was chosen, and {name} gives one answer to a click",
+        f"answer {shown(choice.index, 80)} was chosen, and {name} gives one answer to a click",
         expected="a network that gives several, such as SAM 2",
         fix="leave the choice out; further clicks correct the mask",
         command_fix="leave out --choose; further clicks correct the mask",
@@ -72,7 +72,7 @@ def one_answer(choice: Choice, name: str) -> ChoiceError:
 
 def _nothing(choice: Choice, current: Snapshot, manifest: Manifest) -> ChoiceError:
     """Return the error for a choice where there are no answers to choose from."""
-    given = f"answer {choice.index} was chosen"
+    given = f"answer {shown(choice.index, 80)} was chosen"
     answers = manifest.clicks.answers
     if answers is None or answers.candidates == 1:
         return one_answer(choice, manifest.name)

@@ -9,6 +9,7 @@ from time import perf_counter
 
 import numpy.typing as npt
 
+from mmms_deploy.arguments import flag
 from mmms_deploy.errors import MMMSDeployError, SessionError
 from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.session.choices import checked_choice
@@ -223,8 +224,11 @@ class ClickCalls(SessionCore):
             size = self._size()
             start = perf_counter()
             rule = self._manifest.clicks
+            several = flag("multimask_output", multimask_output, SessionError)
+            logits = flag("return_logits", return_logits, SessionError)
             refuse_box(box)
-            clicks = checked_points(point_coords, point_labels, size, pixels=normalize_coords)
+            pixels = flag("normalize_coords", normalize_coords, SessionError)
+            clicks = checked_points(point_coords, point_labels, size, pixels=pixels)
             given = None
             if mask_input is None and not clicks:
                 raise nothing_to_predict()
@@ -232,7 +236,7 @@ class ClickCalls(SessionCore):
                 given = checked_logits(mask_input, size, self._answer_size, rule)
             result = self._follow(self._steps.predicted(self, clicks, given), start)
             whole = self._steps.whole_answer(self)
-            return prediction(result, whole, several=multimask_output, logits=return_logits)
+            return prediction(result, whole, several=several, logits=logits)
 
     @recorded
     def undo(self) -> ClickResult:

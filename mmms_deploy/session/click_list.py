@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from mmms_deploy.arguments import items, shown
 from mmms_deploy.errors import ClickError
 from mmms_deploy.session.choices import checked_choice
 from mmms_deploy.session.history import History
@@ -35,11 +36,8 @@ def checked_clicks(clicks: Iterable[ClickLike], size: tuple[int, int]) -> tuple[
         ClickError: They are no list of clicks, or one is outside of the image.
         ChoiceError: A choice is no whole number.
     """
-    single = isinstance(clicks, str | bytes | Mapping | Click) or (isinstance(clicks, np.ndarray) and clicks.ndim == 0)
-    if single or not isinstance(clicks, Iterable):
-        raise ClickError(f"the clicks are a {type(clicks).__qualname__}", expected=_EXPECTED, fix="pass a list")
     found: list[Click | Choice] = []
-    for number, click in enumerate(clicks, start=1):
+    for number, click in enumerate(items("the clicks are", clicks, ClickError, expected=_EXPECTED), start=1):
         if isinstance(click, Mapping) and set(click) == {CHOICE}:
             found.append(checked_choice(click[CHOICE]))
             continue
@@ -71,8 +69,7 @@ def _parts(click: object, number: int) -> tuple[object, object, object]:
 
 
 def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return shown(value, 77)
 
 
 class Interacted(Protocol):

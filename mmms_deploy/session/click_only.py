@@ -5,7 +5,8 @@ from __future__ import annotations
 from mmms_deploy.bundle import Manifest
 from mmms_deploy.errors import ModalityError, SessionError
 
-_FIX = "call use(Features.load(FILE)) with the image's features, or open the session with a store that has them"
+WITH_FEATURES = "with the image's features, or open the session with a store that has them"
+_FIX = f"call use(Features.load(FILE)) {WITH_FEATURES}"
 _COMMAND_FIX = "pass --features FILE with the image's features, which mmms-package --image writes from the whole bundle"
 
 

@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+MOST_PIXELS = 1 << 30
+"""The most pixels of an image whose size alone is given, with its features. A mask takes a byte each."""
+
 
 class Part:
     """The hash of one array, computed when it is first asked for.

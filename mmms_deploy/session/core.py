@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from mmms_deploy.arguments import flag
 from mmms_deploy.bundle import AnswerForm, Bundle
 from mmms_deploy.bundle.contract import ClickMemory
 from mmms_deploy.bundle.names import LABELS
@@ -48,7 +49,7 @@ from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.saved import checked, interactions_of
 from mmms_deploy.session.steps import Step, Steps
-from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
+from mmms_deploy.session.surfaces import FIRST, Labels, Surface, Surfaces
 from mmms_deploy.session.views import Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
 
@@ -114,9 +115,10 @@ class SessionCore(ABC):
         self._limit = checked_limit(history_limit)
         published = self._manifest.published
         rule = checked_zoom(zoom, None if published is None else published.zoom)
-        self._keep_image = bool(keep_image)
+        self._keep_image = flag("keep_image", keep_image, SessionError)
+        mirrored = flag("flip", flip, SessionError)
         self._store = store
-        self._remembered = Remembered() if resume else None
+        self._remembered = Remembered() if flag("resume", resume, SessionError) else None
         self._owns_engine = engine is None
         if engine is None:
             self._engine = open_request(self._bundle, request, on_progress)
@@ -130,11 +132,11 @@ class SessionCore(ABC):
             on_error.callback(self._runner.close)
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
             self._fetched = AnswerFetch(self._manifest, self._engine, self._runner)
-            viewed = rule is not None or bool(flip)
-            asked = "zoom" if rule is not None else "flip" if flip else None
+            viewed = rule is not None or mirrored
+            asked = "zoom" if rule is not None else "flip" if mirrored else None
             self._steps: Steps[SessionCore] = self._opened_steps(asked)
             self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
-            self._views = self._viewing(rule, bool(flip)) if viewed else None
+            self._views = self._viewing(rule, mirrored) if viewed else None
             self._state = self._empty()
             on_error.pop_all()
 
@@ -225,6 +227,8 @@ class SessionCore(ABC):
         with self._lock:
             if self._state is after and not self._closed:
                 self._state = before
+                if self._recorder is not None and before is not after:
+                    self._recorder.taken_back(before)
 
     def _remember(self, state: SessionState) -> None:
         """Keep the objects of an image that is left, where the session resumes."""
@@ -264,8 +268,9 @@ class SessionCore(ABC):
     def _annotated(self) -> bool:
         """Whether anything was done with the image: a click, a mask, another surface than the first one."""
         surfaces = self._state.surfaces
-        history = self._steps.history(surfaces)
-        return len(surfaces.all) > 1 or history.can_undo or history.can_redo
+        # Without a history there is nothing to undo, and clicks all the same.
+        made = self._steps.history(surfaces).newest.interactions
+        return surfaces.names != {FIRST: 1} or surfaces.given > 1 or len(made) > 0
 
     def _blank(self) -> Snapshot:
         """Return the snapshot of a surface without interactions."""

@@ -25,6 +25,8 @@ from mmms_deploy.session.mask_mark import Hash, MaskMark
 from mmms_deploy.session.saved import SavedInteraction, SavedSession, SavedStep
 
 FORMAT, VERSION = "mmms-deploy-journal", 1
+REACH = 8
+"""How many of the newest events a session can be taken back to by number; farther back, it is said where it stands."""
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -193,6 +195,16 @@ class StateEvent(Event, frozen=True, kw_only=True, tag="state"):
     annotation: SavedSession | None = None
 
 
+class TakenBackEvent(Event, frozen=True, kw_only=True, tag="taken_back"):
+    """Calls were taken back, such as by cancelling or superseding them: the session is as after an earlier event.
+
+    Attributes:
+        to: The number of that event.
+    """
+
+    to: _Count
+
+
 class RefusedEvent(Event, frozen=True, kw_only=True, tag="refused"):
     """A call raised an error, and changed nothing.
 
@@ -233,6 +245,7 @@ AnyEvent: TypeAlias = (
     | RenameEvent
     | AnnotationEvent
     | StateEvent
+    | TakenBackEvent
     | RefusedEvent
     | ClosedEvent
 )

@@ -16,13 +16,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mmms_deploy.arguments import flag, shown
 from mmms_deploy.bundle import Manifest, Precision, Rate
 from mmms_deploy.bundle.click_inputs import click_inputs
+from mmms_deploy.bundle.names import RGB
 from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.errors import FeatureError
 from mmms_deploy.files import PathLike, write_file
 from mmms_deploy.imaging.io import UInt8Array
-from mmms_deploy.session.content import content_hash
+from mmms_deploy.session.content import Part, content_hash
 from mmms_deploy.session.features_file import FORMAT, VERSION, FileHeader, features_place, pack, read_content, unpack
 
 Array = npt.NDArray[Any]
@@ -150,7 +152,18 @@ class Features:
 
         Args:
             arrays: Arrays of the same names and shapes, float32 or float16; not to be written to afterwards.
+
+        Raises:
+            FeatureError: They are no arrays by name. Names, shapes and types are checked where they are used.
         """
+        if not isinstance(arrays, Mapping) or not all(
+            isinstance(name, str) and isinstance(array, np.ndarray) for name, array in arrays.items()
+        ):
+            raise FeatureError(
+                f"the numbers of the features are {shown(arrays, 80)}",
+                expected="arrays by name, as features.arrays",
+                fix="convert them with numpy.asarray",
+            )
         for array in arrays.values():
             array.setflags(write=False)
         return replace(self, resident=None, _host=dict(arrays))
@@ -200,6 +213,24 @@ class Features:
         values = {name: resident.values[source] for source, name in kept.items()}
         return replace(self, aliases=aliases, resident=replace(resident, values=values))
 
+    def check_image(self, pixels: UInt8Array, name: str) -> None:
+        """Check that they belong to an image. Those that stand on a backbone's features know its size alone.
+
+        Args:
+            pixels: (H0, W0, 3) uint8, RGB.
+            name: What errors call it.
+
+        Raises:
+            FeatureError: They belong to another one.
+        """
+        size = (pixels.shape[0], pixels.shape[1])
+        if self.size != size or self.parts.get(RGB) not in (None, Part(pixels, now=True).hash):
+            raise FeatureError(
+                f"these are the features of another image than {name}",
+                expected="features of the same pixels",
+                fix="take the file that was encoded from this image, or the image that it was encoded from",
+            )
+
     def save(self, path: PathLike, *, picture: bool = False, overwrite: bool = False) -> None:
         """Write them to a file in the format safetensors, whole or not at all; :meth:`load` reads it.
 
@@ -239,13 +270,14 @@ class Features:
         Raises:
             FeatureError: The pixels are wanted and were not kept, or as for :attr:`arrays`.
         """
-        if picture and self.picture is None:
+        wanted = flag("picture", picture, FeatureError)
+        if wanted and self.picture is None:
             raise FeatureError(
                 "the image's pixels were to be saved with its features, and were not kept",
                 expected="features of a model or session that keeps the image",
                 fix="encode with keep_image=True, or save without picture=True",
             )
-        return pack(self._header, self.arrays, self.picture if picture else None)
+        return pack(self._header, self.arrays, self.picture if wanted else None)
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str = "this file") -> Features:

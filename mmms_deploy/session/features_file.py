@@ -26,6 +26,7 @@ from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.errors import FeatureError, FileReadError, ImageError
 from mmms_deploy.files import PathLike, as_path, open_regular, read_bytes
 from mmms_deploy.imaging.io import UInt8Array, load_rgb
+from mmms_deploy.session.content import MOST_PIXELS
 
 FORMAT, VERSION = "mmms-deploy-features", 1
 SUFFIX = ".features"
@@ -36,7 +37,7 @@ _MOST_BYTES = 1 << 32
 _LENGTH = struct.Struct("<Q")
 _EXPECTED = "a file that Features.save wrote, complete and unchanged"
 _FIX = "encode the image again, and save its features"
-_DAMAGE = (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError)
+_DAMAGE = (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError, struct.error)
 _Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Side = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
@@ -146,7 +147,7 @@ def read_header(path: Path) -> FileHeader:
             if length > _MOST_BYTES:
                 raise ValueError("its header is too long")
             return _header(_LENGTH.pack(length) + stream.read(length))
-    except (*_DAMAGE, FileReadError, OSError, struct.error) as error:
+    except (*_DAMAGE, FileReadError, OSError) as error:
         raise FeatureError(f"{path} holds no features: {error}", expected=_EXPECTED, fix=_FIX) from error
 
 
@@ -155,7 +156,10 @@ def _header(content: bytes) -> FileHeader:
     if not 0 < length <= len(content) - 8:
         raise ValueError("it is no file in the format safetensors")
     text = json.loads(content[8 : 8 + length])["__metadata__"][_ENTRY]
-    return msgspec.json.decode(text, type=FileHeader)
+    found = msgspec.json.decode(text, type=FileHeader)
+    if found.size[0] * found.size[1] > MOST_PIXELS:
+        raise ValueError(f"its image has the size {found.size}")
+    return found
 
 
 def _hash_of(tensors: Mapping[str, npt.NDArray[Any]]) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-import numpy as np
-
+from mmms_deploy.arguments import shown, whole
 from mmms_deploy.errors import HistoryError
 from mmms_deploy.session.trail import Trail
 
@@ -25,13 +24,14 @@ def checked_limit(limit: object) -> int | None:
     """
     if limit is None:
         return None
-    if isinstance(limit, bool | np.bool_) or not isinstance(limit, int | np.integer) or limit < 0:
+    number = whole(limit)
+    if number is None or number < 0:
         raise HistoryError(
-            f"history_limit is {limit!r}",
+            f"history_limit is {shown(limit)}",
             expected="a whole number of steps, 0 or more, or None for all of them",
             fix="pass history_limit=100, or None for no limit",
         )
-    return int(limit)
+    return number
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,10 @@ from typing import Any, overload
 
 import numpy.typing as npt
 
+from mmms_deploy.arguments import items
 from mmms_deploy.bundle import Precision, Rate
 from mmms_deploy.bundle.names import RGB
-from mmms_deploy.engines.protocol import Value
+from mmms_deploy.engines.protocol import Engine, EngineInfo, Value
 from mmms_deploy.errors import EngineError, FeatureError, SessionError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.session.click_only import not_in_store
@@ -30,6 +31,7 @@ from mmms_deploy.session.features import (
     other_bundle,
     read_after_image,
 )
+from mmms_deploy.session.fitting import check_fitting, ran_up_to
 from mmms_deploy.session.image_argument import the_image
 from mmms_deploy.session.inputs import ImageState, Measured, ModalityLike, parts_of
 from mmms_deploy.session.outputs import file_name_of, kept_picture
@@ -258,7 +260,9 @@ class ImageCalls(SessionCore):
                 )
             image = self._state.image
             self._inputs.check_complete(image)
-            return {name: self._runner.download(image.pipeline.value(name)) for name in names}
+            expected = "a list of names of the click stage's inputs"
+            wanted = items("the names of the features are", names, SessionError, expected=expected)
+            return {name: self._runner.download(image.pipeline.value(name)) for name in wanted}
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -323,24 +327,30 @@ class ImageCalls(SessionCore):
             return nullcontext()
         key = FeatureKey(content.hash, origin_of(self._manifest), self._engine.info.precision)
         if self._inputs.click_only:
-            return nullcontext(self._of_any_precision(self._store, key))
+            return nullcontext(self._of_any_precision(self._store, key, self._engine))
         return self._store.encoding(key, self._engine)
 
     @staticmethod
-    def _of_any_precision(store: FeatureSource, key: FeatureKey) -> Features | None:
+    def _of_any_precision(store: FeatureSource, key: FeatureKey, engine: Engine) -> Features | None:
         """Return features for a click bundle, which encodes no image itself."""
         for precision in (key.precision, *(other for other in Precision if other is not key.precision)):
-            found = store.find(key._replace(precision=precision))
+            found = store.find(key._replace(precision=precision), engine)
             if found is not None:
                 return found
         return None
 
     def _fitting(self, known: Features, content: Content) -> ImageState | None:
-        """Return the state of an image whose features a store gave; None where they do not fit, and are forgotten."""
+        """Return the state of an image whose features a store gave; None where they do not fit, and are forgotten.
+
+        Raises:
+            FeatureError: They do not fit a click bundle, which cannot make them again.
+        """
         assert self._store is not None
         try:
             image = self._found(known, content)
         except FeatureError:
+            if self._inputs.click_only:
+                raise
             self._store.forget(known.key)
             return None
         if known.resident is None:
@@ -414,6 +424,7 @@ class ImageCalls(SessionCore):
             raise other_bundle(features, self._manifest)
         if self._inputs.click_only:
             features = features.for_clicks(self._manifest)
+        check_fitting(features, self._manifest, self._pipeline)
         resident = features.resident
         if resident is not None and resident.engine is self._engine and resident.is_open():
             values = dict(resident.values)
@@ -425,9 +436,8 @@ class ImageCalls(SessionCore):
                 assert spec is not None
                 values[name] = self._runner.upload(spec, array)
         values.update({name: values[source] for name, source in features.aliases.items()})
-        ran = Rate.IMAGE if features.awaited else Rate.MODALITY
         return ImageState(
-            self._pipeline.given(values, features.bypassed, ran),
+            self._pipeline.given(values, features.bypassed, ran_up_to(features)),
             features.size,
             features.present,
             features.awaited,
@@ -470,7 +480,7 @@ class ImageCalls(SessionCore):
             parts={name: part.hash for name, part in image.content.parts.items()},
             bundle=origin_of(self._manifest),
             precision=self._engine.info.precision,
-            engine=str(self._engine.info),
+            engine=_words(self._engine.info),
             present=image.present,
             awaited=image.awaited,
             bypassed=image.pipeline.bypassed,
@@ -517,6 +527,11 @@ class ImageCalls(SessionCore):
         if flip:
             crops.at(picture, mirrored=True)
         return crops
+
+
+def _words(info: EngineInfo) -> str:
+    """Return what ran the stages; how many threads it had does not count."""
+    return f"{info.library} {info.version} on {info.device}"
 
 
 def _image_timings(start: float, prepared: float, *, found: bool = False) -> ImageTimings:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mmms_deploy.arguments import shown, whole
 from mmms_deploy.bundle import Manifest, Rate, Role
 from mmms_deploy.bundle.names import PRESENT, RGB
 from mmms_deploy.engines.protocol import Value
@@ -20,7 +21,7 @@ from mmms_deploy.imaging.preprocess import load_modalities, prepare
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.backbone_features import checked_features, load_features
 from mmms_deploy.session.click_only import takes_no_backbone, takes_no_image, takes_no_modalities
-from mmms_deploy.session.content import Content, Part
+from mmms_deploy.session.content import MOST_PIXELS, Content, Part
 from mmms_deploy.session.crops import Crops
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.zoom import Box
@@ -330,13 +331,15 @@ def _checked_size(size: object) -> tuple[int, int]:
     Raises:
         FeatureError: It is no pair of whole numbers, or they are no sides of an image.
     """
-    sides = tuple(size) if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str | bytes) else ()
-    whole = all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in sides)
-    if len(sides) != 2 or not whole or not all(1 <= side <= LONGEST for side in sides):
+    listed = isinstance(size, Sequence) or (isinstance(size, np.ndarray) and size.ndim == 1)
+    sides = [whole(side) for side in iter(size)] if listed and not isinstance(size, str | bytes) else []  # type: ignore[call-overload]
+    height, width = sides if len(sides) == 2 else (None, None)
+    fits = height is not None and width is not None and 1 <= height <= LONGEST and 1 <= width <= LONGEST
+    if height is None or width is None or not fits or height * width > MOST_PIXELS:
         raise FeatureError(
-            f"image_size is {size!r}",
+            f"image_size is {shown(size, 80)}",
             expected=f"(H0, W0), the size of the image that the features belong to: two whole numbers of pixels from 1"
-            f" to {LONGEST}",
+            f" to {LONGEST}, and at most {MOST_PIXELS} pixels",
             fix="pass image_size=(height, width)",
         )
-    return int(sides[0]), int(sides[1])
+    return height, width

@@ -13,6 +13,7 @@ import warnings
 from types import TracebackType
 from typing import BinaryIO
 
+from mmms_deploy.arguments import flag, shown, whole
 from mmms_deploy.errors import FileReadError, JournalError, JournalInUseError, MMMSDeployWarning
 from mmms_deploy.files import GIB, PathLike, append_to, as_path, open_regular, writing
 from mmms_deploy.files.locks import lock
@@ -34,23 +35,28 @@ class Journal:
 
     Args:
         path: The file; it is made where it is not there.
-        masks: Whether every event has its whole mask as run lengths. This takes some milliseconds a click for large
-            images, and the masks say what was to be seen in the image. Otherwise there are their hashes.
+        masks: Whether every event has its whole mask as run lengths. This takes 4 ms a click at 640 x 480 and 0.2 s at
+            4000 x 3000, and the masks say what was to be seen in the image. Otherwise there are their hashes.
         sync: Whether every line is on the disk before the call returns, so that it outlives a loss of power; this takes
             as long as the disk takes. Otherwise it outlives the end of the process, however that ends.
         limit: The most bytes of the file.
 
     Raises:
         JournalInUseError: Another session writes to it.
-        JournalError: The file is something else.
+        JournalError: The file is something else, or a setting is.
         OutputWriteError: It cannot be written.
     """
 
     def __init__(self, path: PathLike, *, masks: bool = False, sync: bool = False, limit: int = MOST_BYTES) -> None:
         self.path = as_path(path, "the path of the journal")
-        self.masks = bool(masks)
-        self._sync = bool(sync)
-        self._limit = min(int(limit), MOST_BYTES)
+        self.masks = flag("masks", masks, JournalError)
+        self._sync = flag("sync", sync, JournalError)
+        most = whole(limit)
+        if most is None or most < 0:
+            raise JournalError(
+                f"limit is {shown(limit, 80)}", expected="the most bytes of the file", fix="leave limit out"
+            )
+        self._limit = min(most, MOST_BYTES)
         self._pid = os.getpid()
         self._writer: object | None = None
         stream = append_to(self.path)

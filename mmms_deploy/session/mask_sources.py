@@ -83,7 +83,7 @@ def labels_of(
     if isinstance(source, _PICTURES):
         labels, named = read_labels(source, names, void=void)
     else:
-        labels, named = named_labels(source, names or {}, void=void)
+        labels, named = named_labels(source, {} if names is None else names, void=void)
     if labels.shape != size:
         raise MaskInputError(
             f"the labels have {labels.shape[0]} rows and {labels.shape[1]} columns",

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mmms_deploy.annotations.coco import CocoObject, CocoWriter
 from mmms_deploy.annotations.detections import Detections, detections_of
+from mmms_deploy.arguments import flag
 from mmms_deploy.errors import AnnotationError
 from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.io import UInt8Array
@@ -53,7 +54,8 @@ def coco_of(
             fix="pass a dict; CocoWriter(categories=[...]) takes a list",
         )
     writer = CocoWriter(polygons=polygons, tolerance=tolerance)
-    kept = (one for one in objects if empty or one.result.area)
+    wanted = flag("empty", empty, AnnotationError)
+    kept = (one for one in objects if wanted or one.result.area)
     writer.add_image(
         file_name,
         size,

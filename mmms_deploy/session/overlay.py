@@ -9,7 +9,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mmms_deploy.annotations.boxes import xyxy_of
 from mmms_deploy.annotations.clicks import HasPoint
-from mmms_deploy.errors import ImageError
+from mmms_deploy.annotations.masks import checked_bool
+from mmms_deploy.arguments import items, real, shown
+from mmms_deploy.errors import ClickError, ImageError, MaskInputError
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
 from mmms_deploy.imaging.resize import BoolArray
 
@@ -34,6 +36,7 @@ Colour = tuple[int, int, int]
 _TINT = 0.42
 _WIDE, _NARROW = 2.6, 1.2
 """Widths of the outline's white and blue line, in pixels of a small picture."""
+_FARTHEST = 1 << 30
 _STRIP = 1 << 21
 """Pixels that are drawn at a time: a picture of 100 megapixels would need gigabytes at once."""
 # Markers are drawn this much larger and then shrunk, because Pillow draws circles without smooth edges.
@@ -92,6 +95,7 @@ def draw_objects(
     """
     image = load_rgb(image, channel_order)
     height, width = image.shape[:2]
+    objects = [_checked(mask, clicks) for mask, clicks in objects]
     for mask, _ in objects:
         if mask.shape != (height, width):
             raise other_size(image, mask)
@@ -116,6 +120,22 @@ def draw_objects(
         for number, click in enumerate(clicks, start=1):
             _marker(picture, click, number, radius=max(6.0, 9.5 * unit))
     return picture
+
+
+def _checked(mask: object, clicks: object) -> tuple[BoolArray, tuple[HasPoint, ...]]:
+    """Return a mask and its clicks, checked.
+
+    Raises:
+        MaskInputError: The mask is none.
+        ClickError: The clicks are none.
+    """
+    expected = "Click objects, as result.clicks"
+    found = items("the clicks are", clicks, ClickError, expected=expected)
+    for click in found:
+        places = [real(getattr(click, name, None)) for name in ("x", "y")]
+        if not all(one is not None and abs(one) < _FARTHEST for one in places) or not hasattr(click, "positive"):
+            raise ClickError(f"a click is {shown(click, 80)}", expected=expected, fix="pass a list of Click objects")
+    return checked_bool(mask, error=MaskInputError), tuple(found)
 
 
 def other_size(image: UInt8Array, mask: BoolArray) -> ImageError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.bundle import Manifest, Rate, Role, StageGraph, TensorSpec
 from mmms_deploy.engines.protocol import Array, Runner, Value
 from mmms_deploy.errors import BundleCorruptError, SessionError
@@ -34,9 +35,9 @@ class PipelineState:
         """
         try:
             return self.values[name]
-        except KeyError:
+        except (KeyError, TypeError):  # TypeError: it is no text
             raise SessionError(
-                f"{name!r} was not computed yet", expected="a tensor of a stage that ran", fix="call run() first"
+                f"{shown(name)} was not computed yet", expected="a tensor of a stage that ran", fix="call run() first"
             ) from None
 
 
@@ -155,6 +156,18 @@ class StagePipeline:
     def spec(self, name: str) -> TensorSpec | None:
         """Return what a tensor is, whether it comes from outside or a stage computes it; None for an unknown name."""
         return self._inputs.get(name) or self._outputs.get(name)
+
+    @property
+    def bypassable(self) -> frozenset[str]:
+        """Names of the stages that can be left out."""
+        return frozenset(self._bypasses)
+
+    def needed(self, ran: Rate) -> frozenset[str]:
+        """Return the names of the features that the stages read which come after a rate."""
+        later = [graph for stage, graph in self._graphs.items() if self._rates[stage] > ran]
+        computed = {spec.name for graph in later for spec in graph.outputs}
+        read = {spec.name for graph in later for spec in graph.inputs if spec.role is Role.FEATURE}
+        return frozenset(read - computed)
 
     def given(self, values: Mapping[str, Value], bypassed: frozenset[str], up_to: Rate) -> PipelineState:
         """Return a state whose first stages ran elsewhere.

@@ -63,6 +63,14 @@ class Recorder(Protocol):
         """Take note that something happened that is not in the record."""
         ...
 
+    def taken_back(self, state: Any) -> None:
+        """Keep that the session is again where it was before calls that happened.
+
+        Args:
+            state: Its state now, which it had before them.
+        """
+        ...
+
     def closed(self) -> None:
         """Take note that the session is closed. Safe to call twice."""
         ...

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import platform
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 from typing import cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 import numpy as np
 
 from mmms_deploy.errors import JournalWarning, MMMSDeployError
 from mmms_deploy.files import PathLike
-from mmms_deploy.session.core import SessionCore
+from mmms_deploy.session.core import SessionCore, SessionState
 from mmms_deploy.session.events import (
     FORMAT,
+    REACH,
     VERSION,
     AnnotationEvent,
     AnyEvent,
@@ -36,6 +38,7 @@ from mmms_deploy.session.events import (
     ResetEvent,
     SelectEvent,
     StateEvent,
+    TakenBackEvent,
     UndoEvent,
 )
 from mmms_deploy.session.facts import bundle_facts, engine_facts, image_facts
@@ -79,6 +82,7 @@ class JournalRecorder:
         self._retry = 0.0
         self._saved: WeakKeyDictionary[MaskInput, SavedInteraction] = WeakKeyDictionary()
         self._last: tuple[object, MaskMark] | None = None
+        self._states: deque[tuple[int, ref[SessionState]]] = deque(maxlen=REACH)
         self._journal.begin(self)
         try:
             self._write(self._opened(), 0.0, None, None)
@@ -120,6 +124,17 @@ class JournalRecorder:
         """Take note that something happened that is not in the journal."""
         self._lost += 1
 
+    def taken_back(self, state: SessionState) -> None:
+        """Write that the session is as after an earlier event, or else where it stands with its next one."""
+        to = next((number for number, held in self._states if held() is state), None)
+        if self._lost or to is None:
+            self._lost += 1
+            return
+        try:
+            self._write(TakenBackEvent(to=to), 0.0, *self._marks())
+        except _TROUBLE as error:
+            self._failed(error)
+
     def closed(self) -> None:
         """Write the closing line, and close the journal where it was opened here. Safe to call twice."""
         if not self._open:
@@ -147,6 +162,7 @@ class JournalRecorder:
             labels=labels,
         )
         self._journal.append(encoded(stamped))
+        self._states.append((self._next, ref(self._core._state)))
         self._next += 1
 
     def _catch_up(self) -> None:
@@ -163,7 +179,7 @@ class JournalRecorder:
         if self._warned:
             return
         self._warned = True
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         warnings.warn(
             f"the journal {self._journal.path} cannot be written ({reason}); the session goes on, and what is done"
             " meanwhile is not in the journal",

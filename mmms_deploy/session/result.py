@@ -14,6 +14,7 @@ from mmms_deploy.annotations.boxes import bbox_of, xyxy_of
 from mmms_deploy.annotations.polygons import Polygon, polygons_of
 from mmms_deploy.annotations.record import write_mask
 from mmms_deploy.annotations.rle import Rle, rle_of
+from mmms_deploy.arguments import real, shown
 from mmms_deploy.errors import AnnotationError, ChoiceError, ClickError, NoImageError
 from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike, UInt8Array, load_rgb
@@ -183,11 +184,15 @@ class ClickResult:
 
         Args:
             threshold: A probability above 0 and below 1.
+
+        Raises:
+            AnnotationError: It is something else.
         """
+        checked = _checked_threshold(threshold)
         if self._canvas is not None:
-            return self._canvas.mask(threshold)
+            return self._canvas.mask(checked)
         height, width = self.mask.shape
-        return self.answer.above((height, width), threshold)
+        return self.answer.above((height, width), checked)
 
     def __getstate__(self) -> dict[str, object]:
         # A result that goes to another process goes without the image: it is much larger than all the rest.
@@ -311,9 +316,9 @@ class ClickResult:
         Raises:
             AnnotationError: There is no such form.
         """
-        if mask not in ("rle", "polygons", None):
+        if not (mask is None or (isinstance(mask, str) and mask in ("rle", "polygons"))):
             raise AnnotationError(
-                f"mask is {mask!r}",
+                f"mask is {shown(mask)}",
                 expected='"rle", "polygons" or None',
                 fix='pass mask="rle"; result.mask is the array, and result.save(path) writes it as a picture',
             )
@@ -387,6 +392,17 @@ def _ms(milliseconds: float) -> str:
     return f"{milliseconds:.{1 if milliseconds >= 10 else 2}f}"
 
 
+def _checked_threshold(threshold: object) -> float:
+    number = real(threshold)
+    if number is None or not 0 < number < 1:
+        raise AnnotationError(
+            f"the threshold is {shown(threshold, 80)}",
+            expected="a probability above 0 and below 1",
+            fix="pass a number, such as above(0.7)",
+        )
+    return number
+
+
 def checked_click(x: object, y: object, positive: object, size: tuple[int, int]) -> Click:
     """Return a click, checked.
 
@@ -400,17 +416,15 @@ def checked_click(x: object, y: object, positive: object, size: tuple[int, int])
         ClickError: One of them has another type or value.
     """
     height, width = size
-    given = f"click ({x!r}, {y!r})"
+    given = f"click ({shown(x, 80)}, {shown(y, 80)})"
     numbers = []
     for value in (x, y):
-        if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        number = real(value)
+        if number is None:
             pair = isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim == 1)
             fix = "pass the numbers, not a pair: click(*point)" if pair else "pass click(x, y)"
             raise ClickError(given, expected="two numbers, x and y in image pixels", fix=fix)
-        try:
-            numbers.append(float(value))
-        except OverflowError:
-            numbers.append(math.inf)
+        numbers.append(number)
     kind = _checked_kind(positive, given)
     column, row = numbers
     if not (math.isfinite(column) and math.isfinite(row)):
@@ -433,7 +447,7 @@ def _checked_kind(positive: object, given: str) -> bool:
         return bool(positive)
     boxes = number and positive in (2, 3)
     raise ClickError(
-        f"{given} with positive={positive!r}" + (", the corner of a box to SAM" if boxes else ""),
+        f"{given} with positive={shown(positive, 80)}" + (", the corner of a box to SAM" if boxes else ""),
         expected="True or 1 on the object, False or 0 off it"
         + (": this network takes clicks, no boxes" if boxes else ""),
         fix="click inside the box instead" if boxes else "pass positive=True or positive=False",

@@ -31,6 +31,15 @@ from mmms_deploy.session.surfaces import Surface, Surfaces, checked_name
 
 FORMAT, VERSION = "mmms-deploy-session", 1
 _EXPECTED = "what Session.to_dict() returned, also as JSON reads it"
+_NO_DATA = (
+    msgspec.ValidationError,
+    ValueError,  # characters
+    OverflowError,
+    RecursionError,
+    TypeError,  # the value is no plain data, and behaves as none
+    LookupError,
+    AttributeError,
+)
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Label = Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
 _Side = Annotated[int, msgspec.Meta(ge=1)]
@@ -208,7 +217,7 @@ def checked(given: object, size: tuple[int, int]) -> SavedSession:
         raise SessionError(f"the saved session is {what}", expected=_EXPECTED, fix=f"read it first: {read}")
     try:
         found = msgspec.convert(given, SavedSession)
-    except (msgspec.ValidationError, ValueError, OverflowError, RecursionError) as error:  # characters, huge numbers
+    except _NO_DATA as error:
         raise SessionError(f"this is no saved session: {error}", expected=_EXPECTED, fix=fix) from error
     names = [checked_name(surface.name) for surface in found.surfaces]
     labels = [surface.label for surface in found.surfaces]

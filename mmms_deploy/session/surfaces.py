@@ -9,6 +9,7 @@ from typing import Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.errors import SurfaceError
 from mmms_deploy.session.history import History
 from mmms_deploy.session.interactions import Snapshot
@@ -187,8 +188,11 @@ def checked_name(name: object) -> str:
         SurfaceError: It is no text, or empty.
     """
     if not isinstance(name, str) or not name:
-        raise SurfaceError(f"surface {name!r}", expected="a name, such as 'car'", fix="pass a text that is not empty")
-    return name
+        raise SurfaceError(
+            f"surface {shown(name)}", expected="a name, such as 'car'", fix="pass a text that is not empty"
+        )
+    # A subclass of str, such as NumPy's, is a plain text from here on: JSON knows no other.
+    return str.__str__(name)
 
 
 def label_map(results: list[tuple[int, ClickResult]], size: tuple[int, int]) -> Labels:

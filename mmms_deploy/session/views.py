@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.bundle import Manifest
 from mmms_deploy.bundle.contract import ClickMemory, ResizeRule
 from mmms_deploy.bundle.names import LABELS, MAPS
@@ -253,7 +254,7 @@ def checked_zoom(zoom: object, published: ZoomRule | None) -> ZoomRule | None:
     if isinstance(zoom, ZoomRule):
         return zoom
     raise SessionError(
-        f"zoom is {zoom!r}",
+        f"zoom is {shown(zoom)}",
         expected="True, False, or a mmms_deploy.bundle.ZoomRule",
         fix="pass zoom=True, or zoom=ZoomRule(expansion=1.4, smallest=200, iou=0.5)",
     )

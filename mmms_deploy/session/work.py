@@ -37,7 +37,8 @@ from mmms_deploy.session.surfaces import Labels
 FORMAT, VERSION = "mmms-deploy-work", 1
 _LIMIT = 512 * MIB
 _EXPECTED = "a file that Session.save wrote, complete and unchanged"
-_NO_HASH = 64 * "0"
+NO_HASH = 64 * "0"
+"""What stands in the place of the hash while it is computed."""
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -103,7 +104,8 @@ def write_work(path: PathLike, work: Callable[[], SavedWork], *, overwrite: bool
     """
     place = as_path(path)
     check_new(place, overwrite=overwrite)
-    found = work()
+    # Read once, so that the hash is over what a reader finds: a whole number may be given for a fraction.
+    found: SavedWork = decoded(encoded(work()), SavedWork)
     content = encoded(msgspec.structs.replace(found, sha256=_hash_of(found)))
     sweep(place.parent, place.name)
     write_file(place, content + b"\n", overwrite=overwrite, sync=True)
@@ -277,7 +279,7 @@ def _no_work(path: PathLike, reason: object) -> WorkError:
 
 
 def _hash_of(work: SavedWork) -> str:
-    return hashlib.sha256(encoded(msgspec.structs.replace(work, sha256=_NO_HASH))).hexdigest()
+    return hashlib.sha256(encoded(msgspec.structs.replace(work, sha256=NO_HASH))).hexdigest()
 
 
 def _clicks(interactions: Iterable[object], undone: int) -> Iterable[Point]:

@@ -22,7 +22,7 @@ from mmms_deploy.session.mask_mark import agreement
 from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import ClickResult
 from mmms_deploy.session.saved import SavedSession
-from mmms_deploy.session.work import FORMAT, VERSION, SavedObject, SavedWork, Work, read_work, write_work
+from mmms_deploy.session.work import FORMAT, NO_HASH, VERSION, SavedObject, SavedWork, Work, read_work, write_work
 from mmms_deploy.version import __version__
 
 
@@ -170,7 +170,7 @@ class WorkCalls(ImageCalls, AnnotationCalls):
             image=image_facts(self._state.image),
             annotation=msgspec.convert(self._steps.save(self), SavedSession),
             objects=tuple(self._saved_objects()),
-            sha256="",
+            sha256=NO_HASH,
         )
 
     def _saved_objects(self) -> Iterator[SavedObject]:

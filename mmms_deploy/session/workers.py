@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.errors import SessionError
 
@@ -34,7 +35,7 @@ class Workers:
     def __init__(self, at_once: int = AT_ONCE) -> None:
         if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
             raise SessionError(
-                f"at_once is {at_once!r}",
+                f"at_once is {shown(at_once)}",
                 expected="how many calls may run at once: a whole number from 1 on",
                 fix=f"pass at_once={AT_ONCE}",
             )

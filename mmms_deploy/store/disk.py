@@ -84,6 +84,13 @@ class Disk:
         self.touch(key)
         return features
 
+    def has(self, key: FeatureKey) -> bool:
+        """Whether there is a file in the place of an entry; it is not read."""
+        try:
+            return self.path(key).is_file()
+        except OSError:
+            return False
+
     def touch(self, key: FeatureKey) -> None:
         """Let an entry be the most recently used one."""
         with contextlib.suppress(OSError):

@@ -35,3 +35,8 @@ class Flights:
             running = self._running.pop(key, None)
         if running is not None:
             running.set()
+
+    def is_running(self, key: Hashable) -> bool:
+        """Whether a thing is being made."""
+        with self._lock:
+            return key in self._running

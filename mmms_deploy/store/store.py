@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.bundle import Precision
 from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import Engine
@@ -209,6 +210,24 @@ class FeatureStore:
         if self._disk is not None:
             self._disk.forget(key)
 
+    def file(self, key: FeatureKey) -> Path | None:
+        """Return the file of an entry; None where there is no folder, or the entry is not in it."""
+        path = None if self._disk is None else self._disk.path(key)
+        return path if path is not None and path.is_file() else None
+
+    def __contains__(self, key: object) -> bool:
+        """Whether features are kept by a key; those on the disk are not read, and may turn out to be damaged."""
+        if not isinstance(key, FeatureKey):
+            return False
+        with self._lock:
+            if self._host.find(key) is not None:
+                return True
+        return self._disk is not None and self._disk.has(key)
+
+    def is_encoding(self, key: FeatureKey) -> bool:
+        """Whether a block of :meth:`encoding` in this process is at work on a key."""
+        return self._flights.is_running(key)
+
     def half_verdict(self, model: Model, *, again: bool = False) -> HalfVerdict:
         """Return whether the features of a model's bundle may be rounded to float16, and find it out where needed.
 
@@ -351,7 +370,12 @@ class FeatureStore:
     def __reduce__(self) -> tuple[Any, ...]:
         # In another process it is another store on the same folder.
         disk = None if self._disk is None else self._disk.budget.budget
-        return _reopened, (self.folder, self._device.budget, self._host.budget, disk, self._half)
+        return _reopened, (self.folder, self._device.budget, self._host.budget, disk, self._half, dict(self._verdicts))
+
+    def for_worker(self) -> FeatureStore:
+        """Return another store on the same folder, for a process that holds nothing in memory."""
+        disk = None if self._disk is None else self._disk.budget.budget
+        return _reopened(self.folder, 0, 0, disk, self._half, self._verdicts)
 
     def __repr__(self) -> str:
         where = "in memory" if self.folder is None else f"in {self.folder}"
@@ -359,9 +383,16 @@ class FeatureStore:
 
 
 def _reopened(
-    folder: Path | None, device_bytes: int | None, host_bytes: int | None, disk_bytes: int | None, half: Half
+    folder: Path | None,
+    device_bytes: int | None,
+    host_bytes: int | None,
+    disk_bytes: int | None,
+    half: Half,
+    verdicts: dict[tuple[str, Precision], HalfVerdict],
 ) -> FeatureStore:
-    return FeatureStore(folder, device_bytes=device_bytes, host_bytes=host_bytes, disk_bytes=disk_bytes, half=half)
+    store = FeatureStore(folder, device_bytes=device_bytes, host_bytes=host_bytes, disk_bytes=disk_bytes, half=half)
+    store._verdicts.update(verdicts)
+    return store
 
 
 def _tier(kept: RecentlyUsed[Any, Any]) -> TierStats:
@@ -383,14 +414,16 @@ def _checked_budget(name: str, value: object) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     raise StoreError(
-        f"{name} is {value!r}", expected="a number of bytes, or None for no limit", fix=f"pass {name}=1 << 30 for 1 GiB"
+        f"{name} is {shown(value, 80)}",
+        expected="a number of bytes, or None for no limit",
+        fix=f"pass {name}=1 << 30 for 1 GiB",
     )
 
 
 def _checked_half(value: object) -> Half:
     try:
         return Half(value)  # type: ignore[arg-type]
-    except ValueError:
+    except (ValueError, TypeError):
         raise StoreError(
-            f"half is {value!r}", expected=f"one of {', '.join(Half)}", fix='pass half="auto" or half="off"'
+            f"half is {shown(value, 80)}", expected=f"one of {', '.join(Half)}", fix='pass half="auto" or half="off"'
         ) from None

@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from mmms_deploy import Bundle
 from mmms_deploy.cluster import Lost
 from mmms_deploy.cluster.ray_pool import RayPool
+from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import ClusterError, FileReadError, SessionError
+from mmms_deploy.precompute import IntoStore, Item, Recipe, precompute
 from tests.support.tasks import Doubling
 
 # Not imported: what Ray reads while it is imported is set before.
@@ -45,6 +50,23 @@ def test_errors_come_back_as_they_were(pool: RayPool, tmp_path: Path) -> None:
         list(pool.run(Doubling(tmp_path, refused=(4,)), list(range(6))))
     with pytest.raises(FileReadError, match="no bundle here"):
         list(pool.run(Doubling(tmp_path, broken=True), [1, 2]))
+
+
+def test_a_data_set_is_encoded_to_the_same_bytes(pool: RayPool, paint: Bundle, tmp_path: Path) -> None:
+    items = []
+    for number in range(5):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.full((30, 40, 3), 40 * number, np.uint8)).save(path)
+        items.append(Item(path, path.name))
+    request = EngineRequest(device="cpu", engine="onnxruntime", precision="fp32", threads=1)
+    alone, cluster = (Recipe(str(paint.path), IntoStore(tmp_path / name), request) for name in ("alone", "cluster"))
+    precompute(items, alone)
+    assert precompute(items, cluster, pool).encoded == 5
+    assert files(tmp_path / "alone") == files(tmp_path / "cluster")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_it_listens_on_the_loopback_interface_alone(pool: RayPool) -> None:

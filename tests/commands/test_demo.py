@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmms_deploy import server
+from mmms_deploy import Model, server
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.commands import demo
 from mmms_deploy.commands.demo import main
 from mmms_deploy.page import static
 from mmms_deploy.page.runtime import ONNXRUNTIME_WEB
+from mmms_deploy.replay import write_click_bundle
 from tests.support.invoke import invoke
 from tests.support.toy import write_toy
 
@@ -217,3 +218,22 @@ class TestAFolderWithoutAServer:
         result = invoke(main, "demo-small", "--static", tmp_path / "site", "--image", folder)
         assert result.exit_code == 1
         assert f"{folder} is a folder" in result.stderr
+
+
+def test_a_click_bundle_is_served_with_features(tmp_path: Path, folder: Path, served: list[Any], paint: Bundle) -> None:
+    write_click_bundle(paint, tmp_path / "clicks")
+    (tmp_path / "encoded").mkdir()
+    with Model(paint, engine="onnxruntime") as model:
+        for name in ("a", "b"):
+            model.encode(folder / f"{name}.png").save(tmp_path / "encoded" / f"{name}.features")
+    result = invoke(main, tmp_path / "clicks", folder, "--features", tmp_path / "encoded", *OWN)
+    assert result.exit_code == 0, result.output
+    ((_, pictures),) = served
+    assert [one.features.name for one in pictures] == ["a.features", "b.features"]
+
+    np.savez(tmp_path / "backbone.npz", f1=np.zeros(1))
+    one = folder / "a.png"
+    refused = invoke(main, tmp_path / "clicks", one, "--features", tmp_path / "backbone.npz", *OWN)
+    assert (refused.exit_code, "has a backbone's features" in refused.stderr) == (1, True)
+    assert invoke(main, tmp_path / "clicks", "--features", tmp_path / "encoded", *OWN).exit_code == 2
+    assert len(served) == 1

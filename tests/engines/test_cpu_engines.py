@@ -209,9 +209,9 @@ def test_two_thousand_clicks_do_not_grow(tmp_path: Path, cpu_engine: tuple[str, 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     memory, objects = map(int, done.stdout.split())
-    # The clicks themselves are remembered: one object each, some 250 bytes. A state alone has 12 KB.
-    assert objects < 2_000 + 200
-    assert memory < 8 << 20
+    # The clicks themselves are remembered, 17 bytes each and no object. A state alone has 12 KB.
+    assert objects < 200
+    assert memory < 4 << 20
 
 
 # --- a real network ---------------------------------------------------------------------------------------------------

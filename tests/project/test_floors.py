@@ -19,7 +19,9 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "mmms_deploy"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"documents", "errors", "installed", "lazy", "progress", "spelling", "telemetry", "version"}),
+    frozenset(
+        {"arguments", "documents", "errors", "installed", "lazy", "progress", "spelling", "telemetry", "version"}
+    ),
     frozenset({"cluster", "files"}),
     frozenset({"hub", "reporting"}),
     frozenset({"weights"}),
@@ -30,6 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"session"}),
     frozenset({"journal", "page", "replay"}),
     frozenset({"store"}),
+    frozenset({"precompute"}),
     frozenset({"server"}),
     frozenset({"export"}),
     frozenset({"bench", "evaluation"}),

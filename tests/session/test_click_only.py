@@ -14,8 +14,9 @@ from mmms_deploy.bundle import ModalitySpec, Precision
 from mmms_deploy.errors import Door, FeatureError, ModalityError, NoImageError, SessionError
 from mmms_deploy.replay import write_click_bundle
 from mmms_deploy.session.features import origin_of
+from mmms_deploy.store import FeatureStore
 from tests.support.annotating import GREY, SIZE
-from tests.support.click_bundles import Memory, answers
+from tests.support.click_bundles import answers, kept_for_clicks
 from tests.support.toy import write_toy
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -37,6 +38,12 @@ def modal_clicks(modal: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bun
 def given(paint: Bundle) -> Features:
     with Model(paint, threads=1) as model:
         return model.encode(IMAGE).on_host()
+
+
+def holding(features: Features) -> FeatureStore:
+    store = FeatureStore(half="off")
+    store.keep(features)
+    return store
 
 
 @pytest.fixture
@@ -101,7 +108,7 @@ def test_a_store_has_the_image(clicks: Bundle, paint: Bundle, given: Features) -
     with Session(paint, threads=1) as whole:
         whole.set_image(IMAGE)
         expected = answers(whole)
-    with Session(clicks, threads=1, store=Memory(given)) as session:
+    with Session(clicks, threads=1, store=holding(given)) as session:
         assert session.set_image(IMAGE).found
         assert answers(session) == expected
         np.testing.assert_array_equal(session.features.picture, IMAGE)
@@ -116,12 +123,20 @@ def test_a_store_has_the_image(clicks: Bundle, paint: Bundle, given: Features) -
 
 
 def test_a_store_has_the_image_in_another_precision(clicks: Bundle, given: Features) -> None:
-    with Session(clicks, threads=1, store=Memory(replace(given, precision=Precision.FP16))) as session:
+    with Session(clicks, threads=1, store=holding(replace(given, precision=Precision.FP16))) as session:
         assert session.set_image(IMAGE).found
 
 
+def test_features_in_a_store_that_lack_a_tensor_stay_there(clicks: Bundle, given: Features) -> None:
+    """Only their owner can make them again."""
+    store = holding(given.with_arrays({}))
+    with Session(clicks, threads=1, store=store) as session, pytest.raises(FeatureError, match="without f1"):
+        session.set_image(IMAGE)
+    assert store.find(given.key) is not None
+
+
 def test_a_model_opens_sessions(clicks: Bundle, given: Features) -> None:
-    with Model(clicks, threads=1, store=Memory(given)) as model:
+    with Model(clicks, threads=1, store=holding(given)) as model:
         assert model.encode(IMAGE).key == given.key
         with pytest.raises(SessionError, match="its store has no features"):
             model.encode(GREY)
@@ -187,3 +202,18 @@ def test_a_bypassed_fuser_leaves_one_tensor(tmp_path: Path) -> None:
             with pytest.raises(SessionError, match="a modality changes"):
                 session.set_modalities(depth=DEPTH)
             assert set(kept.on_host().for_clicks(whole.manifest).arrays) == {"fused"}
+
+
+@pytest.mark.usefixtures("every_engine")
+def test_every_engine_starts_on_them(modal: Bundle, modal_clicks: Bundle, tmp_path: Path) -> None:
+    """Those on a GPU, too, on the stand-in."""
+    with Session(modal) as whole:
+        whole.set_image(IMAGE, depth=DEPTH, event=EVENT)
+        kept = kept_for_clicks(whole, tmp_path / "image.features")
+        expected = answers(whole)
+    with Session(modal_clicks) as session:
+        assert session.engine.name == whole.engine.name
+        session.use(kept)
+        assert answers(session) == expected
+        session.use(kept.without_picture())
+        session.click(10, 10)

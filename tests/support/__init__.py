@@ -57,6 +57,7 @@ Sessions, evaluation and reports:
 masks: masks that are awkward to write down, and random ones.
 saving: calls of the page's module that writes and reads files, in Chromium.
 pngs: PNG files written by hand, of every depth, filter and pass.
+journals: sessions of every kind of network that write a journal, and their replay.
 annotating: a grey image, the clicks of an annotator on it, and the answers that NumPy finds.
 stored: made-up features for stores, and pictures that differ.
 scenes: small scenes and predictors of the evaluation.
@@ -69,6 +70,8 @@ Commands and processes:
 
 fuzzing: every reader on damaged files, with limits of time and memory.
 mutations: damage to files, drawn from a seed.
+odd_values: arguments of wrong and odd kinds.
+entries: every public call with them, and what came of it.
 invoke: runs a command in this process.
 tasks: work for pools of workers, some of which end their process.
 terminal: what a user at a terminal sees.

@@ -40,19 +40,6 @@ def answers(session: Session, clicks: Sequence[tuple[float, float, bool]] = CLIC
     return [*found, session.labels.tobytes()]
 
 
-class Memory:
-    """A store of features in a dict."""
-
-    def __init__(self, *features: Features) -> None:
-        self.all = {one.key: one for one in features}
-
-    def find(self, key: object) -> Features | None:
-        return self.all.get(key)  # type: ignore[call-overload, no-any-return]
-
-    def keep(self, features: Features) -> Features:
-        return features
-
-
 # --- what files must not hold -----------------------------------------------------------------------------------------
 
 

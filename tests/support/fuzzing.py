@@ -13,6 +13,7 @@ import json
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -272,6 +275,80 @@ def _session(path: Path) -> object:
 
     with Session(_bundle(path), engine="onnxruntime") as session:  # type: ignore[arg-type]
         return session.set_image(np.zeros((30, 40, 3), np.uint8))
+
+
+@cache
+def _clickable() -> Any:
+    """A session on the toy bundle, with an image; it is open as long as this process."""
+    from mmms_deploy import Session
+
+    session = Session(_toy(), engine="onnxruntime", threads=1)
+    session.set_image(_dotted())
+    return session
+
+
+def _dotted() -> Any:
+    return np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+
+
+def _encoded() -> list[tuple[str, bytes]]:
+    from mmms_deploy import Features
+
+    session = _clickable()
+    session.set_image(_dotted())
+    features: Features = session.features
+    return [("a.features", features.to_bytes()), ("b.features", features.to_bytes(picture=True))]
+
+
+def _damaged_encoded(draw: random.Random, content: bytes) -> bytes:
+    """Damage the file, what it says of itself, or its tensors under a hash that fits."""
+    from mmms_deploy import Features
+
+    way = draw.randrange(4)
+    if way < 2:
+        return damaged_safetensors(draw, content)
+    if way == 2:
+        (length,) = struct.unpack("<Q", content[:8])
+        header = json.loads(content[8 : 8 + length])
+        said = changed(draw, json.loads(header["__metadata__"]["mmms-deploy"]))
+        header["__metadata__"]["mmms-deploy"] = json.dumps(said)
+        text = json.dumps(header).encode()
+        return struct.pack("<Q", len(text)) + text + content[8 + length :]
+    features = Features.from_bytes(content)
+    arrays = dict(features.arrays)
+    name = draw.choice(sorted(arrays))
+    array = arrays.pop(name)
+    other = draw.choice(
+        (
+            array[..., :0],
+            array.reshape(-1),
+            array.astype(draw.choice((np.float16, np.float64, np.int8, np.uint8, np.bool_, np.int64))),
+            np.full_like(array, draw.choice((np.nan, np.inf, -np.inf, 3e38, 0))),
+            None,
+        )
+    )
+    if other is not None:
+        arrays[draw.choice((name, name, name, "maps", "click", "other", ""))] = np.ascontiguousarray(other)
+    return features.with_arrays(arrays).to_bytes(picture=features.picture is not None)
+
+
+def _use(path: Path) -> object:
+    """Start on it, and click; what is refused leaves the session as it was."""
+    from mmms_deploy import Features
+    from mmms_deploy.session.features_file import read_header
+
+    session = _clickable()
+    before = session.to_dict()
+    try:
+        features = Features.load(path)
+        read_header(path)
+        session.use(features)
+    except MMMSDeployError:
+        assert session.to_dict() == before
+        raise
+    result = session.click(0, 0)
+    assert np.isfinite(result.network_probability).all()
+    return session.features.to_bytes()
 
 
 def _graphs() -> list[tuple[str, bytes]]:
@@ -636,6 +713,88 @@ def _read_clicks(path: Path) -> object:
     return read_click_list(path)
 
 
+# --- work and journals ------------------------------------------------------------------------------------------------
+
+
+def _walked() -> tuple[bytes, bytes]:
+    """Return a journal and a file of work of a short session."""
+    from mmms_deploy import Journal, Session
+    from tests.support.annotating import GREY, SIZE
+    from tests.support.toy import write_toy
+
+    with tempfile.TemporaryDirectory() as folder:
+        journal, work = Path(folder) / "a.jsonl", Path(folder) / "a.json"
+        bundle = write_toy(Path(folder) / "toy")
+        kept = Journal(journal, masks=True)
+        with kept, Session(bundle, engine="onnxruntime", threads=1, journal=kept) as session:
+            session.set_image(GREY)
+            session.click(10, 10)
+            session.set_mask(np.linspace(0, 1, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE))
+            session.set_clicks([[5, 5], [20, 30, 0]])
+            session.select("dog")
+            session.load_labels(np.eye(*SIZE, dtype=np.int32))
+            session.save(work)
+        return journal.read_bytes(), work.read_bytes()
+
+
+def _damaged_lines(draw: random.Random, content: bytes) -> bytes:
+    lines = content.splitlines(keepends=True)
+    place = draw.randrange(len(lines))
+    lines[place] = damaged_json(draw, lines[place])
+    return b"".join(lines) if draw.random() < 0.7 else damaged(draw, content)
+
+
+def _damaged_work(draw: random.Random, content: bytes) -> bytes:
+    """Damage a file of work, and give it the hash that fits, where it has the fields for one."""
+    import msgspec
+
+    from mmms_deploy.session.plain_json import UNFIT, decoded, encoded
+    from mmms_deploy.session.work import NO_HASH, SavedWork
+
+    changed_content = damaged_json(draw, content)
+    with contextlib.suppress(*UNFIT):
+        found = msgspec.structs.replace(decoded(changed_content, SavedWork), sha256=NO_HASH)
+        fitting = hashlib.sha256(encoded(found)).hexdigest()
+        return encoded(msgspec.structs.replace(found, sha256=fitting))
+    return changed_content
+
+
+def _read_work(path: Path) -> object:
+    from mmms_deploy.session.work import read_work
+
+    work = read_work(path)
+    return work.annotations, work.labels(), work.to_coco("a.png"), work.detections()
+
+
+@cache
+def _repeating() -> Any:
+    """Return an open session, and what has the features of its image."""
+    from mmms_deploy import Session
+    from mmms_deploy.journal import Images
+    from tests.support.annotating import GREY
+    from tests.support.toy import write_toy
+
+    session = Session(write_toy(Path(tempfile.mkdtemp()) / "toy"), engine="onnxruntime", threads=1)
+    session.set_image(GREY)
+    features = session.features
+    kept = {features.key: features}
+    return session, Images(features=SimpleNamespace(find=kept.get))
+
+
+def _read_journal(path: Path) -> object:
+    """Read a journal, and repeat what can be repeated of it."""
+    from mmms_deploy.journal.reading import read_journal
+    from mmms_deploy.journal.repeating import Repeater
+
+    recorded = read_journal(path)
+    for one in recorded:
+        repeater = Repeater(*_repeating())
+        for event in one.events:
+            with contextlib.suppress(MMMSDeployError):
+                repeater(event)
+    return recorded
+
+
 READERS: dict[str, Reader] = {
     "image": Reader(_pictures, _image),
     "modality": Reader(_numbers, _modality),
@@ -643,6 +802,7 @@ READERS: dict[str, Reader] = {
     "annotation": Reader(_annotation, _read_annotation, damaged_json),
     "labels with names": Reader(_named_labels, _read_named_labels),
     "features .npz": Reader(_features, _load_features, damaged_archive),
+    "encoded images": Reader(_encoded, _use, _damaged_encoded),
     "golden.npz": Reader(_golden, _load_golden, damaged_archive),
     "bundle.json": Reader(_manifest, _bundle, damaged_json),
     "bundle.json, digest fits": Reader(_manifest, _session, _forged),
@@ -664,6 +824,9 @@ READERS: dict[str, Reader] = {
     "clicks JSON": Reader(_json_clicks, _read_clicks, damaged_json),
     "verdict": Reader(_verdict, _read_verdict, damaged_json),
     "plan": Reader(_plan, _read_plan, _damaged_plan),
+    "journal": Reader(lambda: [("a.jsonl", _walked()[0])], _read_journal, _damaged_lines),
+    "file of work": Reader(lambda: [("a.json", _walked()[1])], _read_work, damaged_json),
+    "file of work, hash fits": Reader(lambda: [("a.json", _walked()[1])], _read_work, _damaged_work),
 }
 
 
