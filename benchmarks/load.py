@@ -4,8 +4,8 @@
     python benchmarks/load.py --bundles demo-small --sessions 1 8
 
 Measures, with one engine a bundle: a click and an image alone; how many calls should run at once (``--policy``
-sessions, in turns, clicks alone and with images); and annotators with time to think, beside what ``queueing.py`` says of
-them from the calls alone. Writes ``load.json`` and ``load.md`` into ``benchmarks/results/``, again after each bundle.
+sessions, in turns, clicks alone and with images); and annotators with time to think, beside what ``queueing.py`` says
+of them from the calls alone. Writes ``load.json`` and ``load.md`` into ``benchmarks/results/``, again after each bundle.
 Times on a machine that does something else are of that, too: the page says how many CPUs other programs kept busy.
 """
 
