@@ -3,10 +3,10 @@
     python benchmarks/load.py                              # demo-small and demo; about ten minutes
     python benchmarks/load.py --bundles demo-small --sessions 1 8
 
-Measures, with one engine a bundle: a click and an image alone; how many calls should run at once, without time to think
-(``--policy`` sessions, in turns); and annotators with time to think, beside what ``queueing.py`` says of them from the
-calls alone. Writes ``load.json`` and ``load.md`` into ``benchmarks/results/``. Times on a machine that does something
-else are of that, too: the page says how many CPUs other programs kept busy.
+Measures, with one engine a bundle: a click and an image alone; how many calls should run at once (``--policy``
+sessions, in turns, clicks alone and with images); and annotators with time to think, beside what ``queueing.py`` says
+of them from the calls alone. Writes ``load.json`` and ``load.md`` into ``benchmarks/results/``, again after each bundle.
+Times on a machine that does something else are of that, too: the page says how many CPUs other programs kept busy.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ LIMITS = (0.1, 0.25, 0.5, 1.0)
 """Seconds that 95 % of the clicks may take, for the table of how many annotators a host carries."""
 _PICTURES = 3
 _ROUNDS = 3
+_SHORT = 0.5
+"""Seconds to think when numbers of calls at once are compared with images among the clicks."""
 
 
 @dataclass
@@ -69,17 +71,19 @@ class Point:
 
 @dataclass
 class Policy:
-    """No time to think, and a number of calls at once.
+    """A number of calls at once.
 
     Attributes:
         at_once: How many.
-        rates: Clicks a second, each round.
-        clicks: Milliseconds of every click.
+        rates: Clicks a second with no time to think, each round.
+        clicks: Milliseconds of every click with no time to think.
+        mixed: Milliseconds of every click with a short time to think, images among them.
     """
 
     at_once: int
     rates: list[float] = field(default_factory=list)
     clicks: list[float] = field(default_factory=list)
+    mixed: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -121,9 +125,11 @@ def measure(name: str, options: argparse.Namespace) -> Found:
         for _ in range(_ROUNDS):
             for policy in found.policies:
                 _say(f"{name}: {options.policy} sessions, {policy.at_once} calls at once")
-                crowd = see(engine, pictures, options.policy, Load(0.0, options.clicks, policy.at_once)).busy
-                policy.rates.append(crowd.rate)
-                policy.clicks += crowd.clicks
+                short = Load(_SHORT, options.clicks, policy.at_once)
+                seen = see(engine, pictures, options.policy, short, compared=False)
+                policy.rates.append(seen.busy.rate)
+                policy.clicks += seen.busy.clicks
+                policy.mixed += [] if seen.thinking is None else seen.thinking.clicks
         for count in options.sessions:
             _say(f"{name}: {count} annotators, {load}")
             seen = see(engine, pictures, count, load)
@@ -190,14 +196,15 @@ def markdown(found: Sequence[Found], load: Load, machine: Sequence[tuple[str, st
             )
         lines += [
             "",
-            f"Calls at once, {one.sessions} sessions with no time to think, the medians of {_ROUNDS} rounds in turns:",
+            f"Calls at once, {one.sessions} sessions, {_ROUNDS} rounds in turns: clicks alone with no time to think,"
+            f" and with {_SHORT:g} s to think, with images among the clicks:",
             "",
-            "| calls at once | clicks/s | p50 | p95 | p99 |",
-            "|---:|---:|---:|---:|---:|",
+            "| calls at once | clicks/s | p50 | p95 | p99 | with images, p50 | p95 | p99 |",
+            "|---:|---:|---:|---:|---:|---:|---:|---:|",
         ]
         for policy in one.policies:
-            ordered = sorted(policy.clicks)
-            cells = " | ".join(number(percentile(ordered, p), "ms") for p in (50, 95, 99))
+            kinds = (sorted(policy.clicks), sorted(policy.mixed))
+            cells = " | ".join(number(percentile(ordered, p), "ms") for ordered in kinds for p in (50, 95, 99))
             lines.append(f"| {policy.at_once} | {number(median(policy.rates), '1/s')} | {cells} |")
         lines += ["", "Annotators that the model lets this host carry, by what 95 % of the clicks may take:", ""]
         lines += [
@@ -208,6 +215,24 @@ def markdown(found: Sequence[Found], load: Load, machine: Sequence[tuple[str, st
         ]
     lines += ["## Machine", "", "| | |", "|---|---|", *(f"| {what} | {text} |" for what, text in machine)]
     return "\n".join(lines) + "\n"
+
+
+def write(out: Path, found: Sequence[Found], load: Load, others: OtherPrograms) -> str:
+    """Write both files of results, and return the page."""
+    machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
+    content = {
+        "schema": 1,
+        "kind": "benchmarks/load",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": to_builtins(machine),
+        "load": asdict(load),
+        "results": [asdict(one) for one in found],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "load.json", (json.dumps(content, indent=1) + "\n").encode())
+    page = markdown(found, load, machine_lines(machine))
+    write_text(out / "load.md", page.encode())
+    return page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,22 +248,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all cores)")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of results")
     options = parser.parse_args(arguments)
-    others = OtherPrograms()
-    found = [measure(name, options) for name in options.bundles]
-    machine = msgspec.structs.replace(describe_machine(), others=others.cpus())
+    others, found = OtherPrograms(), []
     load = Load(options.think, options.clicks, options.at_once)
-    content = {
-        "schema": 1,
-        "kind": "benchmarks/load",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": to_builtins(machine),
-        "load": asdict(load),
-        "results": [asdict(one) for one in found],
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_text(options.out / "load.json", (json.dumps(content, indent=1) + "\n").encode())
-    page = markdown(found, load, machine_lines(machine))
-    write_text(options.out / "load.md", page.encode())
+    for name in options.bundles:
+        found.append(measure(name, options))
+        page = write(options.out, found, load, others)  # what is done stays, should the next one not end
     print(page)
     return 0 if all(point.equal == point.asked for one in found for point in one.points) else 1
 

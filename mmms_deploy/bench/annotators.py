@@ -200,7 +200,8 @@ class Seen:
         thinking: With time to think; None where none was asked for.
         each: MiB that a session adds, with its image and clicks: on the GPU where the engine works on one, else in RAM;
             None where this system does not say.
-        equal: Which answers at the same time were those of a session alone, bit by bit.
+        equal: Which answers at the same time were those of a session alone, bit by bit;
+            none where that was not compared.
     """
 
     annotators: int
@@ -211,7 +212,13 @@ class Seen:
 
 
 def see(
-    engine: Engine, pictures: Sequence[Picture], annotators: int, load: Load, on_progress: OnProgress | None = None
+    engine: Engine,
+    pictures: Sequence[Picture],
+    annotators: int,
+    load: Load,
+    on_progress: OnProgress | None = None,
+    *,
+    compared: bool = True,
 ) -> Seen:
     """Measure some number of annotators on one engine.
 
@@ -221,13 +228,14 @@ def see(
         annotators: How many.
         load: What they do; without time to think they are measured, too.
         on_progress: Receives every click.
+        compared: Whether answers are compared with those of one alone.
 
     Raises:
         ResidentBudgetError: The GPU has no room for so many.
         EngineError: A stage failed.
     """
     load = Load(load.think, min(load.clicks, _most_clicks(engine, pictures)), load.at_once, load.seed)
-    return asyncio.run(_seen(engine, pictures, annotators, load, on_progress))
+    return asyncio.run(_seen(engine, pictures, annotators, load, on_progress, compared=compared))
 
 
 def _most_clicks(engine: Engine, pictures: Sequence[Picture]) -> int:
@@ -242,10 +250,16 @@ def _most_clicks(engine: Engine, pictures: Sequence[Picture]) -> int:
 
 
 async def _seen(
-    engine: Engine, pictures: Sequence[Picture], annotators: int, load: Load, on_progress: OnProgress | None
+    engine: Engine,
+    pictures: Sequence[Picture],
+    annotators: int,
+    load: Load,
+    on_progress: OnProgress | None,
+    *,
+    compared: bool,
 ) -> Seen:
     busy_load = Load(0.0, load.clicks, load.at_once, load.seed)
-    phases = 3 if load.think else 2
+    phases = 1 + bool(load.think) + compared
     counter = StepCounter(on_progress, _named(annotators), phases * annotators * load.clicks)
     with Workers(load.at_once) as workers:
         sessions = [
@@ -261,7 +275,7 @@ async def _seen(
             busy = await together.work(busy_load, counter)
             after = held_mib(engine)
             thinking = await together.work(load, counter) if load.think else None
-            equal = await together.equal(load.clicks, counter)
+            equal = await together.equal(load.clicks, counter) if compared else []
         finally:
             await asyncio.gather(*(session.close() for session in sessions))
     each = None if before is None or after is None else (after - before) / annotators

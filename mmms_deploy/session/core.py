@@ -54,7 +54,7 @@ from mmms_deploy.session.interactions import (
 from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
-from mmms_deploy.session.recorder import Recorder, recorded
+from mmms_deploy.session.recorder import Recorder
 from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.saved import checked, interactions_of
@@ -231,7 +231,6 @@ class SessionCore(ABC):
         surfaces = self._steps.first(Snapshot(Interactions(), {}, None), self._limit)
         return SessionState(ImageState(self._pipeline.start()), surfaces)
 
-    @recorded
     def _go_back(self, before: SessionState, after: SessionState) -> None:
         """Be as before a call, unless another one came after it; no stage runs.
 
