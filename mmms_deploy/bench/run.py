@@ -264,7 +264,7 @@ def _beside(
     eager, against = _eager(bundle, engine, pictures, settings, on_progress)
     on_progress(Progress("multiplying matrices", 2, 3))
     metrics += peak_metrics(engine, with_torch=eager, size=settings.matrix)
-    stages = {stage.name: _time_of(stage) for stage in bundle.manifest.stages}
+    stages = {stage.name: _time_of(stage) for stage in bundle.manifest.stages if not stage.batch}
     metrics += fraction_metrics(engine, [*known, *metrics], stages)
     return [*metrics, *against]
 

@@ -35,6 +35,8 @@ MOST_CANDIDATES = 64
 """The most answers that a network gives at once."""
 MOST_OBJECTS = 255
 """The most objects that a network answers for at once; a label is one byte, and 0 is the background."""
+BOX_CORNERS = (2.0, 3.0)
+"""What a list of points holds for the first and the second corner of a box, where a click has 1 or 0; SAM's labels."""
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -232,9 +234,12 @@ class PointList(Struct, frozen=True, kw_only=True):
 
     Attributes:
         most: Rows of the list: the most clicks on one object.
+        box: Whether the list may also hold the two corners of a box, before the clicks: rows whose third number is 2
+            and 3 (:data:`BOX_CORNERS`). Left out where it may not.
     """
 
     most: int = 64
+    box: bool | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not 1 <= self.most <= MOST_POINTS:

@@ -14,6 +14,8 @@ from mmms_deploy.bundle.protocol import EvaluationProtocol
 
 SCHEMA = 1
 """Version of the manifest's format."""
+MOST_BATCH = 64
+"""The most objects that a click stage takes at once."""
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 """SHA-256 as 64 hexadecimal digits."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
@@ -120,6 +122,9 @@ class Stage(Struct, frozen=True, kw_only=True):
             rows, the smallest that holds all clicks runs. They give tensors of the same names.
         flops: Floating-point operations of one run of its float32 graph, a multiply-add counts 2; None when they were
             not counted.
+        batch: How many objects of one image it answers in one run, each with its own state and click; left out where it
+            is one. Its tensors are those of the click stage, once for every object
+            (:func:`~mmms_deploy.bundle.names.of_object`), and the image's features, which they share.
     """
 
     name: str
@@ -128,6 +133,7 @@ class Stage(Struct, frozen=True, kw_only=True):
     bypass: dict[str, str] = msgspec.field(default_factory=dict)
     rows: int | None = None
     flops: float | None = None
+    batch: Annotated[int, msgspec.Meta(ge=2, le=MOST_BATCH)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class StateLink(Struct, frozen=True, kw_only=True):
@@ -277,10 +283,19 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
     @property
     def larger(self) -> frozenset[str]:
-        """Names of the stages with rows that are not the smallest of their rate; a click seldom needs them."""
+        """Names of the stages with rows that are not the smallest of their rate, and of those for several objects.
+
+        A click on one object seldom needs the former and never the latter.
+        """
         sized = [stage for stage in self.stages if stage.rows is not None]
         least = {stage.rate: stage.name for stage in sorted(sized, key=lambda stage: -(stage.rows or 0))}
-        return frozenset(stage.name for stage in sized if stage.name != least[stage.rate])
+        sizes = {stage.name for stage in sized if stage.name != least[stage.rate]}
+        return frozenset(sizes | {stage.name for stage in self.stages if stage.batch})
+
+    @property
+    def batches(self) -> dict[int, str]:
+        """The stages that answer clicks on several objects in one run, by how many they take, rising."""
+        return dict(sorted((stage.batch, stage.name) for stage in self.stages if stage.batch))
 
     @property
     def click_only(self) -> bool:

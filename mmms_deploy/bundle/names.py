@@ -46,3 +46,18 @@ MODULATED = "modulated"
 newest click."""
 PROB, MASK = "prob", "mask"
 """Outputs (1, 1, H, W): the probability in [0, 1], and the thresholded mask as uint8."""
+
+
+def of_object(name: str, number: int) -> str:
+    """Return what a tensor of one object is called in a click stage for several objects.
+
+    Args:
+        name: Its name in the click stage for one: a state, the click, an output.
+        number: The object's place in the stage, from 1.
+    """
+    return f"{name}@{number}"
+
+
+def without_object(name: str) -> str:
+    """Return a tensor's name in the click stage for one object; features have one name in both."""
+    return name.partition("@")[0]

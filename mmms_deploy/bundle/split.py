@@ -79,6 +79,8 @@ _RATES = {
 
 def how_often(manifest: Manifest, stage: Stage) -> str:
     """Return how often a stage runs, for people."""
+    if stage.batch:
+        return f"where up to {stage.batch} objects are clicked at once"
     first = any(one.rate is Rate.FIRST_CLICK for one in manifest.stages)
     rate = "at every later click" if first and stage.rate is Rate.CLICK else _RATES[stage.rate]
     return rate if stage.rows is None else f"{rate}, of up to {stage.rows}"

@@ -10,7 +10,7 @@ In reading order:
 - ``ray_pool``: actors of a Ray cluster
 """
 
-from mmms_deploy.cluster.pool import Lost, Open, Pool, Work, here
+from mmms_deploy.cluster.pool import Lost, Open, Opened, Pool, here
 from mmms_deploy.cluster.processes import Processes
 
-__all__ = ["Lost", "Open", "Pool", "Processes", "Work", "here"]
+__all__ = ["Lost", "Open", "Opened", "Pool", "Processes", "here"]

@@ -10,10 +10,10 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-Work: TypeAlias = "AbstractContextManager[Callable[[Any], Any]]"
+Opened: TypeAlias = "AbstractContextManager[Callable[[Any], Any]]"
 """Holds what a worker needs while it is entered, and gives the function that does a task."""
 
-Open: TypeAlias = Callable[[], Work]
+Open: TypeAlias = Callable[[], Opened]
 """Opens a worker's work, in the worker. It can be pickled."""
 
 MOST_TRIES = 3

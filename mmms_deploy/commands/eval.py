@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
 
+from mmms_deploy.commands.cluster_options import ray_option
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, say, warn, wrong_usage
 from mmms_deploy.commands.datasets import DEFAULT, notes_on, open_datasets, parse_datasets
 from mmms_deploy.commands.display import progress_bar, waiting
-from mmms_deploy.commands.eval_open import TORCH, Sides, open_sides, results_folder
+from mmms_deploy.commands.eval_cluster import on_cluster
+from mmms_deploy.commands.eval_open import TORCH, Opening, Sides, results_folder
 from mmms_deploy.commands.eval_report import write_replay, write_report
 from mmms_deploy.commands.fetching import fetched_bundle, fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
@@ -27,9 +28,7 @@ from mmms_deploy.hub import reference_of
 from mmms_deploy.progress import Progress
 
 if TYPE_CHECKING:
-    from mmms_deploy.bundle import Manifest
     from mmms_deploy.engines.request import EngineRequest
-    from mmms_deploy.evaluation.answering import Answering
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.evaluation.results import SceneResult
     from mmms_deploy.evaluation.run import OnResult
@@ -158,10 +157,11 @@ Examples:
 @click.option(
     "--workers",
     type=Whole(min=1),
-    default=1,
-    show_default=True,
-    help="Images evaluated at a time. They share one engine, and the results do not depend on their number.",
+    default=None,
+    help="Images evaluated at a time. They share one engine, and the results do not depend on their number; with --ray"
+    " each has an actor with an engine of its own.  [default: 1; with --ray as many as the cluster has cores for]",
 )
+@ray_option()
 @click.option(
     "--against",
     type=Text(),
@@ -215,7 +215,8 @@ def main(
     without: tuple[str, ...],
     limit: int | None,
     every: int,
-    workers: int,
+    workers: int | None,
+    ray: str | None,
     against: str | None,
     against_engine: str | None,
     against_precision: str | None,
@@ -267,32 +268,39 @@ def main(
 
     with waiting("listing the data sets"):
         from mmms_deploy.bundle import Bundle
-        from mmms_deploy.evaluation.answering import Choose, answering
+        from mmms_deploy.evaluation.answering import Choose
         from mmms_deploy.evaluation.report.csv_parquet import parquet_library
         from mmms_deploy.evaluation.run import choose_scenes, evaluate
 
         if parquet:
             parquet_library()
-        opened = list(zip(map(str, arguments), open_datasets(arguments), strict=True))
+        opened = open_datasets(arguments)
         folder = out or results_folder(Bundle(bundle, verify=False).manifest.name, arguments, settings.protocol)
         check_folder(folder)
         sweep(folder)
     with ExitStack() as stack:
-        made = partial(answering, zoom=zoom, flip=flip, threshold=threshold, clicks=max_clicks)
-        how = partial(made, published=protocol == "published")
-
-        def against_how(manifest: Manifest) -> Answering:
-            return how(manifest, choose=Choose(choose) if manifest.clicks.candidates > 1 else Choose.SCORE)
-
-        sides = open_sides(
-            stack, bundle, against, request, other, partial(how, choose=Choose(choose)), against_how, without
+        opening = Opening(
+            bundle=str(bundle),
+            against=against,
+            request=request,
+            against_request=other,
+            arguments=tuple(arguments),
+            without=without,
+            published=protocol == "published",
+            zoom=zoom,
+            flip=flip,
+            threshold=threshold,
+            choose=Choose(choose),
+            clicks=max_clicks,
         )
-        if protocol == "published":
-            sides.note_sizes(zip(arguments, (dataset for _, dataset in opened), strict=True))
-        entries = [sides.entry(argument, dataset, without) for argument, dataset in opened]
+        sides = opening.open(stack)
+        if opening.published:
+            sides.note_sizes(zip(arguments, opened, strict=True))
+        entries = opening.entries(sides, opened)
         tasks = choose_scenes(entries, limit, every)
         _take(stack, folder, fresh=fresh)
         _say_engines(sides)
+        run = None if ray is None else stack.enter_context(on_cluster(opening, sides, settings, ray, workers))
         try:
             with _progress(settings, len(tasks)) as (on_progress, on_result):
                 evaluation = evaluate(
@@ -301,11 +309,12 @@ def main(
                     settings,
                     against=sides.second,
                     out=folder,
-                    workers=workers,
+                    workers=workers or 1,
                     limit=limit,
                     every=every,
                     on_progress=on_progress,
                     on_result=on_result,
+                    run=run,
                 )
         except KeyboardInterrupt:
             warn(f"the finished images are kept in {folder}; the same command goes on from there")

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mmms_deploy.bundle import Manifest
     from mmms_deploy.bundle.contract import ModalitySpec
     from mmms_deploy.engines.request import EngineRequest
-    from mmms_deploy.evaluation.answering import Answering
+    from mmms_deploy.evaluation.answering import Answering, Choose
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
     from mmms_deploy.evaluation.run import Contestant, Entry
     from mmms_deploy.evaluation.settings import Protocol
@@ -80,6 +81,87 @@ class Sides:
                     self.notes.append(note)
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What an evaluation opens: here, and in every worker of a cluster.
+
+    Attributes:
+        bundle: The bundle that is evaluated.
+        against: What it is compared with; None for nothing.
+        request: Which engine executes the bundle.
+        against_request: Which engine executes the other one.
+        arguments: The data sets.
+        without: Modalities that are left out.
+        published: Whether as the family's published figures were counted.
+        zoom: Whether clicks are answered in the object's crop; None leaves it to the protocol.
+        flip: Whether answers are means with those to mirror images; None leaves it to the protocol.
+        threshold: Probability above which a pixel belongs to the mask; None takes the bundle's.
+        choose: Which of several answers is taken.
+        clicks: The most clicks on an object.
+    """
+
+    bundle: str
+    against: str | None
+    request: EngineRequest
+    against_request: EngineRequest
+    arguments: tuple[DatasetArgument, ...]
+    without: tuple[str, ...]
+    published: bool
+    zoom: bool | None
+    flip: bool | None
+    threshold: float | None
+    choose: Choose
+    clicks: int
+
+    def open(self, stack: ExitStack) -> Sides:
+        """Open both sides.
+
+        Args:
+            stack: Closes the engines when it is closed.
+        """
+        return open_sides(
+            stack,
+            self.bundle,
+            self.against,
+            self.request,
+            self.against_request,
+            self._answering,
+            self._answering_against,
+            self.without,
+        )
+
+    def entries(self, sides: Sides, datasets: Sequence[Any]) -> list[Entry]:
+        """Return the data sets with the modalities that each side is shown.
+
+        Args:
+            sides: Both sides.
+            datasets: The data sets, opened, in the order of their arguments.
+        """
+        pairs = zip(map(str, self.arguments), datasets, strict=True)
+        return [sides.entry(argument, dataset, self.without) for argument, dataset in pairs]
+
+    def _answering(self, manifest: Manifest) -> Answering:
+        return self._made(manifest, self.choose)
+
+    def _answering_against(self, manifest: Manifest) -> Answering:
+        from mmms_deploy.evaluation.answering import Choose
+
+        return self._made(manifest, self.choose if manifest.clicks.candidates > 1 else Choose.SCORE)
+
+    def _made(self, manifest: Manifest, choose: Choose) -> Answering:
+        from mmms_deploy.evaluation.answering import answering
+
+        return answering(
+            manifest,
+            published=self.published,
+            zoom=self.zoom,
+            flip=self.flip,
+            threshold=self.threshold,
+            choose=choose,
+            clicks=self.clicks,
+        )
+
+
 def results_folder(bundle: str, datasets: Sequence[DatasetArgument], protocol: Protocol) -> Path:
     """Return the folder of the results when none was named: the same for the same bundle, data, options and protocol.
 
@@ -106,7 +188,7 @@ def _plain(name: str) -> str:
 
 def open_sides(
     stack: ExitStack,
-    bundle: Path,
+    bundle: str,
     against: str | None,
     request: EngineRequest,
     against_request: EngineRequest,
@@ -118,7 +200,7 @@ def open_sides(
 
     Args:
         stack: Closes the engines when it is closed.
-        bundle: Path of the bundle that is evaluated.
+        bundle: The bundle that is evaluated.
         against: What it is compared with; None for nothing.
         request: Which engine executes the bundle.
         against_request: Which engine executes the other one.
@@ -126,7 +208,7 @@ def open_sides(
         against_how: Returns how those of the other one are made.
         without: Modalities that are left out.
     """
-    first = open_contestant(stack, str(bundle), request, how, without)
+    first = open_contestant(stack, bundle, request, how, without)
     if not first.contestant.facts.trained:
         warn("the weights of this bundle are random: its measures mean nothing")
     second = (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmms_deploy.bundle import Precision
+from mmms_deploy.bundle.manifest import MOST_BATCH
 from mmms_deploy.bundle.names import MANIFEST_NAME
 from mmms_deploy.commands.build import build, check_gpu
 from mmms_deploy.commands.command import command
@@ -172,6 +173,15 @@ Examples:
     "must give the same masks.",
 )
 @click.option(
+    "--batch",
+    "batches",
+    type=Whole(2, MOST_BATCH),
+    metavar="N",
+    multiple=True,
+    help="Also write a click stage that answers clicks on N objects of one image in one run, for "
+    "Session.click_objects; once for each N, such as --batch 4 --batch 16. It pays on GPUs, and takes memory there.",
+)
+@click.option(
     "--no-rewrite",
     type=OneOf([*NAMES, EVERY]),
     metavar="NAME",
@@ -239,6 +249,7 @@ def main(
     modalities: tuple[tuple[str, int], ...],
     cuts: tuple[str, ...],
     precisions: tuple[Precision, ...],
+    batches: tuple[int, ...],
     no_rewrite: tuple[str, ...],
     builds: tuple[str, ...],
     gates: tuple[str, ...],
@@ -314,6 +325,7 @@ def main(
             cuts=[Cut(cut) for cut in cuts],
             no_rewrite=no_rewrite,
             precisions=precisions,
+            batches=batches,
             gates=[_noc_gate(datasets, gate_images, on_progress)] if datasets else (),
             on_progress=on_progress,
         )

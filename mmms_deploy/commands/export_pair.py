@@ -36,6 +36,7 @@ _FOR_NETWORKS = {
     "size": "--size",
     "modalities": "--modality",
     "cuts": "--cut",
+    "batches": "--batch",
     "no_rewrite": "--no-rewrite",
     "gates": "--gate",
     "gate_data": "--gate-data",

@@ -100,7 +100,9 @@ def main(
         return
     if image.is_dir():
         raise ImageError(
-            f"{image} is a folder", expected="one picture", fix="run the command once for every picture in it"
+            f"{image} is a folder",
+            expected="one picture",
+            fix=f"mmms-precompute {image} --bundle {bundle} --out DIR --for-clicks writes a file for every image in it",
         )
     picture = with_inputs(find_pictures([image]), modalities, features)[0]
     check_output(out, overwrite=overwrite)

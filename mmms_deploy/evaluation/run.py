@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
@@ -40,6 +41,9 @@ from mmms_deploy.replay.metrics import iou
 
 OpenPredictor = Callable[[], Predictor]
 """Opens a predictor; called once for every worker. The predictor is closed if it has ``close()``."""
+
+RunScenes = Callable[[Sequence[tuple["Entry", int]]], Iterator[SceneResult]]
+"""Evaluates scenes, given as a data set and an index in it; yields each as soon as it is finished, in any order."""
 
 OnResult = Callable[[SceneResult], None]
 """Receives the result of every scene as soon as it is finished."""
@@ -216,13 +220,14 @@ class _Other:
         return click_through(self._predictor, self._scene, surface, settings.max_clicks, settings.stop_at)
 
 
-class _Worker:
+class SceneWorker:
     """A predictor, and the one that it is compared with."""
 
     def __init__(self, predictor: Predictor, against: Predictor | None) -> None:
         self.predictor, self.against = predictor, against
 
     def run(self, entry: Entry, index: int, settings: Settings) -> SceneResult:
+        """Evaluate a scene of a data set."""
         scene = entry.dataset[index]
         return evaluate_scene(
             shown(scene, entry.modalities),
@@ -264,7 +269,7 @@ def run_scenes(
     """
     waiting = list(tasks)
     with ExitStack() as stack:
-        idle: SimpleQueue[_Worker] = SimpleQueue()
+        idle: SimpleQueue[SceneWorker] = SimpleQueue()
 
         def opened(one: Contestant) -> Predictor:
             predictor = one.open()
@@ -272,7 +277,7 @@ def run_scenes(
             return predictor
 
         for _ in range(max(1, min(workers, len(waiting)))):
-            idle.put(_Worker(opened(contestant), None if against is None else opened(against)))
+            idle.put(SceneWorker(opened(contestant), None if against is None else opened(against)))
         if workers == 1:
             worker = idle.get()
             for entry, index in waiting:
@@ -332,6 +337,7 @@ def evaluate(
     every: int = 1,
     on_progress: OnProgress | None = None,
     on_result: OnResult | None = None,
+    run: RunScenes | None = None,
 ) -> Evaluation:
     """Evaluate a predictor on data sets.
 
@@ -346,6 +352,8 @@ def evaluate(
         every: Take every n-th scene of each data set.
         on_progress: Receives every finished scene as a step, those of an earlier run included.
         on_result: Receives the result of each of these scenes, before its step.
+        run: Evaluates the scenes elsewhere, with the same predictors and settings, such as on a cluster; None does it
+            in this process.
 
     Returns:
         The results.
@@ -399,7 +407,8 @@ def evaluate(
                 report(result)
         missing = [task for task in tasks if (task[0].dataset.name, task[1]) not in finished]
         if missing:
-            for result in run_scenes(missing, first, settings, against=second, workers=workers):
+            run = run or partial(run_scenes, contestant=first, settings=settings, against=second, workers=workers)
+            for result in run(missing):
                 if store is None:
                     memory.append(result)
                 else:

@@ -88,6 +88,7 @@ class StageModel:
         features: Those of its outputs that faster stages read.
         rows: Rows of the list of clicks that it takes; None where it takes none.
         larger: Whether another stage of its rate takes a smaller list.
+        batch: How many objects it answers for in one run; None for one.
     """
 
     rate: Rate
@@ -97,10 +98,13 @@ class StageModel:
     features: tuple[str, ...]
     rows: int | None = None
     larger: bool = False
+    batch: int | None = None
 
     @property
     def name(self) -> str:
-        """Its name in a bundle: its rate, and for a larger list the number of rows."""
+        """Its name in a bundle: its rate, and for a larger list the number of rows, or of objects for several."""
+        if self.batch is not None:
+            return f"{self.rate.name.lower()}_batch_{self.batch}"
         return f"{self.rate.name.lower()}_{self.rows}" if self.larger else self.rate.name.lower()
 
 

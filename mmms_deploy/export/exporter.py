@@ -31,11 +31,13 @@ from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.wheels import require_onnxruntime
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.absmax import Peaks
+from mmms_deploy.export.batched import checked_batches, compare_batches, with_batches
+from mmms_deploy.export.comparison import Worst, difference
 from mmms_deploy.export.cut import Cut, StageModel, choose_cuts, cut
-from mmms_deploy.export.gate import compare_graphs, compare_session, record_golden
+from mmms_deploy.export.gate import PROBABILITY_LIMIT, Golden, compare_graphs, compare_session, record_golden
 from mmms_deploy.export.graphs import save_graph, write_stages
 from mmms_deploy.export.half.export import HALF_STEPS, Float32, add_half
-from mmms_deploy.export.half.gate import FeatureRecorder
+from mmms_deploy.export.half.gate import FeatureRecorder, Features
 from mmms_deploy.export.half.precision import reduced_precisions
 from mmms_deploy.export.labelled import recurrent_network
 from mmms_deploy.export.listed import with_sizes
@@ -92,6 +94,7 @@ def export_bundle(
     cuts: Collection[Cut] = (),
     no_rewrite: Collection[str] = (),
     precisions: Collection[Precision] = (Precision.FP32,),
+    batches: Collection[int] = (),
     gates: Sequence[Gate] = (),
     on_progress: OnProgress | None = None,
 ) -> ExportReport:
@@ -104,6 +107,8 @@ def export_bundle(
         cuts: Where to cut, beside the cut where clicks come in; ``late`` is added where a modality is optional.
         no_rewrite: Names of exact rewrites to leave out (``mmms_deploy.export.rewrites.NAMES``), or ``all``.
         precisions: Precisions to write the graphs in; float32 is always written.
+        batches: How many objects of one image further click stages answer for in one run, such as (4, 16); each has
+            graphs in every precision.
         gates: Further gates, which run after all others; the manifest keeps their checks.
         on_progress: Receives every step as it starts: its name as ``task``, how many steps are over as ``done``, and
             how many there are as ``total``.
@@ -118,6 +123,7 @@ def export_bundle(
         BundleError: The licence is no identifier.
         SizeError: The network size does not fit.
         CutError: A cut makes no sense for this network.
+        ExportError: ``batches`` are out of range, or the network's click stage answers for one object alone.
         OutputExistsError: The folder exists.
         OutputWriteError: The folder cannot be written.
         GateError: The graphs do not compute what the checkpoint computes.
@@ -133,6 +139,7 @@ def export_bundle(
         announce(on_progress, "reading the checkpoint")
         black_box = Cut.BLACK_BOX in cuts
         sourced = open_source(source, black_box=black_box)
+        batches = checked_batches(batches, sourced.network.config.clicks, sourced.network.config.family)
         cuts = choose_cuts(cuts, sourced.network.config.modalities, frozen=sourced.network.frozen is not None)
         samples = sample_images(sourced.network.config.modalities)
         listed = sourced.network.config.clicks.listed
@@ -146,6 +153,7 @@ def export_bundle(
         whole = export_whole(network)
         announce(on_progress, "cutting it into stages")
         stages = with_sizes(network, cut(whole, network.rates()), export_whole)
+        stages = with_batches(network, stages, export_whole, batches)
         announce(on_progress, "writing the graphs")
         graphs = write_stages(writer, network, stages, Precision.FP32)
         manifest_stages = tuple(
@@ -156,6 +164,7 @@ def export_bundle(
                 bypass=_bypass(stage, network),
                 rows=stage.rows,
                 flops=_flops(writer.path(graph.file)),
+                batch=msgspec.UNSET if stage.batch is None else stage.batch,
             )
             for stage, graph in zip(stages, graphs, strict=True)
         )
@@ -172,15 +181,39 @@ def export_bundle(
         announce(on_progress, "gate: replaying the clicks through a session")
         with FeatureRecorder(writer.seal(manifest), network.feature_outputs()) as recorder:
             gate += compare_session(recorder.bundle, golden, recorder)
+        gate += _compare_batches(writer, manifest, golden, recorder.features)
         original = Float32(sourced.network, deployed, stages, golden, recorder.features)
         for precision in reduced_precisions(precisions):
-            added = add_half(writer, manifest, original, precision, cuts, on_progress)
+            added = add_half(writer, manifest, original, precision, cuts, batches, on_progress)
             manifest, gate, nodes = added.manifest, gate + added.gate, nodes | added.nodes
         for further in gates:
             gate += further(writer.seal(manifest), sourced.network)
         announce(on_progress, "moving the bundle into place")
         bundle = writer.commit(msgspec.structs.replace(manifest, gate=tuple(gate)))
     return ExportReport(bundle, nodes)
+
+
+def _compare_batches(
+    writer: BundleWriter, manifest: Manifest, golden: Golden, features: Sequence[Features]
+) -> list[GateCheck]:
+    """Compare the click stages for several objects with the one for one object in float32."""
+    if not manifest.batches:
+        return []
+    worst = Worst(
+        "stages for several objects against one",
+        "largest difference of prob, over a quarter of the largest logit",
+        PROBABILITY_LIMIT,
+    )
+    files = {stage.name: writer.path(stage.graphs[Precision.FP32].file) for stage in manifest.stages}
+    scale = golden.scales[0]
+    return compare_batches(
+        manifest,
+        files,
+        {name: array for name, (_, array) in features[0].items()},
+        golden.cases[0],
+        answers=worst,
+        measure=lambda found, wanted: 4 * difference(found, wanted) / scale,
+    )
 
 
 def _flops(file: Path) -> float | None:

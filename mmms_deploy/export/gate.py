@@ -184,6 +184,8 @@ def _staged(
     """Yield every stage with every click's inputs; what a stage computes is put into them for the stages after it."""
     feeds = [dict(feed) for feed in trace.feeds]
     for stage, file in stages:
+        if stage.batch is not None:
+            continue  # it is compared with the stage for one object
         graph = OnnxGraph(file, optimised=optimised)
         for number in trace.numbers(stage):
             if stage.larger:

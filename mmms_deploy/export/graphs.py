@@ -1,7 +1,7 @@
 """Writing a stage's graph into a bundle, and describing it for the manifest.
 
-Where a stage comes in several sizes, all of them have the same weights. These lie once in the bundle, in a file of
-their own that every size names.
+Where a stage comes in several sizes, or for one object and for several, all of them have the same weights. These lie
+once in the bundle, in a file of their own that every one of them names.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from mmms_deploy.bundle import BundleWriter, Precision, Role, StageGraph, TensorSpec
+from mmms_deploy.bundle.names import without_object
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.cut import StageModel
 from mmms_deploy.files import writing
@@ -56,12 +57,12 @@ def write_stages(
         ExportError: A graph is no valid ONNX, or one of its inputs or outputs has no static type.
         OutputWriteError: It cannot be written.
     """
-    sized = {stage.rate for stage in stages if stage.larger}
+    sized = {stage.rate for stage in stages if stage.larger or stage.batch is not None}
     shared = {rate: _SharedWeights(writer, f"{rate.name.lower()}.{precision}.onnx.data") for rate in sized}
     graphs = []
     for stage in stages:
         file = writer.path(f"{stage.name}.{precision}.onnx")
-        if stage.rows is not None and stage.rate in shared:
+        if stage.rate in shared:
             data: str | None = shared[stage.rate].save(stage.model, file)
         else:
             data = save_graph(stage.model, file, writer.out)
@@ -186,4 +187,4 @@ def _spec(value: ir.Value, network: Roles) -> TensorSpec:
             expected="dtype and static shape",
         )
     shape = tuple(int(str(n)) for n in value.shape)
-    return TensorSpec(name=name, role=network.role(name), dtype=value.dtype.numpy().name, shape=shape)
+    return TensorSpec(name=name, role=network.role(without_object(name)), dtype=value.dtype.numpy().name, shape=shape)

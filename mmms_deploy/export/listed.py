@@ -166,7 +166,7 @@ def with_sizes(
     *before, click = stages
     listed = [*before, replace(click, rows=network.length)]
     features = {
-        str(value.name): _like(value)
+        str(value.name): like(value)
         for stage in before
         for value in stage.model.graph.outputs
         if value.name in network.feature_outputs()
@@ -178,9 +178,14 @@ def with_sizes(
     return tuple(listed)
 
 
-def _like(value: ir.Value) -> Tensor:
+def like(value: ir.Value) -> Tensor:
     """Return zeros of the type and shape of a value."""
     assert value.dtype is not None
     assert value.shape is not None
-    types = {ir.DataType.FLOAT: torch.float32, ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
+    types = {
+        ir.DataType.FLOAT: torch.float32,
+        ir.DataType.FLOAT16: torch.float16,
+        ir.DataType.BFLOAT16: torch.bfloat16,
+        ir.DataType.UINT8: torch.uint8,
+    }
     return torch.zeros(value.shape.numpy(), dtype=types[value.dtype])

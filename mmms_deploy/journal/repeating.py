@@ -17,6 +17,7 @@ from mmms_deploy.session.events import (
     AnyEvent,
     ChoiceEvent,
     ClickEvent,
+    ClickObjectsEvent,
     FollowEvent,
     ImageEvent,
     MaskEvent,
@@ -131,6 +132,8 @@ def _choose_surface(session: Session, event: AnyEvent) -> None:
         session.remove(event.name)
     elif isinstance(event, RenameEvent):
         session.rename(event.name, event.to)
+    elif isinstance(event, ClickObjectsEvent):
+        session.click_objects({name: list(click) for name, click in event.clicks})
 
 
 def _put_in(session: Session, event: MaskEvent) -> None:

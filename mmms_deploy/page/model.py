@@ -159,7 +159,8 @@ def feature_specs(bundle: Bundle) -> tuple[TensorSpec, ...]:
 
 
 def _click_stages(bundle: Bundle) -> list[Stage]:
-    return [stage for stage in bundle.manifest.stages if stage.rate is Rate.CLICK]
+    # A browser clicks on one object at a time.
+    return [stage for stage in bundle.manifest.stages if stage.rate is Rate.CLICK and not stage.batch]
 
 
 def _click_graph(bundle: Bundle) -> StageGraph:

@@ -102,8 +102,8 @@ def _on_features(
                     expected=error.expected,
                     fix="export the checkpoint again",
                 ) from error
-            arrays = session.features.for_clicks(bundle.manifest)
-            given = {name: arrays.arrays[arrays.aliases.get(name, name)] for name in (*arrays.arrays, *arrays.aliases)}
+            kept = session.features.for_clicks(bundle.manifest)
+            given = {name: kept.arrays[kept.aliases.get(name, name)] for name in (*kept.arrays, *kept.aliases)}
             converted.append(replace(case, image=np.zeros_like(case.image), modalities={}, features=given))
             if on_progress is not None:
                 on_progress(Progress("golden pictures", number, len(cases), finished=number == len(cases)))

@@ -254,6 +254,6 @@ def _stage_bytes(engine: Engine) -> tuple[int, int]:
         outputs = sum(spec.nbytes for spec in engine.graphs[stage.name].outputs)
         if stage.rate in (Rate.IMAGE, Rate.MODALITY):
             features += outputs
-        else:
+        elif not stage.batch:
             state = max(state, outputs)
     return features, state

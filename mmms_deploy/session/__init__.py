@@ -18,6 +18,8 @@ In reading order:
 - ``annotation_calls``: the annotation as a whole, out and in again
 - ``core``: what all calls stand on: the engine, the lock, the state, the click stage and its answers
 - ``steps``: what calls do with the objects of an image, for both kinds of networks
+- ``batch_plan``: which click stages for several objects run
+- ``rounds``: interactions with several objects, whose clicks run together where that pays
 - ``separate``: objects that are answered one at a time, each with its own history
 - ``joint``: objects that are answered at once, with one list of clicks and one history
 - ``joint_surfaces``: that list and its history
@@ -37,6 +39,7 @@ In reading order:
 - ``backbone_features``: the format and the file of backbone features that a provider computes
 - ``mask_sources``: what a session takes as a mask or as labels
 - ``interactions``: clicks, choices and masks put in by hand, and the click stage's state after each
+- ``boxes``: a box around an object as the start of its clicks
 - ``choices``: the choice of one of several answers, checked
 - ``click_labels``: a mask put in by hand as a map of labels, for click stages that keep one
 - ``history``: undo and redo

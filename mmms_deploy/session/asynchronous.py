@@ -110,6 +110,7 @@ class AsyncSession:
         flip: As for :class:`~mmms_deploy.Session`.
         store: As for :class:`~mmms_deploy.Session`; None takes that of the model.
         resume: As for :class:`~mmms_deploy.Session`.
+        batch: As for :class:`~mmms_deploy.Session`.
         journal: As for :class:`~mmms_deploy.Session`. A call that was taken back is there, and so is what the session
             is afterwards.
         workers: The threads in which its calls run; the caller closes them. None takes those that all sessions on an
@@ -136,6 +137,7 @@ class AsyncSession:
         flip: bool = False,
         store: FeatureSource | None = None,
         resume: bool = False,
+        batch: bool | None = None,
         journal: Journal | PathLike | None = None,
         workers: Workers | None = None,
     ) -> None:
@@ -166,6 +168,7 @@ class AsyncSession:
             flip=flip,
             store=store,
             resume=resume,
+            batch=batch,
             journal=journal,
         )
         self._begin(opens, None, workers, shared)
@@ -342,6 +345,20 @@ class AsyncSession:
         As :meth:`Session.add_clicks`.
         """
         return await self._call(lambda s: s.add_clicks(clicks))
+
+    async def set_box(self, x0: float, y0: float, x1: float, y1: float) -> ClickResult:
+        """Start on an object with a box around it, and return the mask that follows; clicks then correct it.
+
+        As :meth:`Session.set_box`.
+        """
+        return await self._call(lambda s: s.set_box(x0, y0, x1, y1))
+
+    async def click_objects(self, clicks: Mapping[str, ClickLike]) -> dict[str, ClickResult]:
+        """Click on several objects at once, one click on each, and return the answer for each of them.
+
+        As :meth:`Session.click_objects`.
+        """
+        return await self._call(lambda s: s.click_objects(clicks))
 
     async def set_mask(self, mask: MaskLike) -> ClickResult:
         """Put a mask in the place of the network's answer: one from elsewhere to start from, or one edited by hand.

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from mmms_deploy.arguments import flag
 from mmms_deploy.errors import MMMSDeployError, SessionError
 from mmms_deploy.imaging.resize import BoolArray
+from mmms_deploy.session.boxes import checked_box, takes_boxes
 from mmms_deploy.session.choices import checked_choice
 from mmms_deploy.session.click_list import ClickLike, checked_clicks
 from mmms_deploy.session.core import SessionCore
-from mmms_deploy.session.interactions import Interaction, checked_mask
+from mmms_deploy.session.interactions import BoxInput, Interaction, checked_mask
 from mmms_deploy.session.mask_sources import MaskLike
 from mmms_deploy.session.predict import (
     Prediction,
@@ -149,6 +150,35 @@ class ClickCalls(SessionCore):
             return self._take((checked_mask(mask, size, self._answer_size, self._manifest.clicks),), start)
 
     @recorded
+    def set_box(self, x0: float, y0: float, x1: float, y1: float) -> ClickResult:
+        """Start on an object with a box around it, and return the mask that follows; clicks then correct it.
+
+        Only networks that were made for boxes take one: SAM 2 and decoders like it, as a bundle (docs/foreign.md). It
+        comes before the clicks on an object, once. Like a click, it can be undone with :meth:`undo`.
+
+        Args:
+            x0: Left edge in the image's own pixels, as SAM takes it; from -0.5.
+            y0: Upper edge; from -0.5.
+            x1: Right edge; up to W0.
+            y1: Lower edge; up to H0.
+
+        Returns:
+            The network's answer to the box, with ``click`` as None where there is no click.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: The network takes no boxes; it is no box in the image; or there are clicks or another box on the
+                object.
+            EngineError: The click stage failed; the box is not taken.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            box = checked_box((x0, y0, x1, y1), size)
+            self._check_for_clicks((box,))
+            return self._take((box,), start)
+
+    @recorded
     def set_clicks(self, clicks: Iterable[ClickLike]) -> ClickResult:
         """Make a list the clicks on the current surface, and return the mask that follows.
 
@@ -196,7 +226,8 @@ class ClickCalls(SessionCore):
         Args:
             point_coords: (N, 2): x and y of every point in image pixels, oldest first. The order matters.
             point_labels: (N,): 1 on the object, 0 off it.
-            box: Refused: these networks take clicks, no boxes.
+            box: (4,): x0, y0, x1, y1 in image pixels, as :meth:`set_box` puts it in, before all points. Refused by
+                networks that take clicks, no boxes.
             mask_input: (1, H, W) logits from an earlier call. If they are the surface's answer to the first of these
                 points, the surface goes on from there; if they are another of several answers, that one is chosen, as
                 by :meth:`choose`. Otherwise the surface begins with them as :meth:`set_mask` does, and all points
@@ -214,7 +245,8 @@ class ClickCalls(SessionCore):
 
         Raises:
             NoImageError: No image was set.
-            ClickError: A box, another label than 1 and 0, a point outside of the image, or neither points nor mask.
+            ClickError: A box for a network that takes none, another label than 1 and 0, a point outside of the image,
+                or neither points nor box nor mask.
             MaskInputError: ``mask_input`` are no logits.
             SessionError: ``mask_input`` for a network that takes no previous mask.
             ModalityError: A modality was announced with ``LATER`` and is not there yet.
@@ -226,15 +258,17 @@ class ClickCalls(SessionCore):
             rule = self._manifest.clicks
             several = flag("multimask_output", multimask_output, SessionError)
             logits = flag("return_logits", return_logits, SessionError)
-            refuse_box(box)
+            if not takes_boxes(rule):
+                refuse_box(box)
             pixels = flag("normalize_coords", normalize_coords, SessionError)
             clicks = checked_points(point_coords, point_labels, size, pixels=pixels)
+            boxes = () if box is None else (checked_box(box, size, pixels=pixels),)
             given = None
-            if mask_input is None and not clicks:
+            if mask_input is None and not clicks and not boxes:
                 raise nothing_to_predict()
             if mask_input is not None:
                 given = checked_logits(mask_input, size, self._answer_size, rule)
-            result = self._follow(self._steps.predicted(self, clicks, given), start)
+            result = self._follow(self._steps.predicted(self, (*boxes, *clicks), given), start)
             whole = self._steps.whole_answer(self)
             return prediction(result, whole, several=several, logits=logits)
 
@@ -375,7 +409,7 @@ class ClickCalls(SessionCore):
         return self._move(self._steps.follow(self, wanted, start))
 
     def _check_for_clicks(self, wanted: Sequence[Interaction]) -> None:
-        if any(isinstance(interaction, Click) for interaction in wanted):
+        if any(isinstance(interaction, Click | BoxInput) for interaction in wanted):
             self._inputs.check_complete(self._state.image)
 
     def _move(self, step: Step) -> ClickResult:

@@ -14,6 +14,7 @@ from mmms_deploy.session.choices import checked_choice
 from mmms_deploy.session.history import History
 from mmms_deploy.session.interactions import Choice, MaskInput
 from mmms_deploy.session.result import Click, checked_click
+from mmms_deploy.session.surfaces import checked_name
 
 ClickLike: TypeAlias = "Click | Sequence[float] | Mapping[str, float]"
 """A click; ``[x, y, 1]`` or ``[x, y, 0]``, also without the label, which is 1 then; or ``{"x": ..., "y": ...,
@@ -49,6 +50,36 @@ def checked_clicks(clicks: Iterable[ClickLike], size: tuple[int, int]) -> tuple[
                 f"click {number} of the list: {error.given}", expected=error.expected, fix=error.fix
             ) from error
     return tuple(found)
+
+
+def checked_objects(clicks: object, size: tuple[int, int]) -> dict[str, Click]:
+    """Return a click on each of several objects, checked.
+
+    Args:
+        clicks: A click by the name of every object.
+        size: (H0, W0) of the image.
+
+    Raises:
+        ClickError: They are no such mapping, or a click is none or outside of the image.
+        SurfaceError: A name is no text, or empty.
+    """
+    expected = 'a click on every object by its name: {"dog": (x, y), "cat": (x, y, 0)}'
+    if not isinstance(clicks, Mapping):
+        raise ClickError(f"the clicks are a {type(clicks).__qualname__}", expected=expected, fix="pass a dict")
+    found: dict[str, Click] = {}
+    for given_name, click in clicks.items():
+        name = checked_name(given_name)
+        try:
+            (checked,) = checked_clicks([click], size)
+        except ClickError as error:
+            given = error.given.removeprefix("click 1 of the list: ").replace("click 1 of the list", "the click")
+            raise ClickError(f"object {name!r}: {given}", expected=error.expected, fix=error.fix) from error
+        if not isinstance(checked, Click):
+            raise ClickError(
+                f"object {name!r} has a choice in the place of a click", expected=expected, fix="call choose for it"
+            )
+        found[name] = checked
+    return found
 
 
 def _parts(click: object, number: int) -> tuple[object, object, object]:

@@ -57,10 +57,27 @@ class ClickRun:
             outside: Whether the newest one lies outside of the part of the picture that the network sees, or of its
                 mirror image, so that nothing is modulated around it.
         """
-        encoded = np.array([clicks[-1]], dtype=np.float32)
-        values = {**state, self._click: self._pipeline.upload(self._click, encoded)}
+        values = self._given(state, clicks[-1])
         values |= self._previous_for(features, values, clicks, outside)
         return self._pipeline.run(self._pipeline.set(features, values))
+
+    def together(
+        self, features: PipelineState, rows: Sequence[tuple[Mapping[str, Value], Encoded]], count: int
+    ) -> list[PipelineState]:
+        """Answer one click on each of several objects in one run of the stage for so many.
+
+        Args:
+            features: The image's features.
+            rows: The click stage's state before the click, and the click, for every object.
+            count: How many objects the stage takes.
+        """
+        given = [self._given(state, click) for state, click in rows]
+        blank = given[0] if len(given) == count else self._given(rows[0][0], (0.0, 0.0, 0.0, 0.0))
+        return self._pipeline.run_batch(features, count, given, blank)
+
+    def _given(self, state: Mapping[str, Value], click: Encoded) -> dict[str, Value]:
+        encoded = np.array([click], dtype=np.float32)
+        return {**state, self._click: self._pipeline.upload(self._click, encoded)}
 
     def _previous_for(
         self, features: PipelineState, values: Mapping[str, Value], clicks: Sequence[Encoded], outside: bool

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -20,7 +20,7 @@ import numpy as np
 from mmms_deploy.arguments import flag
 from mmms_deploy.bundle import AnswerForm, Bundle
 from mmms_deploy.bundle.contract import ClickMemory
-from mmms_deploy.bundle.names import LABELS
+from mmms_deploy.bundle.names import LABELS, POINTS
 from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.process import OwnProcess
 from mmms_deploy.engines.protocol import Engine, Value
@@ -32,6 +32,8 @@ from mmms_deploy.imaging.resize import FloatArray, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
+from mmms_deploy.session.batch_plan import checked_batch
+from mmms_deploy.session.boxes import CORNERS, check_for_box, with_corners
 from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
 from mmms_deploy.session.click_only import shows_no_parts
@@ -40,17 +42,25 @@ from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.features import FeatureSource
 from mmms_deploy.session.history import History, checked_limit
 from mmms_deploy.session.inputs import ImageInputs, ImageState
-from mmms_deploy.session.interactions import Choice, FirstClick, Interaction, Interactions, MaskInput, Snapshot
-from mmms_deploy.session.list_run import ListRun, Row
+from mmms_deploy.session.interactions import (
+    BoxInput,
+    Choice,
+    FirstClick,
+    Interaction,
+    Interactions,
+    MaskInput,
+    Snapshot,
+)
+from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.outputs import Named
 from mmms_deploy.session.pipeline import PipelineState, StagePipeline
-from mmms_deploy.session.recorder import Recorder, recorded
+from mmms_deploy.session.recorder import Recorder
 from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.saved import checked, interactions_of
 from mmms_deploy.session.steps import Step, Steps
 from mmms_deploy.session.surfaces import FIRST, Labels, Surface, Surfaces
-from mmms_deploy.session.views import Views, checked_zoom
+from mmms_deploy.session.views import Encoded, Views, checked_zoom
 from mmms_deploy.session.zoom import click_in, whole
 
 
@@ -84,12 +94,13 @@ class SessionCore(ABC):
         flip: Whether an answer is the mean with that to the mirror image.
         store: Keeps the features of images; None for nothing that does.
         resume: Whether an image that comes back has its objects again.
+        batch: Whether clicks on several objects run together; None for where it pays.
 
     Raises:
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
         HistoryError: ``history_limit`` is no number of steps.
-        SessionError: ``zoom`` or ``flip`` is not possible with this bundle.
+        SessionError: ``zoom``, ``flip`` or ``batch`` is not possible with this bundle.
     """
 
     def __init__(
@@ -104,6 +115,7 @@ class SessionCore(ABC):
         flip: bool = False,
         store: FeatureSource | None = None,
         resume: bool = False,
+        batch: bool | None = None,
     ) -> None:
         self._own = OwnProcess("this session", self)
         self.renew_lock()
@@ -131,6 +143,9 @@ class SessionCore(ABC):
             self._runner = self._engine.open()
             on_error.callback(self._runner.close)
             self._pipeline = StagePipeline(self._manifest, self._engine.graphs, self._runner)
+            self._batch = checked_batch(
+                batch, self._manifest, self._engine.info.device, viewed=rule is not None or mirrored
+            )
             self._fetched = AnswerFetch(self._manifest, self._engine, self._runner)
             viewed = rule is not None or mirrored
             asked = "zoom" if rule is not None else "flip" if mirrored else None
@@ -216,7 +231,6 @@ class SessionCore(ABC):
         surfaces = self._steps.first(Snapshot(Interactions(), {}, None), self._limit)
         return SessionState(ImageState(self._pipeline.start()), surfaces)
 
-    @recorded
     def _go_back(self, before: SessionState, after: SessionState) -> None:
         """Be as before a call, unless another one came after it; no stage runs.
 
@@ -261,7 +275,7 @@ class SessionCore(ABC):
         image, rule = self._state.image, self._manifest.clicks
         found = checked(annotation, size)
         given = {one.name: interactions_of(one, size, self._answer_size, rule) for one in found.surfaces}
-        if any(isinstance(one, Click) for interactions in given.values() for one in interactions):
+        if any(isinstance(one, Click | BoxInput) for interactions in given.values() for one in interactions):
             self._inputs.check_complete(image)
         return self._steps.restore(self, found, given, start)
 
@@ -308,6 +322,8 @@ class SessionCore(ABC):
             return self._after_mask(image, current, interaction), interaction.previous[0, 0]
         if isinstance(interaction, Choice):
             return self._after_choice(image, current, interaction)
+        if isinstance(interaction, BoxInput):
+            return self._after_box(image, current, interaction)
         if self._run_list is not None:
             return self._after_listed(self._run_list, image, current, interaction, wanted=wanted)
         return self._after_click(image, current, interaction)
@@ -337,14 +353,41 @@ class SessionCore(ABC):
         if self._views is not None:
             snapshot = self._views.after_click(image, current, click)
             return snapshot, self._numbers_of(snapshot)
-        size = self._size_of(image)
         rule = self._manifest.clicks
-        picture = whole(size)
+        picture = whole(self._size_of(image))
         self._check_room(current)
         # Only a modulation needs the clicks before: without one, a click costs the same however many there are.
         clicks = (click,) if rule.modulation is None else (*current.clicks, click)
         encoded = [click_in(one, picture, self._manifest.size, rule.coordinates) for one in clicks]
-        done = self._run_click(image.pipeline, current.state, encoded)
+        return self._clicked(image, current, click, self._run_click(image.pipeline, current.state, encoded))
+
+    def _after_clicks(
+        self, image: ImageState, given: Sequence[tuple[Snapshot, Interaction]], count: int
+    ) -> list[tuple[Snapshot, FloatArray]]:
+        """Run the click stage for several objects on one more click on each of them.
+
+        Args:
+            image: The image.
+            given: The snapshot before and the click, for every object.
+            count: How many objects the stage takes.
+        """
+        rows = [(current, click) for current, click in given if isinstance(click, Click)]
+        encoded = [(current.state, self._row(image, click)) for current, click in rows]
+        done = self._run_click.together(image.pipeline, encoded, count)
+        return [self._clicked(image, *row, one) for row, one in zip(rows, done, strict=True)]
+
+    def _after_box(self, image: ImageState, current: Snapshot, box: BoxInput) -> tuple[Snapshot, FloatArray]:
+        """Put the corners of a box into the list of points, and run the click stage without a click."""
+        check_for_box(box, current, self._manifest)
+        points = with_corners(self._runner.download(current.state[POINTS]), box, self._size_of(image), self._manifest)
+        state = {**current.state, POINTS: self._pipeline.upload(POINTS, points)}
+        return self._clicked(image, current, box, self._run_click(image.pipeline, state, [(0.0, 0.0, 0.0, 0.0)]))
+
+    def _clicked(
+        self, image: ImageState, current: Snapshot, click: Click | BoxInput, done: PipelineState
+    ) -> tuple[Snapshot, FloatArray]:
+        """Return the snapshot after a click that the click stage has answered, and the answer."""
+        size, rule = self._size_of(image), self._manifest.clicks
         answer = done.value(self._tensors.answer)
         numbers = self._fetched(answer)
         state = {link.input: done.value(link.output) for link in self._manifest.state}
@@ -376,7 +419,7 @@ class SessionCore(ABC):
         answer = done.value(self._tensors.answer)
         return replace(pending, probability=answer, pending=False), self._fetched(answer)
 
-    def _row(self, image: ImageState, click: Click) -> Row:
+    def _row(self, image: ImageState, click: Click) -> Encoded:
         """Return a click as the list has it."""
         return click_in(click, whole(self._size_of(image)), self._manifest.size, self._manifest.clicks.coordinates)
 
@@ -463,9 +506,10 @@ class SessionCore(ABC):
             ClickError: It has none.
         """
         points = self._manifest.clicks.points
-        if points is not None and current.interactions.clicked >= points.most:
+        taken = current.interactions.clicked + CORNERS * current.interactions.boxed
+        if points is not None and taken >= points.most:
             raise ClickError(
-                f"click {points.most + 1} on one object",
+                f"click {len(current.clicks) + 1} on one object",
                 expected=f"at most {points.most}: {self._manifest.name} was exported with a list of so many points",
                 fix="undo a click, or export again with more 'most_points' in the description",
             )
@@ -507,7 +551,7 @@ class SessionCore(ABC):
         """
         numbers = self._numbers_of(snapshot) if numbers is None else numbers
         numbers.setflags(write=False)
-        answered = isinstance(snapshot.newest, Click | Choice)
+        answered = isinstance(snapshot.newest, Click | Choice | BoxInput)
         return NetworkAnswer(numbers, self._manifest.clicks if answered else as_probability(self._manifest.clicks))
 
     def _whole_answer(self, snapshot: Snapshot) -> NetworkAnswer:

@@ -138,6 +138,12 @@ class FollowEvent(Event, frozen=True, kw_only=True, tag="follow"):
     interactions: tuple[SavedInteraction, ...]
 
 
+class ClickObjectsEvent(Event, frozen=True, kw_only=True, tag="click_objects"):
+    """A click on each of several objects in one call: their names in its order, each with x, y, and 1 or 0."""
+
+    clicks: tuple[tuple[str, tuple[float, float, Literal[0, 1]]], ...]
+
+
 class UndoEvent(Event, frozen=True, kw_only=True, tag="undo"):
     """A step back."""
 
@@ -237,6 +243,7 @@ AnyEvent: TypeAlias = (
     | ChoiceEvent
     | MaskEvent
     | FollowEvent
+    | ClickObjectsEvent
     | UndoEvent
     | RedoEvent
     | ResetEvent

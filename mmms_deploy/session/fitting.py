@@ -26,8 +26,10 @@ def check_fitting(features: Features, manifest: Manifest, pipeline: StagePipelin
     wanted = read_after_image(manifest)
     known = {name for name in wanted if pipeline.spec(name) is not None}
     _check_names("tensors", there | features.aliases.keys(), known)
-    _check_names("stages to leave out", features.bypassed, pipeline.bypassable)
-    _check_names("modalities", features.present | features.awaited, {one.name for one in manifest.modalities})
+    if not manifest.click_only:
+        # A click bundle has neither these stages nor these modalities: the names are of the bundle that made them.
+        _check_names("stages to leave out", features.bypassed, pipeline.bypassable)
+        _check_names("modalities", features.present | features.awaited, {one.name for one in manifest.modalities})
     if features.present & features.awaited:
         both = ", ".join(sorted(features.present & features.awaited))
         raise _unfitting(f"say of {both} that it is there, and that it comes later")

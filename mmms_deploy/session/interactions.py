@@ -60,7 +60,24 @@ class Choice:
     index: int
 
 
-Interaction: TypeAlias = Click | MaskInput | Choice
+@dataclass(frozen=True)
+class BoxInput:
+    """A box around the object, in image pixels as clicks are.
+
+    Attributes:
+        x0: Its left edge.
+        y0: Its upper edge.
+        x1: Its right edge.
+        y1: Its lower edge.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+Interaction: TypeAlias = Click | MaskInput | Choice | BoxInput
 
 _PACKED = struct.Struct("<" + "dd?" * WIDTH)
 
@@ -72,21 +89,27 @@ class Interactions(Trail[Interaction]):
         items: The interactions, oldest first.
 
     Attributes:
+        boxed: How many of them are boxes.
         clicked: How many of them are clicks.
         click: The newest click; None without one.
         corners: Two clicks between which all positive ones lie, and on whose rows and columns some do; none without.
     """
 
-    __slots__ = ("click", "clicked", "corners")
+    __slots__ = ("boxed", "click", "clicked", "corners")
 
     def __init__(self, items: Iterable[Interaction] = ()) -> None:
         every = tuple(items)
         super().__init__(every)
-        self.clicked = 0
+        self.boxed = self.clicked = 0
         self.click: Click | None = None
         self.corners: tuple[Click, ...] = ()
         for item in every:
             self._note(self, item)
+
+    @property
+    def prompted(self) -> int:
+        """How many of them are clicks or boxes."""
+        return self.clicked + self.boxed
 
     @property
     def clicks(self) -> tuple[Click, ...]:
@@ -106,6 +129,7 @@ class Interactions(Trail[Interaction]):
     def _note(self, before: Interactions, item: Interaction) -> None:
         """Note what is known of clicks without looking at all of them."""
         self.clicked, self.click, self.corners = before.clicked, before.click, before.corners
+        self.boxed = before.boxed + isinstance(item, BoxInput)
         if not isinstance(item, Click):
             return
         self.clicked, self.click = before.clicked + 1, item
@@ -207,6 +231,11 @@ class Snapshot:
     def clicks(self) -> tuple[Click, ...]:
         """The clicks among the interactions, oldest first."""
         return self.interactions.clicks
+
+    @property
+    def prompts(self) -> tuple[Click | BoxInput, ...]:
+        """The clicks and boxes among the interactions, oldest first."""
+        return tuple(interaction for interaction in self.interactions if isinstance(interaction, Click | BoxInput))
 
     @property
     def newest(self) -> Interaction | None:

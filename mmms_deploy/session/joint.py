@@ -7,7 +7,7 @@ again without its clicks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -16,18 +16,19 @@ import numpy as np
 
 from mmms_deploy.bundle import Manifest
 from mmms_deploy.engines.protocol import Runner
-from mmms_deploy.errors import SessionError, SurfaceError
+from mmms_deploy.errors import MMMSDeployError, SessionError, SurfaceError
 from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import NetworkAnswer
+from mmms_deploy.session.boxes import no_boxes
 from mmms_deploy.session.choices import one_answer
 from mmms_deploy.session.click_list import history_of
 from mmms_deploy.session.click_stage import find_click_stage
 from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
-from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import BoxInput, Choice, Interaction, MaskInput, Snapshot
 from mmms_deploy.session.joint_surfaces import (
     BLANK,
     JointSnapshot,
@@ -42,7 +43,7 @@ from mmms_deploy.session.predict import answer_logits
 from mmms_deploy.session.result import Click, ClickResult, timings_of
 from mmms_deploy.session.rows import BACKGROUND, ObjectAnswer, Rows, no_answer
 from mmms_deploy.session.saved import SavedSession
-from mmms_deploy.session.steps import Step, Steps
+from mmms_deploy.session.steps import Clicked, Step, Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
 from mmms_deploy.session.zoom import click_in, whole
 
@@ -108,11 +109,11 @@ class JointSteps(Steps[SessionCore]):
 
     Args:
         run: Runs the click stage.
-        name: Name of the bundle, for messages.
+        manifest: The bundle's manifest, for messages.
     """
 
-    def __init__(self, run: JointRun, name: str) -> None:
-        self._run, self._name = run, name
+    def __init__(self, run: JointRun, manifest: Manifest) -> None:
+        self._run, self._name, self._manifest = run, manifest.name, manifest
 
     def first(self, blank: Snapshot, limit: int | None) -> JointSurfaces:
         """Return one object without clicks."""
@@ -129,6 +130,20 @@ class JointSteps(Steps[SessionCore]):
         compiled = self._run.prepare(len(surfaces.now.interactions) + len(clicks))
         shared = self._pushed(core._state.image, surfaces.shared, clicks)
         return self._step(core, surfaces.follow(shared, surfaces.name), start, compiled)
+
+    def click_objects(self, core: SessionCore, clicks: Mapping[str, Click], start: float) -> Clicked:
+        """Answer the clicks on all objects in one run."""
+        surfaces = self._of(core)
+        before, owned = surfaces.name, []
+        for name, click in clicks.items():
+            surfaces = surfaces.select(name)
+            owned.append(OwnedClick(surfaces.current.label, click))
+        compiled = self._run.prepare(len(surfaces.now.interactions) + len(owned))
+        surfaces = surfaces.follow(self._pushed(core._state.image, surfaces.shared, owned), *clicks).select(before)
+        for name in clicks:
+            surface = surfaces.all[name]
+            surface.result = self._answer_of(core, surfaces, surface, start, compiled)
+        return Clicked(surfaces, {name: core._result_of(surfaces.all[name]) for name in clicks})
 
     def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Make these the current object's clicks; those on other objects stay.
@@ -221,19 +236,19 @@ class JointSteps(Steps[SessionCore]):
         return self._step(core, surfaces, start, compiled)
 
     def predicted(
-        self, core: SessionCore, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
+        self, core: SessionCore, prompts: tuple[Click | BoxInput, ...], given: tuple[FloatArray, MaskInput] | None
     ) -> Sequence[Interaction]:
         """Return the clicks; a mask input must be the current object's answer to the first ones of them."""
         if given is None:
-            return clicks
+            return prompts
         surfaces = self._of(core)
         label = surfaces.current.label
         for held in reversed(surfaces.shared.line):
             own = tuple(one.click for one in held.interactions if one.label == label)
             answer = self._coarse(core, held.rows, label)
-            known = bool(own) and not held.pending and own == clicks[: len(own)]
+            known = bool(own) and not held.pending and own == prompts[: len(own)]
             if known and np.array_equal(answer_logits(answer), given[0]):
-                return clicks
+                return prompts
         raise SessionError(
             f"predict got a mask_input that is no answer of {self._name} to the first of these points",
             expected="no mask_input: a network that answers for all objects at once takes no mask, only clicks",
@@ -376,7 +391,9 @@ class JointSteps(Steps[SessionCore]):
             return no_answer(core._answer_size, core._manifest.clicks)
         return ObjectAnswer(rows, label, core._size()).coarse()
 
-    def _refused(self, interaction: Choice | MaskInput) -> SessionError:
+    def _refused(self, interaction: Choice | MaskInput | BoxInput) -> MMMSDeployError:
+        if isinstance(interaction, BoxInput):
+            return no_boxes(interaction, self._manifest)
         return one_answer(interaction, self._name) if isinstance(interaction, Choice) else self._no_mask()
 
     def _no_mask(self) -> SessionError:
@@ -414,4 +431,4 @@ def joint_steps(
     assert listed is not None
     tensors = find_click_stage(manifest, pipeline)
     rows = ListRun(manifest, pipeline, tensors, listed)
-    return JointSteps(JointRun(manifest, rows, tensors.answer, runner, fetch), manifest.name)
+    return JointSteps(JointRun(manifest, rows, tensors.answer, runner, fetch), manifest)

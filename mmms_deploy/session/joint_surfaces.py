@@ -71,18 +71,19 @@ class JointSurfaces(Surfaces):
         """Return the clicks that were made while an object was the current one, oldest first."""
         return tuple(one.click for one in self.now.interactions if one.label == label)
 
-    def follow(self, shared: History[JointSnapshot], changed: str | None = None) -> JointSurfaces:
+    def follow(self, shared: History[JointSnapshot], *changed: str | None) -> JointSurfaces:
         """Return them with another history. Every answer is another one then.
 
         Args:
             shared: The history that replaces the old one.
-            changed: Name of the surface whose clicks changed; None for none.
+            *changed: Names of the surfaces whose clicks changed, in order; None is none.
         """
-        changes = self.changes + 1
+        places = {name: self.changes + number for number, name in enumerate(changed, start=1)}
         surfaces = {
-            name: Surface(surface.label, surface.history, changes if name == changed else surface.changed)
+            name: Surface(surface.label, surface.history, places.get(name, surface.changed))
             for name, surface in self.all.items()
         }
+        changes = self.changes + max(1, len(changed))
         return replace(self, all=surfaces, changes=changes, labels=None, shared=shared)
 
 

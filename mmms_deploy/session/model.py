@@ -179,6 +179,7 @@ class Model:
         zoom: ZoomRule | bool = False,
         flip: bool = False,
         resume: bool = False,
+        batch: bool | None = None,
         journal: Journal | PathLike | None = None,
     ) -> Session:
         """Open a session on the model's engine and with its store; the caller closes it.
@@ -189,12 +190,13 @@ class Model:
             zoom: As for :class:`~mmms_deploy.Session`.
             flip: As for :class:`~mmms_deploy.Session`.
             resume: As for :class:`~mmms_deploy.Session`.
+            batch: As for :class:`~mmms_deploy.Session`.
             journal: As for :class:`~mmms_deploy.Session`.
 
         Raises:
             EngineError: The model is closed, or there is no memory for another session.
             HistoryError: ``history_limit`` is no number of steps.
-            SessionError: ``zoom`` is no rule, or ``zoom`` or ``flip`` is not possible with this bundle.
+            SessionError: ``zoom`` is no rule, or ``zoom``, ``flip`` or ``batch`` is not possible with this bundle.
             JournalError: As for :class:`~mmms_deploy.Session`.
             OutputWriteError: As for :class:`~mmms_deploy.Session`.
         """
@@ -207,6 +209,7 @@ class Model:
             flip=flip,
             store=self._store,
             resume=resume,
+            batch=batch,
             journal=journal,
         )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from mmms_deploy.arguments import shown
 from mmms_deploy.bundle import Manifest, Rate, Role, StageGraph, TensorSpec
+from mmms_deploy.bundle.names import of_object
 from mmms_deploy.engines.protocol import Array, Runner, Value
 from mmms_deploy.errors import BundleCorruptError, SessionError
 
@@ -65,9 +67,10 @@ class StagePipeline:
     def __init__(self, manifest: Manifest, graphs: Mapping[str, StageGraph], runner: Runner) -> None:
         self._runner = runner
         self._rates = {stage.name: stage.rate for stage in manifest.stages}
-        self._graphs = {stage.name: graphs[stage.name] for stage in manifest.stages}
+        self._graphs = {stage.name: graphs[stage.name] for stage in manifest.stages if not stage.batch}
+        self.batches = manifest.batches
         self._rows = {stage.name: stage.rows for stage in manifest.stages if stage.rows is not None}
-        self._larger = manifest.larger
+        self._larger = manifest.larger - set(self.batches.values())
         self._smallest = {
             stage.rate: stage.name
             for stage in manifest.stages
@@ -84,7 +87,10 @@ class StagePipeline:
                 self._connect_larger(stage, graph)
             else:
                 self._connect(stage, graph)
-        self._runs = dict.fromkeys(self._graphs, 0)
+        self._batched = {count: graphs[stage] for count, stage in self.batches.items()}
+        for count, stage in self.batches.items():
+            self._connect_batch(stage, count)
+        self._runs = dict.fromkeys((*self._graphs, *self.batches.values()), 0)
 
     def _connect(self, stage: str, graph: StageGraph) -> None:
         for spec in graph.inputs:
@@ -121,6 +127,26 @@ class StagePipeline:
             missing = needed - {spec.name for spec in ours}
             if missing:
                 raise _other_rows(stage, None, smallest, known[min(missing)])
+
+    def _connect_batch(self, stage: str, count: int) -> None:
+        """Check a stage that answers clicks on several objects: the click stage, once for each of them."""
+        graph, numbers = self._batched[count], range(1, count + 1)
+        single = next(self._graphs[name] for name in reversed(self._graphs) if self._rates[name] is Rate.CLICK)
+        shared = [spec for spec in single.inputs if _of_image(spec)]
+        own = [spec for spec in single.inputs if not _of_image(spec)]
+        sides = (
+            (graph.inputs, [*shared, *(_of_object(spec, number) for number in numbers for spec in own)]),
+            (graph.outputs, [_of_object(spec, number) for number in numbers for spec in single.outputs]),
+        )
+        for given, wanted in sides:
+            odd = set(given) ^ set(wanted)
+            if odd:
+                name = min(spec.name for spec in odd)
+                raise BundleCorruptError(
+                    f"stage {stage!r} is no click stage for {count} objects: look at its tensor {name}",
+                    expected="the tensors of the click stage, its own ones once for every object",
+                    fix="export the checkpoint again",
+                )
 
     def _check_bypass(self, stage: str) -> None:
         sources = self._bypasses[stage]
@@ -326,6 +352,47 @@ class StagePipeline:
             stale.discard(stage)
         return replace(state, values=values, stale=frozenset(stale))
 
+    def run_batch(
+        self, state: PipelineState, count: int, given: Sequence[Mapping[str, Value]], blank: Mapping[str, Value]
+    ) -> list[PipelineState]:
+        """Answer clicks on several objects in one run.
+
+        Args:
+            state: The image's features.
+            count: How many objects the stage takes.
+            given: For every object that is clicked its state and its click, by the names of the click stage.
+            blank: The same without a click, for the rest of the rows.
+
+        Returns:
+            For each of the objects that are clicked what :meth:`run` returns after its click alone.
+
+        Raises:
+            SessionError: An input was never set.
+            EngineError: The stage failed.
+        """
+        stage, graph = self.batches[count], self._batched[count]
+        rows = [*given, *(blank for _ in range(count - len(given)))]
+        values = {of_object(name, n): value for n, row in enumerate(rows, start=1) for name, value in row.items()}
+        missing = [spec.name for spec in graph.inputs if spec.name not in values and spec.name not in state.values]
+        if missing:
+            raise SessionError(
+                f"stage {stage!r} cannot run without {', '.join(missing)}",
+                expected="every input set",
+                fix="set them first",
+            )
+        inputs = {spec.name: values.get(spec.name, state.values.get(spec.name)) for spec in graph.inputs}
+        outputs = self._runner.run(stage, inputs)
+        self._runs[stage] += 1
+        done = []
+        for number, row in enumerate(given, start=1):
+            own = {
+                name.removesuffix(of_object("", number)): value
+                for name, value in outputs.items()
+                if name.endswith(of_object("", number))
+            }
+            done.append(replace(self.set(state, row), values={**state.values, **row, **own}))
+        return done
+
     def missing(self, state: PipelineState, up_to: Rate) -> tuple[str, ...]:
         """Return the names of inputs that were never set, of stages up to a rate that would run."""
         computed = {spec.name for stage in state.stale for spec in self._graphs[stage].outputs}
@@ -350,6 +417,15 @@ class StagePipeline:
                 expected=f"one of the sizes {', '.join(map(str, self._rows.values())) or 'of a list: there is none'}",
                 fix="fill the list up to one of them",
             )
+
+
+def _of_image(spec: TensorSpec) -> bool:
+    """Whether the objects of an image share an input of the click stage."""
+    return spec.role in (Role.FEATURE, Role.IMAGE)
+
+
+def _of_object(spec: TensorSpec, number: int) -> TensorSpec:
+    return msgspec.structs.replace(spec, name=of_object(spec.name, number))
 
 
 def _same_but_rows(spec: TensorSpec, other: TensorSpec, more: int) -> bool:

@@ -22,6 +22,7 @@ from mmms_deploy.errors import ClickError, MaskInputError, SessionError
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answers import NetworkAnswer, log_odds
 from mmms_deploy.session.interactions import (
+    BoxInput,
     Choice,
     Interaction,
     MaskInput,
@@ -170,7 +171,7 @@ def checked_logits(
 
 
 def interactions_of(
-    clicks: tuple[Click, ...],
+    clicks: tuple[Click | BoxInput, ...],
     given: tuple[FloatArray, MaskInput] | None,
     line: Sequence[Snapshot],
     logits: Callable[[Snapshot], FloatArray],
@@ -179,7 +180,7 @@ def interactions_of(
     """Return the interactions that a call of predict stands for.
 
     Args:
-        clicks: Its points.
+        clicks: Its box, where there is one, and its points.
         given: Its mask input as logits, and as the mask that it puts in; None for none.
         line: The snapshots that are held, oldest first.
         logits: Returns a snapshot's answer (h, w) as logits.
@@ -195,21 +196,21 @@ def interactions_of(
     low, mask = given
     # From the newest on: of two that answer the same, the one with more of the clicks.
     # A snapshot's clicks are the first ones of the last snapshot's.
-    pairs = zip(line[-1].clicks, clicks, strict=False)
+    pairs = zip(line[-1].prompts, clicks, strict=False)
     common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     fitting = [
-        one for one in reversed(line) if one.interactions and not one.pending and one.interactions.clicked <= common
+        one for one in reversed(line) if one.interactions and not one.pending and one.interactions.prompted <= common
     ]
     for snapshot in fitting:
         if np.array_equal(logits(snapshot), low):
-            return (*snapshot.interactions, *clicks[snapshot.interactions.clicked :])
+            return (*snapshot.interactions, *clicks[snapshot.interactions.prompted :])
     for snapshot in fitting:
         for place, numbers in enumerate(() if snapshot.candidates is None else snapshot.candidates.numbers):
             if np.array_equal(answer_logits(NetworkAnswer(numbers, rule)), low):
                 before = tuple(snapshot.interactions)
                 while isinstance(before[-1], Choice):  # a choice among the same answers is replaced
                     before = before[:-1]
-                return (*before, Choice(place), *clicks[snapshot.interactions.clicked :])
+                return (*before, Choice(place), *clicks[snapshot.interactions.prompted :])
     return (mask, *clicks)
 
 

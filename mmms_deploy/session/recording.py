@@ -25,6 +25,7 @@ from mmms_deploy.session.events import (
     AnyEvent,
     ChoiceEvent,
     ClickEvent,
+    ClickObjectsEvent,
     ClosedEvent,
     FollowEvent,
     ImageEvent,
@@ -273,6 +274,14 @@ class JournalRecorder:
         kept = _common(before, after)
         yield FollowEvent(call=call.name, kept=kept, interactions=tuple(self._as_saved(one) for one in after[kept:]))
 
+    def _click_objects(self, call: Call, answer: object) -> Iterable[AnyEvent]:
+        assert isinstance(answer, dict)
+        clicks = []
+        for name, result in answer.items():
+            click = result.click
+            clicks.append((name, (float(click.x), float(click.y), 1 if click.positive else 0)))
+        yield ClickObjectsEvent(clicks=tuple(clicks))  # type: ignore[arg-type]
+
     def _undo(self, call: Call, answer: object) -> Iterable[AnyEvent]:
         yield UndoEvent()
 
@@ -327,8 +336,10 @@ _EVENTS: dict[str, Callable[[JournalRecorder, Call, object], Iterable[AnyEvent]]
     "click": JournalRecorder._click,
     "choose": JournalRecorder._choice,
     "set_mask": JournalRecorder._mask,
+    "set_box": JournalRecorder._follow,
     "set_clicks": JournalRecorder._follow,
     "add_clicks": JournalRecorder._follow,
+    "click_objects": JournalRecorder._click_objects,
     "predict": JournalRecorder._follow,
     "_repeat": JournalRecorder._follow,
     "undo": JournalRecorder._undo,

@@ -24,8 +24,17 @@ from mmms_deploy.annotations import mask_of_rle, rle_of
 from mmms_deploy.bundle.contract import MOST_CANDIDATES, ClickContract, Struct
 from mmms_deploy.errors import MMMSDeployError, SessionError
 from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.session.boxes import checked_box
 from mmms_deploy.session.history import History
-from mmms_deploy.session.interactions import Choice, Interaction, MaskInput, Snapshot, checked_mask, mask_of_probability
+from mmms_deploy.session.interactions import (
+    BoxInput,
+    Choice,
+    Interaction,
+    MaskInput,
+    Snapshot,
+    checked_mask,
+    mask_of_probability,
+)
 from mmms_deploy.session.result import Click, checked_click
 from mmms_deploy.session.surfaces import Surface, Surfaces, checked_name
 
@@ -62,21 +71,24 @@ class SavedMap(Struct, frozen=True, kw_only=True):
 
 
 class SavedStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An interaction that is no click: a mask that was put in, or the choice of one of several answers.
+    """An interaction that is no click: a mask or a box that was put in, or the choice of one of several answers.
 
     Attributes:
         mask: The mask.
         previous: What the network sees of it, where it is no mask of bools.
         choice: The number of the answer, from 0.
+        box: A box that was put in: x0, y0, x1, y1 in image pixels.
     """
 
     mask: SavedRle | None = None
     previous: SavedMap | None = None
     choice: Annotated[int, msgspec.Meta(ge=0, lt=MOST_CANDIDATES)] | None = None
+    box: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        if (self.mask is None) == (self.choice is None) or (self.mask is None and self.previous is not None):
-            raise ValueError("an interaction is a click, a mask or a choice")
+        kinds = sum(kind is not None for kind in (self.mask, self.choice, self.box))
+        if kinds != 1 or (self.mask is None and self.previous is not None):
+            raise ValueError("an interaction is a click, a mask, a choice or a box")
 
 
 SavedInteraction: TypeAlias = tuple[float, float, Literal[0, 1]] | SavedStep
@@ -145,6 +157,8 @@ def saved_interaction(
         return saved_click(given)
     if isinstance(given, Choice):
         return SavedStep(choice=given.index)
+    if isinstance(given, BoxInput):
+        return SavedStep(box=(given.x0, given.y0, given.x1, given.y1))
     rle = SavedRle(**rle_of(given.mask))  # type: ignore[arg-type]
     plain = np.array_equal(checked_mask(given.mask, size, network, rule).previous, given.previous)
     return SavedStep(mask=rle, previous=None if plain else _packed(given.previous[0, 0]))
@@ -300,6 +314,8 @@ def read_interaction(
         return checked_click(*given, size)
     if given.choice is not None:
         return Choice(given.choice)
+    if given.box is not None:
+        return checked_box(given.box, size)
     assert given.mask is not None
     return _mask(given.mask, given.previous, size, network, rule)
 
@@ -339,28 +355,21 @@ def _unpacked(given: SavedMap) -> FloatArray:
 
 def restored(
     found: SavedSession,
-    interactions: Mapping[str, tuple[Interaction, ...]],
+    lines: Mapping[str, History[Snapshot]],
     blank: Snapshot,
     limit: int | None,
-    after: Callable[[Snapshot, Interaction, bool], Snapshot],
 ) -> Surfaces:
-    """Return the surfaces of a saved annotation; every interaction is run.
+    """Return the surfaces of a saved annotation.
 
     Args:
         found: The annotation.
-        interactions: Every surface's interactions, by its name.
+        lines: The history of every surface without a limit and with nothing undone, by its name.
         blank: The snapshot that every surface begins with.
         limit: How many interactions with a surface can be undone here.
-        after: Takes one more interaction; its last argument says whether the answer is wanted, which it is after the
-            last one that is not undone.
     """
 
     def history(surface: SavedSurface) -> History[Snapshot]:
-        line: History[Snapshot] = History(blank)
-        done = len(surface.interactions) - surface.undone
-        for number, interaction in enumerate(interactions[surface.name], start=1):
-            line = line.push(after(line.current, interaction, number == done))
-        return line.at(done).limited(limit)
+        return lines[surface.name].at(len(surface.interactions) - surface.undone).limited(limit)
 
     surfaces = {one.name: Surface(one.label, history(one), one.changed) for one in found.surfaces}
     changes = max(surface.changed for surface in surfaces.values())

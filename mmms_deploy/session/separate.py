@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmms_deploy.imaging.resize import FloatArray
@@ -11,11 +11,12 @@ from mmms_deploy.session.click_list import history_of
 from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot, checked_mask
+from mmms_deploy.session.interactions import BoxInput, Interaction, MaskInput, Snapshot, checked_mask
 from mmms_deploy.session.predict import answer_logits, interactions_of
 from mmms_deploy.session.result import Click, ClickResult
+from mmms_deploy.session.rounds import Row, in_rounds
 from mmms_deploy.session.saved import SavedSession, restored, saved
-from mmms_deploy.session.steps import Step, Steps
+from mmms_deploy.session.steps import Clicked, Step, Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces, label_map
 
 
@@ -39,6 +40,18 @@ class SeparateSteps(Steps[SessionCore]):
             history = history.push(snapshot)
         result = core._answer(history.current, start, numbers, compiled)
         return Step(surfaces.change(history, result), result)
+
+    def click_objects(self, core: SessionCore, clicks: Mapping[str, Click], start: float) -> Clicked:
+        """Turn to every object as ``select`` does, and then answer the clicks on all of them."""
+        surfaces, before = core._state.surfaces, core._state.surfaces.name
+        for name in clicks:
+            surfaces = self._selected(core, surfaces, name, start)
+        rows = [Row(surfaces.all[name].history, (click,)) for name, click in clicks.items()]
+        results = {}
+        for name, answered in zip(clicks, in_rounds(core, core._state.image, rows), strict=True):
+            results[name] = core._answer(answered.history.current, start, answered.numbers)
+            surfaces = surfaces.select(name).change(answered.history, results[name])
+        return Clicked(surfaces.select(before), results)
 
     def follow(self, core: SessionCore, wanted: Sequence[Interaction], start: float) -> Step:
         """Run what the current object does not have yet."""
@@ -77,17 +90,20 @@ class SeparateSteps(Steps[SessionCore]):
 
     def select(self, core: SessionCore, name: str, start: float) -> Step:
         """Turn to another object. If others took pixels from it, the rest of its mask is put in."""
-        surfaces = core._state.surfaces
-        known = surfaces.all.get(name)
-        if known is not None and known is not surfaces.current and core._previous_input is not None:
+        surfaces = self._selected(core, core._state.surfaces, name, start)
+        return Step(surfaces, core._result_of(surfaces.current))
+
+    @staticmethod
+    def _selected(core: SessionCore, surfaces: Surfaces, name: str, start: float) -> Surfaces:
+        known, current = surfaces.all.get(name), core._state.surfaces.current
+        if known is not None and known is not current and core._previous_input is not None:
             left = core._label_map() == known.label
             if not left[core._result_of(known).mask].all():
                 rest = checked_mask(left, core._size(), core._answer_size, core._manifest.clicks)
                 snapshot = core._after_mask(core._state.image, known.history.current, rest)
                 result = core._answer(snapshot, start, rest.previous[0, 0])
                 surfaces = surfaces.extend(name, known.history.push(snapshot), result)
-        surfaces = surfaces.select(name)
-        return Step(surfaces, core._result_of(surfaces.current))
+        return surfaces.select(name)
 
     def remove(self, core: SessionCore, name: str) -> Surfaces:
         """Forget an object; no stage runs."""
@@ -95,18 +111,18 @@ class SeparateSteps(Steps[SessionCore]):
 
     def rebuilt(self, core: SessionCore, image: ImageState, blank: Snapshot) -> Surfaces:
         """Repeat all interactions with every object."""
+        surfaces, begin = core._state.surfaces, History(blank, core._limit)
+        olds = [surface.history for surface in surfaces.all.values()]
+        rows = [Row(begin, tuple(old.newest.interactions), len(old.current.interactions)) for old in olds]
+        answered = {id(old): found.history for old, found in zip(olds, in_rounds(core, image, rows), strict=True)}
 
         def replayed(old: History[Snapshot]) -> History[Snapshot]:
-            history = History(blank, core._limit)
-            for number, interaction in enumerate(old.newest.interactions, start=1):
-                wanted = number == len(old.current.interactions)
-                snapshot, _ = core._after(image, history.current, interaction, wanted=wanted)
-                history = history.push(snapshot)
+            history = answered[id(old)]
             for _ in range(len(old.newest.interactions) - len(old.current.interactions)):
                 history = history.undo()
             return core._settled(history, image)
 
-        return core._state.surfaces.rebuild(blank, replayed)
+        return surfaces.rebuild(blank, replayed)
 
     def load(self, core: SessionCore, labels: Labels, names: dict[str, int]) -> Surfaces:
         """Return the objects of a label map, each with its mask put in."""
@@ -128,23 +144,23 @@ class SeparateSteps(Steps[SessionCore]):
         self, core: SessionCore, found: SavedSession, given: dict[str, tuple[Interaction, ...]], start: float
     ) -> Step:
         """Repeat every object's interactions."""
-        image, blank = core._state.image, core._state.surfaces.blank
-
-        def after(snapshot: Snapshot, interaction: Interaction, wanted: bool) -> Snapshot:
-            return core._after(image, snapshot, interaction, wanted=wanted)[0]
-
-        surfaces = restored(found, given, blank, core._limit, after)
+        blank = core._state.surfaces.blank
+        begin: History[Snapshot] = History(blank)
+        rows = [Row(begin, given[one.name], len(one.interactions) - one.undone) for one in found.surfaces]
+        answered = in_rounds(core, core._state.image, rows)
+        lines = {one.name: done.history for one, done in zip(found.surfaces, answered, strict=True)}
+        surfaces = restored(found, lines, blank, core._limit)
         result = core._answer(surfaces.current.history.current, start)
         surfaces.current.result = result
         return Step(surfaces, result)
 
     def predicted(
-        self, core: SessionCore, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
+        self, core: SessionCore, prompts: tuple[Click | BoxInput, ...], given: tuple[FloatArray, MaskInput] | None
     ) -> Sequence[Interaction]:
-        """Return the clicks, with what led to the mask input or the mask itself before them."""
+        """Return the box and the clicks, with what led to the mask input or the mask itself before them."""
         line = core._state.surfaces.current.history.line
         rule = core._manifest.clicks
-        return interactions_of(clicks, given, line, lambda held: answer_logits(core._whole_answer(held)), rule)
+        return interactions_of(prompts, given, line, lambda held: answer_logits(core._whole_answer(held)), rule)
 
     def whole_answer(self, core: SessionCore) -> NetworkAnswer:
         """Return the current object's answer for the whole image."""

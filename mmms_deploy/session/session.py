@@ -74,6 +74,9 @@ class Session(WorkCalls, ClickCalls, SurfaceCalls):
             was encoded before runs no backbone. None keeps none.
         resume: Whether an image that was annotated before in this session has its objects again when it comes back;
             else :meth:`set_image` always begins anew. The network answers their clicks again.
+        batch: Whether clicks on several objects run together, in :meth:`click_objects` and wherever clicks are answered
+            again, with a bundle that was exported with ``--batch``. None does where it pays: on a GPU, and not on a
+            CPU.
         journal: Where everything that is done is written down, a line an event (docs/journal.md): a path, or a
             :class:`~mmms_deploy.journal.Journal`. A file that holds a journal is gone on with. None keeps none.
 
@@ -81,7 +84,7 @@ class Session(WorkCalls, ClickCalls, SurfaceCalls):
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
         HistoryError: ``history_limit`` is no number of steps.
-        SessionError: ``zoom`` is no rule, or ``zoom`` or ``flip`` is not possible with this bundle.
+        SessionError: ``zoom`` is no rule, or ``zoom``, ``flip`` or ``batch`` is not possible with this bundle.
         JournalError: The journal is another file, or another session writes to it.
         OutputWriteError: The journal cannot be written.
 
@@ -106,11 +109,14 @@ class Session(WorkCalls, ClickCalls, SurfaceCalls):
         flip: bool = False,
         store: FeatureSource | None = None,
         resume: bool = False,
+        batch: bool | None = None,
         journal: Journal | PathLike | None = None,
     ) -> None:
         name, opened = (engine, None) if isinstance(engine, str) else (None, engine)
         request = EngineRequest(device, name, precision, threads, strict, cuda_options)
-        super().__init__(bundle, opened, request, history_limit, keep_image, on_progress, zoom, flip, store, resume)
+        super().__init__(
+            bundle, opened, request, history_limit, keep_image, on_progress, zoom, flip, store, resume, batch
+        )
         if journal is not None:
             try:
                 self._recorder = JournalRecorder(self, journal)

@@ -8,7 +8,7 @@ history (:mod:`mmms_deploy.session.joint`). The calls themselves know neither.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +16,7 @@ from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answers import NetworkAnswer
 from mmms_deploy.session.history import History
 from mmms_deploy.session.inputs import ImageState
-from mmms_deploy.session.interactions import Interaction, MaskInput, Snapshot
+from mmms_deploy.session.interactions import BoxInput, Interaction, MaskInput, Snapshot
 from mmms_deploy.session.result import Click, ClickResult
 from mmms_deploy.session.saved import SavedSession
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
@@ -36,6 +36,19 @@ class Step:
 
     surfaces: Surfaces
     result: ClickResult
+
+
+@dataclass(frozen=True, eq=False)
+class Clicked:
+    """What clicks on several objects lead to.
+
+    Attributes:
+        surfaces: The objects afterwards.
+        results: The answer for each of the objects that were clicked, by name.
+    """
+
+    surfaces: Surfaces
+    results: dict[str, ClickResult]
 
 
 class Steps(ABC, Generic[C]):
@@ -62,6 +75,16 @@ class Steps(ABC, Generic[C]):
             core: The session.
             interactions: The clicks, choices or masks, checked; one or more.
             start: When the call began, by ``perf_counter``.
+        """
+
+    @abstractmethod
+    def click_objects(self, core: C, clicks: Mapping[str, Click], start: float) -> Clicked:
+        """Answer a click on each of several objects; the current one stays the current one.
+
+        Args:
+            core: The session.
+            clicks: The click on every object by its name, checked; one or more. An object of a new name begins.
+            start: When the call began.
         """
 
     @abstractmethod
@@ -119,13 +142,13 @@ class Steps(ABC, Generic[C]):
 
     @abstractmethod
     def predicted(
-        self, core: C, clicks: tuple[Click, ...], given: tuple[FloatArray, MaskInput] | None
+        self, core: C, prompts: tuple[Click | BoxInput, ...], given: tuple[FloatArray, MaskInput] | None
     ) -> Sequence[Interaction]:
         """Return the interactions that a call of ``predict`` stands for.
 
         Args:
             core: The session.
-            clicks: Its points.
+            prompts: Its box, where there is one, and its points.
             given: Its mask input as logits, and as the mask that it puts in; None for none.
         """
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
 
+from mmms_deploy.session.click_list import ClickLike, checked_objects
 from mmms_deploy.session.core import SessionCore
 from mmms_deploy.session.recorder import recorded
 from mmms_deploy.session.result import ClickResult
@@ -48,6 +49,45 @@ class SurfaceCalls(SessionCore):
             step = self._steps.select(self, checked_name(surface), start)
             self._state = replace(self._state, surfaces=step.surfaces)
             return step.result
+
+    @recorded
+    def click_objects(self, clicks: Mapping[str, ClickLike]) -> dict[str, ClickResult]:
+        """Click on several objects at once, one click on each, and return the answer for each of them.
+
+        It is as if every object were turned to with :meth:`select`, which makes new ones, and then clicked. The masks
+        are those of clicks one by one; where objects overlap, the label map gives the pixels to the later one of the
+        call. The current object stays the current one, and every object is undone by itself. All clicks are taken, or
+        none.
+
+        With a bundle that was exported with ``--batch``, the clicks run together where the session's ``batch`` says so
+        (docs/session.md). A network that answers for all objects at once answers all clicks in one run; they are its
+        newest clicks then, in this order.
+
+        Args:
+            clicks: A click on every object by its name: ``(x, y)``, ``(x, y, 0)``, :class:`Click` and the others that
+                :meth:`set_clicks` takes.
+
+        Returns:
+            The answers by the objects' names, in the same order.
+
+        Raises:
+            NoImageError: No image was set.
+            ClickError: One is no click, or is outside of the image; or the network takes no more.
+            SurfaceError: A name is no text, or empty; or the network answers for all objects at once, and for no more
+                than there are.
+            ModalityError: A modality was announced with ``LATER`` and is not there yet.
+            EngineError: The click stage failed; no click is taken.
+        """
+        with self._lock:
+            size = self._size()
+            start = perf_counter()
+            wanted = checked_objects(clicks, size)
+            if not wanted:
+                return {}
+            self._inputs.check_complete(self._state.image)
+            clicked = self._steps.click_objects(self, wanted, start)
+            self._state = replace(self._state, surfaces=clicked.surfaces)
+            return clicked.results
 
     @recorded
     def remove(self, surface: str) -> None:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from mmms_deploy import Bundle
 from mmms_deploy.cluster import Lost
 from mmms_deploy.cluster.ray_pool import RayPool
+from mmms_deploy.commands.eval_cluster import SceneRecipe, engines_of, scenes_by
+from mmms_deploy.commands.eval_open import Opening
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import ClusterError, FileReadError, SessionError
+from mmms_deploy.evaluation import Settings, evaluate, parse_dataset_argument
+from mmms_deploy.evaluation.answering import Choose
+from mmms_deploy.evaluation.results import SceneResult
 from mmms_deploy.precompute import IntoStore, Item, Recipe, precompute
 from tests.support.tasks import Doubling
 
@@ -63,6 +70,30 @@ def test_a_data_set_is_encoded_to_the_same_bytes(pool: RayPool, paint: Bundle, t
     precompute(items, alone)
     assert precompute(items, cluster, pool).encoded == 5
     assert files(tmp_path / "alone") == files(tmp_path / "cluster")
+
+
+def test_an_evaluation_has_the_same_numbers(pool: RayPool, paint: Bundle) -> None:
+    request = EngineRequest(device="cpu", engine="onnxruntime", precision="fp32", threads=1)
+    arguments = (parse_dataset_argument("drawn=3"),)
+    opening = Opening(
+        str(paint.path), None, request, request, arguments, (), False, None, None, None, Choose.SCORE, clicks=3
+    )
+    settings = Settings(max_clicks=3)
+    with ExitStack() as stack:
+        sides = opening.open(stack)
+        entries = opening.entries(sides, [argument.open() for argument in arguments])
+        recipe = SceneRecipe(opening, settings, engines_of(sides))
+        alone = evaluate(entries, sides.first, settings)
+        cluster = evaluate(entries, sides.first, settings, run=lambda tasks: scenes_by(pool, recipe, tasks))
+        assert [untimed(one) for one in alone] == [untimed(one) for one in cluster]
+        other = SceneRecipe(opening, settings, ("another engine",))
+        with pytest.raises(ClusterError, match="computes with ONNX Runtime"):
+            list(scenes_by(pool, other, [(entries[0], 0)]))
+
+
+def untimed(result: SceneResult) -> SceneResult:
+    objects = tuple(replace(one, predict_seconds=(), simulate_seconds=()) for one in result.objects)
+    return replace(result, image_seconds=0.0, objects=objects)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -361,3 +361,18 @@ def test_a_session_for_asyncio(paint: Bundle, tmp_path: Path, folder: Path) -> N
 
     asyncio.run(main())
     check_replay(path, paint, Images([folder]))
+
+
+def test_clicks_on_several_objects(paint: Bundle, joint: Bundle, tmp_path: Path, folder: Path) -> None:
+    def walk(session: Session) -> None:
+        session.set_image(PICTURE)
+        session.click_objects({"dog": [50, 30, 1], "cat": [10, 10]})
+        session.click_objects({"cat": [14, 12, 1], "1": [30, 40]})
+        session.select("cat")
+        session.select("dog")
+
+    for bundle in (paint, joint):
+        path = tmp_path / f"{bundle.manifest.name}.jsonl"
+        found = recorded(bundle, path, walk)
+        assert found[2]["clicks"] == [["dog", [50.0, 30.0, 1]], ["cat", [10.0, 10.0, 1]]]
+        check_replay(path, bundle, Images([folder]))

@@ -16,6 +16,7 @@ from tests.support.annotating import GREY, SIZE
 
 CALLS: dict[str, Callable[[Session, Path], object]] = {
     "add_clicks": lambda session, _: session.add_clicks([[10, 10, 1]]),
+    "click_objects": lambda session, _: session.click_objects({"dog": (10, 10)}),
     "choose": lambda session, _: session.choose(0),
     "click": lambda session, _: session.click(10, 10),
     "download_features": lambda session, _: session.download_features([]),
@@ -37,6 +38,7 @@ CALLS: dict[str, Callable[[Session, Path], object]] = {
     "save": lambda session, folder: session.save(folder / "work.json"),
     "save_labels": lambda session, folder: session.save_labels(folder / "labels.png"),
     "select": lambda session, _: session.select("dog"),
+    "set_box": lambda session, _: session.set_box(5, 5, 20, 20),
     "set_clicks": lambda session, _: session.set_clicks([[10, 10, 1]]),
     "set_features": lambda session, _: session.set_features({}, SIZE),
     "set_image": lambda session, _: session.set_image(GREY),

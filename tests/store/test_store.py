@@ -14,8 +14,8 @@ import pytest
 from mmms_deploy import LATER, Bundle, Features, FeatureStore, Model, Session
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.engines import Engine, open_engine
+from mmms_deploy.engines.cuda.runner import CudaRunner
 from mmms_deploy.errors import FeatureError, StoreError
-from mmms_deploy.session.pipeline import StagePipeline
 from tests.support import standin_engine
 from tests.support.annotating import GREY, SIZE, annotated
 from tests.support.stored import features, picture, renamed
@@ -257,11 +257,24 @@ def test_what_waits_for_a_modality_is_never_kept(store: FeatureStore, modal: Bun
         np.testing.assert_array_equal(session.click(10, 10).network_probability, expected)
 
 
-def test_features_that_do_not_fit_are_forgotten_and_computed(store: FeatureStore, engine: Engine) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"f1": np.zeros((1, 2, 3), np.float32)},
+        {"f1": np.zeros((1, 1, 1, 1), np.int64)},
+        {"f2": np.zeros((1, 3, 8, 12), np.float32)},
+        {"maps": np.zeros((1, 2, 64, 96), np.float32)},
+        {},
+    ],
+    ids=["shape", "type", "no f1", "a state alone", "nothing"],
+)
+def test_features_that_do_not_fit_are_forgotten_and_computed(
+    store: FeatureStore, engine: Engine, other: dict[str, Any]
+) -> None:
     with Session(engine.bundle, engine=engine) as session:
         session.set_image(GREY)
         right = session.features
-    store.keep(right.with_arrays({"f1": np.zeros((1, 2, 3), np.float32)}))
+    store.keep(right.with_arrays(other))
     with Session(engine.bundle, engine=engine, store=store) as session:
         assert not session.set_image(GREY).found
         assert session.runs["image"] == 1
@@ -281,9 +294,10 @@ def test_features_stay_on_the_device_for_sessions_of_its_engine(
         expected = session.click(10, 10).network_probability
         assert (store.stats().device.entries, store.stats().device.bytes) == (1, 4)
         session.set_image(picture(7))
-        uploads = []
-        upload = StagePipeline.spec
-        monkeypatch.setattr(StagePipeline, "spec", lambda self, name: uploads.append(name) or upload(self, name))
+        uploads, upload = [], CudaRunner.upload
+        monkeypatch.setattr(
+            CudaRunner, "upload", lambda self, spec, array: uploads.append(spec.name) or upload(self, spec, array)
+        )
         assert session.set_image(GREY).found
         assert uploads == []
         np.testing.assert_array_equal(session.click(10, 10).network_probability, expected)
@@ -310,10 +324,10 @@ def test_features_of_a_closed_session_come_from_the_host(on_gpu: Engine, paint: 
     with Session(paint, engine=on_gpu, store=store) as session:
         session.set_image(GREY)
         expected = session.click(10, 10).network_probability
-    assert store.stats().device.entries == 0
     with Session(paint, engine=on_gpu, store=store) as session:
         assert session.set_image(GREY).found
         np.testing.assert_array_equal(session.click(10, 10).network_probability, expected)
+    assert store.stats().device.entries == 0
 
 
 def test_another_engine_takes_what_is_on_the_host(on_gpu: Engine, engine: Engine, paint: Bundle) -> None:
@@ -336,7 +350,6 @@ def test_on_the_cpu_the_device_is_the_host(engine: Engine, paint: Bundle) -> Non
 
 
 def test_no_memory_on_the_device_is_no_error(on_gpu: Engine, paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmms_deploy.engines.cuda.runner import CudaRunner
     from mmms_deploy.errors import ResidentBudgetError
 
     def refuse(self: object, value: object) -> None:

@@ -5,6 +5,7 @@ Bundles and checkpoints:
 exporting: skips what needs the packages of the export.
 toy: bundles of small ONNX graphs with the full topology, and their network in NumPy.
 listed: writes the toy bundles whose click stage takes a list of clicks.
+batched: bundles with click stages for several objects.
 sized: a toy bundle whose click stage takes a list of clicks and comes in several sizes.
 joint: a toy bundle that answers for all objects at once, and what NumPy finds for its clicks.
 proposing: a toy bundle that answers the first click with proposals.

@@ -631,6 +631,58 @@ def _read_verdict(path: Path) -> object:
     return None
 
 
+def _half_verdict() -> list[tuple[str, bytes]]:
+    content = {
+        "format": "mmms-deploy-half-verdict",
+        "version": 1,
+        "bundle": "b" * 64,
+        "precision": "fp32",
+        "engine": "an engine",
+        "passed": True,
+        "worst": 1.0,
+        "limit": 0.97,
+        "last": 1.0,
+        "last_limit": 0.99,
+        "clicks": 30,
+        "largest": 7.0,
+        "nbytes": 4,
+        "rounded_nbytes": 2,
+    }
+    return [("v.json", json.dumps(content).encode())]
+
+
+def _read_half_verdict(path: Path) -> object:
+    from mmms_deploy.bundle import Precision
+    from mmms_deploy.store.half import read_verdict
+
+    if read_verdict(path, "b" * 64, Precision.FP32) is None:
+        raise MMMSDeployError("no verdict")
+    return None
+
+
+def _read_entry(path: Path) -> object:
+    """Read a file as a store's entry of the image that it says it is of; it is taken out, or what was kept."""
+    import warnings
+
+    from mmms_deploy import FeatureStore
+    from mmms_deploy.errors import StoreWarning
+    from mmms_deploy.session import Features
+
+    whole = Features.from_bytes(_encoded()[0][1])
+    store = FeatureStore(path.parent / "store")
+    entry = path.parent / "store" / whole.key.name[:2] / f"{whole.key.name}.features"
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(entry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StoreWarning)
+        found = store.find(whole.key)
+    if found is None:
+        assert not entry.exists()
+        raise MMMSDeployError("the entry was damaged")
+    assert found.key == whole.key
+    return None
+
+
 def _plan_identity() -> Any:
     from mmms_deploy.bundle import Precision
     from mmms_deploy.engines.tensorrt.plan_cache import Identity
@@ -823,6 +875,8 @@ READERS: dict[str, Reader] = {
     "clicks CSV": Reader(_csv_clicks, _read_clicks),
     "clicks JSON": Reader(_json_clicks, _read_clicks, damaged_json),
     "verdict": Reader(_verdict, _read_verdict, damaged_json),
+    "verdict on half precision": Reader(_half_verdict, _read_half_verdict, damaged_json),
+    "entry of a store": Reader(_encoded, _read_entry, _damaged_encoded),
     "plan": Reader(_plan, _read_plan, _damaged_plan),
     "journal": Reader(lambda: [("a.jsonl", _walked()[0])], _read_journal, _damaged_lines),
     "file of work": Reader(lambda: [("a.json", _walked()[1])], _read_work, damaged_json),

@@ -108,12 +108,13 @@ def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[
     for source, target in state_links:
         check_same(bundle, "the state", tensors[target], tensors[source])
     click_stages = frozenset(stage.name for stage in bundle.manifest.stages if stage.rate is Rate.CLICK)
-    kept = {source for source, _ in state_links}
+    kept, linked = {source for source, _ in state_links}, {target for _, target in state_links}
     # Of the sizes of a stage one runs.
     written = {spec.name for stage in click_stages - larger for spec in graphs[stage].outputs}
     return Layout(
         tensors=tensors,
-        host_inputs=frozenset(tensors) - outputs - {target for _, target in state_links},
+        # The states of a stage for several objects have no link: a session gives each object's own, from the GPU.
+        host_inputs=frozenset(name for name in set(tensors) - outputs - linked if tensors[name].role is not Role.STATE),
         downloaded=frozenset(name for name in outputs if tensors[name].role in _ANSWERS),
         state_links=state_links,
         graphs=graphs,

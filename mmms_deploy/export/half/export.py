@@ -25,11 +25,14 @@ from mmms_deploy.bundle import (
 from mmms_deploy.bundle.contract import ClickMemory
 from mmms_deploy.engines.onnxruntime import cpu as onnxruntime_cpu
 from mmms_deploy.errors import ExportError
+from mmms_deploy.export.batched import Array, compare_batches, with_batches
+from mmms_deploy.export.comparison import Worst
 from mmms_deploy.export.cut import Cut, StageModel, cut
 from mmms_deploy.export.gate import Golden
 from mmms_deploy.export.graphs import save_graph, write_stages
 from mmms_deploy.export.half.gate import Features, compare_disks, compare_listed, compare_native, compare_rounded
 from mmms_deploy.export.half.network import OPSETS, half_network
+from mmms_deploy.export.half.precision import REDUCED, other_precisions
 from mmms_deploy.export.half.rounded import rounded
 from mmms_deploy.export.listed import with_sizes
 from mmms_deploy.export.network import export_whole
@@ -85,6 +88,7 @@ def add_half(
     original: Float32,
     precision: Precision,
     cuts: Collection[Cut],
+    batches: Sequence[int] = (),
     on_progress: OnProgress | None = None,
 ) -> Added:
     """Write a network's graphs in a reduced precision, and compare them with float32 and with the checkpoint.
@@ -95,6 +99,7 @@ def add_half(
         original: The network in float32.
         precision: FP16 or BF16.
         cuts: Where it is cut, beside the cut where clicks come in.
+        batches: How many objects further click stages answer for in one run, rising.
         on_progress: Receives every step as it starts.
 
     Returns:
@@ -109,6 +114,7 @@ def add_half(
     network = half_network(original.deployed, original.paper, precision, cuts)
     export = partial(export_whole, opset=OPSETS[precision])
     stages = with_sizes(network, cut(export(network), network.rates()), export)
+    stages = with_batches(network, stages, export, batches)
     _check_borders(stages, original.stages, network.feature_outputs(), precision)
     announce(on_progress, f"{precision}: writing the graphs")
     graphs = write_stages(writer, network, stages, precision)
@@ -127,6 +133,8 @@ def add_half(
     for half, exact in zip(stages, original.stages, strict=True):
         if manifest.clicks.objects > 1:
             continue  # its clicks draw nothing
+        if half.batch is not None:
+            continue  # it is compared with the stage for one object
         if manifest.clicks.memory is ClickMemory.CLICKS:
             gate += compare_listed(half, exact, manifest, original.golden, precision)
         elif half.rate is Rate.CLICK:
@@ -177,7 +185,30 @@ def _compare_rounded(
             wide = StageGraph(file=graph.file, data=data, inputs=inputs, outputs=outputs)
             described.append(msgspec.structs.replace(stage, graphs={Precision.FP32: wide}))
         bundle = scratch.seal(msgspec.structs.replace(manifest, stages=tuple(described)))
-        return compare_rounded(bundle, original.golden, original.features, precision, features)
+        gate = compare_rounded(bundle, original.golden, original.features, precision, features)
+        files = {stage.name: scratch.path(stage.graphs[Precision.FP32].file) for stage in described}
+        return gate + _compare_batches(bundle.manifest, files, original, precision)
+
+
+def _compare_batches(
+    manifest: Manifest, files: Mapping[str, Path], original: Float32, precision: Precision
+) -> list[GateCheck]:
+    """Compare the click stages for several objects with the one for one object, every result rounded."""
+    if not manifest.batches:
+        return []
+    name = f"stages for several objects in {precision} against one, every result rounded"
+    measure = "largest 1 - IoU of the mask"
+    worst = Worst(name, measure, REDUCED[precision].mask, *other_precisions(precision))
+    threshold = manifest.clicks.threshold
+
+    def apart(found: Array, wanted: Array) -> float:
+        ours, theirs = found > threshold, wanted > threshold
+        union = int((ours | theirs).sum())
+        return 1.0 - int((ours & theirs).sum()) / union if union else 0.0
+
+    features = {name: array for name, (_, array) in original.features[0].items()}
+    case = original.golden.cases[0]
+    return compare_batches(manifest, files, features, case, answers=worst, measure=apart)
 
 
 def _widened(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from mmms_deploy.bundle.contract import (
+    BOX_CORNERS,
     MOST_PIXELS,
     AnswerForm,
     AnswerSpec,
@@ -78,6 +79,8 @@ class Decoder(Struct, frozen=True, kw_only=True):
         negative: Label of a click off it.
         padding: Label of a point (0, 0) that is added after the clicks and counts for none; None for no such point.
         most_points: The most clicks on one object.
+        box: Whether it takes the corners of a box as two more points, with the labels 2 and 3, as SAM's decoders do.
+            The padding is left out then, as in SAM's example. Left out where it does not.
         unit: What coordinates are counted in.
         mask_input: Name of the input for the previous answer, (1, 1, h, w); None where there is none.
         has_mask_input: Name of the input that says whether there is one: 1 or 0. None where there is none.
@@ -97,6 +100,7 @@ class Decoder(Struct, frozen=True, kw_only=True):
     negative: float = 0.0
     padding: float | None = None
     most_points: int = 64
+    box: bool | msgspec.UnsetType = msgspec.UNSET
     unit: Unit = Unit.PIXELS
     mask_input: str | None = None
     has_mask_input: str | None = None
@@ -112,6 +116,8 @@ class Decoder(Struct, frozen=True, kw_only=True):
             raise ValueError("decoder.has_mask_input needs decoder.mask_input")
         if self.positive == self.negative:
             raise ValueError(f"decoder.positive and decoder.negative must differ, got {self.positive} for both")
+        if self.box and self.most_points < len(BOX_CORNERS):
+            raise ValueError(f"decoder.box takes two points, and decoder.most_points is {self.most_points}")
         if (self.first or self.later) and self.scores is None:
             raise ValueError("decoder.first and decoder.later choose by decoder.scores, which is missing")
 
@@ -164,7 +170,7 @@ class PairDescription(Struct, frozen=True, kw_only=True):
             threshold=self.threshold,
             coordinates=self.coordinates,
             mask_resize=self.mask_resize,
-            points=PointList(most=self.decoder.most_points),
+            points=PointList(most=self.decoder.most_points, box=True if self.decoder.box else msgspec.UNSET),
             answers=AnswerSpec(form=self.answer, size=size, candidates=candidates),
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import sha256_of
+from mmms_deploy.bundle.contract import BOX_CORNERS
 from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.encoder_file import check_places, first_line
@@ -100,13 +101,14 @@ class PairFiles:
         return {name: found[output] for name, output in features.items()}
 
     def decode(
-        self, features: Mapping[str, Array], points: Sequence[tuple[float, float, bool]], previous: FloatArray | None
+        self, features: Mapping[str, Array], points: Sequence[tuple[float, float, float]], previous: FloatArray | None
     ) -> tuple[FloatArray, FloatArray | None]:
         """Return the answers to clicks.
 
         Args:
             features: What :meth:`encode` returned.
-            points: Every click so far: x and y in pixels of the encoder's image, and whether it is on the object.
+            points: Every click so far: x and y in pixels of the encoder's image, and 1 on the object or 0 off it; for
+                the corners of a box 2 and 3.
             previous: (h, w), the previous answer; None where there is none.
 
         Returns:
@@ -116,8 +118,10 @@ class PairFiles:
         height, width = self.description.size
         parts = (1.0, 1.0) if given.unit is Unit.PIXELS else (width, height)
         places = [[np.float32(x) / np.float32(parts[0]), np.float32(y) / np.float32(parts[1])] for x, y, _ in points]
-        labels = [given.positive if positive else given.negative for _, _, positive in points]
-        if given.padding is not None:
+        kinds = {0.0: given.negative, 1.0: given.positive}
+        labels = [kinds.get(float(kind), float(kind)) for _, _, kind in points]
+        boxed = any(kind > 1 for _, _, kind in points)
+        if given.padding is not None and not boxed:
             places, labels = [*places, [np.float32(0), np.float32(0)]], [*labels, given.padding]
         feed: dict[str, Array] = {
             given.points: np.array([places], dtype=np.float32),
@@ -255,6 +259,15 @@ class PairFiles:
             except Exception as error:
                 raise self._unlike(
                     "decoder", f"ONNX Runtime cannot run it with {count} points: {first_line(error)}", "one that runs"
+                ) from error
+            shapes.add((masks.shape, None if scores is None else scores.shape))
+        if self.description.decoder.box:
+            corners = [(1.0, 1.0, BOX_CORNERS[0]), (width / 2, height / 2, BOX_CORNERS[1])]
+            try:
+                masks, scores = self.decode(features, corners, None)
+            except Exception as error:
+                raise self._unlike(
+                    "decoder", f"ONNX Runtime cannot run it with a box: {first_line(error)}", "one that takes boxes"
                 ) from error
             shapes.add((masks.shape, None if scores is None else scores.shape))
         if len(shapes) > 1:

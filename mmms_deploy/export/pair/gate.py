@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mmms_deploy.bundle import GateCheck
+from mmms_deploy.bundle.contract import BOX_CORNERS
 from mmms_deploy.bundle.names import CANDIDATES, CLICK, LOGITS, POINTS, POINTS_NEXT, PREV, PROB, RGB, SCORES
 from mmms_deploy.errors import GateError
 from mmms_deploy.export.comparison import Worst, difference
@@ -20,7 +21,7 @@ from mmms_deploy.export.cut import StageModel
 from mmms_deploy.export.gate import FEATURE_LIMIT, STAGE_LIMIT, Golden, OnnxGraph, Recorded, record
 from mmms_deploy.export.pair.files import Array, PairFiles
 from mmms_deploy.export.pair.graphs import feature_name
-from mmms_deploy.export.pair.reference import PairReference
+from mmms_deploy.export.pair.reference import PairAnswer, PairReference
 from mmms_deploy.export.samples import Sample
 from mmms_deploy.export.steps import announce
 from mmms_deploy.export.trace import OPEN_LOOP_CLICKS
@@ -79,6 +80,7 @@ def _compare(
     points = np.zeros((1, files.description.decoder.most_points, 4), dtype=np.float32)
     _, rows, columns = files.answers
     previous = np.zeros((1, 1, rows, columns), dtype=np.float32)
+    empty = points
     for number, (x, y, positive) in enumerate(sample.clicks[:OPEN_LOOP_CLICKS].tolist()):
         click = np.array([[*reference.to_network(x, y), positive, 1.0]], dtype=np.float32)
         given = {**feed, POINTS: points, PREV: previous, CLICK: click}
@@ -86,14 +88,30 @@ def _compare(
         answer = reference.click(x, y, positive > 0.5)
         points = points.copy()
         points[0, number] = click[0]
-        answers: dict[str, Array] = {POINTS_NEXT: points, CANDIDATES: answer.answers[None]}
-        answers |= dict.fromkeys((LOGITS, PROB), answer.numbers[None, None])
-        if answer.scores is not None:
-            answers[SCORES] = answer.scores[None]
-        for name in (name for name in click_stage.outputs if name in answers):
-            where = f"stage click, tensor {name}, image {sample.name}, click {number + 1}"
-            worst.see(difference(found[name], answers[name], relative=True), where)
+        _see(worst, click_stage, found, answer, points, f"image {sample.name}, click {number + 1}")
         previous = answer.numbers[None, None]
+    if files.description.decoder.box:
+        height, width, _ = sample.image.shape
+        box = (0.2 * width, 0.3 * height, 0.7 * width, 0.9 * height)
+        reference.set_image(sample.image)
+        points = empty.copy()
+        for row, (place, kind) in enumerate(zip((box[:2], box[2:]), BOX_CORNERS, strict=True)):
+            points[0, row] = (*reference.to_network(*place), kind, 1.0)
+        given = {**feed, POINTS: points, PREV: np.zeros_like(previous), CLICK: np.zeros((1, 4), dtype=np.float32)}
+        found = graph.run({name: given[name] for name in click_stage.inputs})
+        _see(worst, click_stage, found, reference.box(*box), points, f"image {sample.name}, a box")
+
+
+def _see(
+    worst: Worst, stage: StageModel, found: Mapping[str, Array], answer: PairAnswer, points: Array, where: str
+) -> None:
+    """Compare the click stage's outputs with the files' answer."""
+    answers: dict[str, Array] = {POINTS_NEXT: points, CANDIDATES: answer.answers[None]}
+    answers |= dict.fromkeys((LOGITS, PROB), answer.numbers[None, None])
+    if answer.scores is not None:
+        answers[SCORES] = answer.scores[None]
+    for name in (name for name in stage.outputs if name in answers):
+        worst.see(difference(found[name], answers[name], relative=True), f"stage click, tensor {name}, {where}")
 
 
 def record_pair(files: PairFiles, samples: Sequence[Sample], on_progress: OnProgress | None = None) -> Golden:

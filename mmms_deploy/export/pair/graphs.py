@@ -49,6 +49,8 @@ _ROLES = {
     SCORES: Role.SCORES,
     TAKEN: Role.TAKEN,
 }
+_CORNER = np.float32(1.5)
+"""The third number of a point above which it is a corner of a box."""
 _REFUSED = 1e6
 """Taken off the score of an answer that may not be taken."""
 
@@ -218,13 +220,21 @@ def _prompts(build: _Builder, files: PairFiles, points: ir.Value, count: ir.Valu
         place = build("Div", [place, build.constant(np.array([width, height], dtype=np.float32))])
     positive = build("Squeeze", [_column(build, used, 2), build.integers([2])])
     if (given.positive, given.negative) == (1, 0):
-        label = positive
+        label = positive  # and 2 and 3 for the corners of a box
     else:
         kinds = [build.constant(np.float32(kind)) for kind in (given.positive, given.negative)]
         label = build("Where", [build("Greater", [positive, build.constant(np.float32(0.5))]), *kinds])
+        if given.box:
+            label = build("Where", [build("Greater", [positive, build.constant(_CORNER)]), positive, label])
     if given.padding is not None:
         place = build("Concat", [place, build.constant(np.zeros((1, 1, 2), dtype=np.float32))], {"axis": 1})
         label = build("Concat", [label, build.constant(np.full((1, 1), given.padding, dtype=np.float32))], {"axis": 1})
+    if given.padding is not None and given.box:
+        corners = build("Cast", [build("Greater", [positive, build.constant(_CORNER)])], {"to": int(ir.DataType.FLOAT)})
+        boxes = build("ReduceMax", [corners], {"keepdims": 0})
+        rows = build("Sub", [build("Add", [count, build.constant(np.float32(1))]), boxes])
+        end = build("Reshape", [build("Cast", [rows], {"to": int(ir.DataType.INT64)}), build.integers([1])])
+        place, label = (build("Slice", [one, build.integers([0]), end, build.integers([1])]) for one in (place, label))
     return place, label
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmms_deploy.bundle.contract import AnswerForm, Coordinates, ResizeRule
+from mmms_deploy.bundle.contract import BOX_CORNERS, AnswerForm, Coordinates, ResizeRule
 from mmms_deploy.export.pair.files import Array, FloatArray, PairFiles
 from mmms_deploy.export.reference import HAIR
 from mmms_deploy.replay.verification import CLOSE
@@ -54,7 +54,7 @@ class PairReference:
     def __init__(self, files: PairFiles) -> None:
         self._files = files
         self._given = files.description
-        self._points: list[tuple[float, float, bool]] = []
+        self._points: list[tuple[float, float, float]] = []
         self._previous: FloatArray | None = None
         self.features: dict[str, Array] = {}
 
@@ -71,7 +71,16 @@ class PairReference:
 
     def click(self, x: float, y: float, positive: bool) -> PairAnswer:
         """Answer a click at image pixel (x, y), after all clicks before it."""
-        self._points.append((*self.to_network(x, y), positive))
+        self._points.append((*self.to_network(x, y), float(positive)))
+        return self._answer()
+
+    def box(self, x0: float, y0: float, x1: float, y1: float) -> PairAnswer:
+        """Answer a box in image pixels, before all clicks."""
+        corners = zip(((x0, y0), (x1, y1)), BOX_CORNERS, strict=True)
+        self._points += [(*self.to_network(*place), kind) for place, kind in corners]
+        return self._answer()
+
+    def _answer(self) -> PairAnswer:
         answers, scores = self._files.decode(self.features, self._points, self._previous)
         taken = self._files.choose(scores, len(self._points))
         numbers = answers[taken]
