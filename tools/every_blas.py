@@ -25,6 +25,11 @@ TESTS = {
         "tests/session/test_masks.py",
         "tests/session/test_previous.py",
     ),
+    "imaging/image_resize.py": (
+        "tests/imaging/test_image_resize.py",
+        "tests/imaging/test_resize.py",
+        "tests/imaging/test_preprocess.py",
+    ),
     "imaging/mask_resize.py": ("tests/imaging/test_resize.py", "tests/session/test_geometry.py"),
     "imaging/decision.py": ("tests/imaging/test_decision.py",),
     "export/half/gate.py": ("tests/export/half/test_parts.py::test_cosine",),

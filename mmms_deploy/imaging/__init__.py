@@ -15,6 +15,8 @@ In reading order:
 - ``coordinates``: where a pixel of the image lies in the network's input
 - ``resize``: bilinear resizing, equal to PyTorch's
 - ``resize_weights``: the resampling weights along one axis
+- ``image_resize``: resizes an image in pieces, in threads
+- ``threads``: shares pieces of a computation among threads that end with it
 - ``mask_resize``: enlarges maps in tiles; of a mask, only the tiles on its outline
 - ``decision``: decides between maps of several owners at the image's size, in tiles
 - ``modulation``: changes the previous probability around the newest click

@@ -1,4 +1,4 @@
-"""Bilinear resizing, equal to ``torch.nn.functional.interpolate`` and fast on one core.
+"""Bilinear resizing, equal to ``torch.nn.functional.interpolate`` and fast.
 
 Image libraries disagree about "bilinear" (where pixel centres are, whether the kernel widens when shrinking), and a
 mask shifted by half a pixel is the most common fault of a deployed model. So the checkpoint defines the rule
@@ -7,7 +7,8 @@ mask shifted by half a pixel is the most common fault of a deployed model. So th
 A separable resize is two multiplications with sparse, banded matrices. Each band is cut into blocks small enough to be
 dense. So all work is matrix products on blocks that stay in the cache. Each product is too small for the BLAS library
 to spread over threads, because its threads and the engine's, on the same cores, can stall each other for a time slice.
-Maps that only grow, such as masks, are computed in tiles (:mod:`mmms_deploy.imaging.mask_resize`).
+Maps that only grow, such as masks, are computed in tiles (:mod:`mmms_deploy.imaging.mask_resize`), and images in pieces
+that threads share (:mod:`mmms_deploy.imaging.image_resize`).
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import ResizeRule
+from mmms_deploy.imaging.image_resize import resize_channels_last
 from mmms_deploy.imaging.mask_resize import BoolArray, FloatArray, enlarge, enlarge_above
 from mmms_deploy.imaging.resize_weights import ResamplingWeights, joined_weights, resampling_weights
 
 __all__ = ["BoolArray", "FloatArray", "resize", "resize_above", "resize_image"]
 
-# How many rows of an image are resized to a new width at a time: enough to hide the cost of a call.
-_GROUP_ROWS = 64
 # Multiplications in one matrix product. OpenBLAS uses a second thread from twice this number on (SMP_THRESHOLD_MIN
 # times GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c).
 _PRODUCT = 1 << 18
@@ -79,20 +79,9 @@ def resize_image(image: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRul
     Returns:
         (C, H, W) float32.
     """
-    height, width, channels = image.shape
+    height, width, _ = image.shape
     _check(height, width, size)
-    out = np.empty((channels, *size), dtype=np.float32)
-    rows = image.reshape(height, width * channels)
-    columns = _bands(width, size[1], rule)
-    # Rows first, on all channels of a block of rows: a photograph is read once, in order, and shrinks at once.
-    for bands in _groups(_bands(height, size[0], rule)):
-        start, stop = bands[0].start, bands[-1].stop
-        block = np.empty((stop - start, width * channels), dtype=np.float32)
-        for band in bands:
-            _apply_rows(band.weights, rows[band.first : band.last], block[band.start - start : band.stop - start])
-        planes = np.ascontiguousarray(block.reshape(-1, width, channels).transpose(2, 0, 1))
-        out[:, start:stop] = _apply_columns(planes.reshape(-1, width), columns, size[1]).reshape(channels, -1, size[1])
-    return out
+    return resize_channels_last(image, size, rule)
 
 
 def resize_above(array: npt.NDArray[Any], size: tuple[int, int], rule: ResizeRule, threshold: float) -> BoolArray:
@@ -166,19 +155,10 @@ def _row_blocks(
         yield band.start, band.stop, _apply_columns(block, columns, size[1])
 
 
-def _groups(bands: tuple[_Band, ...]) -> Iterator[tuple[_Band, ...]]:
-    """Yield neighbouring bands that together make at least ``_GROUP_ROWS`` rows, except for the last."""
-    first = 0
-    for i, band in enumerate(bands):
-        if band.stop - bands[first].start >= _GROUP_ROWS or i == len(bands) - 1:
-            yield bands[first : i + 1]
-            first = i + 1
-
-
-def _apply_rows(weights: FloatArray, rows: npt.NDArray[Any], out: FloatArray | None = None) -> FloatArray:
-    """Return weights (M, N) times rows (N, W) of any real dtype, in ``out`` (M, W) if given."""
+def _apply_rows(weights: FloatArray, rows: npt.NDArray[Any]) -> FloatArray:
+    """Return weights (M, N) times rows (N, W) of any real dtype."""
     width = rows.shape[1]
-    out = np.empty((len(weights), width), dtype=np.float32) if out is None else out
+    out = np.empty((len(weights), width), dtype=np.float32)
     step = max(1, _PRODUCT // weights.size)
     for start in range(0, width, step):
         part = slice(start, start + step)
