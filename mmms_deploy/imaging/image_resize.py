@@ -58,8 +58,8 @@ _KEPT = 1 << 21
 class _Run(NamedTuple):
     """Output pixels [start, stop) of input pixels [first, last), in B bands of N pixels.
 
-    The output of band b is ``weights[b]`` (N, K) times the K input pixels from ``first + b * distance`` on. For columns,
-    ``weights`` are transposed, and for channels that lie side by side: (B, K * C, N * C).
+    The output of band b is ``weights[b]`` (N, K) times the K input pixels from ``first + b * distance`` on. The weights
+    of columns are transposed, and for channels that lie side by side: (B, K * C, N * C).
     """
 
     start: int

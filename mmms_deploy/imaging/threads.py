@@ -77,7 +77,7 @@ def shared(work: Callable[[Iterator[T]], None], pieces: Sequence[T], threads: in
     try:
         for _ in range(min(threads, len(left)) - 1):
             try:
-                # threading.Thread would wait here until the thread runs, which takes longer than the work on a busy CPU.
+                # threading.Thread would wait until the thread runs: on a busy CPU, longer than the work takes.
                 _thread.start_new_thread(help_out, ())
             except RuntimeError:
                 break

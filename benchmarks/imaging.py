@@ -1,0 +1,111 @@
+"""How long it takes to bring a photograph to the network's input, against the form before threads shared the work.
+
+    python benchmarks/imaging.py                  # prints the table
+    python benchmarks/imaging.py --write          # and writes results/imaging.md
+
+Both forms run in turns in one process. The plain form, one product at a time on one core, is kept here alone. The
+package imports nothing from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter, process_time
+
+import numpy as np
+
+from mmms_deploy.bundle.contract import ImageSpec, ResizeRule
+from mmms_deploy.imaging.image_resize import resize_channels_last
+from mmms_deploy.imaging.preprocess import prepare
+from mmms_deploy.imaging.resize import _apply_columns, _apply_rows, _bands
+from mmms_deploy.imaging.threads import usable
+
+NETWORK = (448, 448)
+SIZES = ((480, 854), (1080, 1920), (2160, 3840), (4000, 6000))
+GROUP_ROWS = 64
+RESULTS = Path(__file__).parent / "results" / "imaging.md"
+
+
+def plain_resize(image: np.ndarray, size: tuple[int, int], rule: ResizeRule) -> np.ndarray:
+    """Resize (H, W, C) to (C, H', W') by small products, one after the other."""
+    height, width, channels = image.shape
+    out = np.empty((channels, *size), dtype=np.float32)
+    rows, columns = image.reshape(height, width * channels), _bands(width, size[1], rule)
+    group: list[np.ndarray] = []
+    start = 0
+    bands = _bands(height, size[0], rule)
+    for band in bands:
+        group.append(_apply_rows(band.weights, rows[band.first : band.last]))
+        if band.stop - start >= GROUP_ROWS or band is bands[-1]:
+            block = np.concatenate(group)
+            planes = np.ascontiguousarray(block.reshape(-1, width, channels).transpose(2, 0, 1)).reshape(-1, width)
+            out[:, start : band.stop] = _apply_columns(planes, columns, size[1]).reshape(channels, -1, size[1])
+            group, start = [], band.stop
+    return out
+
+
+def plain_prepare(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """Resize and normalise."""
+    out = plain_resize(image, NETWORK, spec.resize)
+    out *= np.float32(spec.scale)
+    out -= np.asarray(spec.mean, dtype=np.float32)[:, None, None]
+    out /= np.asarray(spec.std, dtype=np.float32)[:, None, None]
+    return out[None]
+
+
+def in_turns(actions: dict[str, Callable[[], object]], count: int) -> dict[str, tuple[float, float]]:
+    """Return the medians of wall time and of CPU time of every action, in milliseconds."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in actions}
+    for _ in range(count):
+        for name, action in actions.items():
+            wall, cpu = perf_counter(), process_time()
+            action()
+            times[name].append((perf_counter() - wall, process_time() - cpu))
+    return {name: (1e3 * float(np.median([w for w, _ in t])), 1e3 * float(np.median([c for _, c in t])))
+            for name, t in times.items()}  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--write", action="store_true", help=f"Write {RESULTS.name}.")
+    options = parser.parse_args()
+    spec = ImageSpec()
+    lines = [
+        "# Preparing a photograph",
+        "",
+        f"`python benchmarks/imaging.py --write`: RGB uint8 noise to {NETWORK[1]} x {NETWORK[0]}, antialiased and"
+        f" normalised; medians of {options.count} in turns, on {usable()} CPUs, NumPy {np.__version__}. *Plain* is the"
+        " form before: one small product after the other. *Difference* is the largest one of the resized numbers, as a"
+        " share of the values' range.",
+        "",
+        "| image | plain, ms | now, ms | now / plain | CPU time, now / plain | one thread: now / plain | difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for size in SIZES:
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        actions: dict[str, Callable[[], object]] = {
+            "plain": lambda image=image: plain_prepare(image, spec),  # type: ignore[misc]
+            "now": lambda image=image: prepare(image, spec, NETWORK),  # type: ignore[misc]
+            "plain resize": lambda image=image: plain_resize(image, NETWORK, spec.resize),  # type: ignore[misc]
+            "one": lambda image=image: resize_channels_last(image, NETWORK, spec.resize, 1),  # type: ignore[misc]
+        }
+        in_turns(actions, 2)
+        found = in_turns(actions, options.count)
+        apart = plain_resize(image, NETWORK, spec.resize) - resize_channels_last(image, NETWORK, spec.resize)
+        (plain, plain_cpu), (now, now_cpu) = found["plain"], found["now"]
+        one = found["one"][0] / found["plain resize"][0]
+        lines.append(
+            f"| {size[1]} x {size[0]} | {plain:.1f} | {now:.1f} | {now / plain:.2f} | {now_cpu / plain_cpu:.2f} |"
+            f" {one:.2f} | {float(np.abs(apart).max()) / 255:.1e} |"
+        )
+    print("\n".join(lines))
+    if options.write:
+        RESULTS.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
