@@ -5,7 +5,7 @@
 
 Measures, with one engine a bundle: a click and an image alone; how many calls should run at once (``--policy``
 sessions, in turns, clicks alone and with images); and annotators with time to think, beside what ``queueing.py`` says
-of them from the calls alone. Writes ``load.json`` and ``load.md`` into ``benchmarks/results/``, again after each bundle.
+of them from the calls alone. Writes ``load.json`` and ``load.md`` into ``benchmarks/results/``, anew after each bundle.
 Times on a machine that does something else are of that, too: the page says how many CPUs other programs kept busy.
 """
 
@@ -27,7 +27,7 @@ from mmms_deploy import Bundle, Session, open_engine
 from mmms_deploy.bench.annotators import THINK, Load, see
 from mmms_deploy.bench.report import percentile
 from mmms_deploy.bench.text import number
-from mmms_deploy.bench.workload import make_pictures
+from mmms_deploy.bench.workload import Picture, make_pictures
 from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.engines.machine import OtherPrograms, describe_machine, machine_lines
 from mmms_deploy.engines.protocol import Engine
@@ -57,6 +57,8 @@ class Point:
         each: MiB of RAM a session; None where the system does not say.
         equal: Answers that equal those of a session alone, bit by bit.
         asked: Answers that were compared.
+        click: Seconds of a click alone, on average, just before; what the model is given.
+        image: Seconds of an image alone.
     """
 
     annotators: int
@@ -67,6 +69,12 @@ class Point:
     each: float | None
     equal: int
     asked: int
+    click: float
+    image: float
+
+    def host(self, load: Load) -> Host:
+        """Return what the model needs."""
+        return Host(self.click, self.image, load.clicks, load.think)
 
 
 @dataclass
@@ -121,7 +129,9 @@ def measure(name: str, options: argparse.Namespace) -> Found:
     engine = open_engine(bundle, engine=options.engine, threads=options.threads)
     try:
         _say(f"{name}: alone")
-        found = _alone(name, engine, pictures, options.policy)
+        counts = sorted({1, 2, 4, options.policy})
+        policies = [Policy(count) for count in counts]
+        found = Found(name, str(engine.info), *_alone(engine, pictures), options.policy, policies, [])
         for _ in range(_ROUNDS):
             for policy in found.policies:
                 _say(f"{name}: {options.policy} sessions, {policy.at_once} calls at once")
@@ -132,19 +142,33 @@ def measure(name: str, options: argparse.Namespace) -> Found:
                 policy.mixed += [] if seen.thinking is None else seen.thinking.clicks
         for count in options.sessions:
             _say(f"{name}: {count} annotators, {load}")
+            clicks, images = _alone(engine, pictures)
             seen = see(engine, pictures, count, load)
             thinking = seen.thinking or seen.busy
-            point = Point(count, thinking.clicks, thinking.images, thinking.rate, seen.busy.rate, seen.each, 0, 0)
-            point.equal, point.asked = sum(seen.equal), len(seen.equal)
+            point = Point(
+                annotators=count,
+                clicks=thinking.clicks,
+                images=thinking.images,
+                rate=thinking.rate,
+                busy=seen.busy.rate,
+                each=seen.each,
+                equal=sum(seen.equal),
+                asked=len(seen.equal),
+                click=1e-3 * mean(clicks),
+                image=1e-3 * mean(images),
+            )
+            found.click += clicks
+            found.image += images
             found.points.append(point)
     finally:
         engine.close()
     return found
 
 
-def _alone(name: str, engine: Engine, pictures: Sequence, sessions: int) -> Found:
-    """Measure clicks and images of one session that nothing runs beside."""
-    clicks, images = [], []
+def _alone(engine: Engine, pictures: Sequence[Picture]) -> tuple[list[float], list[float]]:
+    """Return milliseconds of clicks and images of one session that nothing runs beside."""
+    clicks: list[float] = []
+    images: list[float] = []
     with Session(engine.bundle, engine=engine, keep_image=False) as session:
         for number_of, picture in enumerate((pictures[0], *pictures, *pictures)):
             timings = session.set_image(picture.rgb, **picture.modalities)
@@ -152,8 +176,7 @@ def _alone(name: str, engine: Engine, pictures: Sequence, sessions: int) -> Foun
             if number_of:  # the first one warms up
                 images.append(timings.total)
                 clicks += row
-    counts = sorted({1, 2, 4, sessions})
-    return Found(name, str(engine.info), clicks, images, sessions, [Policy(count) for count in counts], [])
+    return clicks, images
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -186,7 +209,7 @@ def markdown(found: Sequence[Found], load: Load, machine: Sequence[tuple[str, st
             "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         ]
         for point in one.points:
-            said, ordered = predicted(host, point.annotators), sorted(point.clicks)
+            said, ordered = predicted(point.host(load), point.annotators), sorted(point.clicks)
             p50, p95, p99 = (number(percentile(ordered, p), "ms") for p in (50, 95, 99))
             each = "not measured" if point.each is None else f"{point.each:.1f}"
             lines.append(

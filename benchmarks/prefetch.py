@@ -192,7 +192,7 @@ def _clicks(session: Session, way: Way, source: Images | None, count: int) -> No
             way.clicks.append(1e3 * (time.perf_counter() - begin))
     way.seconds += time.perf_counter() - start
     if source is not None:
-        way.images += source.given - before
+        way.images += source.given - before - 1  # the last one is not done
         source.shut()
 
 
@@ -219,7 +219,7 @@ def markdown(all_found: Sequence[Results], machine: Sequence[tuple[str, str]], c
         base = summarise(found.ways[0].clicks)
         for way in found.ways:
             one = summarise(way.clicks)
-            rate = f"{way.images / way.seconds:.2f}" if way.images else ""
+            rate = "" if way.name == WITHOUT else f"{way.images / way.seconds:.2f}"
             lines.append(
                 f"| {way.name} | {number(one.p50, 'ms')} | {number(one.p95, 'ms')} | {number(one.p99, 'ms')} |"
                 f" {one.p50 / base.p50:.2f} | {one.p95 / base.p95:.2f} | {one.p99 / base.p99:.2f} | {rate} |"

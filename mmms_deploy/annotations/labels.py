@@ -181,6 +181,7 @@ def _checked_void(void: object) -> list[int]:
             f"void is {shown(void, 80)}",
             expected=expected,
             fix="pass void=255, or void=(254, 255)",
+            command_fix="name one label, such as 255",
         )
     return labels
 

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.measure import StepCounter
 from mmms_deploy.bench.report import Better, Metric
 from mmms_deploy.bench.workload import Picture
@@ -199,7 +198,7 @@ class Seen:
         busy: With no time to think.
         thinking: With time to think; None where none was asked for.
         each: MiB that a session adds, with its image and clicks: on the GPU where the engine works on one, else in RAM;
-            None where this system does not say.
+            None where this system does not say, or more memory was freed meanwhile.
         equal: Which answers at the same time were those of a session alone, bit by bit;
             none where that was not compared.
     """
@@ -278,7 +277,8 @@ async def _seen(
             equal = await together.equal(load.clicks, counter) if compared else []
         finally:
             await asyncio.gather(*(session.close() for session in sessions))
-    each = None if before is None or after is None else (after - before) / annotators
+    # What a library frees meanwhile can be more than one session takes.
+    each = None if before is None or after is None or after < before else (after - before) / annotators
     return Seen(annotators, busy, thinking, each, equal)
 
 
@@ -356,7 +356,7 @@ def _metrics(seen: Seen, engine: Engine) -> list[Metric]:
             metrics.append(Metric(key=f"wait.image.{key}", title=title, unit="ms", samples=tuple(crowd.images)))
     where = "on the GPU" if isinstance(engine, CudaEngine) else "RAM"
     each = () if seen.each is None else (seen.each,)
-    why = "" if each else NotMeasuredError(f"{sys.platform} does not say how much memory a process holds").given
+    why = "" if each else f"memory was freed meanwhile, or {sys.platform} does not say how much a process holds"
     title = f"{where} a session, of {count}"
     metrics.append(Metric(key=f"each.{count}", title=title, unit="MiB", samples=each, why=why))
     share = sum(seen.equal) / len(seen.equal)

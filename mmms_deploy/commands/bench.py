@@ -93,7 +93,7 @@ Examples:
 @click.option(
     "--at-once",
     type=Whole(min=1),
-    default=2,
+    default=4,
     show_default=True,
     help="With --sessions: calls of all annotators that run at once; the others wait.",
 )

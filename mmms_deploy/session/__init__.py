@@ -18,6 +18,7 @@ In reading order:
 - ``annotation_calls``: the annotation as a whole, out and in again
 - ``core``: what all calls stand on: the engine, the lock, the state, the click stage and its answers
 - ``steps``: what calls do with the objects of an image, for both kinds of networks
+- ``batch_plan``: which click stages for several objects run
 - ``rounds``: interactions with several objects, whose clicks run together where that pays
 - ``separate``: objects that are answered one at a time, each with its own history
 - ``joint``: objects that are answered at once, with one list of clicks and one history

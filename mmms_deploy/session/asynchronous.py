@@ -110,6 +110,7 @@ class AsyncSession:
         flip: As for :class:`~mmms_deploy.Session`.
         store: As for :class:`~mmms_deploy.Session`; None takes that of the model.
         resume: As for :class:`~mmms_deploy.Session`.
+        batch: As for :class:`~mmms_deploy.Session`.
         journal: As for :class:`~mmms_deploy.Session`. A call that was taken back is there, and so is what the session
             is afterwards.
         workers: The threads in which its calls run; the caller closes them. None takes those that all sessions on an
@@ -136,6 +137,7 @@ class AsyncSession:
         flip: bool = False,
         store: FeatureSource | None = None,
         resume: bool = False,
+        batch: bool | None = None,
         journal: Journal | PathLike | None = None,
         workers: Workers | None = None,
     ) -> None:
@@ -166,6 +168,7 @@ class AsyncSession:
             flip=flip,
             store=store,
             resume=resume,
+            batch=batch,
             journal=journal,
         )
         self._begin(opens, None, workers, shared)

@@ -73,6 +73,7 @@ def no_boxes(box: BoxInput, manifest: Manifest) -> ClickError:
         f"a box was put in, and {manifest.name} takes clicks, no boxes",
         expected="a network that takes boxes, such as SAM 2 as mmms-export --ckpt sam2-tiny makes it",
         fix=f"click inside instead, e.g. in its middle: click({x:g}, {y:g}){export}",
+        command_fix=f"click inside instead, e.g. in its middle: --pos {x:g},{y:g}",
     )
 
 

@@ -32,6 +32,7 @@ from mmms_deploy.imaging.resize import FloatArray, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
+from mmms_deploy.session.batch_plan import checked_batch
 from mmms_deploy.session.boxes import CORNERS, check_for_box, with_corners
 from mmms_deploy.session.choices import chosen
 from mmms_deploy.session.click_labels import labels_of_mask
@@ -56,7 +57,6 @@ from mmms_deploy.session.pipeline import PipelineState, StagePipeline
 from mmms_deploy.session.recorder import Recorder
 from mmms_deploy.session.remembered import Remembered
 from mmms_deploy.session.result import Click, ClickResult, timings_of
-from mmms_deploy.session.rounds import checked_batch
 from mmms_deploy.session.saved import checked, interactions_of
 from mmms_deploy.session.steps import Step, Steps
 from mmms_deploy.session.surfaces import FIRST, Labels, Surface, Surfaces

@@ -15,7 +15,7 @@ from mmms_deploy.errors import SessionError
 
 T = TypeVar("T")
 
-AT_ONCE = 2
+AT_ONCE = 4
 """How many calls run at once where nothing else is said (docs/many.md has the figures)."""
 
 

@@ -21,7 +21,7 @@ KEYWORD = re.compile(
     r"\b[a-z_]+=(None|True|False|[\"'(\[]|\.\.\.)|\b(set_image|set_features|set_modalities|click|ensure)\("
 )
 """A keyword or a call of Python."""
-PYTHON_ONLY = ("session/", "engines/explain.py")
+PYTHON_ONLY = ("session/", "store/", "engines/explain.py")
 """Where only a caller in Python can make some mistakes: calls in a wrong order, an open engine that does not fit."""
 
 

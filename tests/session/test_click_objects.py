@@ -15,7 +15,7 @@ import pytest
 from mmms_deploy import Bundle, Click, Model, Session
 from mmms_deploy.bundle.contract import ModalitySpec
 from mmms_deploy.errors import BundleCorruptError, ClickError, EngineError, HistoryError, SessionError, SurfaceError
-from mmms_deploy.session.rounds import Used, batches_for
+from mmms_deploy.session.batch_plan import Used, batches_for
 from tests.support.annotating import GREY, SIZE
 from tests.support.batched import write_batched
 from tests.support.joint import write_joint
