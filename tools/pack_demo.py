@@ -30,6 +30,8 @@ from mmms_deploy.weights.safetensors_file import read_safetensors
 from tools.find_pieces import PieceFinder, halves
 
 DEMO = Path(__file__).parents[1] / "mmms_deploy" / "demo"
+_WORTH = 0.01
+"""Share of a checkpoint from which another one is unpacked for it."""
 
 
 def packed(bundle: Bundle, sources: Mapping[str, tuple[Source, Tensors]]) -> tuple[dict[str, bytes], bytes]:
@@ -63,13 +65,15 @@ def packed_weights(checkpoint: Path, before: Mapping[str, Tensors] | None = None
 
     Args:
         checkpoint: The checkpoint.
-        before: The tensors of the packed checkpoints before it, by their names: what they have, too, need not be
-            packed.
+        before: The tensors of the packed checkpoints before it, by their names: what one of them has, too, need not be
+            packed, where that is enough to unpack two for one.
     """
     content = checkpoint.read_bytes()
+    most = (1 - _WORTH) * len(content)
+    before = {name: found for name, found in (before or {}).items() if len(halves(content, {name: found})[1]) < most}
     pieces, held = halves(content, before)
     made = {checkpoint.name: tuple(pieces)}
-    sources = {name: Source(file=checkpoint_file(name)) for name in before or {} if _taken(made, name)}
+    sources = {name: Source(file=checkpoint_file(name)) for name in before if _taken(made, name)}
     recipe = msgspec.json.encode(Recipe(sources, made))
     sums = f"{hashlib.sha256(content).hexdigest()}  {checkpoint.name}\n"
     return {PIECES: recipe, checkpoint.name: held}, sums.encode()
