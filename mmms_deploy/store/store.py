@@ -421,9 +421,9 @@ def _checked_budget(name: str, value: object) -> int | None:
 
 
 def _checked_half(value: object) -> Half:
-    try:
-        return Half(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError):
-        raise StoreError(
-            f"half is {shown(value, 80)}", expected=f"one of {', '.join(Half)}", fix='pass half="auto" or half="off"'
-        ) from None
+    # Not Half(value): an enum prints what it refuses, and a list may hold itself.
+    if isinstance(value, str) and value in list(Half):
+        return Half(value)
+    raise StoreError(
+        f"half is {shown(value, 80)}", expected=f"one of {', '.join(Half)}", fix='pass half="auto" or half="off"'
+    )
