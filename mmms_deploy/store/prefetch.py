@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.engines.process import OwnProcess, in_children
 from mmms_deploy.errors import StoreError
 from mmms_deploy.imaging.io import ImageLike
