@@ -191,7 +191,7 @@ def markdown(found: Sequence[Found], load: Load, machine: Sequence[tuple[str, st
         f"`python benchmarks/load.py`: pictures of {width} x {height}, one engine a bundle. An annotator thinks for"
         f" {load.think:g} s on average (log-normal), clicks and waits; one of {load.clicks} clicks comes after another"
         f" image was set. At most {load.at_once} calls run at once, unless a table says otherwise. A click's time is"
-        " from asking to the answer, waiting included, in ms. *model*: what [queueing.py](../queueing.py) says,"
+        " from asking to the answer, waiting included, in ms. *model*: what `benchmarks/queueing.py` says,"
         " from the times alone; [docs/many.md](../../docs/many.md#how-many-annotators-a-host-carries) describes it.",
         "",
     ]

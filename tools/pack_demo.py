@@ -1,11 +1,11 @@
 """Packs a bundle or a checkpoint for the package: its part of an archive, and the SHA-256 of every file in it.
 
-    python -m tools.pack_demo build/demo-bundle/demo       (make demo-bundle and make demo-small-bundle export it first)
     python -m tools.pack_demo training/runs/thermal/demo-thermal.safetensors
+    python -m tools.pack_demo build/demo-bundle/demo       (make demo-bundle and make demo-small-bundle export it first)
 
-Tensors of the checkpoint, which ships, too, and of the frozen backbone are not packed: the package takes them from
-their own files. The archive keeps the other bundles that it holds. The same bundles always give the same archive:
-sorted names, no times, no owners.
+A checkpoint is packed before its bundle: tensors of the packed checkpoint and of the frozen backbone are not packed
+with the bundle, because the package takes them from there. The archive keeps the other bundles that it holds. The same
+bundles always give the same archive: sorted names, no times, no owners.
 """
 
 from __future__ import annotations
@@ -15,36 +15,38 @@ import hashlib
 import io
 import lzma
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from mmms_deploy.bundle import MANIFEST_NAME, Bundle
 from mmms_deploy.bundle.names import CARD_NAME
-from mmms_deploy.bundle.packed import PIECES, SUMS, archive_name
-from mmms_deploy.bundle.pieces import Bytes, Piece, Positions, Recipe, Source, Stored
+from mmms_deploy.bundle.packed import CHECKPOINTS, PIECES, Kind, Packed, checkpoint_file, checkpoint_tensors
+from mmms_deploy.bundle.pieces import Bytes, Piece, Positions, Recipe, Source, Stored, Tensors
 from mmms_deploy.files import write_file
 from mmms_deploy.weights import find_weights
 from mmms_deploy.weights.safetensors_file import read_safetensors
 from tools.find_pieces import PieceFinder, halves
 
 DEMO = Path(__file__).parents[1] / "mmms_deploy" / "demo"
+_WORTH = 0.01
+"""Share of a checkpoint from which another one is unpacked for it."""
 
 
-def packed(bundle: Bundle, sources: Mapping[str, tuple[Source, Path]]) -> tuple[dict[str, bytes], bytes]:
+def packed(bundle: Bundle, sources: Mapping[str, tuple[Source, Tensors]]) -> tuple[dict[str, bytes], bytes]:
     """Return what the archive has to hold of a bundle, and its list of hashes in the form of ``sha256sum``.
 
     Args:
         bundle: The bundle.
-        sources: Files whose tensors need not be packed, by the names that pieces get: what to write about each, and
-            where it is now.
+        sources: What has tensors that need not be packed, by the names that pieces get: what to write about each, and
+            the tensors.
 
     Returns:
         Contents by name; ``pieces.json`` is first, where tensors were found.
     """
     members, sums, made = {}, [], {}
-    finder = PieceFinder({name: read_safetensors(path) for name, (_, path) in sources.items()})
+    finder = PieceFinder({name: tensors for name, (_, tensors) in sources.items()})
     card = [] if bundle.manifest.card is None else [CARD_NAME]
     for name in sorted([MANIFEST_NAME, *card, *bundle.manifest.files]):
         file = bundle.path / name
@@ -58,17 +60,20 @@ def packed(bundle: Bundle, sources: Mapping[str, tuple[Source, Path]]) -> tuple[
     return members, "".join(sums).encode()
 
 
-def packed_weights(checkpoint: Path, beside: Sequence[Path] = ()) -> tuple[dict[str, bytes], bytes]:
+def packed_weights(checkpoint: Path, before: Mapping[str, Tensors] | None = None) -> tuple[dict[str, bytes], bytes]:
     """Return what the archive has to hold of a checkpoint of float16 numbers, and its list of hashes.
 
     Args:
         checkpoint: The checkpoint.
-        beside: Checkpoints that lie beside the archive; the tensors that they have, too, need not be packed.
+        before: The tensors of the packed checkpoints before it, by their names: what one of them has, too, need not be
+            packed, where that is enough to unpack two for one.
     """
     content = checkpoint.read_bytes()
-    pieces, held = halves(content, {path.stem: read_safetensors(path) for path in beside})
+    most = (1 - _WORTH) * len(content)
+    before = {name: found for name, found in (before or {}).items() if len(halves(content, {name: found})[1]) < most}
+    pieces, held = halves(content, before)
     made = {checkpoint.name: tuple(pieces)}
-    sources = {path.stem: Source(file=path.name) for path in beside if _taken(made, path.stem)}
+    sources = {name: Source(file=checkpoint_file(name)) for name in before if _taken(made, name)}
     recipe = msgspec.json.encode(Recipe(sources, made))
     sums = f"{hashlib.sha256(content).hexdigest()}  {checkpoint.name}\n"
     return {PIECES: recipe, checkpoint.name: held}, sums.encode()
@@ -111,30 +116,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("given", type=Path, help="the bundle, as mmms-export --ckpt NAME writes it, or a checkpoint")
     parser.add_argument("--backbone-ckpt", type=Path, help="the backbone's weights; without it they are looked for")
-    parser.add_argument("--out", type=Path, default=DEMO, help="the folder of the checkpoint and of what is written")
+    parser.add_argument("--out", type=Path, default=DEMO, help="the folder of the archives")
     options = parser.parse_args()
     if options.given.suffix == ".safetensors":
-        beside = [path for path in sorted(options.out.glob("*.safetensors")) if path.name != options.given.name]
-        write(options.out, options.given.stem, *packed_weights(options.given, beside))
+        name = options.given.stem
+        if name not in CHECKPOINTS:
+            parser.error(f"{options.given}: name it {' or '.join(map(checkpoint_file, CHECKPOINTS))}")
+        there = [one for one in CHECKPOINTS[: CHECKPOINTS.index(name)] if _is_packed(options.out, one)]
+        before = {one: checkpoint_tensors(one, options.out) for one in there}
+        write(options.out, Packed(Kind.CHECKPOINT, name), *packed_weights(options.given, before))
         return
     bundle = Bundle(options.given)
     name, provenance = bundle.manifest.name, bundle.manifest.provenance
-    checkpoint = options.out / provenance.checkpoint
-    sources = {"checkpoint": (Source(file=checkpoint.name), checkpoint)}
+    checkpoint = Path(provenance.checkpoint)
+    sources = {"checkpoint": (Source(file=checkpoint.name), checkpoint_tensors(checkpoint.stem, options.out))}
     if provenance.backbone_checkpoint is not None:
         backbone = provenance.description["backbone"]["name"]
         weights = find_weights(backbone, file=options.backbone_ckpt)
-        sources["backbone"] = (Source(backbone=backbone), weights)
-    write(options.out, name, *packed(bundle, sources))
+        sources["backbone"] = (Source(backbone=backbone), read_safetensors(weights))
+    write(options.out, Packed(Kind.BUNDLE, name), *packed(bundle, sources))
 
 
-def write(out: Path, name: str, members: Mapping[str, bytes], sums: bytes) -> None:
+def _is_packed(folder: Path, checkpoint: str) -> bool:
+    return (folder / Packed(Kind.CHECKPOINT, checkpoint).archive).is_file()
+
+
+def write(out: Path, one: Packed, members: Mapping[str, bytes], sums: bytes) -> None:
     """Write what was packed to a folder, and say how large it is."""
-    file = out / archive_name(name)
-    archive = archive_of({**bundles_in(file), name: members})
+    file = out / one.archive
+    archive = archive_of({**bundles_in(file), one.name: members})
     write_file(file, archive)
-    write_file(out / SUMS.format(name), sums)
-    print(f"{file}: {len(archive) / 1e6:.2f} MB; of {name} before it was compressed:")
+    write_file(out / one.sums, sums)
+    print(f"{file}: {len(archive) / 1e6:.2f} MB; of the {one} before it was compressed:")
     for member, content in members.items():
         print(f"  {len(content):>9} bytes  {member}")
 

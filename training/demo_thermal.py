@@ -16,16 +16,14 @@ import click as cli
 from rich.console import Console
 
 from mmms_deploy.commands.train_results import duration
+from mmms_deploy.export.source import demo_checkpoint
 from mmms_deploy.training import Recipe
 from mmms_deploy.training.network import continued_network
 from training.davis import Frame
 from training.demo import OBJECTS, SEED, Phase, found_weights, sam2_proposer, train_phase
 from training.proposals import Proposals
-from training.recipe import DEMO_FOLDER
 from training.thermal import THERMAL
 
-START = DEMO_FOLDER / "demo.safetensors"
-"""The checkpoint that the run starts from."""
 PHASE = Phase(
     Recipe(
         steps=320,
@@ -53,7 +51,7 @@ def train_demo_thermal(
     weights: Path,
     proposer: Callable[[], Callable[[Frame], Proposals]],
     *,
-    start: Path = START,
+    start: Path | None = None,
     phase: Phase = PHASE,
     objects: int = OBJECTS,
     cache: Path | None = None,
@@ -65,7 +63,7 @@ def train_demo_thermal(
         out: Folder of the run.
         weights: The backbone's weights.
         proposer: Opens what proposes pseudo-masks.
-        start: The demo's checkpoint.
+        start: The demo's checkpoint; None for the one of the package.
         phase: Every number.
         objects: How many held-out frames are measured at the end.
         cache: Folder of pseudo-masks and features; None for one in ``out``.
@@ -73,6 +71,7 @@ def train_demo_thermal(
     Returns:
         The checkpoint, float16, without the backbone.
     """
+    start = start or demo_checkpoint("demo")
     network = continued_network(start, weights, (THERMAL,), phase.recipe.seed)
     return train_phase(phase, network, data, out, proposer, cache or out / "cache", objects, start)
 
@@ -84,11 +83,10 @@ def train_demo_thermal(
 @cli.option(
     "--start",
     type=cli.Path(path_type=Path),
-    default=START,
     help="The demo's checkpoint.  [default: the one of the package]",
 )
 @cli.option("--cache", type=cli.Path(path_type=Path), help="Folder of pseudo-masks and features.  [default: in --out]")
-def main(data: Path, out: Path, weights: Path | None, start: Path, cache: Path | None) -> None:
+def main(data: Path, out: Path, weights: Path | None, start: Path | None, cache: Path | None) -> None:
     """Train the demo that takes a thermal image."""
     began = time.monotonic()
     train_demo_thermal(data, out, found_weights(weights), sam2_proposer, start=start, cache=cache)

@@ -1,4 +1,4 @@
-"""Write a demo checkpoint: ``python -m training.publish --weights RUN/weights.safetensors --out demo.safetensors``.
+"""Write a demo checkpoint: ``python -m training.publish --weights RUN/weights.safetensors --out FILE``.
 
 Weights are stored as float16, half the size, and widened to float32 when they are read; the description of the network
 is in the file.

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mmms_deploy.bundle.contract import ClickContract, PreviousMask
+from mmms_deploy.export.source import DEMOS, demo_checkpoint
 from mmms_deploy.models import MMMS, BackboneConfig, EncoderConfig, FuserConfig, MMMSConfig
 from mmms_deploy.training.initial import initialise
 from training.thermal import THERMAL
@@ -17,7 +18,6 @@ from training.weights import warm_start
 
 NETWORK_SIZE = 224
 SEED = 20261120
-DEMO_FOLDER = Path(__file__).parents[1] / "mmms_deploy" / "demo"
 
 
 class Demo(StrEnum):
@@ -68,7 +68,7 @@ class Recipe:
         region_weight: Weight of the first click on unsupervised regions, where one click cannot tell the extent.
         ema_decay: Decay of the averaged weights, which are the ones kept.
         thermal: Share of the pictures that come with a thermal image; ``None`` for a network that takes none.
-        start: Checkpoint to start from, a file in the demo's folder or a path; ``None`` starts from nothing.
+        start: Checkpoint to start from, the name of one that ships or a path; ``None`` starts from nothing.
         start_rate: Rate of the weights that come from there, as a share of the others'.
         seed: Seed of everything.
     """
@@ -136,7 +136,7 @@ def recipe_for(demo: Demo, seed: int = SEED) -> Recipe:
         warmup=40,
         plain_until=0,
         thermal=0.72,
-        start="demo-small.safetensors",
+        start="demo-small",
         start_rate=0.5,
         seed=seed,
     )
@@ -177,7 +177,7 @@ def initial_network(config: MMMSConfig, recipe: Recipe) -> MMMS:
     """The network that a run starts from: a fresh one, filled with the recipe's checkpoint when it names one."""
     model = build(config)
     if recipe.start is not None:
-        warm_start(model, DEMO_FOLDER / recipe.start)
+        warm_start(model, demo_checkpoint(recipe.start) if recipe.start in DEMOS else Path(recipe.start))
     return model
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.workload import Picture
 from mmms_deploy.bundle import Manifest, Precision, sha256_of
 from mmms_deploy.bundle.contract import ClickChannel, ClickLabel, ClickMemory, PreviousMask, ResizeRule
-from mmms_deploy.bundle.packed import CHECKPOINTS, packed_checkpoint
+from mmms_deploy.bundle.packed import CHECKPOINTS, checkpoint_file, packed_checkpoint
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.imaging.coordinates import to_network
 from mmms_deploy.imaging.preprocess import load_modalities, prepare
@@ -385,19 +384,17 @@ def _load_demo(network: Any, backbone: str, manifest: Manifest) -> None:
     from mmms_deploy.models.checkpoint import load_weights, read_checkpoint_file
 
     provenance = manifest.provenance
-    with _shipped(Path(provenance.checkpoint or "").name) as path:
-        if path.is_file() and sha256_of(path) == provenance.checkpoint_sha256:
-            frozen = None
-            if provenance.backbone_checkpoint is not None:
-                from mmms_deploy.weights import find_weights
+    path = _shipped(Path(provenance.checkpoint or "").name)
+    if path is not None and sha256_of(path) == provenance.checkpoint_sha256:
+        frozen = None
+        if provenance.backbone_checkpoint is not None:
+            from mmms_deploy.weights import find_weights
 
-                frozen = read_checkpoint_file(find_weights(backbone))
-            load_weights(network, read_checkpoint_file(path), frozen)
+            frozen = read_checkpoint_file(find_weights(backbone))
+        load_weights(network, read_checkpoint_file(path), frozen)
 
 
-def _shipped(file: str) -> AbstractContextManager[Path]:
-    """Return where a checkpoint of the package would lie, by its file's name; a packed one is unpacked."""
-    for name in CHECKPOINTS:
-        if file == f"{name}.safetensors":
-            return nullcontext(packed_checkpoint(name))
-    return resources.as_file(resources.files("mmms_deploy.demo") / file)
+def _shipped(file: str) -> Path | None:
+    """Return the checkpoint of the package whose file has a name, unpacked; None where none has it."""
+    name = next((name for name in CHECKPOINTS if file == checkpoint_file(name)), None)
+    return None if name is None else packed_checkpoint(name)

@@ -1,12 +1,13 @@
-"""Bundles that ship packed with the package: made once in the cache, and compared with their hashes at every use.
+"""Bundles and checkpoints that ship packed: made once in the cache, and compared with their hashes at every use.
 
-One archive holds what the packed bundles have in no other file, and another one a checkpoint: ``NAME/FILE``, a file of
-a bundle or the bytes of it that are no tensor of a checkpoint or of a backbone, and ``NAME/pieces.json``, how such
-files are put together (:mod:`mmms_deploy.bundle.pieces`). The checkpoints ship, too; a backbone's weights come from
-where :func:`mmms_deploy.weights.find_weights` finds them, the first time only.
+``bundles.tar.xz`` holds what the bundles have in no other file, ``NAME-checkpoint.tar.xz`` a checkpoint. Both have
+``NAME/FILE``, a file or the bytes of it that come from nowhere else, and ``NAME/pieces.json``, how such files are put
+together (:mod:`mmms_deploy.bundle.pieces`). A bundle takes tensors of a checkpoint from the checkpoint's archive, in
+memory, and a backbone's weights from where :func:`mmms_deploy.weights.find_weights` finds them, the first time only.
 
-``NAME.sha256``, in the form of ``sha256sum``, has the names of the bundle's files and their hashes. Nothing else is
-made. Where the cache is off or cannot be written, a temporary folder takes its place until this process ends.
+``NAME.sha256`` and ``NAME-checkpoint.sha256``, in the form of ``sha256sum``, have the names of the files and their
+hashes. Nothing else is made. Where the cache is off or cannot be written, a temporary folder takes its place until this
+process ends.
 
 Several processes may do this at once: a file appears whole or not at all, and one that is right is not touched again.
 """
@@ -20,6 +21,8 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -32,6 +35,8 @@ from mmms_deploy.errors import (
     BundleCorruptError,
     BundleError,
     CheckpointCorruptError,
+    CheckpointError,
+    CheckpointNotFoundError,
     FileReadError,
     OutputExistsError,
     OutputWriteError,
@@ -48,14 +53,17 @@ if TYPE_CHECKING:
 NAMES = ("demo", "demo-small")
 """Names of the bundles that ship with the package."""
 
-CHECKPOINTS = ("demo-thermal",)
-"""Names of checkpoints that ship with the package packed, and without a bundle."""
+CHECKPOINTS = ("demo", "demo-small", "demo-thermal")
+"""Names of the checkpoints that ship with the package; one may hold its tensors in the archives of those before it."""
+
+ONLY_CHECKPOINTS = tuple(name for name in CHECKPOINTS if name not in NAMES)
+"""Names of the checkpoints that ship without a bundle."""
 
 SMALLER = {"demo": "demo-small"}
 """What takes the place of a bundle whose backbone's weights no source has."""
 
-SUMS, PIECES = "{}.sha256", "pieces.json"
-"""Names of the hashes of a bundle or checkpoint, and, in the archive, of how its files are made."""
+PIECES = "pieces.json"
+"""Name, in an archive, of how files are made."""
 
 _LOG = logging.getLogger(__name__)
 _LARGEST = 64 * MIB
@@ -63,25 +71,94 @@ _LARGEST = 64 * MIB
 _LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>\S+)")
 
 
-def archive_name(name: str) -> str:
-    """Return the name of the archive of a bundle, which all bundles share, or of a checkpoint."""
-    return f"{name}.tar.xz" if name in CHECKPOINTS else "bundles.tar.xz"
+class Kind(StrEnum):
+    """What ships packed."""
+
+    BUNDLE = "bundle"
+    CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What ships packed under a name, which a bundle and a checkpoint may share.
+
+    Attributes:
+        kind: What it is.
+        name: One of ``NAMES`` or of ``CHECKPOINTS``.
+    """
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}"
+
+    @property
+    def stem(self) -> str:
+        """What its own files in the package are named by."""
+        return self.name if self.kind is Kind.BUNDLE else f"{self.name}-checkpoint"
+
+    @property
+    def archive(self) -> str:
+        """Name of its archive; all bundles share one."""
+        return "bundles.tar.xz" if self.kind is Kind.BUNDLE else f"{self.stem}.tar.xz"
+
+    @property
+    def sums(self) -> str:
+        """Name of the list of its files' hashes."""
+        return f"{self.stem}.sha256"
+
+
+def checkpoint_file(name: str) -> str:
+    """Return the name of the file that a checkpoint of the package becomes."""
+    return f"{name}.safetensors"
 
 
 def packed_checkpoint(name: str) -> Path:
-    """Return the file of a checkpoint that ships packed; see :func:`packed_bundle`.
+    """Return the file of a checkpoint that ships with the package, and make it where that was not done yet.
 
     Args:
         name: One of ``CHECKPOINTS``.
+
+    Raises:
+        CheckpointNotFoundError: There is none of this name.
+        CheckpointCorruptError: The packed checkpoint is damaged.
+        CheckpointError: This Python cannot unpack it.
+        OutputWriteError: Neither the cache nor the folder for temporary files can be written.
     """
-    return packed_bundle(name) / f"{name}.safetensors"
+    if name not in CHECKPOINTS:
+        raise CheckpointNotFoundError(
+            f"no checkpoint {name!r:.200} ships with mmms-deploy",
+            expected=f"one of {', '.join(map(repr, CHECKPOINTS))}",
+            fix="name one of them, or the path of a file",
+        )
+    return _folder(Packed(Kind.CHECKPOINT, name), None) / checkpoint_file(name)
+
+
+def checkpoint_tensors(name: str, package: Traversable | None = None) -> Tensors:
+    """Return the tensors of a checkpoint that ships with the package, by name; no file is written.
+
+    Args:
+        name: One of ``CHECKPOINTS``.
+        package: The folder of its archive; None for the one of the package.
+
+    Raises:
+        CheckpointCorruptError: The packed checkpoint is damaged.
+        CheckpointError: This Python cannot unpack it.
+    """
+    from mmms_deploy.weights.safetensors_file import tensors_of
+
+    one, package = Packed(Kind.CHECKPOINT, name), package or resources.files("mmms_deploy.demo")
+    contents = _Contents(package, one, _sums(package, one), None)
+    ((file, held),) = contents.held()
+    return tensors_of(b"".join(contents.whole(file, held)), file)
 
 
 def packed_bundle(name: str, on_progress: OnProgress | None = None) -> Path:
     """Return the folder of a bundle that ships with the package, and make it where that was not done yet.
 
     Args:
-        name: One of ``NAMES`` or ``CHECKPOINTS``.
+        name: One of ``NAMES``.
         on_progress: Receives how far the download of a backbone's weights is.
 
     Raises:
@@ -90,32 +167,38 @@ def packed_bundle(name: str, on_progress: OnProgress | None = None) -> Path:
         BundleError: This Python cannot unpack it.
         OutputWriteError: Neither the cache nor the folder for temporary files can be written.
     """
-    source = resources.files("mmms_deploy.demo")
-    sums = _sums(source, name)
+    return _folder(Packed(Kind.BUNDLE, name), on_progress)
+
+
+def _folder(one: Packed, on_progress: OnProgress | None) -> Path:
+    package = resources.files("mmms_deploy.demo")
+    sums = _sums(package, one)
     cache = cache_folder()
     if cache is not None:
-        folder = cache / "bundles" / f"{name}-{_key(sums)}"
+        folder = cache / f"{one.kind}s" / f"{one.name}-{_key(sums)}"
         try:
-            _complete(folder, source, name, sums, on_progress)
+            _complete(folder, package, one, sums, on_progress)
             return folder
         except OutputWriteError as error:
-            _LOG.info("%s; the bundle %r is unpacked into a temporary folder", error.given, name)
-    folder = temporary_folder(name)
-    _complete(folder, source, name, sums, on_progress)
+            _LOG.info("%s; the %s is unpacked into a temporary folder", error.given, one)
+    folder = temporary_folder(one.stem)
+    _complete(folder, package, one, sums, on_progress)
     return folder
 
 
-def _sums(source: Traversable, name: str) -> dict[str, str]:
-    """Return the SHA-256 of every file of a packed bundle, by its name."""
-    file = source / SUMS.format(name)
+def _sums(package: Traversable, one: Packed) -> dict[str, str]:
+    """Return the SHA-256 of every file of a bundle or checkpoint, by its name."""
+    file = package / one.sums
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeError) as error:
-        raise _damaged(name, f"{file} cannot be read: {error}") from error
+        raise _damaged(one, f"{file} cannot be read: {error}") from error
     found = [_LINE.fullmatch(line) for line in lines]
     sums = {line["name"]: line["sha256"] for line in found if line is not None and FILE_NAME.fullmatch(line["name"])}
     if not sums or len(sums) != len(lines):
-        raise _damaged(name, f"{file} is no list of hashes")
+        raise _damaged(one, f"{file} is no list of hashes")
+    if one.kind is Kind.CHECKPOINT and set(sums) != {checkpoint_file(one.name)}:
+        raise _damaged(one, f"{file} lists other files than {checkpoint_file(one.name)}")
     return sums
 
 
@@ -127,16 +210,16 @@ def _key(sums: dict[str, str]) -> str:
 
 
 def _complete(
-    folder: Path, source: Traversable, name: str, sums: dict[str, str], on_progress: OnProgress | None
+    folder: Path, package: Traversable, one: Packed, sums: dict[str, str], on_progress: OnProgress | None
 ) -> None:
-    """Write the files of a bundle that a folder lacks, or has with other content."""
+    """Write the files of a bundle or checkpoint that a folder lacks, or has with other content."""
     wrong = {file for file, sha256 in sums.items() if not has_hash(folder / file, sha256)}
     if not wrong:
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     sweep_once(folder)
-    contents = _Contents(source, name, sums, on_progress)
+    contents = _Contents(package, one, sums, on_progress)
     for file, held in contents.held():
         # Looked at once more: another process may have written it, and may use it now. What was not there when it was
         # looked for is not replaced.
@@ -149,29 +232,29 @@ def _complete(
 
 
 class _Contents:
-    """The files of a packed bundle."""
+    """The files of a packed bundle or checkpoint."""
 
-    def __init__(self, package: Traversable, name: str, sums: dict[str, str], on_progress: OnProgress | None) -> None:
-        self._package, self._name, self._sums, self._on_progress = package, name, sums, on_progress
+    def __init__(self, package: Traversable, one: Packed, sums: dict[str, str], on_progress: OnProgress | None) -> None:
+        self._package, self._one, self._sums, self._on_progress = package, one, sums, on_progress
         self._recipe: Recipe | None = None
         self._tensors: dict[str, Tensors] = {}
 
     def held(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the names of the bundle's files, and what the archive holds of each."""
+        """Yield the names of the files, and what the archive holds of each."""
         left = set(self._sums)
-        for place, content in _members(self._package, self._name):
-            bundle, _, file = place.partition("/")
-            if bundle in NAMES and bundle != self._name:
+        for place, content in _members(self._package, self._one):
+            name, _, file = place.partition("/")
+            if self._one.kind is Kind.BUNDLE and name in NAMES and name != self._one.name:
                 continue
-            if bundle == self._name and file == PIECES and left == set(self._sums):
+            if name == self._one.name and file == PIECES and left == set(self._sums):
                 self._recipe = self._read_recipe(content)
-            elif bundle == self._name and file in left:
+            elif name == self._one.name and file in left:
                 left.remove(file)
                 yield file, content
             else:
-                raise _damaged(self._name, f"{place!r} in it is not listed, or there twice")
+                raise _damaged(self._one, f"{place!r} in it is not listed, or there twice")
         if left:
-            raise _damaged(self._name, f"it lacks {', '.join(sorted(left))}")
+            raise _damaged(self._one, f"it lacks {', '.join(sorted(left))}")
 
     def whole(self, file: str, held: bytes) -> Iterator[bytes | memoryview]:
         """Yield a file, part by part; raises at its end when it has not the hash that is listed."""
@@ -184,9 +267,10 @@ class _Contents:
                 digest.update(part)
                 yield part
         except (CheckpointCorruptError, ValueError) as error:
-            raise _damaged(self._name, f"{file} cannot be put together: {error}") from error
+            reason = error.given if isinstance(error, CheckpointCorruptError) else error
+            raise _damaged(self._one, f"{file} cannot be put together: {reason}") from error
         if digest.hexdigest() != self._sums[file]:
-            raise _damaged(self._name, f"{file} in it is not the file that is listed")
+            raise _damaged(self._one, f"{file} in it is not the file that is listed")
 
     def _read_recipe(self, content: bytes) -> Recipe:
         from mmms_deploy.bundle.pieces import Recipe
@@ -194,7 +278,7 @@ class _Contents:
         try:
             return msgspec.convert(decode_json(content, PIECES), Recipe)
         except (FileReadError, msgspec.ValidationError) as error:
-            raise _damaged(self._name, f"{PIECES} cannot be read: {error}") from error
+            raise _damaged(self._one, f"{PIECES} cannot be read: {error}") from error
 
     def _source(self, name: str) -> Tensors:
         if name not in self._tensors:
@@ -204,48 +288,58 @@ class _Contents:
         return self._tensors[name]
 
     def _read(self, source: Source) -> Tensors:
-        from mmms_deploy.weights.safetensors_file import read_safetensors
-
         if source.backbone:
             from mmms_deploy.weights.find import find_weights
+            from mmms_deploy.weights.safetensors_file import read_safetensors
 
             return read_safetensors(find_weights(source.backbone, on_progress=self._on_progress))
-        if not FILE_NAME.fullmatch(source.file):
-            raise ValueError(f"{source.file!r} is no name of a file")
-        with resources.as_file(self._package / source.file) as path:
-            return read_safetensors(path)
+        for name in self._at_hand():
+            if source.file == checkpoint_file(name):
+                return checkpoint_tensors(name, self._package)
+        raise ValueError(f"{source.file!r:.200} is no checkpoint that it may take tensors from")
+
+    def _at_hand(self) -> tuple[str, ...]:
+        """Return the names of the checkpoints whose tensors this one may take, so that none waits for itself."""
+        return CHECKPOINTS if self._one.kind is Kind.BUNDLE else CHECKPOINTS[: CHECKPOINTS.index(self._one.name)]
 
 
-def _members(source: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the files in the archive by their places in it; ``name`` is for messages."""
+def _members(package: Traversable, one: Packed) -> Iterator[tuple[str, bytes]]:
+    """Yield the files in the archive of a bundle or checkpoint by their places in it."""
     try:
         import lzma
     except ImportError as error:
-        raise BundleError(
-            f"this Python cannot unpack the bundle {name!r}: it was built without lzma ({error})",
+        raise (BundleError if one.kind is Kind.BUNDLE else CheckpointError)(
+            f"this Python cannot unpack the {one}: it was built without lzma ({error})",
             expected="a Python with the module lzma",
             fix="use another Python, or build this one where liblzma's headers are installed (liblzma-dev, xz-devel);"
-            f" or name the folder of a bundle: mmms-export --ckpt {name} writes bundles/{name}",
+            + _elsewhere(one),
         ) from error
-    file = source / archive_name(name)
+    file = package / one.archive
     try:
         with file.open("rb") as stream, tarfile.open(fileobj=_binary(stream), mode="r|xz") as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.isreg() and member.size <= _LARGEST else None
                 if content is None:
-                    raise _damaged(name, f"{member.name!r} in it is no file of a bundle")
+                    raise _damaged(one, f"{member.name!r} in it is no file of a {one.kind}")
                 yield member.name, content.read()
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
-        raise _damaged(name, f"{file}: {error}") from error
+        raise _damaged(one, f"{file}: {error}") from error
+
+
+def _elsewhere(one: Packed) -> str:
+    """Return what else can be named where this Python unpacks nothing."""
+    if one.kind is Kind.CHECKPOINT:
+        return " or name the file of another checkpoint"
+    return f" or name the folder of a bundle: with another Python, mmms-export --ckpt {one.name} writes it"
 
 
 def _binary(stream: object) -> BinaryIO:
     return stream  # type: ignore[return-value]  # what Traversable.open gives for "rb"
 
 
-def _damaged(name: str, how: str) -> BundleCorruptError:
-    return BundleCorruptError(
-        f"the bundle {name!r} that ships with mmms-deploy is damaged: {how}",
+def _damaged(one: Packed, how: str) -> BundleCorruptError | CheckpointCorruptError:
+    return (BundleCorruptError if one.kind is Kind.BUNDLE else CheckpointCorruptError)(
+        f"the {one} that ships with mmms-deploy is damaged: {how}",
         expected="the files as they were packed",
         fix="install mmms-deploy again, or, in a clone, git checkout mmms_deploy/demo",
     )

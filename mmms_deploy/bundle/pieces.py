@@ -94,7 +94,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """A file with tensors.
 
     Attributes:
-        file: Name of a checkpoint that lies beside the archive; empty for a backbone.
+        file: Name of the file of a checkpoint that ships packed, too; empty for a backbone.
         backbone: Name of a backbone whose published weights it has; empty for a checkpoint.
     """
 

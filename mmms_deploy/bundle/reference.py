@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmms_deploy.bundle.fetched import fetch_bundle
 from mmms_deploy.bundle.names import MANIFEST_NAME
-from mmms_deploy.bundle.packed import CHECKPOINTS, NAMES, SMALLER, packed_bundle
+from mmms_deploy.bundle.packed import NAMES, ONLY_CHECKPOINTS, SMALLER, packed_bundle
 from mmms_deploy.errors import BundleNotFoundError, FileReadError, MMMSDeployWarning, WeightsError
 from mmms_deploy.files import PathLike, as_path
 from mmms_deploy.hub import is_reference, parse_reference
@@ -111,11 +111,11 @@ def ready_bundle(name: str, on_progress: OnProgress | None = None) -> tuple[str,
 
 def how_to_find(path: Path) -> str:
     """Return what to do where nothing lies at the path that should name a bundle."""
-    if str(path) in CHECKPOINTS:
+    if str(path) in ONLY_CHECKPOINTS:
         return _how_to_export(path.name)
     if path in [Path("bundles") / name for name in NAMES]:
         return f"name it {path.name!r}: it ships with mmms-deploy; or mmms-export --ckpt {path.name} writes {path}"
-    if path in [Path("bundles") / name for name in CHECKPOINTS]:
+    if path in [Path("bundles") / name for name in ONLY_CHECKPOINTS]:
         return f"mmms-export --ckpt {path.name} writes {path}"
     name = closest(path.name, NAMES)
     if name is not None and len(path.parts) == 1:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from mmms_deploy.bundle.manifest import Precision
 from mmms_deploy.commands.click_bundles import check_encodes
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, print_engine, say, warn
@@ -22,7 +21,7 @@ from mmms_deploy.commands.places import check_bundle_and_images
 from mmms_deploy.errors import ImageError
 
 if TYPE_CHECKING:
-    from mmms_deploy.bundle import Bundle
+    from mmms_deploy.bundle import Bundle, Precision
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.session import Features, Model
 

@@ -7,12 +7,14 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmms_deploy.bundle.manifest import Precision
 from mmms_deploy.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from mmms_deploy.bundle.manifest import Precision
 
 
 class Text(click.ParamType[str]):
@@ -99,13 +101,15 @@ class Number(click.FloatRange):
         return float(super().convert(value, param, ctx))
 
 
-class PrecisionsType(click.ParamType[tuple[Precision, ...]]):
+class PrecisionsType(click.ParamType["tuple[Precision, ...]"]):
     """``fp32,fp16``: one precision or more, with commas."""
 
     name = "NAME[,NAME...]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Precision, ...]:
         """Return them in the given order."""
+        from mmms_deploy.bundle.manifest import Precision
+
         if isinstance(value, tuple):
             return value
         names = [name.strip() for name in str(value).split(",")]

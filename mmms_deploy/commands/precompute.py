@@ -1,4 +1,4 @@
-"""``mmms-precompute``: encode the images of a data set before anybody clicks on them."""
+"""``mmms-precompute``: encode the images of a data set before they are clicked on."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,8 @@ from mmms_deploy.models.resemblance import resemblance
 from mmms_deploy.models.ritm_checkpoint import layout_of
 from mmms_deploy.progress import OnProgress
 
-DEMOS = {
-    "demo": "demo.safetensors",
-    "demo-small": "demo-small.safetensors",
-    "demo-thermal": "demo-thermal.safetensors",
-}
-"""Files of the checkpoints that ship with the package, by the name that the commands take."""
+DEMOS = CHECKPOINTS
+"""The checkpoints that ship with the package, by the names that the commands take."""
 
 _UNDESCRIBED_CLICKS = (
     "{file}: its description has no section clicks, so the paper's defaults are taken (channels positive, negative,"
@@ -129,15 +124,15 @@ def _fetched(file: PathLike | None, on_progress: OnProgress | None) -> PathLike 
 
 
 def demo_checkpoint(name: str = "demo") -> Path:
-    """Return a checkpoint that ships with the package, by its name in ``DEMOS``; a packed one is unpacked.
+    """Return the file of a checkpoint that ships with the package, unpacked into the cache.
+
+    Args:
+        name: One of ``DEMOS``.
 
     Raises:
-        BundleError, OutputWriteError: It cannot be unpacked.
+        CheckpointError, OutputWriteError: There is none of this name, or it cannot be unpacked.
     """
-    if name in CHECKPOINTS:
-        return packed_checkpoint(name)
-    with resources.as_file(resources.files("mmms_deploy.demo") / DEMOS[name]) as path:
-        return path
+    return packed_checkpoint(name)
 
 
 def open_source(source: Source, *, black_box: bool = False) -> SourcedNetwork:

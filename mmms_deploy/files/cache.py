@@ -1,4 +1,4 @@
-"""The cache of what can be made again: compiled graphs, measurements of this machine, unpacked bundles.
+"""The cache of what can be made again: compiled graphs, measurements of this machine, unpacked bundles and checkpoints.
 
 Nothing depends on it: a cache that is off, full, read-only or damaged costs time, never an answer.
 """

@@ -60,7 +60,10 @@ class Images:
         self._parts: dict[tuple[str, Path], str | None] = {}
 
     def give(self, session: Session, image: ImageFacts) -> None:
-        """Set an image in a session: as features where they are there, else as pixels with its modalities.
+        """Set an image in a session: as features where a store has them, else as pixels with its modalities.
+
+        Files of features take the place of pixels that are not there: they may come from another engine, or be rounded.
+        Features that the session before had in half precision are rounded here, too.
 
         Args:
             session: The session.
@@ -70,10 +73,24 @@ class Images:
             ImageMissingError: It is not here.
             MMMSDeployError: The session refuses it.
         """
-        features = self._encoded(session, image)
+        features = self._kept(session, image)
         if features is not None:
             session.use(features)
-        elif RGB in image.parts:
+            return
+        try:
+            self._give_pixels(session, image)
+        except ImageMissingError:
+            features = self._from_file(session, image)
+            if features is None:
+                raise
+            session.use(features)
+        if image.rounded is True and not image.awaited:
+            halves = session.features.rounded()
+            if halves is not None and _usable(halves, session):
+                session.use(halves)
+
+    def _give_pixels(self, session: Session, image: ImageFacts) -> None:
+        if RGB in image.parts:
             parts = self.parts(session, image, [name for name in image.parts if name != RGB])
             picture = self._found(RGB, image, image.parts[RGB], session)
             later: dict[str, Any] = dict.fromkeys(image.awaited, LATER)
@@ -99,14 +116,18 @@ class Images:
 
     # --- features ---------------------------------------------------------------------------------------------------
 
-    def _encoded(self, session: Session, image: ImageFacts) -> Features | None:
+    def _kept(self, session: Session, image: ImageFacts) -> Features | None:
+        if self._features is None:
+            return None
+        origin, own = origin_of(session.bundle.manifest), session.engine.precision
+        for precision in (own, *(other for other in Precision if other != own)):
+            found = self._features.find(FeatureKey(image.content, origin, precision))
+            if found is not None and _usable(found, session):
+                return found
+        return None
+
+    def _from_file(self, session: Session, image: ImageFacts) -> Features | None:
         origin = origin_of(session.bundle.manifest)
-        own = session.engine.precision
-        if self._features is not None:
-            for precision in (own, *(other for other in Precision if other != own)):
-                found = self._features.find(FeatureKey(image.content, origin, precision))
-                if found is not None and _usable(found, session):
-                    return found
         for file in self._all(image.file_name):
             if file.suffix.lower() != SUFFIX or self._parts.get((SUFFIX, file), image.content) != image.content:
                 continue

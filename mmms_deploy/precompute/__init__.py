@@ -1,4 +1,4 @@
-"""Encodes the images of a data set before anybody clicks on them, by one process, several, or a Ray cluster.
+"""Encodes the images of a data set before they are clicked on, by one process, several, or a Ray cluster.
 
 What was encoded before is found and not encoded again, so that a run that was stopped goes on; and the same images give
 the same bytes, whoever encodes them.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.bundle import Manifest
 from mmms_deploy.bundle.contract import BOX_CORNERS, ClickContract
 from mmms_deploy.engines.protocol import Array
@@ -40,8 +41,8 @@ def checked_box(corners: object, size: tuple[int, int], *, pixels: bool = True) 
     """
     try:
         numbers = np.asarray(corners, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError) as error:
-        raise ClickError(f"a box is {corners!r:.80}", expected=_EXPECTED, fix="pass four numbers") from error
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ClickError(f"a box is {shown(corners, 80)}", expected=_EXPECTED, fix="pass four numbers") from error
     if numbers.shape != (4,):
         several = numbers.size > 4 and numbers.size % 4 == 0
         fix = "one box for each object: select(name) before it" if several else "pass four numbers"

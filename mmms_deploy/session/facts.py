@@ -64,6 +64,8 @@ class ImageFacts(Struct, frozen=True, kw_only=True):
         file_name: Name of the image's file, without its folder; empty where it was none.
         present: Names of the modalities that are there, sorted.
         awaited: Names of those that are to come, sorted.
+        rounded: True where the session clicks on features in float16 that the engine computes in float32, as a store
+            keeps them; else it is not there.
     """
 
     size: tuple[Side, Side]
@@ -72,6 +74,7 @@ class ImageFacts(Struct, frozen=True, kw_only=True):
     file_name: str = ""
     present: tuple[str, ...] = ()
     awaited: tuple[str, ...] = ()
+    rounded: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 def bundle_facts(bundle: Bundle) -> BundleFacts:
@@ -102,4 +105,5 @@ def image_facts(image: ImageState) -> ImageFacts:
         file_name=image.file_name,
         present=tuple(sorted(image.present)),
         awaited=tuple(sorted(image.awaited)),
+        rounded=True if image.rounded else msgspec.UNSET,
     )

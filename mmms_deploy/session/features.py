@@ -85,6 +85,7 @@ class Features:
         file_name: Name of the image's file; empty where it is none.
         picture: (H0, W0, 3) uint8, RGB, read-only: the image's pixels, for overlays; None where they are not kept.
         resident: The tensors on a device; None where they are on the host alone.
+        in_half: Whether they were rounded to float16.
     """
 
     size: tuple[int, int]
@@ -99,6 +100,7 @@ class Features:
     file_name: str = ""
     picture: UInt8Array | None = None
     resident: Resident | None = None
+    in_half: bool = False
     _host: Mapping[str, Array] | None = None
 
     @cached_property
@@ -167,6 +169,19 @@ class Features:
         for array in arrays.values():
             array.setflags(write=False)
         return replace(self, resident=None, _host=dict(arrays))
+
+    def rounded(self) -> Features | None:
+        """Return features in float16 where they are float32; None where a number is not finite or beyond float16."""
+        arrays: dict[str, Array] = {}
+        for name, array in self.arrays.items():
+            if array.dtype != np.float32:
+                arrays[name] = array
+                continue
+            with np.errstate(over="ignore"):
+                arrays[name] = array.astype(np.float16)
+            if not np.isfinite(arrays[name]).all():
+                return None
+        return replace(self.with_arrays(arrays), in_half=True)
 
     def without_picture(self) -> Features:
         """Return the same features without the image's pixels."""

@@ -218,7 +218,7 @@ class ImageCalls(SessionCore):
         with self._lock:
             self._size()
             start = perf_counter()
-            image = self._inputs.change(self._with_inputs(self._state.image), modalities)
+            image = replace(self._inputs.change(self._with_inputs(self._state.image), modalities), rounded=False)
             self._check_can_run(image)
             prepared = perf_counter()
             assert image.content is not None
@@ -228,7 +228,7 @@ class ImageCalls(SessionCore):
                     image = self._run_and_keep(image)
                 else:
                     values = {**image.pipeline.values, **found.pipeline.values}
-                    image = replace(image, pipeline=replace(found.pipeline, values=values))
+                    image = replace(image, pipeline=replace(found.pipeline, values=values), rounded=found.rounded)
             if self._views is not None and not image.awaited:
                 image = replace(image, crops=self._crops(image, flip=self._views.flip))
             self._runner.synchronize()
@@ -369,7 +369,7 @@ class ImageCalls(SessionCore):
             found = self._fitting(kept, image.content)
             if found is not None:
                 values = {**image.pipeline.values, **found.pipeline.values}
-                image = replace(image, pipeline=replace(image.pipeline, values=values))
+                image = replace(image, pipeline=replace(image.pipeline, values=values), rounded=found.rounded)
         else:
             self._hold(image)
         return image
@@ -428,12 +428,14 @@ class ImageCalls(SessionCore):
         resident = features.resident
         if resident is not None and resident.engine is self._engine and resident.is_open():
             values = dict(resident.values)
+            rounded = features.in_half
         else:
-            values = {}
+            values, rounded = {}, features.in_half
             for name, array in features.arrays.items():
                 spec = self._pipeline.spec(name)
                 check_shape(name, array, None if spec is None else spec.shape)
                 assert spec is not None
+                rounded = rounded or (spec.dtype == "float32" and array.dtype == "float16")
                 values[name] = self._runner.upload(spec, array)
         values.update({name: values[source] for name, source in features.aliases.items()})
         return ImageState(
@@ -442,6 +444,7 @@ class ImageCalls(SessionCore):
             features.present,
             features.awaited,
             content=content,
+            rounded=rounded,
         )
 
     def _check_for_views(self, features: Features) -> None:
@@ -487,6 +490,7 @@ class ImageCalls(SessionCore):
             aliases=aliases,
             file_name=image.file_name,
             picture=image.picture,
+            in_half=image.rounded,
             resident=Resident(self._engine, values, self._downloaded, lambda: not self._closed),
         )
         return features if resident else features.on_host()

@@ -60,6 +60,7 @@ class ImageState:
         content: What the image and its modalities are; None before the first image.
         begin: Returns the state before any stage ran, where a store had the features, so that no input was set; None
             in any other.
+        rounded: Whether its features were rounded to float16, though the stages compute them in float32.
     """
 
     pipeline: PipelineState
@@ -73,6 +74,7 @@ class ImageState:
     crops: Crops | None = None
     content: Content | None = None
     begin: Callable[[], ImageState] | None = None
+    rounded: bool = False
 
 
 @dataclass(frozen=True, eq=False)

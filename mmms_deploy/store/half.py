@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -83,24 +83,6 @@ class HalfVerdict(Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def rounded(features: Features) -> Features | None:
-    """Return features in float16 where they are float32; None where a number is not finite or beyond float16.
-
-    Args:
-        features: Features on the host.
-    """
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name, array in features.arrays.items():
-        if array.dtype != np.float32:
-            arrays[name] = array
-            continue
-        with np.errstate(over="ignore"):
-            arrays[name] = array.astype(np.float16)
-        if not np.isfinite(arrays[name]).all():
-            return None
-    return features.with_arrays(arrays)
-
-
 @dataclass
 class _Rounding:
     """A source of features that keeps none, and has sessions click on the rounded ones.
@@ -124,7 +106,7 @@ class _Rounding:
     def keep(self, features: Features) -> Features:
         peaks = [float(np.abs(array).max(initial=0.0)) for array in features.arrays.values()]
         self.largest = max(self.largest, *peaks)
-        found = rounded(features)
+        found = features.rounded()
         if found is None:
             self.refused += 1
             return features

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from mmms_deploy.arguments import shown
 from mmms_deploy.engines.process import OwnProcess, in_children
 from mmms_deploy.errors import StoreError
 from mmms_deploy.imaging.io import ImageLike
@@ -175,13 +176,14 @@ class Prefetcher:
     ) -> None:
         store = _checked_store(model, store)
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise StoreError(f"threads is {threads!r}", expected="a number from 1", fix="pass threads=1")
-        try:
-            self._priority = Priority(priority)
-        except ValueError:
+            raise StoreError(f"threads is {shown(threads, 80)}", expected="a number from 1", fix="pass threads=1")
+        if not isinstance(priority, str) or priority not in list(Priority):
             raise StoreError(
-                f"priority is {priority!r}", expected=f"one of {', '.join(Priority)}", fix='pass priority="idle"'
-            ) from None
+                f"priority is {shown(priority, 80)}",
+                expected=f"one of {', '.join(Priority)}",
+                fix='pass priority="idle"',
+            )
+        self._priority = Priority(priority)
         self._store = store
         self._on_progress = on_progress
         self._opening = Opening(

@@ -34,7 +34,7 @@ from mmms_deploy.session.features import FeatureKey, Features, Resident
 from mmms_deploy.session.model import Model
 from mmms_deploy.store.disk import Disk, checked_folder
 from mmms_deploy.store.flights import Flights
-from mmms_deploy.store.half import Half, HalfVerdict, judge, keep_verdict, read_verdict, rounded, verdict_name
+from mmms_deploy.store.half import Half, HalfVerdict, judge, keep_verdict, read_verdict, verdict_name
 from mmms_deploy.store.memory import RecentlyUsed
 from mmms_deploy.store.statistics import StoreStats, TierStats
 
@@ -317,7 +317,7 @@ class FeatureStore:
         verdict = self._verdict(features.bundle, features.precision)
         if verdict is None or not verdict.passed:
             return features
-        return rounded(features) or features
+        return features.rounded() or features
 
     def _verdict(self, bundle: str, precision: Precision) -> HalfVerdict | None:
         known = self._verdicts.get((bundle, precision))
@@ -421,9 +421,9 @@ def _checked_budget(name: str, value: object) -> int | None:
 
 
 def _checked_half(value: object) -> Half:
-    try:
-        return Half(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError):
-        raise StoreError(
-            f"half is {shown(value, 80)}", expected=f"one of {', '.join(Half)}", fix='pass half="auto" or half="off"'
-        ) from None
+    # Not Half(value): an enum prints what it refuses, and a list may hold itself.
+    if isinstance(value, str) and value in list(Half):
+        return Half(value)
+    raise StoreError(
+        f"half is {shown(value, 80)}", expected=f"one of {', '.join(Half)}", fix='pass half="auto" or half="off"'
+    )

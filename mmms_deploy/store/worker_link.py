@@ -1,6 +1,6 @@
 """A process and its worker: its priority, and messages, Python's own objects with large arrays that are not copied.
 
-Both ends are this package, and nobody else holds the pipe.
+Both ends are this package, and the pipe has no other ends.
 """
 
 from __future__ import annotations

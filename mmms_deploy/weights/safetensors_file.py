@@ -6,12 +6,14 @@ numbers follow. What is written here has the bytes that the library safetensors 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -24,6 +26,7 @@ _LARGEST_HEADER = 100_000_000
 _TYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _NAMES = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32", np.dtype("<f8"): "F64"}
 _ALIGNED = 8
+_UNREADABLE = (FileReadError, OSError, ValueError, KeyError, TypeError, struct.error, MemoryError)
 
 
 def begins_as_safetensors(head: bytes, size: int) -> bool:
@@ -42,22 +45,25 @@ def read_safetensors(path: Path) -> dict[str, Array]:
     """
     try:
         with open_regular(path) as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            size = os.fstat(stream.fileno()).st_size
-            if length > min(size - 8, _LARGEST_HEADER):
-                raise ValueError("its header is cut off")
-            header = decode_json(stream.read(length), path)
-            content = stream.read()
-        if not isinstance(header, dict):
-            raise ValueError("its header is no JSON object")
-        return {n: _tensor(n, facts, content) for n, facts in header.items() if _is_weight(n, facts)}
-    except (FileReadError, OSError, ValueError, KeyError, TypeError, struct.error, MemoryError) as error:
-        reason = error.reason if isinstance(error, FileReadError) else str(error) or type(error).__name__
-        raise CheckpointCorruptError(
-            f"{path!s:.200} is no readable safetensors file: {reason}",
-            expected="a complete safetensors file",
-            fix="copy it again and compare its hash with the source's",
-        ) from error
+            return _tensors(stream, os.fstat(stream.fileno()).st_size, path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def tensors_of(content: bytes, name: str) -> dict[str, Array]:
+    """Read the floating-point tensors of a file's content, as :func:`read_safetensors` does.
+
+    Args:
+        content: The content.
+        name: What messages call it.
+
+    Raises:
+        CheckpointCorruptError: It is damaged.
+    """
+    try:
+        return _tensors(io.BytesIO(content), len(content), name)
+    except _UNREADABLE as error:
+        raise _unreadable(name, error) from error
 
 
 def safetensors_bytes(tensors: Mapping[str, Array]) -> bytes:
@@ -79,6 +85,27 @@ def safetensors_bytes(tensors: Mapping[str, Array]) -> bytes:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNED)
     return struct.pack("<Q", len(text)) + text + b"".join(parts)
+
+
+def _tensors(stream: BinaryIO, size: int, name: Path | str) -> dict[str, Array]:
+    """Read the tensors of a file of ``size`` bytes from its start."""
+    (length,) = struct.unpack("<Q", stream.read(8))
+    if length > min(size - 8, _LARGEST_HEADER):
+        raise ValueError("its header is cut off")
+    header = decode_json(stream.read(length), name)
+    content = stream.read()
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    return {n: _tensor(n, facts, content) for n, facts in header.items() if _is_weight(n, facts)}
+
+
+def _unreadable(name: Path | str, error: Exception) -> CheckpointCorruptError:
+    reason = error.reason if isinstance(error, FileReadError) else str(error) or type(error).__name__
+    return CheckpointCorruptError(
+        f"{name!s:.200} is no readable safetensors file: {reason}",
+        expected="a complete safetensors file",
+        fix="copy it again and compare its hash with the source's",
+    )
 
 
 def _is_weight(name: str, facts: object) -> bool:

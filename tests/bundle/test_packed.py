@@ -17,13 +17,22 @@ import pytest
 
 from mmms_deploy import Session
 from mmms_deploy.bundle import Bundle, find_bundle, packed
+from mmms_deploy.bundle.packed import Kind, Packed, checkpoint_tensors, packed_checkpoint
 from mmms_deploy.bundle.pieces import Source
-from mmms_deploy.errors import BundleCorruptError, BundleError, MMMSDeployWarning, WeightsError
+from mmms_deploy.errors import (
+    BundleCorruptError,
+    BundleError,
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    MMMSDeployWarning,
+    WeightsError,
+)
 from mmms_deploy.files import kept
 from mmms_deploy.weights import find
 from mmms_deploy.weights.safetensors_file import safetensors_bytes
 from tests.support.paths import ROOT
-from tools.pack_demo import archive_of, bundles_in
+from tools.pack_demo import archive_of, bundles_in, packed_weights, write
 from tools.pack_demo import packed as pack
 
 
@@ -227,17 +236,26 @@ def test_a_python_without_lzma_says_so(package, monkeypatch) -> None:
 # --- pieces -----------------------------------------------------------------------------------------------------------
 
 
+def ship(package: Path, name: str, tensors: dict[str, np.ndarray], *before: str) -> bytes:
+    """Pack a checkpoint into a package, without what earlier ones have; returns the bytes of its file."""
+    file = package.parent / f"{name}.safetensors"
+    file.write_bytes(safetensors_bytes(tensors))
+    members, sums = packed_weights(file, {one: checkpoint_tensors(one, package) for one in before})
+    write(package, Packed(Kind.CHECKPOINT, name), members, sums)
+    return file.read_bytes()
+
+
 @pytest.fixture
 def lean(paint: Bundle, package: Path, monkeypatch) -> Path:
     """The same package without two tensors of the click stage, of a checkpoint and of a backbone; and a smaller one."""
     onnx = pytest.importorskip("onnx")
     made = onnx.load(paint.path / "click.fp32.onnx").graph.initializer
     rows, columns = (onnx.numpy_helper.to_array(one).astype(np.float16) for one in made[:2])
-    (package / "demo.safetensors").write_bytes(safetensors_bytes({"rows": rows}))
+    ship(package, "demo", {"rows": rows})
     (package.parent / "backbone.safetensors").write_bytes(safetensors_bytes({"columns": columns}))
     sources = {
-        "checkpoint": (Source(file="demo.safetensors"), package / "demo.safetensors"),
-        "backbone": (Source(backbone="narrow"), package.parent / "backbone.safetensors"),
+        "checkpoint": (Source(file="demo.safetensors"), {"rows": rows}),
+        "backbone": (Source(backbone="narrow"), {"columns": columns}),
     }
     members, sums = pack(paint, sources)
     small, _ = pack(paint, {})
@@ -295,15 +313,16 @@ def test_a_command_says_it_once(lean: Path, monkeypatch, capfd) -> None:
 
 @pytest.mark.parametrize("damage", ["other numbers", "another file", "gone"])
 def test_other_weights_are_refused(lean: Path, damage: str) -> None:
-    checkpoint = lean / "demo.safetensors"
+    checkpoint = lean / "demo-checkpoint.tar.xz"
     if damage == "other numbers":
-        content = checkpoint.read_bytes()
-        checkpoint.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        rows = checkpoint_tensors("demo", lean)["rows"].copy()
+        rows.flat[-1] += 1
+        ship(lean, "demo", {"rows": rows})
     elif damage == "another file":
-        checkpoint.write_bytes(b"no tensors")
+        checkpoint.write_bytes(b"no archive")
     else:
         checkpoint.unlink()
-    with pytest.raises(BundleCorruptError, match="damaged"):
+    with pytest.raises(BundleCorruptError, match="the bundle 'demo' that ships with mmms-deploy is damaged"):
         find_bundle("demo")
 
 
@@ -314,3 +333,115 @@ def test_a_damaged_recipe_is_refused(lean: Path, recipe: bytes) -> None:
     (lean / "bundles.tar.xz").write_bytes(archive_of(bundles))
     with pytest.raises(BundleCorruptError, match="damaged"):
         find_bundle("demo")
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+NUMBERS = {"head": np.arange(600, dtype=np.float16).reshape(20, 30), "bias": np.ones(30, np.float16)}
+
+
+def test_a_checkpoint_is_unpacked_once_and_beside_the_bundle_of_its_name(package, tmp_path, monkeypatch) -> None:
+    content = ship(package, "demo", NUMBERS)
+    file = packed_checkpoint("demo")
+    assert file.is_relative_to(tmp_path / "cache" / "checkpoints")
+    assert contents(file.parent) == {"demo.safetensors": content}
+    assert "demo.safetensors" not in contents(find_bundle("demo"))
+    (package / "demo-checkpoint.tar.xz").unlink()
+    monkeypatch.setattr(kept, "_right", {})
+    assert packed_checkpoint("demo") == file
+
+
+def test_a_damaged_copy_of_a_checkpoint_is_replaced(package) -> None:
+    content = ship(package, "demo", NUMBERS)
+    file = packed_checkpoint("demo")
+    file.write_bytes(content[:-1])
+    assert packed_checkpoint("demo").read_bytes() == content
+
+
+def test_a_bundle_takes_tensors_of_a_checkpoint_without_a_file(lean: Path, tmp_path) -> None:
+    find_bundle("demo")
+    assert [folder.name for folder in (tmp_path / "cache").iterdir()] == ["bundles"]
+
+
+@pytest.mark.parametrize("cache", ["off", "file/cache"])
+def test_without_a_cache_a_checkpoint_has_a_temporary_folder_of_its_own(
+    package, tmp_path, monkeypatch, cache: str
+) -> None:
+    content = ship(package, "demo", NUMBERS)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MMMS_DEPLOY_CACHE", cache if cache == "off" else str(tmp_path / cache))
+    monkeypatch.setattr(kept.tempfile, "tempdir", str(tmp_path))
+    file = packed_checkpoint("demo")
+    assert file.parent.parent == tmp_path
+    assert find_bundle("demo") != file.parent
+    assert contents(file.parent) == {"demo.safetensors": content}
+
+
+def test_processes_that_ask_for_a_checkpoint_at_once(tmp_path) -> None:
+    """The checkpoint that really ships, in a cache that is not there yet."""
+    ask = "from mmms_deploy.bundle.packed import packed_checkpoint\n"
+    ask += "file = packed_checkpoint('demo-small')\nprint(file, len(file.read_bytes()))"
+    environment = {**os.environ, "MMMS_DEPLOY_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", ask]
+    running = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    said = {one.communicate(timeout=120)[0] for one in running}
+    assert [one.returncode for one in running] == [0] * 4
+    (line,) = said
+    file, size = line.rsplit(" ", 1)
+    assert Path(file).stat().st_size == int(size)
+    assert list(contents(Path(file).parent)) == ["demo-small.safetensors"]
+
+
+def test_a_checkpoint_takes_tensors_of_those_before_it(package) -> None:
+    ship(package, "demo", NUMBERS)
+    content = ship(package, "demo-thermal", {**NUMBERS, "fuser": NUMBERS["head"] + 1}, "demo")
+    held = bundles_in(package / "demo-thermal-checkpoint.tar.xz")["demo-thermal"]["demo-thermal.safetensors"]
+    assert len(content) - len(held) == NUMBERS["head"].nbytes
+    assert packed_checkpoint("demo-thermal").read_bytes() == content
+
+
+def test_two_checkpoints_never_wait_for_each_other(package) -> None:
+    ship(package, "demo", NUMBERS)
+    ship(package, "demo-small", NUMBERS, "demo")
+    ship(package, "demo", NUMBERS, "demo-small")
+    with pytest.raises(CheckpointCorruptError, match="no checkpoint that it may take tensors from"):
+        packed_checkpoint("demo")
+
+
+@pytest.mark.parametrize("damage", ["cut off", "absent", "other numbers", "no list", "another list", "another name"])
+def test_a_damaged_packed_checkpoint_is_refused(package, tmp_path, damage: str) -> None:
+    ship(package, "demo", NUMBERS)
+    archive, sums = package / "demo-checkpoint.tar.xz", package / "demo-checkpoint.sha256"
+    if damage == "cut off":
+        archive.write_bytes(archive.read_bytes()[:100])
+    elif damage == "absent":
+        archive.unlink()
+    elif damage == "no list":
+        sums.unlink()
+    elif damage == "another list":
+        sums.write_text(sums.read_text().replace("demo.safetensors", "bundle.json"))
+    else:
+        (members,) = bundles_in(archive).values()
+        if damage == "other numbers":
+            members["demo.safetensors"] = members["demo.safetensors"][:-1] + b"!"
+        archive.write_bytes(archive_of({"demo-small" if damage == "another name" else "demo": members}))
+    with pytest.raises(CheckpointCorruptError, match="the checkpoint 'demo' that ships with mmms-deploy is damaged"):
+        packed_checkpoint("demo")
+    with pytest.raises(CheckpointCorruptError, match="damaged"):
+        checkpoint_tensors("demo")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_checkpoint_that_does_not_ship_is_named(package) -> None:
+    with pytest.raises(CheckpointNotFoundError, match="no checkpoint 'dmeo' ships") as caught:
+        packed_checkpoint("dmeo")
+    assert "'demo-small'" in str(caught.value)
+
+
+def test_a_python_without_lzma_says_so_of_a_checkpoint(package, monkeypatch) -> None:
+    ship(package, "demo", NUMBERS)
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    with pytest.raises(CheckpointError, match=r"cannot unpack the checkpoint 'demo'.*built without lzma"):
+        packed_checkpoint("demo")

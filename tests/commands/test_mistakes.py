@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from mmms_deploy import Bundle, __version__
+from mmms_deploy.bundle.packed import packed_checkpoint
 from mmms_deploy.commands import bench, build, doctor, export, segment, train, verify
 from mmms_deploy.commands import eval as eval_command
 from tests.support.invoke import invoke
-from tests.support.paths import ROOT
 
 COMMANDS: dict[str, click.Command] = {
     "segment": segment.main,
@@ -53,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paint: Bundle) -> Pa
     for name in ("photo.png", "data/images/0.png"):
         picture.save(tmp_path / name)
     Image.fromarray(np.eye(20, 30, dtype=np.uint8)).save(tmp_path / "data" / "masks" / "0.png")
-    (tmp_path / "net.safetensors").symlink_to(ROOT / "mmms_deploy" / "demo" / "demo-small.safetensors")
+    (tmp_path / "net.safetensors").symlink_to(packed_checkpoint("demo-small"))
     (tmp_path / "lost.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
     (tmp_path / "other.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")

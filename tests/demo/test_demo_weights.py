@@ -50,7 +50,7 @@ def test_it_is_the_bundle_of_the_checkpoint_and_the_weights(demo: Bundle, weight
     provenance = demo.manifest.provenance
     assert demo.reference == demo.manifest.name == "demo"
     assert demo.manifest.trained
-    assert provenance.checkpoint_sha256 == sha256_of(ROOT / "mmms_deploy" / "demo" / "demo.safetensors")
+    assert provenance.checkpoint_sha256 == sha256_of(demo_checkpoint("demo"))
     assert provenance.backbone_checkpoint_sha256 == sha256_of(weights)
     lines = (ROOT / "mmms_deploy" / "demo" / "demo.sha256").read_text().splitlines()
     assert {line.partition("  ")[2] for line in lines} == {"README.md", "bundle.json", *demo.manifest.files}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmms_deploy import Bundle, Features, Journal, Session
+from mmms_deploy import Bundle, Features, FeatureStore, Journal, Session
 from mmms_deploy.bundle import ZoomRule
 from mmms_deploy.bundle.contract import Coordinates, ModalitySpec, ResizeRule
 from mmms_deploy.errors import ImageMissingError, JournalDiffersError, JournalError, WorkDiffersError
@@ -174,6 +174,37 @@ def test_files_of_features(late: Bundle, tmp_path: Path) -> None:
     recorded(late, tmp_path / "b.jsonl", lambda session: (session.use(used), session.click(5, 5)))
     assert lines(tmp_path / "b.jsonl")[1]["call"] == "use"
     check_replay(tmp_path / "b.jsonl", late, Images([tmp_path]))
+
+
+class Rounding(FeatureStore):
+    """A store that rounds all features."""
+
+    def _in_half(self, features: Features) -> Features:
+        halves = features.rounded()
+        assert halves is not None
+        return halves
+
+
+def test_features_in_half_precision_are_rounded_again(paint: Bundle, tmp_path: Path, folder: Path) -> None:
+    """Also where a file of features that were not rounded lies beside the picture."""
+    path = tmp_path / "a.jsonl"
+    with Session(paint, engine="onnxruntime", threads=1, store=Rounding(), journal=path) as session:
+        session.set_image(PICTURE)
+        session.click(10, 10)
+        stood = session.features.arrays["f1"]
+    with Session(paint, engine="onnxruntime", threads=1, journal=tmp_path / "b.jsonl") as session:
+        session.set_image(PICTURE)
+        whole = session.features
+    assert (stood != whole.arrays["f1"]).any()
+    whole.save(tmp_path / "whole.features")
+    assert lines(path)[1]["image"]["rounded"] is True
+    assert "rounded" not in lines(tmp_path / "b.jsonl")[1]["image"]
+    for name, expected in (("a.jsonl", stood), ("b.jsonl", whole.arrays["f1"])):
+        (one,) = read_journal(tmp_path / name)
+        with Session(paint, engine="onnxruntime", threads=1) as again:
+            recreate(one, again, Images([tmp_path, folder]))
+            np.testing.assert_array_equal(again.features.arrays["f1"], expected)
+    check_replay(path, paint, Images([folder]))
 
 
 def test_an_image_that_is_missing(paint: Bundle, tmp_path: Path, folder: Path) -> None:

@@ -31,6 +31,7 @@ PLAIN = {
 """Names that carry what calls return, and constants; ``CocoObject`` is tried through ``CocoWriter.add_image``."""
 ELSEWHERE = {
     "AsyncSession",
+    "Prefetcher",
     "Work",
 }
 """Classes whose arguments go on to the calls here, or have tests of their own."""
@@ -52,8 +53,8 @@ def test_no_public_entry_is_forgotten() -> None:
     without_arguments = {"close", "undo", "redo", "reset", "to_dict", "detections", "renew_lock"}
     assert _calls(Session) - set(CALLS) - without_arguments == set()
     assert _calls(Model) <= {"encode", "encode_backbone", "session", "close"}
-    features = {"save", "load", "to_bytes", "from_bytes", "with_arrays", "on_host", "without_picture", "for_clicks"}
-    assert _calls(Features) <= features
+    features = {"save", "load", "to_bytes", "from_bytes", "with_arrays", "for_clicks", "check_image"}
+    assert _calls(Features) <= features | {"on_host", "rounded", "without_picture"}
 
 
 def _calls(kind: type) -> set[str]:

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from mmms_deploy import Bundle
+from mmms_deploy.bundle.packed import CHECKPOINTS
 from mmms_deploy.page.runtime import FOLDER
 from tests.support.paths import ROOT
 
@@ -96,7 +97,8 @@ def test_the_wheel_holds_what_it_promises(wheel) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "mmms_deploy/py.typed" in names
     shipped = {path.name for path in (ROOT / "mmms_deploy" / "demo").iterdir() if path.suffix not in (".py", ".md", "")}
-    assert {"bundles.tar.xz", "demo-small.safetensors", "demo-thermal.tar.xz", "demo.sha256"} <= shipped
+    checkpoints = {f"{name}-checkpoint.{end}" for name in CHECKPOINTS for end in ("tar.xz", "sha256")}
+    assert shipped == {"bundles.tar.xz", "demo.sha256", "demo-small.sha256"} | checkpoints
     assert {f"mmms_deploy/demo/{name}" for name in shipped} <= set(names)
     assert "mmms_deploy/engines/tensorrt/surface/" in {name.rpartition("/")[0] + "/" for name in names}
     tops = ("tests/", "training/", "benchmarks/", "export/", "engines/", "docs/", "tools/")
@@ -167,6 +169,7 @@ def test_the_demo_needs_nothing_else(from_wheel, tmp_path, photo) -> None:
     assert Image.open(tmp_path / "mask.png").size == (60, 40)
     (unpacked,) = (tmp_path / "cache" / "bundles").iterdir()
     assert unpacked.name.startswith("demo-small-")
+    assert not (tmp_path / "cache" / "checkpoints").exists()
     assert "passed" in demo("mmms-verify")
     assert "report.html" in demo("mmms-eval", "--limit", "1", "--max-clicks", "2")
     demo("mmms-bench", "--images", "1", "--clicks", "2", "--json", tmp_path / "bench.json")

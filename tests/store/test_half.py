@@ -15,7 +15,7 @@ from mmms_deploy.errors import BundleCorruptError, StoreWarning
 from mmms_deploy.export.half.precision import REDUCED
 from mmms_deploy.replay.golden import load_golden
 from mmms_deploy.store import HalfVerdict, half
-from mmms_deploy.store.half import judge, read_verdict, rounded, verdict_name
+from mmms_deploy.store.half import judge, read_verdict, verdict_name
 from tests.support.annotating import GREY
 from tests.support.stored import features
 
@@ -172,9 +172,9 @@ def test_rounded_features_are_kept_and_returned(store: FeatureStore) -> None:
 @pytest.mark.parametrize("number", [65520.0, 1e30, np.inf, -np.inf, np.nan])
 def test_numbers_beyond_float16_stay_float32(store: FeatureStore, number: float) -> None:
     fits = features(1).with_arrays({"f1": LARGE})
-    assert rounded(fits) is not None
+    assert fits.rounded() is not None
     beyond = features(2).with_arrays({"f1": np.array([[1.0, number]], np.float32), "f2": LARGE})
-    assert rounded(beyond) is None
+    assert beyond.rounded() is None
     with_verdict(store, beyond)
     assert store.keep(beyond) is beyond
     found = FeatureStore(store.folder).find(beyond.key)
@@ -192,7 +192,7 @@ def test_the_gate_refuses_features_that_make_other_masks(model: Model, monkeypat
     def coarse(given: Features) -> Features:
         return given.with_arrays({name: np.zeros_like(array) for name, array in given.arrays.items()})
 
-    monkeypatch.setattr(half, "rounded", coarse)
+    monkeypatch.setattr(Features, "rounded", coarse)
     verdict = judge(model)
     assert not verdict.passed
     assert verdict.worst < verdict.limit
@@ -200,7 +200,7 @@ def test_the_gate_refuses_features_that_make_other_masks(model: Model, monkeypat
 
 
 def test_the_gate_refuses_features_beyond_float16(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(half, "rounded", lambda given: None)
+    monkeypatch.setattr(Features, "rounded", lambda given: None)
     verdict = judge(model)
     assert (verdict.passed, verdict.reason) == (
         False,

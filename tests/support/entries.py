@@ -150,6 +150,8 @@ CALLS: dict[str, Arguments] = {
     "set_mask": {"0": _mask},
     "set_clicks": {"0": lambda: [[3, 4, 1], [5, 6, 0]]},
     "add_clicks": {"0": lambda: [[3, 4, 1], [5, 6, 0]]},
+    "click_objects": {"0": lambda: {"1": (3, 4), "dog": (5, 6, 0)}},
+    "set_box": {"0": lambda: 1, "1": lambda: 2, "2": lambda: 9, "3": lambda: 8},
     "save": {"0": _path(".work"), "overwrite": lambda: True},
     "load": {
         "0": _path(".work"),

@@ -332,7 +332,7 @@ def test_the_demos_have_recipes_of_their_own() -> None:
     assert recipe_for(Demo.RGB).thermal is None
     assert not config_for(Demo.RGB).modalities
     config, recipe = config_for(Demo.THERMAL), recipe_for(Demo.THERMAL)
-    assert recipe.start == "demo-small.safetensors"
+    assert recipe.start == "demo-small"
     assert recipe.thermal is not None
     assert 0.6 < recipe.thermal < 0.9
     assert [spec.name for spec in config.modalities if spec.optional] == ["thermal"]
