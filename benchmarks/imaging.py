@@ -11,6 +11,7 @@ package imports nothing from here.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, process_time
@@ -74,6 +75,13 @@ def in_turns(actions: dict[str, Callable[[], object]], count: int) -> dict[str, 
             for name, t in times.items()}  # fmt: skip
 
 
+def priority() -> str:
+    """Return a note where the kernel lets this process run before all ordinary ones."""
+    if not hasattr(os, "sched_getscheduler") or os.sched_getscheduler(0) not in (os.SCHED_FIFO, os.SCHED_RR):
+        return ""
+    return ", with real-time priority over the other programs of a busy machine"
+
+
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,7 +93,7 @@ def main() -> None:
         "# Preparing a photograph",
         "",
         f"`python benchmarks/imaging.py --write`: RGB uint8 noise to {NETWORK[1]} x {NETWORK[0]}, antialiased and"
-        f" normalised; medians of {options.count} in turns, on {usable()} CPUs, NumPy {np.__version__}. *Plain* is the"
+        f" normalised; medians of {options.count} in turns, on {usable()} CPUs{priority()}, NumPy {np.__version__}. *Plain* is the"
         " form before: one small product after the other. *Difference* is the largest one of the resized numbers, as a"
         " share of the values' range.",
         "",
