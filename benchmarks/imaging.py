@@ -94,8 +94,8 @@ def main() -> None:
         "",
         f"`python benchmarks/imaging.py --write`: RGB uint8 noise to {NETWORK[1]} x {NETWORK[0]}, antialiased and"
         f" normalised; medians of {options.count} in turns, on {usable()} CPUs{priority()}, NumPy {np.__version__}."
-        " *Plain* is the form before: one small product after the other. *Difference* is the largest one of the resized numbers, as a"
-        " share of the values' range.",
+        " *Plain* is the form before: one small product after the other. *Difference* is the largest one of the"
+        " resized numbers, as a share of the values' range.",
         "",
         "| image | plain, ms | now, ms | now / plain | CPU time, now / plain | one thread: now / plain | difference |",
         "|---|---|---|---|---|---|---|",
