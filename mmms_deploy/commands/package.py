@@ -16,7 +16,7 @@ from mmms_deploy.commands.display import progress_bars, waiting
 from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.output import check_output
 from mmms_deploy.commands.parameters import FilePath, PrecisionsType
-from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_file, with_inputs
+from mmms_deploy.commands.pictures import ENCODED, Picture, find_pictures, parse_named_file, with_inputs
 from mmms_deploy.commands.places import check_bundle_and_images
 from mmms_deploy.errors import ImageError
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle, Precision
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.session import Features, Model
-
-SUFFIX = ".features"
-"""How the name of a file of features ends."""
 
 
 @command(
@@ -49,7 +46,7 @@ Who holds what, and what features tell of an image: mmms-doctor --docs package""
     type=FilePath(),
     required=True,
     metavar="PATH",
-    help=f"The folder of the click bundle; with --image the file of features, NAME{SUFFIX}.",
+    help=f"The folder of the click bundle; with --image the file of features, NAME{ENCODED}.",
 )
 @click.option("--image", type=FilePath(), metavar="FILE", help="Encode this image, and write no bundle.")
 @click.option(
@@ -125,8 +122,10 @@ def _check_usage(
         raise click.UsageError(f"--modality names one modality twice: {', '.join(names)}.")
     if precisions is not None and len(precisions) > 1:
         raise click.UsageError("--image is encoded in one precision: pass one name with --precision.")
-    if out.suffix != SUFFIX:
-        raise click.UsageError(f"--out names a file of features, and it ends in {SUFFIX}: --out {image.stem}{SUFFIX}.")
+    if out.suffix != ENCODED:
+        raise click.UsageError(
+            f"--out names a file of features, and it ends in {ENCODED}: --out {image.stem}{ENCODED}."
+        )
 
 
 def _write_bundle(
@@ -153,7 +152,7 @@ def _write_bundle(
     )
     if made.manifest.provenance.license is None:
         say("note", "the licence of the weights is not stated; the model card says so")
-    click.echo(f"Encode an image for it: mmms-package {bundle} --image PHOTO --out NAME{SUFFIX}")
+    click.echo(f"Encode an image for it: mmms-package {bundle} --image PHOTO --out NAME{ENCODED}")
 
 
 def _size(bundle: Bundle) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from mmms_deploy.commands.click_bundles import check_encodes
 from mmms_deploy.commands.cluster_options import opened_pool, ray_option
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, say, warn
@@ -120,7 +121,8 @@ def main(
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.precompute import ClickFiles, IntoStore, Recipe, precompute
 
-    opened = Bundle(folder)
+    opened = Bundle(folder, verify=False)  # every worker compares the hashes
+    check_encodes(opened, "name the bundle that it was made of")
     if not opened.manifest.trained:
         warn(f"the weights of {bundle} are random: features of it mean nothing")
     threads = request.threads or 1

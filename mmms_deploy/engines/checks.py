@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 
+from mmms_deploy import arguments
 from mmms_deploy.errors import EngineError
 
 _LONGEST = 60
@@ -26,12 +27,7 @@ ALIASES = {
 
 def shown(value: object) -> str:
     """Return a value and its type for a message, never long."""
-    try:
-        text = repr(value)
-    except Exception:  # the value may be anything
-        text = "?"
-    kind = type(value).__name__
-    return f"{text if len(text) <= _LONGEST else text[:_LONGEST] + ' ...'} ({kind})"
+    return f"{arguments.shown(value, _LONGEST)} ({type(value).__name__})"
 
 
 def checked_name(what: str, value: object, *, expected: str, fix: str, command_fix: str) -> str:

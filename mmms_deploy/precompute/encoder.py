@@ -12,7 +12,7 @@ from mmms_deploy.bundle import Bundle, Manifest
 from mmms_deploy.bundle.names import RGB
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import open_request
-from mmms_deploy.errors import FeatureError, ImageError, ModalityError, SessionError
+from mmms_deploy.errors import FeatureError, ImageError, ModalityError
 from mmms_deploy.imaging.io import load_rgb
 from mmms_deploy.imaging.preprocess import load_modalities
 from mmms_deploy.precompute.items import Item, Outcome, Status
@@ -46,30 +46,14 @@ class Recipe:
         Raises:
             BundleError: There is no usable bundle.
             EngineError: There is no usable engine.
-            SessionError: The bundle encodes no images.
         """
         bundle, sink = Bundle(self.bundle), self.sink.open()
-        check_encodes(bundle.manifest)
         with (
             closing(open_request(bundle, self.request, None)) as engine,
             Model(bundle, engine=engine, store=sink.store, keep_image=self.sink.pictures) as model,
         ):
             sink.begin(model)
             yield lambda item: _outcome(model, sink, item, self.sink)
-
-
-def check_encodes(manifest: Manifest) -> None:
-    """Check that a bundle has the stages that encode an image.
-
-    Raises:
-        SessionError: It holds the click stage alone.
-    """
-    if manifest.features_of is not None:
-        raise SessionError(
-            f"{manifest.name} is a click bundle: it holds the click stage alone, and encodes no image",
-            expected="the bundle that it was made of",
-            fix="name that bundle",
-        )
 
 
 def content_of(manifest: Manifest, item: Item) -> str:
@@ -109,10 +93,8 @@ def _encoded(model: Model, sink: OpenSink, item: Item) -> tuple[Features | str, 
     if item.backbone is not None:
         features = model.encode_backbone(item.backbone, **modalities)
     else:
-        if sink.store is None:
-            content = content_of(manifest, item)
-            there = sink.find(item, content, manifest)
-            if there is not None:
-                return content, there
+        there = sink.held(item, manifest)
+        if there is not None and there.content == content_of(manifest, item):
+            return there.content, there.written
         features = model.encode(item.path, **modalities)
     return features, sink.put(item, features, manifest)

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.bundle import Precision
 from mmms_deploy.cluster import Lost, Pool, here
 from mmms_deploy.errors import ClusterError
-from mmms_deploy.precompute.encoder import Recipe, check_encodes
+from mmms_deploy.precompute.encoder import Recipe
 from mmms_deploy.precompute.index import IndexRow, add_to_index
 from mmms_deploy.precompute.items import Item, Outcome, Status
 from mmms_deploy.precompute.sinks import IntoStore
@@ -79,7 +79,6 @@ def precompute(
         OutputWriteError: Features cannot be written.
         ClusterError: The workers cannot be started, or do not stay alive.
     """
-    check_encodes(Bundle(recipe.bundle, verify=False).manifest)
     summary, start = Summary(), perf_counter()
     with _indexed(recipe) as note:
         for done, (number, result) in enumerate(pool.run(recipe, items), start=1):

@@ -15,7 +15,7 @@ from mmms_deploy.files import write_file, writing
 from mmms_deploy.precompute.items import Item
 from mmms_deploy.session import Features, FeatureSource, Model
 from mmms_deploy.session.features import origin_of
-from mmms_deploy.session.features_file import SUFFIX, read_header
+from mmms_deploy.session.features_file import SUFFIX
 from mmms_deploy.store import FeatureStore
 
 
@@ -31,6 +31,18 @@ class Written(NamedTuple):
     nbytes: int
 
 
+class Held(NamedTuple):
+    """A file that an image has already.
+
+    Attributes:
+        content: Hash of the image and its modalities whose features it holds, which may have changed since.
+        written: The file.
+    """
+
+    content: str
+    written: Written
+
+
 class OpenSink(Protocol):
     """A sink in a worker."""
 
@@ -43,8 +55,8 @@ class OpenSink(Protocol):
         """Get ready, once the bundle is open."""
         ...
 
-    def find(self, item: Item, content: str, manifest: Manifest) -> Written | None:
-        """Return the file that has an image's features already, where the store does not say so; None for none."""
+    def held(self, item: Item, manifest: Manifest) -> Held | None:
+        """Return the file that an image has already, where no store says so; None for none."""
         ...
 
     def put(self, item: Item, features: Features, manifest: Manifest) -> Written:
@@ -107,7 +119,7 @@ class _OpenStore:
         if self._sink.half != "off":
             self.store.half_verdict(model)
 
-    def find(self, item: Item, content: str, manifest: Manifest) -> Written | None:
+    def held(self, item: Item, manifest: Manifest) -> Held | None:
         return None
 
     def put(self, item: Item, features: Features, manifest: Manifest) -> Written:
@@ -151,17 +163,17 @@ class _OpenFiles:
 
     def begin(self, model: Model) -> None: ...
 
-    def find(self, item: Item, content: str, manifest: Manifest) -> Written | None:
+    def held(self, item: Item, manifest: Manifest) -> Held | None:
         path = self._path(item)
         if not path.is_file():
             return None
         try:
-            header = read_header(path)
-            if header.bundle != origin_of(manifest) or Features.load(path).content != content:
-                return None
+            features = Features.load(path)
         except FeatureError:
             return None  # damaged: it is written again
-        return Written(path, path.stat().st_size)
+        if features.bundle != origin_of(manifest):
+            return None
+        return Held(features.content, Written(path, path.stat().st_size))
 
     def put(self, item: Item, features: Features, manifest: Manifest) -> Written:
         path, content = self._path(item), features.for_clicks(manifest).to_bytes(picture=True)

@@ -10,6 +10,10 @@ from PIL import Image
 
 from mmms_deploy import Bundle, Features
 from mmms_deploy.commands.precompute import main
+from mmms_deploy.engines.request import EngineRequest
+from mmms_deploy.errors import SessionError
+from mmms_deploy.precompute import ClickFiles, IntoStore, Item, Recipe, precompute
+from mmms_deploy.replay import write_click_bundle
 from tests.support.invoke import invoke
 
 ENGINE = ("--engine", "onnxruntime", "--precision", "fp32", "--workers", "1")
@@ -90,3 +94,15 @@ def test_the_bundle_and_images_may_be_mixed_up(paint: Bundle, folder: Path, tmp_
     done = invoke(main, str(paint.path), "--bundle", str(folder), "--out", str(tmp_path / "store"))
     assert done.exit_code != 0
     assert "bundle" in done.stderr
+
+
+def test_a_click_bundle_encodes_nothing(paint: Bundle, folder: Path, tmp_path: Path) -> None:
+    clicks = tmp_path / "clicks"
+    write_click_bundle(paint, clicks)
+    done = invoke(main, str(folder), "--bundle", str(clicks), "--out", str(tmp_path / "store"), *ENGINE)
+    assert done.exit_code == 1
+    assert "is a click bundle" in done.stderr
+    for sink in (IntoStore(tmp_path / "store"), ClickFiles(tmp_path / "files")):
+        items = [Item(folder / "a.png", "a.png")]
+        with pytest.raises(SessionError, match="is a click bundle"):
+            precompute(items, Recipe(str(clicks), sink, EngineRequest(engine="onnxruntime", threads=1)))
