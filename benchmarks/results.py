@@ -96,8 +96,8 @@ def wait(row: Row) -> float | None:
     if not each:
         return None
     found = []
-    for number, image in enumerate(row.image):
-        first = row.click[number * each : (number + 1) * each][:TEN]
+    for index, image in enumerate(row.image):
+        first = row.click[index * each : (index + 1) * each][:TEN]
         found.append(image + TEN * sum(first) / len(first))
     return median(found)
 
