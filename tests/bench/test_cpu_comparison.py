@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
@@ -479,3 +481,43 @@ class TestPeers:
         monkeypatch.setattr(peers, "matrix_precisions", lambda nodes, precision: (0, 7))
         with pytest.raises(peers.PeerError, match="0 of 14 matrix operations in fp32"):
             self.peer(pair, monkeypatch, peers.PEER_ENGINES[1])
+
+
+class TestScript:
+    def test_from_end_to_end(
+        self, paint: Bundle, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    ) -> None:
+        import agreement
+        import cpu
+        import peers
+        import turns
+        import variants
+
+        monkeypatch.setattr(agreement, "CLICKS", 2)
+        monkeypatch.setattr(cpu, "photographs", lambda manifest: agreement.photographs(manifest)[:1])
+        for module in (peers, cpu):
+            monkeypatch.setattr(module, "fetch", lambda cache: pair)
+        for module in (variants, cpu):
+            monkeypatch.setattr(module, "INPUTS", {"rgb": paint.path.name})
+        monkeypatch.setattr(variants, "SAM2", paint.path.name)
+        monkeypatch.setattr(cpu, "prepare_bundles", lambda *given, **more: {})
+        monkeypatch.setattr(cpu, "_measure_peaks", lambda peaks, threads: None)
+        monkeypatch.setattr(cpu, "SIZE", (20, 30))
+        monkeypatch.setattr(turns, "SETTLE", 0.0)
+        given = ["--inputs", "rgb", "--images", "1", "--clicks", "3", "--threads", "1", "--bundles", paint.path.parent]
+        monkeypatch.setattr("sys.argv", ["cpu.py", *map(str, given), "--out", str(tmp_path)])
+        assert cpu.main() == 0
+        content = json.loads((tmp_path / "cpu.json").read_text())
+        rows = {each["key"]: each for each in content["rows"]}
+        assert content["best_peer"] in rows
+        for key in ("rgb/ort", "rgb/openvino-fp32", "sam2-graphs/onnxruntime-fp32", "sam2/openvino-fp32"):
+            assert (len(rows[key]["image"]), len(rows[key]["click"]), rows[key]["why"]) == (1, 3, ""), key
+            assert rows[key]["iou"] == pytest.approx(1.0, abs=0.01)
+            assert rows[key]["image_and_10_clicks"] > rows[key]["image"][0]
+        assert rows["rgb/ort-int8"]["why"]
+        assert rows["rgb/ort-as-exported"]["why"]
+        assert "image + 10 clicks / SAM 2 tiny's" in (tmp_path / "cpu.md").read_text()
+        assert sorted(file.name for file in tmp_path.glob("*.svg")) == [
+            f"cpu-{kind}.svg" for kind in ("click", "image", "wait")
+        ]
+        assert "SAM 2 tiny's best engine: SAM 2 tiny" in capsys.readouterr().out
