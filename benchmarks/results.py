@@ -208,10 +208,10 @@ def markdown(rows: Sequence[Row], machine: MachineFacts, peaks: dict[str, Any], 
     lines += [_about_peer(rows), "", *_table(rows, known), ""]
     lines += [
         f"*image + {TEN} clicks*: the wait for an image and its first {TEN} clicks, median of the images. Of SAM 2's"
-        " graphs alone only the graphs count, which favours them. *masks*: mean IoU with the masks of the same network"
-        f" in ONNX Runtime in float32, after the same {COMPARED} clicks on each of three photographs; ours have random"
-        " weights. *off by*: largest difference of a probability from eager PyTorch's, after the last click. *graphs*:"
-        " the files that the engine executes.",
+        " graphs alone only the graphs count, which favours them. *masks*: median IoU with the masks of the same"
+        f" network in ONNX Runtime in float32, after the same {COMPARED} clicks on each of three photographs; ours have"
+        " random weights. *off by*: largest difference of a probability from eager PyTorch's, after the last click."
+        " *graphs*: the files that the engine executes.",
         "",
     ]
     lines += [line for kind in KINDS if kind != "wait" for line in (f"![{_title(kind)}](cpu-{kind}.svg)", "")]
@@ -244,8 +244,8 @@ def _about_peer(rows: Sequence[Row]) -> str:
     lost = [row for row in rows if not row.inputs and row.iou is not None and not keeps(row)]
     said = "".join(f" {row.label} answers other masks (IoU {row.iou:.3f}) and does not count." for row in lost)
     return (
-        f"Ratios take SAM 2 tiny in its best engine, the least wait for an image and {TEN} clicks with a mean IoU of at"
-        f" least {KEEPS:g} with its own masks in ONNX Runtime in float32. Here that is: {best.label}.{said}"
+        f"Ratios take SAM 2 tiny in its best engine, the least wait for an image and {TEN} clicks with a median IoU of"
+        f" at least {KEEPS:g} with its own masks in ONNX Runtime in float32. Here that is: {best.label}.{said}"
     )
 
 

@@ -65,7 +65,7 @@ class Row:
         parameters: Parameters of the network; None when they are unknown.
         difference: Largest difference of the last probabilities from eager PyTorch's; None when not compared.
         reference: Key of the row whose masks it has to keep; empty for none.
-        iou: Mean IoU of its masks with that row's, after the same clicks on photographs; None when not compared.
+        iou: Median IoU of its masks with that row's, after the same clicks on photographs; None when not compared.
         graph_bytes: Size of the graph files that it executes, weights included; None when they are no bundle's.
         library: The library that executed it.
         evidence: What shows that it computed in this precision.
