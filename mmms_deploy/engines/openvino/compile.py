@@ -80,7 +80,7 @@ def compile_stage(
         BundleCorruptError: The graph cannot be loaded, or has other inputs and outputs than the manifest says.
         EngineUnavailableError: It is not computed in the requested precision, or clicks would not be exact.
     """
-    settings = _settings(precision, threads)
+    settings = latency_settings(precision, threads)
     file = _cache_file(core, bundle, graph, precision)
     if file is not None:
         compiled = _fetch(core, file, bundle, stage, graph, precision, settings)
@@ -101,7 +101,13 @@ def _hint(precision: Precision) -> str:
     return _HINTS[precision]
 
 
-def _settings(precision: Precision, threads: int) -> dict[str, Any]:
+def latency_settings(precision: Precision, threads: int) -> dict[str, Any]:
+    """Return OpenVINO's properties for one inference at a time, as fast as possible.
+
+    Args:
+        precision: What to compute in.
+        threads: How many threads.
+    """
     ov = import_openvino()
     properties, hint = ov.properties, ov.properties.hint
     return {
