@@ -17,6 +17,7 @@ from mmms_deploy.evaluation.report.text import (
     difference_row,
     measure_rows,
     milliseconds,
+    seen_line,
     surface_rows,
 )
 from mmms_deploy.evaluation.results import RunFacts
@@ -69,11 +70,14 @@ def _compared(name: str, comparison: Comparison) -> RenderableType:
     for difference in comparison.differences:
         table.add_row(*difference_row(difference), style="bold" if difference.certain else None)
     worst = min(comparison.worst_agreement)
+    columns = comparison.agreement
+    mean = sum(columns) / len(columns) if comparison.mean_agreement is None else comparison.mean_agreement
     return Group(
         table,
+        Text(seen_line(comparison)),
         Text(
             f"masks: {comparison.identical:,} of {comparison.objects:,} objects the same to the last pixel; after the"
-            f" same clicks their IoU is {100 * sum(comparison.agreement) / len(comparison.agreement):.3f} % on average,"
+            f" same clicks their IoU is {100 * mean:.3f} % on average,"
             f" {100 * worst:.3f} % at worst"
         ),
     )
