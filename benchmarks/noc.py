@@ -22,7 +22,10 @@ import click
 import numpy as np
 from rich.console import Console
 
+from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.machine import describe_machine, machine_lines
+from mmms_deploy.engines.registry import BACKENDS
+from mmms_deploy.engines.verdicts import Verdict, read_verdict
 from mmms_deploy.evaluation.comparison import CONFIDENCE, POWER, RESAMPLES, paired_interval, smallest_visible
 from mmms_deploy.evaluation.measures import noc
 from mmms_deploy.evaluation.results import SceneResult, read_facts, read_scenes
@@ -59,10 +62,11 @@ SETS = {
     "selma": Pictures("SELMA, at night", "folder={work}/pictures/selma:name=selma:void=0:min_area=81"),
     "rgbd": Pictures("RGB-D sets", "folder={work}/pictures/rgbd:name=rgbd"),
     "drawn": Pictures("drawn scenes", "drawn=1050", drawn=True),
+    "drawn-1": Pictures("drawn scenes, another seed", "drawn=1050:seed=1:name=drawn-1", drawn=True),
 }
 RUNS = (
     *((name, "demo-small") for name in SETS),
-    *((name, "demo") for name in SETS if name != "drawn"),
+    *((name, "demo") for name, pictures in SETS.items() if not pictures.drawn),
     ("mfnet", "demo-thermal"),
 )
 """Data sets and checkpoints."""
@@ -102,13 +106,30 @@ def command(name: str, *arguments: object) -> None:
     subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
 
 
+def bundle_of(work: Path, ckpt: str) -> str:
+    """Return what commands and ``Bundle`` take for a checkpoint: a name, or the folder of its export."""
+    return str(work / "bundles" / ckpt) if ckpt in EXPORTED else ckpt
+
+
+def prepare(work: Path, ckpt: str) -> None:
+    """Export a bundle where it is not there, and replay its golden clicks with every engine."""
+    bundle = bundle_of(work, ckpt)
+    if ckpt in EXPORTED and not Path(bundle).exists():
+        command("export", "--ckpt", ckpt, "--out", bundle)
+    # Its exit code says whether all engines passed; the verdicts are read later.
+    call = [sys.executable, "-m", "mmms_deploy.commands.verify", bundle, "--all-engines"]
+    subprocess.run(call, check=False, stdout=subprocess.DEVNULL)
+
+
+def verdict(work: Path, ckpt: str, precision: str) -> Verdict | None:
+    """Return how OpenVINO in a precision did in the golden replay on this machine; None where it is not known."""
+    (openvino,) = (backend for backend in BACKENDS if backend.name == "openvino")
+    return read_verdict(Bundle(bundle_of(work, ckpt)), openvino.name, openvino.usable()[1], Precision(precision))
+
+
 def count(data: Path, work: Path, name: str, ckpt: str, precision: str) -> None:
     """Click through a data set in a precision and in float32; go on where an earlier run ended."""
-    bundle: object = ckpt
-    if ckpt in EXPORTED:
-        bundle = work / "bundles" / ckpt
-        if not Path(str(bundle)).exists():
-            command("export", "--ckpt", ckpt, "--out", bundle)
+    bundle = bundle_of(work, ckpt)
     both = ["--engine", "openvino", "--precision", precision, "--threads", 1, "--against", bundle]
     both += ["--against-engine", "openvino", "--against-precision", "fp32", "--protocol", "noc", "--worst", 0]
     where = [
@@ -193,38 +214,41 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
+PASSED = "all that pass"
+"""The row over the networks that passed the golden replay in this precision, so that it may be taken by itself."""
+
+
 def read(work: Path, precision: str) -> dict[str, dict[str, Any]]:
     """Return the rows of a precision: each data set with each checkpoint, and several together."""
     rows: dict[str, dict[str, Any]] = {}
-    pools: dict[str, list[Thing]] = {}
-    images: dict[str, set[str]] = {}
+    pools: dict[tuple[bool, str], list[Thing]] = {}
+    images: dict[tuple[bool, str], set[str]] = {}
     for name, ckpt in RUNS:
         folder = work / f"{name}-{ckpt}-{precision}"
-        if not (folder / "settings.json").exists():
-            continue
-        facts = read_facts(folder)
-        scenes = list(read_scenes(folder))
+        scenes = list(read_scenes(folder)) if (folder / "scenes.jsonl").exists() else []
         found = list(things(name, scenes))
         if not found:
             continue
-        kind = SETS[name]
-        evaluated, all_images = len(scenes), facts.datasets[0].scenes
+        kind, facts, replayed = SETS[name], read_facts(folder), verdict(work, ckpt, precision)
         rows[f"{kind.title}, {ckpt}"] = {
-            **measured(found, evaluated),
             "set": kind.title,
             "ckpt": ckpt,
             "drawn": kind.drawn,
-            "of": all_images,
+            "pooled": False,
+            "of": facts.datasets[0].scenes,
             "engine": facts.predictor.engine,
+            "replay": None if replayed is None else {"passed": replayed.passed, "iou": round(replayed.iou, 4)},
+            **measured(found, len(scenes)),
         }
-        if not kind.drawn:
-            for pool in (ckpt, "all three"):
-                pools.setdefault(pool, []).extend(found)
-                images.setdefault(pool, set()).update(f"{name}:{scene.scene}" for scene in scenes)
-    for ckpt, found in pools.items():
-        if len(pools) > 2 or ckpt != "all three":
-            row = {"set": "**all pictures**", "ckpt": ckpt, "drawn": False, "engine": ""}
-            rows[f"all pictures, {ckpt}"] = {**measured(found, len(images[ckpt])), **row, "of": len(images[ckpt])}
+        passed = [] if replayed is None or not replayed.passed or kind.drawn else [PASSED]
+        for pool in (ckpt, *passed):
+            pools.setdefault((kind.drawn, pool), []).extend(found)
+            images.setdefault((kind.drawn, pool), set()).update(f"{name}:{scene.scene}" for scene in scenes)
+    for (drawn, pool), found in sorted(pools.items()):
+        title = "all drawn scenes" if drawn else "all pictures"
+        seen = len(images[drawn, pool])
+        row = {"set": title, "ckpt": pool, "drawn": drawn, "pooled": True, "of": seen}
+        rows[f"{title}, {pool}"] = {**row, **measured(found, seen)}
     return rows
 
 
@@ -235,14 +259,17 @@ def _signed(value: float) -> str:
     return f"{value:+.3f}" if round(value, 3) else "0"
 
 
+def _names(row: dict[str, Any]) -> tuple[str, str]:
+    return (f"**{row['set']}**" if row["pooled"] else row["set"], row["ckpt"])
+
+
 def conclusion(rows: dict[str, dict[str, Any]], precision: str) -> list[str]:
     """Return what the rows say, in sentences, one paragraph for each network on all pictures and for drawn scenes."""
     lines = []
     for row in rows.values():
-        if not (row["set"].startswith("**") or row["drawn"]):
+        if not row["pooled"]:
             continue
-        what = f"`{row['ckpt']}`" if row["ckpt"] != "all three" else "all three together"
-        on = "drawn scenes" if row["drawn"] else "all pictures"
+        what = row["ckpt"] if row["ckpt"] == PASSED else f"`{row['ckpt']}`"
         seen = [t for t in row["targets"] if t["low"] > 0 or t["high"] < 0]
         visible = [t["visible"] for t in row["targets"] if t["visible"] is not None]
         if seen:
@@ -256,7 +283,16 @@ def conclusion(rows: dict[str, dict[str, Any]], precision: str) -> list[str]:
             said = "no difference is seen"
         if visible:
             said += f"; one of {max(visible):.2f} clicks or more would have been seen at every target"
-        lines.append(f"- **{what} on {on}** ({row['objects']:,} objects, {precision}): {said}.")
+        lines.append(f"- **{what} on {row['set']}** ({row['objects']:,} objects): {said}.")
+    refused = {
+        row["ckpt"]: row["replay"]["iou"] for row in rows.values() if row.get("replay") and not row["replay"]["passed"]
+    }
+    for ckpt, worst in refused.items():
+        lines.append(
+            f"- `{ckpt}` does not pass `mmms-verify --all-engines` in {precision} on this machine: its worst mask has an IoU of"
+            f" {worst:.2f} with the reference. So no session takes {precision} for it unless it is named, and its rows show what that"
+            " costs."
+        )
     return lines
 
 
@@ -294,7 +330,7 @@ def markdown(content: dict[str, Any]) -> str:
                 t = row["targets"][number]
                 visible = "unknown" if t["visible"] is None else f"{t['visible']:.3f}"
                 sure = "**" if t["low"] > 0 or t["high"] < 0 else ""
-                cells = (row["set"], row["ckpt"], f"{row['objects']:,}", f"{t['noc']:.2f}", f"{t['fp32']:.2f}")
+                cells = (*_names(row), f"{row['objects']:,}", f"{t['noc']:.2f}", f"{t['fp32']:.2f}")
                 cells += (f"{sure}{_signed(t['difference'])}{sure}", f"{_signed(t['low'])} to {_signed(t['high'])}")
                 cells += (visible, f"{t['fewer']} / {t['more']}", f"{t['failed']} / {t['fp32_failed']}")
                 lines.append(f"| {' | '.join(cells)} |")
@@ -308,7 +344,7 @@ def markdown(content: dict[str, Any]) -> str:
         lines += [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
         for row in rows.values():
             images = f"{row['images']:,}" if row["images"] == row["of"] else f"{row['images']:,} of {row['of']:,}"
-            cells = (row["set"], row["ckpt"], images, f"{row['objects']:,}", f"{100 * row['agreement']:.2f} %")
+            cells = (*_names(row), images, f"{row['objects']:,}", f"{100 * row['agreement']:.2f} %")
             cells += (f"{100 * row['tenth']:.2f} %", f"{row['below_95']:,}")
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "## Machine", "", "| | |", "|---|---|"]
@@ -332,10 +368,12 @@ def main(
     work = work.resolve()
     if not read_only:
         link(data, work / "pictures")
-        for name, ckpt in RUNS:
-            if (not only or name in only) and (not ckpts or ckpt in ckpts):
-                console.print(f"{name}, {ckpt}")
-                count(data, work, name, ckpt, precision)
+        wanted = [(name, ckpt) for name, ckpt in RUNS if name in (only or SETS) and (not ckpts or ckpt in ckpts)]
+        for ckpt in dict.fromkeys(ckpt for _, ckpt in wanted):
+            prepare(work, ckpt)
+        for name, ckpt in wanted:
+            console.print(f"{name}, {ckpt}")
+            count(data, work, name, ckpt, precision)
     file = out / "noc.json"
     kept = json.loads(file.read_text(encoding="utf-8"))["precisions"] if file.exists() else {}
     content = {
