@@ -214,6 +214,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
+PHOTOS, DRAWN, BOTH = "all pictures", "all drawn scenes", "pictures and drawn scenes"
 PASSED = "all that pass"
 """The row over the networks that passed the golden replay in this precision, so that it may be taken by itself."""
 
@@ -221,8 +222,9 @@ PASSED = "all that pass"
 def read(work: Path, precision: str) -> dict[str, dict[str, Any]]:
     """Return the rows of a precision: each data set with each checkpoint, and several together."""
     rows: dict[str, dict[str, Any]] = {}
-    pools: dict[tuple[bool, str], list[Thing]] = {}
-    images: dict[tuple[bool, str], set[str]] = {}
+    pools: dict[tuple[str, str], list[Thing]] = {}
+    images: dict[tuple[str, str], set[str]] = {}
+    ckpts: dict[tuple[str, str], set[str]] = {}
     for name, ckpt in RUNS:
         folder = work / f"{name}-{ckpt}-{precision}"
         scenes = list(read_scenes(folder)) if (folder / "scenes.jsonl").exists() else []
@@ -233,22 +235,24 @@ def read(work: Path, precision: str) -> dict[str, dict[str, Any]]:
         rows[f"{kind.title}, {ckpt}"] = {
             "set": kind.title,
             "ckpt": ckpt,
-            "drawn": kind.drawn,
             "pooled": False,
             "of": facts.datasets[0].scenes,
             "engine": facts.predictor.engine,
             "replay": None if replayed is None else {"passed": replayed.passed, "iou": round(replayed.iou, 4)},
             **measured(found, len(scenes)),
         }
-        passed = [] if replayed is None or not replayed.passed or kind.drawn else [PASSED]
-        for pool in (ckpt, *passed):
-            pools.setdefault((kind.drawn, pool), []).extend(found)
-            images.setdefault((kind.drawn, pool), set()).update(f"{name}:{scene.scene}" for scene in scenes)
-    for (drawn, pool), found in sorted(pools.items()):
-        title = "all drawn scenes" if drawn else "all pictures"
-        seen = len(images[drawn, pool])
-        row = {"set": title, "ckpt": pool, "drawn": drawn, "pooled": True, "of": seen}
-        rows[f"{title}, {pool}"] = {**row, **measured(found, seen)}
+        alone = (DRAWN if kind.drawn else PHOTOS, ckpt)
+        passed = replayed is not None and replayed.passed
+        for pool in (alone, (alone[0], PASSED), (BOTH, PASSED)) if passed else (alone,):
+            pools.setdefault(pool, []).extend(found)
+            images.setdefault(pool, set()).update(f"{name}:{scene.scene}" for scene in scenes)
+            ckpts.setdefault(pool, set()).add(ckpt)
+    for title, who in sorted(pools, key=lambda pool: (pool[1] != PASSED, (BOTH, PHOTOS, DRAWN).index(pool[0]))):
+        pool = (title, who)
+        if who == PASSED and title != BOTH and len(ckpts[pool]) == 1:
+            continue  # it is the row of that network
+        row = {"set": title, "ckpt": who, "pooled": True, "of": len(images[pool])}
+        rows[f"{title}, {who}"] = {**row, **measured(pools[pool], len(images[pool]))}
     return rows
 
 
@@ -284,15 +288,14 @@ def conclusion(rows: dict[str, dict[str, Any]], precision: str) -> list[str]:
         if visible:
             said += f"; one of {max(visible):.2f} clicks or more would have been seen at every target"
         lines.append(f"- **{what} on {row['set']}** ({row['objects']:,} objects): {said}.")
-    refused = {
-        row["ckpt"]: row["replay"]["iou"] for row in rows.values() if row.get("replay") and not row["replay"]["passed"]
-    }
-    for ckpt, worst in refused.items():
-        lines.append(
-            f"- `{ckpt}` does not pass `mmms-verify --all-engines` in {precision} on this machine: its worst mask has an IoU of"
-            f" {worst:.2f} with the reference. So no session takes {precision} for it unless it is named, and its rows show what that"
-            " costs."
-        )
+    replays = {row["ckpt"]: row["replay"] for row in rows.values() if row.get("replay")}
+    for ckpt, replay in replays.items():
+        if not replay["passed"]:
+            lines.append(
+                f"- `{ckpt}` does not pass `mmms-verify --all-engines` in {precision} on this machine: its worst mask has"
+                f" an IoU of {replay['iou']:.2f} with the reference. So no session takes {precision} for it unless the"
+                " caller names it, and its rows show what that costs. *All that pass* leaves it out."
+            )
     return lines
 
 
@@ -305,17 +308,17 @@ def markdown(content: dict[str, Any]) -> str:
     lines = [
         "# Clicks in reduced precision",
         "",
-        "Does a reduced precision cost clicks? The demo checkpoints, clicked by the simulated annotator (RITM's protocol,"
-        " 20 clicks at most, until 90 %), in OpenVINO's reduced precision and in its float32 on the same objects. Counts"
-        " do not depend on the machine's load. `python benchmarks/noc.py --data FOLDER` makes this page.",
+        "Does a reduced precision cost clicks? The demo checkpoints, clicked by the simulated annotator (RITM's"
+        " protocol, 20 clicks at most, until 90 %), in OpenVINO's reduced precision and in its float32 on the same"
+        " objects. Counts do not depend on the machine's load. `python benchmarks/noc.py --data FOLDER` makes this page.",
         "",
         "*difference*: mean NoC of the reduced precision minus that of float32; below 0, it needs fewer clicks."
         f" *interval*: {100 * CONFIDENCE:.0f} %, from {RESAMPLES:,} paired resamples of the images, of DAVIS of the"
         " sequences, because the frames of a sequence are much alike. *visible from*: the least true difference that a"
-        f" test at the level of {100 * (1 - CONFIDENCE):.0f} % finds with {100 * POWER:.0f} % probability on these objects"
-        " ([evaluation.md](../../docs/evaluation.md#two-predictors-on-the-same-objects)). One interval in twenty leaves"
-        " out 0 by chance, so look at the pooled rows first; in these an image that several networks saw is resampled as"
-        " one.",
+        f" test at the level of {100 * (1 - CONFIDENCE):.0f} % finds with {100 * POWER:.0f} % probability on these"
+        " objects ([evaluation.md](../../docs/evaluation.md#two-predictors-on-the-same-objects)). One interval in"
+        " twenty leaves out 0 by chance, so look at the pooled rows first. There, an image that several networks saw is"
+        " resampled as one.",
         "",
         "A single NYUv2 picture of the shared ones is left out: its labels are colours.",
     ]
