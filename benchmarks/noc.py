@@ -292,9 +292,9 @@ def conclusion(rows: dict[str, dict[str, Any]], precision: str) -> list[str]:
     for ckpt, replay in replays.items():
         if not replay["passed"]:
             lines.append(
-                f"- `{ckpt}` does not pass `mmms-verify --all-engines` in {precision} on this machine: its worst mask has"
-                f" an IoU of {replay['iou']:.2f} with the reference. So no session takes {precision} for it unless the"
-                " caller names it, and its rows show what that costs. *All that pass* leaves it out."
+                f"- `{ckpt}` does not pass `mmms-verify --all-engines` in {precision} on this machine: its worst mask"
+                f" has an IoU of {replay['iou']:.2f} with the reference. So no session takes {precision} for it unless"
+                " the caller names it, and its rows show what that costs. *All that pass* leaves it out."
             )
     return lines
 
@@ -310,7 +310,7 @@ def markdown(content: dict[str, Any]) -> str:
         "",
         "Does a reduced precision cost clicks? The demo checkpoints, clicked by the simulated annotator (RITM's"
         " protocol, 20 clicks at most, until 90 %), in OpenVINO's reduced precision and in its float32 on the same"
-        " objects. Counts do not depend on the machine's load. `python benchmarks/noc.py --data FOLDER` makes this page.",
+        " objects. Counts do not depend on the machine's load. `python benchmarks/noc.py --data FOLDER` writes this.",
         "",
         "*difference*: mean NoC of the reduced precision minus that of float32; below 0, it needs fewer clicks."
         f" *interval*: {100 * CONFIDENCE:.0f} %, from {RESAMPLES:,} paired resamples of the images, of DAVIS of the"
