@@ -11,6 +11,8 @@ from mmms_deploy.evaluation.summary import DatasetSummary, TimeSummary
 
 IOU_AFTER = (1, 3, 5, 10)
 """Numbers of clicks after which tables show the mean IoU."""
+VISIBLE = "visible from"
+"""Heading of the smallest visible difference."""
 
 
 def percent(value: float) -> str:
@@ -104,7 +106,7 @@ def _signed(value: float) -> str:
 
 def difference_heads(first: str = "this", other: str = "other") -> Sequence[str]:
     """Headings of :func:`difference_row`."""
-    return ("", first, other, "difference", f"{100 * CONFIDENCE:.0f} % interval", "visible from", "objects")
+    return ("", first, other, "difference", f"{100 * CONFIDENCE:.0f} % interval", VISIBLE, "objects")
 
 
 def seen_line(comparison: Comparison) -> str:
@@ -125,7 +127,7 @@ def seen_line(comparison: Comparison) -> str:
 def visible_line() -> str:
     """What the smallest visible difference is, in a sentence."""
     level, power = f"{100 * (1 - CONFIDENCE):.0f} %", f"{100 * POWER:.0f} %"
-    return f"visible from: the least true difference that a test at the level of {level} finds with {power} probability"
+    return f"{VISIBLE}: the least true difference that a test at the level of {level} finds with {power} probability"
 
 
 def time_line(time: TimeSummary) -> str:
