@@ -340,7 +340,8 @@ def markdown(content: dict[str, Any]) -> str:
         lines += ["", f"### {precision}, masks after the same clicks", ""]
         lines += [
             "IoU of the two masks, both after the reduced precision's clicks; of an object the mean over its clicks."
-            " *worst tenth*: nine objects in ten are above.",
+            " *worst tenth*: nine objects in ten are above. *images*: where there are fewer than the set has, the run"
+            " has not ended; the same command goes on. An object that both fail counts 20 clicks for both.",
             "",
         ]
         heads = ("set", "network", "images", "objects", "mean IoU", "worst tenth", "objects below 95 %")
