@@ -202,7 +202,7 @@ Examples:
     type=OneOf(["noc"]),
     multiple=True,
     help="A further gate. noc: the bundle must need as many simulated clicks on --gate-data as the checkpoint in "
-    "PyTorch, and each reduced --precision as many as float32, on 200 objects or more.",
+    "PyTorch, and each reduced --precision that a CPU executes as many as float32, on 200 objects or more.",
 )
 @click.option(
     "--gate-data",

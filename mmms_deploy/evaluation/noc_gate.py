@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mmms_deploy.bundle import Bundle, GateCheck, Precision
-from mmms_deploy.engines.registry import BACKENDS
+from mmms_deploy.engines.registry import BACKENDS, Backend
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import candidates
 from mmms_deploy.errors import EngineUnavailableError, GateError, MMMSDeployWarning
@@ -157,15 +157,21 @@ def _every(dataset: Dataset, scenes: int | None) -> int:
 
 
 def gated_precisions(precisions: Collection[Precision]) -> list[Precision]:
-    """Return the reduced precisions among these that an engine of this machine's CPU computes in.
+    """Return the reduced precisions among these whose own graphs an engine on a CPU executes.
 
-    Whether the CPU has the instructions shows when the engine is opened.
+    OpenVINO computes BF16 from float32 graphs: that judges this machine, and ``mmms-verify --all-engines`` does it, but
+    not the graphs of an export. Whether a CPU has the instructions shows when the engine is opened.
 
     Args:
         precisions: Precisions of a bundle.
     """
-    computed = {precision for backend in BACKENDS if backend.device == "cpu" for precision in backend.computes}
-    return [p for p in Precision if p is not Precision.FP32 and p in precisions and p in computed]
+    executed = {p for backend in BACKENDS if backend.device == "cpu" for p in backend.computes if _own(backend, p)}
+    return [p for p in Precision if p is not Precision.FP32 and p in precisions and p in executed]
+
+
+def _own(backend: Backend, precision: Precision) -> bool:
+    """Whether an engine loads the graphs of a precision for it, and not others."""
+    return backend.computes[precision] is precision
 
 
 def check_objects(datasets: Sequence[Dataset], scenes: int | None = SCENES, least: int = LEAST_OBJECTS) -> None:
@@ -227,7 +233,7 @@ def precision_gate(
         on_progress: Receives a step before each data set of each precision.
 
     Returns:
-        Two checks for each reduced precision of the bundle that this machine's CPU computes in, for the manifest.
+        Two checks for each reduced precision of the bundle whose graphs this machine's CPU executes, for the manifest.
 
     Raises:
         GateError: A limit is exceeded, or there are too few objects.
@@ -236,7 +242,7 @@ def precision_gate(
         DatasetError: A scene cannot be read.
 
     Warns:
-        MMMSDeployWarning: No engine of this machine's CPU computes in a precision of the bundle: it is not gated.
+        MMMSDeployWarning: No engine executes the graphs of a precision on this machine's CPU: it is not gated.
     """
     entries = _entries(bundle, datasets)
     gated = gated_precisions(bundle.manifest.precisions)
@@ -248,7 +254,7 @@ def precision_gate(
             source = _open_reduced(bundle, precision)
             if source is None:
                 warnings.warn(
-                    f"no engine of this machine's CPU computes in {precision}: its clicks were not counted",
+                    f"no engine executes the {precision} graphs on this machine's CPU: their clicks were not counted",
                     MMMSDeployWarning,
                     stacklevel=2,
                 )
@@ -280,7 +286,7 @@ def precision_gate(
 
 
 def _open_reduced(bundle: Bundle, precision: Precision) -> BundleSource | None:
-    """Open a bundle in a precision on the first engine of the CPU that computes in it here; None where none does."""
+    """Open a bundle on the first engine of the CPU that executes its graphs of a precision; None where none does."""
     for candidate in _computing(bundle, precision):
         request = EngineRequest(device="cpu", engine=candidate, precision=precision, strict=True)
         try:
@@ -292,7 +298,7 @@ def _open_reduced(bundle: Bundle, precision: Precision) -> BundleSource | None:
 
 def _computing(bundle: Bundle, precision: Precision) -> Iterator[str]:
     for candidate in candidates(bundle, EngineRequest(device="cpu")):
-        if candidate.precision is precision:
+        if candidate.precision is precision and _own(candidate.backend, precision):
             yield candidate.backend.name
 
 
