@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmms_deploy.bundle.contract import ImageSpec, ResizeRule
-from mmms_deploy.imaging import image_resize
+from mmms_deploy.imaging import image_resize, scratch
 from mmms_deploy.imaging.image_resize import resize_channels_last
 from mmms_deploy.imaging.preprocess import prepare
 from mmms_deploy.imaging.resize_weights import resampling_weights
