@@ -33,6 +33,8 @@ _NUMBERS = 1 << 18
 """Pixels of tile rows that are computed together, about: 1 MB, which stays in the L2 cache of a core."""
 _WORTH_THREADS = 1 << 20
 """Pixels of a mask from which on it is worth another thread."""
+_TRIALS = 1 << 18
+"""Products' numbers that are compared to see whether they round alike, about."""
 _MARGIN = 2.0**-19
 """Relative distance from the threshold at which rounding cannot move a tile's output across it."""
 
@@ -129,17 +131,23 @@ def _computed(
 def _turned(height: int, width: int, size_height: int, size_width: int, rule: ResizeRule) -> FloatArray:
     """Return the columns' weights transposed, (T, K, L), in the order in memory that is multiplied fastest.
 
-    With a transposed view a product takes up to twice as long. But kernels for small matrices round some products
-    otherwise with the one than with the other, and masks stay what they are with a view. Which products these are
-    depends on the sizes of the matrices alone, not on their numbers, so random numbers show it.
+    With a transposed view a product takes up to twice as long. But some kernels for small matrices round otherwise with
+    the one than with the other, and masks stay what they are with a view. It depends on the sizes of the matrices, so
+    random numbers show it. Where there are few tiles, nothing is to be gained.
     """
     rows, columns = _axis(height, size_height, ROWS, rule), _axis(width, size_width, COLUMNS, rule)
     view = columns.weights.transpose(0, 2, 1)
+    if len(rows.source) * len(view) < _BATCH:
+        return view
     turned = np.ascontiguousarray(view)
     turned.setflags(write=False)
-    tiles = np.arange(len(view))[:_BATCH]
-    read = np.random.default_rng(0).standard_normal((len(tiles), rows.reach, columns.reach), dtype=np.float32)
-    return turned if np.array_equal(read @ turned[tiles], read @ view[tiles]) else view
+    rng = np.random.default_rng(0)
+    count = -(-_TRIALS // (_BATCH * rows.reach * columns.length))
+    for tiles in np.resize(np.arange(len(view)), (count, _BATCH)):
+        read = rng.standard_normal((_BATCH, rows.reach, columns.reach), dtype=np.float32)
+        if not np.array_equal(read @ turned[tiles], read @ view[tiles]):
+            return view
+    return turned
 
 
 def _all_along(flags: BoolArray, axis: Axis) -> BoolArray:
