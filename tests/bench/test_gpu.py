@@ -256,6 +256,7 @@ def test_forms_of_pytorch_beside_an_engine(paint: Bundle, gpu: ClockedCuda) -> N
         "eager.eager_fp16",
         "eager.eager_fp16_weights",
         "eager.compiled",
+        "eager.compiled_graphs",
     ]
     half = replace(info, precision=Precision.FP16)
     assert [str(form) for form in forms(half)] == [
@@ -263,9 +264,10 @@ def test_forms_of_pytorch_beside_an_engine(paint: Bundle, gpu: ClockedCuda) -> N
         "eager fp16",
         "eager fp16 weights",
         "compiled fp16 weights",
+        "compiled graphs fp16 weights",
     ]
     assert len(forms(half, compiled=False)) == 3
-    assert len(forms(replace(info, precision=Precision.BF16))) == 6
+    assert len(forms(replace(info, precision=Precision.BF16))) == 7
     assert forms(replace(info, device="cpu")) == [Form()]
 
 
@@ -277,23 +279,51 @@ def test_pytorch_without_a_gpu(paint: Bundle) -> None:
         EagerMMMS(described(paint), 1, "cuda")
 
 
+def overwriting(form: EagerMMMS) -> list[int]:
+    """Let every run of a part spoil the outputs of all runs before, as CUDA graphs do; return how often each ran."""
+    runs, given = [0, 0], []
+
+    def spoiling(number: int, part):
+        def run(*inputs):
+            runs[number] += 1
+            while given:
+                given.pop().fill_(float("nan"))
+            outputs = part(*inputs)
+            given.extend(one for one in outputs if one.is_floating_point())
+            return outputs
+
+        return run
+
+    form._image_part, form._answer_part = spoiling(0, form._image_part), spoiling(1, form._answer_part)
+    return runs
+
+
 def test_other_forms_answer_as_the_eager_one(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     from tests.support.bfloat16 import without_onednn
 
-    compiled: list[object] = []
-    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    compiled: list[str | None] = []
+
+    def compile_standin(function, mode=None):
+        compiled.append(mode)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_standin)
     manifest = described(paint)
     (picture,) = make_pictures(manifest, 1, 3, (50, 70))
     plain = EagerMMMS(manifest, 1)
     half = plain.variant(Form(Precision.FP16, weights=True))
     others = [plain.variant(Form(compiled=True)), plain.variant(Form(Precision.BF16)), half]
-    for one in (plain, *others):
+    graphs = plain.variant(Form(compiled=True, graphs=True))
+    graphed = overwriting(graphs)
+    for one in (plain, *others, graphs):
         with without_onednn() if one.form.precision is Precision.BF16 else nullcontext():
             one.set_image(picture)
             for point in picture.clicks:
                 one.click(*point)
-    assert len(compiled) == 2
+    assert compiled == [None] * 3 + ["reduce-overhead"] * 3
+    assert graphed == [1, 3]
+    np.testing.assert_array_equal(graphs.probability, plain.probability)
     np.testing.assert_array_equal(others[0].probability, plain.probability)
     assert 0 < np.abs(others[1].probability - plain.probability).max() < 0.05
     assert 0 < np.abs(half.probability - plain.probability).max() < 0.05
@@ -306,7 +336,7 @@ def test_a_form_that_pytorch_cannot_do_says_why(paint: Bundle, monkeypatch: pyte
     def refuse(*given: object) -> None:
         raise RuntimeError("Triton is missing\nand more")
 
-    monkeypatch.setattr(torch, "compile", lambda function: refuse)
+    monkeypatch.setattr(torch, "compile", lambda function, mode=None: refuse)
     monkeypatch.setattr(run, "forms", lambda info, compiled=True: [Form(), Form(compiled=True)][: 1 + compiled])
     settings = replace(SMALL, request=EngineRequest(device="cpu"), clicks=2, images=1)
     pictures = make_pictures(paint.manifest, 2, 2, (40, 60))
