@@ -435,8 +435,8 @@ class EagerProposals(EagerMMMS):
                 if len(self._clicks) == 1:
                     proposals = self._first_part(self._features[0], listed[:, 0])
                     token, logits = selected(proposals, best_proposal(proposals.classes.float()))
-                    kept = self._kept((token, proposals.features))
-                    self._chosen = (*kept, torch.sigmoid(logits.float()))
+                    token, patches = self._kept((token, proposals.features))
+                    self._chosen = (token, patches, torch.sigmoid(logits.float()))
                 else:
                     logits = self._later_part(*self._chosen, listed)
             self._answer = torch.sigmoid(logits.float())[0, 0]

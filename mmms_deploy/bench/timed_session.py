@@ -189,9 +189,10 @@ def disc(manifest: Manifest) -> npt.NDArray[np.float32]:
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     away = np.hypot(rows - height / 2, columns - width / 2)
     inside = np.clip((min(height, width) / 4 - away) / 8 + 0.5, 0.0, 1.0, dtype=np.float32)
-    answer = inside if manifest.clicks.answer_form is AnswerForm.PROBABILITY else 16 * inside - 8
+    logits = manifest.clicks.answer_form is AnswerForm.LOGITS
+    answer: npt.NDArray[np.float32] = (16 * inside - 8 if logits else inside)[None, None]
     answer.flags.writeable = False
-    return answer[None, None]
+    return answer
 
 
 # --- by the host's clock ----------------------------------------------------------------------------------------------
