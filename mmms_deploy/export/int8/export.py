@@ -92,7 +92,7 @@ def add_int8(
     with Substitutes(bundle) as engine:
         search = Search(
             first,
-            weights,
+            original,
             engine.likeness,
             iou=options.iou,
             least=LIMITS[Precision.INT8],

@@ -7,14 +7,19 @@ move numbers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that multiply matrices."""
+MOSTLY = 0.75
+"""A matrix of weights with a larger share of zeros interpolates."""
+_ROUNDED = 0.1
+"""Weights in 8 bits differ by less of their size from what they were."""
 _MOVING = frozenset(
     {*("Concat", "Expand", "Gather", "Identity", "Pad", "Reshape", "Resize"), *("Slice", "Split", "Squeeze"),
      *("Transpose", "Unsqueeze")}
@@ -49,6 +54,22 @@ def exact_nodes(graph: ir.Graph) -> list[str]:
         if node.op_type in MATRIX or any(value in after for value in node.inputs if value is not None):
             after.update(node.outputs)
         elif node.name:
+            names.append(node.name)
+    return names
+
+
+def not_layers(graph: ir.Graph) -> list[str]:
+    """Return the names of the matrix products that are no layers: they do little work, and masks suffer from 8 bits there.
+
+    These are the two products of an attention, and products with a constant matrix that is mostly zeros. The latter
+    enlarge or shrink a map, at the end that of the answer itself.
+    """
+    names = []
+    for node in graph:
+        if node.op_type != "MatMul" or not node.name:
+            continue
+        constants = [v.const_value.numpy() for v in node.inputs if v is not None and v.const_value is not None]
+        if not constants or any((values == 0).mean() > MOSTLY for values in constants):
             names.append(node.name)
     return names
 
@@ -102,17 +123,20 @@ def _macs(node: ir.Node) -> int:
     return size * int(shape.numpy()[-1]) if shape is not None and shape.is_static() else size
 
 
-def with_float_layers(model: ir.Model, kept: Collection[str]) -> ir.Model:
+def with_float_layers(model: ir.Model, kept: Collection[str], original: ir.Graph) -> ir.Model:
     """Return a quantised model in which only some layers are computed in 8 bits, to measure what they cost.
 
-    The others read activations as they are, and weights that were rounded to 8 bits.
+    The others read activations and weights as they were, weights scaled as SmoothQuant scales the activations.
 
     Args:
         model: The quantised model; it is left as it is.
         kept: Names of the nodes that stay in 8 bits.
+        original: The graph in float32 that it was made of.
     """
     model = model.clone()
     graph = model.graph
+    exact = {value.name: value.const_value.numpy() for value in original.initializers.values() if value.const_value}
+    weights = named_weights(original)
     for node in list(graph):
         if node.op_type != "DequantizeLinear":
             continue
@@ -125,9 +149,29 @@ def with_float_layers(model: ir.Model, kept: Collection[str]) -> ir.Model:
             replacement = producer.inputs[0]
             assert replacement is not None
         else:
-            replacement = _dequantised(graph, node)
+            replacement = _as_float(
+                graph,
+                node,
+                [(layer, exact.get(weights.get(layer.name or "", ""))) for layer in _readers(node.outputs[0])],
+            )
         ir.convenience.replace_all_uses_with(node.outputs[0], replacement)
     return model
+
+
+def _smoothing(layer: ir.Node) -> npt.NDArray[np.float32] | None:
+    """Return what SmoothQuant multiplies the activations of a layer with, one number for each input channel."""
+    value = layer.inputs[0]
+    for _ in range(8):
+        node = value.producer() if value is not None else None
+        if node is None:
+            return None
+        if node.op_type == "Mul" and "smooth_quant" in (node.name or ""):
+            factor = next((v.const_value for v in node.inputs if v is not None and v.const_value is not None), None)
+            return None if factor is None else factor.numpy().ravel()
+        if node.op_type not in {"DequantizeLinear", "QuantizeLinear", *_MOVING}:
+            return None
+        value = node.inputs[0]
+    return None
 
 
 def _readers(value: ir.Value) -> Iterator[ir.Node]:
@@ -139,8 +183,16 @@ def _readers(value: ir.Value) -> Iterator[ir.Node]:
             yield node
 
 
-def _dequantised(graph: ir.Graph, node: ir.Node) -> ir.Value:
-    """Return an initializer that holds what a DequantizeLinear of constant numbers gives."""
+def _as_float(
+    graph: ir.Graph, node: ir.Node, readers: Sequence[tuple[ir.Node, npt.NDArray[np.float32] | None]]
+) -> ir.Value:
+    """Return an initializer in the place of a DequantizeLinear of weights.
+
+    Args:
+        graph: The graph that receives it.
+        node: The DequantizeLinear.
+        readers: The layers that read it, with their weights before SmoothQuant scaled them where these are known.
+    """
     values, scales, *zero = (value.const_value.numpy() for value in node.inputs if value is not None)  # type: ignore[union-attr]
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     shape = [1] * values.ndim
@@ -149,6 +201,12 @@ def _dequantised(graph: ir.Graph, node: ir.Node) -> ir.Value:
         scales, zero = scales.reshape(shape), [one.reshape(shape) for one in zero]
     offset = zero[0].astype(np.float32) if zero else np.float32(0)
     wide = ((values.astype(np.float32) - offset) * scales).astype(np.float32)
+    for layer, before in readers:
+        if before is not None and before.shape == wide.shape:
+            scaled = before if (factor := _smoothing(layer)) is None else before / factor.reshape(-1, 1)
+            if np.linalg.norm(scaled - wide) < _ROUNDED * np.linalg.norm(wide):
+                wide = scaled.astype(np.float32)
+                break
     result = ir.Value(name=f"{node.outputs[0].name}_wide", const_value=ir.tensor(wide))
     result.const_value.name = result.name  # type: ignore[union-attr]
     result.shape, result.type = ir.Shape(wide.shape), ir.TensorType(ir.DataType.FLOAT)

@@ -25,7 +25,7 @@ import onnx_ir as ir
 from mmms_deploy import telemetry
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.int8.calibration import Call
-from mmms_deploy.export.int8.layers import exact_nodes
+from mmms_deploy.export.int8.layers import exact_nodes, not_layers
 from mmms_deploy.installed import pip_install
 
 LARGEST = 1_900_000_000
@@ -83,7 +83,9 @@ def quantise(
         activations_quantization_params=options.QuantizationParameters(per_channel=False),
         smooth_quant_alphas=options.AdvancedSmoothQuantParameters(convolution=-1, matmul=smoothing),
     )
-    left = nncf.IgnoredScope(names=sorted({*exact_nodes(model.graph), *float_nodes}), validate=False)
+    left = nncf.IgnoredScope(
+        names=sorted({*exact_nodes(model.graph), *not_layers(model.graph), *float_nodes}), validate=False
+    )
     level = logging.getLogger("nncf").level
     nncf.set_log_level(logging.ERROR)
     try:

@@ -2,8 +2,8 @@
 
 A tensor that differs says little: some layers can be wrong by percents without moving an outline, and others move it at
 once. So each layer is measured alone, in 8 bits among layers in float32, by the golden clicks' masks. The layers that
-cost most for the work that they save come first, and the shortest beginning of that list is left in float32 with which
-all others together keep the limit.
+cost most come first, and the shortest beginning of that list is left in float32 with which all others together keep the
+limit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from mmms_deploy.errors import GateError
-from mmms_deploy.export.int8.layers import Layer, quantised_layers, with_float_layers
+from mmms_deploy.export.int8.layers import Layer, named_weights, quantised_layers, with_float_layers
 from mmms_deploy.export.int8.precision import LEAST_SHARE
 from mmms_deploy.export.int8.replaying import Likeness
 
@@ -42,8 +42,7 @@ class Search:
 
     Args:
         quantised: The quantised graph of every stage that is measured.
-        weights: For every stage the names of its nodes' weights
-            (:func:`~mmms_deploy.export.int8.layers.named_weights`).
+        original: The graphs in float32 that they were made of, by stage.
         measure: Measures graphs by their masks.
         iou: The mean IoU to reach.
         least: The smallest IoU that any mask may have.
@@ -53,18 +52,21 @@ class Search:
     def __init__(
         self,
         quantised: Mapping[str, ir.Model],
-        weights: Mapping[str, dict[str, str]],
+        original: Mapping[str, ir.Model],
         measure: Measure,
         *,
         iou: float,
         least: float,
         on_layer: Callable[[int, int], None] = lambda number, total: None,
     ) -> None:
-        self._quantised = quantised
+        self._quantised, self._original = quantised, original
         self._measure = measure
         self._iou, self._least = iou, least
         self._on_layer = on_layer
-        self.layers = {stage: quantised_layers(model.graph, weights[stage]) for stage, model in quantised.items()}
+        self.layers = {
+            stage: quantised_layers(model.graph, named_weights(original[stage].graph))
+            for stage, model in quantised.items()
+        }
         """The layers that are in 8 bits before any is left out, by stage."""
         self._costs: list[Cost] = []
 
@@ -73,17 +75,20 @@ class Search:
         return likeness.mean >= self._iou and likeness.least >= self._least
 
     def costs(self) -> Sequence[Cost]:
-        """Return what every layer costs alone, those first that cost most for the work that they save."""
+        """Return what every layer costs alone, those first that cost most."""
         if not self._costs:
             total = sum(map(len, self.layers.values()))
             found: list[Cost] = []
             for stage, layers in self.layers.items():
                 for layer in layers:
                     self._on_layer(len(found) + 1, total)
-                    alone = {stage: with_float_layers(self._quantised[stage], {layer.node})}
+                    alone = {stage: self._with(stage, {layer.node})}
                     found.append(Cost(stage, layer, 1.0 - self._measure(alone).mean))
-            self._costs = sorted(found, key=lambda cost: -cost.loss / max(cost.layer.macs, 1) ** 0.5)
+            self._costs = sorted(found, key=lambda cost: -cost.loss)
         return self._costs
+
+    def _with(self, stage: str, kept: Collection[str]) -> ir.Model:
+        return with_float_layers(self._quantised[stage], kept, self._original[stage].graph)
 
     def left(self, count: int) -> dict[str, list[Layer]]:
         """Return the first layers of :meth:`costs`, by stage."""
@@ -97,7 +102,7 @@ class Search:
         for stage, layers in self.left(count).items():
             out = {layer.node for layer in layers}
             kept = [layer.node for layer in self.layers[stage] if layer.node not in out]
-            found[stage] = with_float_layers(self._quantised[stage], kept)
+            found[stage] = self._with(stage, kept)
         return found
 
     def smallest(self, from_count: int = 0) -> int:
