@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -325,6 +326,27 @@ def test_earlier_calls_are_kept_for_the_same_machine_alone(tmp_path: Path) -> No
     (tmp_path / "gpu-check.json").write_text("{}")
     with pytest.raises(MMMSDeployError, match="no report of this machine"):
         _with_older([new], tmp_path / "gpu-check.json", MACHINE)
+
+
+def test_the_calls_of_the_document_are_short_and_bring_everything_back() -> None:
+    """Where a machine is lent by calls, a command may have 2,000 characters, and only ``$OUT`` comes back."""
+    text = (ROOT / "docs" / "gpu-host.md").read_text()
+    section = text.partition("## In three calls")[2].partition("\n## ")[0]
+    prepare, *calls = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    assert "tools/slim_cuda_provider.py pack" in prepare
+    assert len(calls) == 3
+    for limit, call in zip((4, 10, 10), calls, strict=True):
+        assert len(call) <= 2000
+        checks = [line for line in call.splitlines() if "gpu_check.py" in line]
+        assert checks
+        assert all("--copy-to $OUT" in line and "--out $D/out" in line for line in checks)
+        minutes = [float(found) for line in checks for found in re.findall(r"--minutes ([\d.]+)", line)]
+        assert len(minutes) == len(checks), "no check may be cut off in a step"
+        assert sum(minutes) < limit
+        done = subprocess.run(["bash", "-n"], input=call, capture_output=True, text=True, check=False)
+        assert not done.stderr
+    assert "--background" in calls[0]
+    assert all("--resume" in call for call in calls[1:])
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
