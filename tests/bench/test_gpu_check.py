@@ -416,6 +416,16 @@ def test_pytorch_is_taken_in_its_fastest_form() -> None:
     assert verdicts(without)[3] == "not measured: <gone>"
 
 
+def test_a_run_whose_precision_is_not_proven_says_so_at_every_verdict() -> None:
+    from gpu_targets import lines
+
+    run = measured()
+    evidence = "0 of 82 matrix operations in fp16; precision not proven"
+    doubtful = msgspec.structs.replace(run, engine=msgspec.structs.replace(run.engine, evidence=evidence))
+    assert all("TensorRT fp16, precision not proven: " in line for line in lines({"bench:a": doubtful}))
+    assert not any("not proven" in line for line in lines({"bench:a": run}))
+
+
 def test_goals_are_for_the_full_size_network_alone() -> None:
     from gpu_targets import is_full_size, lines
 
