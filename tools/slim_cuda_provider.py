@@ -145,13 +145,6 @@ def blank(path: Path, wanted: int) -> str:
     )
 
 
-def extent(path: Path) -> tuple[int, int]:
-    """Return the first byte of the GPU's code in a library, and the one after the last."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        found = list(entries(content))
-    return found[0].container, max(entry.at + entry.size for entry in found)
-
-
 # --- packing ----------------------------------------------------------------------------------------------------------
 
 
@@ -196,52 +189,6 @@ class _Parts(io.RawIOBase):
         return self._files
 
 
-class _Packed(io.RawIOBase):
-    """Compresses a stream: the processor's code through a filter for it, the GPU's code, which it would harm, without.
-
-    The result is several xz streams in a row, which readers of xz take for one.
-    """
-
-    def __init__(self, target: _Parts, window: int) -> None:
-        super().__init__()
-        self._target, self._window = target, window
-        self._at = 0
-        self._turns: list[int] = []
-        self._host = True
-        self._stream = self._new()
-
-    def writable(self) -> bool:
-        return True
-
-    def turn(self, *positions: int) -> None:
-        """Begin a new kind of code at each of these positions of the stream, ascending."""
-        self._turns += positions
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        while view:
-            until = self._turns[0] - self._at if self._turns else len(view)
-            if until <= 0:
-                self._turns.pop(0)
-                self.finish()
-                self._host = not self._host
-                self._stream = self._new()
-                continue
-            self._target.write(self._stream.compress(view[:until]))
-            self._at += min(until, len(view))
-            view = view[until:]
-        return len(data)
-
-    def finish(self) -> None:
-        """End the current stream."""
-        self._target.write(self._stream.flush())
-
-    def _new(self) -> lzma.LZMACompressor:
-        filters: list[dict[str, int]] = [{"id": lzma.FILTER_X86}] if self._host else []
-        filters.append({"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": self._window})
-        return lzma.LZMACompressor(check=lzma.CHECK_SHA256, filters=filters)
-
-
 def pack(wheel: Path, out: Path, architecture: int, largest: int) -> list[Path]:
     """Write the parts of a wheel into folders ``1``, ``2``, ... and return their files.
 
@@ -264,18 +211,20 @@ def pack(wheel: Path, out: Path, architecture: int, largest: int) -> list[Path]:
         total = sum(archive.getinfo(name).file_size for name in names)
         # The same kernels come again far away, so the window is wide, but never wider than the content.
         window = max(1 << 16, min(_WINDOW, 1 << total.bit_length()))
-        packed = _Packed(parts, window)
-        with tarfile.open(fileobj=packed, mode="w|") as tar:
+        compression = {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": window}
+        filters = [{"id": lzma.FILTER_X86}, compression]
+        with (
+            lzma.LZMAFile(parts, "w", check=lzma.CHECK_SHA256, filters=filters) as packed,
+            tarfile.open(fileobj=packed, mode="w|") as tar,
+        ):
             for name in names:
                 if name.endswith("/"):
                     continue
                 file = Path(archive.extract(name, folder))
                 if name == PROVIDER:
                     print(blank(file, architecture), flush=True)
-                    packed.turn(*(tar.offset + tarfile.BLOCKSIZE + at for at in extent(file)))
                 tar.add(file, name, filter=_anonymous)
                 file.unlink()
-        packed.finish()
         files = parts.finish()
     return [file.rename(file.with_name(f"cuda-provider.{n}-of-{len(files)}")) for n, file in enumerate(files, 1)]
 
