@@ -25,11 +25,12 @@ from mmms_deploy.commands.export_pair import check_pair, export_pair_files, is_p
 from mmms_deploy.commands.export_summary import summarise
 from mmms_deploy.commands.fetching import backbone_finder, fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
-from mmms_deploy.commands.parameters import FilePath, OneOf, PrecisionsType, SizeType, Text, Whole
+from mmms_deploy.commands.parameters import FilePath, Number, OneOf, PrecisionsType, SizeType, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_description
 from mmms_deploy.commands.push import check_destination, check_push, push
 from mmms_deploy.errors import ExportError, HubError, OutputExistsError
 from mmms_deploy.export.cut import Cut
+from mmms_deploy.export.int8.precision import LEAST_IOU, LOWEST_IOU, Int8Options
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES
 from mmms_deploy.files.leftovers import sweep
 from mmms_deploy.hub.weights import name_of
@@ -169,8 +170,23 @@ Examples:
     type=PrecisionsType(),
     default="fp32",
     show_default=True,
-    help="Precisions to write the graphs in, such as fp32,fp16 or fp32,fp16,bf16. fp32 is always written; the others "
-    "must give the same masks.",
+    help="Precisions to write the graphs in, such as fp32,fp16 or fp32,fp16,bf16 for GPUs, or fp32,int8 for CPUs. fp32 "
+    "is always written; the others must give the same masks.",
+)
+@click.option(
+    "--int8-iou",
+    type=Number(LOWEST_IOU, 1.0),
+    default=LEAST_IOU,
+    show_default=True,
+    help="With int8: mean IoU with the checkpoint's own masks that must be reached. Layers stay in float32 until it "
+    "is; a lower number keeps more of them in 8 bits.",
+)
+@click.option(
+    "--calibration",
+    type=FilePath(),
+    metavar="FOLDER",
+    help="With int8: pictures to calibrate on, such as those that will be annotated.  [default: photographs of "
+    "scikit-image and scikit-learn]",
 )
 @click.option(
     "--batch",
@@ -249,6 +265,8 @@ def main(
     modalities: tuple[tuple[str, int], ...],
     cuts: tuple[str, ...],
     precisions: tuple[Precision, ...],
+    int8_iou: float,
+    calibration: Path | None,
     batches: tuple[int, ...],
     no_rewrite: tuple[str, ...],
     builds: tuple[str, ...],
@@ -315,8 +333,11 @@ def main(
 
         def on_progress(step: Progress) -> None:
             nonlocal done
+            if step.depth:
+                return show(step)
             show(Progress(step.task, done, total))
             done += 1
+            return None
 
         report = exporter.export_bundle(
             replace(source, find_backbone=backbone_finder(show)),
@@ -326,6 +347,7 @@ def main(
             no_rewrite=no_rewrite,
             precisions=precisions,
             batches=batches,
+            int8=Int8Options(iou=int8_iou, calibration=calibration),
             gates=[_noc_gate(datasets, gate_images, on_progress)] if datasets else (),
             on_progress=on_progress,
         )
