@@ -218,7 +218,7 @@ Examples:
     type=OneOf(["noc"]),
     multiple=True,
     help="A further gate. noc: the bundle must need as many simulated clicks on --gate-data as the checkpoint in "
-    "PyTorch.",
+    "PyTorch, and each reduced --precision that a CPU executes as many as float32, on 200 objects or more.",
 )
 @click.option(
     "--gate-data",
@@ -326,10 +326,11 @@ def main(
     )
     # What is wrong with these would show after minutes.
     datasets = open_datasets(arguments)
+    reduced = _check_gate(datasets, gate_images, precisions) if gates else 0
     if builds:
         check_gpu()
     with progress_bar("starting") as show:
-        done, total = 0, len(datasets) + exporter.count_steps(precisions=precisions)
+        done, total = 0, len(datasets) * (1 + reduced) + exporter.count_steps(precisions=precisions)
 
         def on_progress(step: Progress) -> None:
             nonlocal done
@@ -348,7 +349,7 @@ def main(
             precisions=precisions,
             batches=batches,
             int8=Int8Options(iou=int8_iou, calibration=calibration),
-            gates=[_noc_gate(datasets, gate_images, on_progress)] if datasets else (),
+            gates=_noc_gates(datasets, gate_images, on_progress) if datasets else (),
             on_progress=on_progress,
         )
     summarise(report, time.perf_counter() - start)
@@ -459,10 +460,24 @@ def _check_out(out: Path, overwrite: bool) -> None:
     sweep(out.parent, out.name)
 
 
-def _noc_gate(datasets: Sequence[Dataset], images: int, on_progress: OnProgress) -> Gate:
-    from mmms_deploy.evaluation.noc_gate import noc_gate
+def _check_gate(datasets: Sequence[Dataset], images: int, precisions: Sequence[Precision]) -> int:
+    """Refuse data with too few objects for the reduced precisions; return how many of these are clicked in."""
+    from mmms_deploy.evaluation.noc_gate import check_objects, gated_precisions
 
-    return lambda bundle, network: noc_gate(bundle, network, datasets, scenes=images, on_progress=on_progress)
+    reduced = gated_precisions(precisions)
+    if reduced:
+        with waiting("counting the objects of --gate-data"):
+            check_objects(datasets, images)
+    return len(reduced)
+
+
+def _noc_gates(datasets: Sequence[Dataset], images: int, on_progress: OnProgress) -> list[Gate]:
+    from mmms_deploy.evaluation.noc_gate import noc_gate, precision_gate
+
+    return [
+        lambda bundle, network: noc_gate(bundle, network, datasets, scenes=images, on_progress=on_progress),
+        lambda bundle, network: precision_gate(bundle, datasets, scenes=images, on_progress=on_progress),
+    ]
 
 
 if __name__ == "__main__":
