@@ -216,10 +216,14 @@ def test_without_memory_for_it_the_cpu_makes_the_masks(paint: Bundle, call: str)
         engine.standin.fail_always[call] = Error.cudaErrorMemoryAllocation
         with pytest.warns(MMMSDeployWarning, match="masks of 481 x 269 pixels are made on the CPU"):
             session.set_image(picture(LARGE))
+        engine.standin.reset()
         for result in (session.click(10, 10), session.click(200, 10), session.undo()):  # it says so once
             assert result.mask_device == "cpu"
             assert_same_mask(result)
+        assert engine.standin.count()["cudaGraphLaunch"] == 2, "the CUDA graph was recorded without the mask"
         engine.standin.fail_always.clear()
+        session.set_image(picture(LARGE))
+        assert session.click(10, 10).mask_device == "cuda", "there is memory again"
         session.set_image(picture(SMALL))
         assert session.click(10, 10).mask_device == "cuda"
         assert_same_mask(session.result)
