@@ -20,7 +20,7 @@ from mmms_deploy.bundle import AnswerForm, Bundle, Manifest, StageGraph, TensorS
 from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.cuda.runner import CudaRunner
 from mmms_deploy.engines.cuda.runtime import Cuda
-from mmms_deploy.engines.protocol import Array, Engine, EngineInfo, Runner, Value
+from mmms_deploy.engines.protocol import Array, Engine, EngineInfo, Finish, Finisher, Runner, Value
 from mmms_deploy.errors import CudaError
 from mmms_deploy.session import Session
 from mmms_deploy.session.result import ClickResult
@@ -271,6 +271,14 @@ class TimedRunner:
         with self._timer.timing(CallTimer.TRANSFER):
             found = self._runner.download_float32(value)
         return found if self._answer is None or self._answer.shape != found.shape else self._answer
+
+    def expect(self, finish: Finish) -> bool:
+        """Say which mask is wanted, where the runner makes masks."""
+        return isinstance(self._runner, Finisher) and self._runner.expect(finish)
+
+    def finished(self, value: Value, finish: Finish) -> npt.NDArray[np.bool_] | None:
+        """Return a mask, where the runner makes masks. What it takes is the session's time for the mask."""
+        return self._runner.finished(value, finish) if isinstance(self._runner, Finisher) else None
 
     def detach(self, value: Value) -> Value:
         """Return a value with memory of its own."""

@@ -280,10 +280,11 @@ def test_the_steps_of_a_bundle(paint: Bundle) -> None:
 
     names = [one.name for one in steps_of([checked_bundle(paint.path)], full_size=True)]
     assert names[0] == "doctor"
-    assert names[-9:] == [
+    assert names[-10:] == [
         "compiled:mmms-rgb:tensorrt:fp16",
         "compiled:mmms-rgb:onnxruntime-cuda:fp16",
         "tests:bench",
+        "tests:masks",
         "tests:plans",
         "tests:sessions",
         "export:batch",

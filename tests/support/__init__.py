@@ -45,6 +45,8 @@ Engines:
 
 engines: the engines that tests run on, in turn.
 standin_engine: the CUDA engine as it is, on the CUDA stand-in.
+near: masks that two devices made of the same answer.
+nvrtc: NVIDIA's compiler of kernels, where a wheel brought it.
 standin_program: its stages and executors, computed by ONNX Runtime on the CPU.
 clocked_gpu: that engine on a GPU whose clock is scripted.
 flaky: an engine that fails when a test lets it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,8 @@ from typing import Any
 from mmms_deploy.bundle import Bundle, StageGraph
 from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cuda.executor import Program
+from mmms_deploy.engines.cuda.finisher import KERNELS, MODULE, answer_of
+from mmms_deploy.engines.cuda.kernels.module import Kernel, KernelModules
 from mmms_deploy.engines.cuda.layout import lay_out
 from mmms_deploy.engines.cuda.memory import Account, DeviceMemory, Use, mebibytes
 from mmms_deploy.engines.cuda.options import CudaOptions
@@ -24,6 +27,7 @@ from mmms_deploy.errors import (
     CudaError,
     EngineError,
     EngineUnavailableError,
+    MMMSDeployWarning,
     PlanBuildError,
     PlanError,
     ResidentBudgetError,
@@ -73,12 +77,14 @@ class CudaEngine(EngineBase):
         self._layout = lay_out(bundle, graphs, programs)
         self._programs = dict(programs)
         self._cuda = cuda
+        self._kernels = KernelModules(cuda)
         self._options = options
         self._account = Account(cuda, options.memory_limit)
         self._weights = sum(program.weights for program in programs.values())
         self._account.note(Use.WEIGHTS, self._weights)
         self._stream = stream
         self._guard = nullcontext() if stream is None else threading.RLock()
+        self._finishing: dict[str, Kernel] | None = None
         self._keep = keep_resources
         self._capture = capture
         self._lock = threading.RLock()
@@ -86,7 +92,7 @@ class CudaEngine(EngineBase):
         self._closed = False
         self._idle: list[SessionResources] = []
         self._unclosed: deque[SessionResources] = deque()
-        self._end = weakref.finalize(self, _free_all, self._idle, self._unclosed)
+        self._end = weakref.finalize(self, _free_all, self._idle, self._unclosed, self._kernels)
         self._end.atexit = False
 
     @property
@@ -115,11 +121,32 @@ class CudaEngine(EngineBase):
             self._cuda.activate()
             self._reclaim()
             self._check_count()
+            self._load_kernels()
             resources = self._idle.pop() if self._idle else self._new_resources()
             self._open += 1
         return CudaRunner(
             resources, self._info.library, check=self._check_open, release=self._release, reclaim=self._reclaim_later
         )
+
+    def _load_kernels(self) -> None:
+        """Load the kernels that make masks of answers, once. Without them the processor makes the masks."""
+        if self._finishing is not None:
+            return
+        answers = (answer_of(graph) for graph in self._graphs.values())
+        kernels: dict[str, Kernel] = {}
+        try:
+            for dtype in {spec.dtype for spec in answers if spec is not None}:
+                kernels[dtype] = self._kernels.kernel(MODULE, KERNELS[dtype])
+        except EngineError as error:
+            if self._options.strict:
+                raise
+            kernels = {}
+            warnings.warn(
+                f"masks are brought to the image's size on the CPU, and not on the GPU: {error.given}",
+                MMMSDeployWarning,
+                stacklevel=3,
+            )
+        self._finishing = kernels
 
     def _new_resources(self) -> SessionResources:
         needed = self._layout.session_bytes(self._options.history_block)
@@ -140,6 +167,7 @@ class CudaEngine(EngineBase):
                     stream=self._stream,
                     guard=self._guard,
                     capture=self._capture,
+                    finishing=self._finishing or {},
                 )
         except CudaError as error:
             if error.code != OUT_OF_MEMORY:
@@ -187,6 +215,7 @@ class CudaEngine(EngineBase):
                 features=held[Use.FEATURES],
                 state=held[Use.STATE],
                 history=held[Use.HISTORY],
+                masks=held[Use.MASKS],
                 pinned=held[Use.PINNED],
                 free=free,
                 total=total,
@@ -209,6 +238,7 @@ class CudaEngine(EngineBase):
                 if self._keep and not self._closed:
                     for buffer in resources.buffers.values():
                         buffer.invalidate()
+                    resources.finisher.stop()
                     self._idle.append(resources)
                 else:
                     resources.free()
@@ -230,7 +260,7 @@ class CudaEngine(EngineBase):
             while self._unclosed:
                 with suppress(CudaError):
                     self._release(self._unclosed.popleft())
-            _free_all(self._idle, deque())
+            _free_all(self._idle, deque())  # the kernels last: open sessions use them
             for program in self._programs.values():
                 program.close()
             self._programs = {}
@@ -238,18 +268,25 @@ class CudaEngine(EngineBase):
             self._finish()
 
     def _finish(self) -> None:
-        """Destroy the shared stream once the engine and all its sessions are closed."""
-        if self._closed and not self._open and self._stream is not None:
+        """Unload the kernels and destroy the shared stream once the engine and all its sessions are closed."""
+        if not self._closed or self._open:
+            return
+        self._kernels.close()
+        if self._stream is not None:
             stream, self._stream = self._stream, None
             with suppress(CudaError):
                 self._cuda.destroy_stream(stream)
 
 
-def _free_all(idle: list[SessionResources], unclosed: deque[SessionResources]) -> None:
-    """Free the resources that an engine still holds when it ends."""
+def _free_all(
+    idle: list[SessionResources], unclosed: deque[SessionResources], kernels: KernelModules | None = None
+) -> None:
+    """Free the resources that an engine still holds when it ends, and then its kernels."""
     while idle or unclosed:
         with suppress(EngineError):
             (idle or unclosed).pop().free()
+    if kernels is not None:
+        kernels.close()
 
 
 @contextmanager

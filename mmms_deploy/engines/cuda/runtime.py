@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
+from mmms_deploy.engines.cuda.kernels.driver import Driver, import_driver
 from mmms_deploy.engines.imports import import_library, is_absent
 from mmms_deploy.engines.wheels import install_command
 from mmms_deploy.errors import CudaError, EngineUnavailableError
@@ -47,12 +49,23 @@ class Cuda:
     Args:
         library: The module ``cuda.bindings.runtime``.
         ordinal: Number of the GPU among those that CUDA_VISIBLE_DEVICES leaves.
+        driver: The module ``cuda.bindings.driver``; None imports it when a kernel is first needed.
     """
 
-    def __init__(self, library: Any, ordinal: int = 0) -> None:
+    def __init__(self, library: Any, ordinal: int = 0, driver: Any = None) -> None:
         self._library = library
         self.ordinal = ordinal
+        self._driver = driver
         self._here = threading.local()
+
+    @cached_property
+    def driver(self) -> Driver:
+        """The driver's calls for kernels.
+
+        Raises:
+            EngineUnavailableError: cuda-python's calls of the driver cannot be imported.
+        """
+        return Driver(import_driver() if self._driver is None else self._driver)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call the runtime and return its results without the code.
@@ -180,20 +193,21 @@ class Cuda:
             A list that holds the CUDA graph after the block, which the caller destroys; empty when the block failed.
         """
         mode = self._library.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self._call("cudaStreamBeginCapture", stream, mode)
-        self._here.capturing = True
         captured: list[Any] = []
         try:
+            # An interrupt may come at any line, and must not leave the stream in a capture.
+            self._here.capturing = True
+            self._call("cudaStreamBeginCapture", stream, mode)
             yield captured
+            self._here.capturing = False
+            captured.append(self._call("cudaStreamEndCapture", stream))
         except BaseException:
             self._here.capturing = False
             self._discard_capture(stream)
             raise
-        self._here.capturing = False
-        captured.append(self._call("cudaStreamEndCapture", stream))
 
     def _discard_capture(self, stream: Any) -> None:
-        """End a capture and ignore its errors; the caller raises the error that led here."""
+        """End a capture, if there is one, and ignore its errors; the caller raises the error that led here."""
         code, cuda_graph = self._library.cudaStreamEndCapture(stream)
         self._library.cudaGetLastError()
         if int(code) == 0 and cuda_graph is not None:
