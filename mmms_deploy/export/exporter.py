@@ -140,9 +140,7 @@ def export_bundle(
         EngineUnavailableError: There is no engine for the gate.
         ValueError: No rewrite has a name in ``no_rewrite``.
     """
-    remaining(no_rewrite)
-    checked_license(source.license)
-    _check_nncf(precisions)
+    _check_request(source, no_rewrite, precisions)
     source = source.fetched(on_progress)
     on_progress = counted(on_progress, count_steps(precisions=precisions))
     require_onnxruntime()
@@ -212,8 +210,10 @@ def _reduced(precisions: Collection[Precision]) -> tuple[Precision, ...]:
     return (*reduced_precisions(precisions), *((Precision.INT8,) if Precision.INT8 in precisions else ()))
 
 
-def _check_nncf(precisions: Collection[Precision]) -> None:
-    """Check that what makes graphs in 8 bits is there, where they are requested: its lack would show late."""
+def _check_request(source: Source, no_rewrite: Collection[str], precisions: Collection[Precision]) -> None:
+    """Check what would show after minutes."""
+    remaining(no_rewrite)
+    checked_license(source.license)
     if Precision.INT8 in precisions:
         import_nncf()
 
