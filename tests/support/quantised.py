@@ -200,7 +200,7 @@ def _answer(graph: Graph, named: Callable[[str], str]) -> None:
     drawn = graph.node("Concat", maps, named("prev"), axis=1)
     dots = np.zeros((4, 3, PATCH, PATCH))
     dots[0, 0] = dots[1, 1] = 1 / PATCH**2
-    dots[0, 2] = 0.1 / PATCH**2
+    dots[0, 2] = 0.01 / PATCH**2
     seen = graph.node("Conv", drawn, _weight(graph, "dots.weight", dots), strides=[PATCH, PATCH])
     hidden = graph.node("Relu", graph.node("Add", seen, "f1"))
     mix = np.diag([1.0, 1.0, 1.0, 0.0]).reshape(4, 4, 1, 1)
