@@ -85,18 +85,16 @@ def add_int8(
             on_layer=_each(on_progress),
         )
         count = search.smallest()
-        final = first
-        for _ in range(_TRIES):
-            if count == 0:
-                break
+        final, left = first, {name: list[Layer]() for name in measured}
+        for _ in range(_TRIES if count else 0):
+            left = search.left(count)
             final = {
-                name: quantise(original[name], calls[name], [layer.node for layer in left])
-                for name, left in search.left(count).items()
+                name: quantise(original[name], calls[name], [layer.node for layer in layers])
+                for name, layers in left.items()
             }
             if search.passes(engine.likeness(final)):
                 break
             count = search.smallest(from_count=count + max(1, count // 8))
-    left = search.left(count) if count else {name: [] for name in measured}
     for name in manifest.larger:
         final[name] = quantise(original[name], calls[name], _same(name, manifest, left, weights))
     announce(on_progress, "int8: writing the graphs")
