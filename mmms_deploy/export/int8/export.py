@@ -7,8 +7,9 @@ from dataclasses import replace
 from importlib import metadata
 
 import msgspec
+import onnx_ir as ir
 
-from mmms_deploy.bundle import Bundle, BundleWriter, GateCheck, Manifest, Precision, Quantisation
+from mmms_deploy.bundle import Bundle, BundleWriter, GateCheck, Manifest, Precision, Quantisation, Rate
 from mmms_deploy.engines import registry
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import EngineError, GateError
@@ -69,11 +70,16 @@ def add_int8(
         else calibration_samples(manifest.modalities, options.calibration)
     )
     calls = record_calls(bundle, golden.cases, samples)
+    pixels = {stage.name for stage in manifest.stages if stage.rate < Rate.FIRST_CLICK}
+
+    def made(name: str, left: Sequence[str] = ()) -> ir.Model:
+        return quantise(original[name], calls[name], left, sees_pixels=name in pixels)
+
     announce(on_progress, "int8: quantising the graphs")
     original = {stage.name: stage.model for stage in stages}
     measured = [name for name in original if name not in manifest.larger]
     weights = {name: named_weights(model.graph) for name, model in original.items()}
-    first = {name: quantise(original[name], calls[name]) for name in measured}
+    first = {name: made(name) for name in measured}
     announce(on_progress, "int8: finding the layers that masks need in float32")
     with Substitutes(bundle) as engine:
         search = Search(
@@ -89,16 +95,13 @@ def add_int8(
         for _ in range(_TRIES):
             if count == 0:
                 break
-            final = {
-                name: quantise(original[name], calls[name], [layer.node for layer in left])
-                for name, left in search.left(count).items()
-            }
+            final = {name: made(name, [layer.node for layer in left]) for name, left in search.left(count).items()}
             if search.passes(engine.likeness(final)):
                 break
             count = search.smallest(from_count=count + max(1, count // 8))
     left = search.left(count) if count else {name: [] for name in measured}
     for name in manifest.larger:
-        final[name] = quantise(original[name], calls[name], _same(name, manifest, left, weights))
+        final[name] = made(name, _same(name, manifest, left, weights))
     announce(on_progress, "int8: writing the graphs")
     written = [replace(stage, model=final[stage.name]) for stage in stages]
     graphs = write_stages(writer, network, written, Precision.INT8)
