@@ -14,10 +14,11 @@ from typing import Any
 
 from mmms_deploy.bench.workload import Picture, Point
 from mmms_deploy.bundle import Bundle, StageGraph, TensorSpec
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.cuda.runner import CudaRunner
 from mmms_deploy.engines.cuda.runtime import Cuda
-from mmms_deploy.engines.protocol import Array, Engine, EngineInfo, Runner, Value
+from mmms_deploy.engines.protocol import Array, Engine, EngineInfo, PreparesImages, Runner, Value
 from mmms_deploy.errors import CudaError
 from mmms_deploy.session import Session
 from mmms_deploy.session.result import ClickResult
@@ -223,6 +224,20 @@ class TimedRunner:
         """Copy an array to the device."""
         with self._timer.timing(CallTimer.TRANSFER):
             return self._runner.upload(spec, array)
+
+    @property
+    def prepares_images(self) -> bool:
+        """Whether the runner can resize and normalise images."""
+        return isinstance(self._runner, PreparesImages) and self._runner.prepares_images
+
+    def upload_prepared(
+        self, spec: TensorSpec, array: Array, rule: ImageSpec | ModalitySpec, *, mirrored: bool = False
+    ) -> Value | None:
+        """Copy an image or a modality to the device, and prepare it there."""
+        if not isinstance(self._runner, PreparesImages):
+            return None
+        with self._timer.timing(CallTimer.TRANSFER):
+            return self._runner.upload_prepared(spec, array, rule, mirrored=mirrored)
 
     def zeros(self, spec: TensorSpec) -> Value:
         """Return zeros on the device."""

@@ -122,7 +122,7 @@ class CudaEngine(EngineBase):
         )
 
     def _new_resources(self) -> SessionResources:
-        needed = self._layout.session_bytes(self._options.history_block)
+        needed = self._layout.session_bytes(self._options.history_block, prepare=self._options.prepare_images)
         free, total = self._cuda.memory()
         if free < needed + _HEADROOM:
             raise self._no_room(
@@ -140,6 +140,7 @@ class CudaEngine(EngineBase):
                     stream=self._stream,
                     guard=self._guard,
                     capture=self._capture,
+                    kernels=self._kernels,
                 )
         except CudaError as error:
             if error.code != OUT_OF_MEMORY:
