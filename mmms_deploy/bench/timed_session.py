@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mmms_deploy.bench.workload import Picture, Point
 from mmms_deploy.bundle import Bundle, StageGraph, TensorSpec
 from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
@@ -257,6 +260,11 @@ class TimedRunner:
         """Copy a value to the host."""
         with self._timer.timing(CallTimer.TRANSFER):
             return self._runner.download(value)
+
+    def download_float32(self, value: Value) -> npt.NDArray[np.float32]:
+        """Copy a value's numbers to the host as float32."""
+        with self._timer.timing(CallTimer.TRANSFER):
+            return self._runner.download_float32(value)
 
     def detach(self, value: Value) -> Value:
         """Return a value with memory of its own."""

@@ -105,6 +105,10 @@ class Runner(Protocol):
         """Wait for a value and copy it to the host, as an array of the spec's shape and dtype that the caller owns."""
         ...
 
+    def download_float32(self, value: Value) -> npt.NDArray[np.float32]:
+        """Wait for a value of a floating-point dtype and return its numbers as float32, which the caller owns."""
+        ...
+
     def detach(self, value: Value) -> Value:
         """Return a value with memory of its own, which every runner of this engine can use as long as this one is open.
 

@@ -7,7 +7,6 @@ import numpy as np
 from mmms_deploy.bundle import AnswerForm, Manifest
 from mmms_deploy.engines.protocol import Engine, Runner, Value
 from mmms_deploy.errors import AnswerError
-from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray
 
 _FINITE = float(np.finfo(np.float32).max)
@@ -31,7 +30,7 @@ class AnswerFetch:
         Raises:
             AnswerError: It has values that are no probabilities, or logits that are not finite.
         """
-        return self.checked(as_float32(self._runner.download(answer)[0, 0]))
+        return self.checked(self._runner.download_float32(answer)[0, 0])
 
     def checked(self, numbers: FloatArray) -> FloatArray:
         """Return an answer that is on the host already, (h, w) float32, checked.

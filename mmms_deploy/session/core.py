@@ -27,7 +27,6 @@ from mmms_deploy.engines.protocol import Engine, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.errors import ClickError, NoImageError, SessionClosedError, SessionError
-from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.answer_fetch import AnswerFetch
@@ -458,8 +457,8 @@ class SessionCore(ABC):
         """Return the proposals for a first click, on the host; the one of the largest score is taken."""
         tensors = self._tensors.proposals
         assert tensors is not None
-        numbers = self._fetched.checked(as_float32(self._runner.download(done.value(tensors.candidates))[0]))
-        scores = as_float32(self._runner.download(done.value(tensors.scores))[0])
+        numbers = self._fetched.checked(self._runner.download_float32(done.value(tensors.candidates))[0])
+        scores = self._runner.download_float32(done.value(tensors.scores))[0]
         numbers.setflags(write=False)
         return Candidates(numbers, tuple(scores.tolist()), int(scores.argmax()))
 
@@ -518,9 +517,7 @@ class SessionCore(ABC):
         """Return all answers of the network on the host; None where it gives one."""
         if self._tensors.several is None:
             return None
-        numbers, scores, taken = (
-            as_float32(self._runner.download(done.value(name))[0]) for name in self._tensors.several
-        )
+        numbers, scores, taken = (self._runner.download_float32(done.value(name))[0] for name in self._tensors.several)
         numbers.setflags(write=False)
         return Candidates(numbers, tuple(scores.tolist()), int(taken[0]))
 

@@ -17,7 +17,6 @@ import numpy as np
 from mmms_deploy.bundle import Manifest
 from mmms_deploy.engines.protocol import Runner
 from mmms_deploy.errors import MMMSDeployError, SessionError, SurfaceError
-from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import NetworkAnswer
@@ -95,7 +94,7 @@ class JointRun:
             x, y, _, _ = click_in(one.click, picture, self._manifest.size, rule.coordinates)
             rows.append((x, y, t, numbers[owner], 1))
         done = self._run.answer(image.pipeline, rows)
-        answered = as_float32(self._runner.download(done.value(self._answer))[0])
+        answered = self._runner.download_float32(done.value(self._answer))[0]
         # Rows without a click mean nothing; the learned ones come after those of the list.
         kept = np.concatenate([answered[: len(clicks)], answered[len(answered) - listed.learned :]])
         self._fetch.checked(kept)

@@ -19,6 +19,7 @@ from enum import IntEnum
 from typing import Any
 
 from mmms_deploy.errors import EngineError
+from tests.standins.cuda_driver import DriverStandIn
 
 GARBAGE = 0xCD
 DEFAULT_STREAM = 0
@@ -184,6 +185,8 @@ class CudaStandIn:
         self._numbers = iter(range(1 << 20, 1 << 60))
         self._lock = threading.RLock()
         self._capturing = threading.local()
+        self._current = threading.local()
+        self.driver_calls = DriverStandIn(self)
         if default_stream:
             self._streams[DEFAULT_STREAM] = Stream()
             self.streams.add(DEFAULT_STREAM)
@@ -242,6 +245,7 @@ class CudaStandIn:
             "graphs": len(self.cuda_graphs),
             "executables": len(self.executables),
             "events": len(self.events),
+            "modules": self.driver_calls.loaded,
         }
         return {kind: number for kind, number in left.items() if number}
 
@@ -282,7 +286,14 @@ class CudaStandIn:
         error = self._enter("cudaSetDevice") or self.unusable
         if not error and not 0 <= _number(device) < self.devices:
             error = Error.cudaErrorInvalidValue
+        if not error:
+            self._current.context = True
         return (error,)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the calling thread chose the GPU, so that the driver's calls find its context."""
+        return getattr(self._current, "context", False)
 
     def cudaMemGetInfo(self) -> tuple[Error, int | None, int | None]:
         error = self._enter("cudaMemGetInfo")

@@ -55,3 +55,8 @@ class FlakyRunner:
         if self.flaky.fail == "download":
             raise EngineError("device lost")
         return self.runner.download(value)
+
+    def download_float32(self, value: Value) -> np.ndarray:
+        if self.flaky.fail == "download":
+            raise EngineError("device lost")
+        return self.runner.download_float32(value)

@@ -10,6 +10,7 @@ import pytest
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.engines import registry
 from mmms_deploy.engines.cuda import devices
+from mmms_deploy.engines.cuda import runtime as cuda_runtime
 from mmms_deploy.engines.tensorrt import api as tensorrt_api
 from mmms_deploy.engines.tensorrt import engine as tensorrt_engine
 from mmms_deploy.engines.tensorrt import plans as tensorrt_plans
@@ -68,6 +69,7 @@ def prepare(monkeypatch: pytest.MonkeyPatch) -> GpuHost:
     monkeypatch.setattr(tensorrt_api, "_LOGGERS", {})
     for module in (devices, tensorrt_plans, tensorrt_engine):
         monkeypatch.setattr(module, "import_cuda", lambda: cuda)
+    monkeypatch.setattr(cuda_runtime, "import_driver", lambda: cuda.driver_calls)
     for module in (tensorrt_plans, tensorrt_engine):
         monkeypatch.setattr(module, "load_tensorrt", host.load_tensorrt)
     host.update_driver(DRIVER)

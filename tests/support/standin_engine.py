@@ -48,7 +48,7 @@ class StandInEngine(CudaEngine):
         shared: bool = False,
     ) -> None:
         self.standin = CudaStandIn() if standin is None else standin
-        cuda = Cuda(self.standin)
+        cuda = Cuda(self.standin, driver=self.standin.driver_calls)
         graphs = {stage.name: stage.graphs[precision] for stage in bundle.manifest.stages}
         self.programs = {
             name: StandInProgram(self.standin, _session(bundle, graph.file), graph, scratch=0 if shared else 4096)

@@ -12,6 +12,7 @@ from typing import Any
 from mmms_deploy.bundle import Bundle, StageGraph
 from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cuda.executor import Program
+from mmms_deploy.engines.cuda.kernels.module import KernelModules
 from mmms_deploy.engines.cuda.layout import lay_out
 from mmms_deploy.engines.cuda.memory import Account, DeviceMemory, Use, mebibytes
 from mmms_deploy.engines.cuda.options import CudaOptions
@@ -73,6 +74,7 @@ class CudaEngine(EngineBase):
         self._layout = lay_out(bundle, graphs, programs)
         self._programs = dict(programs)
         self._cuda = cuda
+        self._kernels = KernelModules(cuda)
         self._options = options
         self._account = Account(cuda, options.memory_limit)
         self._weights = sum(program.weights for program in programs.values())
@@ -239,8 +241,11 @@ class CudaEngine(EngineBase):
             self._finish()
 
     def _finish(self) -> None:
-        """Destroy the shared stream once the engine and all its sessions are closed."""
-        if self._closed and not self._open and self._stream is not None:
+        """Unload the kernels and destroy the shared stream once the engine and all its sessions are closed."""
+        if not self._closed or self._open:
+            return
+        self._kernels.close()
+        if self._stream is not None:
             stream, self._stream = self._stream, None
             with suppress(CudaError):
                 self._cuda.destroy_stream(stream)

@@ -131,8 +131,10 @@ def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[
         check_same(bundle, "the state", tensors[target], tensors[source])
     click_stages = frozenset(stage.name for stage in bundle.manifest.stages if stage.rate is Rate.CLICK)
     kept, linked = {source for source, _ in state_links}, {target for _, target in state_links}
-    # Of the sizes of a stage one runs.
-    written = {spec.name for stage in click_stages - larger for spec in graphs[stage].outputs}
+    # Of the sizes of a stage one runs. A session keeps no mask of the network's size: it makes its own of the answer.
+    written = {
+        spec.name for stage in click_stages - larger for spec in graphs[stage].outputs if spec.role is not Role.MASK
+    }
     return Layout(
         tensors=tensors,
         # The states of a stage for several objects have no link: a session gives each object's own, from the GPU.

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmms_deploy.bundle import TensorSpec
 from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
@@ -17,6 +18,7 @@ from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
 from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import Array, Value, checked_array
 from mmms_deploy.errors import EngineError
+from mmms_deploy.imaging.float16 import as_float32
 
 
 def _unwatched(stage: str, stream: Any) -> AbstractContextManager[object]:
@@ -186,30 +188,49 @@ class CudaRunner:
             resources.cuda.activate()
             return self._array(resources, value)
 
-    def _array(self, resources: SessionResources, tensor: Tensor) -> Array:
-        if tensor.host is not None:
-            return tensor.host.copy()
-        if tensor.spec.dtype != "bfloat16":
-            array = np.zeros(tensor.spec.shape, dtype=np.dtype(tensor.spec.dtype))
-            self._fill(resources, tensor, array)
-            return array
-        # NumPy has no bfloat16, which is the upper half of a float32.
-        upper = np.zeros(tensor.spec.shape, dtype=np.uint16)
-        self._fill(resources, tensor, upper)
-        return (upper.astype(np.uint32) << 16).view(np.float32)
+    @call
+    def download_float32(self, value: Value) -> npt.NDArray[np.float32]:
+        """Wait for a value and return its numbers as float32.
 
-    def _fill(self, resources: SessionResources, tensor: Tensor, array: Array) -> None:
-        """Write a value to an array of zeros."""
+        An answer in float16 is converted straight from pinned memory, without a copy in between.
+        """
+        resources = self._open_resources()
+        if not isinstance(value, Tensor):
+            raise EngineError(
+                f"{type(value).__name__} cannot be downloaded", expected="a value of this session", fix="report it"
+            )
+        with resources.guard:
+            resources.cuda.activate()
+            return self._array(resources, value, wide=True)
+
+    def _array(self, resources: SessionResources, tensor: Tensor, *, wide: bool = False) -> Array:
+        """Return a value as an array of its own: bfloat16 as float32, and with ``wide`` float16 too."""
         spec = tensor.spec
+        if tensor.host is not None:
+            return as_float32(tensor.host.copy()) if wide else tensor.host.copy()
+        # NumPy has no bfloat16, which is the upper half of a float32.
+        upper = spec.dtype == "bfloat16"
         if tensor.zero:
-            return
+            return np.zeros(spec.shape, dtype=np.float32 if wide or upper else np.dtype(spec.dtype))
+        found, pinned = self._fetched(resources, tensor)
+        array = found.view(np.uint16 if upper else np.dtype(spec.dtype)).reshape(spec.shape)
+        if upper:
+            return (array.astype(np.uint32) << 16).view(np.float32)
+        other = as_float32(array) if wide else array
+        # The next run writes to pinned memory.
+        return other.copy() if pinned and other is array else other
+
+    def _fetched(self, resources: SessionResources, tensor: Tensor) -> tuple[npt.NDArray[np.uint8], bool]:
+        """Return the bytes of a value on the GPU, and whether they are in pinned memory, where others follow."""
+        spec = tensor.spec
         key = resources.key(spec)
         buffer = resources.buffers.get(key)
         if buffer is None or buffer.pinned is None:
+            array = np.empty(spec.nbytes, dtype=np.uint8)
             resources.moved.down += spec.nbytes
             resources.cuda.download(array.ctypes.data, resources.address_of(tensor), spec.nbytes, resources.stream)
             resources.wait()
-            return
+            return array, False
         downloaded = self._downloaded.get(key)
         if downloaded is None or downloaded() is not tensor:
             if buffer.pinned.busy:
@@ -222,7 +243,7 @@ class CudaRunner:
             self._downloaded[key] = weakref.ref(tensor)
         if buffer.pinned.busy:
             self._wait_for(resources, key)
-        array.reshape(-1).view(np.uint8)[:] = buffer.pinned.array
+        return buffer.pinned.array, True
 
     def _wait_for(self, resources: SessionResources, key: str) -> None:
         try:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
+from mmms_deploy.engines.cuda.kernels.driver import Driver, import_driver
 from mmms_deploy.engines.imports import import_library, is_absent
 from mmms_deploy.engines.wheels import install_command
 from mmms_deploy.errors import CudaError, EngineUnavailableError
@@ -47,12 +49,23 @@ class Cuda:
     Args:
         library: The module ``cuda.bindings.runtime``.
         ordinal: Number of the GPU among those that CUDA_VISIBLE_DEVICES leaves.
+        driver: The module ``cuda.bindings.driver``; None imports it when a kernel is first needed.
     """
 
-    def __init__(self, library: Any, ordinal: int = 0) -> None:
+    def __init__(self, library: Any, ordinal: int = 0, driver: Any = None) -> None:
         self._library = library
         self.ordinal = ordinal
+        self._driver = driver
         self._here = threading.local()
+
+    @cached_property
+    def driver(self) -> Driver:
+        """The driver's calls for kernels.
+
+        Raises:
+            EngineUnavailableError: cuda-python's calls of the driver cannot be imported.
+        """
+        return Driver(import_driver() if self._driver is None else self._driver)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call the runtime and return its results without the code.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
 from mmms_deploy.engines.base import EngineBase
@@ -16,6 +17,7 @@ from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import Array, EngineInfo, Value, checked_array, names
 from mmms_deploy.engines.wheels import require_onnxruntime
 from mmms_deploy.errors import BundleCorruptError, EngineError
+from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.installed import pip_install
 
 NAME = "onnxruntime"
@@ -162,6 +164,11 @@ class OnnxRuntimeCpuRunner:
         # numpy() may be a view of memory that ends with the value, https://github.com/microsoft/onnxruntime/pull/28088,
         # and writing to a view would change the value.
         return np.array(value.numpy(), copy=True)  # type: ignore[attr-defined]
+
+    @call
+    def download_float32(self, value: Value) -> npt.NDArray[np.float32]:
+        """Return a value's numbers as float32."""
+        return as_float32(self.download(value))
 
     def detach(self, value: Value) -> Value:
         """Return the value itself: nothing writes to it again."""

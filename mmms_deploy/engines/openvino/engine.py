@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Precision, TensorSpec
 from mmms_deploy.engines.base import EngineBase
@@ -17,6 +18,7 @@ from mmms_deploy.engines.openvino.library import bf16_capable, core, import_open
 from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import Array, EngineInfo, Value
 from mmms_deploy.errors import EngineError, EngineUnavailableError
+from mmms_deploy.imaging.float16 import as_float32
 
 NAME = "openvino"
 SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.BF16: Precision.FP32}
@@ -228,6 +230,11 @@ class OpenVinoCpuRunner:
         """Return a copy of a value."""
         self._open_engine()
         return np.array(value.tensor.data, copy=True)  # type: ignore[attr-defined]
+
+    @call
+    def download_float32(self, value: Value) -> npt.NDArray[np.float32]:
+        """Return a value's numbers as float32."""
+        return as_float32(self.download(value))
 
     def detach(self, value: Value) -> Value:
         """Return the value itself: nothing writes to it again."""

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision, Role, StateLink, TensorSpec
+from mmms_deploy.engines.cuda import runner as runner_module
+from mmms_deploy.engines.cuda.memory import PinnedBuffer
 from mmms_deploy.engines.cuda.options import CudaOptions
-from mmms_deploy.engines.cuda.values import Tensor
+from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
 from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu
 from mmms_deploy.errors import BundleCorruptError, CudaError, EngineError, ResidentBudgetError, SessionError
+from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.session import Session
 from tests.standins.cuda import CudaStandIn, Error
-from tests.support.annotating import GREY, click_on
+from tests.support.annotating import GREY, click_on, recorded_outputs
 from tests.support.standin_engine import StandInEngine
 from tests.support.toy import misdescribed
 
@@ -185,6 +188,49 @@ def test_bfloat16_is_widened(capturing: StandInEngine) -> None:
     runner.close()
 
 
+def test_float16_is_widened_straight_from_pinned_memory(
+    capturing: StandInEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = capturing.open()
+    resources = runner._resources
+    assert resources is not None
+    numbers = np.array([[1.0, -2.5, 6e-8, np.inf], [0.1, 65504.0, 0.0, -0.0]], dtype=np.float16)
+    spec = TensorSpec(name="half", role=Role.PROBABILITY, dtype="float16", shape=(2, 4))
+    spare = resources.spare_buffers.acquire(16)
+    ctypes.memmove(spare.address, numbers.ctypes.data, 16)
+    host = resources.cuda.allocate_host(16)
+    buffer = BindingBuffer(spec, spare.address, PinnedBuffer(host, 16))
+    resources.buffers["half"] = buffer
+    tensor = Tensor(spec)
+    buffer.hold(tensor)
+    seen: list[int] = []
+    monkeypatch.setattr(runner_module, "as_float32", lambda array: seen.append(array.ctypes.data) or as_float32(array))
+    wide, narrow = runner.download_float32(tensor), runner.download(tensor)
+    assert seen == [host], "no copy in between"
+    ctypes.memset(host, 0, 16)
+    assert (wide.dtype, narrow.dtype) == (np.float32, np.float16)
+    np.testing.assert_array_equal(wide, numbers.astype(np.float32))
+    np.testing.assert_array_equal(narrow, numbers)
+    zeros = runner.download_float32(runner.zeros(spec))
+    assert (zeros.dtype, zeros.shape, zeros.any()) == (np.float32, (2, 4), False)
+    del resources.buffers["half"], buffer
+    resources.cuda.free_host(host)
+    del tensor
+    runner.close()
+
+
+def test_an_answer_in_float32_is_the_callers_own(capturing: StandInEngine) -> None:
+    with Session(capturing.bundle, engine=capturing) as session:
+        session.set_image(GREY)
+        outputs = recorded_outputs(session)
+        session.click(10, 10)
+        first = session._runner.download_float32(outputs["prob"])
+        kept = first.copy()
+        session.click(40, 30)
+        np.testing.assert_array_equal(first, kept)
+        assert not np.array_equal(session._runner.download_float32(outputs["prob"]), kept)
+
+
 def test_values_of_another_engine(capturing: StandInEngine, paint: Bundle) -> None:
     other = OnnxRuntimeCpu(paint, Precision.FP32, 1).open()
     runner = capturing.open()
@@ -194,8 +240,9 @@ def test_values_of_another_engine(capturing: StandInEngine, paint: Bundle) -> No
     wrong = {"rgb": runner.zeros(capturing.graphs["click"].inputs[0])}
     with pytest.raises(EngineError, match=r"rgb is float32 \(1, 1, 1, 1\)"):
         runner.run("image", wrong)
-    with pytest.raises(EngineError, match="cannot be downloaded"):
-        runner.download(inputs["rgb"])
+    for download in (runner.download, runner.download_float32):
+        with pytest.raises(EngineError, match="cannot be downloaded"):
+            download(inputs["rgb"])
     with pytest.raises(EngineError, match="stage 'nothing' cannot run"):
         runner.run("nothing", {})
     runner.close()

@@ -34,8 +34,10 @@ def test_a_click_is_one_launch_and_one_wait(capturing: StandInEngine) -> None:
             assert count["cudaGraphLaunch"] == 1
             assert count["cudaStreamSynchronize"] == 1
             assert not {name for name in count if "Malloc" in name or "Alloc" in name or "Free" in name}
-            # Beside the CUDA graph: state and answer of the click before are copied to spare buffers.
+            # Beside the CUDA graph: state and answer of the click before are copied to spare buffers, and not the mask.
             assert count["cudaMemcpyAsync"] == 2
+            # Two maps and a probability, there and in the CUDA graph, which makes them the next click's.
+            assert capturing.standin.copied[Kind.cudaMemcpyDeviceToDevice] == 2 * 3 * PLANE
             assert set(count) <= {"cudaSetDevice", "cudaMemcpyAsync", "cudaGraphLaunch", "cudaStreamSynchronize"}
 
 

@@ -59,8 +59,12 @@ def standin(monkeypatch: pytest.MonkeyPatch) -> CudaStandIn:
     return standin
 
 
+def cuda_of(standin: CudaStandIn) -> Cuda:
+    return Cuda(standin, driver=standin.driver_calls)
+
+
 def opened(bundle: Bundle, standin: CudaStandIn, place: Place = CPU, ort: Any = onnxruntime, **options: Any) -> Any:
-    return OnnxRuntimeOnStream(ort, place, Cuda(standin), bundle, Precision.FP32, "tested", CudaOptions(**options))
+    return OnnxRuntimeOnStream(ort, place, cuda_of(standin), bundle, Precision.FP32, "tested", CudaOptions(**options))
 
 
 @pytest.fixture
@@ -305,7 +309,14 @@ def test_missing_libraries_are_named(paint: Bundle, standin: CudaStandIn, capsys
     assert preload(SimpleNamespace()) == ""
     with pytest.raises(EngineUnavailableError, match=r"no luck \(Failed to load libcudnn"):
         OnnxRuntimeOnStream(
-            on_gpu(standin, refuse="no luck"), CUDA, Cuda(standin), paint, Precision.FP32, "", CudaOptions(), missing
+            on_gpu(standin, refuse="no luck"),
+            CUDA,
+            cuda_of(standin),
+            paint,
+            Precision.FP32,
+            "",
+            CudaOptions(),
+            missing,
         )
 
 
@@ -369,7 +380,7 @@ def test_a_provider_is_tried() -> None:
 
 def test_half_graphs_and_a_bundle_of_three_stages(tmp_path: Path, standin: CudaStandIn) -> None:
     bundle = write_toy(tmp_path / "three", three_stages=True, precisions=(Precision.FP16,))
-    engine = OnnxRuntimeOnStream(onnxruntime, CPU, Cuda(standin), bundle, Precision.FP16, "", CudaOptions())
+    engine = OnnxRuntimeOnStream(onnxruntime, CPU, cuda_of(standin), bundle, Precision.FP16, "", CudaOptions())
     with Session(bundle, engine=engine) as session:
         assert len(annotated(session)) == 10
     engine.close()

@@ -44,7 +44,8 @@ def mark(name):
     open(os.environ["STANDIN_TRACE"], "a").write(f"# {name}\\n")
 
 bundle, standin = Bundle(sys.argv[1]), CudaStandIn()
-engine = OnnxRuntimeOnStream(onnxruntime, CUDA, Cuda(standin), bundle, Precision.FP32, "", CudaOptions())
+cuda = Cuda(standin, driver=standin.driver_calls)
+engine = OnnxRuntimeOnStream(onnxruntime, CUDA, cuda, bundle, Precision.FP32, "", CudaOptions())
 print(engine.info.evidence)
 if len(sys.argv) > 2:
     mark("open")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines.cuda import runtime as cuda_runtime
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.tensorrt import engine as tensorrt_engine
 from mmms_deploy.engines.tensorrt.engine import TensorRtCuda
@@ -61,6 +62,7 @@ def trt(monkeypatch: pytest.MonkeyPatch, paint: Bundle) -> Iterator[TensorRtStan
     monkeypatch.setattr(tensorrt_engine, "plans", plans)
     monkeypatch.setattr(tensorrt_engine, "load_tensorrt", lambda: trt)
     monkeypatch.setattr(tensorrt_engine, "import_cuda", lambda: standin)
+    monkeypatch.setattr(cuda_runtime, "import_driver", lambda: standin.driver_calls)
     monkeypatch.setattr(tensorrt_engine, "require_gpu", lambda ordinal, **_: "Stand-in GPU")
     yield trt
     assert not standin.leaked
