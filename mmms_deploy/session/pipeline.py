@@ -273,7 +273,9 @@ class StagePipeline:
             EngineError: The engine failed.
         """
         spec = self._spec(name)
-        return None if self._preparing is None else self._preparing.upload_prepared(spec, array, rule, mirrored=mirrored)
+        return (
+            None if self._preparing is None else self._preparing.upload_prepared(spec, array, rule, mirrored=mirrored)
+        )
 
     def zeros(self, name: str) -> Value:
         """Return zeros for an input, on the device.

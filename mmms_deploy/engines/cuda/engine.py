@@ -88,7 +88,7 @@ class CudaEngine(EngineBase):
         self._closed = False
         self._idle: list[SessionResources] = []
         self._unclosed: deque[SessionResources] = deque()
-        self._end = weakref.finalize(self, _free_all, self._idle, self._unclosed)
+        self._end = weakref.finalize(self, _end_all, self._kernels, self._idle, self._unclosed)
         self._end.atexit = False
 
     @property
@@ -249,6 +249,12 @@ class CudaEngine(EngineBase):
             stream, self._stream = self._stream, None
             with suppress(CudaError):
                 self._cuda.destroy_stream(stream)
+
+
+def _end_all(kernels: KernelModules, idle: list[SessionResources], unclosed: deque[SessionResources]) -> None:
+    """Free what an engine holds that was never closed."""
+    _free_all(idle, unclosed)
+    kernels.close()
 
 
 def _free_all(idle: list[SessionResources], unclosed: deque[SessionResources]) -> None:

@@ -232,9 +232,7 @@ class SessionResources:
             self._spare(tensor, self.address_of(tensor), self.detached)
             self.wait()
 
-    def plan(
-        self, spec: TensorSpec, array: Array, rule: ImageSpec | ModalitySpec, *, mirrored: bool
-    ) -> Plan | None:
+    def plan(self, spec: TensorSpec, array: Array, rule: ImageSpec | ModalitySpec, *, mirrored: bool) -> Plan | None:
         """Return how the GPU prepares an image or a modality; None where the host has to."""
         if self.preparation is None or spec not in self._layout.pictures:
             return None

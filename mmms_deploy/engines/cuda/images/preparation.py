@@ -156,9 +156,7 @@ class ImagePreparation:
         self._there = plan
         return plan.tables.nbytes
 
-    def _add_band(
-        self, array: npt.NDArray[Any], plan: Plan, band: Band, address: int, staged: _Staged
-    ) -> int:
+    def _add_band(self, array: npt.NDArray[Any], plan: Plan, band: Band, address: int, staged: _Staged) -> int:
         """Add a band's rows to the result; return the bytes that go up."""
         rows = array[band.top : band.top + band.rows]
         (height, columns), channels = plan.result, plan.channels

@@ -78,9 +78,7 @@ def gpu() -> Iterator[Gpu]:
     assert not gpu.standin.leaked
 
 
-def planned(
-    array: np.ndarray, rule: ImageSpec | ModalitySpec, result: tuple[int, int], mirrored: bool = False
-) -> Plan:
+def planned(array: np.ndarray, rule: ImageSpec | ModalitySpec, result: tuple[int, int], mirrored: bool = False) -> Plan:
     plan = plan_for(array, rule, result, mirrored=mirrored)
     assert plan is not None
     return plan
