@@ -120,16 +120,19 @@ def test_the_callers_array_is_free_afterwards(on_gpu: StandInEngine, keep_image:
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make pictures of more than 300 columns too wide for the GPU."""
-    monkeypatch.setattr(plan, "BAND", 900)
+def small_bands(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Bands of 10 kB; pictures of more than 3333 columns are too wide for the GPU then."""
+    plan._plan.cache_clear()
+    monkeypatch.setattr(plan, "BAND", 10_000)
+    yield
+    plan._plan.cache_clear()
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("small_bands")
 def test_a_picture_that_is_too_wide_is_prepared_on_the_cpu(on_gpu: StandInEngine) -> None:
     with Session(on_gpu.bundle, engine=on_gpu) as session:
         before = prepared_on_gpu(on_gpu)
-        wide = np.full((20, 400, 3), 77, dtype=np.uint8)
+        wide = np.full((20, 4000, 3), 77, dtype=np.uint8)
         session.set_image(wide)
         np.testing.assert_array_equal(
             network_input(session, "rgb"), prepare(wide, session.bundle.manifest.image, session.bundle.manifest.size)
@@ -139,11 +142,11 @@ def test_a_picture_that_is_too_wide_is_prepared_on_the_cpu(on_gpu: StandInEngine
         assert prepared_on_gpu(on_gpu) > before
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("small_bands")
 def test_images_in_turn(on_gpu: StandInEngine) -> None:
     """Images of several sizes, and one that goes up as it is."""
     with Session(on_gpu.bundle, engine=on_gpu) as session, on_cpu(on_gpu.bundle) as other:
-        for picture in (PIXELS, PIXELS[:40], np.zeros((90, 400, 3), np.uint8), PIXELS, 255 - PIXELS):
+        for picture in (PIXELS, PIXELS[:40], np.zeros((90, 4000, 3), np.uint8), PIXELS, 255 - PIXELS):
             for one in (session, other):
                 one.set_image(picture)
             np.testing.assert_allclose(
@@ -260,28 +263,26 @@ def test_the_image_before_stays_when_the_next_one_fails(on_gpu: StandInEngine) -
         assert_alike(answers(session), answers(other))
 
 
+@pytest.mark.usefixtures("small_bands")
 def test_any_call_may_fail_while_bands_go_up(modal: Bundle) -> None:
-    def tall(seed: int) -> np.ndarray:
-        return np.random.default_rng(seed).integers(0, 256, (40, 40_000, 3), dtype=np.uint8)
-
+    before, after, depth = PIXELS[:60], 255 - PIXELS[:60], MAP[:60]
     with tidy(modal) as engine, Session(modal, engine=engine) as session:
-        session.set_image(tall(1))
+        session.set_image(before)
         engine.standin.reset()
-        session.set_image(tall(2), depth=np.zeros((40, 40_000), np.float32))
+        session.set_image(after, depth=depth)
         calls = list(engine.standin.calls)
-        assert calls.count("cuLaunchKernel") > 15
-        session.set_image(tall(1))
-        expected = answers(session)
-        image = network_input(session, "rgb")
-        for number in range(0, len(calls), 3):
+        assert calls.count("cuLaunchKernel") == 2 * 10, "four bands of the image, six of the map"
+        session.set_image(before)
+        expected, image = answers(session), network_input(session, "rgb")
+        for number in range(len(calls)):
             engine.standin.reset()
             engine.standin.fail_at[number] = Error.cudaErrorUnknown
             with pytest.raises(CudaError) as caught:
-                session.set_image(tall(2), depth=np.zeros((40, 40_000), np.float32))
+                session.set_image(after, depth=depth)
             assert caught.value.call == engine.standin.calls[number]
             np.testing.assert_array_equal(session.result.network_probability, expected[-1])
             np.testing.assert_array_equal(network_input(session, "rgb"), image)
-        session.set_image(tall(1))
+        session.set_image(before)
         np.testing.assert_array_equal(network_input(session, "rgb"), image)
 
 
