@@ -1,4 +1,4 @@
-"""Write which functions NVIDIA's Python bindings of the CUDA runtime have, read from the real wheels; needs no GPU.
+"""Write which functions NVIDIA's Python bindings of CUDA have, read from the real wheels; needs no GPU.
 
     python tools/cuda_api_lists.py
 
@@ -27,10 +27,19 @@ RELEASES = {
 }
 """The exact packages to install for each list, without their dependencies."""
 
+DRIVER = (
+    "cuGetErrorName",
+    "cuLaunchKernel",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+)
+"""What is listed of the driver, of whose calls the package makes these alone."""
+
 _DUMP = """
 import inspect, json, sys
 import cuda.bindings
-from cuda.bindings import runtime
+from cuda.bindings import driver, runtime
 enums = ("cudaError_t", "cudaMemcpyKind", "cudaStreamCaptureMode")
 functions = {
     name: list(inspect.signature(item).parameters)
@@ -40,6 +49,7 @@ functions = {
 json.dump({
     "version": cuda.bindings.__version__,
     "functions": dict(sorted(functions.items())),
+    "driver": {name: list(inspect.signature(getattr(driver, name)).parameters) for name in sys.argv[1:]},
     "constants": {name: int(getattr(runtime, name)) for name in ("cudaHostAllocDefault", "cudaStreamNonBlocking")},
     "enums": {enum: {item.name: int(item) for item in getattr(runtime, enum)} for enum in enums},
     "cudaDeviceProp": sorted(name for name in dir(runtime.cudaDeviceProp) if not name.startswith("_")),
@@ -54,7 +64,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--target", folder]
             subprocess.run([*pip, *requirements], check=True)
-            command = [sys.executable, "-c", _DUMP]
+            command = [sys.executable, "-c", _DUMP, *DRIVER]
             environment = {**os.environ, "PYTHONPATH": folder}
             done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         listed = json.loads(done.stdout)

@@ -85,6 +85,7 @@ _PARTS = {
     Use.FEATURES: "  features",
     Use.STATE: "  clicks, state, answers",
     Use.HISTORY: "  undo and redo, with spare room",
+    Use.MASKS: "  masks at the image's size",
 }
 
 

@@ -21,7 +21,16 @@ from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.cuda.runner import CudaRunner
 from mmms_deploy.engines.cuda.runtime import Cuda
-from mmms_deploy.engines.protocol import Array, Engine, EngineInfo, PreparesImages, Runner, Value
+from mmms_deploy.engines.protocol import (
+    Array,
+    Engine,
+    EngineInfo,
+    Finish,
+    Finisher,
+    PreparesImages,
+    Runner,
+    Value,
+)
 from mmms_deploy.errors import CudaError
 from mmms_deploy.session import Session
 from mmms_deploy.session.result import ClickResult
@@ -265,6 +274,14 @@ class TimedRunner:
         """Copy a value's numbers to the host as float32."""
         with self._timer.timing(CallTimer.TRANSFER):
             return self._runner.download_float32(value)
+
+    def expect(self, finish: Finish) -> bool:
+        """Say which mask is wanted, where the runner makes masks."""
+        return isinstance(self._runner, Finisher) and self._runner.expect(finish)
+
+    def finished(self, value: Value, finish: Finish) -> npt.NDArray[np.bool_] | None:
+        """Return a mask, where the runner makes masks. What it takes is the session's time for the mask."""
+        return self._runner.finished(value, finish) if isinstance(self._runner, Finisher) else None
 
     def detach(self, value: Value) -> Value:
         """Return a value with memory of its own."""

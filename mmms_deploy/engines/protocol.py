@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
-from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec, ResizeRule
 
 Array: TypeAlias = npt.NDArray[Any]
 """Any NumPy array; the docstrings give shape and dtype."""
@@ -127,6 +127,61 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free the buffers. Safe to call twice; everything else fails afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How an answer becomes a mask: it is brought to the image's size and compared with a limit.
+
+    Attributes:
+        size: (H0, W0) of the image.
+        rule: How it is resized.
+        limit: What is above it belongs to the object; in the form of the answer, a probability or a logit.
+    """
+
+    size: tuple[int, int]
+    rule: ResizeRule
+    limit: float
+
+
+@runtime_checkable
+class Finisher(Protocol):
+    """A runner that can make masks of answers where these are, so that bits are downloaded and no processor resizes.
+
+    The masks are those of :func:`mmms_deploy.imaging.resize.resize_above`, but for pixels whose number is within
+    rounding of the limit.
+    """
+
+    def expect(self, finish: Finish) -> bool:
+        """Say which mask is wanted of the answers from now on, so that every run of the click stage makes it.
+
+        It is worth the time of an image: memory may be allocated, and what was recorded is recorded anew.
+
+        Returns:
+            Whether it will be made; otherwise :meth:`finished` returns None.
+
+        Raises:
+            EngineError: The device failed; or there is no memory for it, and the engine is strict.
+
+        Warns:
+            MMMSDeployWarning: There is no memory for it.
+        """
+        ...
+
+    def finished(self, value: Value, finish: Finish) -> npt.NDArray[np.bool_] | None:
+        """Wait for an answer's mask and return it.
+
+        Args:
+            value: An answer (1, 1, h, w), of this run or an earlier one; of an earlier one the mask is made again.
+            finish: How it becomes a mask; it is best what was expected.
+
+        Returns:
+            (H0, W0) bool, which the caller owns; None where this value's mask cannot be made here.
+
+        Raises:
+            EngineError: The device failed.
+        """
         ...
 
 

@@ -26,6 +26,17 @@ def log_odds(probability: float) -> float:
     return math.log(probability) - math.log1p(-probability)
 
 
+def limit_of(rule: ClickContract, threshold: float | None = None) -> float:
+    """Return what an answer's numbers are compared with: a probability or its logit, as the contract's form is.
+
+    Args:
+        rule: The contract.
+        threshold: A probability above 0 and below 1; None takes the contract's.
+    """
+    limit = rule.threshold if threshold is None else threshold
+    return log_odds(limit) if rule.answer_form is AnswerForm.LOGITS else limit
+
+
 def as_probability(rule: ClickContract) -> ClickContract:
     """Return a contract for numbers that are probabilities, whatever the network answers with."""
     return rule if rule.answer_form is AnswerForm.PROBABILITY else msgspec.structs.replace(rule, answers=None)
@@ -95,10 +106,7 @@ class NetworkAnswer:
             size: (H0, W0).
             threshold: A probability above 0 and below 1; None takes the bundle's.
         """
-        limit = self.rule.threshold if threshold is None else threshold
-        if self.rule.answer_form is AnswerForm.LOGITS:
-            limit = log_odds(limit)
-        return resize_above(self.numbers, size, self.rule.mask_resize, limit)
+        return resize_above(self.numbers, size, self.rule.mask_resize, limit_of(self.rule, threshold))
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,14 +23,14 @@ from mmms_deploy.bundle.contract import ClickMemory
 from mmms_deploy.bundle.names import LABELS, POINTS
 from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.process import OwnProcess
-from mmms_deploy.engines.protocol import Engine, Value
+from mmms_deploy.engines.protocol import Engine, Finish, Finisher, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.errors import ClickError, NoImageError, SessionClosedError, SessionError
-from mmms_deploy.imaging.resize import FloatArray, through_image
+from mmms_deploy.imaging.resize import BoolArray, FloatArray, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.answer_fetch import AnswerFetch
-from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits
+from mmms_deploy.session.answers import Candidates, NetworkAnswer, as_probability, given_logits, limit_of
 from mmms_deploy.session.batch_plan import checked_batch
 from mmms_deploy.session.boxes import CORNERS, check_for_box, with_corners
 from mmms_deploy.session.choices import chosen
@@ -147,6 +147,8 @@ class SessionCore(ABC):
             )
             self._fetched = AnswerFetch(self._manifest, self._engine, self._runner)
             viewed = rule is not None or mirrored
+            # Answers for crops and mirror images are put together on the CPU.
+            self._finisher = self._runner if isinstance(self._runner, Finisher) and not viewed else None
             asked = "zoom" if rule is not None else "flip" if mirrored else None
             self._steps: Steps[SessionCore] = self._opened_steps(asked)
             self._inputs = ImageInputs(self._manifest, self._pipeline, for_crops=viewed)
@@ -573,6 +575,7 @@ class SessionCore(ABC):
         newest = snapshot.newest
         answer = self._network_answer(snapshot, numbers)
         fetched = perf_counter()
+        device = "cpu"
         if isinstance(newest, MaskInput):
             mask = newest.mask
         elif snapshot.viewed is not None:
@@ -580,7 +583,8 @@ class SessionCore(ABC):
         elif newest is None:
             mask = np.zeros(size, dtype=np.bool_)
         else:
-            mask = answer.above(size)
+            finished = self._finished(snapshot, size)
+            mask, device = (answer.above(size), "cpu") if finished is None else (finished, "cuda")
         mask.setflags(write=False)
         interactions = snapshot.interactions
         end = perf_counter()
@@ -593,9 +597,25 @@ class SessionCore(ABC):
             _interactions=interactions,
             crop=self._crop_of(snapshot),
             candidates=() if snapshot.candidates is None else snapshot.candidates.listed(rule, size),
+            mask_device=device,
             _picture=self._state.image.picture,
             _canvas=None if snapshot.viewed is None else snapshot.viewed.canvas,
         )
+
+    def _finish_at(self, size: tuple[int, int]) -> Finish:
+        """Return how an answer becomes a mask of an image's size."""
+        rule = self._manifest.clicks
+        return Finish(size, rule.mask_resize, limit_of(rule))
+
+    def _finished(self, snapshot: Snapshot, size: tuple[int, int]) -> BoolArray | None:
+        """Return the mask of a snapshot's answer as the engine's device made it; None where the CPU has to make it.
+
+        That is every engine on the CPU, and an answer that is not on the device as it came from the network: a choice
+        among several, a proposal.
+        """
+        if self._finisher is None or snapshot.probability is None:
+            return None
+        return self._finisher.finished(snapshot.probability, self._finish_at(size))
 
     def _crop_of(self, snapshot: Snapshot) -> tuple[int, int, int, int] | None:
         """Return the crop in which a snapshot's newest click was answered, as x0, y0, x1, y1 in pixel edges."""

@@ -58,7 +58,8 @@ class Timings:
 
     Attributes:
         engine: Uploading the click, running the click stage, and downloading its answer; undo and redo only download.
-        mask: Resizing the answer to the image's size.
+        mask: Resizing the answer to the image's size; where the result's ``mask_device`` is ``cuda``, only unpacking
+            the mask, because the resizing is part of ``engine``.
         total: The whole call.
         compile: Compiling the click stage for a longer list of clicks, once an engine; not in ``engine``. 0 for
             networks that take no list, and at nearly every click.
@@ -137,6 +138,9 @@ class ClickResult:
         candidates: All answers to the newest click of a network that gives several, in its order; the mask is that of
             the one that is ``taken``. Empty where the network gives one answer to that click, without clicks, and for a
             mask that was put in.
+        mask_device: Where the mask was brought to the image's size: ``cpu``, or ``cuda`` on a GPU, which agrees with
+            the CPU but for pixels within rounding of the threshold. What is computed of the answer later, such as
+            ``probability``, is computed on the CPU.
     """
 
     mask: BoolArray
@@ -146,6 +150,7 @@ class ClickResult:
     answer: NetworkAnswer
     crop: tuple[int, int, int, int] | None = None
     candidates: tuple[Candidate, ...] = ()
+    mask_device: str = "cpu"
     _picture: UInt8Array | None = None
     _canvas: Whole | None = None
     _interactions: Sequence[object] = ()

@@ -177,7 +177,7 @@ def test_the_bytes_are_those_that_were_moved(paint: Bundle, gpu: ClockedCuda) ->
     assert not gpu.events
 
 
-def test_a_session_that_is_not_timed_records_no_events(paint: Bundle, gpu: ClockedCuda) -> None:
+def test_a_session_that_is_not_timed_takes_no_times(paint: Bundle, gpu: ClockedCuda) -> None:
     engine = open_engine(paint, device="cuda")
     (picture,) = make_pictures(paint.manifest, 1, 1, (40, 60))
     for make in (lambda: Session(paint, engine=engine), lambda: TimedSession(engine)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,9 @@ from typing import Any
 from mmms_deploy.bundle import Bundle, StageGraph
 from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cuda.executor import Program
-from mmms_deploy.engines.cuda.kernels.module import KernelModules
+from mmms_deploy.engines.cuda.finisher import KERNELS, MODULE, answer_of
+from mmms_deploy.engines.cuda.images.preparation import ImageKernels, image_kernels
+from mmms_deploy.engines.cuda.kernels.module import Kernel, KernelModules
 from mmms_deploy.engines.cuda.layout import lay_out
 from mmms_deploy.engines.cuda.memory import Account, DeviceMemory, Use, mebibytes
 from mmms_deploy.engines.cuda.options import CudaOptions
@@ -25,6 +28,7 @@ from mmms_deploy.errors import (
     CudaError,
     EngineError,
     EngineUnavailableError,
+    MMMSDeployWarning,
     PlanBuildError,
     PlanError,
     ResidentBudgetError,
@@ -81,6 +85,8 @@ class CudaEngine(EngineBase):
         self._account.note(Use.WEIGHTS, self._weights)
         self._stream = stream
         self._guard = nullcontext() if stream is None else threading.RLock()
+        self._finishing: dict[str, Kernel] | None = None
+        self._preparing: ImageKernels | None = None
         self._keep = keep_resources
         self._capture = capture
         self._lock = threading.RLock()
@@ -88,7 +94,7 @@ class CudaEngine(EngineBase):
         self._closed = False
         self._idle: list[SessionResources] = []
         self._unclosed: deque[SessionResources] = deque()
-        self._end = weakref.finalize(self, _end_all, self._kernels, self._idle, self._unclosed)
+        self._end = weakref.finalize(self, _free_all, self._idle, self._unclosed, self._kernels)
         self._end.atexit = False
 
     @property
@@ -117,14 +123,49 @@ class CudaEngine(EngineBase):
             self._cuda.activate()
             self._reclaim()
             self._check_count()
+            self._load_kernels()
             resources = self._idle.pop() if self._idle else self._new_resources()
             self._open += 1
         return CudaRunner(
             resources, self._info.library, check=self._check_open, release=self._release, reclaim=self._reclaim_later
         )
 
+    def _load_kernels(self) -> None:
+        """Load the kernels that make masks of answers and those that prepare images, once.
+
+        Without them the processor does it.
+        """
+        if self._finishing is not None:
+            return
+        if self._options.prepare_images and self._layout.pictures:
+            try:
+                self._preparing = image_kernels(self._kernels)
+            except EngineError as error:
+                if self._options.strict:
+                    raise
+                warnings.warn(
+                    f"images are prepared on the CPU, and not on the GPU: {error.given}",
+                    MMMSDeployWarning,
+                    stacklevel=3,
+                )
+        answers = (answer_of(graph) for graph in self._graphs.values())
+        kernels: dict[str, Kernel] = {}
+        try:
+            for dtype in {spec.dtype for spec in answers if spec is not None}:
+                kernels[dtype] = self._kernels.kernel(MODULE, KERNELS[dtype])
+        except EngineError as error:
+            if self._options.strict:
+                raise
+            kernels = {}
+            warnings.warn(
+                f"masks are brought to the image's size on the CPU, and not on the GPU: {error.given}",
+                MMMSDeployWarning,
+                stacklevel=3,
+            )
+        self._finishing = kernels
+
     def _new_resources(self) -> SessionResources:
-        needed = self._layout.session_bytes(self._options.history_block, prepare=self._options.prepare_images)
+        needed = self._layout.session_bytes(self._options.history_block, prepare=self._preparing is not None)
         free, total = self._cuda.memory()
         if free < needed + _HEADROOM:
             raise self._no_room(
@@ -142,7 +183,8 @@ class CudaEngine(EngineBase):
                     stream=self._stream,
                     guard=self._guard,
                     capture=self._capture,
-                    kernels=self._kernels,
+                    preparing=self._preparing,
+                    finishing=self._finishing or {},
                 )
         except CudaError as error:
             if error.code != OUT_OF_MEMORY:
@@ -190,6 +232,7 @@ class CudaEngine(EngineBase):
                 features=held[Use.FEATURES],
                 state=held[Use.STATE],
                 history=held[Use.HISTORY],
+                masks=held[Use.MASKS],
                 pinned=held[Use.PINNED],
                 free=free,
                 total=total,
@@ -212,6 +255,7 @@ class CudaEngine(EngineBase):
                 if self._keep and not self._closed:
                     for buffer in resources.buffers.values():
                         buffer.invalidate()
+                    resources.finisher.stop()
                     self._idle.append(resources)
                 else:
                     resources.free()
@@ -233,7 +277,7 @@ class CudaEngine(EngineBase):
             while self._unclosed:
                 with suppress(CudaError):
                     self._release(self._unclosed.popleft())
-            _free_all(self._idle, deque())
+            _free_all(self._idle, deque())  # the kernels last: open sessions use them
             for program in self._programs.values():
                 program.close()
             self._programs = {}
@@ -251,17 +295,15 @@ class CudaEngine(EngineBase):
                 self._cuda.destroy_stream(stream)
 
 
-def _end_all(kernels: KernelModules, idle: list[SessionResources], unclosed: deque[SessionResources]) -> None:
-    """Free what an engine holds that was never closed."""
-    _free_all(idle, unclosed)
-    kernels.close()
-
-
-def _free_all(idle: list[SessionResources], unclosed: deque[SessionResources]) -> None:
-    """Free the resources that an engine still holds when it ends."""
+def _free_all(
+    idle: list[SessionResources], unclosed: deque[SessionResources], kernels: KernelModules | None = None
+) -> None:
+    """Free the resources that an engine still holds when it ends, and then its kernels."""
     while idle or unclosed:
         with suppress(EngineError):
             (idle or unclosed).pop().free()
+    if kernels is not None:
+        kernels.close()
 
 
 @contextmanager

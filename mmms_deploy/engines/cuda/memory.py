@@ -29,6 +29,7 @@ class Use(StrEnum):
     FEATURES = "features"
     STATE = "state"
     HISTORY = "history"
+    MASKS = "masks"
     PINNED = "pinned"
 
 
@@ -45,6 +46,7 @@ class DeviceMemory:
         features: Features of the images, which the click stage reads.
         state: Clicks, state and answers.
         history: Clicks that can be undone and redone, and memory reserved for more of them.
+        masks: Masks at the images' sizes, and what they are made with.
         pinned: Pinned memory on the host, for copies to and from the GPU.
         free: Free memory of the GPU, which other programs use too.
         total: All memory of the GPU.
@@ -58,6 +60,7 @@ class DeviceMemory:
     features: int
     state: int
     history: int
+    masks: int
     pinned: int
     free: int
     total: int
@@ -65,7 +68,8 @@ class DeviceMemory:
     @property
     def held(self) -> int:
         """What this engine holds on the GPU, in bytes."""
-        return self.weights + self.activations + self.inputs + self.features + self.state + self.history
+        on_images = self.inputs + self.features + self.state + self.history + self.masks
+        return self.weights + self.activations + on_images
 
     def __str__(self) -> str:
         parts = ", ".join(

@@ -6,22 +6,24 @@ import warnings
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from mmms_deploy.bundle import Role, TensorSpec
 from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.engines.cuda.executor import Program
+from mmms_deploy.engines.cuda.finisher import AnswerFinisher, answer_of
 from mmms_deploy.engines.cuda.images.plan import Plan, plan_for
-from mmms_deploy.engines.cuda.images.preparation import ImagePreparation, image_kernels
-from mmms_deploy.engines.cuda.kernels.module import KernelModules
+from mmms_deploy.engines.cuda.images.preparation import ImageKernels, ImagePreparation
+from mmms_deploy.engines.cuda.kernels.module import Kernel
 from mmms_deploy.engines.cuda.layout import Layout
 from mmms_deploy.engines.cuda.memory import Account, DetachedBuffers, PinnedBuffer, SpareBufferPool, Use, aligned
 from mmms_deploy.engines.cuda.options import CudaOptions
-from mmms_deploy.engines.cuda.runtime import Cuda
+from mmms_deploy.engines.cuda.runtime import OUT_OF_MEMORY, Cuda
 from mmms_deploy.engines.cuda.stage import CudaStage
 from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
-from mmms_deploy.engines.protocol import Array
-from mmms_deploy.errors import CudaError, EngineError, MMMSDeployWarning
+from mmms_deploy.engines.protocol import Array, Finish
+from mmms_deploy.errors import CudaError, EngineError, MMMSDeployWarning, ResidentBudgetError
 
 
 @dataclass
@@ -49,7 +51,8 @@ class SessionResources:
         stream: The stream to use, which the caller owns; None to create one.
         guard: Entered while operations are enqueued on the stream; needed when other sessions use the stream too.
         capture: Whether to capture the click stage as a CUDA graph.
-        kernels: The GPU's kernels; None where the host prepares the images.
+        preparing: The kernels that prepare images; None where the processor does.
+        finishing: The kernels that make masks of answers, by the answer's dtype; none where the processor makes them.
 
     Raises:
         EngineError: They cannot be created; nothing is left behind.
@@ -66,13 +69,15 @@ class SessionResources:
         stream: Any = None,
         guard: AbstractContextManager[Any] | None = None,
         capture: bool = True,
-        kernels: KernelModules | None = None,
+        preparing: ImageKernels | None = None,
+        finishing: Mapping[str, Kernel] = MappingProxyType({}),
     ) -> None:
         self.cuda = cuda
         self.guard: AbstractContextManager[Any] = nullcontext() if guard is None else guard
         self.moved = Moved()
         self._account = account
         self._layout = layout
+        self._strict = options.strict
         self._cleanup = ExitStack()
         with ExitStack() as on_error:
             on_error.callback(self._free_after_error)
@@ -82,11 +87,14 @@ class SessionResources:
             self.stream = stream
             self.buffers = self._allocate_buffers()
             history = layout.blocks(options.history_block)
-            self.preparation = None if kernels is None else self._create_preparation(kernels, options)
+            self.preparation: ImagePreparation | None = None
+            if preparing is not None and layout.pictures:
+                self.preparation = ImagePreparation(cuda, preparing, account, stream, self.guard, self._cleanup)
             saved = layout.saved(prepare=self.preparation is not None)
             self.spare_buffers = SpareBufferPool(account, self._cleanup, history, saved)
             self.spare_buffers.reserve()
             self.detached = DetachedBuffers(account, self._cleanup)
+            self.finisher = AnswerFinisher(cuda, account, finishing, stream, self.wait, self._cleanup)
             self.stages = self._create_stages(programs, options, capture)
             # Added last, so that it runs first: nothing is freed that the GPU may still use.
             self._cleanup.callback(self._wait_for_pending)
@@ -141,6 +149,7 @@ class SessionResources:
                 if programs[name].device_memory:
                     executor.set_scratch(scratch)
                 click = name in layout.click_stages
+                answer = answer_of(graph) if click else None
                 stage = CudaStage(
                     name,
                     self.cuda,
@@ -161,30 +170,13 @@ class SessionResources:
                     ),
                     options=options,
                     cuda_graph=click and capture and options.cuda_graph,
+                    answer=None if answer is None else buffers[layout.key(answer)],
+                    finisher=self.finisher,
                 )
                 on_error.pop_all()
             self._cleanup.callback(stage.close)
             stages[name] = stage
         return stages
-
-    def _create_preparation(self, kernels: KernelModules, options: CudaOptions) -> ImagePreparation | None:
-        """Return what prepares the session's images; None where there are none, or the kernels cannot be loaded.
-
-        Warns:
-            MMMSDeployWarning: They cannot be loaded.
-        """
-        if not options.prepare_images or not self._layout.pictures:
-            return None
-        try:
-            loaded = image_kernels(kernels)
-        except EngineError as error:
-            if options.strict:
-                raise
-            warnings.warn(
-                f"images are prepared on the CPU, not on the GPU: {error.given}", MMMSDeployWarning, stacklevel=2
-            )
-            return None
-        return ImagePreparation(self.cuda, loaded, self._account, self.stream, self.guard, self._cleanup)
 
     def _warm_up_preparation(self) -> None:
         """Run the kernels once: the driver loads each at its first launch."""
@@ -205,6 +197,45 @@ class SessionResources:
         for buffer in self.buffers.values():
             if buffer.pinned is not None:
                 buffer.pinned.busy = False
+        self.finisher.busy = False
+
+    def expect(self, finish: Finish) -> bool:
+        """Make masks of answers from now on; the CUDA graphs of clicks are recorded anew where they were others.
+
+        Returns:
+            Whether they are made; not where there are no kernels, or no memory.
+
+        Raises:
+            CudaError: The GPU failed; no mask is made then, or the next run records its CUDA graph itself.
+            ResidentBudgetError: There is no memory for it, and the engine is strict.
+
+        Warns:
+            MMMSDeployWarning: There is no memory for it.
+        """
+        finisher = self.finisher
+        if finisher.finish == finish:
+            return True
+        answer = next((stage.answer for stage in self.stages.values() if stage.answer is not None), None)
+        if answer is None or finisher.refused == finish or not finisher.kernels:
+            return False
+        height, width = answer.spec.shape[2:]
+        try:
+            finisher.expect(finish, (height, width))
+        except (ResidentBudgetError, CudaError) as error:
+            if self._strict or (isinstance(error, CudaError) and error.code != OUT_OF_MEMORY):
+                raise
+            finisher.refused = finish
+            warnings.warn(
+                f"masks of {finish.size[1]} x {finish.size[0]} pixels are made on the CPU and not on the GPU:"
+                f" {error.given}",
+                MMMSDeployWarning,
+                stacklevel=2,
+            )
+            return False
+        self.moved.up += finisher.uploaded
+        for stage in self.stages.values():
+            stage.record()
+        return True
 
     def save(self, buffers: Collection[BindingBuffer]) -> None:
         """Copy values in use to spare buffers, where these buffers, about to be overwritten, hold the last copy.

@@ -16,7 +16,7 @@ from mmms_deploy.engines.cuda.resources import Moved, SessionResources
 from mmms_deploy.engines.cuda.stage import CudaStage
 from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
 from mmms_deploy.engines.process import OwnProcess, call
-from mmms_deploy.engines.protocol import Array, Value, checked_array
+from mmms_deploy.engines.protocol import Array, Finish, Value, checked_array
 from mmms_deploy.errors import EngineError
 from mmms_deploy.imaging.float16 import as_float32
 
@@ -139,11 +139,15 @@ class CudaRunner:
                 self._downloaded.pop(buffer.key, None)
                 if buffer.pinned is not None:
                     buffer.pinned.busy = True
+            if stage.finishes:
+                resources.finisher.forget()
+                resources.finisher.busy = True
+                resources.moved.down += resources.finisher.nbytes
             with self.watch(stage.name, resources.stream):
                 stage.run()
             resources.moved.up += sum(buffer.spec.nbytes for buffer in stage.uploaded)
             resources.moved.down += sum(buffer.spec.nbytes for buffer in stage.downloaded)
-        return self._outputs(stage)
+        return self._outputs(stage, resources)
 
     def _fitting(self, name: str, buffer: BindingBuffer, value: Value) -> Tensor:
         spec = buffer.spec
@@ -160,7 +164,7 @@ class CudaRunner:
         """Write a value that is on the GPU to pinned memory: rare, because clicks come from the host."""
         resources.write(Tensor(buffer.spec, host=self._array(resources, tensor)), buffer.pinned)  # type: ignore[arg-type]
 
-    def _outputs(self, stage: CudaStage) -> dict[str, Value]:
+    def _outputs(self, stage: CudaStage, resources: SessionResources) -> dict[str, Value]:
         outputs: dict[str, Value] = {}
         for buffer in stage.outputs:
             tensor = Tensor(buffer.spec)
@@ -171,6 +175,8 @@ class CudaRunner:
             if buffer in stage.downloaded:
                 self._downloaded[buffer.key] = weakref.ref(tensor)
             outputs[buffer.spec.name] = tensor
+            if buffer is stage.answer and stage.finishes:
+                resources.finisher.hold(tensor)
         return outputs
 
     @call
@@ -252,6 +258,45 @@ class CudaRunner:
             # The bytes that arrived may be wrong.
             self._downloaded.pop(key, None)
             raise
+
+    @call
+    def expect(self, finish: Finish) -> bool:
+        """Make a mask of the answer in every click from now on, in its CUDA graph."""
+        resources = self._open_resources()
+        with resources.guard:
+            resources.cuda.activate()
+            return resources.expect(finish)
+
+    @call
+    def finished(self, value: Value, finish: Finish) -> npt.NDArray[np.bool_] | None:
+        """Wait for an answer's mask and return it.
+
+        That of the newest answer is on its way to the host already. For an earlier one, which is kept on the GPU, the
+        kernel runs again, and no network.
+        """
+        resources = self._open_resources()
+        finisher = resources.finisher
+        if not isinstance(value, Tensor) or value.host is not None or value.zero:
+            return None
+        with resources.guard:
+            resources.cuda.activate()
+            if not resources.expect(finish) or not finisher.fits(value.spec):
+                return None
+            if not finisher.holds(value):
+                if finisher.busy:
+                    resources.wait()
+                finisher.forget()
+                finisher.busy = True
+                resources.moved.down += finisher.nbytes
+                finisher.enqueue(resources.address_of(value), value.spec.dtype)
+                finisher.hold(value)
+            if finisher.busy:
+                try:
+                    resources.wait()
+                except EngineError:
+                    finisher.forget()  # the bits that arrived may be wrong
+                    raise
+            return finisher.mask()
 
     @call
     def detach(self, value: Value) -> Value:

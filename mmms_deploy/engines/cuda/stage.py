@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from mmms_deploy.engines.cuda.executor import Executor
+from mmms_deploy.engines.cuda.finisher import AnswerFinisher
 from mmms_deploy.engines.cuda.graph import CudaGraph
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.cuda.runtime import Cuda
@@ -28,6 +29,8 @@ class CudaStage:
         downloaded: Those outputs that every run copies to their pinned memory.
         options: Settings.
         cuda_graph: Whether to capture it as a CUDA graph.
+        answer: The output that is the answer, of which every run makes a mask when one is expected; None for none.
+        finisher: Makes the mask.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class CudaStage:
         downloaded: tuple[BindingBuffer, ...] = (),
         options: CudaOptions,
         cuda_graph: bool,
+        answer: BindingBuffer | None = None,
+        finisher: AnswerFinisher | None = None,
     ) -> None:
         self.name = name
         self.inputs = inputs
@@ -55,6 +60,8 @@ class CudaStage:
         self._stream = stream
         self._executor = executor
         self._options = options
+        self.answer = answer
+        self._finisher = finisher
         self._to_capture = cuda_graph
         self._cuda_graph: CudaGraph | None = None
         self._bound: tuple[int, ...] = ()
@@ -71,6 +78,13 @@ class CudaStage:
         """Whether it runs as a CUDA graph, captured by this package or by the library itself."""
         return self._cuda_graph is not None or getattr(self._executor, "is_cuda_graph", False)
 
+    @property
+    def finishes(self) -> bool:
+        """Whether a run makes a mask of its answer."""
+        finisher = self._finisher
+        wanted = finisher is not None and finisher.finish is not None and self.answer is not None
+        return wanted and finisher.fits(self.answer.spec)  # type: ignore[union-attr]
+
     def run(self) -> None:
         """Enqueue one run.
 
@@ -79,7 +93,7 @@ class CudaStage:
         """
         if self._addresses() != self._bound:
             self._bind()
-        if self._cuda_graph is not None and self._captured == self._bound:
+        if self._cuda_graph is not None and self._captured == self._recorded():
             self._cuda_graph.launch()
             return
         self._enqueue()
@@ -96,6 +110,25 @@ class CudaStage:
         """
         self._enqueue()
         self._capture()
+
+    def record(self) -> None:
+        """Capture the CUDA graph anew, where it is one and the mask that is expected has changed.
+
+        Raises:
+            EngineError: It was refused.
+
+        Warns:
+            MMMSDeployWarning: As for :meth:`warm_up`.
+        """
+        if self._cuda_graph is None or self._captured == self._recorded():
+            return
+        if self.finishes:
+            self._finish()  # once before the capture, like everything in it
+        self._capture()
+
+    def _recorded(self) -> tuple[int, ...]:
+        """Return what a CUDA graph depends on."""
+        return (*self._bound, 0 if self._finisher is None else self._finisher.version)
 
     def _addresses(self) -> tuple[int, ...]:
         return tuple(buffer.address for buffer in (*self.inputs, *self.outputs))
@@ -117,6 +150,13 @@ class CudaStage:
         for buffer in self.downloaded:
             assert buffer.pinned is not None
             cuda.download(buffer.pinned.address, buffer.address, buffer.spec.nbytes, stream)
+        if self.finishes:
+            self._finish()
+
+    def _finish(self) -> None:
+        assert self._finisher is not None
+        assert self.answer is not None
+        self._finisher.enqueue(self.answer.address, self.answer.spec.dtype)
 
     def _capture(self) -> None:
         """Capture the run that was just enqueued, after waiting for it: a library may allocate and load in it."""
@@ -135,7 +175,7 @@ class CudaStage:
                 MMMSDeployWarning,
                 stacklevel=2,
             )
-        self._captured = self._bound
+        self._captured = self._recorded()
 
     def _destroy_cuda_graph(self) -> None:
         cuda_graph, self._cuda_graph = self._cuda_graph, None

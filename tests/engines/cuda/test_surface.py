@@ -1,4 +1,4 @@
-"""Every call of the CUDA runtime in the code exists, with as many arguments, in NVIDIA's bindings 12.6 to 13.5."""
+"""Every call of CUDA in the code exists, with as many arguments, in NVIDIA's bindings 12.6 to 13.5."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ import pytest
 
 from mmms_deploy.engines.cuda import devices
 from mmms_deploy.engines.cuda import runtime as cuda_runtime
+from mmms_deploy.engines.cuda.kernels import driver as cuda_driver
 from tests.standins.cuda import CudaStandIn
+from tests.standins.cuda_driver import DriverStandIn
+
+DRIVER = {"cuGetErrorName", "cuLaunchKernel", "cuModuleGetFunction", "cuModuleLoadData", "cuModuleUnload"}
 
 SURFACES: dict[str, dict[str, Any]] = {
     file.stem: json.loads(file.read_text()) for file in sorted((Path(__file__).parent / "surface").glob("*.json"))
@@ -46,7 +50,7 @@ def _is_library(node: ast.expr) -> bool:
 
 def missing(name: str, arguments: int | None, surface: dict[str, Any]) -> bool:
     if arguments is not None:
-        parameters = surface["functions"].get(name)
+        parameters = {**surface["functions"], **surface["driver"]}.get(name)
         return parameters is None or len(parameters) != arguments
     enum, _, member = name.partition(".")
     return member not in surface["enums"][enum] if member else name not in {**surface["constants"], **surface["enums"]}
@@ -55,9 +59,10 @@ def missing(name: str, arguments: int | None, surface: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("release", SURFACES)
 def test_what_is_called_exists(release: str) -> None:
     found = set()
-    for module in (cuda_runtime, devices):
+    for module in (cuda_runtime, devices, cuda_driver):
         found |= set(uses(ast.parse(Path(module.__file__).read_text())))
     assert [use for use in sorted(found, key=str) if missing(*use, SURFACES[release])] == []
+    assert {name for name, _ in found if not name.startswith("cuda")} == DRIVER
     assert len(found) > 30, "the check would pass if it found nothing to check"
     for use in (
         ("cudaMemcpyAsync", 5),
@@ -100,3 +105,6 @@ def test_the_stand_in_has_no_call_of_its_own(release: str) -> None:
     for name, item in vars(CudaStandIn).items():
         if name.startswith("cuda") and callable(item) and not isinstance(item, type):
             assert item.__code__.co_argcount - 1 == len(surface["functions"][name]), name
+    for name, item in vars(DriverStandIn).items():
+        if name.startswith("cu"):
+            assert list(item.__code__.co_varnames[1 : item.__code__.co_argcount]) == surface["driver"][name], name
