@@ -44,7 +44,8 @@ class ImageSample:
 
     Attributes:
         total: The whole call.
-        prepare: Checking, resizing and normalising the image and its modalities.
+        prepare: Checking, resizing and normalising the image and its modalities; where the GPU resizes and normalises,
+            handing the pixels over.
         stages: Each stage that ran, by name: by the host's clock, or by the GPU's when stages are timed there.
         up: Bytes copied to the GPU, when stages are timed there.
     """
