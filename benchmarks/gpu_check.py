@@ -186,7 +186,7 @@ def describe(machine: Mapping[str, Any], steps: Sequence[Step]) -> dict[str, Any
         "date": now(),
         "machine": dict(machine),
         "passed": not any(step.state in BAD for step in steps),
-        "targets": list(lines(benchmarks(entries))),
+        "targets": list(lines(benchmarks(entries), benchmarks(entries, "compiled").values())),
         "steps": entries,
     }
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gpu_targets import PAPER_MIB, Target, benchmarks, by_bundle, column, is_full_size, targets
+from gpu_targets import (
+    PAPER_MIB,
+    Target,
+    benchmarks,
+    beside_compiled,
+    by_bundle,
+    column,
+    is_full_size,
+    is_judged,
+    targets,
+)
 
+from mmms_deploy.bench.objects import OBJECTS
 from mmms_deploy.bench.report import Report
 from mmms_deploy.bench.text import number, with_unit
 from mmms_deploy.reporting.html import document
@@ -27,7 +38,9 @@ _FORMS = (
     ("eager.eager_fp16", "PyTorch eager fp16, autocast"),
     ("eager.eager_fp16_weights", "PyTorch eager fp16, weights"),
     ("eager.compiled", "PyTorch compiled fp32"),
+    ("eager.compiled_graphs", "PyTorch compiled with CUDA graphs, fp32"),
     ("eager.compiled_fp16_weights", "PyTorch compiled fp16, weights"),
+    ("eager.compiled_graphs_fp16_weights", "PyTorch compiled with CUDA graphs, fp16, weights"),
 )
 _PARTS = (
     ("weights", "weights"),
@@ -56,13 +69,14 @@ def page(report: Mapping[str, Any]) -> str:
     ]
     for name, runs in bundles.items():
         parts += [*_bundle(name, runs, list(compiled.values()))]
+    parts += [*_objects(benchmarks(steps, "objects"))]
     parts += [*_plans(steps), *_here(steps), *_steps(steps)]
     return document("mmms-deploy: GPU check", parts, _STYLE)
 
 
 def _remarks(steps: Sequence[Mapping[str, Any]], bundles: Mapping[str, Sequence[Report]]) -> Iterator[str]:
     if not any(is_full_size(run) for runs in bundles.values() for run in runs):
-        yield "The goals are for full-size MMMS on RGB, which was not measured: give --full-size."
+        yield "The goals are for full-size MMMS on RGB, too, which was not measured: give --full-size."
     for reason in dict.fromkeys(step["missing"] for step in steps if step["state"] == "skipped"):
         names = [step["name"] for step in steps if step["missing"] == reason]
         yield f"Not done: {', '.join(names)}: {reason}"
@@ -93,8 +107,9 @@ def _bundle(name: str, runs: Sequence[Report], compiled: Sequence[Report]) -> It
     for note in dict.fromkeys(note for run in runs for note in run.notes if not note.startswith("Other programs")):
         yield f'<p class="faint">{escape(note)}</p>'
     yield _heads(runs)
-    if is_full_size(first):
-        yield _goals(runs)
+    judged = [run for run in runs if is_judged(run)]
+    if judged:
+        yield _goals(judged, compiled)
     beside = [run for run in compiled if run.bundle.digest == first.bundle.digest]
     yield _figure("A click, p50", bars(_clicks(runs, beside), "Milliseconds of a click"))
     yield _figure(f"Where a click's time goes, {column(first)}", stack(_stack(first), "Parts of a click"))
@@ -102,6 +117,9 @@ def _bundle(name: str, runs: Sequence[Report], compiled: Sequence[Report]) -> It
     if memory:
         yield _figure(f"Memory on the GPU beyond the CUDA context, {column(first)}", bars(memory, "MiB"))
     yield _numbers(runs)
+    if beside:
+        yield "<h3>Beside torch.compile</h3>"
+        yield _numbers(beside, _COMPILED_ROWS)
 
 
 def _heads(runs: Sequence[Report]) -> str:
@@ -113,8 +131,8 @@ def _heads(runs: Sequence[Report]) -> str:
     return f'<div class="heads">{boxes}</div>'
 
 
-def _goals(runs: Sequence[Report]) -> str:
-    columns = [targets(run) for run in runs]
+def _goals(runs: Sequence[Report], compiled: Sequence[Report]) -> str:
+    columns = [targets(run, beside_compiled(run, compiled)) for run in runs]
     heads = "".join(f"<th>{escape(column(run))}</th>" for run in runs)
     rows = "".join(
         f"<tr><td>{escape(row[0].what)}</td>{''.join(map(_goal, row))}</tr>" for row in zip(*columns, strict=True)
@@ -174,8 +192,12 @@ _ROWS = (
     ("click.total", "click, whole Session.click, ms"),
     ("click.engine", "click stage, GPU's own time, ms"),
     ("click.mask", "mask to the image's size, ms"),
+    ("click.compact.total", "click, whole, with a disc as its mask, ms"),
+    ("click.compact.mask", "a disc to the image's size, ms"),
     ("graph.click_ratio", "click, as one CUDA graph / one by one"),
     ("graph.device_ratio", "the same in GPU's own time"),
+    ("layout.click_ratio", "click, with prefer_nhwc / without"),
+    ("layout.device_ratio", "the same in GPU's own time"),
     ("throughput.1", "clicks a second, 1 session"),
     ("throughput.4", "clicks a second, 4 sessions"),
     ("vram.taken", "on the GPU, MiB"),
@@ -184,12 +206,33 @@ _ROWS = (
     ("eager.eager_fp16_weights.click_ratio", "click / PyTorch eager fp16, weights"),
     ("eager.eager_fp16_weights.image_ratio", "image / PyTorch eager fp16, weights"),
 )
+_COMPILED_ROWS = (
+    ("eager.compiled_fp16_weights.click_ratio", "click / PyTorch compiled fp16, weights"),
+    ("eager.compiled_graphs_fp16_weights.click_ratio", "click / PyTorch compiled with CUDA graphs, fp16, weights"),
+    ("eager.compiled_graphs_fp16_weights.image_ratio", "image / PyTorch compiled with CUDA graphs, fp16, weights"),
+)
+_OBJECT_ROWS = tuple(
+    row
+    for count in OBJECTS
+    for row in (
+        (f"objects.{count}", f"clicks a second, on {count} at once"),
+        (f"objects.{count}_torch", "the same, PyTorch eager fp16, weights"),
+        (f"objects.{count}_ratio", "a call, this engine / PyTorch"),
+    )
+)
 
 
-def _numbers(runs: Sequence[Report]) -> str:
+def _objects(measured: Mapping[str, Report]) -> Iterator[str]:
+    """Yield the table of clicks on several objects at once, for the engines that were measured."""
+    for name, runs in by_bundle(measured).items():
+        yield f"<h2>{escape(name)}: several objects at once</h2>"
+        yield _numbers(runs, _OBJECT_ROWS)
+
+
+def _numbers(runs: Sequence[Report], wanted: Sequence[tuple[str, str]] = _ROWS) -> str:
     heads = "".join(f"<th>{escape(column(run))}</th>" for run in runs)
     rows = []
-    for key, label in _ROWS:
+    for key, label in wanted:
         cells = []
         for run in runs:
             metric = run.metric(key)

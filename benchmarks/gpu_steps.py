@@ -24,6 +24,8 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
 FULL_SIZE = ROOT / "bundles" / "mmms-rgb"
+SEVERAL = ROOT / "bundles" / "mmms-rgb-batch"
+BATCHES = (4, 16)
 PRECISIONS = ("fp16", "fp32")
 _TAIL = 4000
 BASE = {"click": "click", "msgspec": "msgspec", "numpy": "numpy", "PIL": "pillow", "rich": "rich"}
@@ -85,11 +87,13 @@ class CheckedBundle:
         name: Its name.
         path: Its folder.
         precisions: Those of ``PRECISIONS`` in which it has graphs.
+        trained: Whether its weights are trained.
     """
 
     name: str
     path: Path
     precisions: tuple[str, ...]
+    trained: bool = False
 
 
 def lacks(modules: Sequence[str] | Mapping[str, str]) -> str:
@@ -117,7 +121,8 @@ def checked_bundle(path: Path) -> CheckedBundle:
 
     path = path.resolve()
     manifest = Bundle(path, verify=False).manifest
-    return CheckedBundle(path.name, path, tuple(name for name in PRECISIONS if name in manifest.precisions))
+    precisions = tuple(name for name in PRECISIONS if name in manifest.precisions)
+    return CheckedBundle(path.name, path, precisions, manifest.trained)
 
 
 def steps_of(bundles: Sequence[CheckedBundle], *, full_size: bool = False) -> Iterator[Step]:
@@ -148,17 +153,12 @@ def steps_of(bundles: Sequence[CheckedBundle], *, full_size: bool = False) -> It
         for engine, why in engines.items():
             for precision in one.precisions:
                 yield from _measured(one, engine, precision, why)
-    bundles = [one for one in bundles if one.precisions]
-    if bundles:
-        first, working = bundles[0], [name for name, why in engines.items() if not why]
-        yield Step(
-            f"compiled:{first.name}",
-            f"{first.name} beside torch.compile",
-            _bench(first, (working or ["tensorrt"])[0], first.precisions[0], "--clicks", "10", "--images", "1"),
-            "bench.json",
-            str(first.path),
-            "" if working else next(iter(engines.values())),
-        )
+    for one in bundles:
+        if one.trained or one.name == FULL_SIZE.name or one is bundles[0]:
+            for engine, why in engines.items():
+                yield from _beside_compiled(one, engine, why)
+    if full_size:
+        yield from _several_objects(engines)
     for file in sorted((ROOT / "tests" / "gpu").glob("test_*.py")):
         name = file.stem.removeprefix("test_gpu_")
         options = ("-m", "gpu", "-v", "-rs", "-p", "no:cacheprovider", "--junitxml={written}", f"tests/gpu/{file.name}")
@@ -172,6 +172,37 @@ def _measured(one: CheckedBundle, engine: str, precision: str, why: str) -> Iter
     yield Step(f"replay:{name}", f"golden replay of {title}", command, "", place, why)
     command = _bench(one, engine, precision, "--no-compiled")
     yield Step(f"bench:{name}", f"time and memory of {title}", command, "bench.json", place, why)
+
+
+def _beside_compiled(one: CheckedBundle, engine: str, why: str) -> Iterator[Step]:
+    """Yield the step that measures an engine in the best precision beside ``torch.compile``, which takes minutes."""
+    for precision in one.precisions[:1]:
+        command = _bench(one, engine, precision, "--clicks", "10", "--images", "1")
+        name, title = f"{one.name}:{engine}:{precision}", f"{one.name}, {engine} in {precision}"
+        yield Step(f"compiled:{name}", f"{title}, beside torch.compile", command, "bench.json", str(one.path), why)
+
+
+def _several_objects(engines: Mapping[str, str]) -> Iterator[Step]:
+    """Yield the steps that measure clicks on several objects at once, in a bundle of its own.
+
+    Its further click stages would count as memory of the bundle with one.
+    """
+    from mmms_deploy.bundle import MANIFEST_NAME
+
+    one = CheckedBundle(SEVERAL.name, SEVERAL, PRECISIONS[:1])
+    there = (SEVERAL / MANIFEST_NAME).is_file()
+    if not there:
+        batches = tuple(part for count in BATCHES for part in ("--batch", str(count)))
+        options = ("--random-weights", "0", "--precision", "fp32,fp16", *batches, "--out", str(SEVERAL), "--overwrite")
+        command = _module("export", *options)
+        yield Step("export:batch", "the same for several objects", command, missing=lacks(EXPORTING))
+    command = _module("build", str(one.path), "--precision", "fp16", "--json", "{written}")
+    name, why = f"build:{one.name}", engines.get("tensorrt", "")
+    yield Step(name, f"plans of {one.name}", command, "plans.json", str(one.path), why)
+    for engine, why in engines.items():
+        command = _bench(one, engine, "fp16", "--clicks", "5", "--images", "1", "--no-compiled")
+        title = f"{one.name}, {engine} in fp16, several objects at once"
+        yield Step(f"objects:{one.name}:{engine}:fp16", title, command, "bench.json", str(one.path), why)
 
 
 def _bench(one: CheckedBundle, engine: str, precision: str, *more: str) -> tuple[str, ...]:
@@ -266,7 +297,7 @@ def _other_engine(step: Step, results: Any) -> str:
 
     Measuring is not strict, because a click that cannot be one CUDA graph is measured too.
     """
-    if not step.name.startswith("bench:") or not results:
+    if not step.name.startswith(("bench:", "compiled:", "objects:")) or not results:
         return ""
     requested, found = step.name.split(":")[2:], [results["engine"]["name"], results["engine"]["precision"]]
     return "" if found == requested else f"measured was {' in '.join(found)}, not {' in '.join(requested)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
@@ -12,9 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bench.errors import NotMeasuredError
-from mmms_deploy.bench.workload import Picture
+from mmms_deploy.bench.workload import Picture, Point
 from mmms_deploy.bundle import Manifest, Precision, sha256_of
-from mmms_deploy.bundle.contract import ClickChannel, ClickLabel, ClickMemory, PreviousMask, ResizeRule
+from mmms_deploy.bundle.contract import (
+    ClickChannel,
+    ClickLabel,
+    ClickMemory,
+    ImageSpec,
+    ModalitySpec,
+    PreviousMask,
+    ResizeRule,
+)
 from mmms_deploy.bundle.packed import CHECKPOINTS, checkpoint_file, packed_checkpoint
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.imaging.coordinates import to_network
@@ -32,15 +41,18 @@ class Form:
         precision: What it computes in. Reduced precisions use ``torch.autocast``, unless ``weights`` is set.
         compiled: Whether ``torch.compile`` compiles it, with default settings.
         weights: Whether weights and inputs are converted once, so that no call has to cast.
+        graphs: Whether it is compiled with ``mode="reduce-overhead"``, which captures CUDA graphs.
     """
 
     precision: Precision = Precision.FP32
     compiled: bool = False
     weights: bool = False
+    graphs: bool = False
 
     def __str__(self) -> str:
         reduced = "" if self.precision is Precision.FP32 else f" {self.precision}"
-        return f"{'compiled' if self.compiled else 'eager'}{reduced}{' weights' if self.weights else ''}"
+        how = f"compiled{' graphs' if self.graphs else ''}" if self.compiled else "eager"
+        return f"{how}{reduced}{' weights' if self.weights else ''}"
 
     @property
     def key(self) -> str:
@@ -53,7 +65,8 @@ def forms(info: EngineInfo, *, compiled: bool = True) -> list[Form]:
 
     Args:
         info: The engine. On a CPU only the plainest form is returned; on a GPU also float16 and the engine's precision.
-        compiled: Whether to include those by ``torch.compile``, which takes minutes.
+        compiled: Whether to include those by ``torch.compile``, with default settings and with CUDA graphs, which
+            take minutes.
     """
     if info.device == "cpu":
         return [Form()]
@@ -62,7 +75,8 @@ def forms(info: EngineInfo, *, compiled: bool = True) -> list[Form]:
         if precision is not Precision.FP32:
             found += [Form(precision), Form(precision, weights=True)]
     if compiled:
-        found += [replace(form, compiled=True) for form in (found[0], found[-1]) if form.precision is info.precision]
+        (own,) = [form for form in (found[0], found[-1]) if form.precision is info.precision]
+        found += [replace(own, compiled=True, graphs=graphs) for graphs in (False, True)]
     return found
 
 
@@ -113,9 +127,10 @@ class EagerMMMS:
         except RuntimeError as error:
             first = str(error).strip().partition("\n")[0]
             raise NotMeasuredError(f"PyTorch {torch.__version__} cannot use {device}: {first}") from error
-        self._image_part, self._click_part = self._network.features, self._network.respond
         # Sizes and preparation are the network's own: a deployed graph may contain the normalisation.
         self._config = config
+        self._take()
+        self._on_host: Any = None
         height, width = config.size
         self._columns = torch.arange(width, dtype=torch.float32, device=device)[None, :]
         self._rows = torch.arange(height, dtype=torch.float32, device=device)[:, None]
@@ -127,11 +142,19 @@ class EagerMMMS:
         if form.weights:
             other._dtype = self._reduced(form.precision)
             other._network = deepcopy(self._network).to(other._dtype)
-        other._image_part, other._click_part = other._network.features, other._network.respond
-        if form.compiled:
-            other._image_part = self._torch.compile(other._image_part)
-            other._click_part = self._torch.compile(other._click_part)
+        other._take()
         return other
+
+    def _take(self) -> None:
+        """Take the network's parts as the form says; what a click computes is one part, down to the image's mask."""
+        self._image_part = self._compiled(self._network.features)
+        self._click_part = self._compiled(self._network.respond)
+        self._answer_part = self._compiled(self._answered)
+
+    def _compiled(self, part: Any) -> Any:
+        if not self.form.compiled:
+            return part
+        return self._torch.compile(part, mode="reduce-overhead") if self.form.graphs else self._torch.compile(part)
 
     def _reduced(self, precision: Precision) -> Any:
         return {Precision.FP16: self._torch.float16, Precision.BF16: self._torch.bfloat16}[precision]
@@ -150,14 +173,11 @@ class EagerMMMS:
         """Prepare an image, compute its features unless every click does, and wait for them."""
         torch = self._torch
         with torch.inference_mode(), self._cast():
-            rgb = self._tensor(prepare(picture.rgb, self._config.image, self._config.size))
+            rgb = self._prepared(picture.rgb, self._config.image)
             loaded = load_modalities(picture.modalities, self._config.modalities, picture.rgb.shape[:2])
-            modalities = {
-                spec.name: self._tensor(prepare(loaded[spec.name], spec, self._config.size))
-                for spec in self._config.modalities
-            }
+            modalities = {spec.name: self._prepared(loaded[spec.name], spec) for spec in self._config.modalities}
             self._image = (rgb, modalities)
-            self._features = () if self._whole else self._image_part(rgb, modalities)
+            self._features = () if self._whole else self._kept(self._image_part(rgb, modalities))
         if self._device == "cuda":
             torch.cuda.synchronize()
         self._size = (picture.rgb.shape[0], picture.rgb.shape[1])
@@ -165,6 +185,28 @@ class EagerMMMS:
         self._disks = {kind: torch.zeros(self._config.size, device=self._device) for kind in (True, False)}
         self._previous = self._answer = torch.zeros(self._config.size, device=self._device)
         self._clicks: list[tuple[float, float, bool]] = []
+        self._several: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def _prepared(self, array: npt.NDArray[Any], rule: ImageSpec | ModalitySpec) -> Tensor:
+        """Return an image or a modality as the network takes it; on a GPU it is resized and normalised there."""
+        if self._device == "cuda":
+            return self._prepared_by_torch(array, rule)
+        return self._tensor(prepare(array, rule, self._config.size))
+
+    def _prepared_by_torch(self, array: npt.NDArray[Any], rule: ImageSpec | ModalitySpec) -> Tensor:
+        """Do what :func:`~mmms_deploy.imaging.preprocess.prepare` does with PyTorch's own functions."""
+        torch = self._torch
+        pixels = torch.from_numpy(np.ascontiguousarray(array)).to(self._device).permute(2, 0, 1)[None].float()
+        resized = torch.nn.functional.interpolate(
+            pixels,
+            self._config.size,
+            mode="bilinear",
+            align_corners=rule.resize.align_corners,
+            antialias=rule.resize.antialias,
+        )
+        mean, std = (torch.tensor(row, device=self._device).view(1, -1, 1, 1) for row in (rule.mean, rule.std))
+        scale = rule.scale if isinstance(rule, ImageSpec) else 1.0
+        return ((resized * scale - mean) / std).to(self._dtype)
 
     def click(self, x: float, y: float, positive: bool) -> npt.NDArray[np.bool_]:
         """Answer a click at image pixel (x, y).
@@ -188,16 +230,91 @@ class EagerMMMS:
                 if rule.first_pass and not self._previous.any():
                     self._previous = self._respond(self._interaction(self._previous))[0, 0]
                 interaction = self._interaction(self._modulated())
-            probability = self._respond(interaction)
-            self._answer = probability[0, 0]
+            with self._cast():
+                features = self._image_part(*self._image) if self._whole else self._features
+                probability, fed, mask = self._answer_part(features, interaction.to(self._dtype), self._size)
+            self._previous = self._kept(fed)[0, 0]
+            self._answer = self._previous if fed is probability else self._kept(probability)[0, 0]
             if labelled:
                 self._labels = self._moved(self._answer > rule.threshold)
-            mask = self._resized(probability, self._size, rule.mask_resize)
-            reduce = rule.previous_resize
-            fed = probability if reduce is None else self._resized(mask, self._config.size, reduce)
-            self._previous = fed[0, 0]
-            answer: npt.NDArray[np.bool_] = (mask[0, 0] > rule.threshold).cpu().numpy()
+            return self._downloaded(mask[0, 0])
+
+    def _answered(
+        self, features: tuple[Tensor, ...], interaction: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return all that a click computes of the network's inputs.
+
+        Args:
+            features: What the network computes of the image.
+            interaction: (B, C, H, W), a row for each object.
+            size: (H0, W0) of the image.
+
+        Returns:
+            Probability and what is fed back of it, (B, 1, H, W) float32, and the mask (B, 1, H0, W0) bool.
+        """
+        rule = self._config.clicks
+        probability = self._torch.sigmoid(self._network.respond(features, interaction).float())
+        at_image = self._resized(probability, size, rule.mask_resize)
+        reduce = rule.previous_resize
+        fed = probability if reduce is None else self._resized(at_image, self._config.size, reduce)
+        return probability, fed, at_image > rule.threshold
+
+    def _kept(self, outputs: Any) -> Any:
+        """Return outputs that are read after the next run: copies where a CUDA graph writes to the same memory."""
+        if not self.form.graphs:
+            return outputs
+        if isinstance(outputs, tuple):
+            parts = [self._kept(part) for part in outputs]
+            return type(outputs)(*parts) if hasattr(outputs, "_fields") else tuple(parts)
+        return outputs.clone()
+
+    def _downloaded(self, mask: Tensor) -> npt.NDArray[np.bool_]:
+        """Return a mask on the host; from a GPU by way of pinned memory, the fastest one."""
+        if self._device == "cpu":
+            answer: npt.NDArray[np.bool_] = mask.numpy()
             return answer
+        if self._on_host is None or self._on_host.shape != mask.shape:
+            self._on_host = self._torch.empty(mask.shape, dtype=self._torch.bool, pin_memory=True)
+        self._on_host.copy_(mask, non_blocking=True)
+        self._torch.cuda.current_stream().synchronize()
+        copied: npt.NDArray[np.bool_] = self._on_host.numpy().copy()
+        return copied
+
+    def click_objects(self, points: Sequence[Point]) -> npt.NDArray[np.bool_]:
+        """Answer one click on each of several objects of the image, in one run: one row of a batch for each of them.
+
+        Args:
+            points: A click on every object, at image pixels; as many in every call on an image.
+
+        Returns:
+            (N, H0, W0) bool.
+
+        Raises:
+            NotMeasuredError: The network's clicks are no disks, so that objects cannot be stacked.
+        """
+        torch, rule = self._torch, self._config.clicks
+        if rule.memory is not ClickMemory.MAPS or rule.modulation is not None or rule.first_pass:
+            raise NotMeasuredError("PyTorch is measured on several objects at once where clicks are disks alone")
+        places = [
+            to_network(x, y, image=self._size, network=self._config.size, rule=rule.coordinates) for x, y, _ in points
+        ]
+        with torch.inference_mode():
+            if self._several is None or len(self._several[0]) != len(points):
+                zeros = torch.zeros(len(points), *self._config.size, device=self._device)
+                self._several = (zeros, zeros, zeros)
+            positive, negative, previous = self._several
+            at = torch.tensor(places, device=self._device)[:, :, None, None]
+            kinds = torch.tensor([kind for _, _, kind in points], device=self._device)[:, None, None]
+            near = (self._columns - at[:, 0]) ** 2 + (self._rows - at[:, 1]) ** 2 <= rule.radius**2
+            positive = torch.where(near & kinds, 1.0, positive)
+            negative = torch.where(near & ~kinds, 1.0, negative)
+            interaction = self._stacked(positive, negative, previous, previous)
+            with self._cast():
+                features = self._image_part(*self._image) if self._whole else self._features
+                rows = tuple(part.expand(len(points), *part.shape[1:]) for part in features)
+                _, fed, mask = self._answer_part(rows, interaction.to(self._dtype), self._size)
+            self._several = (positive, negative, self._kept(fed)[:, 0])
+            return self._downloaded(mask[:, 0])
 
     def _object(self, column: float, row: float, positive: bool) -> npt.NDArray[np.bool_]:
         """Answer a click at network pixel (column, row) on the one object of a network that answers for several.
@@ -223,8 +340,7 @@ class EagerMMMS:
             found = label(self._resized(logits.float(), self._size, rule.mask_resize), clicks, 1)
             margin = self._resized(found.objects - found.background, self._config.size, rule.mask_resize)
             self._answer = torch.sigmoid(margin)[0, 0]
-            answer: npt.NDArray[np.bool_] = (found.labels[0, 0] == 1).cpu().numpy()
-            return answer
+            return self._downloaded(found.labels[0, 0] == 1)
 
     def _respond(self, interaction: Tensor) -> Tensor:
         """Run the network, or what of it depends on clicks; return the probability (1, 1, H, W) float32."""
@@ -240,17 +356,21 @@ class EagerMMMS:
         Args:
             modulated: (H, W): the previous probability after modulation; for networks that see it.
         """
-        torch, rule = self._torch, self._config.clicks
-        previous = self._previous
+        one = (self._disks[True], self._disks[False], self._previous, modulated)
+        return self._stacked(*(channel[None] for channel in one))
+
+    def _stacked(self, positive: Tensor, negative: Tensor, previous: Tensor, modulated: Tensor) -> Tensor:
+        """Return channels (N, H, W) as the network wants them, (N, C, H, W)."""
+        rule = self._config.clicks
         if rule.previous is PreviousMask.MASK:
             previous = (previous > rule.threshold).float()
         channels = {
-            ClickChannel.POSITIVE: self._disks[True],
-            ClickChannel.NEGATIVE: self._disks[False],
+            ClickChannel.POSITIVE: positive,
+            ClickChannel.NEGATIVE: negative,
             ClickChannel.PREVIOUS: previous,
             ClickChannel.MODULATED: modulated,
         }
-        drawn: Tensor = torch.stack([channels[name] for name in rule.channels])[None]
+        drawn: Tensor = self._torch.stack([channels[name] for name in rule.channels], dim=1)
         return drawn
 
     def _modulated(self) -> Tensor:
@@ -301,7 +421,7 @@ class EagerMMMS:
 
     def close(self) -> None:
         """Free the network's memory."""
-        del self._network, self._image_part, self._click_part
+        del self._network, self._image_part, self._click_part, self._answer_part
         if self._device == "cuda":
             self._torch.cuda.empty_cache()
 
@@ -318,23 +438,10 @@ class EagerProposals(EagerMMMS):
         NotMeasuredError: As for :class:`EagerMMMS`.
     """
 
-    def __init__(self, manifest: Manifest, threads: int, device: str = "cpu") -> None:
-        super().__init__(manifest, threads, device)
-        self._take_parts()
-
-    def _take_parts(self) -> None:
+    def _take(self) -> None:
+        super()._take()
         network: Any = self._network
-        self._first_part, self._later_part = network.propose, network.answer
-
-    def variant(self, form: Form) -> EagerProposals:
-        """Return the same network, used in another way. Its first use compiles it."""
-        other = super().variant(form)
-        assert isinstance(other, EagerProposals)
-        other._take_parts()
-        if form.compiled:
-            other._first_part = self._torch.compile(other._first_part)
-            other._later_part = self._torch.compile(other._later_part)
-        return other
+        self._first_part, self._later_part = self._compiled(network.propose), self._compiled(network.answer)
 
     def click(self, x: float, y: float, positive: bool) -> npt.NDArray[np.bool_]:
         """Answer a click at image pixel (x, y); the first one on an image begins anew.
@@ -354,13 +461,13 @@ class EagerProposals(EagerMMMS):
                 if len(self._clicks) == 1:
                     proposals = self._first_part(self._features[0], listed[:, 0])
                     token, logits = selected(proposals, best_proposal(proposals.classes.float()))
-                    self._chosen = (token, proposals.features, torch.sigmoid(logits.float()))
+                    token, patches = self._kept((token, proposals.features))
+                    self._chosen = (token, patches, torch.sigmoid(logits.float()))
                 else:
                     logits = self._later_part(*self._chosen, listed)
             self._answer = torch.sigmoid(logits.float())[0, 0]
             mask = self._resized(logits.float(), self._size, rule.mask_resize)
-            answer: npt.NDArray[np.bool_] = (torch.sigmoid(mask)[0, 0] > rule.threshold).cpu().numpy()
-            return answer
+            return self._downloaded(torch.sigmoid(mask)[0, 0] > rule.threshold)
 
 
 def open_eager(manifest: Manifest, threads: int, device: str = "cpu") -> EagerMMMS:

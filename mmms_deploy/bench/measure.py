@@ -18,6 +18,7 @@ from mmms_deploy.bench.report import Better, Headline, Metric
 from mmms_deploy.bench.timed_session import ClickSample, ImageSample, TimedSession
 from mmms_deploy.bench.workload import Picture
 from mmms_deploy.engines.cuda.engine import CudaEngine
+from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.errors import MMMSDeployError, ResidentBudgetError
 from mmms_deploy.progress import OnProgress, Progress
@@ -30,6 +31,7 @@ _SESSION_CLICKS = 10
 _EAGER_CLICKS = 10
 _EAGER_IMAGES = 2
 _GRAPH_WARM_UP = 3
+ONNXRUNTIME_CUDA = "onnxruntime-cuda"
 _CLOCKS = {"click": "host", "device": "GPU"}
 
 
@@ -186,6 +188,44 @@ def moved_metrics(images: Sequence[ImageSample], clicks: Sequence[Sequence[Click
     ]
 
 
+def compact(engine: Engine) -> bool:
+    """Whether to measure an engine with discs as answers: on a GPU, where the weights are random."""
+    return isinstance(engine, CudaEngine) and not engine.bundle.manifest.trained
+
+
+def compact_metrics(engine: Engine, picture: Picture) -> list[Metric]:
+    """Measure clicks whose answer is a disc when it reaches the host; see :class:`TimedSession`.
+
+    Args:
+        engine: The engine, open.
+        picture: An image with its clicks.
+
+    Returns:
+        Nothing where the answers of the network itself are compact enough: see :func:`compact`.
+    """
+    if not compact(engine):
+        return []
+    with TimedSession(engine, compact=True) as session:
+        session.set_image(picture)
+        for point in picture.clicks[:_GRAPH_WARM_UP]:
+            session.click(point)
+        samples = [session.click(point) for point in picture.clicks]
+    return [
+        Metric(
+            key="click.compact.total",
+            title="click, whole, with a disc as its mask",
+            unit="ms",
+            samples=tuple(sample.total for sample in samples),
+        ),
+        Metric(
+            key="click.compact.mask",
+            title="  mask to the image's size",
+            unit="ms",
+            samples=tuple(sample.mask for sample in samples),
+        ),
+    ]
+
+
 # --- several sessions -------------------------------------------------------------------------------------------------
 
 
@@ -302,7 +342,7 @@ def eager_metrics(
         counter.step()
 
     picture = pictures[0]
-    with TimedSession(engine) as session:
+    with TimedSession(engine, compact=compact(engine)) as session:
         both("image", lambda: session.set_image(picture), lambda: eager.set_image(picture), count=False)
         for number in range(_EAGER_IMAGES):
             shown = pictures[number % len(pictures)]
@@ -349,25 +389,75 @@ def cuda_graph_metrics(engine: CudaEngine, picture: Picture, on_progress: OnProg
         picture: An image with its clicks.
         on_progress: Receives every click of both.
     """
-    task = "clicks with and without a CUDA graph, in turns"
+    return _compared(
+        engine,
+        picture,
+        "graph",
+        "clicks with and without a CUDA graph, in turns",
+        ("click as one CUDA graph", "its operations one by one"),
+        "one CUDA graph / one by one",
+        _with_and_without,
+        on_progress,
+    )
+
+
+def layout_metrics(engine: CudaEngine, picture: Picture, on_progress: OnProgress | None = None) -> list[Metric]:
+    """Measure clicks with both layouts of ONNX Runtime's convolutions, in turns.
+
+    Args:
+        engine: The engine, open. Another one of the same stages, in the other layout, is opened meanwhile.
+        picture: An image with its clicks.
+        on_progress: Receives every click of both.
+
+    Returns:
+        Nothing for another engine than ONNX Runtime's.
+    """
+    if engine.info.name != ONNXRUNTIME_CUDA:
+        return []
+    return _compared(
+        engine,
+        picture,
+        "layout",
+        "clicks in NHWC and in NCHW, in turns",
+        ("click with prefer_nhwc", "click without"),
+        "with prefer_nhwc / without",
+        _both_layouts,
+        on_progress,
+    )
+
+
+_Pair = Callable[[CudaEngine, ExitStack], tuple[TimedSession, TimedSession]]
+
+
+def _compared(
+    engine: CudaEngine,
+    picture: Picture,
+    group: str,
+    task: str,
+    titles: tuple[str, str],
+    ratio: str,
+    pair: _Pair,
+    on_progress: OnProgress | None,
+) -> list[Metric]:
+    """Return times of two sessions in turns, by both clocks, and their ratio."""
     counter = StepCounter(on_progress, task, _GRAPH_WARM_UP + len(picture.clicks))
     try:
         with ExitStack() as stack:
-            samples = _in_turns(_with_and_without(engine, stack), picture, counter)
+            samples = _in_turns(pair(engine, stack), picture, counter)
     except MMMSDeployError as error:
         return [
-            Metric(key=f"graph.{key}_ratio", title=_ratio_title(clock), unit="ratio", why=error.given)
+            Metric(key=f"{group}.{key}_ratio", title=f"{clock}, {ratio}", unit="ratio", why=error.given)
             for key, clock in _CLOCKS.items()
         ]
     metrics = []
     for key, clock in _CLOCKS.items():
         ours, theirs = (tuple(s.total if key == "click" else s.engine for s in row) for row in samples)
         metrics += [
-            Metric(key=f"graph.{key}", title=f"{clock}, click as one CUDA graph", unit="ms", samples=ours),
-            Metric(key=f"graph.{key}_off", title=f"{clock}, its operations one by one", unit="ms", samples=theirs),
+            Metric(key=f"{group}.{key}", title=f"{clock}, {titles[0]}", unit="ms", samples=ours),
+            Metric(key=f"{group}.{key}_off", title=f"{clock}, {titles[1]}", unit="ms", samples=theirs),
             Metric(
-                key=f"graph.{key}_ratio",
-                title=_ratio_title(clock),
+                key=f"{group}.{key}_ratio",
+                title=f"{clock}, {ratio}",
                 unit="ratio",
                 samples=tuple(a / b for a, b in zip(ours, theirs, strict=True)),
                 gated=True,
@@ -376,21 +466,29 @@ def cuda_graph_metrics(engine: CudaEngine, picture: Picture, on_progress: OnProg
     return metrics
 
 
-def _ratio_title(clock: str) -> str:
-    return f"{clock}, one CUDA graph / one by one"
-
-
 def _with_and_without(engine: CudaEngine, stack: ExitStack) -> tuple[TimedSession, TimedSession]:
     """Return a session with CUDA graphs and one without; leaving the stack closes both and the second engine."""
     on = stack.enter_context(TimedSession(engine, on_gpu=True))
     if not on.is_cuda_graph:
         raise NotMeasuredError("a click is not one CUDA graph on this engine; a warning said why when it was opened")
+    return on, _other(engine, stack, "without a CUDA graph", replace(engine.options, cuda_graph=False))
+
+
+def _both_layouts(engine: CudaEngine, stack: ExitStack) -> tuple[TimedSession, TimedSession]:
+    """Return a session that prefers NHWC and one that does not."""
+    usual = stack.enter_context(TimedSession(engine, on_gpu=True))
+    preferred = engine.options.prefer_nhwc
+    other = _other(engine, stack, "in the other layout", replace(engine.options, prefer_nhwc=not preferred))
+    return (usual, other) if preferred else (other, usual)
+
+
+def _other(engine: CudaEngine, stack: ExitStack, reason: str, options: CudaOptions) -> TimedSession:
+    """Return a session on another engine of the same stages; leaving the stack closes both."""
     # All engines of this package are opened with these arguments. Compiled plans come from the cache, if there is one.
     factory: Any = type(engine)
-    options = replace(engine.options, cuda_graph=False)
-    other: CudaEngine = factory(engine.bundle, engine.info.precision, None, "without a CUDA graph", options=options)
+    other: CudaEngine = factory(engine.bundle, engine.info.precision, None, reason, options=options)
     stack.callback(other.close)
-    return on, stack.enter_context(TimedSession(other, on_gpu=True))
+    return stack.enter_context(TimedSession(other, on_gpu=True))
 
 
 def _in_turns(

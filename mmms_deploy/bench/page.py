@@ -116,6 +116,8 @@ def _beside(report: Report) -> list[Bar]:
         ("eager.eager_fp16_weights.click", "PyTorch eager fp16 weights", "b"),
         ("eager.compiled.click", "PyTorch compiled, this machine", "b"),
         ("eager.compiled_fp16_weights.click", "PyTorch compiled fp16 weights", "b"),
+        ("eager.compiled_graphs.click", "PyTorch compiled, CUDA graphs", "b"),
+        ("eager.compiled_graphs_fp16_weights.click", "PyTorch compiled fp16, CUDA graphs", "b"),
     ):
         value = report.value(key)
         if value is not None:

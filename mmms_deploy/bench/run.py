@@ -16,25 +16,28 @@ import msgspec
 
 from mmms_deploy.bench.annotators import CLICKS, THINK, Load, annotator_metrics, annotator_note
 from mmms_deploy.bench.arithmetic import fraction_metrics, peak_metrics, size_metrics
-from mmms_deploy.bench.eager import Form, forms, open_eager
+from mmms_deploy.bench.eager import EagerMMMS, Form, forms, open_eager
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.lists import list_metrics, size_key
 from mmms_deploy.bench.measure import (
     StepCounter,
     click_metrics,
+    compact_metrics,
     cuda_graph_metrics,
     eager_metrics,
     image_metrics,
+    layout_metrics,
     moved_metrics,
     session_metrics,
     sweep_metrics,
 )
 from mmms_deploy.bench.memory import GpuMemory, MemoryPhases
+from mmms_deploy.bench.objects import object_metrics
 from mmms_deploy.bench.peak import SIZE
 from mmms_deploy.bench.report import KIND, SCHEMA, BundleFacts, EngineFacts, Metric, Report, WorkloadFacts
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import Picture, make_pictures
-from mmms_deploy.bundle import Bundle, Rate, Stage
+from mmms_deploy.bundle import Bundle, Precision, Rate, Stage
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.cuda.devices import require_gpu
 from mmms_deploy.engines.cuda.engine import CudaEngine
@@ -230,6 +233,7 @@ def _session(
             on_device = gpu_memory.metrics(engine)
     if on_gpu:
         on_device += moved_metrics(images, clicks)
+    with_discs = compact_metrics(engine, rest[0])
     with memory.phase("sessions", "several sessions at once"):
         throughput = session_metrics(engine, rest, settings.clicks, on_progress)
     return [
@@ -237,6 +241,7 @@ def _session(
         _once("start.first_click", "first click", first_click.total),
         *image_metrics(images, on_gpu=on_gpu),
         *click_metrics(images, clicks, on_gpu=on_gpu, apart=_apart(engine.bundle)),
+        *with_discs,
         *list_metrics(engine, first),
         *on_device,
         *throughput,
@@ -261,6 +266,7 @@ def _beside(
     metrics = size_metrics(bundle, engine)
     if isinstance(engine, CudaEngine):
         metrics += cuda_graph_metrics(engine, pictures[-1], on_progress)
+        metrics += layout_metrics(engine, pictures[-1], on_progress)
     eager, against = _eager(bundle, engine, pictures, settings, on_progress)
     on_progress(Progress("multiplying matrices", 2, 3))
     metrics += peak_metrics(engine, with_torch=eager, size=settings.matrix)
@@ -289,7 +295,8 @@ def _eager(
             raise NotMeasuredError("switched off with --no-eager")
         eager = open_eager(bundle.manifest, engine.info.threads or available_cores(), engine.info.device)
     except NotMeasuredError as error:
-        return False, [metric for form in every for metric in _no_eager(form, error.given)]
+        without = [metric for form in every for metric in _no_eager(form, error.given)]
+        return False, [*without, *object_metrics(engine, pictures[-1], None, error.given, on_progress)]
     metrics = []
     for form in every:
         if form not in wanted:
@@ -304,8 +311,24 @@ def _eager(
             # PyTorch's compilers raise types of their own. What they need (Triton, a C compiler) may be missing, and
             # kernels for this GPU too. The other measurements are kept all the same.
             metrics += _no_eager(form, f"PyTorch failed: {_first_line(error)}")
+    metrics += _objects(engine, eager, pictures[-1], on_progress)
     eager.close()
     return True, metrics
+
+
+def _objects(engine: Engine, eager: EagerMMMS, picture: Picture, on_progress: OnProgress) -> list[Metric]:
+    """Return the metrics of clicks on several objects, beside eager PyTorch in the engine's precision."""
+    if not engine.bundle.manifest.batches:
+        return []
+    precision = engine.info.precision
+    reduced = engine.info.device != "cpu" and precision in (Precision.FP16, Precision.BF16)
+    try:
+        variant = eager.variant(Form(precision, weights=True)) if reduced else eager
+        return object_metrics(engine, picture, variant, on_progress=on_progress)
+    except MMMSDeployError:
+        raise
+    except Exception as error:  # as above
+        return object_metrics(engine, picture, None, f"PyTorch failed: {_first_line(error)}", on_progress)
 
 
 def _first_line(error: Exception) -> str:

@@ -25,6 +25,7 @@ GROUPS = {
     "click": "Every click",
     "list": "Every click, by its list",
     "graph": "A click as one CUDA graph, in the same run, in turns",
+    "layout": "A click with both layouts of convolutions, in the same run, in turns",
     "moved": "Between host and GPU",
     "throughput": "Several sessions on one engine",
     "rate": "Many annotators on one engine, clicks of all of them",
@@ -35,6 +36,7 @@ GROUPS = {
     "vram": "Memory on the GPU",
     "work": "Work",
     "eager": "Beside eager PyTorch, in the same run, in turns",
+    "objects": "Clicks on several objects at once, in the same run, in turns",
     "sweep": "Threads",
 }
 """Titles of the groups of metrics, in the order in which they are shown."""

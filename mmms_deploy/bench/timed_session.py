@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bench.workload import Picture, Point
-from mmms_deploy.bundle import Bundle, StageGraph, TensorSpec
+from mmms_deploy.bundle import AnswerForm, Bundle, Manifest, StageGraph, TensorSpec
 from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.cuda.runner import CudaRunner
@@ -92,11 +92,13 @@ class TimedSession:
         engine: An open engine; other sessions may share it. The caller closes it.
         on_gpu: Whether stages are timed on the GPU, if the engine works on one. While other sessions work on the same
             GPU, their time would count too.
+        compact: Whether every answer that reaches the host is a disc instead, as compact as an object's. Random weights
+            answer with noise, whose outline is everywhere, and a processor takes long to enlarge that.
     """
 
-    def __init__(self, engine: Engine, *, on_gpu: bool = False) -> None:
-        timed = TimedEngine(engine, on_gpu=on_gpu)
-        self._session = Session(engine.bundle, engine=timed, keep_image=False)
+    def __init__(self, engine: Engine, *, on_gpu: bool = False, compact: bool = False) -> None:
+        timed = TimedEngine(engine, on_gpu=on_gpu, answer=disc(engine.bundle.manifest) if compact else None)
+        self._session = Session(engine.bundle, engine=timed)
         self._calls = timed.call_timers[-1]
         self._gpu = timed.stage_timers[-1]
         self._stages = tuple(engine.graphs)
@@ -188,6 +190,22 @@ class TimedSession:
         self.close()
 
 
+def disc(manifest: Manifest) -> npt.NDArray[np.float32]:
+    """Return an answer (1, 1, H, W), as a bundle's network gives it, that is a disc with a soft border of 8 pixels.
+
+    Args:
+        manifest: The bundle's manifest.
+    """
+    height, width = manifest.size
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    away = np.hypot(rows - height / 2, columns - width / 2)
+    inside = np.clip((min(height, width) / 4 - away) / 8 + 0.5, 0.0, 1.0, dtype=np.float32)
+    logits = manifest.clicks.answer_form is AnswerForm.LOGITS
+    answer: npt.NDArray[np.float32] = (16 * inside - 8 if logits else inside)[None, None]
+    answer.flags.writeable = False
+    return answer
+
+
 # --- by the host's clock ----------------------------------------------------------------------------------------------
 
 
@@ -227,11 +245,13 @@ class TimedRunner:
     Args:
         runner: The runner that does the work.
         timer: Receives the time of each call.
+        answer: An array that is returned for every value of its shape that is downloaded as float32; None for none.
     """
 
-    def __init__(self, runner: Runner, timer: CallTimer) -> None:
+    def __init__(self, runner: Runner, timer: CallTimer, answer: npt.NDArray[np.float32] | None = None) -> None:
         self._runner = runner
         self._timer = timer
+        self._answer = answer
 
     def upload(self, spec: TensorSpec, array: Array) -> Value:
         """Copy an array to the device."""
@@ -274,7 +294,8 @@ class TimedRunner:
     def download_float32(self, value: Value) -> npt.NDArray[np.float32]:
         """Copy a value's numbers to the host as float32."""
         with self._timer.timing(CallTimer.TRANSFER):
-            return self._runner.download_float32(value)
+            found = self._runner.download_float32(value)
+        return found if self._answer is None or self._answer.shape != found.shape else self._answer
 
     def expect(self, finish: Finish) -> bool:
         """Say which mask is wanted, where the runner makes masks."""
@@ -304,11 +325,13 @@ class TimedEngine:
     Args:
         engine: The engine that does the work; the caller closes it.
         on_gpu: Whether stages are timed on the GPU too, if the engine works on one.
+        answer: As for :class:`TimedRunner`.
     """
 
-    def __init__(self, engine: Engine, *, on_gpu: bool = False) -> None:
+    def __init__(self, engine: Engine, *, on_gpu: bool = False, answer: npt.NDArray[np.float32] | None = None) -> None:
         self._engine = engine
         self._on_gpu = on_gpu
+        self._answer = answer
         self.call_timers: list[CallTimer] = []
         self.stage_timers: list[StageTimer | None] = []
 
@@ -332,7 +355,7 @@ class TimedEngine:
         runner = self._engine.open()
         self.call_timers.append(CallTimer())
         self.stage_timers.append(stage_timer(self._engine, runner) if self._on_gpu else None)
-        return TimedRunner(runner, self.call_timers[-1])
+        return TimedRunner(runner, self.call_timers[-1], self._answer)
 
     def close(self) -> None:
         """Free the engine."""

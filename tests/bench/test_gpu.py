@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mmms_deploy.bench import run
+from mmms_deploy.bench import measure, objects, run
 from mmms_deploy.bench.compare import compare
 from mmms_deploy.bench.eager import EagerMMMS, Form, forms
 from mmms_deploy.bench.errors import IncomparableError, NotMeasuredError
-from mmms_deploy.bench.measure import cuda_graph_metrics, session_metrics
+from mmms_deploy.bench.measure import compact_metrics, cuda_graph_metrics, layout_metrics, session_metrics
+from mmms_deploy.bench.objects import OBJECTS, object_metrics
 from mmms_deploy.bench.page import render_page
 from mmms_deploy.bench.papers import VRAM
 from mmms_deploy.bench.report import Report, encode, read_report
@@ -26,6 +27,7 @@ from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.commands.bench import main
+from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.cuda.images.preparation import DEVICE_BYTES
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.machine import GpuFacts
@@ -35,6 +37,7 @@ from mmms_deploy.errors import CudaError, EngineUnavailableError, MMMSDeployWarn
 from mmms_deploy.progress import Progress
 from mmms_deploy.session import Session
 from tests.standins.cuda import Error, Kind
+from tests.support.batched import write_batched
 from tests.support.bench_reports import MACHINE, report
 from tests.support.clocked_gpu import LIBRARIES, ClockedCuda, install
 from tests.support.tiny import described
@@ -211,6 +214,85 @@ def test_a_click_that_is_no_cuda_graph_has_no_ratio(paint: Bundle, gpu: ClockedC
     assert samples(result, "click.engine") == (2.0,) * 8
 
 
+def test_both_layouts_of_onnx_runtime_in_turns(paint: Bundle, gpu: ClockedCuda) -> None:
+    """Whichever the engine has, the ratio is the same way round."""
+    (picture,) = make_pictures(paint.manifest, 1, 2, (40, 60))
+    with closing(open_engine(paint, device="cuda")) as engine:
+        assert isinstance(engine, CudaEngine)
+        assert layout_metrics(engine, picture) == []
+    for prefer in (False, True):
+        options = CudaOptions(prefer_nhwc=prefer)
+        with closing(open_engine(paint, device="cuda", cuda_options=options)) as engine:
+            assert isinstance(engine, CudaEngine)
+            engine._info = replace(engine.info, name="onnxruntime-cuda")
+            seen: list[bool] = []
+            usual = measure._in_turns
+
+            def turns(sessions, *given, seen=seen, usual=usual):
+                seen += [session._session._engine._engine.options.prefer_nhwc for session in sessions]
+                return usual(sessions, *given)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(measure, "_in_turns", turns)
+                found = {metric.key: metric for metric in layout_metrics(engine, picture)}
+            assert seen == [True, False]
+        assert len(found["layout.click_ratio"].samples) == 2
+        assert found["layout.device_ratio"].samples == (1.0, 1.0)
+    assert not gpu.leaked
+
+
+def test_random_weights_are_measured_with_a_disc_too(measured, paint: Bundle, gpu: ClockedCuda) -> None:
+    result, _, _, _ = measured
+    assert not paint.manifest.trained
+    assert len(samples(result, "click.compact.total")) == len(samples(result, "click.compact.mask")) == 4
+    (picture,) = make_pictures(paint.manifest, 1, 1, (40, 60))
+    with closing(open_engine(paint, device="cuda")) as engine, TimedSession(engine, compact=True) as session:
+        session.set_image(picture)
+        session.click(picture.clicks[0])
+        number = session.result.network_probability
+    height, width = paint.manifest.size
+    rows, columns = np.mgrid[:height, :width]
+    inside = np.hypot(rows - height / 2, columns - width / 2) < min(height, width) / 4
+    np.testing.assert_array_equal(number > 0.5, inside)
+
+
+def test_trained_weights_and_cpus_need_no_disc(paint: Bundle, gpu: ClockedCuda) -> None:
+    (picture,) = make_pictures(paint.manifest, 1, 1, (40, 60))
+    trained = Bundle(paint.path)
+    trained.manifest = msgspec.structs.replace(
+        trained.manifest, provenance=msgspec.structs.replace(trained.manifest.provenance, random_seed=None)
+    )
+    assert trained.manifest.trained
+    with closing(open_engine(trained, device="cuda")) as engine:
+        assert compact_metrics(engine, picture) == []
+
+
+def test_several_objects_at_once_beside_pytorch(paint: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(objects, "_ROUNDS", 2)
+    monkeypatch.setattr(objects, "SETTLE", 0.0)
+    several = write_batched(paint, tmp_path / "several", (4,))
+    (picture,) = make_pictures(several.manifest, 1, 1, (40, 60))
+    settings = replace(SMALL, request=EngineRequest(device="cpu"), clicks=2, images=1)
+    for described_network in (False, True):
+        if described_network:
+            monkeypatch.setattr(several, "manifest", described(several))
+        with closing(open_engine(several, device="cpu", engine="onnxruntime", threads=1)) as engine:
+            _, metrics = run._eager(several, engine, [picture, picture], settings, lambda step: None)
+        found = {metric.key: metric for metric in metrics if metric.group == "objects"}
+        assert list(found) == [f"objects.{n}{kind}" for n in OBJECTS for kind in ("", "_torch", "_ratio")]
+        for count in OBJECTS:
+            ours, ratio = found[f"objects.{count}"], found[f"objects.{count}_ratio"]
+            assert len(ours.samples) == 2
+            if described_network:
+                theirs = np.array(found[f"objects.{count}_torch"].samples)
+                assert np.allclose(ratio.samples, theirs / np.array(ours.samples))
+            else:
+                assert "describe" in ratio.why
+    with closing(open_engine(paint, device="cpu", engine="onnxruntime", threads=1)) as engine:
+        assert object_metrics(engine, picture, None) == [], "there is no stage for several objects"
+
+
 def test_no_room_for_the_other_engine(paint: Bundle, gpu: ClockedCuda) -> None:
     engine = open_engine(paint, device="cuda")
     (picture,) = make_pictures(paint.manifest, 1, 2, (40, 60))
@@ -257,6 +339,7 @@ def test_forms_of_pytorch_beside_an_engine(paint: Bundle, gpu: ClockedCuda) -> N
         "eager.eager_fp16",
         "eager.eager_fp16_weights",
         "eager.compiled",
+        "eager.compiled_graphs",
     ]
     half = replace(info, precision=Precision.FP16)
     assert [str(form) for form in forms(half)] == [
@@ -264,9 +347,10 @@ def test_forms_of_pytorch_beside_an_engine(paint: Bundle, gpu: ClockedCuda) -> N
         "eager fp16",
         "eager fp16 weights",
         "compiled fp16 weights",
+        "compiled graphs fp16 weights",
     ]
     assert len(forms(half, compiled=False)) == 3
-    assert len(forms(replace(info, precision=Precision.BF16))) == 6
+    assert len(forms(replace(info, precision=Precision.BF16))) == 7
     assert forms(replace(info, device="cpu")) == [Form()]
 
 
@@ -278,23 +362,51 @@ def test_pytorch_without_a_gpu(paint: Bundle) -> None:
         EagerMMMS(described(paint), 1, "cuda")
 
 
+def overwriting(form: EagerMMMS) -> list[int]:
+    """Let every run of a part spoil the outputs of all runs before, as CUDA graphs do; return how often each ran."""
+    runs, given = [0, 0], []
+
+    def spoiling(number: int, part):
+        def run(*inputs):
+            runs[number] += 1
+            while given:
+                given.pop().fill_(float("nan"))
+            outputs = part(*inputs)
+            given.extend(one for one in outputs if one.is_floating_point())
+            return outputs
+
+        return run
+
+    form._image_part, form._answer_part = spoiling(0, form._image_part), spoiling(1, form._answer_part)
+    return runs
+
+
 def test_other_forms_answer_as_the_eager_one(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     from tests.support.bfloat16 import without_onednn
 
-    compiled: list[object] = []
-    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    compiled: list[str | None] = []
+
+    def compile_standin(function, mode=None):
+        compiled.append(mode)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_standin)
     manifest = described(paint)
     (picture,) = make_pictures(manifest, 1, 3, (50, 70))
     plain = EagerMMMS(manifest, 1)
     half = plain.variant(Form(Precision.FP16, weights=True))
     others = [plain.variant(Form(compiled=True)), plain.variant(Form(Precision.BF16)), half]
-    for one in (plain, *others):
+    graphs = plain.variant(Form(compiled=True, graphs=True))
+    graphed = overwriting(graphs)
+    for one in (plain, *others, graphs):
         with without_onednn() if one.form.precision is Precision.BF16 else nullcontext():
             one.set_image(picture)
             for point in picture.clicks:
                 one.click(*point)
-    assert len(compiled) == 2
+    assert compiled == [None] * 3 + ["reduce-overhead"] * 3
+    assert graphed == [1, 3]
+    np.testing.assert_array_equal(graphs.probability, plain.probability)
     np.testing.assert_array_equal(others[0].probability, plain.probability)
     assert 0 < np.abs(others[1].probability - plain.probability).max() < 0.05
     assert 0 < np.abs(half.probability - plain.probability).max() < 0.05
@@ -307,7 +419,7 @@ def test_a_form_that_pytorch_cannot_do_says_why(paint: Bundle, monkeypatch: pyte
     def refuse(*given: object) -> None:
         raise RuntimeError("Triton is missing\nand more")
 
-    monkeypatch.setattr(torch, "compile", lambda function: refuse)
+    monkeypatch.setattr(torch, "compile", lambda function, mode=None: refuse)
     monkeypatch.setattr(run, "forms", lambda info, compiled=True: [Form(), Form(compiled=True)][: 1 + compiled])
     settings = replace(SMALL, request=EngineRequest(device="cpu"), clicks=2, images=1)
     pictures = make_pictures(paint.manifest, 2, 2, (40, 60))

@@ -25,6 +25,9 @@ class CudaOptions:
         history_block: Number of clicks. A session allocates the memory for the history of that many clicks when it is
             opened, and again whenever it is used up.
         ordinal: Number of the GPU among those that CUDA_VISIBLE_DEVICES leaves.
+        prefer_nhwc: Whether ONNX Runtime computes the convolutions of a click with channels last, for which the GPU's
+            tensor cores are made, and transposes before and after them. mmms-bench measures both. TensorRT chooses
+            layouts itself and ignores it.
 
     Raises:
         EngineError: A setting has a wrong type or is out of range.
@@ -37,9 +40,10 @@ class CudaOptions:
     memory_limit: int | None = None
     history_block: int = 16
     ordinal: int = 0
+    prefer_nhwc: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("cuda_graph", "prepare_images", "strict"):
+        for name in ("cuda_graph", "prepare_images", "strict", "prefer_nhwc"):
             flag = checked_flag(f"CudaOptions: {name}", getattr(self, name), fix=f"leave {name} out")
             object.__setattr__(self, name, flag)
         for name, least in (("resident_images", 1), ("memory_limit", 1), ("history_block", 1), ("ordinal", 0)):

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmms_deploy.bundle import Bundle, Precision, StageGraph
+from mmms_deploy.bundle import Bundle, Precision, Rate, StageGraph
 from mmms_deploy.engines.cuda.devices import require_gpu
 from mmms_deploy.engines.cuda.engine import CudaEngine, unavailable
 from mmms_deploy.engines.cuda.options import CudaOptions
@@ -183,7 +183,7 @@ class _Loader:
         file = self.bundle.file(graph.file)
         weights = sum(self.bundle.file(name).stat().st_size for name in self.bundle.files_of(graph))
         try:
-            session = self._session(file)
+            session = self._session(file, click=self._is_click(stage))
         # ONNX Runtime raises its own exception types, which derive from RuntimeError or straight from Exception.
         except Exception as error:
             raise self._refused(stage, error) from error
@@ -202,7 +202,12 @@ class _Loader:
             strict=self.options.strict,
         )
 
-    def _session(self, file: Path) -> Any:
+    def _is_click(self, stage: str) -> bool:
+        return any(
+            one.name == stage and one.rate in (Rate.FIRST_CLICK, Rate.CLICK) for one in self.bundle.manifest.stages
+        )
+
+    def _session(self, file: Path, *, click: bool) -> Any:
         options = self.ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1  # nothing but shapes is computed on the CPU
@@ -218,6 +223,9 @@ class _Loader:
                 # The memory that one image needs is enough for the next.
                 "arena_extend_strategy": "kSameAsRequested",
             }
+            # In NHWC the image stage has nodes for the CPU, and so no CUDA graph.
+            if self.options.prefer_nhwc and click:
+                settings["prefer_nhwc"] = "1"
         return self.ort.InferenceSession(
             file,
             sess_options=options,

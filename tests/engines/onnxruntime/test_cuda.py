@@ -153,6 +153,16 @@ def test_the_settings_for_a_gpu(paint: Bundle) -> None:
     assert engine.info.evidence == "graphs in fp32, without TF32, 6 of 6 nodes on CUDAExecutionProvider"
 
 
+def test_channels_last_are_for_the_stages_of_a_click(paint: Bundle) -> None:
+    """The image stage would have nodes for the CPU, and so no CUDA graph."""
+    standin = CudaStandIn()
+    for prefer in (False, True):
+        ort = on_gpu(standin)
+        opened(paint, standin, CUDA, ort, prefer_nhwc=prefer).close()
+        assert [stage.name for stage in paint.manifest.stages] == ["image", "click"]
+        assert [settings.get("prefer_nhwc") for settings in ort.settings] == [None, "1" if prefer else None]
+
+
 def test_without_cuda_graphs(paint: Bundle) -> None:
     standin = CudaStandIn()
     ort = on_gpu(standin)
