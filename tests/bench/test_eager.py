@@ -68,7 +68,7 @@ def test_on_a_gpu_pytorch_prepares_images_as_the_host_does(paint: Bundle, rule: 
     depth = ModalitySpec(name="depth", resize=rule, mean=(20.0,), std=(5.0,))
     for array, spec in ((pixels, image), (pixels[..., :1].astype(np.float32), depth)):
         ours = eager._prepared_by_torch(array, spec).numpy()
-        np.testing.assert_allclose(ours, prepare(array, spec, size), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(ours, prepare(array, spec, size), rtol=0, atol=1e-3)
 
 
 def test_it_answers_for_the_object_of_a_joint_network(paint: Bundle) -> None:

@@ -46,6 +46,7 @@ Engines:
 engines: the engines that tests run on, in turn.
 standin_engine: the CUDA engine as it is, on the CUDA stand-in.
 standin_program: its stages and executors, computed by ONNX Runtime on the CPU.
+image_kernels: the kernels that prepare images, without an engine.
 clocked_gpu: that engine on a GPU whose clock is scripted.
 flaky: an engine that fails when a test lets it.
 held: a session whose stages wait until a test lets them run.

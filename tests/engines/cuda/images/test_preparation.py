@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec, ResizeRule
-from mmms_deploy.engines.cuda.images.plan import BAND, NARROWED, TABLES, Plan, plan_for
-from mmms_deploy.engines.cuda.images.preparation import DEVICE_BYTES, PINNED_BYTES, ImagePreparation, image_kernels
-from mmms_deploy.engines.cuda.kernels.module import KernelModules
-from mmms_deploy.engines.cuda.memory import Account, Use
-from mmms_deploy.engines.cuda.runtime import Cuda
+from mmms_deploy.engines.cuda.images.plan import BAND, NARROWED, TABLES, plan_for
+from mmms_deploy.engines.cuda.images.preparation import DEVICE_BYTES, PINNED_BYTES
+from mmms_deploy.engines.cuda.memory import Use
 from mmms_deploy.errors import CudaError
 from mmms_deploy.imaging.preprocess import prepare
-from tests.standins.cuda import CudaStandIn, Error, Kind
+from tests.standins.cuda import Error, Kind
+from tests.support.image_kernels import ImageGpu
 
 RULES = {
     "antialias": ResizeRule(antialias=True),
@@ -39,49 +37,12 @@ SIZES = [
 ]
 
 
-class Gpu:
-    """The stand-in, with memory for one result."""
-
-    def __init__(self) -> None:
-        self.standin = CudaStandIn()
-        self.cuda = Cuda(self.standin, driver=self.standin.driver_calls)
-        self.cuda.activate()
-        self.account = Account(self.cuda)
-        self.stream = self.cuda.create_stream()
-        self.modules = KernelModules(self.cuda)
-        self.cleanup = ExitStack()
-        self.preparation = ImagePreparation(
-            self.cuda, image_kernels(self.modules), self.account, self.stream, nullcontext(), self.cleanup
-        )
-
-    def prepared(self, array: np.ndarray, plan: Plan) -> np.ndarray:
-        """Return what the kernels make of an image, (1, C, H, W) float32."""
-        out = np.empty((1, plan.channels, *plan.result), dtype=np.float32)
-        address = self.account.allocate(Use.INPUTS, out.nbytes)
-        self.preparation.prepare(array, plan, address)
-        self.cuda.download(out.ctypes.data, address, out.nbytes, self.stream)
-        self.cuda.synchronize(self.stream)
-        self.account.free(Use.INPUTS, address, out.nbytes)
-        return out
-
-    def close(self) -> None:
-        self.cleanup.close()
-        self.modules.close()
-        self.cuda.destroy_stream(self.stream)
-
-
 @pytest.fixture
-def gpu() -> Iterator[Gpu]:
-    gpu = Gpu()
+def gpu() -> Iterator[ImageGpu]:
+    gpu = ImageGpu()
     yield gpu
     gpu.close()
     assert not gpu.standin.leaked
-
-
-def planned(array: np.ndarray, rule: ImageSpec | ModalitySpec, result: tuple[int, int], mirrored: bool = False) -> Plan:
-    plan = plan_for(array, rule, result, mirrored=mirrored)
-    assert plan is not None
-    return plan
 
 
 def noise(size: tuple[int, int], channels: int = 3) -> np.ndarray:
@@ -94,53 +55,53 @@ def noise(size: tuple[int, int], channels: int = 3) -> np.ndarray:
 @pytest.mark.parametrize("resize", RULES.values(), ids=RULES)
 @pytest.mark.parametrize(("size", "result"), SIZES)
 def test_an_image_is_as_the_host_prepares_it(
-    gpu: Gpu, size: tuple[int, int], result: tuple[int, int], resize: ResizeRule
+    gpu: ImageGpu, size: tuple[int, int], result: tuple[int, int], resize: ResizeRule
 ) -> None:
     image, rule = noise(size), ImageSpec(resize=resize)
     values = 1.0 / min(rule.std)  # the range of the result
-    ours = gpu.prepared(image, planned(image, rule, result))
+    ours = gpu.prepared(image, gpu.planned(image, rule, result))
     np.testing.assert_allclose(ours, prepare(image, rule, result), rtol=0, atol=1e-5 * values)
-    mirrored = gpu.prepared(image, planned(image, rule, result, mirrored=True))
+    mirrored = gpu.prepared(image, gpu.planned(image, rule, result, mirrored=True))
     np.testing.assert_array_equal(mirrored, ours[..., ::-1])
 
 
 @pytest.mark.parametrize("brightness", [0, 255])
-def test_black_and_white_at_a_huge_ratio(gpu: Gpu, brightness: int) -> None:
+def test_black_and_white_at_a_huge_ratio(gpu: ImageGpu, brightness: int) -> None:
     """Thousands of equal terms, whose roundings would add up in one direction."""
     image, rule = np.full((30000, 5, 3), brightness, dtype=np.uint8), ImageSpec(mean=(0.0,) * 3, std=(1.0,) * 3)
-    ours = gpu.prepared(image, planned(image, rule, (3, 4)))
+    ours = gpu.prepared(image, gpu.planned(image, rule, (3, 4)))
     np.testing.assert_allclose(ours, brightness / 255, rtol=0, atol=1e-5)
 
 
-def test_without_normalisation_the_values_are_those_of_the_pixels(gpu: Gpu) -> None:
+def test_without_normalisation_the_values_are_those_of_the_pixels(gpu: ImageGpu) -> None:
     """As of a bundle whose first layer normalises."""
     image, rule = noise((40, 50)), ImageSpec(scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
-    np.testing.assert_array_equal(gpu.prepared(image, planned(image, rule, (40, 50)))[0], image.transpose(2, 0, 1))
-    ours = gpu.prepared(image, planned(image, rule, (31, 33)))
+    np.testing.assert_array_equal(gpu.prepared(image, gpu.planned(image, rule, (40, 50)))[0], image.transpose(2, 0, 1))
+    ours = gpu.prepared(image, gpu.planned(image, rule, (31, 33)))
     np.testing.assert_allclose(ours, prepare(image, rule, (31, 33)), rtol=0, atol=255e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_a_modality_is_as_the_host_prepares_it(gpu: Gpu, channels: int) -> None:
+def test_a_modality_is_as_the_host_prepares_it(gpu: ImageGpu, channels: int) -> None:
     map_ = np.random.default_rng(1).uniform(-3, 90, (70, 45, channels)).astype(np.float32)
     rule = ModalitySpec(name="depth", channels=channels, mean=(20.0,) * channels, std=(0.5,) * channels)
     for result in ((32, 30), (90, 100)):
-        ours = gpu.prepared(map_, planned(map_, rule, result))
+        ours = gpu.prepared(map_, gpu.planned(map_, rule, result))
         np.testing.assert_allclose(ours, prepare(map_, rule, result), rtol=0, atol=93 / 0.5 * 1e-5)
-        np.testing.assert_array_equal(gpu.prepared(map_.astype(">f4"), planned(map_, rule, result)), ours)
+        np.testing.assert_array_equal(gpu.prepared(map_.astype(">f4"), gpu.planned(map_, rule, result)), ours)
 
 
-def test_pixels_anywhere_in_memory(gpu: Gpu) -> None:
+def test_pixels_anywhere_in_memory(gpu: ImageGpu) -> None:
     image, rule = noise((90, 80)), ImageSpec()
     for part in (image[::2, ::-1], image[10:60, 7:33], image.transpose(1, 0, 2), image[..., ::-1]):
-        ours = gpu.prepared(part, planned(part, rule, (32, 40)))
-        np.testing.assert_array_equal(ours, gpu.prepared(part.copy(), planned(part, rule, (32, 40))))
+        ours = gpu.prepared(part, gpu.planned(part, rule, (32, 40)))
+        np.testing.assert_array_equal(ours, gpu.prepared(part.copy(), gpu.planned(part, rule, (32, 40))))
         np.testing.assert_allclose(ours, prepare(part, rule, (32, 40)), rtol=0, atol=4e-5)
 
 
-def test_an_image_may_be_changed_once_it_was_handed_over(gpu: Gpu) -> None:
+def test_an_image_may_be_changed_once_it_was_handed_over(gpu: ImageGpu) -> None:
     image, rule = noise((90, 80)), ImageSpec()
-    plan = planned(image, rule, (32, 40))
+    plan = gpu.planned(image, rule, (32, 40))
     expected = gpu.prepared(image, plan)
     address = gpu.account.allocate(Use.INPUTS, expected.nbytes)
     gpu.preparation.prepare(image, plan, address)
@@ -158,21 +119,21 @@ def test_an_image_may_be_changed_once_it_was_handed_over(gpu: Gpu) -> None:
 @pytest.mark.parametrize("resize", RULES.values(), ids=RULES)
 @pytest.mark.parametrize(("size", "result"), [((211, 30), (40, 24)), ((23, 30), (60, 24)), ((300, 9), (7, 8))])
 def test_the_result_does_not_depend_on_the_bands(
-    gpu: Gpu, size: tuple[int, int], result: tuple[int, int], resize: ResizeRule
+    gpu: ImageGpu, size: tuple[int, int], result: tuple[int, int], resize: ResizeRule
 ) -> None:
     image = noise(size)
-    plan = planned(image, ImageSpec(resize=resize), result)
+    plan = gpu.planned(image, ImageSpec(resize=resize), result)
     whole = gpu.prepared(image, replace(plan, band=size[0]))
     for band in (1, 2, 7, 64):
         np.testing.assert_array_equal(gpu.prepared(image, replace(plan, band=band)), whole)
 
 
-def test_a_large_picture_takes_no_more_memory(gpu: Gpu) -> None:
+def test_a_large_picture_takes_no_more_memory(gpu: ImageGpu) -> None:
     """324 MB of pixels, through a few MiB."""
     row = np.arange(0, 9000, dtype=np.uint16).astype(np.uint8)
     image = np.broadcast_to(row[:, None, None], (9000, 12000, 3))
     rule = ImageSpec(resize=ResizeRule())
-    plan = planned(image, rule, (448, 64))
+    plan = gpu.planned(image, rule, (448, 64))
     assert plan.band * 12000 * 3 <= BAND
     before = gpu.account.held()
     gpu.standin.reset()
@@ -184,9 +145,9 @@ def test_a_large_picture_takes_no_more_memory(gpu: Gpu) -> None:
     np.testing.assert_allclose(ours, narrow, rtol=0, atol=1e-5 / min(rule.std))
 
 
-def test_rows_that_no_line_takes_stay_where_they_are(gpu: Gpu) -> None:
+def test_rows_that_no_line_takes_stay_where_they_are(gpu: ImageGpu) -> None:
     image = noise((1000, 40))
-    plan = planned(image, ImageSpec(resize=ResizeRule()), (2, 40))
+    plan = gpu.planned(image, ImageSpec(resize=ResizeRule()), (2, 40))
     plan = replace(plan, band=50)
     gpu.standin.reset()
     ours = gpu.prepared(image, plan)
@@ -194,17 +155,17 @@ def test_rows_that_no_line_takes_stay_where_they_are(gpu: Gpu) -> None:
     np.testing.assert_allclose(ours, prepare(image, ImageSpec(resize=ResizeRule()), (2, 40)), rtol=0, atol=4e-5)
 
 
-def test_tables_go_up_once_for_pictures_of_one_size(gpu: Gpu) -> None:
+def test_tables_go_up_once_for_pictures_of_one_size(gpu: ImageGpu) -> None:
     rule, image = ImageSpec(), noise((30, 40))
-    plan = planned(image, rule, (24, 32))
+    plan = gpu.planned(image, rule, (24, 32))
     for sent in (plan.tables.nbytes, 0, 0):
         gpu.standin.reset()
         gpu.prepared(image, plan)
         assert gpu.standin.copied[Kind.cudaMemcpyHostToDevice] == image.nbytes + sent
-    assert planned(noise((30, 40)), rule, (24, 32)) is plan
+    assert gpu.planned(noise((30, 40)), rule, (24, 32)) is plan
     other = noise((31, 40))
     np.testing.assert_allclose(
-        gpu.prepared(other, planned(other, rule, (24, 32))), prepare(other, rule, (24, 32)), rtol=0, atol=4e-5
+        gpu.prepared(other, gpu.planned(other, rule, (24, 32))), prepare(other, rule, (24, 32)), rtol=0, atol=4e-5
     )
     np.testing.assert_allclose(gpu.prepared(image, plan), prepare(image, rule, (24, 32)), rtol=0, atol=4e-5)
 
@@ -233,16 +194,16 @@ def test_what_does_not_fit_is_left_to_the_host(
 # --- memory and failures ----------------------------------------------------------------------------------------------
 
 
-def test_its_memory_is_in_the_account(gpu: Gpu) -> None:
+def test_its_memory_is_in_the_account(gpu: ImageGpu) -> None:
     held = gpu.account.held()
     assert (held[Use.INPUTS], held[Use.PINNED]) == (DEVICE_BYTES, PINNED_BYTES)
     assert gpu.standin.device_bytes() == DEVICE_BYTES
 
 
-def test_any_call_may_fail_and_the_next_image_is_right(gpu: Gpu) -> None:
+def test_any_call_may_fail_and_the_next_image_is_right(gpu: ImageGpu) -> None:
     image, rule = noise((300, 20)), ImageSpec()
-    plan = replace(planned(image, rule, (24, 32)), band=60)
-    other = planned(image, rule, (16, 16))
+    plan = replace(gpu.planned(image, rule, (24, 32)), band=60)
+    other = gpu.planned(image, rule, (16, 16))
     expected = gpu.prepared(image, plan)
     address = gpu.account.allocate(Use.INPUTS, expected.nbytes)
 
