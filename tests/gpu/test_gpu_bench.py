@@ -44,6 +44,8 @@ def test_a_run(backend: Backend, cell448: Bundle) -> None:
     for key in ("click", "click_off", "click_ratio", "device", "device_off", "device_ratio"):
         assert len(samples(f"graph.{key}")) == 10
         assert (samples(f"graph.{key}") > 0).all()
+    if backend.name == "onnxruntime-cuda":
+        assert (samples("layout.click_ratio") > 0).all()
     for key in ("before", "taken", "session", "weights", "features", "state", "pinned"):
         assert samples(f"vram.{key}")[0] > 0
     assert samples("vram.taken")[0] >= samples("vram.session")[0]
@@ -90,10 +92,21 @@ def test_pytorch_answers_as_on_the_cpu(on_gpu: EagerMMMS, cell448: Bundle, form:
     on_gpu.close()
 
 
+def test_pytorch_answers_for_several_objects_as_for_each(on_gpu: EagerMMMS, cell448: Bundle) -> None:
+    (picture,) = make_pictures(cell448.manifest, 1, 4, (300, 400))
+    on_gpu.set_image(picture)
+    masks = on_gpu.click_objects(picture.clicks)
+    assert masks.shape == (4, 300, 400)
+    for mask, point in zip(masks, picture.clicks, strict=True):
+        on_gpu.set_image(picture)
+        assert np.mean(mask != on_gpu.click(*point)) < 5e-3
+
+
 @pytest.mark.slow
-def test_compiled_pytorch_answers_as_eager(on_gpu: EagerMMMS, cell448: Bundle) -> None:
+@pytest.mark.parametrize("graphs", [False, True])
+def test_compiled_pytorch_answers_as_eager(on_gpu: EagerMMMS, cell448: Bundle, graphs: bool) -> None:
     expected = answers(on_gpu, cell448)
-    compiled = answers(on_gpu.variant(Form(compiled=True)), cell448)
+    compiled = answers(on_gpu.variant(Form(compiled=True, graphs=graphs)), cell448)
     # TF32 in other kernels, and previous masks that differ where a pixel lies at the threshold.
     np.testing.assert_allclose(compiled, expected, atol=5e-2)
     assert np.mean(np.abs(np.subtract(compiled, expected))) < 5e-3

@@ -91,7 +91,7 @@ class AnswerFinisher:
         self.refused: Finish | None = None
         self.version = self.uploaded = 0
         self.busy = False
-        self._room = self._address = self._host = 0
+        self._room = self._taken = self._address = self._host = 0
         self._answer_size = (0, 0)
         self._offsets: tuple[int, ...] = ()
         self._pinned: PinnedBuffer | None = None
@@ -111,9 +111,8 @@ class AnswerFinisher:
     def stop(self) -> None:
         """Make no mask of an answer any more. The memory stays for the next image."""
         self.forget()
-        if self.finish is not None:
-            self.finish = None
-            self.version += 1
+        self.version += 1  # first: whatever is interrupted below, what was recorded is out of date
+        self.finish = None
 
     def expect(self, finish: Finish, answer_size: tuple[int, int]) -> None:
         """Make masks of answers from now on.
@@ -147,7 +146,6 @@ class AnswerFinisher:
         self._taps = tables[1].shape[1], tables[3].shape[1]
         self._answer_size = answer_size
         self.finish = finish
-        self.version += 1
 
     def fits(self, spec: TensorSpec) -> bool:
         """Whether the tables are those of a tensor's size."""
@@ -213,20 +211,21 @@ class AnswerFinisher:
         if room <= self._room:
             return
         self._free()
-        self._address = self._account.allocate(Use.MASKS, room)
+        self._taken = room
         try:
+            self._address = self._account.allocate(Use.MASKS, room)
             self._host = self._account.allocate_host(room)
         except BaseException:
-            address, self._address = self._address, 0
-            self._account.free(Use.MASKS, address, room)
+            self._free()
             raise
-        self._room, self._pinned = room, PinnedBuffer(self._host, room)
+        self._pinned = PinnedBuffer(self._host, room)
+        self._room = room
 
     def _free(self) -> None:
-        room, address, host = self._room, self._address, self._host
+        address, host, self._pinned = self._address, self._host, None
         self._room = self._address = self._host = 0
-        self._pinned = None
-        if room:
-            with ExitStack() as both:  # whatever else fails
-                both.callback(self._account.free_host, host, room)
-                both.callback(self._account.free, Use.MASKS, address, room)
+        with ExitStack() as both:  # whatever else fails
+            if host:
+                both.callback(self._account.free_host, host, self._taken)
+            if address:
+                both.callback(self._account.free, Use.MASKS, address, self._taken)

@@ -197,20 +197,21 @@ class Cuda:
             A list that holds the CUDA graph after the block, which the caller destroys; empty when the block failed.
         """
         mode = self._library.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self._call("cudaStreamBeginCapture", stream, mode)
-        self._here.capturing = True
         captured: list[Any] = []
         try:
+            # An interrupt may come at any line, and must not leave the stream in a capture.
+            self._here.capturing = True
+            self._call("cudaStreamBeginCapture", stream, mode)
             yield captured
+            self._here.capturing = False
+            captured.append(self._call("cudaStreamEndCapture", stream))
         except BaseException:
             self._here.capturing = False
             self._discard_capture(stream)
             raise
-        self._here.capturing = False
-        captured.append(self._call("cudaStreamEndCapture", stream))
 
     def _discard_capture(self, stream: Any) -> None:
-        """End a capture and ignore its errors; the caller raises the error that led here."""
+        """End a capture, if there is one, and ignore its errors; the caller raises the error that led here."""
         code, cuda_graph = self._library.cudaStreamEndCapture(stream)
         self._library.cudaGetLastError()
         if int(code) == 0 and cuda_graph is not None:
