@@ -206,7 +206,8 @@ class EagerMMMS:
         )
         mean, std = (torch.tensor(row, device=self._device).view(1, -1, 1, 1) for row in (rule.mean, rule.std))
         scale = rule.scale if isinstance(rule, ImageSpec) else 1.0
-        return ((resized * scale - mean) / std).to(self._dtype)
+        prepared: Tensor = ((resized * scale - mean) / std).to(self._dtype)
+        return prepared
 
     def click(self, x: float, y: float, positive: bool) -> npt.NDArray[np.bool_]:
         """Answer a click at image pixel (x, y).
