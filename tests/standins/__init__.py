@@ -1,6 +1,8 @@
 """Stand-ins of what only a GPU host or a network has. Each takes what the real one takes, and refuses what it refuses.
 
 cuda: the CUDA runtime, as cuda-python offers it, on host memory.
+cuda_driver: the CUDA driver's calls for kernels, on that memory.
+kernels: models in NumPy of the package's kernels, which it runs.
 tensorrt: TensorRT's Python API; its plans run on ONNX Runtime's CPU and the CUDA stand-in.
 onnxruntime: ONNX Runtime with a CUDA provider, which computes on the CPU and on the CUDA stand-in.
 hub: the Hugging Face hub, a server on 127.0.0.1 for the real client.

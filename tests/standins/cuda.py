@@ -553,4 +553,4 @@ GPU = CudaStandIn(
 """The one GPU of a process of its own: an H200 as far as its name and memory go."""
 FAILS = frozenset(filter(None, os.environ.get("MMMS_REHEARSAL_FAILS", "").split(",")))
 """What fails on this host: calls of the CUDA runtime, ``onnxruntime-graph``, ``tensorrt-build``."""
-GPU.fail_always |= {name: Error.cudaErrorUnknown for name in FAILS if name.startswith("cuda")}
+GPU.fail_always |= {name: Error.cudaErrorUnknown for name in FAILS if name.startswith("cu")}

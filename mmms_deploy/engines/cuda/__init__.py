@@ -10,6 +10,8 @@ In reading order:
 - ``layout``: which tensors of a bundle need a fixed address, and how many bytes a session takes.
 - ``values``: the tensors that a session holds, and the binding buffers at fixed addresses.
 - ``graph``: one captured CUDA graph.
+- ``kernels``: kernels of this package, loaded once and launched on a stream.
+- ``finisher``: masks of answers at the image's size, made on the GPU.
 - ``stage``: one stage of a session: copies in, run, copies out; captured as a CUDA graph for a click.
 - ``resources``: all that one session holds on the GPU.
 - ``runner``: the session's side: upload, run, download.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmms_deploy.engines.cuda.kernels.module import FOLDER, ptx
-from tests.support.nvrtc import nvrtc
+from tests.support.nvrtc import assembler, nvrtc
 from tools.kernel_ptx import heading
 
 SOURCES = sorted(FOLDER.glob("*.cu"))
@@ -43,3 +43,13 @@ def test_the_source_compiles_to_machine_code(source: Path, architecture: str) ->
     names = re.findall(r"\.visible \.entry (\w+)", ptx(source.stem).decode("ascii"))
     assert names
     assert all(f".text.{name}".encode() in compiled for name in names)
+
+
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90", "sm_120"])
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_the_ptx_that_ships_becomes_machine_code(source: Path, architecture: str) -> None:
+    """As in a driver, on GPUs from the oldest to the newest."""
+    code = assembler().assemble(ptx(source.stem), architecture)
+    assert code.startswith(b"\x7fELF")
+    names = re.findall(r"\.visible \.entry (\w+)", ptx(source.stem).decode("ascii"))
+    assert all(f".text.{name}".encode() in code for name in names)
