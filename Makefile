@@ -79,7 +79,7 @@ test-rtx: $(VENV)/.rtx
 	$(BIN)/python -m pytest tests/engines/tensorrt/test_surface.py tests/engines/tensorrt/test_rtx.py \
 	    tests/engines/tensorrt/test_full_size.py tests/commands/test_build.py
 
-## On a GPU host: all that needs a GPU, and benchmarks/results/gpu-check.html of it. Installs nothing, needs no network.
+## On a GPU host: all that needs a GPU, and gpu-check/gpu-check.html of it. Installs nothing, needs no network.
 ## BUNDLES: what to compile, replay and measure beside the full-size network. GPU_CHECK: more options, such as --resume.
 BUNDLES ?= $(wildcard bundles/*)
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))

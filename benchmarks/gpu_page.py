@@ -20,6 +20,7 @@ from gpu_targets import (
 from mmms_deploy.bench.objects import OBJECTS
 from mmms_deploy.bench.report import Report
 from mmms_deploy.bench.text import number, with_unit
+from mmms_deploy.engines.tensorrt.inspect import UNPROVEN
 from mmms_deploy.reporting.html import document
 from mmms_deploy.reporting.svg import Bar, bars, stack
 from mmms_deploy.reporting.visible import escape
@@ -63,7 +64,8 @@ def page(report: Mapping[str, Any]) -> str:
     remarks = (*_remarks(steps, bundles), *_unmeasured(measured, compiled))
     parts = [
         "<h1>GPU check</h1>",
-        f"<p>{escape(', '.join(machine['gpus']))}; driver {escape(str(machine['driver'] or 'of unknown release'))}</p>",
+        f"<p>{escape(', '.join(machine['gpus']) or 'no GPU')}; driver"
+        f" {escape(str(machine['driver'] or 'of unknown release'))}</p>",
         f'<p class="faint">mmms-deploy {escape(report["mmms_deploy"])}; {escape(report["date"])}</p>',
         *(f'<p class="note">{escape(text)}</p>' for text in remarks),
     ]
@@ -256,7 +258,8 @@ def _plans(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows = "".join(
         f"<tr><td>{escape(step['name'].partition(':')[2])}, {escape(plan['stage'])}</td><td>{plan['precision']}</td>"
         f"<td>{escape(', '.join(f'{count} {kind}' for kind, count in plan['matrices'].items()))}"
-        f"{f' ({unproven} by the graph alone)' if (unproven := plan.get('unproven')) else ''}</td>"
+        f"{f' ({unproven} by the graph alone)' if (unproven := plan.get('unproven')) else ''}"
+        f"{_doubts(plan)}</td>"
         f"<td>{plan['fused']} of {plan['attentions']}</td><td>{plan['kernels']}</td>"
         f"<td>{plan['plan_bytes'] / 1e6:.1f}</td><td>{plan['seconds']:.1f}</td></tr>"
         for step in steps
@@ -268,6 +271,12 @@ def _plans(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         heads = "".join(f"<th>{name}</th>" for name in names)
         yield "<h2>TensorRT's plans, as compiled</h2>"
         yield f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _doubts(plan: Mapping[str, Any]) -> str:
+    """Return which kernels of a plan were not understood, and whether its precision is proven."""
+    listed = "".join(f"<br/><small>{escape(doubt)}</small>" for doubt in plan.get("doubts", ()))
+    return listed if plan.get("proven", True) else f'<br/><b class="failed">{UNPROVEN}</b>{listed}'
 
 
 def _here(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:

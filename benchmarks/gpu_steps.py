@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -125,64 +125,71 @@ def checked_bundle(path: Path) -> CheckedBundle:
     return CheckedBundle(path.name, path, precisions, manifest.trained)
 
 
-def steps_of(bundles: Sequence[CheckedBundle], *, full_size: bool = False) -> Iterator[Step]:
+def steps_of(
+    bundles: Sequence[CheckedBundle], *, full_size: bool = False, allow_unproven: bool = False
+) -> Iterator[Step]:
     """Yield the steps in the order in which they run.
 
     Args:
         bundles: Bundles to compile, replay and measure.
         full_size: Whether to check the full-size network too, before the others.
+        allow_unproven: Whether plans of TensorRT whose kernels show another type are taken, with a warning.
     """
+    allowed = ("--allow-unproven",) if allow_unproven else ()
     from mmms_deploy.bundle import MANIFEST_NAME
     from mmms_deploy.engines.registry import BACKENDS
 
     yield Step("doctor", "what is here", _module("doctor", "--json"), "doctor.json")
     if full_size:
         there = (FULL_SIZE / MANIFEST_NAME).is_file() and checked_bundle(FULL_SIZE).precisions == PRECISIONS
-        if not there:
-            options = ("--random-weights", "0", "--precision", "fp32,fp16", "--out", str(FULL_SIZE), "--overwrite")
-            command = _module("export", *options)
-            yield Step("export", "the full-size network", command, missing=lacks(EXPORTING))
+        options = ("--random-weights", "0", "--precision", "fp32,fp16", "--out", str(FULL_SIZE), "--overwrite")
+        export = Step("export", "the full-size network", _module("export", *options))
+        if there:
+            yield replace(export, state=State.PASSED, output="it is there")
+        else:
+            yield replace(export, missing=lacks(EXPORTING))
         others = (one for one in bundles if one.name != FULL_SIZE.name)
         bundles = (CheckedBundle(FULL_SIZE.name, FULL_SIZE, PRECISIONS), *others)
     engines = {backend.name: _unusable(backend) for backend in BACKENDS if backend.device == "cuda"}
     for one in bundles:
         wanted = tuple(part for precision in one.precisions for part in ("--precision", precision))
-        command = _module("build", str(one.path), *wanted, "--json", "{written}")
+        command = _module("build", str(one.path), *wanted, *allowed, "--json", "{written}")
         name, place = f"build:{one.name}", str(one.path)
         yield Step(name, f"plans of {one.name}", command, "plans.json", place, engines.get("tensorrt", ""))
         for engine, why in engines.items():
             for precision in one.precisions:
-                yield from _measured(one, engine, precision, why)
+                yield from _measured(one, engine, precision, why, allowed)
     for one in bundles:
         if one.trained or one.name == FULL_SIZE.name or one is bundles[0]:
             for engine, why in engines.items():
-                yield from _beside_compiled(one, engine, why)
-    if full_size:
-        yield from _several_objects(engines)
+                yield from _beside_compiled(one, engine, why, allowed)
     for file in sorted((ROOT / "tests" / "gpu").glob("test_*.py")):
         name = file.stem.removeprefix("test_gpu_")
         options = ("-m", "gpu", "-v", "-rs", "-p", "no:cacheprovider", "--junitxml={written}", f"tests/gpu/{file.name}")
         command = ("-m", "pytest", *options)
         yield Step(f"tests:{name}", f"tests that need a GPU: {name}", command, "tests.xml", missing=lacks(TESTING))
+    if full_size:
+        # Last, because exporting its bundle leaves the GPU idle for minutes.
+        yield from _several_objects(engines, allowed)
 
 
-def _measured(one: CheckedBundle, engine: str, precision: str, why: str) -> Iterator[Step]:
+def _measured(one: CheckedBundle, engine: str, precision: str, why: str, allowed: tuple[str, ...]) -> Iterator[Step]:
     name, title, place = f"{one.name}:{engine}:{precision}", f"{one.name}, {engine} in {precision}", str(one.path)
-    command = _module("verify", place, *_engine_options(engine, precision), "--strict")
+    command = _module("verify", place, *_engine_options(engine, precision), "--strict", *allowed)
     yield Step(f"replay:{name}", f"golden replay of {title}", command, "", place, why)
-    command = _bench(one, engine, precision, "--no-compiled")
+    command = _bench(one, engine, precision, "--no-compiled", *allowed)
     yield Step(f"bench:{name}", f"time and memory of {title}", command, "bench.json", place, why)
 
 
-def _beside_compiled(one: CheckedBundle, engine: str, why: str) -> Iterator[Step]:
+def _beside_compiled(one: CheckedBundle, engine: str, why: str, allowed: tuple[str, ...]) -> Iterator[Step]:
     """Yield the step that measures an engine in the best precision beside ``torch.compile``, which takes minutes."""
     for precision in one.precisions[:1]:
-        command = _bench(one, engine, precision, "--clicks", "10", "--images", "1")
+        command = _bench(one, engine, precision, "--clicks", "10", "--images", "1", *allowed)
         name, title = f"{one.name}:{engine}:{precision}", f"{one.name}, {engine} in {precision}"
         yield Step(f"compiled:{name}", f"{title}, beside torch.compile", command, "bench.json", str(one.path), why)
 
 
-def _several_objects(engines: Mapping[str, str]) -> Iterator[Step]:
+def _several_objects(engines: Mapping[str, str], allowed: tuple[str, ...]) -> Iterator[Step]:
     """Yield the steps that measure clicks on several objects at once, in a bundle of its own.
 
     Its further click stages would count as memory of the bundle with one.
@@ -196,11 +203,11 @@ def _several_objects(engines: Mapping[str, str]) -> Iterator[Step]:
         options = ("--random-weights", "0", "--precision", "fp32,fp16", *batches, "--out", str(SEVERAL), "--overwrite")
         command = _module("export", *options)
         yield Step("export:batch", "the same for several objects", command, missing=lacks(EXPORTING))
-    command = _module("build", str(one.path), "--precision", "fp16", "--json", "{written}")
+    command = _module("build", str(one.path), "--precision", "fp16", *allowed, "--json", "{written}")
     name, why = f"build:{one.name}", engines.get("tensorrt", "")
     yield Step(name, f"plans of {one.name}", command, "plans.json", str(one.path), why)
     for engine, why in engines.items():
-        command = _bench(one, engine, "fp16", "--clicks", "5", "--images", "1", "--no-compiled")
+        command = _bench(one, engine, "fp16", "--clicks", "5", "--images", "1", "--no-compiled", *allowed)
         title = f"{one.name}, {engine} in fp16, several objects at once"
         yield Step(f"objects:{one.name}:{engine}:fp16", title, command, "bench.json", str(one.path), why)
 
@@ -232,12 +239,13 @@ def _unusable(backend: Any) -> str:
 # --- running them -----------------------------------------------------------------------------------------------------
 
 
-def run(step: Step, timeout: float) -> Step:
+def run(step: Step, timeout: float, on_start: Callable[[int], None] | None = None) -> Step:
     """Run a step in a process of its own, and return it with its outcome.
 
     Args:
         step: The step.
         timeout: Seconds that it may take.
+        on_start: Receives the number of the process.
     """
     from mmms_deploy.bundle import MANIFEST_NAME
 
@@ -259,7 +267,7 @@ def run(step: Step, timeout: float) -> Step:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            code = _waited(process, timeout)
+            code = _waited(process, timeout, on_start)
         text = printed.read_text(errors="replace").replace(folder, "tmp")
         results = _read(written) if written.is_file() else _printed(text) if step.name == "doctor" else None
     if code is None:
@@ -277,9 +285,13 @@ def run(step: Step, timeout: float) -> Step:
     )
 
 
-def _waited(process: subprocess.Popen[bytes], timeout: float) -> int | None:
+def _waited(
+    process: subprocess.Popen[bytes], timeout: float, on_start: Callable[[int], None] | None = None
+) -> int | None:
     """Return the exit code, or None when the time is up. No process of the step is left either way."""
     try:
+        if on_start is not None:
+            on_start(process.pid)
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
         return None

@@ -177,7 +177,8 @@ class EagerMMMS:
             loaded = load_modalities(picture.modalities, self._config.modalities, picture.rgb.shape[:2])
             modalities = {spec.name: self._prepared(loaded[spec.name], spec) for spec in self._config.modalities}
             self._image = (rgb, modalities)
-            self._features = () if self._whole else self._kept(self._image_part(rgb, modalities))
+            features: tuple[Tensor, ...] = () if self._whole else self._kept(self._image_part(rgb, modalities))
+            self._features = features
         if self._device == "cuda":
             torch.cuda.synchronize()
         self._size = (picture.rgb.shape[0], picture.rgb.shape[1])

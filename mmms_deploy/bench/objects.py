@@ -98,7 +98,7 @@ def _of(
         ),
         Metric(
             key=f"objects.{count}_torch",
-            title=f"  the same, {what}",
+            title=f"  on {objects}, {what}",
             unit="1/s",
             samples=tuple(count / seconds for seconds in given),
             better=Better.HIGHER,
@@ -106,7 +106,7 @@ def _of(
         ),
         Metric(
             key=f"objects.{count}_ratio",
-            title=f"  a call, this engine / {what}",
+            title=f"  on {objects}, time of this engine / {what}",
             unit="ratio",
             samples=tuple(our / their for our, their in zip(ours, given, strict=bool(given))),
             gated=True,

@@ -120,7 +120,7 @@ Examples:
     help="Factor by which --compare lets something become worse.",
 )
 @click.option("--anyway", is_flag=True, help="Compare with results of another machine, network or workload.")
-@engine_options
+@engine_options(allow_unproven=True)
 def main(
     bundle: Path | None,
     recipe: str | None,

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmms_deploy.commands.command import command
-from mmms_deploy.commands.common import console, err_console, warn
+from mmms_deploy.commands.common import ALLOW_UNPROVEN, console, err_console, warn
 from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.output import check_output
@@ -97,6 +97,7 @@ Examples:
     "--timing-cache/--no-timing-cache", default=True, show_default=True, help="Use the measurements of earlier builds."
 )
 @click.option("--rebuild", is_flag=True, help="Compile again what is in the cache.")
+@click.option("--allow-unproven", is_flag=True, help=ALLOW_UNPROVEN)
 @click.option("--json", "json_file", type=FilePath(), help="Write the facts about the plans to this file too.")
 def main(
     bundle: Path,
@@ -111,6 +112,7 @@ def main(
     tf32: bool,
     timing_cache: bool,
     rebuild: bool,
+    allow_unproven: bool,
     json_file: Path | None,
 ) -> None:
     """Compile the stages of BUNDLE with TensorRT, for the GPU of this machine.
@@ -150,6 +152,7 @@ def main(
         library=library,
         stages=stages or None,
         rebuild=rebuild,
+        allow_unproven=allow_unproven,
     )
     if json_file is not None:
         _write_json(json_file, opened, made)
@@ -164,6 +167,7 @@ def build(
     library: str | None = None,
     stages: Sequence[str] | None = None,
     rebuild: bool = False,
+    allow_unproven: bool = False,
 ) -> dict[Precision, dict[str, StagePlan]]:
     """Compile plans with a progress bar, and print the facts about them.
 
@@ -183,6 +187,7 @@ def build(
                 library=library,
                 stages=stages,
                 rebuild=rebuild,
+                allow_unproven=allow_unproven,
                 on_progress=_explained(on_progress),
             )
     print_table(_table(bundle, made))
@@ -257,6 +262,10 @@ def _print_details(precision: Precision, plan: StagePlan) -> None:
     if report.wide and precision != "fp32":
         more = f" and {len(report.wide) - _MOST_NAMES} more" if len(report.wide) > _MOST_NAMES else ""
         console.print(f"  [yellow]in float32: {', '.join(report.wide[:_MOST_NAMES])}{more}[/]", soft_wrap=True)
+    if report.doubts:
+        console.print(f"  [yellow]kernels that do not show {precision}:[/]", soft_wrap=True)
+    for doubt in report.doubts:
+        console.print(f"    [dim]{escape(doubt)}[/]", soft_wrap=True)
 
 
 def _megabytes(count: int | None) -> str:
@@ -266,6 +275,7 @@ def _megabytes(count: int | None) -> str:
 def _write_json(file: Path, bundle: Bundle, made: dict[Precision, dict[str, StagePlan]]) -> None:
     import msgspec
 
+    from mmms_deploy.bundle import Precision
     from mmms_deploy.files import write_file
 
     rows: Iterable[dict[str, object]] = [
@@ -275,6 +285,7 @@ def _write_json(file: Path, bundle: Bundle, made: dict[Precision, dict[str, Stag
             "plan_bytes": len(plan.plan),
             "seconds": plan.seconds,
             "built": plan.built,
+            "proven": plan.report.proven(Precision(precision)),
             **msgspec.to_builtins(plan.report),
         }
         for precision, stages in made.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial, wraps
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,13 @@ from mmms_deploy.errors import Door, MMMSDeployError
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.protocol import EngineInfo
+
+
+ALLOW_UNPROVEN = (
+    "TensorRT: warn of a plan whose kernels show another type than its precision, and list them, instead of refusing"
+    " it; for a first look on a GPU."
+)
+"""Help of ``--allow-unproven``."""
 
 
 class _Console(VisibleConsole):
@@ -69,7 +77,9 @@ def wrong_usage() -> Iterator[None]:
         raise click.UsageError(error.message(Door.COMMAND_LINE), click.get_current_context(silent=True)) from error
 
 
-def engine_options(function: Callable[..., Any] | None = None, *, precision: bool = True) -> Callable[..., Any]:
+def engine_options(
+    function: Callable[..., Any] | None = None, *, precision: bool = True, allow_unproven: bool = False
+) -> Callable[..., Any]:
     """Add ``--device``, ``--engine``, ``--precision``, ``--threads`` and ``--strict``.
 
     The command receives them as one argument ``request``, an :class:`~mmms_deploy.engines.request.EngineRequest`.
@@ -77,19 +87,23 @@ def engine_options(function: Callable[..., Any] | None = None, *, precision: boo
     Args:
         function: The command's function; None where options of this decorator are given.
         precision: Whether ``--precision`` is one of them; a command may have another one of this name.
+        allow_unproven: Whether ``--allow-unproven`` is one of them, for commands that look at an engine.
     """
     if function is None:
-        return partial(engine_options, precision=precision)
+        return partial(engine_options, precision=precision, allow_unproven=allow_unproven)
     named = function
 
     names = ("device", "engine", *(("precision",) if precision else ()), "threads", "strict")
 
     @wraps(named)
     def with_request(*args: Any, **kwargs: Any) -> Any:
+        from mmms_deploy.engines.cuda.options import CudaOptions
         from mmms_deploy.engines.request import EngineRequest
 
         with wrong_usage():
             request = EngineRequest(**{name: kwargs.pop(name) for name in names})
+            if allow_unproven and kwargs.pop("allow_unproven"):
+                request = replace(request, cuda_options=CudaOptions(allow_unproven=True))
         return named(*args, request=request, **kwargs)
 
     options = {
@@ -130,6 +144,8 @@ def engine_options(function: Callable[..., Any] | None = None, *, precision: boo
         ),
     }
     decorated: Callable[..., Any] = with_request
+    if allow_unproven:
+        decorated = click.option("--allow-unproven", is_flag=True, help=ALLOW_UNPROVEN)(decorated)
     for name in reversed(names):
         decorated = options[name](decorated)
     return decorated

@@ -270,6 +270,7 @@ def _require_provider(ort: Any, provider: str) -> None:
 
 def _tensorrt(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
     from mmms_deploy.engines.tensorrt.api import describe, load_tensorrt
+    from mmms_deploy.engines.tensorrt.resources import missing_resource
 
     trt = load_tensorrt()
     about = describe(trt)
@@ -279,6 +280,10 @@ def _tensorrt(can: tuple[Precision, ...], gpu: Gpu | None) -> _Found:
             raise EngineUnavailableError(
                 f"{about} does not run on {gpu}", expected="a GPU that it knows", fix="pip install tensorrt"
             )
+    if gpu is not None and not about.ahead_of_time and (missing := missing_resource(gpu.capability)) is not None:
+        raise EngineUnavailableError(
+            f"{about} cannot compile for {gpu}: {missing}", expected=missing.name, fix=missing.fix(about.version)
+        )
     return f"{about} on {gpu}", can, "", ""
 
 

@@ -42,7 +42,7 @@ Examples:
     is_flag=True,
     help="Replay with every installed engine in every precision, and keep the results for --device auto.",
 )
-@engine_options
+@engine_options(allow_unproven=True)
 def main(
     bundle: Path,
     limit: float | None,

@@ -41,12 +41,22 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_gpu(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "out")]
+    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "out"), "--copy-to", str(tmp_path / "copy")]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 2, done.stderr
     assert "no GPU can be checked" in done.stderr
-    assert not (tmp_path / "out").exists()
+    steps = json.loads((tmp_path / "out" / "gpu-check.json").read_text())["steps"]
+    assert steps[0]["name"] == "doctor"
+    assert steps[0]["results"]["engines"], "it describes the machine"
+    assert len(steps) > 3
+    for step in steps[1:]:
+        assert step["state"] == "skipped"
+        assert "no GPU can be checked" in step["missing"]
+        assert "to fix: " in step["missing"]
+    for name in ("gpu-check.html", "gpu-check.json"):
+        assert "no GPU" in (tmp_path / "out" / name).read_text()
+        assert "no GPU" in (tmp_path / "copy" / name).read_text()
 
 
 def test_in_an_environment_with_nothing_installed(tmp_path: Path) -> None:
@@ -90,6 +100,10 @@ def ended(process: int) -> bool:
     return False
 
 
+def ended_now(process: int) -> bool:
+    return not Path(f"/proc/{process}").exists()
+
+
 def test_steps_that_pass_fail_and_hang(tmp_path: Path) -> None:
     from gpu_steps import run
 
@@ -105,6 +119,139 @@ def test_steps_that_pass_fail_and_hang(tmp_path: Path) -> None:
     skipped = run(step("print(1)", bundle=str(tmp_path)), 60)
     assert (skipped.state, skipped.output) == ("skipped", "")
     assert "there is no bundle at" in skipped.missing
+
+
+def test_a_detached_step_is_seen_by_later_calls(tmp_path: Path) -> None:
+    from gpu_background import Background
+
+    export = Background(tmp_path, "export")
+    assert (export.running, export.noted, export.ended()) == (False, False, None)
+    go = tmp_path / "go"
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\nprint('done'); 1/0"
+    export.start(["-c", waits], tmp_path)
+    later = Background(tmp_path, "export")
+    assert (later.running, later.noted, later.ended()) == (True, True, None)
+    assert not later.wait(0.2)
+    later.start(["-c", "print('a second one')"], tmp_path)
+    go.touch()
+    assert later.wait(60)
+    ended = later.ended()
+    assert ended is not None
+    assert ended.code == 1
+    assert "done" in ended.output
+    assert "ZeroDivisionError" in ended.output
+    later.forget()
+    assert not export.noted
+
+
+def test_a_detached_step_that_was_ended_by_force_has_no_outcome(tmp_path: Path) -> None:
+    from gpu_background import Background, end_noted
+
+    export = Background(tmp_path, "export")
+    export.start(["-c", "import time; time.sleep(600)"], tmp_path)
+    note = tmp_path / "export.process.json"
+    process = json.loads(note.read_text())["process"]
+    kept = note.read_text()
+    assert end_noted(note)
+    assert ended(process)
+    note.write_text(kept)
+    assert not export.running
+    assert (found := export.ended()) is not None
+    assert found.code is None
+    assert not end_noted(note), "nothing is ended twice"
+
+
+def test_a_number_that_another_process_got_since_is_left_alone(tmp_path: Path) -> None:
+    from gpu_background import end_noted, note_process, noted_process
+
+    note = tmp_path / "running.json"
+    note_process(note, os.getpid())
+    assert noted_process(note) == os.getpid()
+    note.write_text(json.dumps({"process": os.getpid(), "started": "1"}))
+    assert noted_process(note) is None
+    assert not end_noted(note)
+
+
+def checked(tmp_path: Path, steps: list[Any], **given: Any) -> Any:
+    """A check of these steps, whose report is in ``out``."""
+    from argparse import Namespace
+
+    from gpu_check import _Check
+
+    usual = {"out": tmp_path / "out", "copy_to": None, "minutes": None, "timeout": 60, "background": False}
+    return _Check(Namespace(**{**usual, **given}), MACHINE, steps)
+
+
+def states(check: Any) -> dict[str, str]:
+    return {entry["name"]: entry["state"] for entry in check.save()["steps"]}
+
+
+def test_what_needs_no_export_is_checked_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_steps
+    from gpu_background import Background
+
+    network = gpu_steps.FULL_SIZE
+    exports = (
+        f"import pathlib, time; time.sleep(1); p = pathlib.Path({str(network)!r}); p.mkdir();"
+        " (p / 'bundle.json').touch()"
+    )
+    monkeypatch.setattr("mmms_deploy.bundle.MANIFEST_NAME", "bundle.json")
+    order = tmp_path / "order"
+    says = f"import pathlib; f = pathlib.Path({str(order)!r}).open('a'); f.write('{{}} ')"
+    steps = [
+        step(exports, "export"),
+        step(says.format("needs"), "needs", bundle=str(network)),
+        step(says.format("other"), "other"),
+    ]
+    check = checked(tmp_path, steps, background=True)
+    check.run(["export", "needs", "other"])
+    assert order.read_text() == "other needs "
+    assert set(states(check).values()) == {"passed"}
+    assert not Background(tmp_path / "out", "export").noted
+
+
+def test_an_export_goes_on_after_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_check
+    from gpu_background import Background
+
+    monkeypatch.setattr(gpu_check, "_SHORTEST", 0.0)
+    go = tmp_path / "go"
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)"
+    first = checked(tmp_path, [step(waits, "export"), step("", "other")], background=True, minutes=0.05)
+    first.run(["export", "other"])
+    assert states(first) == {"export": "not run", "other": "passed"}
+    export = Background(tmp_path / "out", "export")
+    assert export.running
+    go.touch()
+    assert export.wait(60)
+    second = checked(tmp_path, [step("1/0", "export"), step("", "other")])
+    second.run(["export"])
+    assert states(second)["export"] == "passed", "its outcome is that of the process that went on"
+
+
+def test_a_step_of_a_call_that_was_cut_off_is_ended(tmp_path: Path) -> None:
+    """A call that is ended by force cannot end its step, and the next one does."""
+    from gpu_background import end_noted
+
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT / 'benchmarks')!r}, {str(ROOT)!r}]\n"
+        "from argparse import Namespace; from pathlib import Path\n"
+        "from gpu_check import _Check; from gpu_steps import Step\n"
+        f"o = Namespace(out=Path({str(tmp_path)!r}), copy_to=None, minutes=None, timeout=600, background=False)\n"
+        "_Check(o, {}, [Step('hangs', '', ('-c', 'import time; time.sleep(600)'))]).run(['hangs'])"
+    )
+    call = subprocess.Popen([sys.executable, "-c", code])
+    note = tmp_path / "running.json"
+    for _ in range(600):
+        if note.is_file() and note.read_text():
+            break
+        time.sleep(0.1)
+    hanging = json.loads(note.read_text())["process"]
+    call.kill()
+    call.wait()
+    assert not ended_now(hanging)
+    assert end_noted(note)
+    assert ended(hanging)
 
 
 def test_another_precision_than_requested_is_no_success() -> None:
@@ -135,13 +282,13 @@ def test_the_steps_of_a_bundle(paint: Bundle) -> None:
     assert names[-9:] == [
         "compiled:mmms-rgb:tensorrt:fp16",
         "compiled:mmms-rgb:onnxruntime-cuda:fp16",
+        "tests:bench",
+        "tests:plans",
+        "tests:sessions",
         "export:batch",
         "build:mmms-rgb-batch",
         "objects:mmms-rgb-batch:tensorrt:fp16",
         "objects:mmms-rgb-batch:onnxruntime-cuda:fp16",
-        "tests:bench",
-        "tests:plans",
-        "tests:sessions",
     ]
     for name in ("build:mmms-rgb", "bench:mmms-rgb:tensorrt:fp16", "replay:paint:onnxruntime-cuda:fp32"):
         assert name in names
@@ -157,6 +304,17 @@ def test_the_steps_of_a_bundle(paint: Bundle) -> None:
     assert len(set(names)) == len(names)
     with pytest.raises(MMMSDeployError):
         checked_bundle(ROOT / "docs")
+
+
+def test_unproven_plans_are_taken_only_where_it_is_said(paint: Bundle) -> None:
+    from gpu_steps import checked_bundle, steps_of
+
+    def allowing(**options: bool) -> set[str]:
+        found = steps_of([checked_bundle(paint.path)], **options)
+        return {one.name.partition(":")[0] for one in found if "--allow-unproven" in one.command}
+
+    assert allowing() == set()
+    assert allowing(allow_unproven=True) == {"build", "replay", "bench", "compiled"}
 
 
 def test_every_command_of_a_step_is_one(paint: Bundle) -> None:
@@ -321,7 +479,8 @@ def test_the_page() -> None:
     from gpu_steps import State, Step
 
     plan = {"stage": "click", "precision": "fp16", "matrices": {"fp16": 82}, "fused": 8, "attentions": 8}
-    plans = {"plans": [{**plan, "kernels": 129, "plan_bytes": 39_000_000, "seconds": 60.0}]}
+    doubtful = {"proven": False, "doubts": ["gemm 'a<b', sm90_odd: fp32 for node7"]}
+    plans = {"plans": [{**plan, "kernels": 129, "plan_bytes": 39_000_000, "seconds": 60.0, **doubtful}]}
     tests = {"passed": 2, "failed": ["a::b"], "skipped": 1, "reasons": ["no <TensorRT>"]}
     slow, blind = measured("onnxruntime-cuda", **{DISC: 3.0}), measured(**{"vram.taken": 0})
     runs = [measured(**{"graph.click_ratio": 0}), slow, blind]
@@ -359,6 +518,8 @@ def test_the_page() -> None:
         "8 of 8",
         "82 fp16",
         "plans of &lt;demo&gt;",
+        "precision not proven",
+        "gemm &#x27;a&lt;b&#x27;, sm90_odd: fp32 for node7",
         "Not done: replay:demo:tensorrt:fp16: TensorRT &amp; co are not installed",
         "Not run yet: compiled:demo:tensorrt:fp16",
         "mmms-rgb: several objects at once",

@@ -73,6 +73,28 @@ def test_a_plan_that_is_not_what_it_should_be(bundle: Path, trt: TensorRtStandIn
     assert "Traceback" not in result.output
 
 
+def test_an_unproven_plan_is_for_those_who_allow_it(bundle: Path, trt: TensorRtStandIn, tmp_path: Path) -> None:
+    trt.compiles_in = "Float"
+    result = build(bundle, "--allow-unproven", "--json", tmp_path / "plans.json")
+    assert result.exit_code == 0, result.output
+    assert "warning: TensorRT 11.4.0.106 compiled stage 'click' with 6 in fp32 of 6" in result.stderr
+    assert "0 of 6 matrix operations in fp16, 0 of 1 attentions fused; precision not proven" in result.stdout
+    assert "kernels that do not show fp16:" in result.stdout
+    (row,) = json.loads((tmp_path / "plans.json").read_text())["plans"]
+    assert row["proven"] is False
+    assert len(row["doubts"]) == 6
+    # It is kept, for the same leave alone.
+    refused = build(bundle)
+    assert refused.exit_code == 1
+    assert "6 in fp32 of 6 matrix operations" in refused.stderr
+    assert "--allow-unproven" in refused.stderr
+    again = build(bundle, "--allow-unproven")
+    assert again.exit_code == 0
+    assert "kept" in again.stdout
+    assert "warning: TensorRT" in again.stderr
+    assert trt.builds == 1
+
+
 def test_without_a_cache_it_says_so(bundle: Path, trt: TensorRtStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMMS_DEPLOY_CACHE", "off")
     result = build(bundle)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmms_deploy.engines.cuda import devices
 from mmms_deploy.engines.openvino import library as openvino_library
 from mmms_deploy.engines.registry import BACKENDS
 from mmms_deploy.engines.tensorrt import api as tensorrt_api
+from mmms_deploy.engines.tensorrt import resources
 from tests.standins.cuda import CudaStandIn, Error
 from tests.support.blocker import BLOCKER
 from tests.support.invoke import invoke
@@ -187,6 +189,27 @@ def test_tensorrt_for_rtx_on_a_gpu_that_it_does_not_know(
     assert not found.works
     assert "TensorRT-RTX 1.7.1 does not run on Stand-in GPU" in found.why
     rtx.ComputeCapability.SM90 = 90
+    assert engine("tensorrt").works
+
+
+def test_tensorrt_without_the_library_for_this_gpu(
+    gpu: CudaStandIn, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tensorrt="10.15.1.29")
+    monkeypatch.setattr(tensorrt_api, "load_tensorrt", lambda: SimpleNamespace(__version__="10.15.1.29"))
+    asked: list[tuple[int, int]] = []
+
+    def missing(capability: tuple[int, int]) -> resources.MissingResource:
+        asked.append(capability)
+        return resources.MissingResource("libnvinfer_builder_resource_sm90.so", Path("/opt/trt"), ("ptx",))
+
+    monkeypatch.setattr(resources, "missing_resource", missing)
+    found = engine("tensorrt")
+    assert not found.works
+    assert asked == [(9, 0)]
+    assert "libnvinfer_builder_resource_sm90.so is missing in /opt/trt" in found.why
+    assert "in version 10.15.1.29" in found.fix
+    monkeypatch.setattr(resources, "missing_resource", lambda capability: None)
     assert engine("tensorrt").works
 
 

@@ -28,6 +28,9 @@ class CudaOptions:
         prefer_nhwc: Whether ONNX Runtime computes the convolutions of a click with channels last, for which the GPU's
             tensor cores are made, and transposes before and after them. mmms-bench measures both. TensorRT chooses
             layouts itself and ignores it.
+        allow_unproven: Whether to run a plan of TensorRT whose kernels show another type than the requested precision,
+            with a warning that lists them, instead of refusing it. It is for a first look on a GPU whose kernels were
+            never listed; ``strict`` does not undo it.
 
     Raises:
         EngineError: A setting has a wrong type or is out of range.
@@ -41,9 +44,10 @@ class CudaOptions:
     history_block: int = 16
     ordinal: int = 0
     prefer_nhwc: bool = False
+    allow_unproven: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("cuda_graph", "prepare_images", "strict", "prefer_nhwc"):
+        for name in ("cuda_graph", "prepare_images", "strict", "prefer_nhwc", "allow_unproven"):
             flag = checked_flag(f"CudaOptions: {name}", getattr(self, name), fix=f"leave {name} out")
             object.__setattr__(self, name, flag)
         for name, least in (("resident_images", 1), ("memory_limit", 1), ("history_block", 1), ("ordinal", 0)):

@@ -23,6 +23,7 @@ from mmms_deploy.engines.tensorrt.inspect import (
     summarise,
 )
 from mmms_deploy.engines.tensorrt.network import read_network
+from mmms_deploy.engines.tensorrt.resources import missing_resource
 from mmms_deploy.errors import EngineUnavailableError, PlanBuildError
 from mmms_deploy.progress import OnProgress, Progress
 
@@ -105,6 +106,8 @@ def build_plan(
     options: BuildOptions,
     activate: Callable[[], None] | None,
     timing_cache: bytes | None = None,
+    capability: tuple[int, int] | None = None,
+    allow_unproven: bool = False,
     why: str = "",
     on_progress: OnProgress | None = None,
 ) -> Built:
@@ -119,6 +122,8 @@ def build_plan(
         options: How to compile.
         activate: Makes the GPU current in the calling thread. None without a GPU, which only TensorRT-RTX supports.
         timing_cache: What an earlier build measured on this GPU.
+        capability: The GPU's compute capability; where the build fails for want of its library, the message names it.
+        allow_unproven: Whether to warn of a plan that does not compute in the precision, instead of refusing it.
         why: Why the plan is compiled; the ``detail`` of the first event.
         on_progress: Receives every phase of the library, from another thread, as a task ``stage 'click': <phase>``.
 
@@ -139,10 +144,13 @@ def build_plan(
     def work() -> Built:
         if activate is not None:
             activate()
-        return _build(trt, file, stage, precision, every_click, options, activate is not None, timing_cache, watch)
+        return _build(trt, file, stage, every_click, options, activate is not None, timing_cache, capability, watch)
 
     try:
-        return _interruptible(work, watch)
+        built = _interruptible(work, watch)
+        # Not in the thread of the build: a warning is for the caller's thread.
+        check_precision(built.report, precision, stage, str(library), allow_unproven=allow_unproven)
+        return built
     finally:
         watch.finish_unseen()
 
@@ -151,16 +159,16 @@ def _build(
     trt: Any,
     file: Path,
     stage: str,
-    precision: Precision,
     every_click: bool,
     options: BuildOptions,
     gpu: bool,
     timing_cache: bytes | None,
+    capability: tuple[int, int] | None,
     watch: _Watch,
 ) -> Built:
     start = time.perf_counter()
     with listening(trt) as messages:
-        builder = _require(create(trt.Builder, logger(trt)), trt, stage, messages)
+        builder = _require(create(trt.Builder, logger(trt)), trt, stage, messages, capability)
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(flags)
         _parse(trt, network, file, stage, messages)
@@ -171,7 +179,7 @@ def _build(
         config.progress_monitor = watch.monitor
         plan = builder.build_serialized_network(network, config)
         watch.raise_for_cancelled()
-        plan = bytes(_require(plan, trt, stage, messages))
+        plan = bytes(_require(plan, trt, stage, messages, capability))
         seconds = time.perf_counter() - start
         kernels, activations = _inspect(trt, plan, stage, messages) if not describe(trt).ahead_of_time else ((), None)
     activations_listed, weights = memory_of_messages(messages.details)
@@ -187,7 +195,6 @@ def _build(
     ]
     # Take the list that shows more; the one of the compiled plan where both show the same.
     report = min(reports, key=lambda report: (not report.listed, report.unproven))
-    check_precision(report, precision, stage, str(describe(trt)))
     kept = None if timing is None else bytes(timing.serialize())
     return Built(plan, report, seconds, kept)
 
@@ -272,15 +279,31 @@ def _inspect(trt: Any, plan: bytes, stage: str, messages: Messages) -> tuple[tup
     return kernels_of_inspector(text), int(engine.device_memory_size_v2)
 
 
-def _require(thing: Any, trt: Any, stage: str, messages: Messages) -> Any:
-    """Return an object of the library; raise with the library's own words when it is None."""
+def _require(thing: Any, trt: Any, stage: str, messages: Messages, capability: tuple[int, int] | None = None) -> Any:
+    """Return an object of the library; raise with the library's own words when it is None.
+
+    Args:
+        thing: The object, or None.
+        trt: The library.
+        stage: Name of the stage.
+        messages: What the library said.
+        capability: The compute capability of the GPU to compile for, where the object needs its builder resource.
+    """
     if thing is not None:
         return thing
     reason = messages.text() or "it does not say why"
+    about = describe(trt)
+    missing = None if capability is None or about.ahead_of_time else missing_resource(capability)
+    if missing is not None:
+        raise PlanBuildError(
+            f"{about} cannot compile stage {stage!r}: {reason}; {missing}",
+            expected="a plan",
+            fix=missing.fix(about.version),
+        )
     usual = "upgrade the library, or use another engine; mmms-verify shows whether the bundle is intact"
     fix, size = next(((fix, size) for words, fix, size in _FIXES if words in reason.lower()), (usual, ""))
     raise PlanBuildError(
-        f"{describe(trt)} cannot compile stage {stage!r}: {reason}",
+        f"{about} cannot compile stage {stage!r}: {reason}",
         expected="a plan",
         fix=f"{fix}, or pass a {size} BuildOptions.workspace" if size else fix,
         command_fix=f"{fix}, or pass a {size} --workspace" if size else fix,

@@ -74,6 +74,7 @@ class TensorRtCuda(CudaEngine):
                 device=options.ordinal,
                 options=build,
                 may_build=may_build,
+                allow_unproven=options.allow_unproven,
                 on_progress=log_builds(bundle, precision, about, on_progress),
             )
             cuda.activate()

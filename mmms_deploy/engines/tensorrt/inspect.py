@@ -15,15 +15,19 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mmms_deploy.bundle import Precision
 from mmms_deploy.bundle.contract import Struct
-from mmms_deploy.errors import PlanPrecisionError
+from mmms_deploy.errors import MMMSDeployWarning, PlanPrecisionError
 
 WIDE = Precision.FP32
+UNPROVEN = "precision not proven"
+"""What is said of a plan whose kernels show another type than the requested one, where such a plan is allowed."""
+_MOST_DOUBTS, _MOST_SHOWN = 40, 5
 _TYPES = {
     "half": Precision.FP16.value,
     "fp16": Precision.FP16.value,
@@ -142,6 +146,8 @@ class PlanReport(Struct, frozen=True, kw_only=True):
         unproven: Number of convolutions and matrix products that are counted by the typed graph, because no kernel
             shows the type that it multiplies in.
         regions: Number of parts of the graph that the library lists as one, without their kernels.
+        doubts: The kernels of convolutions and matrix products that show another type than the graph's, or none: each
+            with its kind, its names, the type that was read, and the ONNX nodes. The first 40.
     """
 
     kernels: int
@@ -155,12 +161,18 @@ class PlanReport(Struct, frozen=True, kw_only=True):
     listed: str = ""
     unproven: int = 0
     regions: int = 0
+    doubts: tuple[str, ...] = ()
+
+    def proven(self, precision: Precision) -> bool:
+        """Return whether no kernel shows another type than a precision. A kernel that shows none does not count."""
+        return all(dtype == precision for dtype in self.matrices)
 
     def evidence(self, precision: Precision) -> str:
         """Return what the inspection found, e.g. ``82 of 82 matrix operations in fp16, 8 of 8 attentions fused``."""
         done, total = self.matrices.get(precision, 0), sum(self.matrices.values())
         fused = f", {self.fused} of {self.attentions} attentions fused" if self.attentions and self.listed else ""
-        return f"{done} of {total} matrix operations in {precision}{fused}{self._doubt()}"
+        unproven = "" if self.proven(precision) else f"; {UNPROVEN}"
+        return f"{done} of {total} matrix operations in {precision}{fused}{self._doubt()}{unproven}"
 
     def _doubt(self) -> str:
         if not self.listed:
@@ -171,21 +183,42 @@ class PlanReport(Struct, frozen=True, kw_only=True):
         return f", {self.unproven} of them as its typed graph says (their kernels do not show it{hidden})"
 
 
-def check_precision(report: PlanReport, precision: Precision, stage: str, library: str) -> None:
-    """Refuse a plan that does not compute in the requested precision.
+def check_precision(
+    report: PlanReport, precision: Precision, stage: str, library: str, *, allow_unproven: bool = False
+) -> None:
+    """Refuse a plan that does not compute in the requested precision, or warn of it where that is allowed.
+
+    Args:
+        report: What was read from the plan.
+        precision: The requested precision.
+        stage: Name of the stage, for the message.
+        library: Name and version of the library, for the message.
+        allow_unproven: Whether to warn instead of refusing it.
 
     Raises:
         PlanPrecisionError: A convolution or matrix product is not computed in the precision.
+
+    Warns:
+        MMMSDeployWarning: The same, where it is allowed.
     """
-    other = {dtype: count for dtype, count in report.matrices.items() if dtype != precision}
-    if not other:
+    if report.proven(precision):
         return
+    other = {dtype: count for dtype, count in report.matrices.items() if dtype != precision}
     listed = ", ".join(f"{count} in {dtype or 'an unknown type'}" for dtype, count in sorted(other.items()))
     names = f" ({', '.join(report.wide[:5])}{', ...' if len(report.wide) > 5 else ''})" if report.wide else ""
+    given = (
+        f"{library} compiled stage {stage!r} with {listed} of {sum(report.matrices.values())} matrix operations{names}"
+    )
+    if allow_unproven:
+        doubts = "".join(f"\n  {doubt}" for doubt in report.doubts[:_MOST_SHOWN])
+        warnings.warn(f"{given}: {UNPROVEN}{doubts}", MMMSDeployWarning, stacklevel=2)
+        return
+    usual = "export the checkpoint again with this version; if that does not help, use another precision"
     raise PlanPrecisionError(
-        f"{library} compiled stage {stage!r} with {listed} of {sum(report.matrices.values())} matrix operations{names}",
+        given,
         expected=f"all of them in {precision}",
-        fix="export the checkpoint again with this version; if that does not help, use another precision",
+        fix=f"{usual}, or look at it with CudaOptions(allow_unproven=True)",
+        command_fix=f"{usual}, or look at it: mmms-build, mmms-verify and mmms-bench take --allow-unproven",
     )
 
 
@@ -330,7 +363,20 @@ def summarise(
         listed=listed if known else "",
         unproven=len(types) - len(shown_types) if known else 0,
         regions=len(kernels) - len(shown),
+        doubts=tuple(_doubts(network, computing))[:_MOST_DOUBTS] if known else (),
     )
+
+
+def _doubts(network: Network, computing: Mapping[str, Kernel]) -> Iterator[str]:
+    """Yield each kernel whose type is not the one of the graph's operations that it computes, with its names."""
+    nodes: dict[str, list[str]] = {}
+    for node, kernel in computing.items():
+        read = kernel.operand if kernel.multiplies else ""
+        if read != network.matrices[node]:
+            names = f"{kernel.kind} {kernel.name!r}, {kernel.tactic or 'without a tactic'}"
+            nodes.setdefault(f"{names}: {read or 'no type'}", []).append(node)
+    for words, named in nodes.items():
+        yield f"{words} for {', '.join(named)}"
 
 
 def _computing(node: str, kernels: tuple[Kernel, ...]) -> Kernel | None:

@@ -143,8 +143,8 @@ def read_plan(file: Path, identity: Identity) -> tuple[bytes, Facts]:
     return plan, facts
 
 
-def check_plan(file: Path, identity: Identity) -> None:
-    """Check by its end that a plan is there. This is cheap at any size, because the checksum is not compared.
+def check_plan(file: Path, identity: Identity) -> Facts:
+    """Return the facts about a plan, read from its end. This is cheap at any size: the checksum is not compared.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -152,7 +152,9 @@ def check_plan(file: Path, identity: Identity) -> None:
     """
     with _opened(file) as stream:
         encoded = _tail(file, stream)[2]
-    _check_identity(file, _facts(file, encoded), identity)
+    facts = _facts(file, encoded)
+    _check_identity(file, facts, identity)
+    return facts
 
 
 def _check_identity(file: Path, facts: Facts, identity: Identity) -> None:

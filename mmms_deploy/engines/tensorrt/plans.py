@@ -19,7 +19,7 @@ from mmms_deploy.engines.cuda.devices import Gpu, driver_release, require_gpu
 from mmms_deploy.engines.cuda.runtime import Cuda, import_cuda
 from mmms_deploy.engines.tensorrt.api import Library, describe, load_tensorrt
 from mmms_deploy.engines.tensorrt.build import BuildOptions, build_plan
-from mmms_deploy.engines.tensorrt.inspect import PlanReport
+from mmms_deploy.engines.tensorrt.inspect import UNPROVEN, PlanReport, check_precision
 from mmms_deploy.engines.tensorrt.plan_cache import (
     WAITING,
     Facts,
@@ -75,6 +75,7 @@ def plans(
     stages: Collection[str] | None = None,
     rebuild: bool = False,
     may_build: bool = True,
+    allow_unproven: bool = False,
     on_progress: OnProgress | None = None,
 ) -> dict[str, StagePlan]:
     """Read the plans of a bundle from the cache, or compile them and check their precision.
@@ -89,6 +90,8 @@ def plans(
         stages: Names of the stages; None for all.
         rebuild: Whether to compile even what is in the cache.
         may_build: Whether to compile what is not in the cache, which takes minutes.
+        allow_unproven: Whether to warn of a plan whose kernels show another type than the precision, instead of
+            refusing it. Such a plan is kept, and is refused again wherever this is not given.
         on_progress: Receives every step of a build, from another thread. The ``detail`` of a stage's first step is why
             its plan is compiled. None logs the reasons (:func:`log_builds`).
 
@@ -100,6 +103,9 @@ def plans(
             bundle has no ONNX graphs in the precision, or a plan is not in the cache and ``may_build`` is false.
         PlanBuildError: A graph cannot be compiled, or is not computed in its precision.
         BundleCorruptError: A graph is not the one that the manifest describes.
+
+    Warns:
+        MMMSDeployWarning: A plan is not in its precision, and ``allow_unproven`` is given.
     """
     gpu = None if device is None else require_gpu(device, alone=True)
     trt = load_tensorrt(library)
@@ -113,6 +119,7 @@ def plans(
         exact=options is not None,
         rebuild=rebuild,
         may_build=may_build,
+        allow_unproven=allow_unproven,
         on_progress=on_progress or log_builds(bundle, precision, about),
     )
     return {
@@ -213,12 +220,12 @@ def _with_command(why: str, bundle: Bundle) -> str:
 
 def _why_no_plan(folder: Path, identity: Identity) -> str:
     try:
-        check_plan(*_place(folder, identity))
+        facts = check_plan(*_place(folder, identity))
     except FileNotFoundError:
         return why_none(folder, identity)
     except PlanError as error:
         return error.given
-    return ""
+    return "" if facts.report.proven(identity.precision) else f"{UNPROVEN} of its plan"
 
 
 def _place(folder: Path, identity: Identity, exact: bool = False) -> tuple[Path, Identity]:
@@ -265,6 +272,7 @@ class _Maker:
     exact: bool
     rebuild: bool
     may_build: bool
+    allow_unproven: bool
     on_progress: OnProgress
 
     def make(self, bundle: Bundle, stage: Stage, precision: Precision) -> StagePlan:
@@ -309,6 +317,9 @@ class _Maker:
             return None, why_none(folder, identity)
         except PlanError as error:
             return None, error.given
+        # A build that allowed it has kept it: that is no leave for other uses.
+        precision, allowed = identity.precision, self.allow_unproven
+        check_precision(facts.report, precision, stage.name, str(self.library), allow_unproven=allowed)
         return StagePlan(stage.name, plan, facts.report, facts.seconds, "", file), ""
 
     def _build(
@@ -336,6 +347,8 @@ class _Maker:
             options=self.options,
             activate=None if self.gpu is None else Cuda(import_cuda(), self.gpu.ordinal).activate,
             timing_cache=read_timing(timing) if measures and timing is not None else None,
+            capability=None if self.gpu is None else self.gpu.capability,
+            allow_unproven=self.allow_unproven,
             why=why,
             on_progress=self.on_progress,
         )

@@ -46,6 +46,10 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase)
 class WideNorm(nn.Module):
     """A norm in float32 between half tensors.
 
+    TensorRT puts the casts into the norm's kernel. ONNX Runtime's CUDA provider runs them as kernels of their own, and
+    could do without: its LayerNormalization sums half numbers in float32 where ``stash_type`` is 1. But TensorRT 11
+    computes a norm in the type of its input, so that each engine would need a graph of its own.
+
     Args:
         norm: The norm, with float32 weights.
     """

@@ -17,6 +17,7 @@ import pytest
 from mmms_deploy.bundle import Bundle
 from tests.standins import cuda_libraries
 from tests.support.paths import ROOT
+from tools import slim_cuda_provider
 
 pytestmark = [
     pytest.mark.wheel,
@@ -118,3 +119,21 @@ def test_a_stage_that_cannot_be_captured_runs_anyway(release: tuple[str, Path], 
     assert "stage 'click' runs as a sequence of operations" in said
     assert "stage 'image' runs as a sequence of operations" in said
     assert "cudaGraphLaunch" not in calls
+
+
+def test_the_provider_that_was_blanked_packed_and_joined(tmp_path: Path, cell448: Bundle) -> None:
+    """It loads, and places the nodes as the whole one does; whether its kernels run shows on a GPU alone."""
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(tmp_path)]
+    subprocess.run([*pip, f"onnxruntime-gpu=={NEW}"], check=True)
+    (wheel,) = tmp_path.glob("onnxruntime_gpu-*.whl")
+    parts = slim_cuda_provider.pack(wheel, tmp_path / "parts", 90, 28_000_000)
+    assert sum(part.stat().st_size for part in parts) < 65_000_000
+    assert len(parts) <= 3
+    for part in parts:
+        assert part.stat().st_size <= 28_000_000
+    slim_cuda_provider.unpack(tmp_path / "parts", tmp_path / "site")
+    provider = tmp_path / "site" / slim_cuda_provider.PROVIDER
+    cuda_libraries.build(provider, tmp_path / "libraries")
+    said, calls = run((NEW, tmp_path), cell448.path, "click")
+    assert "nodes on CUDAExecutionProvider (the other" in said
+    assert calls.count("cudaGraphLaunch") == 4

@@ -18,7 +18,7 @@ from mmms_deploy.engines.tensorrt.inspect import (
     summarise,
     type_name,
 )
-from mmms_deploy.errors import PlanPrecisionError
+from mmms_deploy.errors import MMMSDeployWarning, PlanPrecisionError
 
 # From a build with TensorRT-RTX 1.7.1, strides and formats as they are.
 MESSAGE = """Layers:
@@ -96,6 +96,32 @@ def test_a_typed_graph_that_the_library_widened() -> None:
     assert report.wide == ("conv", "matmul")
     with pytest.raises(PlanPrecisionError, match=r"2 in fp32 of 2 matrix operations \(conv, matmul\)"):
         check_precision(report, Precision.FP16, "click", "TensorRT 10.12")
+
+
+def test_a_plan_that_is_not_proven_may_be_allowed_and_says_so() -> None:
+    """The kernels of a GPU that was never listed may have names that are read wrongly."""
+    network = Network(matrices={"conv": "fp16", "matmul": "fp16"}, attentions=())
+    report = summarise(network, kernels_of_inspector(inspector("old", "FP32")), listed="inspector")
+    assert report.doubts == (
+        "CaskConvolution 'conv + relu', without a tactic: fp32 for conv",
+        "gemm 'matmul_myl0_3', without a tactic: fp32 for matmul",
+    )
+    assert not report.proven(Precision.FP16)
+    assert report.evidence(Precision.FP16) == "0 of 2 matrix operations in fp16; precision not proven"
+    with pytest.warns(MMMSDeployWarning, match="precision not proven") as warned:
+        check_precision(report, Precision.FP16, "click", "TensorRT 10.12", allow_unproven=True)
+    assert "gemm 'matmul_myl0_3'" in str(warned[0].message)
+    proven = summarise(network, kernels_of_inspector(inspector("new", "Half")), listed="inspector")
+    assert (proven.doubts, proven.proven(Precision.FP16)) == ((), True)
+    check_precision(proven, Precision.FP16, "click", "TensorRT 10.12", allow_unproven=True)
+
+
+def test_a_kernel_that_shows_no_type_is_listed_and_no_reason_to_refuse() -> None:
+    network = Network(matrices={"a": "fp16", "b": "fp16"}, attentions=())
+    silent = kernel("a", "gemm", ("a",), "")
+    report = summarise(network, (silent, kernel("b", "gemm", ("b",), "fp16")), listed="inspector")
+    assert report.doubts == ("gemm 'a', without a tactic: no type for a",)
+    assert report.proven(Precision.FP16)
 
 
 def kernel(name: str, kind: str, origins: tuple[str, ...], dtype: str) -> Kernel:

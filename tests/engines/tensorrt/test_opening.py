@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.explain import reason
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import candidates, choose, open_engine
@@ -26,6 +27,7 @@ from mmms_deploy.replay.verification import replay_engines
 from mmms_deploy.session import Session
 from tests.support import gpu_host
 from tests.support.annotating import annotated
+from tests.support.attention import write_attention
 from tests.support.golden_cases import golden
 from tests.support.gpu_host import GpuHost
 from tests.support.toy import write_toy
@@ -304,6 +306,22 @@ def both(tmp_path: Path, paint: Bundle, host: GpuHost) -> Bundle:
     host.trt.compiles_in = "Float"
     case = golden(paint)
     return write_toy(tmp_path / "all", precisions=(Precision.FP32, Precision.FP16), golden=[case])
+
+
+def test_an_unproven_plan_opens_only_where_it_is_allowed(host: GpuHost, tmp_path: Path) -> None:
+    attention = write_attention(tmp_path / "attention")
+    host.trt.compiles_in = "Float"
+    with pytest.raises(EngineUnavailableError, match="in fp32 of"):
+        name(attention, engine="tensorrt", precision="fp16")
+    allowing = CudaOptions(allow_unproven=True)
+    asked = {"engine": "tensorrt", "precision": "fp16", "strict": True}
+    with pytest.warns(MMMSDeployWarning, match="precision not proven"):
+        engine = open_engine(attention, cuda_options=allowing, **asked)
+    assert "precision not proven" in engine.info.evidence
+    engine.close()
+    with pytest.raises(EngineUnavailableError, match="in fp32 of"):  # its plans are kept now
+        name(attention, **asked)
+    assert "precision not proven" in str(why_not_ready(attention, Precision.FP16))
 
 
 def test_every_engine_is_replayed_one_at_a_time(host: GpuHost, both: Bundle) -> None:
