@@ -19,8 +19,9 @@ from time import perf_counter
 from typing import Any
 
 import msgspec
+from agreement import measure_agreement, photographs
 from peers import PeerError, fetch
-from results import TITLES, markdown, middle, plot, targets
+from results import KINDS, TEN, TITLES, best_peer, markdown, middle, plot, targets, wait
 from turns import measure_in_turns
 from variants import INPUTS, Row, open_variants, prepare_bundles
 
@@ -64,12 +65,14 @@ def main() -> int:
     _measure_peaks(peaks, threads)
     for number, inputs in enumerate(options.inputs):
         cache = None if number or options.no_peer else CACHE
-        variants, known = open_variants(inputs, options.bundles, cache, threads, failures[inputs])
+        variants, known = open_variants(inputs, options.bundles, cache, threads, failures[inputs], options.clicks)
         for row in known:
             rewrites = f", {len(row.rewrites)} rewrites" if row.ours and not row.why else ""
             _say(f"{row.key}: {row.why or row.library}{rewrites}{f' ({row.evidence})' if row.evidence else ''}")
         if any(variant.row.inputs for variant in variants):
             manifest = Bundle(options.bundles / INPUTS[inputs], verify=False).manifest
+            _say("comparing masks on photographs")
+            measure_agreement(variants, photographs(manifest))
             measure_in_turns(variants, make_pictures(manifest, options.images, options.clicks, SIZE), _say)
         rows += known
     rows.sort(key=lambda row: not row.inputs)
@@ -80,7 +83,8 @@ def main() -> int:
     conditions = (
         f"{_networks(rows)} on {threads} threads; {options.images} images of 1920 x 1080, {options.clicks} clicks on"
         " each, all variants in turns in one run. A click is the whole `Session.click`, with the mask at the image's"
-        " size; of SAM 2's graphs alone only they are timed, without preparing the image and enlarging the mask."
+        " size; of SAM 2's graphs alone only they are timed, without preparing the image and enlarging the mask, the"
+        " decoder compiled for each number of points beforehand."
     )
     _write(options.out, rows, peaks, machine, conditions)
     _print(rows, peaks)
@@ -133,6 +137,7 @@ def _write(out: Path, rows: Sequence[Row], peaks: dict[str, Peak], machine: Any,
         for precision, peak in peaks.items()
     }
     known = {precision: peak["gflops"] for precision, peak in described.items()}
+    best = best_peer(rows)
     content = {
         "schema": 1,
         "kind": "benchmarks/cpu",
@@ -140,7 +145,8 @@ def _write(out: Path, rows: Sequence[Row], peaks: dict[str, Peak], machine: Any,
         "machine": to_builtins(machine),
         "conditions": conditions,
         "peaks": described,
-        "rows": [asdict(row) for row in rows],
+        "best_peer": None if best is None else best.key,
+        "rows": [asdict(row) | {f"image_and_{TEN}_clicks": wait(row)} for row in rows],
         "targets": {
             row.key: [asdict(target) | {"met": target.met} for target in targets(row, rows, known)]
             for row in rows
@@ -150,20 +156,24 @@ def _write(out: Path, rows: Sequence[Row], peaks: dict[str, Peak], machine: Any,
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "cpu.json", (json.dumps(content, indent=1) + "\n").encode())
     write_text(out / "cpu.md", markdown(rows, machine, described, conditions).encode())
-    for kind in ("click", "image"):
+    for kind in KINDS:
         write_text(out / f"cpu-{kind}.svg", plot(rows, kind).encode())
 
 
 def _print(rows: Sequence[Row], peaks: dict[str, Peak]) -> None:
-    print(f"{'':<44}{'click, ms':>12}{'host, ms':>12}{'image, ms':>12}{'difference':>12}")
+    heads = (f"image + {TEN}, ms", "click, ms", "host, ms", "image, ms", "masks", "off by")
+    print(f"{'':<44}{''.join(f'{head:>16}' for head in heads)}")
     for row in rows:
         shown = f"{row.inputs or 'instead'}: {row.label}"
         if row.why:
             print(f"{shown:<44}  not measured: {row.why.splitlines()[0]}")
             continue
-        cells = [middle(row.click), middle(row.host), middle(row.image)]
-        text = "".join(f"{'' if value is None else f'{value:.1f}':>12}" for value in cells)
-        print(f"{shown:<44}{text}{'' if row.difference is None else f'{row.difference:.1e}':>12}")
+        cells = [wait(row), middle(row.click), middle(row.host), middle(row.image)]
+        text = "".join(f"{'' if value is None else f'{value:.1f}':>16}" for value in cells)
+        text += f"{'' if row.iou is None else f'{row.iou:.4f}':>16}"
+        print(f"{shown:<44}{text}{'' if row.difference is None else f'{row.difference:.1e}':>16}")
+    best = best_peer(rows)
+    print(f"SAM 2 tiny's best engine: {'none that keeps its masks' if best is None else best.label}")
     for precision, peak in peaks.items():
         print(f"matrix products, {precision}: {max(peak.rates):.0f} GFLOP/s ({peak.library})")
     known = {precision: max(peak.rates) for precision, peak in peaks.items()}

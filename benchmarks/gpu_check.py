@@ -111,7 +111,7 @@ def _check(options: argparse.Namespace) -> int:
         for step in steps:
             print(f"{step.name:<40} {'' if step.name in chosen else step.state}".rstrip())
         return 0
-    if options.only and not chosen:
+    if options.only and not any(_named(step, options.only) for step in steps):
         print(f"no step is called {' or '.join(options.only)}; --list names them", file=sys.stderr)
         return 2
     check = _Check(options, machine, steps)
@@ -241,9 +241,13 @@ class _Check:
 def _chosen(step: Step, only: Sequence[str] | None, resume: bool) -> bool:
     if step.name == "export" and step.state is State.PASSED:
         return False  # the network is there
-    if only and not any(fnmatchcase(step.name, pattern) for pattern in only):
+    if only and not _named(step, only):
         return False
     return not (resume and step.state is State.PASSED)
+
+
+def _named(step: Step, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(step.name, pattern) for pattern in patterns)
 
 
 def _print_step(step: Step) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from mmms_deploy.bench.report import Report
 from mmms_deploy.bundle.packed import NAMES
+from mmms_deploy.engines.tensorrt.inspect import UNPROVEN
 
 PAPER_MIB = 1474
 """MiB that MMMS on RGB takes on a V100, by the paper (table VI)."""
@@ -205,7 +206,8 @@ def _times_faster(report: Report) -> float:
 
 def column(report: Report) -> str:
     """Return the heading of a run in a table, e.g. ``TensorRT fp16``."""
-    return f"{report.engine.library} {report.engine.precision}"
+    doubt = f", {UNPROVEN}" if UNPROVEN in report.engine.evidence else ""
+    return f"{report.engine.library} {report.engine.precision}{doubt}"
 
 
 def by_bundle(reports: Mapping[str, Report]) -> dict[str, list[Report]]:

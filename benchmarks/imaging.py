@@ -1,4 +1,4 @@
-"""How long it takes to bring a photograph to the network's input, against the form before threads shared the work.
+"""How long it takes to prepare a photograph and to enlarge a mask, against the forms before threads shared the work.
 
     python benchmarks/imaging.py                  # prints the table
     python benchmarks/imaging.py --write          # and writes results/imaging.md
@@ -17,12 +17,15 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mmms_deploy.bundle.contract import ImageSpec, ResizeRule
 from mmms_deploy.imaging.image_resize import resize_channels_last
+from mmms_deploy.imaging.mask_resize import _all_along, _axes, enlarge_above
 from mmms_deploy.imaging.preprocess import prepare
-from mmms_deploy.imaging.resize import _apply_columns, _bands
+from mmms_deploy.imaging.resize import _apply_columns, _bands, resize
 from mmms_deploy.imaging.threads import usable
+from mmms_deploy.imaging.tiles import tile_windows
 
 NETWORK = (448, 448)
 SIZES = ((480, 854), (1080, 1920), (2160, 3840), (4000, 6000))
@@ -63,6 +66,78 @@ def plain_prepare(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
     return out[None]
 
 
+def plain_above(plane: np.ndarray, size: tuple[int, int], rule: ResizeRule, threshold: float) -> np.ndarray:
+    """Enlarge a map and compare it: all undecided tiles in batches, with a transposed view of the weights."""
+    rows, columns = _axes(plane, size, rule)
+    limit = np.float32(threshold)
+    margin = abs(limit) * np.float32(2.0**-19)
+    above = _all_along(_all_along(plane > limit + margin, rows).T, columns).T
+    below = _all_along(_all_along(plane < limit - margin, rows).T, columns).T
+    wide = np.repeat(above, columns.length, axis=1)[:, : size[1]]
+    out = np.repeat(wide, rows.length, axis=0)[: size[0]]
+    target = tile_windows(out, rows, columns)
+    windows = sliding_window_view(plane, (rows.reach, columns.reach))
+    transposed = columns.weights.transpose(0, 2, 1)
+    row, column = np.nonzero(~(above | below))
+    for start in range(0, len(row), 64):
+        i, j = row[start : start + 64], column[start : start + 64]
+        tiles = rows.weights[i] @ (windows[rows.source[i], columns.source[j]] @ transposed[j])
+        target[rows.target[i], columns.target[j]] = tiles > limit
+    return out
+
+
+def probabilities() -> dict[str, np.ndarray]:
+    """Return maps of the network's size, from few outlines to many."""
+    rng, rule = np.random.default_rng(0), ResizeRule()
+    rows, columns = np.mgrid[: NETWORK[0], : NETWORK[1]]
+
+    def logits(grid: int) -> np.ndarray:
+        return resize(rng.normal(size=(grid, grid)), NETWORK, rule)
+
+    def sigmoid(numbers: np.ndarray) -> np.ndarray:
+        return (1 / (1 + np.exp(-numbers))).astype(np.float32)
+
+    return {
+        "a disc": sigmoid((120 - np.hypot(rows - 200, columns - 230)) / 2),
+        "blobs": sigmoid(8 * logits(NETWORK[0] // 32)),
+        "outlines everywhere": sigmoid(0.3 * logits(NETWORK[0] // 4)),
+        "noise": rng.random(NETWORK, dtype=np.float32),
+    }
+
+
+def masks(count: int) -> list[str]:
+    """Return the lines about masks."""
+    lines = [
+        "",
+        "# Enlarging a mask",
+        "",
+        f"A probability of {NETWORK[1]} x {NETWORK[0]} to a mask of the image's size, in the same run; *plain* computes"
+        " one batch of tiles after the other. *Outlines everywhere* is the sigmoid of noise on a grid of a quarter of"
+        " the size, as networks give whose weights are random. *Same*: the masks of both forms are equal.",
+        "",
+        "| image | mask of | plain, ms | now, ms | now / plain | CPU time, now / plain | one thread: now / plain"
+        " | same |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rule = ResizeRule()
+    for size in SIZES[:3]:
+        for name, plane in probabilities().items():
+            actions: dict[str, Callable[[], object]] = {
+                "plain": lambda plane=plane, size=size: plain_above(plane, size, rule, 0.5),  # type: ignore[misc]
+                "now": lambda plane=plane, size=size: enlarge_above(plane, size, rule, 0.5),  # type: ignore[misc]
+                "one": lambda plane=plane, size=size: enlarge_above(plane, size, rule, 0.5, 1),  # type: ignore[misc]
+            }
+            in_turns(actions, 2)
+            found = in_turns(actions, count)
+            (plain, plain_cpu), (now, now_cpu) = found["plain"], found["now"]
+            same = np.array_equal(plain_above(plane, size, rule, 0.5), enlarge_above(plane, size, rule, 0.5))
+            lines.append(
+                f"| {size[1]} x {size[0]} | {name} | {plain:.1f} | {now:.1f} | {now / plain:.2f} |"
+                f" {now_cpu / plain_cpu:.2f} | {found['one'][0] / plain:.2f} | {'yes' if same else 'no'} |"
+            )
+    return lines
+
+
 def in_turns(actions: dict[str, Callable[[], object]], count: int) -> dict[str, tuple[float, float]]:
     """Return the medians of wall time and of CPU time of every action, in milliseconds."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in actions}
@@ -86,6 +161,7 @@ def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--note", default="", help="What to say of the machine.")
     parser.add_argument("--write", action="store_true", help=f"Write {RESULTS.name}.")
     options = parser.parse_args()
     spec = ImageSpec()
@@ -94,6 +170,7 @@ def main() -> None:
         "",
         f"`python benchmarks/imaging.py --write`: RGB uint8 noise to {NETWORK[1]} x {NETWORK[0]}, antialiased and"
         f" normalised; medians of {options.count} in turns, on {usable()} CPUs{priority()}, NumPy {np.__version__}."
+        f"{' ' + options.note if options.note else ''}"
         " *Plain* is the form before: one small product after the other. *Difference* is the largest one of the"
         " resized numbers, as a share of the values' range.",
         "",
@@ -117,6 +194,7 @@ def main() -> None:
             f"| {size[1]} x {size[0]} | {plain:.1f} | {now:.1f} | {now / plain:.2f} | {now_cpu / plain_cpu:.2f} |"
             f" {one:.2f} | {float(np.abs(apart).max()) / 255:.1e} |"
         )
+    lines += masks(options.count)
     print("\n".join(lines))
     if options.write:
         RESULTS.write_text("\n".join(lines) + "\n")

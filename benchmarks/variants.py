@@ -11,14 +11,14 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
-from peers import PeerError, Sam2Tiny
+from peers import PEER_ENGINES, SIZE, PeerEngine, PeerError, Sam2Tiny
 
 from mmms_deploy.bench.arithmetic import count_flops
 from mmms_deploy.bench.eager import EagerMMMS, open_eager
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import RECIPES, Picture, Point
-from mmms_deploy.bundle import Bundle, Rate
+from mmms_deploy.bundle import Bundle, Precision, Rate
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import BundleError, MMMSDeployError
@@ -27,6 +27,24 @@ INPUTS = {name: RECIPES[name].bundle for name in ("rgb", "rgbd")}
 """Bundles of full-size MMMS, by the recipe that makes them."""
 AS_EXPORTED = "-as-exported"
 """Appended to a bundle's name for the same network without rewrites."""
+PRECISIONS = ",".join(("fp32", *(str(found) for found in Precision if found == "int8")))
+"""What the deployed bundles are exported in: eight bits too, where this version writes them."""
+REDUCED = "-reduced"
+"""Appended to a bundle's name: its graphs in the precisions beside float32."""
+DEPLOYED = (
+    ("ort", "ONNX Runtime, rewritten", "onnxruntime", "fp32"),
+    ("openvino-fp32", "OpenVINO float32, rewritten", "openvino", "fp32"),
+    ("openvino-bf16", "OpenVINO BF16, rewritten", "openvino", "bf16"),
+    ("openvino-int8", "OpenVINO INT8, rewritten", "openvino", "int8"),
+    ("ort-int8", "ONNX Runtime INT8, rewritten", "onnxruntime", "int8"),
+)
+"""Our ways to run a network: key, label, engine, precision. The masks of the first are the reference."""
+PEER_BUNDLES = (
+    ("ONNX Runtime", "onnxruntime", "fp32"),
+    ("OpenVINO float32", "openvino", "fp32"),
+    ("OpenVINO BF16", "openvino", "bf16"),
+)
+"""Ways to run the peer as a bundle: label, engine, precision. The masks of the first are the reference."""
 
 
 @dataclass
@@ -46,6 +64,9 @@ class Row:
         gflop: Operations of the click stage in 10^9; None when they were not counted.
         parameters: Parameters of the network; None when they are unknown.
         difference: Largest difference of the last probabilities from eager PyTorch's; None when not compared.
+        reference: Key of the row whose masks it has to keep; empty for none.
+        iou: Median IoU of its masks with that row's, after the same clicks on photographs; None when not compared.
+        graph_bytes: Size of the graph files that it executes, weights included; None when they are no bundle's.
         library: The library that executed it.
         evidence: What shows that it computed in this precision.
         rewrites: The exact rewrites that the graphs were exported with.
@@ -64,6 +85,9 @@ class Row:
     gflop: float | None = None
     parameters: int | None = None
     difference: float | None = None
+    reference: str = ""
+    iou: float | None = None
+    graph_bytes: int | None = None
     library: str = ""
     evidence: str = ""
     rewrites: tuple[str, ...] = ()
@@ -91,6 +115,10 @@ class Variant(Protocol):
         """Return (H, W), the newest answer at the network's resolution, where it can be compared."""
         ...
 
+    def mask(self) -> np.ndarray | None:
+        """Return (h, w) bool, the newest mask, where it can be compared."""
+        ...
+
     def close(self) -> None:
         """Free everything."""
         ...
@@ -115,6 +143,8 @@ class EngineVariant:
             row.gflop = count_flops(bundle.file(self._engine.graphs[stage].file)) / 1e9
         except NotMeasuredError:
             row.gflop = None
+        files = {name for graph in self._engine.graphs.values() for name in bundle.files_of(graph)}
+        row.graph_bytes = sum(bundle.file(name).stat().st_size for name in files)
 
     @property
     def engine(self) -> Engine:
@@ -136,6 +166,10 @@ class EngineVariant:
     def probability(self) -> np.ndarray | None:
         """Return (H, W), the newest answer at the network's resolution, where it can be compared."""
         return self._session.result.network_probability
+
+    def mask(self) -> np.ndarray | None:
+        """Return (H0, W0) bool, the newest mask at the picture's size."""
+        return self._session.result.mask
 
     def close(self) -> None:
         """Free everything."""
@@ -172,24 +206,28 @@ class EagerVariant:
         # A network that answers for all objects at once has a map of logits for each click, and no probability.
         return None if self._joint else self._eager.probability
 
+    def mask(self) -> np.ndarray | None:
+        """Return None: probabilities are compared."""
+        return None
+
     def close(self) -> None:
         """Free everything."""
         del self._eager
 
 
 class Sam2Variant:
-    """SAM 2 tiny; its two graphs alone."""
+    """SAM 2 tiny; its two graphs alone, prepared for so many clicks on a picture."""
 
-    def __init__(self, row: Row, cache: Path, threads: int) -> None:
+    def __init__(self, row: Row, cache: Path, threads: int, engine: PeerEngine, clicks: int) -> None:
         self.row = row
-        self._sam = Sam2Tiny(cache, threads)
-        row.library = f"ONNX Runtime, {threads} threads"
+        self._sam = Sam2Tiny(cache, threads, engine, clicks)
+        row.library, row.evidence = self._sam.library, self._sam.evidence
 
     def set_image(self, picture: Picture) -> float:
         """Set an image; return the time in ms."""
         height, width = picture.rgb.shape[:2]
-        self._scale = (1024 / width, 1024 / height)
-        return self._sam.encode()
+        self._scale = (SIZE / width, SIZE / height)
+        return self._sam.encode(picture.rgb)
 
     def click(self, point: Point, *, record: bool) -> None:
         """Answer a click, and record its time."""
@@ -199,8 +237,12 @@ class Sam2Variant:
             self.row.click.append(spent)
 
     def probability(self) -> np.ndarray | None:
-        """Return (H, W), the newest answer at the network's resolution, where it can be compared."""
+        """Return None: masks are compared."""
         return None
+
+    def mask(self) -> np.ndarray | None:
+        """Return (256, 256) bool, the newest mask as the decoder gives it."""
+        return self._sam.mask()
 
     def close(self) -> None:
         """Free everything."""
@@ -220,20 +262,21 @@ def prepare_bundles(inputs: str, bundles: Path, *, fresh: str | None) -> dict[st
     """
     failures = prepare_sam2(bundles, fresh=fresh is not None) if inputs == "rgb" else {}
     name = INPUTS[inputs]
-    modalities = [str(m["name"]) for m in RECIPES[inputs].overrides.get("modalities", [])]
-    script = "from mmms_deploy.commands.export import main; main()"
-    base = [sys.executable, "-c", script, "--random-weights", "0", "--overwrite"]
-    for modality in modalities:
-        base += ["--modality", f"{modality}:3"]
-    for made, extra in ((name, []), (name + AS_EXPORTED, ["--no-rewrite", "all"])):
-        path = bundles / made
-        again = fresh == "all" or (fresh == "deployed" and not extra)
-        if usable(path) and not again:
-            continue
-        print(f"exporting {made}", file=sys.stderr, flush=True)
-        done = subprocess.run([*base, *extra, "--out", str(path)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            failures[made] = f"its export failed: {done.stderr.strip().splitlines()[0] if done.stderr else 'silently'}"
+    base = ["--random-weights", "0"]
+    for modality in RECIPES[inputs].overrides.get("modalities", []):
+        base += ["--modality", f"{modality['name']}:3"]
+    if fresh is not None or not usable(bundles / name):
+        why = _export(bundles / name, [*base, "--precision", PRECISIONS])
+        if why and PRECISIONS != "fp32":
+            failures[name + REDUCED] = why
+            why = _export(bundles / name, base)
+        if why:
+            failures[name] = why
+    exported = name + AS_EXPORTED
+    if fresh == "all" or not usable(bundles / exported):
+        why = _export(bundles / exported, [*base, "--no-rewrite", "all"])
+        if why:
+            failures[exported] = why
     return failures
 
 
@@ -249,12 +292,18 @@ def prepare_sam2(bundles: Path, *, fresh: bool) -> dict[str, str]:
     """
     if usable(bundles / SAM2) and not fresh:
         return {}
-    print(f"exporting {SAM2}", file=sys.stderr, flush=True)
+    why = _export(bundles / SAM2, ["--ckpt", SAM2])
+    return {SAM2: why} if why else {}
+
+
+def _export(path: Path, options: Sequence[str]) -> str:
+    """Export a bundle in a process of its own; return why it could not be, or nothing."""
+    print(f"exporting {path.name}", file=sys.stderr, flush=True)
     script = "from mmms_deploy.commands.export import main; main()"
-    base = [sys.executable, "-c", script, "--ckpt", SAM2, "--overwrite", "--out", str(bundles / SAM2)]
-    done = subprocess.run(base, capture_output=True, text=True, check=False)
+    call = [sys.executable, "-c", script, *options, "--overwrite", "--out", str(path)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
     said = done.stderr.strip().splitlines()[0] if done.stderr.strip() else "silently"
-    return {SAM2: f"its export failed: {said}"} if done.returncode else {}
+    return f"its export failed: {said}" if done.returncode else ""
 
 
 def usable(path: Path) -> bool:
@@ -267,7 +316,7 @@ def usable(path: Path) -> bool:
 
 
 def open_variants(
-    inputs: str, bundles: Path, cache: Path | None, threads: int, failures: dict[str, str]
+    inputs: str, bundles: Path, cache: Path | None, threads: int, failures: dict[str, str], clicks: int
 ) -> tuple[list[Variant], list[Row]]:
     """Open every variant of a network.
 
@@ -277,6 +326,7 @@ def open_variants(
         cache: The folder of the alternative; None leaves it out.
         threads: Threads of each.
         failures: The return value of :func:`prepare_bundles`.
+        clicks: The most clicks on a picture.
 
     Returns:
         The variants that run here, and a row for every variant.
@@ -289,35 +339,34 @@ def open_variants(
             _row(inputs, "ort-as-exported", "ONNX Runtime, as exported"),
             lambda row: EngineVariant(row, exported, "onnxruntime", threads),
         ),
-        (
-            _row(inputs, "ort", "ONNX Runtime, rewritten", ours=True),
-            lambda row: EngineVariant(row, deployed, "onnxruntime", threads),
-        ),
-        (
-            _row(inputs, "openvino-fp32", "OpenVINO float32, rewritten", ours=True),
-            lambda row: EngineVariant(row, deployed, "openvino", threads),
-        ),
-        (
-            _row(inputs, "openvino-bf16", "OpenVINO BF16, rewritten", ours=True, precision="bf16"),
-            lambda row: EngineVariant(row, deployed, "openvino", threads),
-        ),
     ]
-    if cache is not None:
-        row = Row(key="sam2", label="SAM 2 tiny, its graphs alone", inputs="")
-        variants.append((row, lambda row: Sam2Variant(row, cache, threads)))
-        whole = bundles / SAM2
-        for engine, title, precision in (
-            ("onnxruntime", "ONNX Runtime", "fp32"),
-            ("openvino", "OpenVINO float32", "fp32"),
-            ("openvino", "OpenVINO BF16", "bf16"),
-        ):
-            key = f"sam2/{engine}-{precision}"
-            row = Row(key=key, label=f"SAM 2 tiny as a bundle, {title}", inputs="", precision=precision)
-            variants.append((row, lambda row, engine=engine: EngineVariant(row, whole, engine, threads)))
+    for key, label, engine, precision in DEPLOYED:
+        row = _row(inputs, key, label, ours=True, precision=precision)
+        row.reference = f"{inputs}/{DEPLOYED[0][0]}"
+        row.why = failures.get(name + REDUCED, "") if precision not in ("fp32", "bf16") else ""
+        variants.append((row, lambda row, engine=engine: EngineVariant(row, deployed, engine, threads)))
     for row, _ in variants:
-        if row.inputs:
-            row.why = failures.get(name + AS_EXPORTED if "as-exported" in row.key else name, "")
+        row.why = failures.get(name + AS_EXPORTED if "as-exported" in row.key else name, row.why)
+    if cache is not None:
+        variants += _peer_variants(bundles / SAM2, cache, threads, failures, clicks)
     return open_each(variants), [row for row, _ in variants]
+
+
+def _peer_variants(
+    whole: Path, cache: Path, threads: int, failures: dict[str, str], clicks: int
+) -> list[tuple[Row, Any]]:
+    """Return the peer's rows and what opens them: its graphs alone, and as a bundle, in every engine."""
+    variants: list[tuple[Row, Any]] = []
+    for peer in PEER_ENGINES:
+        row = Row(f"sam2-graphs/{peer.key}", f"SAM 2 tiny's graphs, {peer.title}", "", precision=str(peer.precision))
+        row.reference = f"sam2-graphs/{PEER_ENGINES[0].key}"
+        variants.append((row, lambda row, peer=peer: Sam2Variant(row, cache, threads, peer, clicks)))
+    for title, engine, precision in PEER_BUNDLES:
+        row = Row(f"sam2/{engine}-{precision}", f"SAM 2 tiny as a bundle, {title}", "", precision=precision)
+        row.reference = "sam2/onnxruntime-fp32"
+        row.why = failures.get(SAM2, "")
+        variants.append((row, lambda row, engine=engine: EngineVariant(row, whole, engine, threads)))
+    return variants
 
 
 def open_each(variants: Sequence[tuple[Row, Callable[[Row], Variant]]]) -> list[Variant]:

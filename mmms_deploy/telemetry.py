@@ -1,9 +1,9 @@
 """Telemetry of libraries: off when this package imports or calls them, unless the user switches it on.
 
 OpenVINO posts to an analytics service when it is imported: from a forked child, with a client id that it keeps under
-the home folder; behind a firewall the program ends two seconds later. ONNX Runtime, from 1.32 on, keeps a device id and
-a database of events in the cache folder. Both decide while they are imported, so it has to be prevented then. What the
-program that we are part of decided before us stays.
+the home folder; behind a firewall the program ends two seconds later. NNCF posts with the same library. ONNX Runtime,
+from 1.32 on, keeps a device id and a database of events in the cache folder. They decide while they are imported, so it
+has to be prevented then. What the program that we are part of decided before us stays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VARIABLE = "MMMS_DEPLOY_TELEMETRY"
 ORT_VARIABLE = "ORT_DISABLE_TELEMETRY"
 """ONNX Runtime's own variable; it counts when the module is imported, for the whole life of the process."""
 OPENVINO_MODULE = "openvino_telemetry"
-"""What OpenVINO sends with. Where it is not installed, OpenVINO takes a stub of its own that sends nothing."""
+"""What OpenVINO and NNCF send with. Where it is not installed, they take stubs of their own that send nothing."""
 
 
 def wanted() -> bool:
@@ -60,7 +60,7 @@ def off(library: str) -> Iterator[None]:
             yield
         finally:
             os.environ.pop(ORT_VARIABLE, None)
-    elif name == "openvino" and OPENVINO_MODULE not in sys.modules:
+    elif name in ("openvino", "nncf") and OPENVINO_MODULE not in sys.modules:
         hidden = _Hidden()
         sys.meta_path.insert(0, hidden)
         try:
@@ -72,7 +72,7 @@ def off(library: str) -> Iterator[None]:
 
 
 class _Hidden:
-    """Hides what OpenVINO sends with, from this thread only."""
+    """Hides what OpenVINO and NNCF send with, from this thread only."""
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
@@ -81,5 +81,5 @@ class _Hidden:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name == OPENVINO_MODULE and threading.get_ident() == self._thread:
-            raise ModuleNotFoundError(f"{name} is hidden from OpenVINO ({VARIABLE})", name=name)
+            raise ModuleNotFoundError(f"{name} is hidden from what imports it ({VARIABLE})", name=name)
         return None

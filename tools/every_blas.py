@@ -30,7 +30,12 @@ TESTS = {
         "tests/imaging/test_resize.py",
         "tests/imaging/test_preprocess.py",
     ),
-    "imaging/mask_resize.py": ("tests/imaging/test_resize.py", "tests/session/test_geometry.py"),
+    "imaging/mask_resize.py": (
+        "tests/imaging/test_mask_strips.py",
+        "tests/imaging/test_resize.py",
+        "tests/session/test_geometry.py",
+    ),
+    "imaging/mask_strips.py": ("tests/imaging/test_mask_strips.py",),
     "imaging/decision.py": ("tests/imaging/test_decision.py",),
     "export/half/gate.py": ("tests/export/half/test_parts.py::test_cosine",),
     "evaluation/datasets/outlines.py": ("tests/evaluation/datasets/test_drawn.py",),

@@ -45,7 +45,7 @@ _ENTRY = struct.Struct("<HHIQ12xI")
 _KINDS = (PTX, MACHINE_CODE) = (1, 2)
 _NAME = re.compile(r"cuda-provider\.(\d+)-of-(\d+)")
 _CHUNK = 1 << 22
-_WINDOW = 128 << 20
+_WINDOW = 64 << 20
 
 
 class SlimError(Exception):
@@ -211,7 +211,8 @@ def pack(wheel: Path, out: Path, architecture: int, largest: int) -> list[Path]:
         total = sum(archive.getinfo(name).file_size for name in names)
         # The same kernels come again far away, so the window is wide, but never wider than the content.
         window = max(1 << 16, min(_WINDOW, 1 << total.bit_length()))
-        filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": window}]
+        compression = {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": window}
+        filters = [{"id": lzma.FILTER_X86}, compression]
         with (
             lzma.LZMAFile(parts, "w", check=lzma.CHECK_SHA256, filters=filters) as packed,
             tarfile.open(fileobj=packed, mode="w|") as tar,

@@ -25,11 +25,12 @@ from mmms_deploy.commands.export_pair import check_pair, export_pair_files, is_p
 from mmms_deploy.commands.export_summary import summarise
 from mmms_deploy.commands.fetching import backbone_finder, fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
-from mmms_deploy.commands.parameters import FilePath, OneOf, PrecisionsType, SizeType, Text, Whole
+from mmms_deploy.commands.parameters import FilePath, Number, OneOf, PrecisionsType, SizeType, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_description
 from mmms_deploy.commands.push import check_destination, check_push, push
 from mmms_deploy.errors import ExportError, HubError, OutputExistsError
 from mmms_deploy.export.cut import Cut
+from mmms_deploy.export.int8.precision import LEAST_IOU, LOWEST_IOU, Int8Options
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES
 from mmms_deploy.files.leftovers import sweep
 from mmms_deploy.hub.weights import name_of
@@ -169,8 +170,23 @@ Examples:
     type=PrecisionsType(),
     default="fp32",
     show_default=True,
-    help="Precisions to write the graphs in, such as fp32,fp16 or fp32,fp16,bf16. fp32 is always written; the others "
-    "must give the same masks.",
+    help="Precisions to write the graphs in, such as fp32,fp16 or fp32,fp16,bf16 for GPUs, or fp32,int8 for CPUs. fp32 "
+    "is always written; the others must give the same masks.",
+)
+@click.option(
+    "--int8-iou",
+    type=Number(LOWEST_IOU, 1.0),
+    default=LEAST_IOU,
+    show_default=True,
+    help="With int8: mean IoU with the checkpoint's own masks that must be reached. Layers stay in float32 until it "
+    "is; a lower number keeps more of them in 8 bits.",
+)
+@click.option(
+    "--calibration",
+    type=FilePath(),
+    metavar="FOLDER",
+    help="With int8: pictures to calibrate on, such as those that will be annotated.  [default: photographs of "
+    "scikit-image and scikit-learn]",
 )
 @click.option(
     "--batch",
@@ -202,7 +218,7 @@ Examples:
     type=OneOf(["noc"]),
     multiple=True,
     help="A further gate. noc: the bundle must need as many simulated clicks on --gate-data as the checkpoint in "
-    "PyTorch.",
+    "PyTorch, and each reduced --precision that a CPU executes as many as float32, on 200 objects or more.",
 )
 @click.option(
     "--gate-data",
@@ -249,6 +265,8 @@ def main(
     modalities: tuple[tuple[str, int], ...],
     cuts: tuple[str, ...],
     precisions: tuple[Precision, ...],
+    int8_iou: float,
+    calibration: Path | None,
     batches: tuple[int, ...],
     no_rewrite: tuple[str, ...],
     builds: tuple[str, ...],
@@ -308,15 +326,19 @@ def main(
     )
     # What is wrong with these would show after minutes.
     datasets = open_datasets(arguments)
+    reduced = _check_gate(datasets, gate_images, precisions) if gates else 0
     if builds:
         check_gpu()
     with progress_bar("starting") as show:
-        done, total = 0, len(datasets) + exporter.count_steps(precisions=precisions)
+        done, total = 0, len(datasets) * (1 + reduced) + exporter.count_steps(precisions=precisions)
 
         def on_progress(step: Progress) -> None:
             nonlocal done
+            if step.depth:
+                return show(step)
             show(Progress(step.task, done, total))
             done += 1
+            return None
 
         report = exporter.export_bundle(
             replace(source, find_backbone=backbone_finder(show)),
@@ -326,7 +348,8 @@ def main(
             no_rewrite=no_rewrite,
             precisions=precisions,
             batches=batches,
-            gates=[_noc_gate(datasets, gate_images, on_progress)] if datasets else (),
+            int8=Int8Options(iou=int8_iou, calibration=calibration),
+            gates=_noc_gates(datasets, gate_images, on_progress) if datasets else (),
             on_progress=on_progress,
         )
     summarise(report, time.perf_counter() - start)
@@ -437,10 +460,24 @@ def _check_out(out: Path, overwrite: bool) -> None:
     sweep(out.parent, out.name)
 
 
-def _noc_gate(datasets: Sequence[Dataset], images: int, on_progress: OnProgress) -> Gate:
-    from mmms_deploy.evaluation.noc_gate import noc_gate
+def _check_gate(datasets: Sequence[Dataset], images: int, precisions: Sequence[Precision]) -> int:
+    """Refuse data with too few objects for the reduced precisions; return how many of these are clicked in."""
+    from mmms_deploy.evaluation.noc_gate import check_objects, gated_precisions
 
-    return lambda bundle, network: noc_gate(bundle, network, datasets, scenes=images, on_progress=on_progress)
+    reduced = gated_precisions(precisions)
+    if reduced:
+        with waiting("counting the objects of --gate-data"):
+            check_objects(datasets, images)
+    return len(reduced)
+
+
+def _noc_gates(datasets: Sequence[Dataset], images: int, on_progress: OnProgress) -> list[Gate]:
+    from mmms_deploy.evaluation.noc_gate import noc_gate, precision_gate
+
+    return [
+        lambda bundle, network: noc_gate(bundle, network, datasets, scenes=images, on_progress=on_progress),
+        lambda bundle, network: precision_gate(bundle, datasets, scenes=images, on_progress=on_progress),
+    ]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ ALIASES = {
     "f16": "fp16",
     "half": "fp16",
     "bfloat16": "bf16",
+    "8bit": "int8",
+    "i8": "int8",
+    "quantized": "int8",
 }
 """What others call the devices, engines and precisions."""
 

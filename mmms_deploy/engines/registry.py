@@ -136,7 +136,9 @@ BACKENDS: tuple[Backend, ...] = (
     Backend(
         name="openvino",
         device="cpu",
-        computes=MappingProxyType({Precision.FP32: Precision.FP32, Precision.BF16: Precision.FP32}),
+        computes=MappingProxyType(
+            {Precision.FP32: Precision.FP32, Precision.BF16: Precision.FP32, Precision.INT8: Precision.INT8}
+        ),
         installed=require_openvino,
         module="mmms_deploy.engines.openvino.engine",
         factory="OpenVinoCpu",
@@ -144,7 +146,9 @@ BACKENDS: tuple[Backend, ...] = (
     Backend(
         name="onnxruntime",
         device="cpu",
-        computes=MappingProxyType({Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}),
+        computes=MappingProxyType(
+            {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16, Precision.INT8: Precision.INT8}
+        ),
         installed=require_onnxruntime,
         module="mmms_deploy.engines.onnxruntime.cpu",
         factory="OnnxRuntimeCpu",

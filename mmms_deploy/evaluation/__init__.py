@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mmms_deploy.evaluation.annotator import Annotator, SimulatedClick, next_click
     from mmms_deploy.evaluation.bundles import BundlePredictor, BundleSource
     from mmms_deploy.evaluation.clicking import ObjectResult, click_through
-    from mmms_deploy.evaluation.comparison import Comparison, compare, paired_interval
+    from mmms_deploy.evaluation.comparison import Comparison, compare, paired_interval, smallest_visible
     from mmms_deploy.evaluation.datasets import DATASETS, open_dataset, parse_dataset_argument
     from mmms_deploy.evaluation.depth import distance_to_border
     from mmms_deploy.evaluation.measures import (
@@ -101,6 +101,7 @@ _MODULES = {
     "paired_interval": "comparison",
     "parse_dataset_argument": "datasets",
     "render_page": "report.page",
+    "smallest_visible": "comparison",
     "summarise": "measures",
     "summarise_run": "summary",
 }
@@ -146,6 +147,7 @@ __all__ = [
     "paired_interval",
     "parse_dataset_argument",
     "render_page",
+    "smallest_visible",
     "summarise",
     "summarise_run",
 ]

@@ -141,7 +141,7 @@ def evaluate_scene(
         against: The predictor that it is compared with; None for none.
         against_scene: The scene with the modalities that the other predictor is shown; None for the same.
     """
-    surfaces, skipped = _countable(scene)
+    surfaces, skipped = countable(scene)
     scene = replace(scene, surfaces=surfaces)
     start = perf_counter()
     predictor.set_image(scene.image, **scene.modalities)
@@ -178,8 +178,8 @@ def evaluate_scene(
     )
 
 
-def _countable(scene: Scene) -> tuple[tuple[Surface, ...], tuple[str, ...]]:
-    """Return the surfaces that have a pixel outside of void, and the names of the others."""
+def countable(scene: Scene) -> tuple[tuple[Surface, ...], tuple[str, ...]]:
+    """Return the surfaces of a scene that have a pixel outside of void, and the names of the others."""
     counted = [(s, bool((s.mask if scene.void is None else s.mask & ~scene.void).any())) for s in scene.surfaces]
     return tuple(s for s, there in counted if there), tuple(s.name for s, there in counted if not there)
 

@@ -39,6 +39,9 @@ from mmms_deploy.export.graphs import save_graph, write_stages
 from mmms_deploy.export.half.export import HALF_STEPS, Float32, add_half
 from mmms_deploy.export.half.gate import FeatureRecorder, Features
 from mmms_deploy.export.half.precision import reduced_precisions
+from mmms_deploy.export.int8.export import INT8_STEPS, add_int8
+from mmms_deploy.export.int8.precision import Int8Options
+from mmms_deploy.export.int8.quantisation import import_nncf
 from mmms_deploy.export.labelled import recurrent_network
 from mmms_deploy.export.listed import with_sizes
 from mmms_deploy.export.network import OPSET, RecurrentNetwork, export_whole
@@ -57,7 +60,10 @@ from mmms_deploy.replay.golden import save_golden
 
 __all__ = ["DEMOS", "Cut", "ExportReport", "Source", "count_steps", "demo_checkpoint", "export_bundle"]
 
-_PACKAGES = ("mmms-deploy", "torch", "timm", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
+_PACKAGES = (
+    *("mmms-deploy", "torch", "timm", "onnx", "onnx-ir", "onnxscript", "nncf"),
+    *("onnxruntime", "onnxruntime-gpu", "numpy"),
+)
 
 Gate: TypeAlias = Callable[[Bundle, InteractiveNetwork], Sequence[GateCheck]]
 """A further gate. It takes the finished bundle in its temporary folder, and the network in the paper's form."""
@@ -83,7 +89,8 @@ def count_steps(samples: int = len(NAMES), precisions: Collection[Precision] = (
         samples: Number of pictures that the gate clicks on.
         precisions: The requested precisions.
     """
-    return 11 + samples + sum(HALF_STEPS[precision] for precision in reduced_precisions(precisions))
+    half = sum(HALF_STEPS[precision] for precision in reduced_precisions(precisions))
+    return 11 + samples + half + (INT8_STEPS if Precision.INT8 in precisions else 0)
 
 
 def export_bundle(
@@ -95,6 +102,7 @@ def export_bundle(
     no_rewrite: Collection[str] = (),
     precisions: Collection[Precision] = (Precision.FP32,),
     batches: Collection[int] = (),
+    int8: Int8Options | None = None,
     gates: Sequence[Gate] = (),
     on_progress: OnProgress | None = None,
 ) -> ExportReport:
@@ -109,6 +117,7 @@ def export_bundle(
         precisions: Precisions to write the graphs in; float32 is always written.
         batches: How many objects of one image further click stages answer for in one run, such as (4, 16); each has
             graphs in every precision.
+        int8: How the graphs in ``Precision.INT8`` are made; None for the defaults.
         gates: Further gates, which run after all others; the manifest keeps their checks.
         on_progress: Receives every step as it starts: its name as ``task``, how many steps are over as ``done``, and
             how many there are as ``total``.
@@ -123,7 +132,8 @@ def export_bundle(
         BundleError: The licence is no identifier.
         SizeError: The network size does not fit.
         CutError: A cut makes no sense for this network.
-        ExportError: ``batches`` are out of range, or the network's click stage answers for one object alone.
+        ExportError: ``batches`` are out of range, or the network's click stage answers for one object alone; or graphs
+            in 8 bits are requested without NNCF.
         OutputExistsError: The folder exists.
         OutputWriteError: The folder cannot be written.
         GateError: The graphs do not compute what the checkpoint computes.
@@ -135,6 +145,8 @@ def export_bundle(
     source = source.fetched(on_progress)
     on_progress = counted(on_progress, count_steps(precisions=precisions))
     require_onnxruntime()
+    if Precision.INT8 in precisions:
+        import_nncf()  # its absence would show after minutes
     with BundleWriter(out, overwrite=overwrite) as writer:
         announce(on_progress, "reading the checkpoint")
         black_box = Cut.BLACK_BOX in cuts
@@ -186,6 +198,9 @@ def export_bundle(
         for precision in reduced_precisions(precisions):
             added = add_half(writer, manifest, original, precision, cuts, batches, on_progress)
             manifest, gate, nodes = added.manifest, gate + added.gate, nodes | added.nodes
+        if Precision.INT8 in precisions:
+            quantised = add_int8(writer, manifest, network, stages, golden, int8 or Int8Options(), on_progress)
+            manifest, gate, nodes = quantised.manifest, gate + quantised.gate, nodes | quantised.nodes
         for further in gates:
             gate += further(writer.seal(manifest), sourced.network)
         announce(on_progress, "moving the bundle into place")

@@ -46,16 +46,27 @@ def sample_images(modalities: tuple[ModalitySpec, ...]) -> list[Sample]:
     """
     from skimage import data
 
-    samples = []
-    for seed, name in enumerate(NAMES):
-        image = np.ascontiguousarray(getattr(data, name)()[..., :3])
-        extra = {
-            spec.name: _derived(image, spec, shift)
-            for shift, spec in enumerate(modalities)
-            if not spec.optional or seed == 0 or (seed == 2 and shift % 2 == 0)
-        }
-        samples.append(Sample(name, image, extra, _clicks(image.shape[0], image.shape[1], seed)))
-    return samples
+    return [
+        picture_sample(name, np.ascontiguousarray(getattr(data, name)()[..., :3]), modalities, seed)
+        for seed, name in enumerate(NAMES)
+    ]
+
+
+def picture_sample(name: str, image: npt.NDArray[np.uint8], modalities: tuple[ModalitySpec, ...], seed: int) -> Sample:
+    """Return a picture with ten clicks, and with modalities derived from it as :func:`sample_images` says.
+
+    Args:
+        name: Its name.
+        image: (H0, W0, 3) uint8 RGB.
+        modalities: The network's extra modalities.
+        seed: Its number among the pictures: clicks and optional modalities depend on it.
+    """
+    extra = {
+        spec.name: _derived(image, spec, shift)
+        for shift, spec in enumerate(modalities)
+        if not spec.optional or seed % 3 == 0 or (seed % 3 == 2 and shift % 2 == 0)
+    }
+    return Sample(name, image, extra, _clicks(image.shape[0], image.shape[1], seed))
 
 
 def _derived(image: npt.NDArray[np.uint8], spec: ModalitySpec, shift: int) -> npt.NDArray[Any]:

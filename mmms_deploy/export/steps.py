@@ -20,11 +20,14 @@ def announce(on_progress: OnProgress | None, step: str) -> None:
 
 
 def counted(on_progress: OnProgress | None, total: int) -> OnProgress:
-    """Return a callback that passes steps on with their number: ``done`` steps are over, of ``total``."""
+    """Return a callback that passes steps on with their number: ``done`` steps are over, of ``total``.
+
+    Steps inside of a step are passed on as they are.
+    """
     done = itertools.count()
 
     def count(step: Progress) -> None:
         if on_progress is not None:
-            on_progress(replace(step, done=next(done), total=total))
+            on_progress(step if step.depth else replace(step, done=next(done), total=total))
 
     return count

@@ -17,7 +17,10 @@ In reading order:
 - ``resize_weights``: the resampling weights along one axis
 - ``image_resize``: resizes an image in pieces, in threads
 - ``threads``: shares pieces of a computation among threads that end with it
+- ``scratch``: memory that these threads keep for the next computation
+- ``tiles``: one axis of a resize in tiles
 - ``mask_resize``: enlarges maps in tiles; of a mask, only the tiles on its outline
+- ``mask_strips``: whole rows of tiles, for masks with outlines everywhere
 - ``decision``: decides between maps of several owners at the image's size, in tiles
 - ``modulation``: changes the previous probability around the newest click
 - ``float16``: converts float16 to float32

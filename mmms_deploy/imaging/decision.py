@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import ResizeRule
-from mmms_deploy.imaging.mask_resize import COLUMNS, ROWS, Axis, FloatArray, tile_windows, tiled
 from mmms_deploy.imaging.resize_weights import chained_weights
+from mmms_deploy.imaging.tiles import COLUMNS, ROWS, Axis, FloatArray, tile_windows, tiled
 
 _BATCH = 64
 """How many tiles are computed at a time."""

@@ -18,7 +18,6 @@ on the same cores, can stall each other for a time slice.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -30,7 +29,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.imaging.resize_weights import resampling_weights
-from mmms_deploy.imaging.threads import MOST, shared, usable
+from mmms_deploy.imaging.scratch import scratch
+from mmms_deploy.imaging.threads import shared, usable
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
@@ -49,10 +49,6 @@ _BESIDE = 4
 """Channels up to which they lie beside each other while columns are resized."""
 _WORTH_THREADS = 1 << 20
 """Numbers of an image from which on its resize is worth another thread."""
-
-
-_KEPT = 1 << 21
-"""Numbers that a thread's memory has at most if it is kept for the next image: 8 MB."""
 
 
 class _Run(NamedTuple):
@@ -114,24 +110,12 @@ class _Buffers(NamedTuple):
     resized: FloatArray
 
 
-_spare: deque[FloatArray] = deque(maxlen=MOST)
-"""Memory of threads that have ended. To ask the system for it again for every image would take half as long as the
-rest of the work."""
-
-
 @contextmanager
 def _buffers(counts: Sequence[int]) -> Iterator[_Buffers]:
     """A context in which this thread has buffers of so many numbers each."""
-    try:
-        memory = _spare.pop()
-    except IndexError:
-        memory = np.empty(0, dtype=np.float32)
-    if memory.size < sum(counts):
-        memory = np.empty(sum(counts), dtype=np.float32)
-    ends = np.cumsum(counts)
-    yield _Buffers(*(memory[end - count : end] for end, count in zip(ends, counts, strict=True)))
-    if memory.size <= _KEPT:
-        _spare.append(memory)
+    with scratch(sum(counts)) as memory:
+        ends = np.cumsum(counts)
+        yield _Buffers(*(memory[end - count : end] for end, count in zip(ends, counts, strict=True)))
 
 
 class _Piece:

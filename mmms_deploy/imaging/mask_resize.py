@@ -3,53 +3,40 @@
 A separable resize is two multiplications with sparse, banded matrices. Cut into tiles of some ten pixels a side, the
 matrices are small and dense, and every pixel of a tile is a mean of the few input pixels that the tile reads. When all
 of these lie on one side of the threshold, the tile is decided without computing it. So only the tiles on the outline of
-a mask are computed, typically a fifth of a full-size photograph.
+a mask are computed, typically a fifth of a full-size photograph. Where nearly all tiles are on an outline, whole rows
+of tiles are computed together (:mod:`mmms_deploy.imaging.mask_strips`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mmms_deploy.bundle.contract import ResizeRule
-from mmms_deploy.imaging.resize_weights import ResamplingWeights, resampling_weights
+from mmms_deploy.imaging.mask_strips import TileRows, strips_above
+from mmms_deploy.imaging.resize_weights import resampling_weights
+from mmms_deploy.imaging.threads import usable
+from mmms_deploy.imaging.tiles import COLUMNS, ROWS, Axis, FloatArray, Indices, tile_windows, tiled
 
-FloatArray: TypeAlias = npt.NDArray[np.float32]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
-_Indices: TypeAlias = npt.NDArray[np.intp]
 
-ROWS, COLUMNS = 32, 64
-"""A tile's size in the enlarged map."""
 _BATCH = 64
 """How many tiles are computed at a time: their numbers stay in the L2 cache of a core."""
+_FULL = 0.6
+"""Share of undecided tiles from which on all tiles of some tile rows are computed together."""
+_NUMBERS = 1 << 18
+"""Pixels of tile rows that are computed together, about: 1 MB, which stays in the L2 cache of a core."""
+_WORTH_THREADS = 1 << 20
+"""Pixels of a mask from which on it is worth another thread."""
+_TRIALS = 1 << 18
+"""Products' numbers that are compared to see whether they round alike, about."""
 _MARGIN = 2.0**-19
 """Relative distance from the threshold at which rounding cannot move a tile's output across it."""
-
-
-class Axis(NamedTuple):
-    """One axis in tiles of equal length; the last tile overlaps the one before it.
-
-    Output pixels [target, target + L) of a tile are ``weights`` (L, K) times its input pixels [source, source + K).
-    """
-
-    source: _Indices
-    target: _Indices
-    weights: FloatArray
-
-    @property
-    def length(self) -> int:
-        """L."""
-        return int(self.weights.shape[1])
-
-    @property
-    def reach(self) -> int:
-        """K."""
-        return int(self.weights.shape[2])
 
 
 def enlarge(plane: FloatArray, size: tuple[int, int], rule: ResizeRule, out: FloatArray) -> None:
@@ -64,11 +51,13 @@ def enlarge(plane: FloatArray, size: tuple[int, int], rule: ResizeRule, out: Flo
     rows, columns = _axes(plane, size, rule)
     every = np.indices((len(rows.source), len(columns.source))).reshape(2, -1)
     windows = tile_windows(out, rows, columns)
-    for row, column, tiles in _computed(plane, rows, columns, every[0], every[1]):
+    for row, column, tiles in _computed(plane, size, rule, every[0], every[1]):
         windows[rows.target[row], columns.target[column]] = tiles
 
 
-def enlarge_above(plane: FloatArray, size: tuple[int, int], rule: ResizeRule, threshold: float) -> BoolArray:
+def enlarge_above(
+    plane: FloatArray, size: tuple[int, int], rule: ResizeRule, threshold: float, threads: int | None = None
+) -> BoolArray:
     """Return where a map is above a threshold once it is enlarged.
 
     Args:
@@ -76,38 +65,89 @@ def enlarge_above(plane: FloatArray, size: tuple[int, int], rule: ResizeRule, th
         size: New (H, W), neither smaller than the old one.
         rule: The resize rule.
         threshold: The limit that every pixel is compared with, as float32.
+        threads: How many threads compute; None for as many as the work is worth and this process may use.
 
     Returns:
-        (H, W) bool: the same as ``out > threshold`` after :func:`enlarge`.
+        (H, W) bool: the same as ``out > threshold`` after :func:`enlarge`, for any number of threads.
     """
     rows, columns = _axes(plane, size, rule)
     limit = np.float32(threshold)
     margin = abs(limit) * np.float32(_MARGIN)
     above = _all_along(_all_along(plane > limit + margin, rows).T, columns).T
     below = _all_along(_all_along(plane < limit - margin, rows).T, columns).T
-    wide = np.repeat(above, columns.length, axis=1)[:, : size[1]]
-    out: BoolArray = np.repeat(wide, rows.length, axis=0)[: size[0]]
+    undecided = ~(above | below)
+    if threads is None:
+        threads = usable() if size[0] * size[1] >= _WORTH_THREADS else 1
+    strips = _strips(undecided, size[1], threads)
+    whole = sum(stop - start for start, stop in strips) == len(undecided)
+    out = np.empty(size, dtype=np.bool_) if whole else _spread(above, rows, columns, size)
+    if strips:
+        strips_above(plane, limit, rows, columns, _turned(*plane.shape, *size, rule), strips, out, threads)
+        for start, stop in strips:
+            undecided[start:stop] = False
+        if whole:
+            return out
     windows = tile_windows(out, rows, columns)
-    undecided = np.nonzero(~(above | below))
-    for row, column, tiles in _computed(plane, rows, columns, *undecided):
+    for row, column, tiles in _computed(plane, size, rule, *np.nonzero(undecided)):
         windows[rows.target[row], columns.target[column]] = tiles > limit
     return out
 
 
+def _spread(flags: BoolArray, rows: Axis, columns: Axis, size: tuple[int, int]) -> BoolArray:
+    """Return flags of tiles (T, T') as flags of their pixels (H', W')."""
+    wide = np.repeat(flags, columns.length, axis=1)[:, : size[1]]
+    out: BoolArray = np.repeat(wide, rows.length, axis=0)[: size[0]]
+    return out
+
+
+def _strips(undecided: BoolArray, width: int, threads: int) -> list[TileRows]:
+    """Return the tile rows where most tiles (T, T') are undecided, in parts; the last two tile rows are in one part."""
+    count, across = undecided.shape
+    if np.count_nonzero(undecided) < _FULL * across:
+        return []
+    # Two threads take larger parts: who waits for Python's lock loses more than who leaves the cache.
+    parts = -(-count * ROWS * width // (threads * _NUMBERS))
+    parts += -parts % threads
+    starts = np.arange(0, max(count - 1, 1), -(-count // parts))
+    found = np.add.reduceat(np.count_nonzero(undecided, axis=1), starts)
+    stops = np.append(starts[1:], count)
+    full = found >= _FULL * across * (stops - starts)
+    return [TileRows(start, stop) for start, stop in zip(starts[full].tolist(), stops[full].tolist(), strict=True)]
+
+
 def _computed(
-    plane: FloatArray, rows: Axis, columns: Axis, row: _Indices, column: _Indices
-) -> Iterator[tuple[_Indices, _Indices, FloatArray]]:
+    plane: FloatArray, size: tuple[int, int], rule: ResizeRule, row: Indices, column: Indices
+) -> Iterator[tuple[Indices, Indices, FloatArray]]:
     """Yield tiles in batches: their tile rows (N,), their tile columns (N,), their pixels (N, L, L')."""
+    rows, columns = _axes(plane, size, rule)
+    turned = _turned(*plane.shape, *size, rule)
     windows = sliding_window_view(plane, (rows.reach, columns.reach))
-    transposed = columns.weights.transpose(0, 2, 1)
     for start in range(0, len(row), _BATCH):
         i, j = row[start : start + _BATCH], column[start : start + _BATCH]
-        yield i, j, rows.weights[i] @ (windows[rows.source[i], columns.source[j]] @ transposed[j])
+        yield i, j, rows.weights[i] @ (windows[rows.source[i], columns.source[j]] @ turned[j])
 
 
-def tile_windows(out: npt.NDArray[Any], rows: Axis, columns: Axis) -> npt.NDArray[Any]:
-    """Return a writable view of an array, indexed by the first pixel of a tile."""
-    return sliding_window_view(out, (rows.length, columns.length), writeable=True)
+@lru_cache(maxsize=64)
+def _turned(height: int, width: int, size_height: int, size_width: int, rule: ResizeRule) -> FloatArray:
+    """Return the columns' weights transposed, (T, K, L), in the order in memory that is multiplied fastest.
+
+    With a transposed view a product takes up to twice as long. But some kernels for small matrices round otherwise with
+    the one than with the other, and masks stay what they are with a view. It depends on the sizes of the matrices, so
+    random numbers show it. Where there are few tiles, nothing is to be gained.
+    """
+    rows, columns = _axis(height, size_height, ROWS, rule), _axis(width, size_width, COLUMNS, rule)
+    view = columns.weights.transpose(0, 2, 1)
+    if len(rows.source) * len(view) < _BATCH:
+        return view
+    turned = np.ascontiguousarray(view)
+    turned.setflags(write=False)
+    rng = np.random.default_rng(0)
+    count = -(-_TRIALS // (_BATCH * rows.reach * columns.length))
+    for tiles in np.resize(np.arange(len(view)), (count, _BATCH)):
+        read = rng.standard_normal((_BATCH, rows.reach, columns.reach), dtype=np.float32)
+        if not np.array_equal(read @ turned[tiles], read @ view[tiles]):
+            return view
+    return turned
 
 
 def _all_along(flags: BoolArray, axis: Axis) -> BoolArray:
@@ -131,28 +171,3 @@ def _axes(plane: FloatArray, size: tuple[int, int], rule: ResizeRule) -> tuple[A
 @lru_cache(maxsize=64)
 def _axis(size_in: int, size_out: int, length: int, rule: ResizeRule) -> Axis:
     return tiled(size_in, resampling_weights(size_in, size_out, rule), length)
-
-
-def tiled(size_in: int, resampling: ResamplingWeights, length: int) -> Axis:
-    """Return an axis in tiles.
-
-    Args:
-        size_in: Number of input pixels.
-        resampling: The weights of every output pixel.
-        length: Output pixels of a tile; all of them where there are fewer.
-    """
-    first, weight = resampling
-    size_out, count = weight.shape
-    length = min(length, size_out)
-    target = np.minimum(np.arange(0, size_out, length), size_out - length)
-    low = first[target]
-    reach = int((np.minimum(first[target + length - 1] + count, size_in) - low).max())
-    source = np.minimum(low, size_in - reach)
-    pixel = target[:, None] + np.arange(length)
-    # Places beyond the last input pixel have no weight.
-    weights = np.zeros((len(target), length, reach + count))
-    index = (first[pixel] - source[:, None])[..., None] + np.arange(count)
-    np.put_along_axis(weights, index, weight[pixel], axis=2)
-    dense = np.ascontiguousarray(weights[..., :reach], dtype=np.float32)
-    dense.setflags(write=False)
-    return Axis(source, target, dense)

@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.imaging.image_resize import resize_channels_last
-from mmms_deploy.imaging.mask_resize import BoolArray, FloatArray, enlarge, enlarge_above
+from mmms_deploy.imaging.mask_resize import BoolArray, enlarge, enlarge_above
 from mmms_deploy.imaging.resize_weights import ResamplingWeights, joined_weights, resampling_weights
+from mmms_deploy.imaging.tiles import FloatArray
 
 __all__ = ["BoolArray", "FloatArray", "resize", "resize_above", "resize_image"]
 

@@ -33,7 +33,9 @@ from mmms_deploy.replay.starting import set_golden
 from mmms_deploy.session import FeatureSource, Session
 from mmms_deploy.session.result import ClickResult
 
-LIMITS: Mapping[Precision, float] = MappingProxyType({Precision.FP32: 0.99, Precision.FP16: 0.97, Precision.BF16: 0.95})
+LIMITS: Mapping[Precision, float] = MappingProxyType(
+    {Precision.FP32: 0.99, Precision.FP16: 0.97, Precision.BF16: 0.95, Precision.INT8: 0.95}
+)
 """Smallest intersection over union with the reference mask, on the certain pixels, by precision.
 
 The previous mask feeds back, so that the differences of a reduced precision add up over a sequence of clicks.

@@ -6,12 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from tests.support.bench_reports import MACHINE
 from tests.support.paths import ROOT
 
 
@@ -62,53 +60,6 @@ def test_a_peer_that_cannot_be_had_is_an_error_of_its_own(tmp_path, monkeypatch)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(peers.PeerError, match="HF_HUB_OFFLINE=1 forbids"):
         peers.fetch(tmp_path)
-
-
-def rows():
-    from variants import Row
-
-    ours = Row(key="rgb/ours", label="ours", inputs="rgb", ours=True, precision="bf16", gflop=20.0)
-    ours.click, ours.engine, ours.host, ours.image = [30.0, 32.0, 31.0], [27.0, 28.0, 29.0], [3.5], [400.0]
-    eager = Row(key="rgb/eager", label="eager", inputs="rgb", click=[310.0], image=[2000.0])
-    exported = Row(key="rgb/ort-as-exported", label="exported", inputs="rgb", why="it was not exported\n  and so on")
-    sam = Row(key="sam2", label="SAM 2 tiny", inputs="", click=[20.0], image=[1000.0])
-    return [ours, eager, exported, sam]
-
-
-def test_targets() -> None:
-    from results import share_of_peak, targets
-
-    ours, *_ = every = rows()
-    found = {target.what: target for target in targets(ours, every, {"bf16": 1000.0, "fp32": 1.0})}
-    assert found["click / PyTorch eager"].value == pytest.approx(0.1)
-    assert found["click / PyTorch eager"].met
-    assert found["click / ONNX Runtime as exported"].met is None
-    assert "it was not exported" in str(found["click / ONNX Runtime as exported"])
-    assert found["host overhead of a click, ms"].met is False
-    assert "MISSED" in str(found["host overhead of a click, ms"])
-    assert found["click / SAM 2 tiny decoder"].value == pytest.approx(1.55)
-    assert found["click / SAM 2 tiny decoder"].met is False
-    assert found["image part / SAM 2 tiny encoder"].met
-    share = found["click stage, share of the matrix peak"]
-    assert share.value == pytest.approx(20.0 / 0.028 / 1000.0)
-    assert share.met
-    assert share_of_peak(ours, {"fp32": 1.0}) is None
-    assert len(targets(ours, [ours], {})) == len(found)
-
-
-def test_table_and_plots() -> None:
-    from results import markdown, plot
-
-    every = rows()
-    text = markdown(every, MACHINE, {"bf16": {"gflops": 1000.0, "library": "X", "tried": {}}}, "in turns")
-    assert "| RGB | exported | not measured: it was not exported |" in text
-    assert "| RGB | ours | 31.0 |" in text
-    assert "71 %" in text
-    for kind in ("click", "image"):
-        tree = ElementTree.fromstring(plot(every, kind))
-        drawn = " ".join(tree.itertext())
-        assert "RGB: ours" in drawn
-        assert "exported" not in drawn
 
 
 class StandIn:

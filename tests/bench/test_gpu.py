@@ -81,8 +81,8 @@ def test_stages_are_timed_on_the_gpu(measured) -> None:
 def test_moved_bytes(measured) -> None:
     result, _, _, _ = measured
     assert samples(result, "moved.click_up") == (16.0,) * 8
-    assert samples(result, "moved.click_down") == (PLANE,) * 8
-    assert samples(result, "moved.image_up") == (3 * 40 * 60,) * 2
+    assert samples(result, "moved.click_down") == (PLANE + 40 * 8,) * 8, "the answer, and two words a row of the mask"
+    assert samples(result, "moved.image_up") == (3 * 40 * 60,) * 2, "its bytes"
     assert {metric.unit for metric in result.group("moved")} == {"B"}
 
 
@@ -99,7 +99,8 @@ def test_memory_of_every_part(measured) -> None:
         assert "keeps its scratch memory itself" in result.metric("vram.activations").why
     else:
         assert value("vram.activations") == 4096 / MIB
-    parts = ("weights", "activations", "inputs", "features", "state", "history", "rest")
+    assert value("vram.masks") > 0
+    parts = ("weights", "activations", "inputs", "features", "state", "history", "masks", "rest")
     assert sum(value(f"vram.{part}") or 0 for part in parts) == pytest.approx(value("vram.taken"))
     # The stand-in's weights are on no account of CUDA.
     assert value("vram.rest") == pytest.approx((LIBRARIES - 2000) / MIB)

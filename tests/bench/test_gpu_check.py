@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -279,10 +280,11 @@ def test_the_steps_of_a_bundle(paint: Bundle) -> None:
 
     names = [one.name for one in steps_of([checked_bundle(paint.path)], full_size=True)]
     assert names[0] == "doctor"
-    assert names[-9:] == [
+    assert names[-10:] == [
         "compiled:mmms-rgb:tensorrt:fp16",
         "compiled:mmms-rgb:onnxruntime-cuda:fp16",
         "tests:bench",
+        "tests:masks",
         "tests:plans",
         "tests:sessions",
         "export:batch",
@@ -346,6 +348,27 @@ def test_earlier_calls_are_kept_for_the_same_machine_alone(tmp_path: Path) -> No
     (tmp_path / "gpu-check.json").write_text("{}")
     with pytest.raises(MMMSDeployError, match="no report of this machine"):
         _with_older([new], tmp_path / "gpu-check.json", MACHINE)
+
+
+def test_the_calls_of_the_document_are_short_and_bring_everything_back() -> None:
+    """Where a machine is lent by calls, a command may have 2,000 characters, and only ``$OUT`` comes back."""
+    text = (ROOT / "docs" / "gpu-host.md").read_text()
+    section = text.partition("## In three calls")[2].partition("\n## ")[0]
+    prepare, *calls = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    assert "tools/slim_cuda_provider.py pack" in prepare
+    assert len(calls) == 3
+    for limit, call in zip((4, 10, 10), calls, strict=True):
+        assert len(call) <= 2000
+        checks = [line for line in call.splitlines() if "gpu_check.py" in line]
+        assert checks
+        assert all("--copy-to $OUT" in line and "--out $D/out" in line for line in checks)
+        minutes = [float(found) for line in checks for found in re.findall(r"--minutes ([\d.]+)", line)]
+        assert len(minutes) == len(checks), "no check may be cut off in a step"
+        assert sum(minutes) < limit
+        done = subprocess.run(["bash", "-n"], input=call, capture_output=True, text=True, check=False)
+        assert not done.stderr
+    assert "--background" in calls[0]
+    assert all("--resume" in call for call in calls[1:])
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -450,6 +473,16 @@ def test_pytorch_is_taken_in_its_fastest_form() -> None:
     assert verdicts(measured(**{f"{HALF}.click_ratio": 0}))[2] == "met"
     without = measured(**{f"{CAST}.click_ratio": 0, f"{HALF}.click_ratio": 0})
     assert verdicts(without)[2] == "not measured: <gone>"
+
+
+def test_a_run_whose_precision_is_not_proven_says_so_at_every_verdict() -> None:
+    from gpu_targets import lines
+
+    run = measured()
+    evidence = "0 of 82 matrix operations in fp16; precision not proven"
+    doubtful = msgspec.structs.replace(run, engine=msgspec.structs.replace(run.engine, evidence=evidence))
+    assert all("TensorRT fp16, precision not proven: " in line for line in lines({"bench:a": doubtful}))
+    assert not any("not proven" in line for line in lines({"bench:a": run}))
 
 
 def test_the_goals_are_for_the_full_size_network_and_the_demos_in_float16() -> None:

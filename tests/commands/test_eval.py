@@ -196,6 +196,9 @@ def test_against_the_same_bundle_finds_no_difference(base, tmp_path: Path) -> No
     result = evaluate(*base, "--against", base[0], "--against-engine", "onnxruntime")
     assert result.exit_code == 0, result.output
     assert "8 of 8 objects the same to the last pixel" in result.stdout
+    assert "no difference seen: both need the same number of clicks on every object" in result.stdout
+    (summary,) = json.loads((tmp_path / "out" / "summary.json").read_text())["datasets"]
+    assert summary["comparison"]["differences"][0]["visible"] is None
     page = (tmp_path / "out" / "report.html").read_text()
     assert "8 of 8 objects have the same masks" in page
     with (tmp_path / "out" / "objects.csv").open(newline="") as stream:

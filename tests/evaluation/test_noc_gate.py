@@ -10,16 +10,19 @@ import pytest
 from PIL import Image
 
 from mmms_deploy import Bundle
+from mmms_deploy.bundle import GateCheck, Precision
 from mmms_deploy.bundle.contract import ClickContract, PreviousMask, to_builtins
 from mmms_deploy.bundle.manifest import Manifest
 from mmms_deploy.commands.export import main
 from mmms_deploy.engines.request import EngineRequest
-from mmms_deploy.errors import CheckpointNotFoundError, GateError
+from mmms_deploy.errors import CheckpointNotFoundError, Door, GateError, MMMSDeployWarning
 from mmms_deploy.evaluation import Settings, evaluate, summarise_run
+from mmms_deploy.evaluation import noc_gate as gate_module
 from mmms_deploy.evaluation.bundles import BundleSource
 from mmms_deploy.evaluation.checkpoint_predictor import TorchPredictor, open_torch
-from mmms_deploy.evaluation.errors import EvaluationModalityError
-from mmms_deploy.evaluation.noc_gate import noc_gate
+from mmms_deploy.evaluation.comparison import Comparison, Difference
+from mmms_deploy.evaluation.errors import EvaluationModalityError, EvaluationSettingsError
+from mmms_deploy.evaluation.noc_gate import check_objects, gated_precisions, noc_gate, precision_gate
 from mmms_deploy.export.exporter import export_bundle
 from mmms_deploy.export.source import Source, open_source
 from mmms_deploy.models.checkpoint import random_network, save_checkpoint
@@ -27,6 +30,7 @@ from mmms_deploy.progress import Progress
 from tests.support.invoke import invoke
 from tests.support.scenes import Scenes, scene
 from tests.support.tiny import DEPTH, tiny_config
+from tests.support.toy import taken_as_it_is, write_toy
 from tests.support.traced import traced_once
 
 CONFIG = tiny_config(DEPTH, clicks=ClickContract(previous=PreviousMask.PROBABILITY))
@@ -110,6 +114,114 @@ def test_a_reset_keeps_the_image_and_forgets_the_clicks(checkpoint) -> None:
     np.testing.assert_array_equal(predictor.click(30, 20, True).probability, first.probability)
 
 
+# --- reduced precisions -----------------------------------------------------------------------------------------------
+
+HALF = (Precision.FP32, Precision.FP16)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory) -> Bundle:
+    """The same graphs in both precisions."""
+    return write_toy(tmp_path_factory.mktemp("toys") / "half", radius=9, precisions=HALF)
+
+
+@pytest.fixture(scope="module")
+def worse(tmp_path_factory) -> Bundle:
+    """A network that draws smaller disks in FP16."""
+    folder = tmp_path_factory.mktemp("toys")
+    bundle = write_toy(folder / "worse", radius=9, precisions=HALF)
+    smaller = write_toy(folder / "smaller", radius=6)
+    graph = smaller.path / "click.fp32.onnx"
+    (bundle.path / "click.fp16.onnx").write_bytes(graph.read_bytes())
+    return taken_as_it_is(bundle)
+
+
+def test_a_reduced_precision_is_compared_with_float32_on_its_engine(half) -> None:
+    steps: list[Progress] = []
+    data = [Scenes(3, name="some"), Scenes(9, name="others")]
+    clicks, masks = precision_gate(half, data, scenes=3, least=12, on_progress=steps.append)
+    assert clicks.name == "clicks in fp16 against fp32 on onnxruntime"
+    assert masks.name == "masks in fp16 against fp32 on onnxruntime"
+    assert (clicks.samples, clicks.worst, masks.samples, masks.worst) == (12, 0, 12, 0)
+    assert (clicks.limit, masks.limit) == (0.1, 0.01)
+    assert [step.task for step in steps] == ["gate: clicks in fp16 on some", "gate: clicks in fp16 on others"]
+    assert data[1].read[-3:] == [0, 3, 6], "images are spread evenly"
+
+
+def test_a_precision_that_needs_more_clicks_does_not_pass(worse) -> None:
+    with pytest.raises(
+        GateError, match=r"clicks in fp16 against fp32 on onnxruntime.*NoC@\d\d: .*would have been seen"
+    ) as caught:
+        precision_gate(worse, [Scenes(3)], least=6, agreement_limits={"fp16": 1.0})
+    assert "--against-precision fp32" in caught.value.message(Door.COMMAND_LINE)
+    assert "--" not in caught.value.message(Door.PYTHON)
+    precision_gate(worse, [Scenes(3)], least=6, noc_limit=20, agreement_limits={"fp16": 1.0})
+
+
+def test_a_precision_whose_masks_differ_does_not_pass(worse) -> None:
+    with pytest.raises(GateError, match="masks in fp16 against fp32 on onnxruntime: 1 - mean IoU"):
+        precision_gate(worse, [Scenes(3)], least=6, noc_limit=20)
+
+
+def reduced_checks(difference: Difference) -> list[GateCheck]:
+    comparison = Comparison(
+        differences=(difference,),
+        agreement=(0.999, 0.993),
+        worst_agreement=(0.9, 0.8),
+        identical=0,
+        objects=200,
+        most=(),
+        other_click_seconds=0.01,
+        mean_agreement=0.996,
+    )
+    return gate_module._reduced_checks(comparison, "int8 against fp32 on openvino", 0.1, 0.005)
+
+
+def test_a_difference_that_may_be_chance_passes() -> None:
+    """Its interval contains 0, however large it is; outside of the limit one that does not is refused."""
+    base = {"target": 0.9, "noc": 5.5, "other": 5.0, "difference": 0.5, "better": 1, "worse": 2, "visible": 0.9}
+    chance, seen = (Difference(**base, low=low, high=1.2) for low in (-0.2, 0.1))
+    assert [check.worst for check in reduced_checks(chance)] == [0.0, pytest.approx(0.004)]
+    assert (
+        reduced_checks(chance)[0].where
+        == "NoC@90: 5.500 against 5.000, +0.500 (-0.200 to +1.200); 0.900 would have been seen"
+    )
+    assert reduced_checks(seen)[0].worst == 0.5
+
+
+def test_too_few_objects_are_refused_before_anything_runs(half) -> None:
+    data = Scenes(40)
+    with pytest.raises(GateError) as caught:
+        precision_gate(half, [data], scenes=20)
+    assert "40 objects in 20 images" in str(caught.value)
+    assert "200 objects or more" in str(caught.value.expected)
+    assert "--gate-images" in caught.value.message(Door.COMMAND_LINE)
+    assert "--" not in caught.value.message(Door.PYTHON)
+    assert len(data.read) == 20
+
+
+def test_images_are_read_until_there_are_enough_objects() -> None:
+    data = Scenes(1000)
+    check_objects([data], None)
+    assert len(data.read) == 100
+    with pytest.raises(EvaluationSettingsError, match="named"):
+        check_objects([data, data], None)
+
+
+def test_a_bundle_in_float32_alone_needs_no_objects(tmp_path) -> None:
+    assert precision_gate(write_toy(tmp_path / "plain"), [Scenes(1)]) == []
+    assert gated_precisions((Precision.FP32,)) == []
+    assert gated_precisions((Precision.FP16, Precision.FP32)) == [Precision.FP16]
+
+
+def test_graphs_that_no_engine_executes_here_are_said_to_be_left_out(tmp_path) -> None:
+    """OpenVINO's BF16 comes from the float32 graphs, and tells nothing of a bundle's graphs in BF16."""
+    brain = write_toy(tmp_path / "brain", precisions=(Precision.FP32, Precision.BF16))
+    assert gated_precisions(brain.manifest.precisions) == []
+    with pytest.warns(MMMSDeployWarning, match="executes the bf16 graphs on this machine's CPU"):
+        assert precision_gate(brain, [Scenes(2)]) == []
+
+
 # --- mmms-export --gate noc -------------------------------------------------------------------------------------------
 
 
@@ -126,13 +238,29 @@ def data(tmp_path) -> str:
 
 
 @pytest.mark.usefixtures("traced")
-def test_the_command_keeps_what_the_gate_measured(checkpoint, data, tmp_path) -> None:
+def test_the_command_keeps_what_the_gates_measured(checkpoint, data, tmp_path, monkeypatch) -> None:
+    def reduced(bundle, datasets, *, scenes, on_progress):
+        assert ([dataset.name for dataset in datasets], scenes) == (["some"], 1)
+        return [GateCheck(name="clicks in int8", measure="clicks", worst=0, limit=0.1, where="here", samples=200)]
+
+    monkeypatch.setattr(gate_module, "precision_gate", reduced)
     out = tmp_path / "gated"
     result = invoke(main, "--ckpt", checkpoint, "--out", out, "--gate", "noc", "--gate-data", data, "--gate-images", 1)
     assert result.exit_code == 0, result.output
-    *_, clicks, masks = Bundle(out).manifest.gate
+    *_, clicks, masks, other = Bundle(out).manifest.gate
     assert (clicks.name, masks.name) == ("clicks on some against torch", "masks on some against torch")
+    assert other.name == "clicks in int8"
     assert clicks.samples == 1
+
+
+def test_too_few_objects_for_a_reduced_precision_are_an_error_before_the_export(checkpoint, data, tmp_path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--precision", "fp32,fp16", "--gate", "noc", "--gate-data", data, "--out", out]
+    result = invoke(main, "--ckpt", checkpoint, *arguments)
+    assert result.exit_code == 1
+    assert "2 objects in 2 images" in result.stderr
+    assert "raise --gate-images" in result.stderr
+    assert not out.exists()
 
 
 @pytest.mark.usefixtures("traced")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmms_deploy.bundle.contract import ImageSpec, ResizeRule
-from mmms_deploy.imaging import image_resize
+from mmms_deploy.imaging import image_resize, scratch
 from mmms_deploy.imaging.image_resize import resize_channels_last
 from mmms_deploy.imaging.preprocess import prepare
 from mmms_deploy.imaging.resize_weights import resampling_weights
@@ -128,7 +128,7 @@ def test_many_callers_at_once() -> None:
 def test_memory_is_that_of_pieces() -> None:
     image = np.zeros((3000, 8000, 3), dtype=np.uint8)
     prepare(image, ImageSpec(), (448, 448))  # the weights are kept
-    image_resize._spare.clear()
+    scratch._spare.clear()
     tracemalloc.start()
     try:
         prepare(image, ImageSpec(), (448, 448))

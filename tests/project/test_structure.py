@@ -85,4 +85,5 @@ def test_every_shared_module_is_on_the_map(folder: str) -> None:
     text = ast.get_docstring(ast.parse((TESTS / folder / "__init__.py").read_text())) or ""
     listed = [line.partition(":")[0] for line in text.splitlines() if ": " in line]
     there = [file.stem for file in (TESTS / folder).glob("*.py") if file.name != "__init__.py"]
+    there += [file.parent.name for file in (TESTS / folder).glob("*/__init__.py")]
     assert sorted(listed) == sorted(there + (["site"] if folder == "standins" else []))

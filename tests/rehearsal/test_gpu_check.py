@@ -40,6 +40,9 @@ def test_step_by_step(tmp_path: Path) -> None:
     for place in (str(ROOT), str(tmp_path)):
         assert place not in page
         assert place not in json.dumps(steps)
+    text, _ = check("--resume", "--only", "build:*", "--copy-to", tmp_path / "copy")
+    assert "build:both" not in text, "there is nothing left to do"
+    assert (tmp_path / "copy" / "gpu-check.json").read_bytes() == (out / "gpu-check.json").read_bytes()
     # Without TensorRT, its steps say so, and the others are as they were.
     text, steps = check("--resume", "--only", "bench:*:fp16", "--minutes", "0.01", **{TENSORRT: "off"})
     assert "the time is up before bench:both:tensorrt:fp16" in text

@@ -154,6 +154,14 @@ class AnswerFinisher:
     def enqueue(self, address: int, dtype: str) -> None:
         """Enqueue the kernel and the download of its bits; in a capture, both become part of the CUDA graph.
 
+        Args and errors are those of :meth:`launch`.
+        """
+        self.launch(address, dtype)
+        self._cuda.download(self._host, self._address, self.nbytes, self._stream)
+
+    def launch(self, address: int, dtype: str) -> None:
+        """Enqueue the kernel alone.
+
         Args:
             address: Where the answer is on the GPU.
             dtype: Its dtype.
@@ -184,7 +192,6 @@ class AnswerFinisher:
             ctypes.c_int32(self._words),
         ]
         self.kernels[dtype].launch(grid, _BLOCK, arguments, self._stream)
-        self._cuda.download(self._host, self._address, self.nbytes, self._stream)
 
     def forget(self) -> None:
         """Note that the pinned memory holds no mask, because it is about to be overwritten."""

@@ -231,11 +231,12 @@ class SessionResources:
                 MMMSDeployWarning,
                 stacklevel=2,
             )
-            return False
-        self.moved.up += finisher.uploaded
+        else:
+            finisher.refused = None
+            self.moved.up += finisher.uploaded
         for stage in self.stages.values():
             stage.record()
-        return True
+        return finisher.finish is not None
 
     def save(self, buffers: Collection[BindingBuffer]) -> None:
         """Copy values in use to spare buffers, where these buffers, about to be overwritten, hold the last copy.

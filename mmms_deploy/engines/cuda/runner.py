@@ -265,6 +265,7 @@ class CudaRunner:
         resources = self._open_resources()
         with resources.guard:
             resources.cuda.activate()
+            resources.finisher.refused = None  # there may be memory by now
             return resources.expect(finish)
 
     @call

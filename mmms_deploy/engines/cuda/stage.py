@@ -123,7 +123,10 @@ class CudaStage:
         if self._cuda_graph is None or self._captured == self._recorded():
             return
         if self.finishes:
-            self._finish()  # once before the capture, like everything in it
+            assert self._finisher is not None
+            assert self.answer is not None
+            # Once before the capture, as everything in it.
+            self._finisher.launch(self.answer.address, self.answer.spec.dtype)
         self._capture()
 
     def _recorded(self) -> tuple[int, ...]:

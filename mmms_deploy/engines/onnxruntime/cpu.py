@@ -21,7 +21,11 @@ from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.installed import pip_install
 
 NAME = "onnxruntime"
-SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
+SOURCES: Mapping[Precision, Precision] = {
+    Precision.FP32: Precision.FP32,
+    Precision.FP16: Precision.FP16,
+    Precision.INT8: Precision.INT8,
+}
 """What this engine computes in, and which of a bundle's graphs it loads for that."""
 PROVIDER = "CPUExecutionProvider"
 _DTYPES = {

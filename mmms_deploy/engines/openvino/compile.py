@@ -27,7 +27,7 @@ from mmms_deploy.engines.openvino.inspect import (
     narrow_nodes,
     not_exact,
 )
-from mmms_deploy.engines.openvino.library import import_openvino
+from mmms_deploy.engines.openvino.library import bf16_capable, import_openvino
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError, FileReadError
 from mmms_deploy.files import open_regular
 from mmms_deploy.files.cache import cache_folder, cache_key, store
@@ -39,6 +39,7 @@ _FORMAT = 4
 _LOG = logging.getLogger(__name__)
 _TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "uint8": "u8"}
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
+"""OpenVINO's names of what a graph computes in where it is not quantised."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def compile_stage(
         BundleCorruptError: The graph cannot be loaded, or has other inputs and outputs than the manifest says.
         EngineUnavailableError: It is not computed in the requested precision, or clicks would not be exact.
     """
-    settings = _settings(precision, threads)
+    settings = latency_settings(precision, threads)
     file = _cache_file(core, bundle, graph, precision)
     if file is not None:
         compiled = _fetch(core, file, bundle, stage, graph, precision, settings)
@@ -93,13 +94,26 @@ def compile_stage(
     return compiled
 
 
-def _settings(precision: Precision, threads: int) -> dict[str, Any]:
+def _hint(precision: Precision) -> str:
+    """Return OpenVINO's name of what a graph computes in where it is not quantised."""
+    if precision is Precision.INT8:
+        return _HINTS[Precision.BF16 if bf16_capable() else Precision.FP32]
+    return _HINTS[precision]
+
+
+def latency_settings(precision: Precision, threads: int) -> dict[str, Any]:
+    """Return OpenVINO's properties for one inference at a time, as fast as possible.
+
+    Args:
+        precision: What to compute in.
+        threads: How many threads.
+    """
     ov = import_openvino()
     properties, hint = ov.properties, ov.properties.hint
     return {
         hint.performance_mode(): hint.PerformanceMode.LATENCY,
         # Always set: by default OpenVINO takes BF16 where the CPU has it.
-        hint.inference_precision(): getattr(ov.Type, _HINTS[precision]),
+        hint.inference_precision(): getattr(ov.Type, _hint(precision)),
         hint.execution_mode(): hint.ExecutionMode.PERFORMANCE,
         properties.inference_num_threads(): threads,
         properties.num_streams(): 1,
@@ -175,7 +189,7 @@ def _checked(
     _check_border(bundle, stage, graph.outputs, model.outputs[: len(graph.outputs)], "outputs")
     nodes = compiled_nodes(model)
     hint = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if hint != _HINTS[precision] or (precision is Precision.FP32 and narrow_nodes(nodes)):
+    if hint != _hint(precision) or (precision is Precision.FP32 and narrow_nodes(nodes)):
         raise EngineUnavailableError(
             f"OpenVINO runs stage {stage!r} with the precision {hint}, {narrow_nodes(nodes)} nodes in 16 bits",
             expected=str(precision),

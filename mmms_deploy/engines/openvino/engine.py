@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, in float32 or in BF16, both from a bundle's float32 graphs."""
+"""OpenVINO on the CPU: in float32 or BF16 from a bundle's float32 graphs, in INT8 from its quantised graphs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from mmms_deploy.errors import EngineError, EngineUnavailableError
 from mmms_deploy.imaging.float16 import as_float32
 
 NAME = "openvino"
-SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.BF16: Precision.FP32}
+SOURCES: Mapping[Precision, Precision] = {
+    Precision.FP32: Precision.FP32,
+    Precision.BF16: Precision.FP32,
+    Precision.INT8: Precision.INT8,
+}
 """What this engine computes in, and which of a bundle's graphs it loads for that."""
 _FREE_BUFFERS = 4
 """Free buffers that are kept for reuse, per tensor; a click needs two of each."""
@@ -32,8 +36,9 @@ class OpenVinoCpu(EngineBase):
 
     Args:
         bundle: The bundle.
-        precision: ``fp32``, or ``bf16`` on a CPU with instructions for it (AVX512_BF16 or AMX). Inputs and outputs are
-            float32 in both, and so are the coordinates and distances that draw the clicks.
+        precision: ``fp32``; or ``bf16`` on a CPU with instructions for it (AVX512_BF16 or AMX); or ``int8``, where what
+            is not quantised is computed in ``bf16`` if the CPU has instructions for it, else in ``fp32``. Inputs and
+            outputs are float32 in all, and so are the coordinates and distances that draw the clicks.
         threads: Threads a stage computes with; None takes the physical cores this process may use. OpenVINO takes
             no more than there are cores.
         reason: Why this engine was chosen, for its ``info``.
@@ -78,7 +83,7 @@ class OpenVinoCpu(EngineBase):
             version=str(ov.__version__).partition("-")[0],
             threads=min(stage.threads for stage in compiled),
             providers=tuple(dict.fromkeys(device for stage in compiled for device in stage.devices)),
-            evidence=f"{done} of {total} matrix operations in {precision}",
+            evidence=f"{done} of {total} matrix operations in {precision}{_others(precision)}",
             reason=reason,
         )
 
@@ -110,6 +115,13 @@ class OpenVinoCpu(EngineBase):
     def tensor(self, spec: TensorSpec) -> Any:
         """Return a new tensor with OpenVINO's alignment; its contents are undefined."""
         return self._ov.Tensor(getattr(self._ov.Type, _TYPES[spec.dtype]), list(spec.shape))
+
+
+def _others(precision: Precision) -> str:
+    """Return what a quantised graph computes its other operations in, as a part of a sentence."""
+    if precision is not Precision.INT8:
+        return ""
+    return f", the others in {Precision.BF16 if bf16_capable() else Precision.FP32}"
 
 
 def _in_precision(stages: Sequence[Compiled], precision: Precision) -> tuple[int, int]:

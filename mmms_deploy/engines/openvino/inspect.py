@@ -22,6 +22,13 @@ _PLACES = {"GridSample": 1, "Sin": 0, "Cos": 0}
 _MATRIX = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 """The same, as the CPU plugin names the nodes of a compiled graph."""
 _NARROW = frozenset({"bf16", "f16"})
+_NAMES = {
+    Precision.FP32: frozenset({"f32"}),
+    Precision.BF16: frozenset({"bf16"}),
+    Precision.FP16: frozenset({"f16"}),
+    Precision.INT8: frozenset({"i8", "u8"}),
+}
+"""How OpenVINO names the precisions; of a product in 8 bits it names the type of the activations."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +159,8 @@ def _wide(nodes: tuple[Node, ...]) -> list[Node]:
 
 def matrix_precisions(nodes: tuple[Node, ...], precision: Precision) -> tuple[int, int]:
     """Return how many convolutions and matrix products of a compiled graph run in ``precision``, and how many run."""
-    name = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.FP16: "f16"}[precision]
-    found = [node.precision == name for node in nodes if node.type in _MATRIX]
+    names = _NAMES[precision]
+    found = [node.precision in names for node in nodes if node.type in _MATRIX]
     return sum(found), len(found)
 
 

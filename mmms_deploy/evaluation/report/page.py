@@ -17,9 +17,11 @@ from mmms_deploy.evaluation.report.text import (
     milliseconds,
     percent,
     predictor_line,
+    seen_line,
     settings_line,
     surface_rows,
     time_line,
+    visible_line,
 )
 from mmms_deploy.evaluation.results import RunFacts
 from mmms_deploy.evaluation.settings import Protocol, Settings
@@ -180,8 +182,9 @@ def _compared(summary: DatasetSummary, comparison: Comparison, named: bool) -> I
     yield (
         f"<h2>This against the other{escape(where)}</h2>"
         f'<p class="faint">Clicks an object; below 0, this one needs fewer. {100 * CONFIDENCE:.0f} % interval by'
-        f" {RESAMPLES:,} paired resamples of the images; bold where it leaves out 0.</p>"
+        f" {RESAMPLES:,} paired resamples of the images; bold where it leaves out 0. {_sentence(visible_line())}</p>"
         f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f"<p>{_sentence(seen_line(comparison))}</p>"
         f"<p>{comparison.identical:,} of {comparison.objects:,} objects have the same masks to the last pixel after"
         f" every click. The other takes {milliseconds(comparison.other_click_seconds)} a click, this one"
         f" {milliseconds(summary.time.click)}.</p>"
@@ -214,6 +217,10 @@ def _compared(summary: DatasetSummary, comparison: Comparison, named: bool) -> I
             f'<div class="scroll"><table><thead><tr><th></th><th>NoC@{t}</th><th>other</th>'
             f"<th>masks agree at least</th><th>after clicks</th></tr></thead><tbody>{body}</tbody></table></div>"
         )
+
+
+def _sentence(text: str) -> str:
+    return f"{escape(text[:1].upper() + text[1:])}."
 
 
 def _cases(cases: Sequence[CasePictures], settings: Settings) -> Iterator[str]:

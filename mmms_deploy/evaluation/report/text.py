@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmms_deploy.evaluation.comparison import CONFIDENCE, Difference
+from mmms_deploy.evaluation.comparison import CONFIDENCE, POWER, Comparison, Difference
 from mmms_deploy.evaluation.results import PredictorFacts
 from mmms_deploy.evaluation.settings import Protocol, Settings
 from mmms_deploy.evaluation.summary import DatasetSummary, TimeSummary
 
 IOU_AFTER = (1, 3, 5, 10)
 """Numbers of clicks after which tables show the mean IoU."""
+VISIBLE = "visible from"
+"""Heading of the smallest visible difference."""
 
 
 def percent(value: float) -> str:
@@ -85,14 +87,15 @@ def surface_rows(summary: DatasetSummary) -> list[tuple[str, str, str]]:
     return rows
 
 
-def difference_row(difference: Difference) -> tuple[str, str, str, str, str, str]:
-    """A comparison's line: target, both NoC, their difference, its interval, and on how many objects they differ."""
+def difference_row(difference: Difference) -> tuple[str, ...]:
+    """A comparison's line: target, both NoC, difference, interval, smallest visible difference, differing objects."""
     return (
         f"NoC@{percent(difference.target)}",
         f"{difference.noc:.3f}",
         f"{difference.other:.3f}",
         _signed(difference.difference),
         f"{_signed(difference.low)} to {_signed(difference.high)}",
+        "" if difference.visible is None else f"{difference.visible:.3f}",
         f"{difference.better} fewer, {difference.worse} more",
     )
 
@@ -103,7 +106,28 @@ def _signed(value: float) -> str:
 
 def difference_heads(first: str = "this", other: str = "other") -> Sequence[str]:
     """Headings of :func:`difference_row`."""
-    return ("", first, other, "difference", f"{100 * CONFIDENCE:.0f} % interval", "objects")
+    return ("", first, other, "difference", f"{100 * CONFIDENCE:.0f} % interval", VISIBLE, "objects")
+
+
+def seen_line(comparison: Comparison) -> str:
+    """Whether a difference of the mean NoC is seen, and which one would have been, in a sentence."""
+    differences = comparison.differences
+    seen = [one for one in differences if one.certain]
+    if seen:
+        where = " and ".join(f"NoC@{percent(one.target)}" for one in seen)
+        return f"a difference is seen at {where}"
+    if not any(one.better or one.worse for one in differences):
+        return "no difference seen: both need the same number of clicks on every object"
+    known = [one.visible for one in differences if one.visible is not None]
+    if not known:
+        return "no difference seen, and one image alone does not tell which one would have been"
+    return f"no difference seen; one of {max(known):.2g} clicks or more would have been"
+
+
+def visible_line() -> str:
+    """What the smallest visible difference is, in a sentence."""
+    level, power = f"{100 * (1 - CONFIDENCE):.0f} %", f"{100 * POWER:.0f} %"
+    return f"{VISIBLE}: the least true difference that a test at the level of {level} finds with {power} probability"
 
 
 def time_line(time: TimeSummary) -> str:

@@ -16,6 +16,7 @@ from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.errors import CudaError, MMMSDeployWarning, ResidentBudgetError
 from mmms_deploy.session import ClickResult, Session
 from tests.standins.cuda import CudaStandIn, Error, Kind
+from tests.support.batched import write_batched
 from tests.support.near import assert_same_mask
 from tests.support.standin_engine import StandInEngine
 from tests.support.toy import write_toy
@@ -146,14 +147,23 @@ def test_sessions_in_threads(engine: StandInEngine, paint: Bundle) -> None:
                 assert_same_mask(result)
 
 
-def test_clicks_on_several_objects_at_once(engine: StandInEngine, paint: Bundle) -> None:
-    with Session(paint, engine=engine) as session:
+@pytest.mark.parametrize("shared", [False, True], ids=["own-stream", "shared-stream"])
+def test_clicks_on_several_objects_in_one_run(paint: Bundle, tmp_path: Path, shared: bool) -> None:
+    """Their masks are made one after the other, outside of the CUDA graph."""
+    bundle = write_batched(paint, tmp_path / "batched", (2,))
+    engine = StandInEngine(bundle, shared=shared)
+    with Session(bundle, engine=engine, batch=True) as session:
         session.set_image(picture(ODD))
-        for result in session.click_objects({"a": (10, 10), "b": (80, 120)}).values():
-            assert result.mask_device == "cuda"
+        launched = engine.standin.driver_calls.launched
+        launched.clear()
+        results = session.click_objects({"a": (10, 10), "b": (80, 120)})
+        assert (session.runs["click"], session.runs["click_batch_2"]) == (0, 1)
+        assert launched == ["answer_float32"] * 2
+        for result in (*results.values(), session.select("a"), session.select("b"), session.undo()):
+            assert result.mask_device == ("cuda" if result.index else "cpu")
             assert_same_mask(result)
-        session.select("a")
-        assert_same_mask(session.result)
+    engine.close()
+    assert not engine.standin.leaked
 
 
 def test_without_a_cuda_graph(paint: Bundle) -> None:
@@ -216,10 +226,14 @@ def test_without_memory_for_it_the_cpu_makes_the_masks(paint: Bundle, call: str)
         engine.standin.fail_always[call] = Error.cudaErrorMemoryAllocation
         with pytest.warns(MMMSDeployWarning, match="masks of 481 x 269 pixels are made on the CPU"):
             session.set_image(picture(LARGE))
+        engine.standin.reset()
         for result in (session.click(10, 10), session.click(200, 10), session.undo()):  # it says so once
             assert result.mask_device == "cpu"
             assert_same_mask(result)
+        assert engine.standin.count()["cudaGraphLaunch"] == 2, "the CUDA graph was recorded without the mask"
         engine.standin.fail_always.clear()
+        session.set_image(picture(LARGE))
+        assert session.click(10, 10).mask_device == "cuda", "there is memory again"
         session.set_image(picture(SMALL))
         assert session.click(10, 10).mask_device == "cuda"
         assert_same_mask(session.result)

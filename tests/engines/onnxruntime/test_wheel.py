@@ -121,7 +121,7 @@ def test_a_stage_that_cannot_be_captured_runs_anyway(release: tuple[str, Path], 
     assert "cudaGraphLaunch" not in calls
 
 
-def test_the_provider_that_was_blanked_packed_and_joined(tmp_path: Path, cell448: Bundle) -> None:
+def test_the_provider_that_was_blanked_packed_and_joined(tmp_path: Path, cell448: Bundle, paint: Bundle) -> None:
     """It loads, and places the nodes as the whole one does; whether its kernels run shows on a GPU alone."""
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(tmp_path)]
     subprocess.run([*pip, f"onnxruntime-gpu=={NEW}"], check=True)
@@ -134,6 +134,8 @@ def test_the_provider_that_was_blanked_packed_and_joined(tmp_path: Path, cell448
     slim_cuda_provider.unpack(tmp_path / "parts", tmp_path / "site")
     provider = tmp_path / "site" / slim_cuda_provider.PROVIDER
     cuda_libraries.build(provider, tmp_path / "libraries")
-    said, calls = run((NEW, tmp_path), cell448.path, "click")
+    said, _ = run((NEW, tmp_path), cell448.path)
     assert "nodes on CUDAExecutionProvider (the other" in said
+    said, calls = run((NEW, tmp_path), paint.path, "click")
+    assert "29 of 29 nodes on CUDAExecutionProvider" in said
     assert calls.count("cudaGraphLaunch") == 4

@@ -120,7 +120,7 @@ def test_places_must_be_exact(copy: Path) -> None:
 def test_a_click_is_sampled_where_it_is_in_bf16(copy: Path) -> None:
     """BF16 has eight bits: 701.5 would be 700 or 704."""
     model = core().read_model(sampling(Bundle(copy)))
-    settings = openvino_compile._settings(Precision.BF16, 1)
+    settings = openvino_compile.latency_settings(Precision.BF16, 1)
     compiled, _ = openvino_compile.compile_model(core(), model, Precision.BF16, settings)
     found = compiled(np.array([[701.5, 0, 1, 1]], np.float32))
     assert float(found[0].item()) == pytest.approx(701.0, abs=2.0)

@@ -61,6 +61,8 @@ def test_the_page_has_every_part_and_is_well_formed() -> None:
         "IoU by clicks",
         "Clicks to reach 80 %",
         "This against the other",
+        "visible from",
+        "o difference seen; one of",
         "How alike their masks are",
         "NoCMS@(80, 70)",
         "never clicked, (80, 70)",
