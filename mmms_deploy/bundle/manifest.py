@@ -160,6 +160,8 @@ class Quantisation(Struct, frozen=True, kw_only=True):
         iou: The mean IoU of masks that was asked for, 0 to 1.
         layers: How many layers could be in 8 bits.
         share: Share of these layers' multiply-adds that is in 8 bits, by stage, 0 to 1.
+        others: What an engine may compute in beside the layers in 8 bits: ``bf16`` where masks were seen to keep their
+            limits with it, else ``fp32``.
         float_layers: The layers that stay in float32 because masks need that, by stage, as the checkpoint names their
             weights; those that cost most alone come first.
     """
@@ -169,6 +171,7 @@ class Quantisation(Struct, frozen=True, kw_only=True):
     iou: float
     layers: int
     share: dict[str, float]
+    others: Precision = Precision.FP32
     float_layers: dict[str, tuple[str, ...]]
 
 

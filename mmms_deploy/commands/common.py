@@ -128,7 +128,7 @@ def engine_options(
             type=parameters.Text(),
             metavar="NAME",
             default=None,
-            help="fp32, fp16 or bf16.  [default: fp32, or a faster one that passed mmms-verify --all-engines]",
+            help="fp32, fp16, bf16 or int8.  [default: fp32, or a faster one that passed mmms-verify --all-engines]",
         ),
         "threads": click.option(
             "--threads",

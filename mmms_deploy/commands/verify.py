@@ -35,7 +35,7 @@ Examples:
     "--limit",
     type=Number(0.0, 1.0),
     default=None,
-    help="Smallest IoU that passes.  [default: 0.99 for fp32, 0.97 for fp16, 0.95 for bf16]",
+    help="Smallest IoU that passes.  [default: 0.99 for fp32, 0.97 for fp16, 0.95 for bf16 and int8]",
 )
 @click.option(
     "--all-engines",

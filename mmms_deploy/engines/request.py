@@ -27,7 +27,7 @@ class EngineRequest:
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
         engine: Name of an engine; None takes the fastest that passed on this machine, or else the first.
-        precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed on this machine.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; None takes ``fp32``, or a faster one that passed here.
         threads: CPU threads a stage computes with; None takes the physical cores this process may use. From 1 to 64, or
             to the number of logical CPUs of the machine where that is larger.
         strict: Whether to refuse another engine, precision or number of threads than requested instead of warning,

@@ -195,7 +195,7 @@ def open_engine(
         bundle: What to execute: a bundle, or the path of one.
         device: ``auto``, ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
         engine: Name of an engine; None takes the fastest that passed on this machine, or else the first.
-        precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed on this machine.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; None takes ``fp32``, or a faster one that passed here.
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
         strict: Whether to refuse another engine, precision or number of threads than requested instead of warning,
             and to take ``fp32`` when no precision was requested.

@@ -140,13 +140,10 @@ def export_bundle(
         EngineUnavailableError: There is no engine for the gate.
         ValueError: No rewrite has a name in ``no_rewrite``.
     """
-    remaining(no_rewrite)
-    checked_license(source.license)
+    _check_request(source, no_rewrite, precisions)
     source = source.fetched(on_progress)
     on_progress = counted(on_progress, count_steps(precisions=precisions))
     require_onnxruntime()
-    if Precision.INT8 in precisions:
-        import_nncf()  # its absence would show after minutes
     with BundleWriter(out, overwrite=overwrite) as writer:
         announce(on_progress, "reading the checkpoint")
         black_box = Cut.BLACK_BOX in cuts
@@ -195,17 +192,30 @@ def export_bundle(
             gate += compare_session(recorder.bundle, golden, recorder)
         gate += _compare_batches(writer, manifest, golden, recorder.features)
         original = Float32(sourced.network, deployed, stages, golden, recorder.features)
-        for precision in reduced_precisions(precisions):
-            added = add_half(writer, manifest, original, precision, cuts, batches, on_progress)
+        for precision in _reduced(precisions):
+            if precision is Precision.INT8:
+                added = add_int8(writer, manifest, network, stages, golden, int8 or Int8Options(), on_progress)
+            else:
+                added = add_half(writer, manifest, original, precision, cuts, batches, on_progress)
             manifest, gate, nodes = added.manifest, gate + added.gate, nodes | added.nodes
-        if Precision.INT8 in precisions:
-            quantised = add_int8(writer, manifest, network, stages, golden, int8 or Int8Options(), on_progress)
-            manifest, gate, nodes = quantised.manifest, gate + quantised.gate, nodes | quantised.nodes
         for further in gates:
             gate += further(writer.seal(manifest), sourced.network)
         announce(on_progress, "moving the bundle into place")
         bundle = writer.commit(msgspec.structs.replace(manifest, gate=tuple(gate)))
     return ExportReport(bundle, nodes)
+
+
+def _reduced(precisions: Collection[Precision]) -> tuple[Precision, ...]:
+    """Return the precisions that are made of float32, in order."""
+    return (*reduced_precisions(precisions), *((Precision.INT8,) if Precision.INT8 in precisions else ()))
+
+
+def _check_request(source: Source, no_rewrite: Collection[str], precisions: Collection[Precision]) -> None:
+    """Check what would show after minutes."""
+    remaining(no_rewrite)
+    checked_license(source.license)
+    if Precision.INT8 in precisions:
+        import_nncf()
 
 
 def _compare_batches(

@@ -50,7 +50,7 @@ class Session(WorkCalls, ClickCalls, SurfaceCalls):
         engine: Name of an engine, or an open engine of this bundle that several sessions share; such an engine is not
             closed by the session, and ``device``, ``precision``, ``threads`` and ``cuda_options`` must fit it or
             keep their defaults.
-        precision: ``fp32``, ``fp16`` or ``bf16``; None takes ``fp32``, or a faster one that passed
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; None takes ``fp32``, or a faster one that passed
             ``mmms-verify --all-engines`` on this machine. :attr:`engine` says which one was taken, and why.
         threads: CPU threads a stage computes with; None takes the physical cores this process may use.
         strict: Whether to refuse another engine, precision or number of threads than requested instead of warning,

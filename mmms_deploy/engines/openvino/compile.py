@@ -35,7 +35,7 @@ from mmms_deploy.files.cache import cache_folder, cache_key, store
 CACHE_ABOVE_SECONDS = 0.3
 """A stage that is compiled faster than this is not cached."""
 _FORGET_AFTER_DAYS = 60
-_FORMAT = 4
+_FORMAT = 5
 _LOG = logging.getLogger(__name__)
 _TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "uint8": "u8"}
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
@@ -80,7 +80,7 @@ def compile_stage(
         BundleCorruptError: The graph cannot be loaded, or has other inputs and outputs than the manifest says.
         EngineUnavailableError: It is not computed in the requested precision, or clicks would not be exact.
     """
-    settings = latency_settings(precision, threads)
+    settings = latency_settings(unquantised(bundle, precision), threads)
     file = _cache_file(core, bundle, graph, precision)
     if file is not None:
         compiled = _fetch(core, file, bundle, stage, graph, precision, settings)
@@ -94,11 +94,18 @@ def compile_stage(
     return compiled
 
 
-def _hint(precision: Precision) -> str:
-    """Return OpenVINO's name of what a graph computes in where it is not quantised."""
-    if precision is Precision.INT8:
-        return _HINTS[Precision.BF16 if bf16_capable() else Precision.FP32]
-    return _HINTS[precision]
+def unquantised(bundle: Bundle, precision: Precision) -> Precision:
+    """Return what is computed in where a graph is not quantised.
+
+    Args:
+        bundle: The bundle; graphs in 8 bits say whether BF16 was seen to keep their masks.
+        precision: The engine's precision.
+    """
+    if precision is not Precision.INT8:
+        return precision
+    made = bundle.manifest.provenance.quantisation
+    allowed = made and made.others is Precision.BF16
+    return Precision.BF16 if allowed and bf16_capable() else Precision.FP32
 
 
 def latency_settings(precision: Precision, threads: int) -> dict[str, Any]:
@@ -113,7 +120,7 @@ def latency_settings(precision: Precision, threads: int) -> dict[str, Any]:
     return {
         hint.performance_mode(): hint.PerformanceMode.LATENCY,
         # Always set: by default OpenVINO takes BF16 where the CPU has it.
-        hint.inference_precision(): getattr(ov.Type, _hint(precision)),
+        hint.inference_precision(): getattr(ov.Type, _HINTS[precision]),
         hint.execution_mode(): hint.ExecutionMode.PERFORMANCE,
         properties.inference_num_threads(): threads,
         properties.num_streams(): 1,
@@ -127,7 +134,8 @@ def _compile(
 ) -> tuple[Any, dict[str, frozenset[str]]]:
     file = bundle.file(graph.file)
     try:
-        compiled, comparisons = compile_model(core, core.read_model(str(file)), precision, settings)
+        model = core.read_model(str(file))
+        compiled, comparisons = compile_model(core, model, unquantised(bundle, precision), settings)
     except EngineUnavailableError:
         raise
     # OpenVINO raises RuntimeError, and others from its bindings.
@@ -149,7 +157,7 @@ def compile_model(
     Args:
         core: The ``openvino.Core``.
         model: The ``openvino.Model``; it is changed where OpenVINO would compute it wrongly.
-        precision: What to compute in.
+        precision: What to compute in; of a quantised graph what is not quantised.
         settings: OpenVINO's properties, with the hint for that precision.
 
     Returns:
@@ -189,7 +197,8 @@ def _checked(
     _check_border(bundle, stage, graph.outputs, model.outputs[: len(graph.outputs)], "outputs")
     nodes = compiled_nodes(model)
     hint = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if hint != _hint(precision) or (precision is Precision.FP32 and narrow_nodes(nodes)):
+    wide = unquantised(bundle, precision)
+    if hint != _HINTS[wide] or (wide is Precision.FP32 and narrow_nodes(nodes)):
         raise EngineUnavailableError(
             f"OpenVINO runs stage {stage!r} with the precision {hint}, {narrow_nodes(nodes)} nodes in 16 bits",
             expected=str(precision),
@@ -247,6 +256,7 @@ def _cache_file(core: Any, bundle: Bundle, graph: StageGraph, precision: Precisi
         format=_FORMAT,
         hashes=hashes,
         precision=precision,
+        unquantised=unquantised(bundle, precision),
         openvino=_version(),
         device=core.get_property("CPU", "FULL_DEVICE_NAME"),
         cpu=cpu_identity(),

@@ -13,7 +13,7 @@ from mmms_deploy.bundle import Bundle, Precision, TensorSpec
 from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cores import available_cores
 from mmms_deploy.engines.loaded import LoadedStages
-from mmms_deploy.engines.openvino.compile import Compiled, compile_stage
+from mmms_deploy.engines.openvino.compile import Compiled, compile_stage, unquantised
 from mmms_deploy.engines.openvino.library import bf16_capable, core, import_openvino, start_threads
 from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import Array, EngineInfo, Value
@@ -37,8 +37,9 @@ class OpenVinoCpu(EngineBase):
     Args:
         bundle: The bundle.
         precision: ``fp32``; or ``bf16`` on a CPU with instructions for it (AVX512_BF16 or AMX); or ``int8``, where what
-            is not quantised is computed in ``bf16`` if the CPU has instructions for it, else in ``fp32``. Inputs and
-            outputs are float32 in all, and so are the coordinates and distances that draw the clicks.
+            is not quantised is computed in ``bf16`` if the bundle's masks allow it and the CPU has instructions for it,
+            else in ``fp32``. Inputs and outputs are float32 in all, and so are the coordinates and distances that draw
+            the clicks.
         threads: Threads a stage computes with; None takes the physical cores this process may use. OpenVINO takes
             no more than there are cores.
         reason: Why this engine was chosen, for its ``info``.
@@ -83,7 +84,7 @@ class OpenVinoCpu(EngineBase):
             version=str(ov.__version__).partition("-")[0],
             threads=min(stage.threads for stage in compiled),
             providers=tuple(dict.fromkeys(device for stage in compiled for device in stage.devices)),
-            evidence=f"{done} of {total} matrix operations in {precision}{_others(precision)}",
+            evidence=f"{done} of {total} matrix operations in {precision}{_others(bundle, precision)}",
             reason=reason,
         )
 
@@ -117,11 +118,9 @@ class OpenVinoCpu(EngineBase):
         return self._ov.Tensor(getattr(self._ov.Type, _TYPES[spec.dtype]), list(spec.shape))
 
 
-def _others(precision: Precision) -> str:
+def _others(bundle: Bundle, precision: Precision) -> str:
     """Return what a quantised graph computes its other operations in, as a part of a sentence."""
-    if precision is not Precision.INT8:
-        return ""
-    return f", the others in {Precision.BF16 if bf16_capable() else Precision.FP32}"
+    return f", the others in {unquantised(bundle, precision)}" if precision is Precision.INT8 else ""
 
 
 def _in_precision(stages: Sequence[Compiled], precision: Precision) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 
 import msgspec
@@ -15,6 +15,7 @@ from mmms_deploy.errors import EngineError, GateError
 from mmms_deploy.export.cut import Cut, StageModel
 from mmms_deploy.export.gate import Golden
 from mmms_deploy.export.graphs import Roles, write_stages
+from mmms_deploy.export.half.export import Added
 from mmms_deploy.export.int8.calibration import calibration_samples, record_calls
 from mmms_deploy.export.int8.layers import Layer, named_weights
 from mmms_deploy.export.int8.precision import Int8Options
@@ -29,21 +30,6 @@ INT8_STEPS = 5
 """How many steps :func:`add_int8` reports."""
 _TRIES = 4
 """How often further layers are left in float32 after the graphs were made again without those that were chosen."""
-
-
-@dataclass(frozen=True)
-class Added:
-    """What was added.
-
-    Attributes:
-        manifest: The manifest with the new graphs.
-        gate: What was measured.
-        nodes: ONNX nodes of each new graph, by the name of its file.
-    """
-
-    manifest: Manifest
-    gate: list[GateCheck]
-    nodes: dict[str, int]
 
 
 def add_int8(
@@ -134,8 +120,30 @@ def add_int8(
         ),
     )
     announce(on_progress, "gate: replaying the clicks through sessions in int8")
-    gate = compare_int8(writer.seal(added), golden, options)
-    return Added(added, gate, nodes)
+    for others in _others():
+        chosen = msgspec.structs.replace(quantisation, others=others)
+        added = msgspec.structs.replace(
+            added, provenance=msgspec.structs.replace(added.provenance, quantisation=chosen)
+        )
+        try:
+            gate = compare_int8(writer.seal(added), golden, options)
+        except GateError:
+            if others is Precision.FP32:
+                raise
+        else:
+            return Added(added, gate, nodes)
+    raise AssertionError("fp32 is always tried")
+
+
+def _others() -> tuple[Precision, ...]:
+    """Return what the operations beside the layers in 8 bits may be computed in here, the fastest first."""
+    try:
+        from mmms_deploy.engines.openvino.library import bf16_capable
+
+        fast = bf16_capable()
+    except EngineError:
+        fast = False
+    return (Precision.BF16, Precision.FP32) if fast else (Precision.FP32,)
 
 
 def _each(on_progress: OnProgress | None) -> Callable[[int, int], None]:

@@ -59,7 +59,7 @@ def exact_nodes(graph: ir.Graph) -> list[str]:
 
 
 def not_layers(graph: ir.Graph) -> list[str]:
-    """Return the names of the matrix products that are no layers: they do little work, and masks suffer from 8 bits there.
+    """Return the names of the matrix products that are no layers: in 8 bits they save little, and masks suffer.
 
     These are the two products of an attention, and products with a constant matrix that is mostly zeros. The latter
     enlarge or shrink a map, at the end that of the answer itself.
