@@ -96,7 +96,8 @@ def _name_float_layers(manifest: Manifest) -> None:
         return
     shares = ", ".join(f"{share:.0%} of stage {stage}" for stage, share in made.share.items())
     console.print(
-        f"In 8 bits: {shares}, by the work of layers that can be; the rest in {made.others} or float32, as the CPU can."
+        f"In 8 bits: {shares}, by the work of the layers that can be;"
+        f" the rest in {'bf16 where the CPU has it, else in ' if made.others is Precision.BF16 else ''}fp32."
     )
     for stage, layers in made.float_layers.items():
         named = ", ".join(layers[:_NAMED]) + (f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else "")
