@@ -15,7 +15,15 @@ import numpy.typing as npt
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.workload import Picture, Point
 from mmms_deploy.bundle import Manifest, Precision, sha256_of
-from mmms_deploy.bundle.contract import ClickChannel, ClickLabel, ClickMemory, PreviousMask, ResizeRule
+from mmms_deploy.bundle.contract import (
+    ClickChannel,
+    ClickLabel,
+    ClickMemory,
+    ImageSpec,
+    ModalitySpec,
+    PreviousMask,
+    ResizeRule,
+)
 from mmms_deploy.bundle.packed import CHECKPOINTS, checkpoint_file, packed_checkpoint
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.imaging.coordinates import to_network
@@ -165,12 +173,9 @@ class EagerMMMS:
         """Prepare an image, compute its features unless every click does, and wait for them."""
         torch = self._torch
         with torch.inference_mode(), self._cast():
-            rgb = self._tensor(prepare(picture.rgb, self._config.image, self._config.size))
+            rgb = self._prepared(picture.rgb, self._config.image)
             loaded = load_modalities(picture.modalities, self._config.modalities, picture.rgb.shape[:2])
-            modalities = {
-                spec.name: self._tensor(prepare(loaded[spec.name], spec, self._config.size))
-                for spec in self._config.modalities
-            }
+            modalities = {spec.name: self._prepared(loaded[spec.name], spec) for spec in self._config.modalities}
             self._image = (rgb, modalities)
             features: tuple[Tensor, ...] = () if self._whole else self._kept(self._image_part(rgb, modalities))
             self._features = features
@@ -182,6 +187,28 @@ class EagerMMMS:
         self._previous = self._answer = torch.zeros(self._config.size, device=self._device)
         self._clicks: list[tuple[float, float, bool]] = []
         self._several: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def _prepared(self, array: npt.NDArray[Any], rule: ImageSpec | ModalitySpec) -> Tensor:
+        """Return an image or a modality as the network takes it; on a GPU it is resized and normalised there."""
+        if self._device == "cuda":
+            return self._prepared_by_torch(array, rule)
+        return self._tensor(prepare(array, rule, self._config.size))
+
+    def _prepared_by_torch(self, array: npt.NDArray[Any], rule: ImageSpec | ModalitySpec) -> Tensor:
+        """Do what :func:`~mmms_deploy.imaging.preprocess.prepare` does with PyTorch's own functions."""
+        torch = self._torch
+        pixels = torch.from_numpy(np.ascontiguousarray(array)).to(self._device).permute(2, 0, 1)[None].float()
+        resized = torch.nn.functional.interpolate(
+            pixels,
+            self._config.size,
+            mode="bilinear",
+            align_corners=rule.resize.align_corners,
+            antialias=rule.resize.antialias,
+        )
+        mean, std = (torch.tensor(row, device=self._device).view(1, -1, 1, 1) for row in (rule.mean, rule.std))
+        scale = rule.scale if isinstance(rule, ImageSpec) else 1.0
+        prepared: Tensor = ((resized * scale - mean) / std).to(self._dtype)
+        return prepared
 
     def click(self, x: float, y: float, positive: bool) -> npt.NDArray[np.bool_]:
         """Answer a click at image pixel (x, y).

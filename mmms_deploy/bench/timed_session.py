@@ -17,10 +17,20 @@ import numpy.typing as npt
 
 from mmms_deploy.bench.workload import Picture, Point
 from mmms_deploy.bundle import AnswerForm, Bundle, Manifest, StageGraph, TensorSpec
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.cuda.runner import CudaRunner
 from mmms_deploy.engines.cuda.runtime import Cuda
-from mmms_deploy.engines.protocol import Array, Engine, EngineInfo, Finish, Finisher, Runner, Value
+from mmms_deploy.engines.protocol import (
+    Array,
+    Engine,
+    EngineInfo,
+    Finish,
+    Finisher,
+    PreparesImages,
+    Runner,
+    Value,
+)
 from mmms_deploy.errors import CudaError
 from mmms_deploy.session import Session
 from mmms_deploy.session.result import ClickResult
@@ -34,7 +44,8 @@ class ImageSample:
 
     Attributes:
         total: The whole call.
-        prepare: Checking, resizing and normalising the image and its modalities.
+        prepare: Checking, resizing and normalising the image and its modalities; where the GPU resizes and normalises,
+            handing the pixels over.
         stages: Each stage that ran, by name: by the host's clock, or by the GPU's when stages are timed there.
         up: Bytes copied to the GPU, when stages are timed there.
     """
@@ -87,7 +98,7 @@ class TimedSession:
 
     def __init__(self, engine: Engine, *, on_gpu: bool = False, compact: bool = False) -> None:
         timed = TimedEngine(engine, on_gpu=on_gpu, answer=disc(engine.bundle.manifest) if compact else None)
-        self._session = Session(engine.bundle, engine=timed, keep_image=False)
+        self._session = Session(engine.bundle, engine=timed)
         self._calls = timed.call_timers[-1]
         self._gpu = timed.stage_timers[-1]
         self._stages = tuple(engine.graphs)
@@ -246,6 +257,20 @@ class TimedRunner:
         """Copy an array to the device."""
         with self._timer.timing(CallTimer.TRANSFER):
             return self._runner.upload(spec, array)
+
+    @property
+    def prepares_images(self) -> bool:
+        """Whether the runner can resize and normalise images."""
+        return isinstance(self._runner, PreparesImages) and self._runner.prepares_images
+
+    def upload_prepared(
+        self, spec: TensorSpec, array: Array, rule: ImageSpec | ModalitySpec, *, mirrored: bool = False
+    ) -> Value | None:
+        """Copy an image or a modality to the device, and prepare it there."""
+        if not isinstance(self._runner, PreparesImages):
+            return None
+        with self._timer.timing(CallTimer.TRANSFER):
+            return self._runner.upload_prepared(spec, array, rule, mirrored=mirrored)
 
     def zeros(self, spec: TensorSpec) -> Value:
         """Return zeros on the device."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mmms_deploy.bundle import Manifest
     from mmms_deploy.export.exporter import ExportReport
 
+_NAMED = 12
+"""The most layers that are named."""
+
 
 def summarise(report: ExportReport, seconds: float) -> None:
     """Print the stages, the gate and what is to be known of the weights.
@@ -55,6 +58,7 @@ def summarise(report: ExportReport, seconds: float) -> None:
         console.print(f"{split.sentence} Features of {split.boundary / 1e6:,.1f} MB stay resident between the two.")
     print_table(gate)
     _warn_of_peaks(manifest)
+    _name_float_layers(manifest)
     if manifest.provenance.averaged:
         console.print(f"The weights are averages (EMA), from {escape(manifest.provenance.weights)} in the checkpoint.")
     rewrites = ", ".join(manifest.provenance.rewrites) or "none, the network is as the paper draws it"
@@ -83,6 +87,21 @@ def _warn_of_peaks(manifest: Manifest) -> None:
         warn(f"near the end of float16's range, {FP16_LARGEST:.0f}: {line}")
     advice = "; another picture may exceed it, bf16 has float32's range" if near else ""
     console.print(f"Largest activation of the backbone: {largest:.3g}; float16 ends at {FP16_LARGEST:.0f}{advice}.")
+
+
+def _name_float_layers(manifest: Manifest) -> None:
+    """Print how much of the graphs in 8 bits is in 8 bits, and which layers are not, if there are such graphs."""
+    made = manifest.provenance.quantisation
+    if not made:
+        return
+    shares = ", ".join(f"{share:.0%} of stage {stage}" for stage, share in made.share.items())
+    console.print(
+        f"In 8 bits: {shares}, by the work of the layers that can be;"
+        f" the rest in {'bf16 where the CPU has it, else in ' if made.others is Precision.BF16 else ''}fp32."
+    )
+    for stage, layers in made.float_layers.items():
+        named = ", ".join(layers[:_NAMED]) + (f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else "")
+        console.print(f"Masks need these layers of stage {stage} in float32, the most costly first: {escape(named)}.")
 
 
 def _peak_memory() -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
-from mmms_deploy.bundle.contract import ResizeRule
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec, ResizeRule
 
 Array: TypeAlias = npt.NDArray[Any]
 """Any NumPy array; the docstrings give shape and dtype."""
@@ -181,6 +181,37 @@ class Finisher(Protocol):
 
         Raises:
             EngineError: The device failed.
+        """
+        ...
+
+
+@runtime_checkable
+class PreparesImages(Protocol):
+    """A runner that can resize and normalise images and modalities on its device. A runner may do without."""
+
+    @property
+    def prepares_images(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def upload_prepared(
+        self, spec: TensorSpec, array: Array, rule: ImageSpec | ModalitySpec, *, mirrored: bool = False
+    ) -> Value | None:
+        """Copy an image or a modality to the device, and prepare it there.
+
+        Args:
+            spec: The tensor it is for: (1, C, H, W) float32.
+            array: (H0, W0, C): uint8 of an image, or float32 of a modality in the network's unit, finite. Free to be
+                changed afterwards.
+            rule: The checkpoint's preparation.
+            mirrored: Whether the network sees its mirror image, left and right exchanged.
+
+        Returns:
+            What :meth:`Runner.upload` returns for :func:`mmms_deploy.imaging.preprocess.prepare` of it, within 1e-5 of
+            the range of its values; None where the host has to prepare it.
+
+        Raises:
+            EngineError: It failed.
         """
         ...
 

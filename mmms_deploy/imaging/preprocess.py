@@ -53,6 +53,20 @@ def _normalised(array: npt.NDArray[Any], spec: ImageSpec | ModalitySpec, size: t
     return out[None]
 
 
+def within_reach(array: npt.NDArray[Any], spec: ModalitySpec) -> bool:
+    """Return whether all normalised numbers of a modality have a square in float32, as its own numbers alone show.
+
+    Args:
+        array: (H0, W0, C) float32, finite, in the network's unit.
+        spec: The checkpoint's preparation.
+
+    Returns:
+        False also where resizing might bring a greater number down to a usable one; :func:`prepare` knows.
+    """
+    greatest = max(-float(array.min()), float(array.max()), 0.0)
+    return (greatest + max(map(abs, spec.mean))) / min(spec.std) <= _SQUARED
+
+
 def _check_size_of_numbers(out: FloatArray, array: npt.NDArray[Any], spec: ModalitySpec) -> None:
     """Refuse numbers that no layer of a network could take: normalising layers square them."""
     least, greatest = float(out.min()), float(out.max())

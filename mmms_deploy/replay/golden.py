@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,17 @@ class GoldenCase:
     surfaces: UInt8Array | None = None
     labels: UInt8Array | None = None
     choice: int | None = None
+
+    def first(self, clicks: int) -> GoldenCase:
+        """Return the same case with its first clicks alone."""
+        return replace(
+            self,
+            clicks=self.clicks[:clicks],
+            masks=self.masks[:clicks],
+            certain=self.certain[:clicks],
+            surfaces=None if self.surfaces is None else self.surfaces[:clicks],
+            labels=None if self.labels is None else self.labels[:clicks],
+        )
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:

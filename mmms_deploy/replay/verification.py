@@ -148,6 +148,7 @@ def replay(
     on_progress: OnProgress | None = None,
     on_result: OnResult | None = None,
     store: FeatureSource | None = None,
+    clicks: int | None = None,
 ) -> VerificationReport:
     """Replay the golden clicks of a bundle, closed loop, and compare every mask with the checkpoint's own.
 
@@ -159,6 +160,7 @@ def replay(
         on_progress: Receives every golden click as a step, and every step of a build by TensorRT.
         on_result: Receives the check and the answer of every click.
         store: Where the session keeps its features, such as one that rounds them; None for nowhere.
+        clicks: How many clicks of every picture, from the first on; None for all.
 
     Returns:
         What was found, good or bad.
@@ -167,7 +169,9 @@ def replay(
         BundleError: The bundle cannot be used, or its files differ from its manifest.
         EngineError: There is no usable engine.
     """
-    return _replay(bundle, request or EngineRequest(), engine, limit, "golden clicks", on_progress, on_result, store)
+    return _replay(
+        bundle, request or EngineRequest(), engine, limit, "golden clicks", on_progress, on_result, store, clicks
+    )
 
 
 def _replay(
@@ -179,9 +183,10 @@ def _replay(
     on_progress: OnProgress | None,
     on_result: OnResult | None = None,
     store: FeatureSource | None = None,
+    clicks: int | None = None,
 ) -> VerificationReport:
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-    cases = load_golden(bundle.file(GOLDEN_NAME))
+    cases = [case if clicks is None else case.first(clicks) for case in load_golden(bundle.file(GOLDEN_NAME))]
     total = sum(len(case.clicks) for case in cases)
     start = perf_counter()
     checks: list[ClickCheck] = []

@@ -148,7 +148,11 @@ class ImageCalls(SessionCore):
             arrays, size = self._inputs.prepare_features(features, image_size)
             measured = self._inputs.measured(size, modalities)
             content = Content({**parts_of(arrays), **parts_of(measured.arrays)}, size)
-            return self._begin(lambda: self._inputs.begin(arrays, content, measured), content, measured, start)
+
+            def begin() -> ImageState:
+                return self._inputs.begin(self._inputs.uploaded(arrays), content, measured)
+
+            return self._begin(begin, content, measured, start)
 
     @recorded
     def use(self, features: Features) -> ImageTimings:
@@ -520,13 +524,16 @@ class ImageCalls(SessionCore):
     def _run_image(self, image: ImageState) -> ImageState:
         """Run the stages that need no click."""
         pipeline = self._pipeline.run(image.pipeline, Rate.IMAGE if image.awaited else Rate.MODALITY)
+        if not self._manifest.modalities:  # none will change, so that these stages do not run again
+            pipeline = self._pipeline.without_spent(pipeline, Rate.MODALITY)
         return replace(image, pipeline=pipeline)
 
     def _crops(self, image: ImageState, *, flip: bool) -> Crops:
         """Return the features of an image's crops, of which the whole picture's are there."""
 
         def compute(box: Box, mirrored: bool) -> PipelineState:
-            return self._pipeline.run(self._inputs.cropped(image, box, mirrored=mirrored), Rate.MODALITY)
+            features = self._pipeline.run(self._inputs.cropped(image, box, mirrored=mirrored), Rate.MODALITY)
+            return self._pipeline.without_spent(features, Rate.MODALITY)
 
         picture = whole(self._size_of(image))
         crops = Crops(compute, picture, image.pipeline)

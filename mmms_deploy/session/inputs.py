@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from mmms_deploy.arguments import shown, whole
 from mmms_deploy.bundle import Manifest, Rate, Role
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.bundle.names import PRESENT, RGB
 from mmms_deploy.engines.protocol import Value
 from mmms_deploy.errors import FeatureError, ModalityError, SessionError
 from mmms_deploy.imaging.io import ImageLike, UInt8Array
-from mmms_deploy.imaging.preprocess import load_modalities, prepare
+from mmms_deploy.imaging.preprocess import load_modalities, prepare, within_reach
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.backbone_features import checked_features, load_features
 from mmms_deploy.session.click_only import takes_no_backbone, takes_no_image, takes_no_modalities
@@ -135,14 +136,30 @@ class ImageInputs:
                 " --cut black-box",
             )
 
-    def prepare_image(self, image: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
-        """Return the pipeline's inputs for an RGB image (H0, W0, 3) uint8.
+    def prepare_image(self, image: npt.NDArray[np.uint8], *, mirrored: bool = False) -> dict[str, Value]:
+        """Return the pipeline's inputs for an RGB image (H0, W0, 3) uint8, on the device.
+
+        Args:
+            image: The image.
+            mirrored: Whether its mirror image is wanted.
 
         Raises:
             SessionError: The bundle starts at the backbone's features.
+            EngineError: The engine failed.
         """
         self.check_takes_image()
-        return {RGB: prepare(image, self._manifest.image, self._manifest.size)}
+        return {RGB: self._prepared_on_device(RGB, image, self._manifest.image, mirrored)}
+
+    def _prepared_on_device(
+        self, name: str, array: npt.NDArray[Any], rule: ImageSpec | ModalitySpec, mirrored: bool
+    ) -> Value:
+        """Return an image or a modality as the network takes it: prepared by the engine, or else here."""
+        if self._pipeline.prepares_images and (isinstance(rule, ImageSpec) or within_reach(array, rule)):
+            value = self._pipeline.upload_prepared(name, array, rule, mirrored=mirrored)
+            if value is not None:
+                return value
+        prepared = prepare(array, rule, self._manifest.size)
+        return self._pipeline.upload(name, np.ascontiguousarray(prepared[..., ::-1]) if mirrored else prepared)
 
     def prepare_features(
         self, features: Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str], image_size: tuple[int, int] | None
@@ -186,18 +203,21 @@ class ImageInputs:
         measured = load_modalities(given, self._manifest.modalities, image_size)
         return Measured(measured, frozenset(given), awaited - self._optional)
 
-    def begin(self, arrays: Mapping[str, FloatArray], content: Content, measured: Measured) -> ImageState:
+    def uploaded(self, arrays: Mapping[str, FloatArray]) -> dict[str, Value]:
+        """Return the pipeline's inputs for a backbone's features, on the device."""
+        return {name: self._pipeline.upload(name, array) for name, array in arrays.items()}
+
+    def begin(self, values: Mapping[str, Value], content: Content, measured: Measured) -> ImageState:
         """Return the state of a new image and its modalities; no stage has run.
 
         Args:
-            arrays: The inputs for the image or its backbone features, by name.
+            values: The inputs for the image or its backbone features, by name, on the device.
             content: What they are.
             measured: The modalities.
 
         Raises:
             ModalityError: A normalised number of a modality is too large.
         """
-        values = {name: self._pipeline.upload(name, array) for name, array in arrays.items()}
         pipeline = self._pipeline.set(self._pipeline.start(), values)
         image = ImageState(
             pipeline,
@@ -247,14 +267,9 @@ class ImageInputs:
             mirrored: Whether its mirror image is wanted.
         """
         assert image.pixels is not None
-        arrays = self.prepare_image(image.pixels[box.slices])
-        prepared = self._prepared({name: array[box.slices] for name, array in image.measured.items()})
-        if mirrored:
-            arrays, prepared = (
-                {name: np.ascontiguousarray(array[..., ::-1]) for name, array in given.items()}
-                for given in (arrays, prepared)
-            )
-        values = {name: self._pipeline.upload(name, array) for name, array in arrays.items()}
+        values = self.prepare_image(image.pixels[box.slices], mirrored=mirrored)
+        parts = {name: array[box.slices] for name, array in image.measured.items()}
+        prepared = self._prepared(parts, mirrored=mirrored)
         start = replace(image, pipeline=self._pipeline.set(self._pipeline.start(), values))
         return self._feed(start, prepared, image.present).pipeline
 
@@ -276,17 +291,17 @@ class ImageInputs:
         """Return what is kept of the modalities."""
         return measured if self._for_crops else {}
 
-    def _prepared(self, measured: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    def _prepared(self, measured: Mapping[str, FloatArray], *, mirrored: bool = False) -> dict[str, Value]:
         specs = {spec.name: spec for spec in self._manifest.modalities}
-        return {name: prepare(array, specs[name], self._manifest.size) for name, array in measured.items()}
+        return {name: self._prepared_on_device(name, array, specs[name], mirrored) for name, array in measured.items()}
 
-    def _feed(self, image: ImageState, prepared: Mapping[str, FloatArray], present: frozenset[str]) -> ImageState:
+    def _feed(self, image: ImageState, prepared: Mapping[str, Value], present: frozenset[str]) -> ImageState:
         state = self._pipeline.bypass(image.pipeline, not present)
         values: dict[str, Value] = {}
         unread = set()
         for name in self._names:
             if name in prepared:
-                values[name] = self._pipeline.upload(name, prepared[name])
+                values[name] = prepared[name]
             elif name not in present and self._pipeline.reads(state, name) and name not in image.awaited:
                 values[name] = self._pipeline.zeros(name)
             elif name not in present:

@@ -10,8 +10,9 @@ import numpy as np
 
 from mmms_deploy.arguments import shown
 from mmms_deploy.bundle import Manifest, Rate, Role, StageGraph, TensorSpec
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.bundle.names import of_object
-from mmms_deploy.engines.protocol import Array, Runner, Value
+from mmms_deploy.engines.protocol import Array, PreparesImages, Runner, Value
 from mmms_deploy.errors import BundleCorruptError, SessionError
 
 
@@ -66,6 +67,7 @@ class StagePipeline:
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, StageGraph], runner: Runner) -> None:
         self._runner = runner
+        self._preparing = runner if isinstance(runner, PreparesImages) and runner.prepares_images else None
         self._rates = {stage.name: stage.rate for stage in manifest.stages}
         self._graphs = {stage.name: graphs[stage.name] for stage in manifest.stages if not stage.batch}
         self.batches = manifest.batches
@@ -195,6 +197,18 @@ class StagePipeline:
         read = {spec.name for graph in later for spec in graph.inputs if spec.role is Role.FEATURE}
         return frozenset(read - computed)
 
+    def without_spent(self, state: PipelineState, ran: Rate) -> PipelineState:
+        """Return a state without the inputs that no stage after a rate reads, so that the device need not keep them.
+
+        Args:
+            state: The state after the stages up to that rate, which will not run again.
+            ran: The rate.
+        """
+        read = {spec.name for stage, graph in self._graphs.items() if self._rates[stage] > ran for spec in graph.inputs}
+        read |= {spec.name for graph in self._batched.values() for spec in graph.inputs}
+        values = {name: value for name, value in state.values.items() if name not in self._inputs or name in read}
+        return replace(state, values=values)
+
     def given(self, values: Mapping[str, Value], bypassed: frozenset[str], up_to: Rate) -> PipelineState:
         """Return a state whose first stages ran elsewhere.
 
@@ -234,6 +248,34 @@ class StagePipeline:
         """
         spec = self._spec(name)
         return self._runner.upload(spec if rows is None else self._sized.get((name, rows), spec), array)
+
+    @property
+    def prepares_images(self) -> bool:
+        """Whether the engine can resize and normalise images."""
+        return self._preparing is not None
+
+    def upload_prepared(
+        self, name: str, array: Array, rule: ImageSpec | ModalitySpec, *, mirrored: bool = False
+    ) -> Value | None:
+        """Return an image or a modality on the device, resized and normalised there.
+
+        Args:
+            name: Name of the input.
+            array: (H0, W0, C): uint8 of an image, float32 of a modality in the network's unit.
+            rule: How it is prepared.
+            mirrored: Whether the network sees its mirror image.
+
+        Returns:
+            The value; None where the host has to prepare it.
+
+        Raises:
+            SessionError: There is no such input.
+            EngineError: The engine failed.
+        """
+        spec = self._spec(name)
+        return (
+            None if self._preparing is None else self._preparing.upload_prepared(spec, array, rule, mirrored=mirrored)
+        )
 
     def zeros(self, name: str) -> Value:
         """Return zeros for an input, on the device.

@@ -101,7 +101,9 @@ class ImageTimings:
     """Where the time of ``set_image`` went, in milliseconds of wall time.
 
     Attributes:
-        prepare: Reading, checking, resizing and normalising.
+        prepare: Reading, checking, resizing and normalising. A GPU that resizes and normalises does so meanwhile and
+            afterwards: then it is reading, checking and handing the pixels over, and the GPU's own time is in
+            ``engine``.
         engine: Running the stages that take the image and its modalities.
         total: The whole call.
         found: Whether the image had been encoded before, so that no stage ran.

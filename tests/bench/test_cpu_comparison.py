@@ -297,7 +297,6 @@ class TestVariants:
                 returncode=int("--precision" in call), stderr="the gate refuses it\nlayer by layer\n"
             )
 
-        monkeypatch.setattr(variants, "PRECISIONS", "fp32,int8")
         monkeypatch.setattr(variants.subprocess, "run", run)
         failures = variants.prepare_bundles("rgbd", tmp_path, fresh=None)
         why = "its export failed: the gate refuses it"

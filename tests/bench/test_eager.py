@@ -10,10 +10,20 @@ from mmms_deploy.bench.eager import EagerMMMS, EagerProposals, Form, open_eager
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Manifest
-from mmms_deploy.bundle.contract import ClickContract, ClickList, ClickMemory, Coordinates, to_builtins
+from mmms_deploy.bundle.contract import (
+    ClickContract,
+    ClickList,
+    ClickMemory,
+    Coordinates,
+    ImageSpec,
+    ModalitySpec,
+    ResizeRule,
+    to_builtins,
+)
 from mmms_deploy.export.joint import JointReference
 from mmms_deploy.export.proposal_reference import reference_for
 from mmms_deploy.export.reference import TorchReference
+from mmms_deploy.imaging.preprocess import prepare
 from mmms_deploy.models.checkpoint import random_network
 from mmms_deploy.models.config import NetworkConfig
 from mmms_deploy.models.dynamite import DynaMITe
@@ -46,6 +56,19 @@ def test_it_answers_as_the_reference(paint: Bundle, name: str, whole: bool) -> N
             mask, answer = eager.click(x, y, positive), reference.click(x, y, positive)
             assert eager.probability == pytest.approx(answer.network_probability[0, 0].numpy(), abs=1e-5)
             assert np.array_equal(mask[answer.certain], answer.mask[answer.certain])
+
+
+@pytest.mark.parametrize("rule", [ResizeRule(antialias=True), ResizeRule(), ResizeRule(align_corners=True)])
+def test_on_a_gpu_pytorch_prepares_images_as_the_host_does(paint: Bundle, rule: ResizeRule) -> None:
+    """What it calls there, on the CPU."""
+    eager = EagerMMMS(manifest_of(paint, CONFIGS["early"]), 1)
+    size = eager._config.size
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 131, 3), dtype=np.uint8)
+    image = ImageSpec(resize=rule)
+    depth = ModalitySpec(name="depth", resize=rule, mean=(20.0,), std=(5.0,))
+    for array, spec in ((pixels, image), (pixels[..., :1].astype(np.float32), depth)):
+        ours = eager._prepared_by_torch(array, spec).numpy()
+        np.testing.assert_allclose(ours, prepare(array, spec, size), rtol=0, atol=1e-3)
 
 
 def test_it_answers_for_the_object_of_a_joint_network(paint: Bundle) -> None:

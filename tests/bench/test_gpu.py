@@ -28,6 +28,7 @@ from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.commands.bench import main
 from mmms_deploy.engines.cuda.engine import CudaEngine
+from mmms_deploy.engines.cuda.images.preparation import DEVICE_BYTES
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.machine import GpuFacts
 from mmms_deploy.engines.request import EngineRequest
@@ -81,7 +82,7 @@ def test_moved_bytes(measured) -> None:
     result, _, _, _ = measured
     assert samples(result, "moved.click_up") == (16.0,) * 8
     assert samples(result, "moved.click_down") == (PLANE + 40 * 8,) * 8, "the answer, and two words a row of the mask"
-    assert samples(result, "moved.image_up") == (3 * PLANE,) * 2
+    assert samples(result, "moved.image_up") == (3 * 40 * 60,) * 2, "its bytes"
     assert {metric.unit for metric in result.group("moved")} == {"B"}
 
 
@@ -93,7 +94,7 @@ def test_memory_of_every_part(measured) -> None:
     assert value("vram.features") > 0
     assert value("vram.state") > 0
     assert value("vram.history") > 0
-    assert value("vram.inputs") == 3 * PLANE / MIB
+    assert value("vram.inputs") == (3 * PLANE + DEVICE_BYTES) / MIB
     if shared:
         assert "keeps its scratch memory itself" in result.metric("vram.activations").why
     else:
@@ -180,14 +181,14 @@ def test_the_bytes_are_those_that_were_moved(paint: Bundle, gpu: ClockedCuda) ->
     assert not gpu.events
 
 
-def test_a_session_that_is_not_timed_records_no_events(paint: Bundle, gpu: ClockedCuda) -> None:
+def test_a_session_that_is_not_timed_takes_no_times(paint: Bundle, gpu: ClockedCuda) -> None:
     engine = open_engine(paint, device="cuda")
     (picture,) = make_pictures(paint.manifest, 1, 1, (40, 60))
     for make in (lambda: Session(paint, engine=engine), lambda: TimedSession(engine)):
         gpu.reset()
         with make() as one:
             one.set_image(picture) if isinstance(one, TimedSession) else one.set_image(picture.rgb)
-        assert "cudaEventRecord" not in gpu.count()
+        assert "cudaEventElapsedTime" not in gpu.count()
     engine.close()
 
 

@@ -49,6 +49,7 @@ standin_engine: the CUDA engine as it is, on the CUDA stand-in.
 near: masks that two devices made of the same answer.
 nvrtc: NVIDIA's compiler of kernels, where a wheel brought it.
 standin_program: its stages and executors, computed by ONNX Runtime on the CPU.
+image_kernels: the kernels that prepare images, without an engine.
 clocked_gpu: that engine on a GPU whose clock is scripted.
 flaky: an engine that fails when a test lets it.
 held: a session whose stages wait until a test lets them run.

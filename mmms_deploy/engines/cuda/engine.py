@@ -14,6 +14,7 @@ from mmms_deploy.bundle import Bundle, StageGraph
 from mmms_deploy.engines.base import EngineBase
 from mmms_deploy.engines.cuda.executor import Program
 from mmms_deploy.engines.cuda.finisher import KERNELS, MODULE, answer_of
+from mmms_deploy.engines.cuda.images.preparation import ImageKernels, image_kernels
 from mmms_deploy.engines.cuda.kernels.module import Kernel, KernelModules
 from mmms_deploy.engines.cuda.layout import lay_out
 from mmms_deploy.engines.cuda.memory import Account, DeviceMemory, Use, mebibytes
@@ -85,6 +86,7 @@ class CudaEngine(EngineBase):
         self._stream = stream
         self._guard = nullcontext() if stream is None else threading.RLock()
         self._finishing: dict[str, Kernel] | None = None
+        self._preparing: ImageKernels | None = None
         self._keep = keep_resources
         self._capture = capture
         self._lock = threading.RLock()
@@ -129,9 +131,23 @@ class CudaEngine(EngineBase):
         )
 
     def _load_kernels(self) -> None:
-        """Load the kernels that make masks of answers, once. Without them the processor makes the masks."""
+        """Load the kernels that make masks of answers and those that prepare images, once.
+
+        Without them the processor does it.
+        """
         if self._finishing is not None:
             return
+        if self._options.prepare_images and self._layout.pictures:
+            try:
+                self._preparing = image_kernels(self._kernels)
+            except EngineError as error:
+                if self._options.strict:
+                    raise
+                warnings.warn(
+                    f"images are prepared on the CPU, and not on the GPU: {error.given}",
+                    MMMSDeployWarning,
+                    stacklevel=3,
+                )
         answers = (answer_of(graph) for graph in self._graphs.values())
         kernels: dict[str, Kernel] = {}
         try:
@@ -149,7 +165,7 @@ class CudaEngine(EngineBase):
         self._finishing = kernels
 
     def _new_resources(self) -> SessionResources:
-        needed = self._layout.session_bytes(self._options.history_block)
+        needed = self._layout.session_bytes(self._options.history_block, prepare=self._preparing is not None)
         free, total = self._cuda.memory()
         if free < needed + _HEADROOM:
             raise self._no_room(
@@ -167,6 +183,7 @@ class CudaEngine(EngineBase):
                     stream=self._stream,
                     guard=self._guard,
                     capture=self._capture,
+                    preparing=self._preparing,
                     finishing=self._finishing or {},
                 )
         except CudaError as error:

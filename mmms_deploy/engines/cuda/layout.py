@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from mmms_deploy.bundle import Bundle, Rate, Role, StageGraph, TensorSpec
 from mmms_deploy.engines.cuda.executor import Program, check_program, check_same
+from mmms_deploy.engines.cuda.images.preparation import DEVICE_BYTES
 from mmms_deploy.engines.cuda.memory import Use, aligned
 
 _USES = {Role.IMAGE: Use.INPUTS, Role.MODALITY: Use.INPUTS, Role.MODULATED: Use.INPUTS, Role.FEATURE: Use.FEATURES}
+
+_PICTURES = frozenset({Role.IMAGE, Role.MODALITY})
 
 _ANSWERS = frozenset({Role.PROBABILITY, Role.LOGITS, Role.CANDIDATES, Role.SCORES, Role.TAKEN, Role.ROWS})
 
@@ -35,6 +38,7 @@ class Layout:
         activations: Bytes of scratch memory for the stages; they never run at the same time and share it.
         kept: How many tensors of each size, in bytes, the history keeps of a click.
         temporary: How many of each size a click saves besides, until its run is over.
+        pictures: The inputs that are resized and normalised of pictures from the host.
     """
 
     tensors: Mapping[str, TensorSpec]
@@ -46,6 +50,8 @@ class Layout:
     activations: int
     kept: Mapping[int, int]
     temporary: Mapping[int, int]
+
+    pictures: tuple[TensorSpec, ...]
 
     def key(self, spec: TensorSpec) -> str:
         """Return what a tensor is called."""
@@ -60,11 +66,27 @@ class Layout:
         """Return the tensors of a use."""
         return tuple(spec for spec in self.tensors.values() if _USES.get(spec.role, Use.STATE) is use)
 
-    def session_bytes(self, history_block: int) -> int:
-        """Return the bytes that a session takes on the GPU when it is opened."""
-        spare = Counter(self.blocks(history_block)) + Counter(self.temporary)
+    def session_bytes(self, history_block: int, *, prepare: bool) -> int:
+        """Return the bytes that a session takes on the GPU when it is opened.
+
+        Args:
+            history_block: Clicks whose history it has memory for.
+            prepare: Whether it prepares its images on the GPU.
+        """
+        spare = Counter(self.blocks(history_block)) + Counter(self.saved(prepare=prepare))
         tensors = sum(aligned(spec.nbytes) for spec in self.tensors.values())
-        return tensors + self.activations + sum(count * aligned(nbytes) for nbytes, count in spare.items())
+        bands = DEVICE_BYTES if prepare and self.pictures else 0
+        return tensors + self.activations + bands + sum(count * aligned(nbytes) for nbytes, count in spare.items())
+
+    def saved(self, *, prepare: bool) -> Mapping[int, int]:
+        """Return how many spare buffers of each size a call needs besides the history, until it is over.
+
+        Args:
+            prepare: Whether images are prepared on the GPU. The image before and its modalities stay usable until the
+                next ones are there, where a modality may change; an image without modalities is not needed any more.
+        """
+        kept = self.pictures if prepare and len(self.pictures) > 1 else ()
+        return Counter(self.temporary) + Counter(spec.nbytes for spec in kept)
 
     def blocks(self, history_block: int) -> dict[int, int]:
         """Return how many spare buffers the history of that many clicks takes, by size in bytes."""
@@ -124,4 +146,10 @@ def lay_out(bundle: Bundle, graphs: Mapping[str, StageGraph], programs: Mapping[
         activations=aligned(max(program.device_memory for program in programs.values())),
         kept=Counter(tensors[name].nbytes for name in kept),
         temporary=Counter(tensors[name].nbytes for name in written),
+        pictures=() if bundle.manifest.click_only else _pictures(tensors, set(tensors) - outputs),
     )
+
+
+def _pictures(tensors: Mapping[str, TensorSpec], inputs: Set[str]) -> tuple[TensorSpec, ...]:
+    found = (tensors[name] for name in tensors if name in inputs and tensors[name].role in _PICTURES)
+    return tuple(spec for spec in found if spec.dtype == "float32" and len(spec.shape) == 4 and spec.shape[0] == 1)

@@ -17,6 +17,7 @@ class CudaOptions:
     Attributes:
         cuda_graph: Whether a click is one CUDA graph. Without it, the operations of a click are enqueued one by one,
             which costs the processor some microseconds each.
+        prepare_images: Whether the GPU resizes and normalises images and modalities. Without it, the processor does.
         strict: Whether to refuse a session whose click cannot be captured as a CUDA graph, instead of warning.
         resident_images: How many sessions may be open at once; None for as many as there is memory for.
         memory_limit: The most bytes that the engine and its sessions may hold on the GPU, weights included; None for
@@ -36,6 +37,7 @@ class CudaOptions:
     """
 
     cuda_graph: bool = True
+    prepare_images: bool = True
     strict: bool = False
     resident_images: int | None = None
     memory_limit: int | None = None
@@ -45,7 +47,7 @@ class CudaOptions:
     allow_unproven: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("cuda_graph", "strict", "prefer_nhwc", "allow_unproven"):
+        for name in ("cuda_graph", "prepare_images", "strict", "prefer_nhwc", "allow_unproven"):
             flag = checked_flag(f"CudaOptions: {name}", getattr(self, name), fix=f"leave {name} out")
             object.__setattr__(self, name, flag)
         for name, least in (("resident_images", 1), ("memory_limit", 1), ("history_block", 1), ("ordinal", 0)):

@@ -10,8 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 from mmms_deploy.bundle import Role, TensorSpec
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.engines.cuda.executor import Program
 from mmms_deploy.engines.cuda.finisher import AnswerFinisher, answer_of
+from mmms_deploy.engines.cuda.images.plan import Plan, plan_for
+from mmms_deploy.engines.cuda.images.preparation import ImageKernels, ImagePreparation
 from mmms_deploy.engines.cuda.kernels.module import Kernel
 from mmms_deploy.engines.cuda.layout import Layout
 from mmms_deploy.engines.cuda.memory import Account, DetachedBuffers, PinnedBuffer, SpareBufferPool, Use, aligned
@@ -19,7 +22,7 @@ from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.cuda.runtime import OUT_OF_MEMORY, Cuda
 from mmms_deploy.engines.cuda.stage import CudaStage
 from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
-from mmms_deploy.engines.protocol import Finish
+from mmms_deploy.engines.protocol import Array, Finish
 from mmms_deploy.errors import CudaError, EngineError, MMMSDeployWarning, ResidentBudgetError
 
 
@@ -48,6 +51,7 @@ class SessionResources:
         stream: The stream to use, which the caller owns; None to create one.
         guard: Entered while operations are enqueued on the stream; needed when other sessions use the stream too.
         capture: Whether to capture the click stage as a CUDA graph.
+        preparing: The kernels that prepare images; None where the processor does.
         finishing: The kernels that make masks of answers, by the answer's dtype; none where the processor makes them.
 
     Raises:
@@ -65,6 +69,7 @@ class SessionResources:
         stream: Any = None,
         guard: AbstractContextManager[Any] | None = None,
         capture: bool = True,
+        preparing: ImageKernels | None = None,
         finishing: Mapping[str, Kernel] = MappingProxyType({}),
     ) -> None:
         self.cuda = cuda
@@ -82,7 +87,11 @@ class SessionResources:
             self.stream = stream
             self.buffers = self._allocate_buffers()
             history = layout.blocks(options.history_block)
-            self.spare_buffers = SpareBufferPool(account, self._cleanup, history, layout.temporary)
+            self.preparation: ImagePreparation | None = None
+            if preparing is not None and layout.pictures:
+                self.preparation = ImagePreparation(cuda, preparing, account, stream, self.guard, self._cleanup)
+            saved = layout.saved(prepare=self.preparation is not None)
+            self.spare_buffers = SpareBufferPool(account, self._cleanup, history, saved)
             self.spare_buffers.reserve()
             self.detached = DetachedBuffers(account, self._cleanup)
             self.finisher = AnswerFinisher(cuda, account, finishing, stream, self.wait, self._cleanup)
@@ -90,6 +99,7 @@ class SessionResources:
             # Added last, so that it runs first: nothing is freed that the GPU may still use.
             self._cleanup.callback(self._wait_for_pending)
             # The image stage too: at their first run, libraries load kernels and search for the fastest, for seconds.
+            self._warm_up_preparation()
             for stage in self.stages.values():
                 stage.warm_up()
             self.wait()
@@ -167,6 +177,13 @@ class SessionResources:
             self._cleanup.callback(stage.close)
             stages[name] = stage
         return stages
+
+    def _warm_up_preparation(self) -> None:
+        """Run the kernels once: the driver loads each at its first launch."""
+        if self.preparation is None:
+            return
+        for spec in self._layout.pictures:
+            self.preparation.warm_up(spec, self.buffers[self.key(spec)].address)
 
     def key(self, spec: TensorSpec) -> str:
         """Return what a tensor of a stage is called in ``buffers``."""
@@ -246,6 +263,28 @@ class SessionResources:
         if tensor.host is None and not tensor.zero and tensor.spare is None:
             self._spare(tensor, self.address_of(tensor), self.detached)
             self.wait()
+
+    def plan(self, spec: TensorSpec, array: Array, rule: ImageSpec | ModalitySpec, *, mirrored: bool) -> Plan | None:
+        """Return how the GPU prepares an image or a modality; None where the host has to."""
+        if self.preparation is None or spec not in self._layout.pictures:
+            return None
+        plan = plan_for(array, rule, (spec.shape[2], spec.shape[3]), mirrored=mirrored)
+        return plan if plan is not None and plan.channels == spec.shape[1] else None
+
+    def prepare(self, tensor: Tensor, array: Array, plan: Plan) -> None:
+        """Enqueue the preparation of an image or a modality, into the buffer of the stages that read it.
+
+        Raises:
+            EngineError: There is no memory for the value before, or it was refused; that value is still there.
+        """
+        assert self.preparation is not None
+        buffer = self.buffers[self.key(tensor.spec)]
+        with self.guard:
+            self.cuda.activate()
+            self.save((buffer,))
+            buffer.invalidate()
+        self.moved.up += self.preparation.prepare(array, plan, buffer.address)
+        buffer.hold(tensor)
 
     def _spare(self, tensor: Tensor, address: int, pool: SpareBufferPool | DetachedBuffers) -> None:
         nbytes = tensor.spec.nbytes

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.bundle import TensorSpec
+from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
 from mmms_deploy.engines.cuda.resources import Moved, SessionResources
 from mmms_deploy.engines.cuda.stage import CudaStage
 from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
@@ -70,6 +71,27 @@ class CudaRunner:
         self._open_resources()
         return Tensor(spec, host=checked_array(spec, array))
 
+    @property
+    def prepares_images(self) -> bool:
+        """Whether images and modalities are resized and normalised on the GPU."""
+        return self._resources is not None and self._resources.preparation is not None
+
+    @call
+    def upload_prepared(
+        self, spec: TensorSpec, array: Array, rule: ImageSpec | ModalitySpec, *, mirrored: bool = False
+    ) -> Value | None:
+        """Enqueue the preparation of an image or a modality on the GPU; None where the host has to prepare it.
+
+        Does not wait for it. It waits for an earlier copy only if that may still read pinned memory that is needed now.
+        """
+        resources = self._open_resources()
+        plan = resources.plan(spec, array, rule, mirrored=mirrored)
+        if plan is None:
+            return None
+        tensor = Tensor(spec)
+        resources.prepare(tensor, array, plan)
+        return tensor
+
     @call
     def zeros(self, spec: TensorSpec) -> Value:
         """Return zeros of the spec's shape and dtype."""
@@ -103,6 +125,8 @@ class CudaRunner:
             resources.cuda.activate()
             for buffer, tensor in given:
                 if buffer not in stage.uploaded:
+                    if tensor.host is not None and buffer.content is not tensor:
+                        self._downloaded.pop(buffer.key, None)  # its pinned memory is written to
                     resources.move_to(buffer, tensor)
                 elif buffer.pinned is not None and (tensor.host is not None or tensor.zero):
                     resources.write(tensor, buffer.pinned)

@@ -170,6 +170,10 @@ class Cuda:
         """Take the time on the GPU, in stream order."""
         self._call("cudaEventRecord", event, stream)
 
+    def wait_for_event(self, event: Any) -> None:
+        """Wait until all work before a recorded event is done; an error of it may show here."""
+        self._call("cudaEventSynchronize", event)
+
     def elapsed(self, start: Any, end: Any) -> float:
         """Wait for an event and return the milliseconds on the GPU since another."""
         self._call("cudaEventSynchronize", end)

@@ -43,6 +43,16 @@ class Layer:
     macs: int
 
 
+def first_layers(graph: ir.Graph) -> list[str]:
+    """Return the names of the layers that no other comes before: of an image's stage those that see its pixels.
+
+    A patch embedding does little of a backbone's work, and everything after it depends on every bit of it.
+    """
+    exact = set(exact_nodes(graph))
+    known = {value for node in graph if node.name in exact for value in node.outputs} | set(graph.inputs)
+    return [node.name for node in graph if node.op_type in MATRIX and node.name and node.inputs[0] in known]
+
+
 def exact_nodes(graph: ir.Graph) -> list[str]:
     """Return the names of the nodes that no matrix product comes before.
 

@@ -26,7 +26,7 @@ import onnx_ir as ir
 from mmms_deploy import telemetry
 from mmms_deploy.errors import ExportError
 from mmms_deploy.export.int8.calibration import Call
-from mmms_deploy.export.int8.layers import exact_nodes, not_layers
+from mmms_deploy.export.int8.layers import exact_nodes, first_layers, not_layers
 from mmms_deploy.installed import pip_install
 
 LARGEST = 1_900_000_000
@@ -57,7 +57,7 @@ def import_nncf() -> Any:
 
 
 def quantise(
-    model: ir.Model, calls: Sequence[Call], float_nodes: Collection[str] = (), smoothing: float = SMOOTHING
+    model: ir.Model, calls: Sequence[Call], float_nodes: Collection[str] = (), *, sees_pixels: bool = False
 ) -> ir.Model:
     """Return a stage's graph with its convolutions and matrix products in 8 bits.
 
@@ -65,7 +65,7 @@ def quantise(
         model: The stage in float32; it is left as it is.
         calls: What it is called with.
         float_nodes: Names of nodes that stay in float32.
-        smoothing: SmoothQuant's alpha, from 0 to 1.
+        sees_pixels: Whether its inputs are images, so that its first layers stay in float32 too.
 
     Raises:
         ExportError: NNCF is not installed, cannot quantise the graph, or the graph is too large for it.
@@ -83,11 +83,11 @@ def quantise(
     advanced = options.AdvancedQuantizationParameters(
         activations_quantization_params=options.QuantizationParameters(per_channel=False),
         disable_bias_correction=True,
-        smooth_quant_alphas=options.AdvancedSmoothQuantParameters(convolution=-1, matmul=smoothing),
+        smooth_quant_alphas=options.AdvancedSmoothQuantParameters(convolution=-1, matmul=SMOOTHING),
     )
-    left = nncf.IgnoredScope(
-        names=sorted({*exact_nodes(model.graph), *not_layers(model.graph), *float_nodes}), validate=False
-    )
+    first = first_layers(model.graph) if sees_pixels else []
+    float32 = {*exact_nodes(model.graph), *not_layers(model.graph), *first, *float_nodes}
+    left = nncf.IgnoredScope(names=sorted(float32), validate=False)
     level = logging.getLogger("nncf").level
     nncf.set_log_level(logging.ERROR)
     try:

@@ -77,11 +77,12 @@ class Substitutes(OnnxRuntimeCpu):
             self._known[stage, run] = super().execute(stage, inputs)
         return self._known[stage, run]
 
-    def likeness(self, graphs: Mapping[str, ir.Model]) -> Likeness:
+    def likeness(self, graphs: Mapping[str, ir.Model], clicks: int | None = None) -> Likeness:
         """Replay the golden clicks with some stages replaced, and compare the masks with the checkpoint's.
 
         Args:
             graphs: The graphs that take the place of the float32 ones, by the name of their stage.
+            clicks: How many clicks of every picture; None for all.
         """
         ort = import_onnxruntime()
         options = ort.SessionOptions()
@@ -96,7 +97,7 @@ class Substitutes(OnnxRuntimeCpu):
         }
         self._runs = {}
         try:
-            report = replay(self.bundle, EngineRequest(precision=Precision.FP32), engine=self)
+            report = replay(self.bundle, EngineRequest(precision=Precision.FP32), engine=self, clicks=clicks)
         except AnswerError:
             return Likeness(0.0, 0.0)  # numbers that are not finite
         finally:

@@ -18,8 +18,10 @@ from mmms_deploy.export.int8.layers import Layer, named_weights, quantised_layer
 from mmms_deploy.export.int8.precision import LEAST_SHARE
 from mmms_deploy.export.int8.replaying import Likeness
 
-Measure = Callable[[Mapping[str, ir.Model]], Likeness]
-"""Replays the golden clicks with these graphs in the place of float32 ones."""
+Measure = Callable[[Mapping[str, ir.Model], int | None], Likeness]
+"""Replays golden clicks with these graphs in the place of float32 ones: so many of every picture, or all."""
+ALONE_CLICKS = 4
+"""Clicks of every picture by which a layer is measured alone; all of them would take twice as long."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Search:
                 for layer in layers:
                     self._on_layer(len(found) + 1, total)
                     alone = {stage: self._with(stage, {layer.node})}
-                    found.append(Cost(stage, layer, 1.0 - self._measure(alone).mean))
+                    found.append(Cost(stage, layer, 1.0 - self._measure(alone, ALONE_CLICKS).mean))
             self._costs = sorted(found, key=lambda cost: -cost.loss)
         return self._costs
 
@@ -114,23 +116,29 @@ class Search:
         Raises:
             GateError: Too many would have to.
         """
-        if from_count == 0 and self.passes(self._measure(self._quantised)):
+        if from_count == 0 and self.passes(self._measure(self._quantised, None)):
             return 0
         total = len(self.costs())
         most = int(total * (1 - LEAST_SHARE))
         low, high = max(from_count, 1), most
-        if low > most or not self.passes(last := self._measure(self.graphs(most))):
-            raise self._refusal(most, total, None if low > most else last)
+        if low > most or not self.passes(last := self._measure(self.graphs(most), None)):
+            raise self.refusal(most, None if low > most else last)
         while low < high:
             middle = (low + high) // 2
-            if self.passes(self._measure(self.graphs(middle))):
+            if self.passes(self._measure(self.graphs(middle), None)):
                 high = middle
             else:
                 low = middle + 1
         return high
 
-    def _refusal(self, most: int, total: int, last: Likeness | None) -> GateError:
-        worst = self.costs()[0]
+    def refusal(self, most: int, last: Likeness | None = None) -> GateError:
+        """Return the error of masks that are not alike enough.
+
+        Args:
+            most: How many layers were left in float32.
+            last: How alike the masks were with them; None where that is not known.
+        """
+        worst, total = self.costs()[0], len(self.costs())
         reached = "" if last is None else f" the mean IoU is {last.mean:.4f} and the smallest {last.least:.4f};"
         return GateError(
             f"int8 against the checkpoint: with {most} of {total} layers in float32,{reached} alone, layer"

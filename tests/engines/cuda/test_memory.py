@@ -7,6 +7,7 @@ import gc
 import pytest
 
 from mmms_deploy.bundle import Bundle
+from mmms_deploy.engines.cuda.images.preparation import DEVICE_BYTES, PINNED_BYTES
 from mmms_deploy.engines.cuda.memory import DeviceMemory, aligned
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.errors import EngineError, ResidentBudgetError
@@ -26,12 +27,12 @@ def test_everything_is_freed(engine: StandInEngine, paint: Bundle) -> None:
             result = session.result
     assert result.probability.shape == SIZE
     if own:
-        assert engine.standin.leaked == {"modules": 1}, "the kernels are the engine's"
+        assert engine.standin.leaked == {"modules": 2}, "the kernels are the engine's"
     engine.close()
     assert not engine.standin.leaked
 
 
-def test_a_thousand_sessions(engine: StandInEngine, paint: Bundle) -> None:
+def test_hundreds_of_sessions(engine: StandInEngine, paint: Bundle) -> None:
     def use(count: int) -> int:
         for _ in range(count):
             with Session(paint, engine=engine) as session:
@@ -40,7 +41,7 @@ def test_a_thousand_sessions(engine: StandInEngine, paint: Bundle) -> None:
         return engine.standin.device_bytes()
 
     once = use(1)
-    assert use(999) == once
+    assert use(299) == once
     assert sum(program.executors for program in engine.programs.values()) == (2 if once else 0)
 
 
@@ -102,13 +103,13 @@ def test_the_account_adds_up(engine: StandInEngine, paint: Bundle) -> None:
         assert memory.masks == aligned(4 * 3 * SIZE[0]) + sum(aligned(4 * n) + aligned(4 * 2 * n) for n in SIZE)
         assert memory.sessions == memory.resident == 2
         assert memory.held == memory.weights + engine.standin.device_bytes()
-        assert memory.inputs == 2 * 3 * PLANE
+        assert memory.inputs == 2 * (3 * PLANE + DEVICE_BYTES)
         assert memory.features == 2 * (aligned(4) + aligned(3 * 8 * 12 * 4))
         # maps, maps_next: two planes each; prev and prob; the mask; the click.
         assert memory.state == 2 * (6 * PLANE + aligned(PLANE // 4) + aligned(16))
         assert memory.activations == (0 if engine.info.name == "standin-shared" else 2 * 4096)
         assert memory.history > 2 * 16 * 3 * PLANE
-        assert memory.pinned == 2 * (3 * PLANE + PLANE + aligned(16)) + memory.masks
+        assert memory.pinned == 2 * (3 * PLANE + PLANE + aligned(16) + PINNED_BYTES) + memory.masks
         assert memory.free == memory.total - engine.standin.device_bytes()
         assert "2 resident images" in str(memory)
         assert "features" in str(memory)
@@ -133,13 +134,13 @@ def test_no_more_sessions_than_allowed(paint: Bundle) -> None:
 def test_no_more_memory_than_allowed(paint: Bundle) -> None:
     with pytest.raises(ResidentBudgetError, match="left of the limit"):
         Session(paint, engine=StandInEngine(paint, options=CudaOptions(memory_limit=100_000)))
-    engine = StandInEngine(paint, options=CudaOptions(memory_limit=2 << 20, history_block=1))
+    engine = StandInEngine(paint, options=CudaOptions(memory_limit=6 << 20, history_block=1))
     with Session(paint, engine=engine, history_limit=None) as session:
         session.set_image(GREY)
         with pytest.raises(ResidentBudgetError, match="more are needed on the GPU"):
             click_on(session, 1000)
         assert len(session.clicks) > 5
-        assert engine.memory().held <= 2 << 20
+        assert engine.memory().held <= 6 << 20
         session.undo()
         session.reset()
         session.click(1, 1)

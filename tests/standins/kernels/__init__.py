@@ -5,6 +5,7 @@ does for the threads of its launch what the kernel does for them, and nothing fo
 
 launch: how a kernel was launched.
 answer: ``answer.cu``.
+image: ``image.cu``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.standins.kernels import answer
+from tests.standins.kernels import answer, image
 
-MODELS: dict[str, Callable[..., Any]] = {**answer.MODELS}
+MODELS: dict[str, Callable[..., Any]] = {**answer.MODELS, **image.MODELS}
 """The model of every kernel, by the kernel's name."""
