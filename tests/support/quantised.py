@@ -150,6 +150,13 @@ def picture(number: int) -> npt.NDArray[np.uint8]:
     return image
 
 
+def features(number: int) -> npt.NDArray[np.float32]:
+    """Return what a provider computes of such a picture, (1, 4, H/8, W/8)."""
+    bright = np.full((SIZE[0] // PATCH, SIZE[1] // PATCH), 0.16, np.float32)
+    bright[:2, 8 - number :] = 0.78
+    return np.stack([0 * bright, 0 * bright, bright, 3000 * bright])[None]
+
+
 def _weight(graph: Graph, name: str, array: npt.NDArray[np.float32]) -> str:
     if name not in {constant.name for constant in graph.constants}:
         graph.constants.append(numpy_helper.from_array(array.astype(np.float32), name))
@@ -159,9 +166,7 @@ def _weight(graph: Graph, name: str, array: npt.NDArray[np.float32]) -> str:
 def _image_graph() -> Graph:
     """rgb -> f1 (1, 4, H/8, W/8): the mean brightness of patches in channel 2, 3000 times that in channel 3."""
     h, w = SIZE
-    graph = Graph(
-        [spec("rgb", Role.IMAGE, (1, 3, h, w))], [spec("f1", Role.FEATURE, (1, 4, h // PATCH, w // PATCH))]
-    )
+    graph = Graph([spec("rgb", Role.IMAGE, (1, 3, h, w))], [spec("f1", Role.FEATURE, (1, 4, h // PATCH, w // PATCH))])
     patch = np.zeros((4, 3, PATCH, PATCH))
     patch[2] = 1 / (3 * PATCH**2)
     seen = graph.node("Conv", "rgb", _weight(graph, "patch.weight", patch), strides=[PATCH, PATCH])
@@ -214,7 +219,14 @@ def _answer(graph: Graph, named: Callable[[str], str]) -> None:
     small = graph.node("Conv", more, _weight(graph, "answer.weight", answer), bias)
     sizes = graph.constant([1, 1, h, w], "int64")
     large = graph.node(
-        "Resize", small, "", "", sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        "Resize",
+        small,
+        "",
+        "",
+        sizes,
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
     )
     graph.node("Sigmoid", large, out=named("prob"))
     above = graph.node("Greater", named("prob"), graph.constant(0.5))
@@ -225,7 +237,9 @@ class _Roles:
     """What knows the roles of the tensors of a bundle."""
 
     def __init__(self, graphs: Sequence[Graph]) -> None:
-        self._roles = {without_object(one.name): one.role for graph in graphs for one in (*graph.inputs, *graph.outputs)}
+        self._roles = {
+            without_object(one.name): one.role for graph in graphs for one in (*graph.inputs, *graph.outputs)
+        }
 
     def role(self, name: str) -> Role:
         return self._roles[name]
@@ -236,7 +250,11 @@ def _golden(bundle: Bundle) -> list[GoldenCase]:
     cases = []
     with Session(bundle, engine="onnxruntime", threads=1) as session:
         for number in range(2):
-            session.set_image(picture(number))
+            given = {"f1": features(number)} if bundle.manifest.provenance.cuts else {}
+            if given:
+                session.set_features(given, picture(number).shape[:2])
+            else:
+                session.set_image(picture(number))
             answers = [session.click(x, y, positive > 0.5) for x, y, positive in _CLICKS.tolist()]
             cases.append(
                 GoldenCase(
@@ -244,6 +262,7 @@ def _golden(bundle: Bundle) -> list[GoldenCase]:
                     clicks=_CLICKS,
                     masks=np.stack([answer.mask for answer in answers]),
                     certain=np.stack([np.abs(answer.probability - 0.5) > 1e-3 for answer in answers]),
+                    features=given,
                 )
             )
     return cases
@@ -254,6 +273,7 @@ def write_quantised(
     options: Int8Options | None,
     *,
     batch: int | None = None,
+    black_box: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Bundle:
     """Write a bundle of small graphs as an export does, in float32 and in 8 bits.
@@ -262,9 +282,15 @@ def write_quantised(
         out: Its folder.
         options: How it is quantised; None leaves it in float32.
         batch: How many objects a further click stage answers for.
+        black_box: Whether a provider computes ``f1``.
         on_progress: Receives the steps of the quantisation.
     """
-    parts: list[tuple[Rate, int | None, Graph]] = [(Rate.IMAGE, None, _image_graph()), (Rate.CLICK, None, _click_graph())]
+    parts: list[tuple[Rate, int | None, Graph]] = [
+        (Rate.IMAGE, None, _image_graph()),
+        (Rate.CLICK, None, _click_graph()),
+    ]
+    if black_box:
+        del parts[0]
     if batch is not None:
         parts.append((Rate.CLICK, batch, _click_graph(range(1, batch + 1))))
     with BundleWriter(out) as writer:
@@ -295,7 +321,7 @@ def write_quantised(
                 for stage, graph in zip(stages, graphs, strict=True)
             ),
             state=MAPS,
-            provenance=random_provenance(),
+            provenance=msgspec.structs.replace(random_provenance(), cuts=("black-box",) if black_box else ()),
             gate=(),
         )
         save_golden(writer.path(GOLDEN_NAME), [blank_case()])

@@ -13,7 +13,6 @@ from PIL import Image
 from mmms_deploy import Bundle, Session, open_engine
 from mmms_deploy.bundle import MANIFEST_NAME, BundleWriter, Precision, Rate, Role
 from mmms_deploy.bundle.manifest_file import digest_of
-from mmms_deploy.bundle.names import of_object
 from mmms_deploy.commands.verify import main as verify_command
 from mmms_deploy.engines.openvino import compile as openvino_compile
 from mmms_deploy.engines.openvino.engine import OpenVinoCpu
@@ -30,7 +29,16 @@ from mmms_deploy.export.int8.precision import LEAST_IOU, Int8Options
 from mmms_deploy.progress import Progress
 from mmms_deploy.replay.verification import LIMITS, verify
 from tests.support.invoke import invoke
-from tests.support.quantised import CLICK_LAYERS, COSTLY, RADIUS, SIZE, picture, small_network, write_quantised
+from tests.support.quantised import (
+    CLICK_LAYERS,
+    COSTLY,
+    RADIUS,
+    SIZE,
+    features,
+    picture,
+    small_network,
+    write_quantised,
+)
 
 ENGINES = ("openvino", "onnxruntime")
 
@@ -218,7 +226,9 @@ def test_openvino_refuses_graphs_that_are_mostly_float32(bundle: Bundle, wide: t
         for stage in bundle.manifest.stages
     ]
     other.manifest = msgspec.structs.replace(bundle.manifest, stages=tuple(stages))
-    with pytest.raises(EngineUnavailableError, match=f"runs {done} of 6 matrix operations in int8, which was requested"):
+    with pytest.raises(
+        EngineUnavailableError, match=f"runs {done} of 6 matrix operations in int8, which was requested"
+    ):
         OpenVinoCpu(other, Precision.INT8, threads=1)
 
 
@@ -247,6 +257,17 @@ def test_the_golden_replay(bundle: Bundle) -> None:
     assert (report.limit, report.telling) == (LIMITS[Precision.INT8], True)
 
 
+def test_a_provider_s_features(tmp_path: Path) -> None:
+    """It is calibrated on golden clicks alone: pictures say nothing of another program's features."""
+    bundle = write_quantised(tmp_path / "black", Int8Options(0.98, tmp_path / "absent"), black_box=True)
+    made = bundle.manifest.provenance.quantisation
+    assert made
+    assert (made.pictures, made.float_layers) == (("first", "second"), {"click": (COSTLY,)})
+    with Session(bundle, engine="onnxruntime", precision="int8", strict=True) as session:
+        session.set_features({"f1": features(0)}, picture(0).shape[:2])
+        assert session.click(22, 12).mask[12, 22]
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -254,7 +275,9 @@ def test_masks_that_differ_leave_nothing(folder: Path, tmp_path: Path, monkeypat
     """Were the layer not left in float32, the gate would see it."""
     monkeypatch.setattr(int8_export.Search, "smallest", lambda search, from_count=0: 0)
     monkeypatch.setattr(int8_export, "_TRIES", 1)
-    with pytest.raises(GateError, match=r"session in int8 \(openvino\) against torch.*stage click, image first") as caught:
+    with pytest.raises(
+        GateError, match=r"session in int8 \(openvino\) against torch.*stage click, image first"
+    ) as caught:
         write_quantised(tmp_path / "out", Int8Options(0.9, folder))
     assert "--int8-iou" in caught.value.message(Door.COMMAND_LINE)
     assert not list(tmp_path.iterdir())

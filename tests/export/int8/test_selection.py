@@ -45,9 +45,7 @@ class Measure:
 def searched(quantised: ir.Model, likeness: Callable[[frozenset[Key]], Likeness]) -> tuple[Search, Measure]:
     measure = Measure(likeness)
     original = small_network()
-    search = Search(
-        dict.fromkeys(STAGES, quantised), dict.fromkeys(STAGES, original), measure, iou=0.99, least=0.95
-    )
+    search = Search(dict.fromkeys(STAGES, quantised), dict.fromkeys(STAGES, original), measure, iou=0.99, least=0.95)
     return search, measure
 
 
