@@ -35,7 +35,7 @@ def exported(request, tmp_path_factory) -> tuple[Path, Bundle]:
     folder = tmp_path_factory.mktemp("icmformer")
     path = folder / "net.safetensors"
     save_checkpoint(path, random_network(tiny_icmformer(request.param), 0))
-    precisions = tuple(Precision) if request.param == "swin" else (Precision.FP32,)
+    precisions = (Precision.FP32, Precision.FP16, Precision.BF16) if request.param == "swin" else (Precision.FP32,)
     return path, export_bundle(Source(checkpoint=path), folder / "bundle", precisions=precisions).bundle
 
 

@@ -16,6 +16,7 @@ attention: a bundle whose one stage is one attention, for compilers.
 demos: the small demo under the name of the other one.
 golden_cases: golden cases of toy bundles, right ones and wrong ones.
 tiff: writes TIFF files whose samples are of any kind
+quantised: small networks to quantise: one of every kind of node, and a bundle of one that a layer would spoil.
 tiny: the narrow MMMS network of the export tests, and a bundle's manifest that describes it.
 prepared: made-up inputs of a network, prepared as the network itself says.
 trained_scale: networks with logits as spread as those of a trained one.

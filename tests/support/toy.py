@@ -75,11 +75,11 @@ def spec(name: str, role: Role, shape: tuple[int, ...], dtype: str = "float32") 
     return TensorSpec(name=name, role=role, dtype=dtype, shape=shape)
 
 
-def _disk(graph: Graph, size: tuple[int, int], radius: float) -> str:
+def _disk(graph: Graph, size: tuple[int, int], radius: float, click: str = "click") -> str:
     """The newest click's disk, (1, 1, H, W), zero when there is no click."""
     rows = graph.constant(np.arange(size[0], dtype=np.float32).reshape(1, 1, -1, 1))
     columns = graph.constant(np.arange(size[1], dtype=np.float32).reshape(1, 1, 1, -1))
-    part = [graph.node("Gather", "click", graph.constant(i, "int64"), axis=1) for i in range(4)]
+    part = [graph.node("Gather", click, graph.constant(i, "int64"), axis=1) for i in range(4)]
     dx = graph.node("Sub", columns, part[0])
     dy = graph.node("Sub", rows, part[1])
     square = graph.node("Add", graph.node("Mul", dx, dx), graph.node("Mul", dy, dy))

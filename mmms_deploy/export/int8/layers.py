@@ -7,6 +7,7 @@ move numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -122,15 +123,33 @@ def _pair(value: ir.Value | None) -> ir.Node | None:
 
 
 def _macs(node: ir.Node) -> int:
-    output, first, second = node.outputs[0], node.inputs[0], node.inputs[1]
-    if output.shape is None or first is None or second is None or not output.shape.is_static():
+    """Return the multiply-adds of a layer; 1 where shapes are not known."""
+    inputs, weights, outputs = (_sizes(value) for value in (*node.inputs[:2], node.outputs[0]))
+    if inputs is None or weights is None or outputs is None:
         return 1
-    size = int(np.prod(output.shape.numpy()))
-    if node.op_type in ("Conv", "ConvTranspose"):
-        shape = second.shape
-        return size * int(np.prod(shape.numpy()[1:])) if shape is not None and shape.is_static() else size
-    shape = first.shape
-    return size * int(shape.numpy()[-1]) if shape is not None and shape.is_static() else size
+    if node.op_type == "Conv":
+        return math.prod(outputs) * math.prod(weights[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(inputs) * math.prod(weights[1:])
+    transposed = node.op_type == "Gemm" and "transA" in node.attributes and node.attributes["transA"].as_int()
+    return math.prod(outputs) * inputs[0 if transposed else -1]
+
+
+def _sizes(value: ir.Value | None) -> tuple[int, ...] | None:
+    """Return a value's shape, looked up before its pair where NNCF does not say it; None where it is not known."""
+    while value is not None:
+        if value.shape is not None:
+            return tuple(value.shape.numpy()) if value.shape.is_static() else None
+        node = value.producer()
+        if node is None or not (node.op_type in ("QuantizeLinear", "DequantizeLinear") or _smooths(node)):
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def _smooths(node: ir.Node) -> bool:
+    """Whether a node is a multiplication that SmoothQuant put before a layer."""
+    return node.op_type == "Mul" and "smooth_quant" in (node.name or "")
 
 
 def with_float_layers(model: ir.Model, kept: Collection[str], original: ir.Graph) -> ir.Model:
@@ -175,7 +194,7 @@ def _smoothing(layer: ir.Node) -> npt.NDArray[np.float32] | None:
         node = value.producer() if value is not None else None
         if node is None:
             return None
-        if node.op_type == "Mul" and "smooth_quant" in (node.name or ""):
+        if _smooths(node):
             factor = next((v.const_value for v in node.inputs if v is not None and v.const_value is not None), None)
             return None if factor is None else factor.numpy().ravel()
         if node.op_type not in {"DequantizeLinear", "QuantizeLinear", *_MOVING}:

@@ -134,4 +134,7 @@ def _for_engines(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in model.graph.value_info:
         if value.name in quantised or value.name in zeros:
             value.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    used = {name for node in model.graph.node for name in node.input}
+    for name in constants.keys() - used:
+        model.graph.initializer.remove(constants[name])
     return model

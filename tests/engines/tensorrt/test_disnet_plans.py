@@ -26,7 +26,7 @@ KERNELS = {"image": 3, "first_click": 240, "click": 100}
 """At most so many; measured with 1.7.1: 3, 235 and 95 in BF16, which has the most."""
 
 
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", [Precision.FP32, *OPSETS])
 def test_its_stages_compile(tmp_path: Path, precision: Precision) -> None:
     network = random_disnet(tiny_disnet())
     deployed, _ = deploy_form(network)
