@@ -111,6 +111,7 @@ class _SharedWeights:
 
     def __init__(self, writer: BundleWriter, name: str) -> None:
         self._writer, self._name = writer, name
+        writer.path(name).unlink(missing_ok=True)  # of stages that were written before and are written again
         self._places: dict[bytes, tuple[int, int]] = {}
         """Offset and length of a weight, by the hash of its type and bytes."""
 

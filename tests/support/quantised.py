@@ -164,8 +164,10 @@ def _image_graph() -> Graph:
     )
     patch = np.zeros((4, 3, PATCH, PATCH))
     patch[2] = 1 / (3 * PATCH**2)
-    patch[3] = 3000 * patch[2]
-    graph.node("Conv", "rgb", _weight(graph, "patch.weight", patch), out="f1", strides=[PATCH, PATCH])
+    seen = graph.node("Conv", "rgb", _weight(graph, "patch.weight", patch), strides=[PATCH, PATCH])
+    blend = np.zeros((4, 4, 1, 1))
+    blend[2, 2], blend[3, 2] = 1, 3000
+    graph.node("Conv", seen, _weight(graph, "blend.weight", blend), out="f1")
     return graph
 
 

@@ -94,8 +94,7 @@ def add_int8(
                 except GateError as error:
                     failure = error
             count = search.smallest(from_count=count + max(1, sum(map(len, search.layers.values())) // 16))
-    assert failure is not None
-    raise failure
+    raise failure or search.refusal(count)
 
 
 @dataclass(frozen=True)

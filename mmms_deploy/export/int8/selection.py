@@ -122,7 +122,7 @@ class Search:
         most = int(total * (1 - LEAST_SHARE))
         low, high = max(from_count, 1), most
         if low > most or not self.passes(last := self._measure(self.graphs(most), None)):
-            raise self._refusal(most, total, None if low > most else last)
+            raise self.refusal(most, None if low > most else last)
         while low < high:
             middle = (low + high) // 2
             if self.passes(self._measure(self.graphs(middle), None)):
@@ -131,8 +131,14 @@ class Search:
                 low = middle + 1
         return high
 
-    def _refusal(self, most: int, total: int, last: Likeness | None) -> GateError:
-        worst = self.costs()[0]
+    def refusal(self, most: int, last: Likeness | None = None) -> GateError:
+        """Return the error of masks that are not alike enough.
+
+        Args:
+            most: How many layers were left in float32.
+            last: How alike the masks were with them; None where that is not known.
+        """
+        worst, total = self.costs()[0], len(self.costs())
         reached = "" if last is None else f" the mean IoU is {last.mean:.4f} and the smallest {last.least:.4f};"
         return GateError(
             f"int8 against the checkpoint: with {most} of {total} layers in float32,{reached} alone, layer"

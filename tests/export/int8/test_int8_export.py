@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mmms_deploy import Bundle, Session, open_engine
-from mmms_deploy.bundle import MANIFEST_NAME, Precision
+from mmms_deploy.bundle import MANIFEST_NAME, BundleWriter, Precision, Rate, Role
 from mmms_deploy.bundle.manifest_file import digest_of
 from mmms_deploy.bundle.names import of_object
 from mmms_deploy.commands.verify import main as verify_command
@@ -22,13 +22,15 @@ from mmms_deploy.engines.openvino.library import bf16_capable
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import choose
 from mmms_deploy.errors import Door, EngineUnavailableError, ExportError, GateError, MMMSDeployWarning
+from mmms_deploy.export.cut import StageModel
+from mmms_deploy.export.graphs import write_stages
 from mmms_deploy.export.int8 import export as int8_export
 from mmms_deploy.export.int8.export import INT8_STEPS
 from mmms_deploy.export.int8.precision import LEAST_IOU, Int8Options
 from mmms_deploy.progress import Progress
 from mmms_deploy.replay.verification import LIMITS, verify
 from tests.support.invoke import invoke
-from tests.support.quantised import CLICK_LAYERS, COSTLY, RADIUS, SIZE, picture, write_quantised
+from tests.support.quantised import CLICK_LAYERS, COSTLY, RADIUS, SIZE, picture, small_network, write_quantised
 
 ENGINES = ("openvino", "onnxruntime")
 
@@ -61,6 +63,7 @@ def test_the_manifest_says_how_it_was_made(bundle: Bundle) -> None:
     made = bundle.manifest.provenance.quantisation
     assert made
     assert made.tool.startswith("NNCF 3")
+    assert bundle.manifest.stage("image").graphs.keys() == {Precision.FP32, Precision.INT8}
     assert (made.pictures, made.iou, made.layers) == (("first", "second", "corner.png"), 0.98, 5)
     assert made.float_layers == {"click": (COSTLY,)}, "the one that masks need"
     work = {"dots": 96 * 4 * 192, "mix": 96 * 4 * 4, "second": 96 * 4 * 4, "answer": 96 * 4}
@@ -173,7 +176,7 @@ def test_disks_are_those_of_float32(bundle: Bundle, name: str) -> None:
 def test_openvino_says_what_it_computes_in(bundle: Bundle) -> None:
     engine = OpenVinoCpu(bundle, Precision.INT8, threads=1)
     others = "bf16" if bf16_capable() else "fp32"
-    assert engine.info.evidence == f"4 of 5 matrix operations in int8, the others in {others}"
+    assert engine.info.evidence == f"4 of 6 matrix operations in int8, the others in {others}"
     engine.close()
 
 
@@ -215,7 +218,7 @@ def test_openvino_refuses_graphs_that_are_mostly_float32(bundle: Bundle, wide: t
         for stage in bundle.manifest.stages
     ]
     other.manifest = msgspec.structs.replace(bundle.manifest, stages=tuple(stages))
-    with pytest.raises(EngineUnavailableError, match=f"runs {done} of 5 matrix operations in int8, which was requested"):
+    with pytest.raises(EngineUnavailableError, match=f"runs {done} of 6 matrix operations in int8, which was requested"):
         OpenVinoCpu(other, Precision.INT8, threads=1)
 
 
@@ -250,6 +253,7 @@ def test_the_golden_replay(bundle: Bundle) -> None:
 def test_masks_that_differ_leave_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the layer not left in float32, the gate would see it."""
     monkeypatch.setattr(int8_export.Search, "smallest", lambda search, from_count=0: 0)
+    monkeypatch.setattr(int8_export, "_TRIES", 1)
     with pytest.raises(GateError, match=r"session in int8 \(openvino\) against torch.*stage click, image first") as caught:
         write_quantised(tmp_path / "out", Int8Options(0.9, folder))
     assert "--int8-iou" in caught.value.message(Door.COMMAND_LINE)
@@ -268,6 +272,34 @@ def test_a_graph_made_again_is_measured_again(folder: Path, tmp_path: Path, monk
     made = write_quantised(tmp_path / "out", Int8Options(0.9, folder)).manifest.provenance.quantisation
     assert made
     assert sum(map(len, made.float_layers.values())) == 2
+
+
+def test_graphs_that_never_fit_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured layer by layer does not hold for the graphs that are made with these layers in float32."""
+    monkeypatch.setattr(int8_export.Search, "smallest", lambda search, from_count=0: 1)
+    monkeypatch.setattr(int8_export.Search, "passes", lambda search, likeness: False)
+    monkeypatch.setattr(int8_export, "_TRIES", 1)
+    with pytest.raises(GateError, match=f"with 1 of 5 layers in float32, alone, layer {COSTLY} of stage click"):
+        write_quantised(tmp_path / "out", Int8Options(0.9, folder))
+    assert not list(tmp_path.iterdir())
+
+
+def test_stages_that_are_written_again_leave_no_weights_behind(tmp_path: Path) -> None:
+    model = small_network()
+    alone = StageModel(Rate.CLICK, model, ("image", "x"), ("answer", "disk_out"), ())
+    together = StageModel(Rate.CLICK, model, ("image", "x"), ("answer", "disk_out"), (), batch=2)
+    with BundleWriter(tmp_path / "out") as writer:
+        sizes = []
+        for _ in range(2):
+            graphs = write_stages(writer, AllFeatures(), [alone, together], Precision.INT8)
+            assert {graph.data for graph in graphs} == {"click.int8.onnx.data"}
+            sizes.append(writer.path("click.int8.onnx.data").stat().st_size)
+        assert sizes[0] == sizes[1] > 0
+
+
+class AllFeatures:
+    def role(self, name: str) -> Role:
+        return Role.FEATURE
 
 
 def test_pictures_that_are_missing_leave_nothing(tmp_path: Path) -> None:

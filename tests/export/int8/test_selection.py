@@ -11,7 +11,7 @@ from mmms_deploy.errors import Door, GateError
 from mmms_deploy.export.int8.layers import Layer, quantised_layers
 from mmms_deploy.export.int8.quantisation import quantise
 from mmms_deploy.export.int8.replaying import Likeness
-from mmms_deploy.export.int8.selection import Search, share
+from mmms_deploy.export.int8.selection import ALONE_CLICKS, Search, share
 from tests.support.quantised import LAYERS, calls, small_network
 
 STAGES = ("image", "click")
@@ -33,10 +33,11 @@ class Measure:
         self.likeness = likeness
         self.asked: list[frozenset[Key]] = []
 
-    def __call__(self, graphs: Mapping[str, ir.Model]) -> Likeness:
+    def __call__(self, graphs: Mapping[str, ir.Model], clicks: int | None) -> Likeness:
         found = frozenset(
             (stage, layer.node) for stage, model in graphs.items() for layer in quantised_layers(model.graph, {})
         )
+        assert clicks == (ALONE_CLICKS if len(found) == 1 else None)
         self.asked.append(found)
         return self.likeness(found)
 
@@ -88,9 +89,9 @@ def test_the_fewest_stay_in_float32(quantised: ir.Model, costs: dict[str, float]
     count = search.smallest()
     assert {(stage, layer.node) for stage, layers in search.left(count).items() for layer in layers} == left
     assert count == len(left)
-    assert search.passes(measure(search.graphs(count)))
+    assert search.passes(measure(search.graphs(count), None))
     assert measure.asked[-1] == {(stage, node) for stage in STAGES for node in LAYERS} - left
-    assert not search.passes(measure(search.graphs(count - 1))), "one fewer does not do"
+    assert not search.passes(measure(search.graphs(count - 1), None)), "one fewer does not do"
 
 
 def test_each_layer_is_measured_alone_and_once(quantised: ir.Model) -> None:
@@ -147,7 +148,7 @@ def test_a_likeness_that_comes_and_goes_ends_all_the_same(quantised: ir.Model) -
 
     search, measure = searched(quantised, likeness)
     count = search.smallest()
-    assert search.passes(measure(search.graphs(count)))
+    assert search.passes(measure(search.graphs(count), None))
     assert len(measure.asked) < 3 * TOTAL
 
 
