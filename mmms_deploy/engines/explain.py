@@ -202,7 +202,7 @@ def no_graphs(bundle: Bundle, here: Sequence[Backend]) -> EngineUnavailableError
     return EngineUnavailableError(
         f"{bundle.reference} has graphs in {held},"
         f" of which {' and '.join(backend.name for backend in here)} can load none",
-        expected=f"graphs in {' or '.join(loadable)}",
+        expected=f"graphs in {', '.join(loadable)}",
         fix="export the checkpoint again",
     )
 

@@ -205,7 +205,7 @@ def test_a_precision_the_engine_does_not_run(brain: Bundle) -> None:
         open_engine(brain)
     with pytest.raises(EngineUnavailableError, match=r"of which onnxruntime can load none") as caught:
         open_engine(brain, engine="onnxruntime")
-    assert caught.value.expected == "graphs in fp32 or fp16"
+    assert caught.value.expected == "graphs in fp32, fp16, int8"
 
 
 def test_a_precision_that_another_engine_computes(paint: Bundle) -> None:
