@@ -18,7 +18,7 @@ from mmms_deploy.bench.eager import EagerMMMS, open_eager
 from mmms_deploy.bench.errors import NotMeasuredError
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import RECIPES, Picture, Point
-from mmms_deploy.bundle import Bundle, Precision, Rate
+from mmms_deploy.bundle import Bundle, Rate
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.engines.select import open_engine
 from mmms_deploy.errors import BundleError, MMMSDeployError
@@ -28,8 +28,8 @@ INPUTS = {name: RECIPES[name].bundle for name in ("rgb", "rgbd")}
 AS_EXPORTED = "-as-exported"
 """Appended to a bundle's name for the same network without rewrites."""
 REDUCED_OPTIONS = ("--precision", "fp32,int8", "--int8-iou", "0.9")
-"""How the deployed bundles are exported. The masks of random weights mean nothing, and hang on every rounding: how alike
-they have to stay decides nothing but how many layers are in 8 bits. The page says which share is."""
+"""How the deployed bundles are exported. The masks of random weights mean nothing, and hang on every rounding: how
+alike they have to stay only decides how many layers are in 8 bits. ``mmms-export`` says which share is."""
 REDUCED = "-reduced"
 """Appended to a bundle's name: its graphs in the precisions beside float32."""
 DEPLOYED = (
