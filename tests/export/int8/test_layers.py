@@ -100,5 +100,6 @@ def test_one_layer_alone(original: ir.Model, quantised: ir.Model) -> None:
     for node in LAYERS:
         alone = with_float_layers(quantised, {node}, original.graph)
         assert [layer.node for layer in quantised_layers(alone.graph, {})] == [node]
-        assert 1e-4 < furthest(alone, original) < 0.5
+        assert furthest(alone, original) > 1e-4
+        assert furthest(alone, quantised) > 1e-4
     assert ir.serde.serialize_model(quantised).SerializeToString(deterministic=True) == before, "it is left as it is"
