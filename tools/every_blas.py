@@ -25,6 +25,7 @@ TESTS = {
         "tests/session/test_masks.py",
         "tests/session/test_previous.py",
     ),
+    "export/int8/layers.py": ("tests/export/int8/test_layers.py",),
     "imaging/image_resize.py": (
         "tests/imaging/test_image_resize.py",
         "tests/imaging/test_resize.py",

@@ -280,10 +280,11 @@ def test_the_steps_of_a_bundle(paint: Bundle) -> None:
 
     names = [one.name for one in steps_of([checked_bundle(paint.path)], full_size=True)]
     assert names[0] == "doctor"
-    assert names[-10:] == [
+    assert names[-11:] == [
         "compiled:mmms-rgb:tensorrt:fp16",
         "compiled:mmms-rgb:onnxruntime-cuda:fp16",
         "tests:bench",
+        "tests:images",
         "tests:masks",
         "tests:plans",
         "tests:sessions",

@@ -229,7 +229,7 @@ def test_a_library_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cpu_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_library, "bf16_capable", lambda: False)
     found = engine("openvino")
-    assert (found.works, found.precisions) == (True, ("fp32",))
+    assert (found.works, found.precisions) == (True, ("fp32", "int8"))
     assert "no bf16" in found.why
     assert "no bf16" in " ".join(re.sub("[│┃]", " ", invoke(main).stdout).split()), "wherever the table's line ends"
 
