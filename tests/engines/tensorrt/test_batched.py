@@ -51,6 +51,7 @@ def reports(folder: Path, batches: tuple[int, ...]) -> dict[str, PlanReport]:
     return found
 
 
+@pytest.mark.slow
 def test_several_objects_compile_like_one(tmp_path: Path) -> None:
     """As many matrix products and fused attentions as for one object, all in FP16, and not a network for each."""
     found = reports(tmp_path, (4, 16))

@@ -306,6 +306,7 @@ def changed(make, part: str, factor: float):
     return wrapped
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("part", "factor", "blamed"),
