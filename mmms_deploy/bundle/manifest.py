@@ -157,7 +157,7 @@ class Quantisation(Struct, frozen=True, kw_only=True):
     Attributes:
         tool: What made them, with its version.
         pictures: Names of the pictures that they were calibrated on.
-        iou: The mean IoU of masks that was asked for, 0 to 1.
+        iou: The requested mean IoU of masks, 0 to 1.
         layers: How many layers could be in 8 bits.
         share: Share of these layers' multiply-adds that is in 8 bits, by stage, 0 to 1.
         others: What an engine may compute in beside the layers in 8 bits: ``bf16`` where masks were seen to keep their

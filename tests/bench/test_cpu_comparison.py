@@ -212,7 +212,7 @@ class TestPage:
 
 
 class Painter:
-    """A variant whose mask is the left half of a picture, or the columns that it is told."""
+    """A variant whose mask is the left half of a picture, or the given columns."""
 
     def __init__(self, key: str, columns: int = 4, reference: str = "net/a", *, masks: bool = True) -> None:
         self.row = row(key, reference=reference)
