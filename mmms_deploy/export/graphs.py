@@ -78,6 +78,11 @@ def write_stages(
     return tuple(graphs)
 
 
+def weight_bytes(model: ir.Model) -> int:
+    """Return how many bytes the weights of a graph have."""
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+
+
 def save_graph(model: ir.Model, file: Path, out: Path) -> str | None:
     """Write a graph, with its weights beside it when they do not fit in one message, and check what was written.
 
@@ -93,8 +98,7 @@ def save_graph(model: ir.Model, file: Path, out: Path) -> str | None:
         ExportError: The graph is no valid ONNX.
         OutputWriteError: It cannot be written.
     """
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    data = f"{file.name}.data" if weights > EXTERNAL_DATA_ABOVE else None
+    data = f"{file.name}.data" if weight_bytes(model) > EXTERNAL_DATA_ABOVE else None
     with writing(out):
         ir.save(model, file, external_data=data)
     _check(file, full=data is None)

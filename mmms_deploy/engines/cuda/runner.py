@@ -185,14 +185,7 @@ class CudaRunner:
 
         The answer to a click needs no further copy from the GPU: its stage copies it to the host.
         """
-        resources = self._open_resources()
-        if not isinstance(value, Tensor):
-            raise EngineError(
-                f"{type(value).__name__} cannot be downloaded", expected="a value of this session", fix="report it"
-            )
-        with resources.guard:
-            resources.cuda.activate()
-            return self._array(resources, value)
+        return self._download(value)
 
     @call
     def download_float32(self, value: Value) -> npt.NDArray[np.float32]:
@@ -200,6 +193,9 @@ class CudaRunner:
 
         An answer in float16 is converted straight from pinned memory, without a copy in between.
         """
+        return self._download(value, wide=True)
+
+    def _download(self, value: Value, *, wide: bool = False) -> Array:
         resources = self._open_resources()
         if not isinstance(value, Tensor):
             raise EngineError(
@@ -207,7 +203,7 @@ class CudaRunner:
             )
         with resources.guard:
             resources.cuda.activate()
-            return self._array(resources, value, wide=True)
+            return self._array(resources, value, wide=wide)
 
     def _array(self, resources: SessionResources, tensor: Tensor, *, wide: bool = False) -> Array:
         """Return a value as an array of its own: bfloat16 as float32, and with ``wide`` float16 too."""

@@ -188,7 +188,13 @@ class OnnxRuntimeCpuRunner:
             self._engine = None
 
 
-def _load(ort: Any, bundle: Bundle, graph: StageGraph, *, threads: int, stage: str) -> Any:
+def session_options(ort: Any, threads: int) -> Any:
+    """Return the options of a stage's session.
+
+    Args:
+        ort: The module.
+        threads: Threads that the stage computes with.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -196,6 +202,11 @@ def _load(ort: Any, bundle: Bundle, graph: StageGraph, *, threads: int, stage: s
     # Each stage of a bundle is a session of this process. The threads of an idle session would spin on the cores of the
     # busy one, which costs a click 35 to 50 %.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _load(ort: Any, bundle: Bundle, graph: StageGraph, *, threads: int, stage: str) -> Any:
+    options = session_options(ort, threads)
     file = bundle.file(graph.file)
     try:
         session = ort.InferenceSession(file, sess_options=options, providers=[PROVIDER])

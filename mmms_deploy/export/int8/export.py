@@ -76,7 +76,9 @@ def add_int8(
         search = Search(first, source.original, engine.likeness, iou=options.iou, least=least, on_layer=on_layer)
         count, failure = search.smallest(), None
         announce(on_progress, "int8: writing the graphs, and replaying the clicks through sessions")
-        for _ in range(_TRIES):
+        for number in range(_TRIES):
+            if number:
+                count = search.smallest(from_count=count + max(1, search.total // 16))
             left = search.left(count) if count else {name: [] for name in source.measured}
             final = source.all_quantised(left) if count else source.completed(first, left)
             if count == 0 or search.passes(engine.likeness({name: final[name] for name in source.measured})):
@@ -84,7 +86,7 @@ def add_int8(
                     tool=f"NNCF {metadata.version('nncf')}",
                     pictures=(*golden.names, *(sample.name for sample in samples)),
                     iou=options.iou,
-                    layers=sum(map(len, search.layers.values())),
+                    layers=search.total,
                     share={name: round(share(search.layers[name], left[name]), 4) for name in source.measured},
                     float_layers={name: tuple(one.weight for one in layers) for name, layers in left.items() if layers},
                 )
@@ -93,7 +95,6 @@ def add_int8(
                     return _written(writer, manifest, network, written, made, golden)
                 except GateError as error:
                     failure = error
-            count = search.smallest(from_count=count + max(1, sum(map(len, search.layers.values())) // 16))
     raise failure or search.refusal(count)
 
 

@@ -25,11 +25,12 @@ import onnx_ir as ir
 
 from mmms_deploy import telemetry
 from mmms_deploy.errors import ExportError
+from mmms_deploy.export.graphs import EXTERNAL_DATA_ABOVE, weight_bytes
 from mmms_deploy.export.int8.calibration import Call
 from mmms_deploy.export.int8.layers import exact_nodes, first_layers, not_layers
 from mmms_deploy.installed import pip_install
 
-LARGEST = 1_900_000_000
+LARGEST = EXTERNAL_DATA_ABOVE
 """Bytes of weights above which a graph is not quantised: NNCF takes it as one protobuf message, which ends at 2 GB."""
 
 SMOOTHING = 0.95
@@ -71,7 +72,7 @@ def quantise(
         ExportError: NNCF is not installed, cannot quantise the graph, or the graph is too large for it.
     """
     nncf = import_nncf()
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    size = weight_bytes(model)
     if size > LARGEST:
         raise ExportError(
             f"a stage with {size / 1e9:.1f} GB of weights in 8 bits",

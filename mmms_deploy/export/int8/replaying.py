@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from mmms_deploy.bundle import Bundle, Precision, Rate
 from mmms_deploy.engines.cores import available_cores
-from mmms_deploy.engines.onnxruntime.cpu import OnnxRuntimeCpu, import_onnxruntime
+from mmms_deploy.engines.onnxruntime.cpu import PROVIDER, OnnxRuntimeCpu, import_onnxruntime, session_options
 from mmms_deploy.engines.protocol import Value, names
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import AnswerError
@@ -85,13 +85,10 @@ class Substitutes(OnnxRuntimeCpu):
             clicks: How many clicks of every picture; None for all.
         """
         ort = import_onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = available_cores()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options = session_options(ort, available_cores())
         self._replaced = {
             stage: ort.InferenceSession(
-                ir.serde.serialize_model(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+                ir.serde.serialize_model(model).SerializeToString(), options, providers=[PROVIDER]
             )
             for stage, model in graphs.items()
         }

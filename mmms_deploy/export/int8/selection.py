@@ -72,6 +72,11 @@ class Search:
         """The layers that are in 8 bits before any is left out, by stage."""
         self._costs: list[Cost] = []
 
+    @property
+    def total(self) -> int:
+        """How many layers can be in 8 bits."""
+        return sum(map(len, self.layers.values()))
+
     def passes(self, likeness: Likeness) -> bool:
         """Whether masks are alike enough."""
         return likeness.mean >= self._iou and likeness.least >= self._least
@@ -79,11 +84,10 @@ class Search:
     def costs(self) -> Sequence[Cost]:
         """Return what every layer costs alone, those first that cost most."""
         if not self._costs:
-            total = sum(map(len, self.layers.values()))
             found: list[Cost] = []
             for stage, layers in self.layers.items():
                 for layer in layers:
-                    self._on_layer(len(found) + 1, total)
+                    self._on_layer(len(found) + 1, self.total)
                     alone = {stage: self._with(stage, {layer.node})}
                     found.append(Cost(stage, layer, 1.0 - self._measure(alone, ALONE_CLICKS).mean))
             self._costs = sorted(found, key=lambda cost: -cost.loss)
