@@ -62,6 +62,7 @@ of the door that the user came through, Python or the command line.
             HubNotFoundError
             HubAccessError
             HubRepositoryExistsError
+        DoorError
         RegistryError
         WeightsError
             OtherWeightsError
@@ -76,7 +77,10 @@ from enum import StrEnum
 
 
 class Door(StrEnum):
-    """Where a user came in; it decides in which words an error says what to do."""
+    """Where a user came in; it decides in which words an error says what to do.
+
+    Other tools are doors, too (``doors/``); they show the words of Python.
+    """
 
     PYTHON = "python"
     COMMAND_LINE = "command line"
@@ -438,6 +442,13 @@ class HubAccessError(HubError):
 
 class HubRepositoryExistsError(HubError):
     """The repository holds files already, and replacing them was not requested."""
+
+
+# --- other tools ----------------------------------------------------------------------------------------------------
+
+
+class DoorError(MMMSDeployError):
+    """What another tool asked for does not fit, or that tool is not installed (docs/integrations.md)."""
 
 
 # --- published weights ----------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"store"}),
     frozenset({"precompute"}),
     frozenset({"server"}),
+    frozenset({"doors"}),
     frozenset({"export"}),
     frozenset({"bench", "evaluation"}),
     frozenset({"training"}),

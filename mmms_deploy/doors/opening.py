@@ -1,0 +1,89 @@
+"""How a door opens a bundle: in the words of its tool, which are often strings, one setting each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mmms_deploy.arguments import shown
+from mmms_deploy.errors import DoorError
+from mmms_deploy.files import MIB
+from mmms_deploy.session import Model, Session
+from mmms_deploy.spelling import did_you_mean
+from mmms_deploy.store import FeatureStore
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be set about a bundle behind a door.
+
+    Attributes:
+        device: As for :class:`~mmms_deploy.Session`.
+        engine: Name of an engine, as for :class:`~mmms_deploy.Session`.
+        precision: As for :class:`~mmms_deploy.Session`.
+        threads: As for :class:`~mmms_deploy.Session`.
+        strict: As for :class:`~mmms_deploy.Session`.
+        zoom: As for :class:`~mmms_deploy.Session`.
+        flip: As for :class:`~mmms_deploy.Session`.
+        store_mib: MiB of features of images that were seen, kept in memory: one that comes back runs no backbone.
+        store_folder: A folder for features that outlive the process (docs/store.md); empty for none.
+    """
+
+    device: str = "auto"
+    engine: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    strict: bool = False
+    zoom: bool = False
+    flip: bool = False
+    store_mib: int = 1024
+    store_folder: str = ""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Opening:
+        """Return an opening of settings by name; numbers and booleans may be written as text.
+
+        Raises:
+            DoorError: A name is unknown, or a value has another type.
+        """
+        try:
+            return msgspec.convert(dict(settings), cls, strict=False)
+        except msgspec.ValidationError as error:
+            known = ", ".join(cls.__struct_fields__)
+            odd = next((name for name in settings if name not in cls.__struct_fields__), None)
+            hint = did_you_mean(odd, cls.__struct_fields__) if odd is not None else ""
+            raise DoorError(
+                f"the settings {shown(dict(settings))}: {error}{hint}",
+                expected=f"settings of a session by name: {known}",
+                fix="correct or leave out that setting (docs/integrations.md)",
+            ) from error
+
+    def model(self, bundle: str | Path) -> Model:
+        """Open a bundle's engine, with a store of features; the caller closes it.
+
+        Raises:
+            BundleError: There is no usable bundle.
+            EngineError: There is no usable engine.
+            StoreError: There is no usable store.
+        """
+        store = FeatureStore(self.store_folder or None, host_bytes=self.store_mib * MIB)
+        return Model(
+            bundle,
+            device=self.device,
+            engine=self.engine,
+            precision=self.precision,
+            threads=self.threads,
+            strict=self.strict,
+            store=store,
+        )
+
+    def session(self, model: Model) -> Session:
+        """Open a session on a model; the caller closes it.
+
+        Raises:
+            EngineError: There is no memory for another session.
+            SessionError: ``zoom`` or ``flip`` is not possible with this bundle.
+        """
+        return model.session(zoom=self.zoom, flip=self.flip, keep_image=False)
