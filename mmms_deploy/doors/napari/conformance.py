@@ -47,13 +47,13 @@ class _OpenNapari:
     def __init__(self, bundle: Bundle, opening: Opening) -> None:
         from napari.components import ViewerModel
 
-        self._bundle, self._opening = bundle, opening
+        self._bundle, self._opening = bundle.path, opening
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._errors: list[MMMSDeployError] = []
         self._viewer = ViewerModel()
         self._session = ViewerSession(self._viewer, post=self._calls.put, tell=self._errors.append)
         try:
-            self._session.open(bundle, opening)
+            self._session.open(bundle.path, opening)
             self._wait()
         except BaseException:
             self.close()

@@ -8,14 +8,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
 
-from mmms_deploy.bundle import Bundle
 from mmms_deploy.doors.napari.plane import Picture
 from mmms_deploy.doors.opening import Opening
 from mmms_deploy.errors import MMMSDeployError
 from mmms_deploy.session import Click, Model, Session
 from mmms_deploy.session.surfaces import Labels
 
-BundleLike: TypeAlias = Bundle | str | Path
+BundleLike: TypeAlias = str | Path
 """A bundle, or what names one: ``demo``, a folder, ``hf:owner/name``."""
 
 

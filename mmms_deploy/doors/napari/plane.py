@@ -111,7 +111,7 @@ class Picture:
     plane: Plane
 
     def read(self) -> npt.NDArray[Any]:
-        """Return the pixels as stored, (H, W) or (H, W, C); colour maps and contrast limits of the layer do not count."""
+        """Return the pixels as stored, (H, W) or (H, W, C); colour maps and contrast limits do not count."""
         plane = np.asarray(self.data[self.plane.index])
         return np.ascontiguousarray(plane.swapaxes(0, 1) if self.plane.transposed else plane)
 

@@ -23,10 +23,12 @@ from mmms_deploy.session import Click, Model, Session
 
 COLOURS = {str(Sign.POSITIVE): "#2ecc40", str(Sign.NEGATIVE): "#ff4136"}
 """Of clicks."""
+ADDING = "adding"
+"""What a Points layer says before a point is there."""
 DONE = frozenset({"added", "removed", "changed"})
-"""What a Points layer says after a change. It says another word before each, which counts for nothing."""
+"""What a Points layer says after a change; each has another word before it."""
 _POSE = ("scale", "translate", "rotate", "shear", "affine")
-_POINT = 0.015
+_POINT = 0.02
 """Diameter of a click, of the image's longer side."""
 
 
@@ -48,6 +50,7 @@ class ViewerSession:
         doing: What the worker does, in words; empty for nothing.
         points: The layer of clicks; None before an image.
         labels: The layer of objects; None before an image.
+        modalities: The layers of the modalities that the session has, by the modality's name.
     """
 
     def __init__(
@@ -65,13 +68,14 @@ class ViewerSession:
         self.doing = ""
         self.points: Layer | None = None
         self.labels: Layer | None = None
+        self.modalities: dict[str, Layer] = {}
         self._image: Layer | None = None
         self._plane = Plane((0, 1), (0, 0))
         self._pose: tuple[Any, ...] = ()
         self._positive = True
         # The clicks that the worker was asked for: ahead of what stands while it is busy.
         self._asked: dict[str, tuple[Click, ...]] = {}
-        self._drawing = False
+        self._drawing = self._closed = False
         viewer.layers.events.removed.connect(self._layer_removed)
 
     @property
@@ -102,7 +106,7 @@ class ViewerSession:
     def start(
         self, bundle: BundleLike, opening: Opening, image: Layer, modalities: Mapping[str, Layer] | None = None
     ) -> None:
-        """Encode what an image layer shows, and begin with its objects; the layers of the image before stay as they are.
+        """Encode what an image layer shows, and begin with its objects; the layers of the image before stay.
 
         Args:
             bundle: As for :meth:`open`, which comes first where it has to.
@@ -116,7 +120,7 @@ class ViewerSession:
             self._submit(
                 f"opening {bundle} and encoding {picture.name}",
                 lambda: self._begin(bundle, opening, picture, others),
-                partial(self._begun, image, picture),
+                partial(self._begun, image, picture, dict(modalities or {})),
             )
 
     def new_object(self) -> None:
@@ -170,7 +174,11 @@ class ViewerSession:
                 }
                 session.set_modalities(**arrays)
 
-            self._call(f"encoding {', '.join(pictures)}", give)
+            def given() -> None:
+                there = {**self.modalities, **modalities}
+                self.modalities = {name: layer for name, layer in there.items() if layer is not None}
+
+            self._call(f"encoding {', '.join(pictures)}", give, given)
 
     def save_labels(self, path: str | Path) -> None:
         """Write the label map and the names of the objects as a PNG file, in the place of an old one.
@@ -191,6 +199,9 @@ class ViewerSession:
 
     def close(self) -> None:
         """End the thread, and free the session and the engine; nothing is waited for. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
         self._viewer.layers.events.removed.disconnect(self._layer_removed)
         self._image = self.points = self.labels = self.standing = self.model = None
         self._worker.close(self._opened.close)
@@ -222,7 +233,7 @@ class ViewerSession:
         self._worker.submit(run, answered)
         self._changed()
 
-    def _call(self, doing: str, call: Callable[[Session], object]) -> None:
+    def _call(self, doing: str, call: Callable[[Session], object], happened: Callable[[], None] = lambda: None) -> None:
         if self.standing is None:
             self._tell(
                 DoorError(
@@ -233,7 +244,7 @@ class ViewerSession:
             )
             return
         image = self.standing.image
-        self._submit(doing, lambda: self._opened.call(image, call), self._answered)
+        self._submit(doing, lambda: self._opened.call(image, call), partial(self._answered, happened))
 
     def _have_model(self, model: Model) -> None:
         self.model = model
@@ -244,9 +255,12 @@ class ViewerSession:
         standing = self._opened.set_image(bundle, opening, picture, modalities)
         return self._opened.open(bundle, opening), standing
 
-    def _begun(self, image: Layer, picture: Picture, answer: tuple[Model, Standing]) -> None:
+    def _begun(
+        self, image: Layer, picture: Picture, modalities: dict[str, Layer], answer: tuple[Model, Standing]
+    ) -> None:
         self.stop()
         self.model, self.standing = answer
+        self.modalities = modalities
         self._image, self._plane = image, picture.plane
         self._asked = dict(self.standing.clicks)
         size = (self.standing.labels.shape[0], self.standing.labels.shape[1])
@@ -264,6 +278,8 @@ class ViewerSession:
             feature_defaults={SIGN: str(Sign.POSITIVE), OBJECT: self.standing.surface},
             face_color=SIGN,
             face_color_cycle=COLOURS,
+            border_color="white",
+            border_width=0.15,
         )
         self._pose = _pose(self.points)
         self._set_next()
@@ -276,20 +292,24 @@ class ViewerSession:
             self.points.bind_key(key, partial(_pressed, action, self))
         self._viewer.layers.selection.active = self.points
 
-    def _answered(self, standing: Standing | None) -> None:
+    def _answered(self, happened: Callable[[], None], standing: Standing | None) -> None:
         if standing is None or self.standing is None or standing.image != self.standing.image:
             return
         self.standing = standing
         self._draw(standing)
-        if standing.error is not None:
+        if standing.error is None:
+            happened()
+        else:
             self._tell(standing.error)
 
     def _draw(self, standing: Standing) -> None:
         """Show how the session stands; the points only when it has answered all of them."""
         assert self.labels is not None
         np.copyto(self._plane.thin().of(self.labels.data), standing.labels)
-        self.labels.refresh()
-        self.labels.selected_label = standing.surfaces[standing.surface]
+        self.labels.refresh(extent=False)
+        label = standing.surfaces[standing.surface]
+        if self.labels.selected_label != label:
+            self.labels.selected_label = label
         if not self.busy:
             self._asked = dict(standing.clicks)
             self._draw_points()
@@ -307,8 +327,9 @@ class ViewerSession:
                 points.data = np.array(rows, dtype=np.float64).reshape(-1, len(self._plane.at))
                 points.features = {SIGN: np.array(signs, dtype=object), OBJECT: np.array(names, dtype=object)}
                 self._pose = _pose(points)
-            points.shown = np.array([name == standing.surface for name in points.features[OBJECT]], dtype=bool)
-            self._set_next()
+            shown = np.array([name == standing.surface for name in points.features[OBJECT]], dtype=bool)
+            if not np.array_equal(points.shown, shown):
+                points.shown = shown
         finally:
             self._drawing = False
 
@@ -332,7 +353,10 @@ class ViewerSession:
         return clicks_of(rows, table[SIGN], table[OBJECT], self._plane, size, standing.surfaces)
 
     def _points_changed(self, event: Any) -> None:
-        if str(getattr(event.action, "value", event.action)) in DONE:
+        action = str(getattr(event.action, "value", event.action))
+        if action == ADDING:
+            self._set_next()
+        elif action in DONE:
             self._features_changed()
 
     def _features_changed(self, event: Any = None) -> None:
@@ -355,17 +379,12 @@ class ViewerSession:
             self._call(f"object {name}", partial(call, name=name))
 
     def _set_next(self) -> None:
-        """Say what the next point is about."""
-        if self.points is None or self.standing is None:
-            return
-        drawing, self._drawing = self._drawing, True
-        try:
-            # What napari sets for the next point it sets for those that are selected, too.
-            self.points.selected_data = set()
+        """Say what the next point is about; napari takes that over from a point that is selected, too."""
+        if self.points is not None and self.standing is not None:
             sign = Sign.POSITIVE if self._positive else Sign.NEGATIVE
-            self.points.feature_defaults = {SIGN: str(sign), OBJECT: self.standing.surface}
-        finally:
-            self._drawing = drawing
+            wanted = {SIGN: str(sign), OBJECT: self.standing.surface}
+            if self.points.feature_defaults.to_dict("records") != [wanted]:
+                self.points.feature_defaults = wanted
 
     def _image_moved(self, event: Any = None) -> None:
         """Put the layers where the image is."""

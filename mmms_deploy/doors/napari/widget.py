@@ -14,7 +14,7 @@ from qtpy.QtCore import QEvent, QObject, Signal
 from qtpy.QtWidgets import QFileDialog
 
 from mmms_deploy.doors.napari.clicks import Sign
-from mmms_deploy.doors.napari.form import fields, opening_of
+from mmms_deploy.doors.napari.form import Field, fields, opening_of
 from mmms_deploy.doors.napari.plane import Layer, Viewer
 from mmms_deploy.doors.napari.viewer_session import ViewerSession
 from mmms_deploy.doors.opening import Opening
@@ -65,7 +65,9 @@ class ClickWidget(Container):  # type: ignore[misc]
         self._manifest: object = None
         self.bundle = LineEdit(label="bundle", value="demo", tooltip="demo, demo-small, a folder, or hf:owner/name")
         self.folder = PushButton(text="choose a folder ...")
-        self.settings = Container(labels=True, visible=False, label="", widgets=[_field(one) for one in fields()])
+        every = {one.name: _field(one) for one in fields()}
+        self.device = every.pop("device")
+        self.settings = Container(labels=True, visible=False, label="", widgets=list(every.values()))
         self.more = CheckBox(text="settings", value=False, label="")
         self.open = PushButton(text="open", tooltip="opens the bundle, and shows which modalities it takes")
         self.image = ComboBox(label="image", choices=self._images, nullable=False)
@@ -83,6 +85,7 @@ class ClickWidget(Container):  # type: ignore[misc]
             widgets=[
                 self.bundle,
                 _row(self.folder, self.open),
+                self.device,
                 self.more,
                 self.settings,
                 self.image,
@@ -113,7 +116,7 @@ class ClickWidget(Container):  # type: ignore[misc]
         Raises:
             DoorError: A text is no such setting.
         """
-        return opening_of({widget.name: widget.value for widget in self.settings})
+        return opening_of({widget.name: widget.value for widget in (self.device, *self.settings)})
 
     def _connect(self) -> None:
         self.folder.changed.connect(self._choose_folder)
@@ -205,6 +208,8 @@ class ClickWidget(Container):  # type: ignore[misc]
             if standing is not None:
                 self.object.value = standing.surface
             self.sign.value = str(Sign.POSITIVE if session.positive else Sign.NEGATIVE)
+            if standing is not None and not session.busy:
+                self._show_given()
         finally:
             self._drawing = False
         for button in (self.new, self.remove, self.save):
@@ -240,12 +245,22 @@ class ClickWidget(Container):  # type: ignore[misc]
             self.modalities.append(widget)
         self.modalities.visible = bool(specs)
 
+    def _show_given(self) -> None:
+        """Show which modalities the session has: one that it refused is not chosen any longer."""
+        for widget in self.modalities:
+            layer = self.session.modalities.get(widget.name)
+            if widget.value is not layer and (layer is None or layer in self._viewer.layers):
+                widget.value = layer
+
     def _modality_changed(self, name: str, layer: Layer | None) -> None:
-        if self.session.standing is not None:
+        given = self.session.modalities.get(name)
+        # A layer that the user deleted leaves the list of choices; the session keeps its numbers.
+        deleted = layer is None and given is not None and given not in self._viewer.layers
+        if not self._drawing and self.session.standing is not None and not deleted:
             self.session.set_modalities({name: layer})
 
 
-def _field(field: Any) -> CheckBox | LineEdit:
+def _field(field: Field) -> CheckBox | LineEdit:
     kind = CheckBox if field.switch else LineEdit
     return kind(name=field.name, label=field.name.replace("_", " "), value=field.default, tooltip=field.help)
 
