@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from queue import SimpleQueue
 
 from mmms_deploy.bundle import Bundle
-from mmms_deploy.doors.conformance.door import OpenDoor
+from mmms_deploy.doors.conformance.door import Door, OpenDoor
 from mmms_deploy.doors.napari.viewer_session import ViewerSession
 from mmms_deploy.doors.opening import Opening
 from mmms_deploy.errors import DoorError, MMMSDeployError
@@ -47,13 +47,13 @@ class _OpenNapari:
     def __init__(self, bundle: Bundle, opening: Opening) -> None:
         from napari.components import ViewerModel
 
-        self._bundle, self._opening = bundle.path, opening
+        self._bundle, self._opening = bundle, opening
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._errors: list[MMMSDeployError] = []
         self._viewer = ViewerModel()
         self._session = ViewerSession(self._viewer, post=self._calls.put, tell=self._errors.append)
         try:
-            self._session.open(bundle.path, opening)
+            self._session.open(bundle, opening)
             self._wait()
         except BaseException:
             self.close()
@@ -93,5 +93,5 @@ class _OpenNapari:
             raise self._errors.pop(0)
 
 
-door = NapariDoor()
+doors: tuple[Door, ...] = (NapariDoor(),)
 """What ``mmms-verify --doors`` takes."""

@@ -12,6 +12,7 @@ import msgspec
 
 from mmms_deploy.doors.opening import Opening
 
+_ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`|``(.+?)``")
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
@@ -34,7 +35,7 @@ class Field:
 
 def fields() -> tuple[Field, ...]:
     """Return all settings of an opening, whatever they are, in their order."""
-    said = {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(cleandoc(Opening.__doc__ or ""))}
+    said = {name: _plain(text) for name, text in _ATTRIBUTE.findall(cleandoc(Opening.__doc__ or ""))}
     found = []
     for field in msgspec.structs.fields(Opening):
         switch = isinstance(field.default, bool)
@@ -58,3 +59,8 @@ def opening_of(values: Mapping[str, bool | str]) -> Opening:
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
+
+
+def _plain(text: str) -> str:
+    """Return a part of a docstring as plain text on one line."""
+    return _ROLE.sub(lambda found: found[1] or found[2], " ".join(text.split()))

@@ -8,13 +8,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
 
+from mmms_deploy.bundle import Bundle
 from mmms_deploy.doors.napari.plane import Picture
 from mmms_deploy.doors.opening import Opening
 from mmms_deploy.errors import MMMSDeployError
 from mmms_deploy.session import Click, Model, Session
 from mmms_deploy.session.surfaces import Labels
 
-BundleLike: TypeAlias = str | Path
+BundleLike: TypeAlias = Bundle | str | Path
 """A bundle, or what names one: ``demo``, a folder, ``hf:owner/name``."""
 
 
@@ -23,7 +24,7 @@ class Standing:
     """How a session stands after a call.
 
     Attributes:
-        image: Which image of the session it is, counted from 1.
+        image: Which image it is; every image has another number.
         surface: Name of the current object.
         surfaces: The label of every object by name, oldest first.
         clicks: The clicks on every object by name, oldest first.
@@ -77,26 +78,30 @@ class Opened:
             model.close()
             raise
         self.close()
+        self._images += 1
         self._asked, self._model, self._session = (bundle, opening), model, session
         return model
 
     def set_image(
         self, bundle: BundleLike, opening: Opening, image: Picture, modalities: Mapping[str, Picture]
-    ) -> Standing:
-        """Open a bundle, where it is not open yet, and encode an image.
+    ) -> Standing | None:
+        """Encode an image.
 
         Args:
-            bundle: As for :meth:`open`.
-            opening: As for :meth:`open`.
+            bundle: What :meth:`open` was called with.
+            opening: What :meth:`open` was called with.
             image: The image, which is read here.
             modalities: What is there of the modalities, by name, registered to the image.
 
+        Returns:
+            None where that bundle could not be opened: the image is not touched.
+
         Raises:
-            MMMSDeployError: As for :meth:`open` and ``Session.set_image``.
+            MMMSDeployError: As for ``Session.set_image``.
         """
+        if self._session is None or self._asked != (bundle, opening):
+            return None
         start = perf_counter()
-        self.open(bundle, opening)
-        assert self._session is not None
         arrays: dict[str, Any] = {name: picture.read() for name, picture in modalities.items()}
         self._session.set_image(image.read(), **arrays)
         self._images += 1

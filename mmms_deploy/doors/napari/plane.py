@@ -144,7 +144,7 @@ def plane_of(layer: Layer, viewer: Viewer, shape: Sequence[int]) -> Plane:
     """
     dims, beyond = viewer.dims, viewer.dims.ndim - layer.ndim
     displayed = [axis - beyond for axis in dims.displayed]
-    if len(displayed) != 2:
+    if dims.ndisplay != 2:
         raise DoorError(
             "the viewer shows three dimensions", expected="two: clicks are on a plane", fix="switch to 2D (Ctrl+Y)"
         )

@@ -117,9 +117,10 @@ class ViewerSession:
         with self._told():
             picture = picture_of(image, self._viewer)
             others = {name: picture_of(layer, self._viewer) for name, layer in (modalities or {}).items()}
+            self.open(bundle, opening)
             self._submit(
-                f"opening {bundle} and encoding {picture.name}",
-                lambda: self._begin(bundle, opening, picture, others),
+                f"encoding {picture.name}",
+                lambda: self._opened.set_image(bundle, opening, picture, others),
                 partial(self._begun, image, picture, dict(modalities or {})),
             )
 
@@ -214,20 +215,24 @@ class ViewerSession:
             self._tell(error)
 
     def _submit(self, doing: str, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        def answered(answer: Any) -> None:
-            if not self.busy:
-                self.doing = ""
-            if isinstance(answer, MMMSDeployError):
-                self._tell(answer)
-            else:
-                then(answer)
-            self._changed()
-
         def run() -> Any:
             try:
                 return call()
-            except MMMSDeployError as error:
+            except Exception as error:
                 return error
+
+        def answered(answer: Any) -> None:
+            if not self.busy:
+                self.doing = ""
+            if not isinstance(answer, Exception):
+                then(answer)
+            elif self.standing is not None and not self.busy:
+                self._draw(self.standing)
+            self._changed()
+            if isinstance(answer, MMMSDeployError):
+                self._tell(answer)
+            elif isinstance(answer, Exception):
+                raise answer  # napari shows it with its trace
 
         self.doing = doing
         self._worker.submit(run, answered)
@@ -247,19 +252,15 @@ class ViewerSession:
         self._submit(doing, lambda: self._opened.call(image, call), partial(self._answered, happened))
 
     def _have_model(self, model: Model) -> None:
-        self.model = model
+        if model is not self.model:
+            self.stop()
+            self.model = model
 
-    def _begin(
-        self, bundle: BundleLike, opening: Opening, picture: Picture, modalities: Mapping[str, Picture]
-    ) -> tuple[Model, Standing]:
-        standing = self._opened.set_image(bundle, opening, picture, modalities)
-        return self._opened.open(bundle, opening), standing
-
-    def _begun(
-        self, image: Layer, picture: Picture, modalities: dict[str, Layer], answer: tuple[Model, Standing]
-    ) -> None:
+    def _begun(self, image: Layer, picture: Picture, modalities: dict[str, Layer], standing: Standing | None) -> None:
+        if standing is None:
+            return
         self.stop()
-        self.model, self.standing = answer
+        self.standing = standing
         self.modalities = modalities
         self._image, self._plane = image, picture.plane
         self._asked = dict(self.standing.clicks)
