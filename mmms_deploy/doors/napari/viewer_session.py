@@ -1,6 +1,7 @@
 """A session behind the layers of a viewer: points become clicks, and labels show the objects.
 
-It needs napari's layers and no window, so that it works on a viewer's model as well.
+It needs napari's layers and no window, so that it works on a viewer's model as well. napari gives a plugin its viewer
+and layers behind proxies, and a layer itself in an event: layers are compared with ``==``, which holds for both.
 """
 
 from __future__ import annotations
@@ -389,14 +390,14 @@ class ViewerSession:
 
     def _image_moved(self, event: Any = None) -> None:
         """Put the layers where the image is."""
-        if self._image is None or self.points is None or self.labels is None or event.source is not self._image:
+        if self._image is None or self.points is None or self.labels is None or event.source != self._image:
             return
         self.labels.affine = placement(self._image, self._plane.at)
         self.points.affine = placement(self._image, (0,) * self._image.ndim)
         self._pose = _pose(self.points)
 
     def _layer_removed(self, event: Any) -> None:
-        if event.value is self.points or event.value is self.labels:
+        if event.value in (self.points, self.labels):
             self.stop()
 
 
@@ -410,7 +411,7 @@ _KEYS: dict[str, Callable[[ViewerSession], None]] = {
 
 
 def _pressed(action: Callable[[ViewerSession], None], session: ViewerSession, layer: Layer) -> None:
-    if layer is session.points:
+    if layer == session.points:
         action(session)
 
 

@@ -62,7 +62,7 @@ class ClickWidget(Container):  # type: ignore[misc]
         self._bridge = _Bridge()
         self.session = ViewerSession(napari_viewer, post=self._bridge.posted.emit, tell=self._tell, changed=self._show)
         self._drawing = False
-        self._manifest: object = None
+        self._shown_bundle: object = None
         self.bundle = LineEdit(label="bundle", value="demo", tooltip="demo, demo-small, a folder, or hf:owner/name")
         self.folder = PushButton(text="choose a folder ...")
         every = {one.name: _field(one) for one in fields()}
@@ -197,8 +197,8 @@ class ClickWidget(Container):  # type: ignore[misc]
     def _show(self) -> None:
         """Show where the session stands."""
         session, standing = self.session, self.session.standing
-        if session.model is not None and session.model.bundle is not self._manifest:
-            self._manifest = session.model.bundle
+        if session.model is not None and session.model.bundle is not self._shown_bundle:
+            self._shown_bundle = session.model.bundle
             self._show_modalities(session.model.bundle.manifest.modalities)
         self._drawing = True
         try:
@@ -249,7 +249,7 @@ class ClickWidget(Container):  # type: ignore[misc]
         """Show which modalities the session has: one that it refused is not chosen any longer."""
         for widget in self.modalities:
             layer = self.session.modalities.get(widget.name)
-            if widget.value is not layer and (layer is None or layer in self._viewer.layers):
+            if widget.value != layer and (layer is None or layer in self._viewer.layers):
                 widget.value = layer
 
     def _modality_changed(self, name: str, layer: Layer | None) -> None:

@@ -91,7 +91,7 @@ def test_the_entry_point_is_found_where_the_package_is_installed() -> None:
 
 def test_clicks_in_the_window(viewer, told, manifest, paint, picture) -> None:
     widget = begun(viewer, manifest, paint, picture)
-    assert widget.image.value is viewer.layers["photo"]
+    assert widget.image.value == viewer.layers["photo"]
     with Session(paint) as session:
         session.set_image(picture)
         widget.session.points.add((45, 60))
@@ -130,7 +130,7 @@ def test_a_click_of_the_mouse(viewer, told, manifest, paint, picture) -> None:
 
     widget = begun(viewer, manifest, paint, picture)
     points = widget.session.points
-    assert viewer.layers.selection.active is points
+    assert viewer.layers.selection.active == points
     assert points.mode == "add"
 
     class Event:
@@ -145,6 +145,21 @@ def test_a_click_of_the_mouse(viewer, told, manifest, paint, picture) -> None:
     mouse_release_callbacks(points, release)
     wait(widget)
     assert widget.session.standing.clicks["1"][0].to_list() == [60.0, 45.0, 1]
+    assert not told
+
+
+def test_keys_moves_and_deleted_layers_reach_the_plugin(viewer, told, manifest, paint, picture) -> None:
+    """It has its layers behind proxies, and events bring the layers themselves."""
+    widget = begun(viewer, manifest, paint, picture)
+    points, image = viewer.layers["photo clicks"], viewer.layers["photo"]
+    keymap = {str(key): function for key, function in points.keymap.items()}
+    keymap["T"](points)
+    assert widget.sign.value == "negative"
+    image.scale = (2, 3)
+    np.testing.assert_allclose(points.data_to_world((3, 4)), (6, 12))
+    viewer.layers.remove(points)
+    assert widget.session.standing is None
+    assert not widget.undo.enabled
     assert not told
 
 
@@ -204,7 +219,7 @@ def test_modalities_have_a_choice_of_layers(viewer, told, manifest, modal, pictu
     widget.modalities["event"].value = None  # this one is not optional
     wait(widget)
     assert len(told) == 1
-    assert widget.modalities["event"].value is viewer.layers["event"]
+    assert widget.modalities["event"].value == viewer.layers["event"]
     viewer.layers.remove("depth")
     wait(widget)
     assert len(told) == 1
