@@ -30,7 +30,9 @@ DONE = frozenset({"added", "removed", "changed"})
 """What a Points layer says after a change; each has another word before it."""
 _POSE = ("scale", "translate", "rotate", "shear", "affine")
 _POINT = 0.02
-"""Diameter of a click, of the image's longer side."""
+"""Diameter of a click on the current object, of the image's longer side."""
+_OTHERS = 0.4
+"""Diameter of a click on another object, of one on the current object."""
 
 
 class ViewerSession:
@@ -73,6 +75,7 @@ class ViewerSession:
         self._image: Layer | None = None
         self._plane = Plane((0, 1), (0, 0))
         self._pose: tuple[Any, ...] = ()
+        self._size = 0.0
         self._positive = True
         # The clicks that the worker was asked for: ahead of what stands while it is busy.
         self._asked: dict[str, tuple[Click, ...]] = {}
@@ -266,6 +269,7 @@ class ViewerSession:
         self._image, self._plane = image, picture.plane
         self._asked = dict(self.standing.clicks)
         size = (self.standing.labels.shape[0], self.standing.labels.shape[1])
+        self._size = max(2.0, _POINT * max(size))
         self.labels = self._viewer.add_labels(
             picture.plane.blank(size), name=f"{picture.name} objects", affine=placement(image, picture.plane.at)
         )
@@ -275,7 +279,7 @@ class ViewerSession:
             ndim=image.ndim,
             name=f"{picture.name} clicks",
             affine=placement(image, (0,) * image.ndim),
-            size=max(2.0, _POINT * max(size)),
+            size=self._size,
             features={SIGN: np.empty(0, dtype=object), OBJECT: np.empty(0, dtype=object)},
             feature_defaults={SIGN: str(Sign.POSITIVE), OBJECT: self.standing.surface},
             face_color=SIGN,
@@ -317,7 +321,7 @@ class ViewerSession:
             self._draw_points()
 
     def _draw_points(self) -> None:
-        """Make the points those that were asked for, and show those of the current object."""
+        """Make the points those that were asked for; those of other objects are smaller."""
         points, standing = self.points, self.standing
         assert points is not None
         assert standing is not None
@@ -329,9 +333,11 @@ class ViewerSession:
                 points.data = np.array(rows, dtype=np.float64).reshape(-1, len(self._plane.at))
                 points.features = {SIGN: np.array(signs, dtype=object), OBJECT: np.array(names, dtype=object)}
                 self._pose = _pose(points)
-            shown = np.array([name == standing.surface for name in points.features[OBJECT]], dtype=bool)
-            if not np.array_equal(points.shown, shown):
-                points.shown = shown
+            # Not hidden by ``shown``, which napari 0.9 ignores in a layer of two dimensions.
+            mine = np.array([name == standing.surface for name in points.features[OBJECT]], dtype=bool)
+            sizes = np.where(mine, self._size, _OTHERS * self._size)
+            if not np.array_equal(points.size, sizes):
+                points.size = sizes
         finally:
             self._drawing = False
 
