@@ -181,7 +181,9 @@ def test_pictures_have_a_budget_and_leave_with_the_frame(made: Any) -> None:
 
 
 def test_what_the_agent_keeps_of_a_frame_is_small(made: Any) -> None:
-    assert len(pickle.dumps((lambda f: (f.number, f.key))(encoded(made(), picture(1, (600, 800)))))) < 1000
+    frame = encoded(made(), picture(1, (600, 800)))
+    assert set(Frame.__slots__) == {"__weakref__", "key", "number"}
+    assert len(pickle.dumps((frame.key, frame.number))) < 1000
 
 
 def test_a_full_disk_costs_a_warning_and_no_click(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,7 @@ def test_a_refused_request_leaves_the_clicks_as_they_were(opened: Any) -> None:
     before = [answered(function, request(image, CLICKS[:count])) for count in (1, 2, 3)][-1]
     assert function.answer(request(image, [*CLICKS[:3], Click(500, 3)]))[0] == BAD_REQUEST
     assert answered(function, request(image, CLICKS[:3])) == before
-    assert list(function._frames._sessions.values())[0].runs["click"] == 3
+    assert next(iter(function._frames._sessions.values())).runs["click"] == 3
 
 
 def test_nuclio_gets_a_response(opened: Any) -> None:

@@ -128,7 +128,7 @@ def test_a_link_or_a_file_in_its_place_is_not_replaced(folder: Path, paint: Bund
 def test_a_failure_leaves_nothing(tmp_path: Path, copy: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle(copy)
     (copy / "golden.npz").write_bytes(b"")
-    with pytest.raises(Exception, match="golden.npz"):
+    with pytest.raises(Exception, match=r"golden\.npz"):
         write_function(tmp_path / "function", bundle, wheel)
     assert not [path for path in tmp_path.iterdir() if "function" in path.name]
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, pa
     assert not (tmp_path / "function").exists()
 
 
-# --- the command --------------------------------------------------------------------------------------------------------
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def run(*words: object) -> Result:

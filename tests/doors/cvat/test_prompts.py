@@ -61,7 +61,7 @@ def test_points_are_numbers() -> None:
 )
 def test_other_things_are_refused_by_name(points: object) -> None:
     for positives, negatives in ((points, []), ([], points)):
-        with pytest.raises(DoorError, match="(pos|neg)_points of a request"):
+        with pytest.raises(DoorError, match=r"(pos|neg)_points of a request"):
             checked_prompts(positives, negatives, None)
 
 
