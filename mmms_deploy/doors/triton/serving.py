@@ -28,7 +28,7 @@ class Serving:
         folder: The folder that model.py lies in.
 
     Raises:
-        DoorError: A setting is wrong, or this process has a NumPy that its Triton does not know.
+        DoorError: A setting is wrong, or this NumPy is another one than Triton was built for.
         BundleError, EngineError: There is no usable bundle or engine.
     """
 
@@ -64,16 +64,22 @@ class Serving:
         return codes(text, getattr(codes, kind)) if hasattr(codes, kind) else codes(text)
 
     def _check_arrays(self) -> None:
-        """Check that Triton takes arrays of this NumPy: with another major version outputs arrive empty, unsaid."""
-        given = np.arange(6, dtype=np.uint8).reshape(2, 3)
+        """Check that Triton's stub and this NumPy understand each other.
+
+        A stub that was built for NumPy 1 reads arrays of NumPy 2 with wrong strides, sends them with 0 bytes, and says
+        nothing. What it makes of a capsule shows that.
+        """
+        if int(np.__version__.partition(".")[0]) < 2:
+            return
+        given = np.arange(6, dtype=np.float64)
         try:
-            taken = self._triton.Tensor(MASK, given).as_numpy()
+            taken = self._triton.Tensor.from_dlpack(MASK, given.__dlpack__()).as_numpy()
             same = taken.shape == given.shape and bool((taken == given).all())
-        except Exception:  # whatever the backend makes of it
+        except Exception:  # whatever the stub makes of it
             same = False
         if not same:
             raise DoorError(
-                f"Triton's Python backend does not take arrays of NumPy {np.__version__}",
-                expected="a NumPy that its stub was built for: 1.26 for servers of 2024",
-                fix='pip install "numpy<2" where the parameter python_path leads',
+                f"Triton's Python stub does not understand arrays of NumPy {np.__version__}",
+                expected="a NumPy that it was built for: 1.26 for servers before 2025",
+                fix='pip install "numpy<2" into the Python that Triton finds, the first python3 in its PATH',
             )
