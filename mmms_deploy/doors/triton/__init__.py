@@ -2,7 +2,7 @@
 
 - ``repository``: writes a model repository (``mmms-serve triton``)
 - ``python_form``: the form for servers with the Python backend: Triton's sequences are sessions
-- ``stages_form``: the form for the ONNX Runtime and TensorRT backends: the click stage's state is Triton's, without code
+- ``stages_form``: the form for the ONNX Runtime and TensorRT backends: Triton keeps the click stage's state
 - ``pbtxt``: the text of ``config.pbtxt``
 - ``model``: the ``model.py`` of the first form; only this file is copied into a repository
 - ``serving``, ``requests``, ``sequences``: what it does

@@ -1,7 +1,7 @@
 """The model.py of a model repository for Triton's Python backend, written by mmms-serve triton.
 
 Triton starts it in a process of its own. Its Python may see other packages than the one that wrote the repository: the
-parameter python_path of config.pbtxt names folders to look in first. Everything else is mmms_deploy.doors.triton.serving.
+parameter python_path of config.pbtxt names folders to look in first. All else is in mmms_deploy.doors.triton.serving.
 """
 
 from __future__ import annotations

@@ -37,14 +37,10 @@ def _joined(value: Value, indent: str) -> str:
 
 
 def _text(value: Value, indent: str) -> str:
-    if isinstance(value, Word):
-        return str(value)
     if isinstance(value, str):
-        return f'"{_escaped(value)}"'
-    if isinstance(value, bool):
-        return "true" if value else "false"
+        return str(value) if isinstance(value, Word) else f'"{_escaped(value)}"'
     if isinstance(value, int):
-        return str(value)
+        return str(value).lower()  # "true" and "false", too
     deeper = indent + "  "
     if isinstance(value, Mapping):
         fields = [f"{deeper}{name}{_joined(one, deeper)}\n" for name, one in value.items() if not _is_empty(one)]

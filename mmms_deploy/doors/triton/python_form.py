@@ -13,7 +13,18 @@ from mmms_deploy.bundle.contract import MODALITY_DTYPES, ModalitySpec
 from mmms_deploy.bundle.names import CARD_NAME, MANIFEST_NAME, RGB
 from mmms_deploy.doors.opening import Opening
 from mmms_deploy.doors.triton.pbtxt import Value, Word, pbtxt
-from mmms_deploy.doors.triton.requests import ACTION, CLICK, CLICKS, END, IMAGE, IMAGE_FILE, INPUTS, MASK, SEQUENCE, START
+from mmms_deploy.doors.triton.requests import (
+    ACTION,
+    CLICK,
+    CLICKS,
+    END,
+    IMAGE,
+    IMAGE_FILE,
+    INPUTS,
+    MASK,
+    SEQUENCE,
+    START,
+)
 from mmms_deploy.doors.triton.serving import BUNDLE
 from mmms_deploy.doors.triton.settings import RepositorySettings, input_of
 from mmms_deploy.errors import DoorError

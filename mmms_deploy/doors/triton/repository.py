@@ -1,14 +1,14 @@
 """Writes a model repository for Triton, whole or not at all.
 
-    DIR/
-      mmms-deploy.json            what wrote it, of which bundle; what a client has to know
-      NAME/config.pbtxt           in the Python form
-      NAME/1/model.py
-      NAME/1/bundle/              the bundle
-      NAME_image/config.pbtxt     in the other forms, for every stage
-      NAME_image/1/model.onnx     its graph, and files of weights that it names
-      NAME_click/...
-      compile.sh                  in the TensorRT form
+DIR/
+  mmms-deploy.json            what wrote it, of which bundle; what a client has to know
+  NAME/config.pbtxt           in the Python form
+  NAME/1/model.py
+  NAME/1/bundle/              the bundle
+  NAME_image/config.pbtxt     in the other forms, for every stage
+  NAME_image/1/model.onnx     its graph, and files of weights that it names
+  NAME_click/...
+  compile.sh                  in the TensorRT form
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class Sequences:
         try:
             request = read_request(tensors, self._modalities)
             if request.image is not None:
-                result = self._with_image(sequence, request)
+                result = self._with_image(sequence, request.image, request)
             elif sequence.session is None:
                 raise NoImageError(
                     f"the sequence {number} has no picture yet",
@@ -138,11 +138,11 @@ class Sequences:
             if controls.end:
                 self._forget(number)
 
-    def _with_image(self, sequence: _Sequence, request: Request) -> ClickResult:
+    def _with_image(self, sequence: _Sequence, image: UInt8Array | bytes, request: Request) -> ClickResult:
         """Take another picture in a session of its own: where a click on it is refused, the one before is untouched."""
         session = self._opening.session(self._model)
         try:
-            session.set_image(request.image, **request.modalities)
+            session.set_image(image, **request.modalities)
             result = _changed(session, request)
         except BaseException:
             session.close()

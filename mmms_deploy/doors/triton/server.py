@@ -39,7 +39,9 @@ def missing_server() -> str | None:
     if find_spec("pytriton") is None:
         return f"nvidia-pytriton, which carries a Triton server, is not installed: {pip_install('cpu,triton')}"
     if not _program().is_file():
-        return f"nvidia-pytriton carries no server for {platform.system()} on {platform.machine()}: take Linux on x86-64"
+        return (
+            f"nvidia-pytriton carries no server for {platform.system()} on {platform.machine()}: take Linux on x86-64"
+        )
     if not _stub().is_file():
         there = ", ".join(sorted(path.name for path in _stub().parents[1].iterdir()))
         return f"nvidia-pytriton carries no stub for Python {_version()}, but for {there}: take one of these"

@@ -30,6 +30,7 @@ SCRIPT = "compile.sh"
 """Compiles the graphs of the TensorRT form, where the server runs."""
 _START = "start"
 
+
 def write_stages_form(folder: Path, bundle: Bundle, settings: RepositorySettings) -> tuple[str, ...]:
     """Write a model for every stage.
 
@@ -175,7 +176,8 @@ def _write_start(folder: Path, stage: Stage, manifest: Manifest, settings: Repos
 
 def _write_script(file: Path, names: list[str]) -> None:
     lines = "\n".join(
-        f'trtexec --onnx="$here/{name}/1/{_GRAPH}" --saveEngine="$here/{name}/1/{_PLAN}" "$@"' for name in names
+        f'trtexec --onnx="$here/{name}/1/{_GRAPH}" --saveEngine="$here/{name}/1/{_PLAN}" --stronglyTyped --noTF32 "$@"'
+        for name in names
     )
     file.write_text(_COMPILE.format(lines=lines), encoding="ascii")
     file.chmod(0o755)
@@ -184,7 +186,8 @@ def _write_script(file: Path, names: list[str]) -> None:
 _COMPILE = """\
 #!/bin/sh
 # Compiles the graphs into plans for the GPU and the TensorRT of this machine. Run it where the server runs, in the same
-# container: a plan belongs to one GPU, one version and one precision. Options of trtexec may follow.
+# container: a plan belongs to one GPU, one version and one precision. The graphs' own types hold, and float32 is not
+# rounded to TF32. Options of trtexec may follow.
 set -eu
 here=$(dirname "$0")
 {lines}
