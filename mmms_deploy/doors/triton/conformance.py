@@ -76,6 +76,7 @@ class OpenTriton:
 
     def set_image(self, image: UInt8Array) -> None:
         """Begin a sequence on another picture, which travels as numbers."""
+        self._end()
         self._sequence += 1
         self._clicks = []
         self._mask({IMAGE: (image, "UINT8")}, start=True)
@@ -91,17 +92,26 @@ class OpenTriton:
 
     def close(self) -> None:
         """End the server, and remove the model repository."""
-        self._client.close()
-        self._server.close()
-        self._folder.cleanup()
+        try:
+            self._end()
+            self._client.close()
+        finally:
+            self._server.close()
+            self._folder.cleanup()
 
-    def _mask(self, tensors: dict[str, tuple[npt.NDArray[Any], str]], *, start: bool = False) -> BoolArray:
+    def _end(self) -> None:
+        if self._sequence:
+            self._mask({}, end=True)
+
+    def _mask(
+        self, tensors: dict[str, tuple[npt.NDArray[Any], str]], *, start: bool = False, end: bool = False
+    ) -> BoolArray:
         inputs = []
         for name, (array, kind) in tensors.items():
             tensor = self._http.InferInput(name, list(array.shape), kind)
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             inputs.append(tensor)
-        answer = self._client.infer(_NAME, inputs, sequence_id=self._sequence, sequence_start=start)
+        answer = self._client.infer(_NAME, inputs, sequence_id=self._sequence, sequence_start=start, sequence_end=end)
         mask: BoolArray = answer.as_numpy(MASK).astype(np.bool_)
         return mask
 

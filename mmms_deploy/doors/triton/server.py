@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -31,7 +32,9 @@ from mmms_deploy.installed import pip_install
 HOST = "127.0.0.1"
 _PATIENCE = 120.0
 """Seconds until a server has to be ready: it opens the bundle."""
+_EXIT_SECONDS = 5
 _LAST_LINES = 12
+_NOT_LOADED = re.compile(r"failed to load '.*?' version \d+: (.*)\"")
 
 
 def missing_server() -> str | None:
@@ -118,6 +121,8 @@ class TritonServer:
             "--allow-grpc=false",
             "--allow-metrics=false",
             "--log-info=false",
+            # It waits so long for sequences that are open when it is told to end.
+            f"--exit-timeout-secs={_EXIT_SECONDS}",
         ]
 
     def _wait(self, patience: float) -> None:
@@ -128,9 +133,9 @@ class TritonServer:
             if code is not None or monotonic() > until:
                 ended = f"ended with code {code}" if code is not None else f"was not ready after {patience:g} seconds"
                 raise DoorError(
-                    f"the Triton server {ended}:\n{self.said(_LAST_LINES)}",
+                    f"the Triton server {ended}:\n{self._reason()}",
                     expected="a server that opens its models",
-                    fix="read what it printed; each model's config.pbtxt and model.py are in the model repository",
+                    fix="do what it says; each model's config.pbtxt is in the model repository",
                 )
             sleep(0.05)
 
@@ -141,6 +146,14 @@ class TritonServer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False
+
+    def _reason(self) -> str:
+        """Return the error of the first model that did not open, or the last lines that the server printed."""
+        found = _NOT_LOADED.search(self.said())
+        if found is None:
+            return self.said(_LAST_LINES)
+        text = found[1].replace("\\n", "\n").replace('\\"', '"')
+        return text.partition("\n\nAt:")[0].removeprefix("Internal: ")
 
     def said(self, lines: int | None = None) -> str:
         """Return what the server printed, or the last lines of it."""
