@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mmms_deploy import Session
-from mmms_deploy.doors.triton.conformance import door
+from mmms_deploy.doors.triton.conformance import doors
 from mmms_deploy.doors.triton.repository import write_repository
 from mmms_deploy.doors.triton.server import TritonServer, this_python
 from mmms_deploy.doors.triton.settings import RepositorySettings
@@ -28,7 +28,7 @@ def test_it_is_as_short_as_it_says() -> None:
 
 @pytest.mark.triton
 def test_it_writes_a_sessions_mask(tmp_path: Path) -> None:
-    why = door.missing()
+    why = doors[0].missing()
     if why is not None:
         pytest.skip(why)
     write_repository(tmp_path / "models", "demo-small", RepositorySettings(python_path=this_python()))

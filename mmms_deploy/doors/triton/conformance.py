@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from mmms_deploy.doors.triton.repository import write_repository
 from mmms_deploy.doors.triton.requests import CLICK, CLICKS, IMAGE, MASK
 from mmms_deploy.doors.triton.server import TritonServer, missing_server, this_python
 from mmms_deploy.doors.triton.settings import RepositorySettings
+from mmms_deploy.errors import DoorError
 from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.installed import pip_install
@@ -93,7 +95,8 @@ class OpenTriton:
     def close(self) -> None:
         """End the server, and remove the model repository."""
         try:
-            self._end()
+            with suppress(DoorError):  # the sequence may have no picture
+                self._end()
             self._client.close()
         finally:
             self._server.close()
@@ -111,7 +114,16 @@ class OpenTriton:
             tensor = self._http.InferInput(name, list(array.shape), kind)
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             inputs.append(tensor)
-        answer = self._client.infer(_NAME, inputs, sequence_id=self._sequence, sequence_start=start, sequence_end=end)
+        try:
+            answer = self._client.infer(
+                _NAME, inputs, sequence_id=self._sequence, sequence_start=start, sequence_end=end
+            )
+        except self._http.InferenceServerException as error:
+            raise DoorError(
+                f"Triton refuses a request with {', '.join(tensors) or 'nothing'}: {error.message()}",
+                expected="a mask",
+                fix="please report it with the versions of mmms-deploy and of Triton",
+            ) from error
         mask: BoolArray = answer.as_numpy(MASK).astype(np.bool_)
         return mask
 
@@ -123,4 +135,4 @@ def _client() -> ModuleType:
     return module
 
 
-door = TritonDoor()
+doors = (TritonDoor(),)

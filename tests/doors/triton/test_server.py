@@ -15,7 +15,7 @@ from PIL import Image
 from mmms_deploy import Session
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.doors.opening import Opening
-from mmms_deploy.doors.triton.conformance import door
+from mmms_deploy.doors.triton.conformance import doors
 from mmms_deploy.doors.triton.repository import write_repository
 from mmms_deploy.doors.triton.server import HOST, TritonServer, this_python
 from mmms_deploy.doors.triton.settings import Form, RepositorySettings
@@ -25,6 +25,7 @@ from tests.support.paths import ROOT
 from tests.support.toy import write_toy
 
 pytestmark = pytest.mark.triton
+(DOOR,) = doors
 NAME = "demo-small"
 FILE = ROOT / "docs" / "images" / "photo.jpg"
 PHOTO = np.asarray(Image.open(FILE).convert("RGB"))
@@ -36,7 +37,7 @@ Send = Callable[..., np.ndarray]
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
-    why = door.missing()
+    why = DOOR.missing()
     if why is not None:
         pytest.skip(why)
 
@@ -171,7 +172,7 @@ def test_an_idle_sequence_is_forgotten(send: Send) -> None:
 
 def test_the_door_of_the_comparison() -> None:
     bundle = Bundle(NAME)
-    opened = door.open(bundle, Opening(engine="onnxruntime", threads=1))
+    opened = DOOR.open(bundle, Opening(engine="onnxruntime", threads=1))
     try:
         with Session(bundle, engine="onnxruntime", threads=1) as session:
             for image in (PHOTO, OTHER):
