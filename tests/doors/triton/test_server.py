@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -195,8 +200,32 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
         TritonServer(tmp_path / "models")
     assert "to fix: on a machine with an NVIDIA GPU" in str(caught.value)
     assert "At:" not in str(caught.value)
+    write_repository(tmp_path / "onnx", NAME, RepositorySettings(form=Form.ONNX))
+    with pytest.raises(DoorError, match="unable to find backend library for backend 'onnxruntime'"):
+        TritonServer(tmp_path / "onnx")  # nvidia-pytriton has the Python backend alone
     with pytest.raises(DoorError, match="there is no folder"):
         TritonServer(tmp_path / "nothing")
+
+
+def test_the_command_runs_it_until_it_is_told_to_end(tmp_path: Path) -> None:
+    write_repository(tmp_path / "models", NAME, RepositorySettings(python_path=this_python()))
+    line = [sys.executable, "-m", "mmms_deploy.commands.serve", "triton-run", tmp_path / "models", "--port", "0"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2, "a port that a client can be told"
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        line[-1] = str(free.getsockname()[1])
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env
+    ) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == f"Triton answers at http://{HOST}:{line[-1]}\n"
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(30) == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((HOST, int(line[-1])), timeout=5)
 
 
 def test_configurations_are_what_tritons_schema_says(tmp_path: Path) -> None:
