@@ -72,7 +72,7 @@ test-browser: $(VENV)/.dev
 
 ## Triton's own server on this machine, that nvidia-pytriton carries (installs 100 MB; NumPy 1, so in a folder of its own).
 test-triton: $(VENV)-triton/.triton
-	$(VENV)-triton/bin/python -m pytest -m triton tests/doors tests/examples
+	$(VENV)-triton/bin/python -m pytest -m triton tests/doors/triton tests/examples/test_triton_client.py
 
 ## The documents' pictures of the page: the tests take them, with the demo's network.
 demo-pictures: $(VENV)/.dev

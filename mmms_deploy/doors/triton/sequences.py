@@ -1,7 +1,8 @@
 """Triton's sequences as sessions: one annotator, on one picture after the other.
 
-A sequence that goes on without an END is forgotten by Triton after ``max_sequence_idle_microseconds``, and Triton tells
-nobody: from then on it refuses requests without START by itself. The session is freed here after the same time.
+A sequence that goes on without an END is forgotten by Triton after ``max_sequence_idle_microseconds``, without a word
+to the model: from then on Triton refuses requests without START by itself. Its session is freed here after the same
+time.
 """
 
 from __future__ import annotations
