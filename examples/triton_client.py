@@ -5,7 +5,7 @@
     mmms-serve triton-run triton                             # the server; or one of your own on the folder
     python examples/triton_client.py 127.0.0.1:8000 demo photo.jpg mask.png 320,240,1 40,50,0
 
-A click is x,y,1 on the object, or x,y,0 off it. docs/integrations/triton.md describes every input.
+A click is x,y,1 on the object, or x,y,0 off it. docs/triton.md describes every input.
 """
 
 import os

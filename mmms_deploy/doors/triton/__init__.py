@@ -9,5 +9,5 @@
 - ``server``: the server that nvidia-pytriton carries, on this machine's loopback address
 - ``conformance``: this door for the comparison of all doors
 
-docs/integrations/triton.md describes requests and answers.
+docs/triton.md describes requests and answers.
 """
