@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from mmms_deploy.commands.command import Group
+from mmms_deploy.commands.serve_cvat import cvat
 from mmms_deploy.commands.serve_triton import run_triton, triton
 
 
 @click.group(
     cls=Group,
-    commands={"triton": triton, "triton-run": run_triton},
+    commands={"cvat": cvat, "triton": triton, "triton-run": run_triton},
     epilog="""\b
 Examples:
   mmms-serve triton demo --out triton

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
@@ -14,9 +14,9 @@ from mmms_deploy.commands.display import progress_bars, waiting
 from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.parameters import FilePath, Number, OneOf, Text, Whole
 from mmms_deploy.commands.places import check_bundle
+from mmms_deploy.commands.serve_settings import settings_of, settings_option
 
 if TYPE_CHECKING:
-    from mmms_deploy.doors.opening import Opening
     from mmms_deploy.doors.triton.settings import RepositorySettings
     from mmms_deploy.engines.request import EngineRequest
 
@@ -57,14 +57,7 @@ Examples:
     help="A sequence that asks for nothing for so long is forgotten.",
 )
 @click.option("--instances", type=Whole(min=1), default=1, show_default=True, help="Instances of each model.")
-@click.option(
-    "--set",
-    "given",
-    type=Text(),
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Form python: a setting of its sessions, such as zoom=true or store_folder=FOLDER.",
-)
+@settings_option("Form python: a setting of its sessions, such as zoom=true or store_folder=FOLDER.")
 @click.option(
     "--python-path",
     type=FilePath(),
@@ -104,6 +97,7 @@ def triton(
     _check_usage(form, given, python_path, this_python, no_copy, request)
     check_bundle(bundle)
     from mmms_deploy.bundle import Precision
+    from mmms_deploy.doors.opening import Opening
     from mmms_deploy.doors.triton.server import this_python as packages
     from mmms_deploy.doors.triton.settings import Form, RepositorySettings
 
@@ -114,7 +108,7 @@ def triton(
             sequences=sequences,
             idle=idle,
             instances=instances,
-            opening=_opening(given, request),
+            opening=Opening.of(settings_of(given, request)),
             python_path=(*python_path, *(packages() if this_python else ())),
             copy=not no_copy,
             precision=Precision(request.precision or Precision.FP32),
@@ -171,25 +165,6 @@ def _check_usage(
     for option, value in options.items():
         if value:
             raise click.UsageError(f"{option} is about sessions, and --form {form} has none: leave it out.")
-
-
-def _opening(given: tuple[str, ...], request: EngineRequest) -> Opening:
-    """Return how sessions are opened."""
-    from mmms_deploy.doors.opening import Opening
-
-    settings: dict[str, Any] = {
-        "device": request.device,
-        "engine": request.engine,
-        "precision": request.precision,
-        "threads": request.threads,
-        "strict": request.strict,
-    }
-    for line in given:
-        name, equals, value = line.partition("=")
-        if not equals or not name:
-            raise click.UsageError(f"--set takes NAME=VALUE, got {line}.")
-        settings[name] = value
-    return Opening.of(settings)
 
 
 @command(
