@@ -60,6 +60,7 @@ HEAVY = (
     "openvino",
     "pyarrow",
     "pycocotools",
+    "pytriton",
     "qtpy",
     "ray",
     "safetensors",
@@ -67,6 +68,7 @@ HEAVY = (
     "tensorrt",
     "timm",
     "torch",
+    "tritonclient",
     "uvicorn",
     "websockets",
 )
@@ -173,6 +175,7 @@ def test_lazy_imports_stay_lazy(name: str) -> None:
         "push",
         "replay",
         "segment",
+        "serve",
         "train",
         "verify",
         "weights",
