@@ -76,9 +76,9 @@ def main(
     takes the fastest engine and precision that passed. With it, the command exits with 1 when an engine in fp32 does
     not pass.
 
-    --doors clicks the same clicks through the tools that people annotate with (docs/integrations.md). It exits with 1
-    when a door fails, or gives another mask than a session on the same engine; doors whose tool is not installed are
-    listed with the command that installs it.
+    --doors clicks the same clicks through the tools that people annotate with (mmms-doctor --docs integrations). The
+    command exits with 1 when a door fails, or gives another mask than a session on the same engine; doors whose tool is
+    not installed are listed with the command that installs it.
     """
     if all_engines:
         if request.engine is not None or request.precision is not None or limit is not None or request.strict:

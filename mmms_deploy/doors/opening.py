@@ -10,6 +10,7 @@ import msgspec
 
 from mmms_deploy.arguments import shown
 from mmms_deploy.bundle import Bundle
+from mmms_deploy.documents import document
 from mmms_deploy.errors import DoorError
 from mmms_deploy.files import MIB
 from mmms_deploy.session import Model, Session
@@ -58,7 +59,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise DoorError(
                 f"the settings {shown(dict(settings))}: {error}{hint}",
                 expected=f"settings of a session by name: {known}",
-                fix="correct or leave out that setting (docs/integrations.md)",
+                fix=f"correct or leave out that setting ({document('integrations')})",
             ) from error
 
     def model(self, bundle: Bundle | str | Path) -> Model:

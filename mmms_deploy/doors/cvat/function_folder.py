@@ -39,7 +39,7 @@ _EDITED = ("function.yaml", "main.py")
 _WHEEL = re.compile(r"mmms_deploy-[^/\\]+-py3-none-any\.whl")
 
 _YAML = """\
-# A function for CVAT's community server, by mmms-deploy: docs/cvat.md
+# A function for CVAT's community server, by mmms-deploy: mmms-doctor --docs cvat
 metadata:
   name: {name}
   namespace: cvat
@@ -83,7 +83,7 @@ spec:
       mountMode: volume
 """
 _MAIN = '''\
-"""A function for CVAT's community server, by mmms-deploy: docs/cvat.md."""
+"""A function for CVAT's community server, by mmms-deploy: mmms-doctor --docs cvat."""
 
 from pathlib import Path
 
