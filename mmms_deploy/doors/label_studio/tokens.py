@@ -1,6 +1,6 @@
 """The access token of Label Studio, as it is sent: a legacy token as it is, a personal one by what it is exchanged for.
 
-A personal access token is a JWT that is worth nothing by itself: ``POST /api/token/refresh`` gives another one for it,
+A personal access token is a JWT that is worth nothing by itself: ``POST /api/token/refresh/`` gives another one for it,
 which counts for some minutes and is sent as ``Bearer``.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from mmms_deploy.doors.label_studio.settings import LabelStudio
 from mmms_deploy.errors import DoorError
 
-REFRESH = "/api/token/refresh"
+REFRESH = "/api/token/refresh/"
 """Where a personal access token is exchanged."""
 MARGIN_SECONDS = 30.0
 """How long before its end a token is exchanged anew."""
