@@ -123,7 +123,12 @@ def running_label_studio(folder: Path, **environment: str) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**inherited, **QUIET, **environment}, cwd=folder, start_new_session=True
+            command,
+            stdout=log,
+            stderr=log,
+            env={**inherited, **QUIET, **environment},
+            cwd=folder,
+            start_new_session=True,
         )
     try:
         _wait(process, url, folder / "log.txt")
