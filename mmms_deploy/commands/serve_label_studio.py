@@ -34,7 +34,7 @@ _ENVIRONMENT = "LABEL_STUDIO_API_KEY"
 Examples:
   mmms-serve label-studio demo --access-token TOKEN
   mmms-serve label-studio bundles/mine --label-studio https://labels.example.com --host 0.0.0.0 --token SECRET
-  mmms-serve label-studio demo --image-host images.example.com --setting zoom=true
+  mmms-serve label-studio demo --image-host images.example.com --set zoom=true
 
 \b
 Label Studio's side of it, and what its messages mean: docs/integrations/label-studio.md"""
@@ -116,7 +116,7 @@ Label Studio's side of it, and what its messages mean: docs/integrations/label-s
     help="How long a picture may take to be fetched.",
 )
 @click.option(
-    "--setting",
+    "--set",
     "settings",
     multiple=True,
     type=Text(),
@@ -180,9 +180,9 @@ def _named(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise DoorError(
-            f"--setting {text}",
+            f"--set {text}",
             expected="NAME=VALUE",
-            fix="write --setting zoom=true",
+            fix="write --set zoom=true",
         )
     return name.strip(), value.strip()
 

@@ -98,7 +98,7 @@ def test_the_options_reach_the_server(paint: Bundle, served: list[Any]) -> None:
         *("--image-host", "images.example.com", "--image-host", "a:81", "--seconds", 5),
         *("--host", "0.0.0.0", "--port", 9191, "--token", "known", "--name", "ml"),
         *("--sessions", 3, "--idle", 2, "--upload", 7, "--engine", "onnxruntime", "--threads", 1),
-        *("--setting", "flip=true", "--setting", "store_mib=10"),
+        *("--set", "flip=true", "--set", "store_mib=10"),
     )
     assert result.exit_code == 0, result.output
     ((opening, chosen, settings),) = served
@@ -120,9 +120,9 @@ def test_the_token_may_be_in_the_environment(paint: Bundle, served: list[Any], m
     [
         (["--label-studio", "localhost:8080"], "the address of Label Studio is 'localhost:8080'"),
         (["--image-host", "http://a"], "a host for pictures is 'http://a'"),
-        (["--setting", "zoom"], "NAME=VALUE"),
-        (["--setting", "zom=true"], "zom"),
-        (["--setting", "store_mib=many"], "store_mib"),
+        (["--set", "zoom"], "NAME=VALUE"),
+        (["--set", "zom=true"], "zom"),
+        (["--set", "store_mib=many"], "store_mib"),
         (["--port", "70000"], "70000"),
     ],
 )

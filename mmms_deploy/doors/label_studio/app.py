@@ -98,18 +98,21 @@ class Backend:
         return {"status": "ok"}
 
     def predict(self, given: Prediction) -> dict[str, Any]:
-        """Answer points and boxes with regions; tasks without any get none.
+        """Answer points and boxes with regions. Without a context there is nothing to answer, and no prediction.
 
         Raises:
             MMMSDeployError: Something in the request does not fit, or the picture cannot be had.
         """
         context = given.context
+        if context is None:
+            # Label Studio asks so when a task is opened. It would store and show a prediction without regions.
+            return {"results": [[] for _ in given.tasks]}
         return {"results": [self._predicted(given, task, context) for task in given.tasks]}
 
-    def _predicted(self, given: Prediction, task: Task, context: Context | None) -> dict[str, Any]:
+    def _predicted(self, given: Prediction, task: Task, context: Context) -> dict[str, Any]:
         regions: list[dict[str, Any]] = []
         scores: list[float] = []
-        if context is not None and context.result:
+        if context.result:
             markup = self._parsed(given.label_config or "")
             with self._lock:
                 token = self._tokens.get(given.project or "")

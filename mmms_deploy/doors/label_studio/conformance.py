@@ -19,6 +19,7 @@ from mmms_deploy.bundle import Bundle
 from mmms_deploy.doors.conformance.door import OpenDoor
 from mmms_deploy.doors.label_studio import NAME
 from mmms_deploy.doors.label_studio.brush_decoding import mask_of_brush
+from mmms_deploy.doors.label_studio.markup import EXAMPLE
 from mmms_deploy.doors.label_studio.prompts import percent_of
 from mmms_deploy.doors.opening import Opening
 from mmms_deploy.errors import DoorError
@@ -28,11 +29,6 @@ from mmms_deploy.installed import pip_install
 from mmms_deploy.session import Click
 
 _SECONDS = 120.0
-_CONFIGURATION = (
-    '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image"><Label value="object"/>'
-    '</BrushLabels><KeyPointLabels name="points" toName="image" smart="true"><Label value="object" smart="true"/>'
-    "</KeyPointLabels></View>"
-)
 
 
 class LabelStudioDoor:
@@ -83,7 +79,7 @@ class _OpenDoor:
         self._data: dict[str, str] = {}
         self._size = (0, 0)
         self._ask("GET", "/health")
-        self._ask("POST", "/setup", {"project": "1.1", "schema": _CONFIGURATION})
+        self._ask("POST", "/setup", {"project": "1.1", "schema": EXAMPLE})
 
     def set_image(self, image: UInt8Array) -> None:
         """Take another picture, as a task with a PNG in a data URL."""
@@ -98,7 +94,7 @@ class _OpenDoor:
         body = {
             "tasks": [{"id": self._task, "data": self._data}],
             "project": "1.1",
-            "label_config": _CONFIGURATION,
+            "label_config": EXAMPLE,
             "params": {"context": {"result": [self._region(click) for click in clicks]}},
         }
         (found,) = self._ask("POST", "/predict", body)["results"]

@@ -27,11 +27,12 @@ BOXES = {"rectanglelabels": "rectanglelabels", "rectangle": ""}
 MASKS = {"bitmasklabels": "bitmasklabels", "brushlabels": "brushlabels", "bitmask": "", "brush": ""}
 """Tags that a mask is answered with; the first that has the label is taken, so that a bitmask comes before a brush."""
 _LABELS = {**POINTS, **BOXES, **MASKS}
-_EXAMPLE = (
-    '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image"><Label value="object"/>'
-    '</BrushLabels><KeyPointLabels name="points" toName="image" smart="true"><Label value="object" smart="true"/>'
-    "</KeyPointLabels></View>"
+EXAMPLE = (
+    '<View><Image name="image" value="$image"/>'
+    '<BrushLabels name="brush" toName="image" smart="false"><Label value="object"/></BrushLabels>'
+    '<KeyPointLabels name="points" toName="image" smartOnly="true"><Label value="object"/></KeyPointLabels></View>'
 )
+"""A configuration that can be used."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Control:
         name: Its name.
         picture: Name of the picture that it belongs to.
         labels: Its labels, as regions have them; empty for a tag without.
-        smart: Whether its regions are sent to a model.
+        smart: Whether its regions are sent to a model; so it is with every tag that does not say otherwise.
         open: Whether it takes labels that are not listed here: a tag without labels, or with those of each task.
     """
 
@@ -120,8 +121,8 @@ class Markup:
         smart = [one for one in prompts if one.smart]
         if not smart:
             raise _unfit(
-                f"has no smart tag: {', '.join(one.name for one in prompts)} are not sent to a model",
-                f'{names} with smart="true", and a Label with smart="true" in it',
+                f"has no smart tag: points of {', '.join(one.name for one in prompts)} are not sent to a model",
+                f'{names} without smart="false"',
             )
         if not any(self.masks(one.picture) for one in smart):
             raise _unfit("has no tag to answer with", "BrushLabels or BitmaskLabels for the same Image")
@@ -131,7 +132,7 @@ def _unfit(what: str, expected: str) -> DoorError:
     return DoorError(
         f"the labelling configuration {what}",
         expected=expected,
-        fix=f"write it into the project's labelling interface, as {DOCUMENT} shows it: {_EXAMPLE}",
+        fix=f"write it into the project's labelling interface, as {DOCUMENT} shows it: {EXAMPLE}",
     )
 
 
@@ -160,7 +161,7 @@ def parse_markup(text: str) -> Markup:
     except expat.ExpatError as error:
         raise DoorError(
             f"the labelling configuration is no XML: {error}",
-            expected=f"a labelling configuration such as {_EXAMPLE}",
+            expected=f"a labelling configuration such as {EXAMPLE}",
             fix="save the project's labelling interface again",
         ) from error
     return Markup(reader.pictures, tuple(reader.controls))
@@ -206,7 +207,8 @@ class _Reader:
 def _control(kind: str, attributes: Mapping[str, str], labels: Sequence[Mapping[str, str]]) -> Control:
     # A region has the alias of a label in the place of its value, where there is one.
     named = [one.get("alias") or one.get("value", "") for one in labels]
-    smart = _is_true(attributes.get("smart")) or _is_true(attributes.get("smartonly") or attributes.get("smartOnly"))
+    only = attributes.get("smartOnly", attributes.get("smartonly", "false"))
+    smart = _is_true(attributes.get("smart", "true")) or _is_true(only)
     return Control(
         kind=kind,
         name=attributes["name"],
@@ -217,8 +219,8 @@ def _control(kind: str, attributes: Mapping[str, str], labels: Sequence[Mapping[
     )
 
 
-def _is_true(text: str | None) -> bool:
-    return text is not None and text.strip().lower() in ("true", "1", "yes")
+def _is_true(text: str) -> bool:
+    return text.strip().lower() in ("true", "1", "yes")
 
 
 def picture_of(markup: Markup, name: str, data: Mapping[str, Any]) -> str:

@@ -194,12 +194,17 @@ def test_every_label_is_an_object(backend: Backend, model: Model, picture: bytes
     np.testing.assert_array_equal(caller.masks(CLICKS[0], CLICKS[3])[0], mask_of_brush(found[0]["value"]["rle"], SIZE))
 
 
-def test_without_points_there_are_no_regions(backend: Backend, service: Service) -> None:
+def test_without_a_context_there_are_no_predictions_and_without_points_no_regions(
+    backend: Backend, service: Service
+) -> None:
     caller = backend()
-    for context in (None, {}, {"result": []}):
-        tasks = [{"id": number, "data": {"photo": PATH}} for number in (1, 2)]
-        body = {"tasks": tasks, "project": "3.1", "label_config": configuration(), "params": {"context": context}}
-        status, answer, _ = caller("POST", "/predict", body)
+    tasks = [{"id": number, "data": {"photo": PATH}} for number in (1, 2)]
+    body = {"tasks": tasks, "project": "3.1", "label_config": configuration()}
+    for params in (None, {}, {"context": None}):
+        status, answer, _ = caller("POST", "/predict", {**body, "params": params})
+        assert (status, answer) == (200, {"results": [[], []]})
+    for context in ({}, {"result": []}):
+        status, answer, _ = caller("POST", "/predict", {**body, "params": {"context": context}})
         assert status == 200
         assert [one["result"] for one in answer["results"]] == [[], []]
     assert not service.requests, "no picture is fetched for nothing"

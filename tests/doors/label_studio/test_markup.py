@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmms_deploy.doors.label_studio.markup import Control, parse_markup, picture_of
+from mmms_deploy.doors.label_studio.markup import EXAMPLE, Control, parse_markup, picture_of
 from mmms_deploy.errors import DoorError
 from tests.support.labelling import configuration
 
@@ -82,7 +82,7 @@ def test_what_is_no_configuration_is_refused(text: str, said: str) -> None:
     ("text", "said"),
     [
         ("<View/>", "has no KeyPointLabels for an Image"),
-        (configuration(smart=False), "has no smart tag: dots are not sent"),
+        (configuration(smart=False), "has no smart tag: points of dots are not sent"),
         (configuration("Ellipse"), "has no tag to answer with"),
         (configuration().replace('<Image name="pic"', '<Image name="other"'), "has no KeyPointLabels for an Image"),
         (configuration().replace('toName="pic" smart', 'toName="none" smart'), "has no KeyPointLabels for an Image"),
@@ -91,6 +91,19 @@ def test_what_is_no_configuration_is_refused(text: str, said: str) -> None:
 def test_a_configuration_that_cannot_be_used_says_why(text: str, said: str) -> None:
     with pytest.raises(DoorError, match=said):
         parse_markup(text).check(boxes=False)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "smart"),
+    [("", True), ('smart="true"', True), ('smart="false"', False), ('smart="false" smartOnly="true"', True)],
+)
+def test_every_tag_is_smart_that_does_not_say_otherwise(attributes: str, smart: bool) -> None:
+    (control,) = parse_markup(configuration().replace('smart="true"', attributes)).prompts(boxes=False)
+    assert control.smart is smart
+
+
+def test_the_example_can_be_used() -> None:
+    parse_markup(EXAMPLE).check(boxes=False)
 
 
 def test_boxes_alone_are_enough_where_the_network_takes_them() -> None:

@@ -117,13 +117,16 @@ def test_clicks_are_answered_saved_and_exported(
             np.testing.assert_array_equal(np.asarray(picture) > 0, masks[-1])
 
 
-def test_predictions_without_points_are_empty(server: LabelStudioClient, backend: str) -> None:
+def test_without_points_nothing_is_predicted_or_stored(server: LabelStudioClient, backend: str) -> None:
     project, task = server.project(configuration(), PHOTO.read_bytes())
     number = connected(server, backend, project)
     answer = server.done("POST", f"/api/ml/{number}/interactive-annotating", {"task": task, "context": {"result": []}})
     assert answer["data"]["result"] == []
     found = server.done("POST", f"/api/ml/{number}/predict/test?random=true")
-    assert found["response"][0]["result"] == [], found
+    assert found["response"] == [[]], found
+    body = {"selectedItems": {"all": False, "included": [task]}}
+    server.done("POST", f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}", body)
+    assert server.done("GET", f"/api/predictions/?task={task}") == []
 
 
 def test_a_legacy_token_is_refused_by_name_until_it_is_allowed(
@@ -150,7 +153,7 @@ def test_a_configuration_that_sends_no_points_is_refused_when_it_is_connected(
     project, _ = server.project(configuration(smart=False), PHOTO.read_bytes())
     status, answer = server.call("POST", "/api/ml", {"url": backend, "project": project, "is_interactive": True})
     assert status == 400
-    assert "has no smart tag: dots" in json.dumps(answer)
+    assert "has no smart tag: points of dots" in json.dumps(answer)
 
 
 def test_a_token_of_the_backend_is_the_password(server: LabelStudioClient, model: Model) -> None:
