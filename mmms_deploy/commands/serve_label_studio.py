@@ -34,10 +34,7 @@ _ENVIRONMENT = "LABEL_STUDIO_API_KEY"
 Examples:
   mmms-serve label-studio demo --access-token TOKEN
   mmms-serve label-studio bundles/mine --label-studio https://labels.example.com --host 0.0.0.0 --token SECRET
-  mmms-serve label-studio demo --image-host images.example.com --set zoom=true
-
-\b
-Label Studio's side of it, and what its messages mean: docs/integrations/label-studio.md"""
+  mmms-serve label-studio demo --image-host images.example.com --set zoom=true"""
 )
 @click.argument("bundle", type=FilePath(), metavar="BUNDLE")
 @click.option(

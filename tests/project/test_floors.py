@@ -51,6 +51,7 @@ HEAVY = (
     "cuda",
     "cv2",
     "fastapi",
+    "h11",
     "huggingface_hub",
     "onnx",
     "onnxruntime",

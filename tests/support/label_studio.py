@@ -19,12 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.paths import ROOT
 from tests.support.server import form
 
 USER, PASSWORD = "annotator@example.com", "not-a-secret-1"
 QUIET = {"COLLECT_ANALYTICS": "0", "LATEST_VERSION_CHECK": "0", "SENTRY_DSN": "", "FRONTEND_SENTRY_DSN": ""}
-"""What keeps it from calling anybody."""
+"""What keeps it from calling others."""
 OWN_MACHINE = {"ML_BLOCK_LOCAL_IP": "false", "USE_DEFAULT_BANNED_SUBNETS": "false"}
 """What lets it call models on its own machine."""
 _SECONDS = 600
@@ -33,8 +32,7 @@ _SECONDS = 600
 def label_studio_path() -> str | None:
     """Return the program, or None where there is none; ``LABEL_STUDIO`` names another one."""
     named = os.environ.get("LABEL_STUDIO")
-    made = ROOT / ".venv-label-studio" / "bin" / "label-studio"
-    return named or (str(made) if made.exists() else shutil.which("label-studio"))
+    return str(Path(named).absolute()) if named else shutil.which("label-studio")
 
 
 def python_path() -> str | None:

@@ -17,5 +17,3 @@ Label Studio posts an annotator's points to ``/predict``, and shows the region t
 
 NAME = "label-studio"
 """The door on the command line."""
-DOCUMENT = "docs/integrations/label-studio.md"
-"""Where it is described."""

@@ -20,7 +20,6 @@ from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from mmms_deploy.arguments import shown
-from mmms_deploy.doors.label_studio import DOCUMENT
 from mmms_deploy.doors.label_studio.settings import LabelStudio, split_address
 from mmms_deploy.doors.label_studio.tokens import Tokens, is_personal
 from mmms_deploy.errors import DoorError
@@ -33,7 +32,6 @@ _CHUNK = 1 << 18
 _KEPT = "/%:@!$&'()*+,;=~-._?[]"
 """Characters of an address that stay as they are."""
 _LOGIN = "/user/login"
-_START = "mmms-serve label-studio BUNDLE"
 
 
 class _Unredirected(HTTPRedirectHandler):
@@ -95,7 +93,7 @@ class Fetcher:
             raise DoorError(
                 f"the picture's address is {shown(address, 200)}" + (f", of the kind {scheme}:" if known else ""),
                 expected="a path of Label Studio such as /data/upload/1/photo.jpg, http://, https://, or data:",
-                fix=f"import the picture by such an address; for a storage, switch its pre-signed URLs on ({DOCUMENT})",
+                fix="import the picture by such an address; for a storage, switch its pre-signed URLs on",
             )
         return address
 
@@ -168,7 +166,8 @@ class Fetcher:
             raise DoorError(
                 f"Label Studio at {self._label_studio.base} refuses the personal access token ({error.status})",
                 expected="one that has not ended and was not revoked",
-                fix=f"make a new one under Account & Settings, and start again: {_START} --access-token TOKEN",
+                fix="make a new one under Account & Settings, and start with it:"
+                " mmms-serve label-studio BUNDLE --access-token TOKEN",
             ) from None
         if isinstance(answer, str):
             raise self._failed(address, f"is redirected to {shown(answer, 200)}")
@@ -197,12 +196,15 @@ class Fetcher:
             f"the picture is at {shown(address, 200)}",
             expected=f"Label Studio at {self._label_studio.base}, or a host that was named; pictures are fetched from"
             " no other, because whoever imports tasks could make this machine ask for what only it reaches",
-            fix=f"start with {_START} --label-studio URL where that is Label Studio, or --image-host {host} where it is"
-            " not",
+            fix="start with mmms-serve label-studio BUNDLE --label-studio URL where that is Label Studio, or"
+            f" --image-host {host} where it is not",
         )
 
     def _refused(self, error: _RefusedError, token: str | None) -> DoorError:
-        start = f"start with {_START} --access-token TOKEN and a personal access token (Account & Settings)"
+        start = (
+            "start with mmms-serve label-studio BUNDLE --access-token TOKEN and a personal access token"
+            " (Account & Settings)"
+        )
         if token is None:
             return DoorError(
                 f"Label Studio asks for an access token for {error.address} ({error.status})",
@@ -227,15 +229,15 @@ class Fetcher:
         return DoorError(
             f"{shown(address, 200)} {why}",
             expected="the task's picture",
-            fix=f"check that this machine reaches it; {_START} --label-studio URL names Label Studio's address as seen"
-            " from here",
+            fix="check that this machine reaches it; mmms-serve label-studio BUNDLE --label-studio URL names Label"
+            " Studio's address as seen from here",
         )
 
     def _too_large(self, address: str) -> TooLargeError:
         return TooLargeError(
             f"the picture at {shown(address, 200)} has more than {self._most_bytes} bytes",
             expected=f"at most {self._most_bytes / MIB:g} MiB",
-            fix=f"make it smaller, or start with {_START} --upload MIB",
+            fix="make it smaller, or start with mmms-serve label-studio BUNDLE --upload MIB",
         )
 
 

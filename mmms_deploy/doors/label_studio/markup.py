@@ -12,7 +12,6 @@ from typing import Any
 from xml.parsers import expat
 
 from mmms_deploy.arguments import shown
-from mmms_deploy.doors.label_studio import DOCUMENT
 from mmms_deploy.errors import DoorError
 
 MOST_CHARACTERS = 1 << 20
@@ -132,7 +131,7 @@ def _unfit(what: str, expected: str) -> DoorError:
     return DoorError(
         f"the labelling configuration {what}",
         expected=expected,
-        fix=f"write it into the project's labelling interface, as {DOCUMENT} shows it: {EXAMPLE}",
+        fix=f"write it into the project's labelling interface, such as {EXAMPLE}",
     )
 
 
