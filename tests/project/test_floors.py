@@ -50,6 +50,7 @@ WITHOUT_CODE = frozenset({"demo"})
 HEAVY = (
     "cuda",
     "cv2",
+    "cvat_sdk",
     "fastapi",
     "h11",
     "huggingface_hub",
