@@ -164,10 +164,6 @@ def label_studio(
     _serve(fetched_bundle(bundle), opening, chosen, listens)
 
 
-main = label_studio
-"""The command, under the name that all commands have."""
-
-
 def _of_request(request: EngineRequest) -> dict[str, Any]:
     names = ("device", "engine", "precision", "threads", "strict")
     return {name: getattr(request, name) for name in names}
@@ -234,7 +230,3 @@ def _serve(bundle: Path, opening: Opening, label_studio: LabelStudio, settings: 
                 )
 
         serve(model, opening, label_studio, settings, listening)
-
-
-if __name__ == "__main__":
-    main()

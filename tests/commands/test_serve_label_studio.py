@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from mmms_deploy.bundle import Bundle
-from mmms_deploy.commands.serve_label_studio import label_studio
+from mmms_deploy.commands import serve
 from mmms_deploy.doors.label_studio import serving
 from tests.support.invoke import invoke
 
@@ -38,7 +38,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @contextmanager
 def running(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """Run the command in a process of its own until it listens; gives the process and what it printed."""
-    line = [sys.executable, "-m", "mmms_deploy.commands.serve_label_studio", *map(str, arguments), "--port", "0"]
+    line = [sys.executable, "-m", "mmms_deploy.commands.serve", "label-studio", *map(str, arguments), "--port", "0"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("LABEL_STUDIO_API_KEY", None)
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -92,7 +92,8 @@ def test_for_other_machines_it_draws_a_password(paint: Bundle) -> None:
 
 def test_the_options_reach_the_server(paint: Bundle, served: list[Any]) -> None:
     result = invoke(
-        label_studio,
+        serve.main,
+        "label-studio",
         paint.path,
         *("--label-studio", "https://labels.example.com/below", "--access-token", f" {LEGACY}\n"),
         *("--image-host", "images.example.com", "--image-host", "a:81", "--seconds", 5),
@@ -111,7 +112,7 @@ def test_the_options_reach_the_server(paint: Bundle, served: list[Any]) -> None:
 
 def test_the_token_may_be_in_the_environment(paint: Bundle, served: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", LEGACY)
-    assert invoke(label_studio, paint.path, "--engine", "onnxruntime").exit_code == 0
+    assert invoke(serve.main, "label-studio", paint.path, "--engine", "onnxruntime").exit_code == 0
     assert served[0][1].token == LEGACY
 
 
@@ -127,14 +128,14 @@ def test_the_token_may_be_in_the_environment(paint: Bundle, served: list[Any], m
     ],
 )
 def test_wrong_usage_is_refused_before_anything_is_opened(options: list[str], said: str, served: list[Any]) -> None:
-    result = invoke(label_studio, "nothing", *options)
+    result = invoke(serve.main, "label-studio", "nothing", *options)
     assert result.exit_code == 2
     assert said in result.stderr
     assert not served
 
 
 def test_what_is_no_bundle_is_refused(served: list[Any]) -> None:
-    result = invoke(label_studio, "nothing")
+    result = invoke(serve.main, "label-studio", "nothing")
     assert result.exit_code == 1
     assert "no bundle at nothing" in result.stderr
 
@@ -148,7 +149,7 @@ def test_a_missing_package_is_named(paint: Bundle, served: list[Any], monkeypatc
         return usual(name, *given)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    result = invoke(label_studio, paint.path)
+    result = invoke(serve.main, "label-studio", paint.path)
     assert result.exit_code == 1
     assert "uvicorn is not installed" in result.stderr
     assert 'pip install "mmms-deploy[demo]"' in result.stderr

@@ -86,6 +86,7 @@ labelling: labelling configurations and points as Label Studio has them, and its
 label_studio: the real Label Studio on SQLite, and a client of its API.
 page_driver: the page in it, driven as its user does.
 pages: a web server for it, with the headers that threads need, or without.
+triton: Triton's configurations as data, and repositories of stages, run in ONNX Runtime.
 browser_clicks: clicks that are answered in it, driven from Python.
 blocker: the start of a script in which only the run-time half can be imported.
 documents: the documents, and the Python and the commands in them.

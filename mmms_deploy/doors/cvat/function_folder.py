@@ -15,10 +15,8 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,8 @@ from mmms_deploy.bundle import MANIFEST_NAME, Bundle, sha256_of
 from mmms_deploy.bundle.names import CARD_NAME
 from mmms_deploy.doors.cvat.function import REQUEST_BYTES, FunctionSettings
 from mmms_deploy.errors import DoorError, FileReadError, OutputExistsError
-from mmms_deploy.files import PathLike, as_path, check_regular, read_json, writing
+from mmms_deploy.files import PathLike, as_path, check_regular, read_json
+from mmms_deploy.files.folders import whole_folder
 from mmms_deploy.session.boxes import takes_boxes
 
 FORMAT = "mmms-deploy-cvat-function"
@@ -40,7 +39,7 @@ _EDITED = ("function.yaml", "main.py")
 _WHEEL = re.compile(r"mmms_deploy-[^/\\]+-py3-none-any\.whl")
 
 _YAML = """\
-# A function for CVAT's community server, by mmms-deploy: docs/integrations/cvat.md
+# A function for CVAT's community server, by mmms-deploy: docs/cvat.md
 metadata:
   name: {name}
   namespace: cvat
@@ -84,7 +83,7 @@ spec:
       mountMode: volume
 """
 _MAIN = '''\
-"""A function for CVAT's community server, by mmms-deploy: docs/integrations/cvat.md."""
+"""A function for CVAT's community server, by mmms-deploy: docs/cvat.md."""
 
 from pathlib import Path
 
@@ -136,14 +135,12 @@ def write_function(
         OutputExistsError: The folder exists, and may not be replaced.
         OutputWriteError: It cannot be written.
     """
-    target, archive = as_path(out), as_path(wheel)
     given = dict(settings or {})
     FunctionSettings.of(given)
-    _check_wheel(archive)
-    _check_replaceable(target, overwrite=overwrite)
+    target, archive = check_function(out, wheel, overwrite=overwrite)
     opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     called = _checked_name(name, opened)
-    with _whole_folder(target, overwrite=overwrite) as folder:
+    with whole_folder(target, lambda: _check_replaceable(target, overwrite=overwrite)) as folder:
         (folder / _BUNDLE).mkdir()
         for file in (MANIFEST_NAME, *opened.manifest.files):
             shutil.copyfile(opened.file(file), folder / _BUNDLE / file)
@@ -158,6 +155,19 @@ def write_function(
         text = msgspec.json.format(msgspec.json.encode(written), indent=1)
         (folder / WRITTEN).write_bytes(text + b"\n")
     return target
+
+
+def check_function(out: PathLike, wheel: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
+    """Check where a function may be written to, and the wheel; return both paths.
+
+    Raises:
+        DoorError: The wheel is none of this package.
+        OutputExistsError: The folder exists, and may not be replaced.
+    """
+    target, archive = as_path(out), as_path(wheel)
+    _check_wheel(archive)
+    _check_replaceable(target, overwrite=overwrite)
+    return target, archive
 
 
 def _yaml(name: str, bundle: Bundle, wheel: str) -> str:
@@ -204,30 +214,6 @@ def _check_wheel(wheel: Path) -> None:
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a new folder beside the target, which takes its place when the block ends without an error."""
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Cut, because the whole name must not become longer than a file system allows.
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", suffix=".partial", dir=target.parent))
-        try:
-            new, old = beside / "new", beside / "old"
-            new.mkdir()
-            yield new
-            _check_replaceable(target, overwrite=overwrite)
-            try:
-                if target.exists():
-                    target.rename(old)
-                new.rename(target)
-            finally:
-                # Looked at and not remembered, because an interrupt may come between any two lines.
-                if old.exists() and not os.path.lexists(target):
-                    old.rename(target)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _check_replaceable(target: Path, *, overwrite: bool) -> None:

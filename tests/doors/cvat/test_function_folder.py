@@ -10,13 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import Result
 
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.doors.cvat.function_folder import WRITTEN, write_function
-from mmms_deploy.doors.cvat.nuclio import main
 from mmms_deploy.errors import BundleNotFoundError, DoorError, OutputExistsError
-from tests.support.invoke import invoke
 
 yaml = pytest.importorskip("yaml")
 
@@ -149,38 +146,3 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, pa
     with pytest.raises(BundleNotFoundError):
         write_function(tmp_path / "function", tmp_path / "none", wheel)
     assert not (tmp_path / "function").exists()
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-
-def run(*words: object) -> Result:
-    return invoke(main, *words)
-
-
-def test_the_command_writes_the_folder_and_says_how_to_go_on(tmp_path: Path, paint: Bundle, wheel: Path) -> None:
-    out = tmp_path / "function"
-    done = run(out, "--bundle", paint.path, "--wheel", wheel, "--set", "engine=onnxruntime", "--name", "mine")
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout == f"{out}\n"
-    assert f"nuctl deploy --project-name cvat --path {out}" in done.stderr
-    assert "name: mine" in (out / "function.yaml").read_text()
-    again = run(out, "--bundle", paint.path, "--wheel", wheel)
-    assert again.exit_code == 1
-    assert "pass --overwrite" in again.stderr
-    assert run(out, "--bundle", paint.path, "--wheel", wheel, "--overwrite").exit_code == 0
-
-
-def test_the_command_names_what_is_wrong(tmp_path: Path, paint: Bundle, wheel: Path) -> None:
-    out = tmp_path / "function"
-    assert run(out, "--wheel", wheel, "--set", "engine").exit_code == 2
-    unknown = run(out, "--wheel", wheel, "--set", "engin=x")
-    assert unknown.exit_code == 2
-    assert "engin" in unknown.stderr
-    missing = run(out, "--bundle", tmp_path / "none", "--wheel", wheel)
-    assert missing.exit_code == 1
-    assert missing.stderr.startswith("error: ")
-    assert "Traceback" not in missing.stderr
-    name = run(out, "--bundle", paint.path, "--wheel", wheel, "--name", "A")
-    assert "--name" in name.stderr
-    assert not out.exists()
