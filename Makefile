@@ -11,7 +11,7 @@ PHOTO := docs/images/photo.jpg
 DEMO = $(eval DEMO := $(shell $(BIN)/mmms-weights sam2_hiera_t >&2 && echo demo || \
     { echo "demo-small takes the place of demo." >&2; echo demo-small; }))$(DEMO)
 
-.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser test-cvat test-triton test-napari demo-pictures gpu-check bench fuzz fuzz-session test-million test-sizes lint format train train-small train-thermal train-demo-thermal clean
+.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser test-cvat test-triton test-napari test-label-studio demo-pictures gpu-check bench fuzz fuzz-session test-million test-sizes lint format train train-small train-thermal train-demo-thermal clean
 
 ## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -48,7 +48,7 @@ demo-page: $(VENV)/.cpu
 
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights and not browser and not cvat and not triton and not napari" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights and not browser and not cvat and not triton and not napari and not label_studio" -n 2 --dist worksteal
 
 ## What multiplies with NumPy, with the kernels of OpenBLAS for common CPUs that this one can execute.
 test-blas: $(VENV)/.dev
@@ -83,6 +83,11 @@ test-cvat: $(VENV)/.cvat
 ## Triton's own server on this machine, that nvidia-pytriton carries (installs 100 MB; NumPy 1, so in a folder of its own).
 test-triton: $(VENV)-triton/.triton
 	$(VENV)-triton/bin/python -m pytest -m triton tests/doors/triton tests/examples/test_triton_client.py
+
+## The real Label Studio on SQLite (installs 1 GB in a folder of its own; its first start takes a minute), which clicks
+## on the backend of mmms-serve label-studio.
+test-label-studio: $(VENV)/.dev $(VENV)-label-studio/.label-studio
+	LABEL_STUDIO=$(VENV)-label-studio/bin/label-studio $(BIN)/python -m pytest -m label_studio tests/doors
 
 ## The documents' pictures of the page: the tests take them, with the demo's network.
 demo-pictures: $(VENV)/.dev
@@ -203,6 +208,12 @@ $(VENV)/.rtx: pyproject.toml | $(VENV)/bin/python
 $(VENV)-triton/.triton: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-triton
 	$(VENV)-triton/bin/pip install --disable-pip-version-check -e '.[cpu,triton]' 'onnx>=1.18' 'pytest>=8.2' 'scipy>=1.11'
+	touch $@
+
+# The version that was tried: what it asks of models is in no document.
+$(VENV)-label-studio/.label-studio:
+	$(PYTHON) -m venv $(VENV)-label-studio
+	$(VENV)-label-studio/bin/pip install --disable-pip-version-check 'label-studio==1.23.2'
 	touch $@
 
 clean:

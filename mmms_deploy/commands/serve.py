@@ -6,14 +6,16 @@ import click
 
 from mmms_deploy.commands.command import Group
 from mmms_deploy.commands.serve_cvat import cvat
+from mmms_deploy.commands.serve_label_studio import label_studio
 from mmms_deploy.commands.serve_triton import run_triton, triton
 
 
 @click.group(
     cls=Group,
-    commands={"cvat": cvat, "triton": triton, "triton-run": run_triton},
+    commands={"cvat": cvat, "label-studio": label_studio, "triton": triton, "triton-run": run_triton},
     epilog="""\b
 Examples:
+  mmms-serve label-studio demo --access-token TOKEN
   mmms-serve triton demo --out triton
   mmms-serve triton-run triton
 

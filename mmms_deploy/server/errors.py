@@ -24,6 +24,7 @@ from typing import Any
 from mmms_deploy.errors import (
     AnnotationError,
     Door,
+    DoorError,
     EngineError,
     MMMSDeployError,
     NoImageError,
@@ -118,6 +119,7 @@ _STATUS: tuple[tuple[type[MMMSDeployError], int], ...] = (
     (EngineError, 500),
     (SessionError, 400),
     (AnnotationError, 400),
+    (DoorError, 400),
 )
 """The status of the package's other errors; the first that fits counts."""
 

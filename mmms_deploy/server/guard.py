@@ -110,15 +110,23 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         self._check_host(host)
-        asks = scope["path"].startswith(f"{API}/")
+        asks = self._asks(scope["path"])
         live = scope["type"] == "websocket"
         if live or asks:
             _check_origin(headers, host, changes=live or scope["method"] not in _SAFE)
         if self._token is not None and (live or (asks and scope["path"] not in _OPEN)):
-            self._check_token(_live_token(scope) if live else _http_token(headers))
+            self._check_token(_live_token(scope) if live else self._given_token(headers))
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._limit(scope):
             raise _too_long(self._limit(scope))
+
+    def _asks(self, path: str) -> bool:
+        """Return whether an address is one that answers callers; the others are the page's files."""
+        return path.startswith(f"{API}/")
+
+    def _given_token(self, headers: Headers) -> str | None:
+        """Return the token that a request carries; None without one."""
+        return _http_token(headers)
 
     def _check_host(self, host: str) -> None:
         name = _name_of(host)

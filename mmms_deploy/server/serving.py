@@ -10,8 +10,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import FrameType
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.server.app import create_app
@@ -98,13 +100,24 @@ def listening(settings: Settings) -> socket.socket:
 def configured(
     engine: Engine, settings: Settings, pictures: Sequence[ServedPicture], on_listening: Callable[[], None]
 ) -> Server:
-    """Return the server, which does not run yet."""
-    app = create_app(engine, settings, pictures)
+    """Return the server of the page and its API, which does not run yet."""
+    return configured_app(create_app(engine, settings, pictures), settings, on_listening)
+
+
+def configured_app(app: FastAPI, settings: Settings, on_listening: Callable[[], None], http: Any = "h11") -> Server:
+    """Return the server of an application, which does not run yet.
+
+    Args:
+        app: The application.
+        settings: Where it listens, and the most bytes of an upload.
+        on_listening: Called when the server answers requests.
+        http: What speaks HTTP, as uvicorn takes it.
+    """
     return Server(
         uvicorn.Config(
             app,
             host=settings.host,
-            http="h11",
+            http=http,
             ws="websockets-sansio",
             ws_max_size=min(JSON_BYTES, settings.upload_bytes),
             # Answers are short, and compressing them costs more than it saves on one machine.

@@ -52,6 +52,7 @@ HEAVY = (
     "cv2",
     "cvat_sdk",
     "fastapi",
+    "h11",
     "huggingface_hub",
     "magicgui",
     "napari",

@@ -82,6 +82,8 @@ tasks: work for pools of workers, some of which end their process.
 terminal: what a user at a terminal sees.
 chromium: Debian's Chromium without a window.
 server: the API on a free port of this machine, and a client of it.
+labelling: labelling configurations and points as Label Studio has them, and its backend in a thread.
+label_studio: the real Label Studio on SQLite, and a client of its API.
 page_driver: the page in it, driven as its user does.
 pages: a web server for it, with the headers that threads need, or without.
 triton: Triton's configurations as data, and repositories of stages, run in ONNX Runtime.

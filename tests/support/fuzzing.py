@@ -847,6 +847,60 @@ def _read_journal(path: Path) -> object:
     return recorded
 
 
+# --- Label Studio -----------------------------------------------------------------------------------------------------
+
+
+def _markups() -> list[tuple[str, bytes]]:
+    from tests.support.labelling import configuration
+
+    return [("a.xml", configuration(kind).encode()) for kind in ("BrushLabels", "BitmaskLabels")]
+
+
+def _parse_markup(path: Path) -> object:
+    from mmms_deploy.doors.label_studio.markup import parse_markup
+
+    markup = parse_markup(path.read_bytes().decode("utf-8", "replace"))
+    markup.check(boxes=False)
+    return markup
+
+
+def _predictions() -> list[tuple[str, bytes]]:
+    from mmms_deploy.session import Click
+    from tests.support.labelling import configuration, point
+
+    regions = [point(Click(40, 30), (60, 80)), point(Click(3, 4, False), (60, 80))]
+    body = {
+        "tasks": [{"id": 1, "data": {"photo": "/data/upload/1/a.png"}}],
+        "project": "1.1",
+        "label_config": configuration(),
+        "params": {"login": None, "context": {"result": regions}},
+    }
+    return [("a.json", json.dumps(body).encode())]
+
+
+def _read_prediction(path: Path) -> object:
+    from mmms_deploy.doors.label_studio.markup import parse_markup, picture_of
+    from mmms_deploy.doors.label_studio.prompts import prompts_of
+    from mmms_deploy.doors.label_studio.shapes import Prediction, read_shape
+
+    given = read_shape(path.read_bytes(), Prediction)
+    markup = parse_markup(given.label_config or "")
+    found = prompts_of(given.context.result if given.context is not None else ())
+    return [picture_of(markup, one.picture, task.data) for one in found for task in given.tasks]
+
+
+def _brushes() -> list[tuple[str, bytes]]:
+    from mmms_deploy.doors.label_studio.brush import brush_rle
+
+    return [("a.rle", bytes(brush_rle(np.random.default_rng(0).random((60, 80)) > level))) for level in (0.1, 0.99)]
+
+
+def _draw_brush(path: Path) -> object:
+    from mmms_deploy.doors.label_studio.brush_decoding import mask_of_brush
+
+    return mask_of_brush(list(path.read_bytes()), (60, 80))
+
+
 READERS: dict[str, Reader] = {
     "image": Reader(_pictures, _image),
     "modality": Reader(_numbers, _modality),
@@ -881,6 +935,9 @@ READERS: dict[str, Reader] = {
     "journal": Reader(lambda: [("a.jsonl", _walked()[0])], _read_journal, _damaged_lines),
     "file of work": Reader(lambda: [("a.json", _walked()[1])], _read_work, damaged_json),
     "file of work, hash fits": Reader(lambda: [("a.json", _walked()[1])], _read_work, _damaged_work),
+    "configuration of Label Studio": Reader(_markups, _parse_markup),
+    "request of Label Studio": Reader(_predictions, _read_prediction, damaged_json),
+    "brush of Label Studio": Reader(_brushes, _draw_brush),
 }
 
 

@@ -28,7 +28,7 @@ from mmms_deploy.replay.metrics import iou
 from mmms_deploy.session import Click, Session
 from mmms_deploy.spelling import did_you_mean
 
-MODULES = ("api", "cvat", "napari", "triton")
+MODULES = ("api", "cvat", "label_studio", "napari", "triton")
 """The folders of doors; each has a module ``conformance`` with ``doors``."""
 
 
