@@ -30,6 +30,7 @@ from mmms_deploy import (
     Features,
     FeatureStore,
     Journal,
+    MaskCleaning,
     Model,
     Polygon,
     Session,
@@ -139,6 +140,7 @@ SESSION: Arguments = {
     "keep_image": lambda: True,
     "zoom": lambda: False,
     "flip": lambda: False,
+    "cleaning": lambda: MaskCleaning(fill_holes=4, drop_specks=4),
     "resume": lambda: False,
 }
 CALLS: dict[str, Arguments] = {
