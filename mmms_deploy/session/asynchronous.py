@@ -596,6 +596,11 @@ class AsyncSession:
         return self._opened.bundle
 
     @property
+    def cleaning(self) -> MaskCleaning | None:
+        """What is done to masks after the network has answered; None for nothing."""
+        return self._opened.cleaning
+
+    @property
     def engine(self) -> EngineInfo:
         """The engine that really runs, and why it was chosen."""
         return self._opened.engine

@@ -158,6 +158,11 @@ class Session(WorkCalls, ClickCalls, SurfaceCalls):
         return self._engine.info
 
     @property
+    def cleaning(self) -> MaskCleaning | None:
+        """What is done to masks after the network has answered; None for nothing."""
+        return self._cleaning
+
+    @property
     def runs(self) -> Mapping[str, int]:
         """How often every stage ran since the session was opened, by name."""
         with self._lock:
