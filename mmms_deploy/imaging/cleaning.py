@@ -71,23 +71,25 @@ class MaskCleaning(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether anything is done at all."""
         return self != MaskCleaning()
 
-    def clean(self, mask: BoolArray, clicks: Iterable[Sequence[float]] = ()) -> BoolArray:
+    def clean(self, mask: BoolArray, clicks: Iterable[Any] = ()) -> BoolArray:
         """Return a mask, cleaned.
 
         Args:
             mask: (H, W) bool.
-            clicks: The clicks that it answers, each x, y in image pixels, and whether it is positive, as
-                ``Click.to_list`` returns them.
+            clicks: The clicks that it answers, such as ``result.clicks``: each a :class:`~mmms_deploy.Click`, or x, y
+                in image pixels, and whether it is positive.
 
         Returns:
             (H, W) bool: another array, or the mask itself where nothing was to be done.
 
         Raises:
-            SessionError: OpenCV is not installed.
+            SessionError: The mask or a click is none; or OpenCV is not installed.
         """
-        if not self.active:
-            return mask
-        return _cleaned(opencv(), self, mask, [_pixel(one) for one in clicks])
+        if not (isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.ndim == 2):
+            kind = f"shape {mask.shape} and dtype {mask.dtype}" if isinstance(mask, np.ndarray) else shown(mask, 80)
+            raise SessionError(f"a mask: {kind}", expected="(H, W) bool", fix="pass mask > 0, as a plain array")
+        pixels = [_pixel(one) for one in clicks]
+        return _cleaned(opencv(), self, mask, pixels) if self.active and mask.size else mask
 
 
 def _unfit(cleaning: MaskCleaning, name: str, expected: str) -> SessionError:
@@ -206,9 +208,14 @@ class _Pixel(NamedTuple):
     positive: bool
 
 
-def _pixel(click: Sequence[float]) -> _Pixel:
-    x, y, positive = click
-    return _Pixel(math.floor(x + 0.5), math.floor(y + 0.5), bool(positive))
+def _pixel(click: Any) -> _Pixel:
+    try:
+        x, y, positive = click.to_list() if hasattr(click, "to_list") else click
+        return _Pixel(math.floor(x + 0.5), math.floor(y + 0.5), bool(positive))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SessionError(
+            f"the click {shown(click, 80)}", expected="x, y, and 1 or 0", fix="pass result.clicks, or [[x, y, 1]]"
+        ) from error
 
 
 @dataclass(eq=False)
@@ -249,7 +256,8 @@ def _cleaned(cv2: Any, cleaning: MaskCleaning, mask: BoolArray, clicks: Sequence
         if 0 <= x - left < width and 0 <= y - top < height
     ]
     outlines = _outlines(cv2, before)
-    held = {id(found) for one in inside if (found := _around(cv2, outlines, before, one)) is not None}
+    boxes = np.array([one.box for one in outlines])
+    held = {id(found) for one in inside if (found := _around(cv2, outlines, boxes, before, one)) is not None}
     _fill(cleaning, outlines, held)
     _choose(cleaning, outlines, held)
     after = _drawn(cv2, cleaning, outlines, before, inside)
@@ -287,14 +295,22 @@ def _outlines(cv2: Any, mask: npt.NDArray[np.uint8]) -> list[_Outline]:
     return list(found.values())
 
 
-def _around(cv2: Any, outlines: Sequence[_Outline], mask: npt.NDArray[np.uint8], pixel: _Pixel) -> _Outline | None:
+def _around(
+    cv2: Any,
+    outlines: Sequence[_Outline],
+    boxes: npt.NDArray[np.int_],
+    mask: npt.NDArray[np.uint8],
+    pixel: _Pixel,
+) -> _Outline | None:
     """Return the part that a positive click is in, or the hole that a negative one is in; None where it is in none."""
     if bool(mask[pixel.y, pixel.x]) != pixel.positive:
         return None
     found = None
-    for one in outlines:
-        x, y, width, height = one.box
-        if one.is_part != pixel.positive or not (x <= pixel.x < x + width and y <= pixel.y < y + height):
+    x, y, width, height = boxes.T
+    near = (x <= pixel.x) & (pixel.x < x + width) & (y <= pixel.y) & (pixel.y < y + height)
+    for place in np.flatnonzero(near).tolist():
+        one = outlines[place]
+        if one.is_part != pixel.positive:
             continue
         side = cv2.pointPolygonTest(one.contour, (float(pixel.x), float(pixel.y)), False)
         if side > 0 or (one.is_part and side == 0):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from mmms_deploy import MaskCleaning
+from mmms_deploy import Click, MaskCleaning
 from mmms_deploy.errors import SessionError
 from mmms_deploy.imaging.cleaning import Cleaner, checked_cleaning, clean_labels
 
@@ -260,6 +260,32 @@ def test_numbers_of_numpy_are_plain_numbers_afterwards() -> None:
     assert msgspec.json.decode(msgspec.json.encode(cleaning), type=MaskCleaning) == cleaning
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(b'{"fill_holes":-1}', type=MaskCleaning)
+
+
+@pytest.mark.parametrize("mask", [np.zeros((3, 3), np.uint8), np.zeros(3, bool), [[True]], np.zeros((3, 3, 1), bool)])
+def test_what_is_no_mask_is_refused(mask: Any) -> None:
+    with pytest.raises(SessionError, match="a mask: "):
+        MaskCleaning(drop_specks=1).clean(mask)
+
+
+@pytest.mark.parametrize("click", [(1, 2), 3, (1, "a", 1), (np.nan, 1, 1), (np.inf, 1, 1)])
+def test_what_is_no_click_is_refused(click: Any) -> None:
+    with pytest.raises(SessionError, match="the click "):
+        MaskCleaning(drop_specks=1).clean(np.ones((3, 3), bool), [click])
+
+
+def test_arrays_of_every_layout() -> None:
+    mask = np.zeros((40, 60), dtype=np.bool_)
+    mask[5:30, 5:30] = True
+    mask[10:12, 10:12] = False
+    mask[35, 50] = True
+    cleaning = MaskCleaning(fill_holes=4, drop_specks=1)
+    wanted = cleaning.clean(mask, [Click(50, 35)])
+    assert wanted[35, 50]
+    for layout in (np.asfortranarray(mask), np.repeat(mask, 2, axis=1)[:, ::2], mask[::-1].copy()[::-1]):
+        layout.setflags(write=False)
+        np.testing.assert_array_equal(cleaning.clean(layout, [Click(50, 35)]), wanted)
+    assert cleaning.clean(np.zeros((0, 5), bool)).shape == (0, 5)
 
 
 def test_what_a_session_takes() -> None:

@@ -44,12 +44,8 @@ STEPS: tuple[Callable[[Session], object], ...] = (
 )
 
 
-def points(result: ClickResult) -> list[list[float]]:
-    return [click.to_list() for click in result.clicks]
-
-
 def expected(raw: ClickResult, *, by_hand: bool = False) -> np.ndarray:
-    return raw.mask if by_hand or not raw.clicks else CLEANING.clean(raw.mask, points(raw))
+    return raw.mask if by_hand or not raw.clicks else CLEANING.clean(raw.mask, raw.clicks)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +129,7 @@ def test_candidates_are_cleaned(proposing: Bundle) -> None:
             one.click(35, 25)
         raw, cleaned = plain.result, session.result
         for before, after in zip(raw.candidates, cleaned.candidates, strict=True):
-            np.testing.assert_array_equal(after.mask, CLEANING.clean(before.mask, points(raw)))
+            np.testing.assert_array_equal(after.mask, CLEANING.clean(before.mask, raw.clicks))
             assert after.area == after.mask.sum()
             np.testing.assert_array_equal(after.probability, before.probability)
         for place, one in enumerate(cleaned.candidates):
