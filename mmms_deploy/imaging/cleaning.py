@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from mmms_deploy.arguments import real, shown, whole
+from mmms_deploy.arguments import items, real, shown, whole
 from mmms_deploy.bundle.contract import Struct
 from mmms_deploy.errors import SessionError
 from mmms_deploy.imaging.resize import BoolArray
@@ -28,6 +28,7 @@ _MOST = 1 << 30
 """The most pixels of an image, and more than any outline can move."""
 _ATTEMPTS = 4
 """How often the tolerance of an outline is halved before it stays as it is."""
+_CLICKS = "clicks, each x, y, and 1 or 0"
 Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 Pixels = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
 """What settings may be: so many pixels or parts, and how many pixels an outline moves."""
@@ -88,8 +89,9 @@ class MaskCleaning(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if not (isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.ndim == 2):
             kind = f"shape {mask.shape} and dtype {mask.dtype}" if isinstance(mask, np.ndarray) else shown(mask, 80)
             raise SessionError(f"a mask: {kind}", expected="(H, W) bool", fix="pass mask > 0, as a plain array")
-        pixels = [_pixel(one) for one in clicks]
-        return _cleaned(opencv(), self, mask, pixels) if self.active and mask.size else mask
+        given = items("the clicks are", clicks, SessionError, expected=_CLICKS, fix="pass result.clicks")
+        pixels = [_pixel(one) for one in given]
+        return _cleaned(opencv(), self, np.asarray(mask), pixels) if self.active and mask.size else mask
 
 
 def _unfit(cleaning: MaskCleaning, name: str, expected: str) -> SessionError:
@@ -213,9 +215,7 @@ def _pixel(click: Any) -> _Pixel:
         x, y, positive = click.to_list() if hasattr(click, "to_list") else click
         return _Pixel(math.floor(x + 0.5), math.floor(y + 0.5), bool(positive))
     except (TypeError, ValueError, OverflowError) as error:
-        raise SessionError(
-            f"the click {shown(click, 80)}", expected="x, y, and 1 or 0", fix="pass result.clicks, or [[x, y, 1]]"
-        ) from error
+        raise SessionError(f"the click {shown(click, 80)}", expected=_CLICKS, fix="pass result.clicks") from error
 
 
 @dataclass(eq=False)

@@ -216,6 +216,19 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Arguments]] = {
             "ordinal": int,
         },
     ),
+    "MaskCleaning": (
+        MaskCleaning,
+        {
+            "fill_holes": lambda: 3,
+            "drop_specks": lambda: 3,
+            "keep_largest": lambda: 1,
+            "simplify": lambda: 1.5,
+        },
+    ),
+    "MaskCleaning.clean": (
+        lambda *a: MaskCleaning(fill_holes=3, drop_specks=3, simplify=1.5).clean(*a),
+        {"0": _mask, "1": lambda: [Click(3, 4)]},
+    ),
     "CocoWriter": (
         lambda *a, **k: CocoWriter(*a, **k).dataset(),
         {"categories": lambda: ["a"], "polygons": lambda: True},
