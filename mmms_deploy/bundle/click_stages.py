@@ -134,6 +134,8 @@ def copy_click_graphs(bundle: Bundle, manifest: Manifest, writer: BundleWriter) 
         for graph in graphs:
             source = bundle.file(graph.file)
             shutil.copyfile(source, writer.path(graph.file))
+            if graph.data is not None:
+                parts.setdefault(graph.data, set())  # there even where all weights are small and lie in the graph
             for name, places in external_parts(source).items():
                 size = bundle.manifest.files[name].size
                 for offset, length in places:

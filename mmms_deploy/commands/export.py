@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -176,10 +176,8 @@ Examples:
 @click.option(
     "--int8-iou",
     type=Number(LOWEST_IOU, 1.0),
-    default=LEAST_IOU,
-    show_default=True,
     help="With int8: mean IoU with the checkpoint's own masks that must be reached. Layers stay in float32 until it "
-    "is; a lower number keeps more of them in 8 bits.",
+    f"is; a lower number keeps more of them in 8 bits.  [default: {LEAST_IOU:g}]",
 )
 @click.option(
     "--calibration",
@@ -265,7 +263,7 @@ def main(
     modalities: tuple[tuple[str, int], ...],
     cuts: tuple[str, ...],
     precisions: tuple[Precision, ...],
-    int8_iou: float,
+    int8_iou: float | None,
     calibration: Path | None,
     batches: tuple[int, ...],
     no_rewrite: tuple[str, ...],
@@ -296,6 +294,7 @@ def main(
         raise click.UsageError("--gate noc needs a bundle that takes images; leave --cut black-box out")
     if private and repository is None:
         raise click.UsageError("--private goes with --push OWNER/NAME")
+    int8 = _int8_options(precisions, int8_iou, calibration)
     with wrong_usage():
         check_push(repository, license_name)
     _check_files(None if pair else ckpt, backbone_ckpt, description)
@@ -348,12 +347,22 @@ def main(
             no_rewrite=no_rewrite,
             precisions=precisions,
             batches=batches,
-            int8=Int8Options(iou=int8_iou, calibration=calibration),
+            int8=int8,
             gates=_noc_gates(datasets, gate_images, on_progress) if datasets else (),
             on_progress=on_progress,
         )
     summarise(report, time.perf_counter() - start)
     return finish(report)
+
+
+def _int8_options(precisions: Collection[Precision], iou: float | None, calibration: Path | None) -> Int8Options | None:
+    """Return how graphs in 8 bits are made; None where none are."""
+    if Precision.INT8 in precisions:
+        return Int8Options(iou=LEAST_IOU if iou is None else iou, calibration=calibration)
+    given = [name for name, value in (("--int8-iou", iou), ("--calibration", calibration)) if value is not None]
+    if given:
+        raise click.UsageError(f"{' and '.join(given)} go with --precision fp32,int8")
+    return None
 
 
 def _name(ckpt: str | None, random_weights: int | None, other: Path | None) -> str:

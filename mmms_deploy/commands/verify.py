@@ -14,9 +14,10 @@ from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, print_engine, warn
 from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.commands.fetching import fetched_bundle
-from mmms_deploy.commands.parameters import FilePath, Number
+from mmms_deploy.commands.parameters import FilePath, Number, Text
 from mmms_deploy.commands.places import check_bundle
 from mmms_deploy.commands.tables import print_table
+from mmms_deploy.commands.verify_doors import verify_doors
 
 if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 Examples:
   mmms-verify demo
   mmms-verify demo --device cpu --threads 1
-  mmms-verify demo --all-engines""",
+  mmms-verify demo --all-engines
+  mmms-verify demo --doors""",
 )
 @click.argument("bundle", type=FilePath())
 @click.option(
@@ -42,11 +44,27 @@ Examples:
     is_flag=True,
     help="Replay with every installed engine in every precision, and keep the results for --device auto.",
 )
+@click.option(
+    "--doors",
+    is_flag=True,
+    help="Then click through every door that can be opened here (CVAT, Label Studio, napari, Triton, the API): each "
+    "must give the same mask as a session, bit for bit.",
+)
+@click.option(
+    "--door",
+    "names",
+    multiple=True,
+    type=Text(),
+    metavar="NAME",
+    help="Such a door alone; may be repeated.",
+)
 @engine_options(allow_unproven=True)
 def main(
     bundle: Path,
     limit: float | None,
     all_engines: bool,
+    doors: bool,
+    names: tuple[str, ...],
     request: EngineRequest,
 ) -> None:
     """Check that BUNDLE answers on this machine as its checkpoint did.
@@ -57,10 +75,16 @@ def main(
     The result is kept for this machine: the engine of the next session was measured. After --all-engines, --device auto
     takes the fastest engine and precision that passed. With it, the command exits with 1 when an engine in fp32 does
     not pass.
+
+    --doors clicks the same clicks through the tools that people annotate with (docs/integrations.md). It exits with 1
+    when a door fails, or gives another mask than a session on the same engine; doors whose tool is not installed are
+    listed with the command that installs it.
     """
     if all_engines:
         if request.engine is not None or request.precision is not None or limit is not None or request.strict:
             raise click.UsageError("--all-engines goes without --engine, --precision, --limit and --strict.")
+        if doors or names:
+            raise click.UsageError("--all-engines goes without --doors and --door: these take one engine.")
         check_bundle(bundle)
         _verify_all(fetched_bundle(bundle), request)
         return
@@ -81,6 +105,8 @@ def main(
         f" limit {report.limit}; {report.seconds:.1f} s",
         soft_wrap=True,
     )
+    if doors or names:
+        verify_doors(opened, request, names)
 
 
 def _verify_all(path: Path, request: EngineRequest) -> None:

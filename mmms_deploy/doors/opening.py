@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from mmms_deploy.arguments import shown
+from mmms_deploy.bundle import Bundle
 from mmms_deploy.errors import DoorError
 from mmms_deploy.files import MIB
 from mmms_deploy.imaging.cleaning import Count, MaskCleaning, Pixels
@@ -79,7 +80,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             simplify=self.simplify,
         )
 
-    def model(self, bundle: str | Path) -> Model:
+    def model(self, bundle: Bundle | str | Path) -> Model:
         """Open a bundle's engine, with a store of features; the caller closes it.
 
         Raises:

@@ -39,6 +39,7 @@ from mmms_deploy.export.graphs import save_graph, write_stages
 from mmms_deploy.export.half.export import HALF_STEPS, Float32, add_half
 from mmms_deploy.export.half.gate import FeatureRecorder, Features
 from mmms_deploy.export.half.precision import reduced_precisions
+from mmms_deploy.export.int8.calibration import calibration_files
 from mmms_deploy.export.int8.export import INT8_STEPS, add_int8
 from mmms_deploy.export.int8.precision import Int8Options
 from mmms_deploy.export.int8.quantisation import import_nncf
@@ -54,6 +55,7 @@ from mmms_deploy.export.source import DEMOS, Source, SourcedNetwork, demo_checkp
 from mmms_deploy.export.steps import announce, counted
 from mmms_deploy.files import PathLike, writing
 from mmms_deploy.hub import reference_of
+from mmms_deploy.imaging.io import load_rgb
 from mmms_deploy.models.network import InteractiveNetwork
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.replay.golden import save_golden
@@ -117,7 +119,7 @@ def export_bundle(
         precisions: Precisions to write the graphs in; float32 is always written.
         batches: How many objects of one image further click stages answer for in one run, such as (4, 16); each has
             graphs in every precision.
-        int8: How the graphs in ``Precision.INT8`` are made; None for the defaults.
+        int8: How the graphs in ``Precision.INT8`` are made; None for the defaults, or without such graphs.
         gates: Further gates, which run after all others; the manifest keeps their checks.
         on_progress: Receives every step as it starts: its name as ``task``, how many steps are over as ``done``, and
             how many there are as ``total``.
@@ -133,14 +135,15 @@ def export_bundle(
         SizeError: The network size does not fit.
         CutError: A cut makes no sense for this network.
         ExportError: ``batches`` are out of range, or the network's click stage answers for one object alone; or graphs
-            in 8 bits are requested without NNCF.
+            in 8 bits are requested without NNCF, or with a folder without pictures; or ``int8`` comes without them.
+        ImageError: A picture to calibrate on cannot be read.
         OutputExistsError: The folder exists.
         OutputWriteError: The folder cannot be written.
         GateError: The graphs do not compute what the checkpoint computes.
         EngineUnavailableError: There is no engine for the gate.
         ValueError: No rewrite has a name in ``no_rewrite``.
     """
-    _check_request(source, no_rewrite, precisions)
+    _check_request(source, no_rewrite, precisions, int8, cuts)
     source = source.fetched(on_progress)
     on_progress = counted(on_progress, count_steps(precisions=precisions))
     require_onnxruntime()
@@ -210,12 +213,41 @@ def _reduced(precisions: Collection[Precision]) -> tuple[Precision, ...]:
     return (*reduced_precisions(precisions), *((Precision.INT8,) if Precision.INT8 in precisions else ()))
 
 
-def _check_request(source: Source, no_rewrite: Collection[str], precisions: Collection[Precision]) -> None:
+def _check_request(
+    source: Source,
+    no_rewrite: Collection[str],
+    precisions: Collection[Precision],
+    int8: Int8Options | None,
+    cuts: Collection[Cut],
+) -> None:
     """Check what would show after minutes."""
     remaining(no_rewrite)
     checked_license(source.license)
-    if Precision.INT8 in precisions:
-        import_nncf()
+    _check_int8(precisions, int8, cuts)
+
+
+def _check_int8(precisions: Collection[Precision], int8: Int8Options | None, cuts: Collection[Cut]) -> None:
+    """Check how graphs in 8 bits are requested, and the pictures to calibrate on, which are read after minutes."""
+    if Precision.INT8 not in precisions:
+        if int8 is not None:
+            raise ExportError(
+                f"int8={int8!r} without graphs in 8 bits",
+                expected="Int8Options together with Precision.INT8",
+                fix="put Precision.INT8 into precisions, or leave int8 out",
+            )
+        return
+    import_nncf()
+    if int8 is None or int8.calibration is None:
+        return
+    if Cut.BLACK_BOX in cuts:
+        raise ExportError(
+            f"pictures to calibrate on, {int8.calibration}, and a network that takes a provider's features",
+            expected="a network that takes pictures",
+            fix="leave calibration out: the golden clicks calibrate it",
+            command_fix="leave --calibration out: the golden clicks calibrate it",
+        )
+    for file in calibration_files(int8.calibration):
+        load_rgb(file)
 
 
 def _compare_batches(

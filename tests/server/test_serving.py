@@ -27,6 +27,7 @@ from mmms_deploy.server.calls import CALLS
 from mmms_deploy.server.changes import runs
 from mmms_deploy.server.errors import ListenError
 from mmms_deploy.server.file_routes import listed
+from mmms_deploy.server.serving import listening
 from mmms_deploy.server.shapes import BrowserAnswer
 from tests.support.paths import ROOT
 from tests.support.server import Client, Running, labels_of_runs, running_server
@@ -56,6 +57,14 @@ def hangup() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Else the second part of each waits for the client's acknowledgement, which comes 40 ms later."""
+    with listening(Settings(port=0)) as place, socket.create_connection(place.getsockname()):
+        connection, _ = place.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.usefixtures("hangup")

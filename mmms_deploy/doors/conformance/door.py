@@ -37,7 +37,7 @@ class OpenDoor(Protocol):
 
 
 class Door(Protocol):
-    """A door as the comparison sees it; each door's folder has one as ``conformance.door``.
+    """A door as the comparison sees it; the module ``conformance`` of each door's folder has them as ``doors``.
 
     Attributes:
         name: As on the command line, e.g. ``cvat``.

@@ -140,14 +140,19 @@ def calibration_samples(modalities: tuple[ModalitySpec, ...], folder: Path | Non
         pictures = load_sample_images()
         named = [(Path(name).stem, image) for name, image in zip(pictures.filenames, pictures.images, strict=True)]
     else:
-        named = [(file.name, load_rgb(file)) for file in _pictures(folder)]
+        named = [(file.name, load_rgb(file)) for file in calibration_files(folder)]
     return [
         picture_sample(name, np.ascontiguousarray(image[..., :3]), modalities, seed=number)
         for number, (name, image) in enumerate(named)
     ]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def calibration_files(folder: Path) -> list[Path]:
+    """Return the pictures of a folder that are calibrated on, at most 64, spread evenly over it.
+
+    Raises:
+        ExportError: The folder holds no picture.
+    """
     words = {
         "fix": "pass Int8Options(calibration=FOLDER) with a folder of pictures",
         "command_fix": "pass --calibration FOLDER with a folder of pictures",

@@ -119,8 +119,7 @@ class _Source:
 
     def quantised(self, name: str, left: Sequence[str] = ()) -> ir.Model:
         """Return a stage in 8 bits, with some nodes in float32."""
-        rates = {stage.name: stage.rate for stage in self.manifest.stages}
-        sees_pixels = rates[name] < Rate.FIRST_CLICK
+        sees_pixels = self.manifest.stage(name).rate < Rate.FIRST_CLICK
         return quantise(self.original[name], self.calls[name], left, sees_pixels=sees_pixels)
 
     def all_quantised(self, left: Mapping[str, Sequence[Layer]]) -> dict[str, ir.Model]:
@@ -130,10 +129,10 @@ class _Source:
 
     def completed(self, found: Mapping[str, ir.Model], left: Mapping[str, Sequence[Layer]]) -> dict[str, ir.Model]:
         """Return stages in 8 bits with those for longer lists and several objects, which leave out the same weights."""
-        rates = {stage.name: stage.rate for stage in self.manifest.stages}
-        larger = {}
+        stage_of, larger = self.manifest.stage, {}
         for name in self.original.keys() - found.keys():
-            names = {one.weight for stage, layers in left.items() if rates[stage] is rates[name] for one in layers}
+            rate = stage_of(name).rate
+            names = {one.weight for stage, layers in left.items() if stage_of(stage).rate is rate for one in layers}
             weights = named_weights(self.original[name].graph)
             larger[name] = self.quantised(name, [node for node, weight in weights.items() if weight in names])
         return {**found, **larger}

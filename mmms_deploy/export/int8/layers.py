@@ -8,7 +8,7 @@ move numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ _MOVING = frozenset(
      *("Transpose", "Unsqueeze")}
 )  # fmt: skip
 """Operators through which a quantised value reaches a layer."""
+_BIAS = ".bias"
+_QUANTISING = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,28 @@ def not_layers(graph: ir.Graph) -> list[str]:
 
 
 def named_weights(graph: ir.Graph) -> dict[str, str]:
-    """Return the name of the weights of every node that multiplies matrices, by the name of the node."""
-    return {
-        node.name: next((v.name for v in node.inputs[:2] if v is not None and v.name and v.is_initializer()), node.name)
-        for node in graph
-        if node.op_type in MATRIX and node.name
-    }
+    """Return the name of the weights of every node that multiplies matrices, by the name of the node.
+
+    Weights that an export turned have a number in the place of their name; their bias tells it.
+    """
+    return {node.name: _weight_of(node) for node in graph if node.op_type in MATRIX and node.name}
+
+
+def _weight_of(node: ir.Node) -> str:
+    name = _initializer_of(node)
+    if name is None:
+        return node.name or ""
+    if "." in name:
+        return name
+    added = [use.node for use in node.outputs[0].uses() if use.node.op_type == "Add"]
+    biases = [v.name for one in (node, *added) for v in one.inputs if v is not None and v.name and v.is_initializer()]
+    known = [name.removesuffix(_BIAS) for name in biases if name.endswith(_BIAS)]
+    return f"{known[0]}.weight" if known else name
+
+
+def _initializer_of(node: ir.Node) -> str | None:
+    """Return the name of a node's weights in its graph; None where it has none."""
+    return next((v.name for v in node.inputs[:2] if v is not None and v.name and v.is_initializer()), None)
 
 
 def quantised_layers(graph: ir.Graph, weights: dict[str, str]) -> list[Layer]:
@@ -110,16 +128,19 @@ def quantised_layers(graph: ir.Graph, weights: dict[str, str]) -> list[Layer]:
 
 def _pair(value: ir.Value | None) -> ir.Node | None:
     """Return the DequantizeLinear that a value comes from, directly or through nodes that move numbers."""
-    while value is not None:
-        node = value.producer()
-        if node is None:
-            return None
-        if node.op_type == "DequantizeLinear":
+    for one in _upstream(value, lambda node: node.op_type in _MOVING):
+        node = one.producer()
+        if node is not None and node.op_type == "DequantizeLinear":
             return node
-        if node.op_type not in _MOVING:
-            return None
-        value = node.inputs[0]
     return None
+
+
+def _upstream(value: ir.Value | None, through: Callable[[ir.Node], bool]) -> Iterator[ir.Value]:
+    """Yield a value, and those that it was made of: the first inputs of nodes, as long as these are passed through."""
+    while value is not None:
+        yield value
+        node = value.producer()
+        value = node.inputs[0] if node is not None and through(node) else None
 
 
 def _macs(node: ir.Node) -> int:
@@ -137,13 +158,9 @@ def _macs(node: ir.Node) -> int:
 
 def _sizes(value: ir.Value | None) -> tuple[int, ...] | None:
     """Return a value's shape, looked up before its pair where NNCF does not say it; None where it is not known."""
-    while value is not None:
-        if value.shape is not None:
-            return tuple(value.shape.numpy()) if value.shape.is_static() else None
-        node = value.producer()
-        if node is None or not (node.op_type in ("QuantizeLinear", "DequantizeLinear") or _smooths(node)):
-            return None
-        value = node.inputs[0]
+    for one in _upstream(value, lambda node: node.op_type in _QUANTISING or _smooths(node)):
+        if one.shape is not None:
+            return tuple(one.shape.numpy()) if one.shape.is_static() else None
     return None
 
 
@@ -165,7 +182,7 @@ def with_float_layers(model: ir.Model, kept: Collection[str], original: ir.Graph
     model = model.clone()
     graph = model.graph
     exact = {value.name: value.const_value.numpy() for value in original.initializers.values() if value.const_value}
-    weights = named_weights(original)
+    weights = {node.name: _initializer_of(node) for node in original if node.op_type in MATRIX}
     for node in list(graph):
         if node.op_type != "DequantizeLinear":
             continue
@@ -181,7 +198,7 @@ def with_float_layers(model: ir.Model, kept: Collection[str], original: ir.Graph
             replacement = _as_float(
                 graph,
                 node,
-                [(layer, exact.get(weights.get(layer.name or "", ""))) for layer in _readers(node.outputs[0])],
+                [(layer, exact.get(weights.get(layer.name))) for layer in _readers(node.outputs[0])],
             )
         ir.convenience.replace_all_uses_with(node.outputs[0], replacement)
     return model
@@ -189,17 +206,11 @@ def with_float_layers(model: ir.Model, kept: Collection[str], original: ir.Graph
 
 def _smoothing(layer: ir.Node) -> npt.NDArray[np.float32] | None:
     """Return what SmoothQuant multiplies the activations of a layer with, one number for each input channel."""
-    value = layer.inputs[0]
-    for _ in range(8):
-        node = value.producer() if value is not None else None
-        if node is None:
-            return None
-        if _smooths(node):
+    for one in _upstream(layer.inputs[0], lambda node: node.op_type in _QUANTISING | _MOVING):
+        node = one.producer()
+        if node is not None and _smooths(node):
             factor = next((v.const_value for v in node.inputs if v is not None and v.const_value is not None), None)
             return None if factor is None else factor.numpy().ravel()
-        if node.op_type not in {"DequantizeLinear", "QuantizeLinear", *_MOVING}:
-            return None
-        value = node.inputs[0]
     return None
 
 

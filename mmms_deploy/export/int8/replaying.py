@@ -26,16 +26,10 @@ class Likeness:
     Attributes:
         mean: Mean IoU, 0 to 1.
         least: The smallest.
-        case: The picture of the smallest, from 0.
-        click: Its click, from 0.
-        samples: How many masks were compared.
     """
 
     mean: float
     least: float
-    case: int = 0
-    click: int = 0
-    samples: int = 1
 
 
 class Substitutes(OnnxRuntimeCpu):
@@ -99,6 +93,4 @@ class Substitutes(OnnxRuntimeCpu):
             return Likeness(0.0, 0.0)  # numbers that are not finite
         finally:
             self._replaced = {}
-        worst = report.worst
-        mean = float(np.mean([check.iou for check in report.checks]))
-        return Likeness(mean, worst.iou, worst.case, worst.click, len(report.checks))
+        return Likeness(float(np.mean([check.iou for check in report.checks])), report.worst.iou)

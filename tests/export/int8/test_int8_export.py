@@ -13,6 +13,7 @@ from PIL import Image
 from mmms_deploy import Bundle, Session, open_engine
 from mmms_deploy.bundle import MANIFEST_NAME, BundleWriter, Precision, Rate, Role
 from mmms_deploy.bundle.manifest_file import digest_of
+from mmms_deploy.commands.export import main as export_command
 from mmms_deploy.commands.verify import main as verify_command
 from mmms_deploy.engines.openvino import compile as openvino_compile
 from mmms_deploy.engines.openvino.engine import OpenVinoCpu
@@ -20,13 +21,22 @@ from mmms_deploy.engines.openvino.inspect import compiled_nodes, narrow_nodes
 from mmms_deploy.engines.openvino.library import bf16_capable
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import choose
-from mmms_deploy.errors import Door, EngineUnavailableError, ExportError, GateError, MMMSDeployWarning
-from mmms_deploy.export.cut import StageModel
+from mmms_deploy.errors import (
+    Door,
+    EngineUnavailableError,
+    ExportError,
+    GateError,
+    MMMSDeployError,
+    MMMSDeployWarning,
+)
+from mmms_deploy.export.cut import Cut, StageModel
+from mmms_deploy.export.exporter import Source, export_bundle
 from mmms_deploy.export.graphs import write_stages
 from mmms_deploy.export.int8 import export as int8_export
 from mmms_deploy.export.int8.export import INT8_STEPS
 from mmms_deploy.export.int8.precision import LEAST_IOU, Int8Options
 from mmms_deploy.progress import Progress
+from mmms_deploy.replay.click_bundle import write_click_bundle
 from mmms_deploy.replay.verification import LIMITS, verify
 from tests.support.invoke import invoke
 from tests.support.quantised import (
@@ -268,6 +278,14 @@ def test_a_provider_s_features(tmp_path: Path) -> None:
         assert session.click(22, 12).mask[12, 22]
 
 
+def test_the_click_stage_in_8_bits_alone(bundle: Bundle, tmp_path: Path) -> None:
+    """All its weights are so small that they lie in the graph; the file for large ones is there and empty."""
+    clicks = write_click_bundle(bundle, tmp_path / "clicks", precisions=["int8"])
+    assert clicks.manifest.precisions == (Precision.INT8,)
+    assert clicks.manifest.stage("click").graphs[Precision.INT8].data == "click.int8.onnx.data"
+    assert verify(clicks, EngineRequest(precision=Precision.INT8, strict=True)).telling
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -329,6 +347,53 @@ def test_pictures_that_are_missing_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="holds no pictures"):
         write_quantised(tmp_path / "out", Int8Options(0.9, tmp_path / "absent"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["empty", "broken"])
+def test_pictures_are_looked_at_before_anything_is_exported(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if kind == "broken":
+        (folder / "broken.png").write_bytes(b"nonsense")
+    steps: list[Progress] = []
+    with pytest.raises(MMMSDeployError, match=f"{kind}|holds no pictures"):
+        export_bundle(
+            Source(random_seed=0),
+            tmp_path / "out",
+            precisions=[Precision.INT8],
+            int8=Int8Options(calibration=folder),
+            on_progress=steps.append,
+        )
+    assert not steps
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_options_for_graphs_that_are_not_requested(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"int8=.* without graphs in 8 bits"):
+        export_bundle(Source(random_seed=0), tmp_path / "out", int8=Int8Options())
+    given = ("--random-weights", "0", "--out", tmp_path / "out")
+    for options in (
+        ("--int8-iou", "0.99"),
+        ("--calibration", tmp_path),
+        ("--int8-iou", "1", "--calibration", tmp_path),
+    ):
+        done = invoke(export_command, *given, *options, "--precision", "fp32,bf16")
+        assert done.exit_code == 2, done.output
+        assert "go with --precision fp32,int8" in done.stderr
+        assert all(name in done.stderr for name in options if str(name).startswith("--"))
+
+
+def test_pictures_for_a_provider_s_features(tmp_path: Path) -> None:
+    """The golden clicks calibrate it: pictures would be read for nothing."""
+    with pytest.raises(ExportError, match="a network that takes a provider's features") as caught:
+        export_bundle(
+            Source(random_seed=0),
+            tmp_path / "out",
+            cuts=[Cut.BLACK_BOX],
+            precisions=[Precision.INT8],
+            int8=Int8Options(calibration=tmp_path),
+        )
+    assert "leave --calibration out" in caught.value.message(Door.COMMAND_LINE)
 
 
 @pytest.mark.parametrize("iou", [0.89, 1.01, float("nan"), True, "0.99", None])

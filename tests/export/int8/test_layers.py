@@ -54,6 +54,21 @@ def test_weights_have_the_checkpoint_s_names(original: ir.Model) -> None:
     assert {node: named[node] for node in ATTENTION} == {node: node for node in ATTENTION}, "they have no weights"
 
 
+@pytest.mark.parametrize("place", ["added", "in the node", "elsewhere"])
+def test_turned_weights_are_named_after_their_bias(place: str) -> None:
+    """An export that turns a weight gives it a number."""
+    x = ir.val("x", ir.DataType.FLOAT, [1, 4])
+    numbers = np.ones((4, 4), np.float32)
+    weight, bias = (ir.val(name, const_value=ir.tensor(numbers, name=name)) for name in ("val_7", "head.q.bias"))
+    if place == "in the node":
+        nodes = [ir.node("Gemm", [x, weight, bias], name="product")]
+    else:
+        product = ir.node("MatMul", [x, weight], name="product")
+        nodes = [product, ir.node("Add" if place == "added" else "Mul", [product.outputs[0], bias])]
+    graph = ir.Graph([x], nodes[-1].outputs, nodes=nodes, initializers=[weight, bias], opset_imports={"": 21})
+    assert named_weights(graph) == {"product": "val_7" if place == "elsewhere" else "head.q.weight"}
+
+
 def test_layers_and_their_work(original: ir.Model, quantised: ir.Model) -> None:
     pixels = SIDE * SIDE
     found = quantised_layers(quantised.graph, named_weights(original.graph))
