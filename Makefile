@@ -11,7 +11,7 @@ PHOTO := docs/images/photo.jpg
 DEMO = $(eval DEMO := $(shell $(BIN)/mmms-weights sam2_hiera_t >&2 && echo demo || \
     { echo "demo-small takes the place of demo." >&2; echo demo-small; }))$(DEMO)
 
-.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser demo-pictures gpu-check bench fuzz fuzz-session test-million test-sizes lint format train train-small train-thermal train-demo-thermal clean
+.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser test-cvat test-triton demo-pictures gpu-check bench fuzz fuzz-session test-million test-sizes lint format train train-small train-thermal train-demo-thermal clean
 
 ## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -48,7 +48,7 @@ demo-page: $(VENV)/.cpu
 
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights and not browser" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights and not browser and not cvat and not triton" -n 2 --dist worksteal
 
 ## What multiplies with NumPy, with the kernels of OpenBLAS for common CPUs that this one can execute.
 test-blas: $(VENV)/.dev
@@ -69,6 +69,14 @@ test-weights: $(VENV)/.dev
 ## The page in a real browser: Debian's Chromium, or what CHROMIUM names; skipped where there is none.
 test-browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser -n 2 --dist loadfile
+
+## The doors to CVAT: the real cvat-cli against a stand-in of a server, and nuclio's SDK.
+test-cvat: $(VENV)/.cvat
+	$(BIN)/python -m pytest tests/doors/cvat
+
+## Triton's own server on this machine, that nvidia-pytriton carries (installs 100 MB; NumPy 1, so in a folder of its own).
+test-triton: $(VENV)-triton/.triton
+	$(VENV)-triton/bin/python -m pytest -m triton tests/doors/triton tests/examples/test_triton_client.py
 
 ## The documents' pictures of the page: the tests take them, with the demo's network.
 demo-pictures: $(VENV)/.dev
@@ -170,9 +178,18 @@ $(VENV)/.slow: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -e '.[export,cpu,dev,slow]'
 	touch $@ $(VENV)/.dev $(VENV)/.export
 
+$(VENV)/.cvat: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --disable-pip-version-check -e '.[export,cpu,dev,cvat-test]'
+	touch $@ $(VENV)/.dev $(VENV)/.export
+
 $(VENV)/.rtx: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -e '.[export,cpu,dev,rtx]'
 	touch $@ $(VENV)/.dev $(VENV)/.export
+
+$(VENV)-triton/.triton: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-triton
+	$(VENV)-triton/bin/pip install --disable-pip-version-check -e '.[cpu,triton]' 'onnx>=1.18' 'pytest>=8.2' 'scipy>=1.11'
+	touch $@
 
 clean:
 	rm -rf build dist bundles/demo bundles/demo-small $(OUT) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

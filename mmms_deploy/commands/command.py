@@ -86,6 +86,15 @@ class Command(click.Command):
             return super().invoke(ctx)
 
 
+class Group(Command, click.Group):
+    """A command of which each subcommand is a :class:`Command` of its own."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Do what the subcommand does, which prints its own warnings."""
+        with _ending():
+            return click.Group.invoke(self, ctx)
+
+
 def command(epilog: str, cls: type[Command] = Command) -> Callable[[Callable[..., Any]], Command]:
     """Decorate a function so that it becomes a command.
 

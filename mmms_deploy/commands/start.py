@@ -89,3 +89,8 @@ def package() -> None:
 def weights() -> None:
     """``mmms-weights``."""
     _start("weights")
+
+
+def serve() -> None:
+    """``mmms-serve``."""
+    _start("serve")

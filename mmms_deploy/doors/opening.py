@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -52,7 +52,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     store_folder: str = ""
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Opening:
+    def of(cls, settings: Mapping[str, Any]) -> Self:
         """Return an opening of settings by name; numbers and booleans may be written as text.
 
         Raises:

@@ -4,6 +4,7 @@
 - ``documents``: JSON and TOML, with a limit on depth
 - ``arrays``: ``.npy`` and ``.npz``, whose headers are checked before anything is allocated
 - ``output``: writes a file whole or not at all, and replaces nothing but regular files
+- ``folders``: writes a folder whole or not at all
 - ``cache``: the user's folder for what can be made again
 - ``kept``: folders in it, or one in its place until the process ends; files by their hashes
 - ``flags``: flags of ``os.open`` that a system may not have

@@ -31,9 +31,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -42,6 +41,7 @@ import numpy as np
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.errors import EngineUnavailableError, OutputExistsError
 from mmms_deploy.files import PathLike, as_path, read_bytes, writing
+from mmms_deploy.files.folders import whole_folder
 from mmms_deploy.files.reading import GIB
 from mmms_deploy.imaging.io import load_modality, load_rgb
 from mmms_deploy.page.features import encode_features
@@ -132,7 +132,7 @@ def write_static(
     with Session(opened, precision="fp32", threads=threads, keep_image=False) as session:
         session.set_image(os.fspath(image), **{name: os.fspath(file) for name, file in given.items()})
         features, size = encode_features(session), session.image_size
-    with _whole_folder(target, overwrite=overwrite) as folder:
+    with whole_folder(target, partial(_check_replaceable, target, overwrite=overwrite)) as folder:
         shutil.copytree(PAGE, folder, dirs_exist_ok=True)
         _name_description(folder / "index.html")
         (folder / FEATURES).write_bytes(features)
@@ -233,30 +233,6 @@ def _described(
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a new folder beside the target, which takes its place when the block ends without an error."""
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Cut, because the whole name must not become longer than a file system allows.
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", suffix=".partial", dir=target.parent))
-        try:
-            new, old = beside / "new", beside / "old"
-            new.mkdir()
-            yield new
-            _check_replaceable(target, overwrite=overwrite)
-            try:
-                if target.exists():
-                    target.rename(old)
-                new.rename(target)
-            finally:
-                # Looked at and not remembered, because an interrupt may come between any two lines.
-                if old.exists() and not os.path.lexists(target):
-                    old.rename(target)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _check_replaceable(folder: Path, *, overwrite: bool) -> None:

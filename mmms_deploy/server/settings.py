@@ -47,6 +47,10 @@ class Settings:
     calls_at_once: int = 4
     cleaning: MaskCleaning | None = None
 
+    def __post_init__(self) -> None:
+        if self.cleaning is not None and not self.cleaning.active:
+            object.__setattr__(self, "cleaning", None)
+
     @property
     def loopback(self) -> bool:
         """Whether only this machine reaches the server."""

@@ -137,7 +137,7 @@ def test_the_entry_points_start_every_command() -> None:
     from mmms_deploy.commands import start
 
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert len(scripts) == 14
+    assert len(scripts) == 15
     for place in scripts.values():
         module, _, name = place.partition(":")
         assert module == start.__name__

@@ -53,7 +53,9 @@ def test_every_example_is_listed_and_every_script_says_what_to_install() -> None
     assert len(files) >= 5
     for file in files:
         assert f"({file.name})" in text
-        assert re.search(r'pip install \\"\.\[cpu(,demo)?\]\\"', json.dumps(file.read_text()).replace("\\\\", ""))
+        assert re.search(
+            r'pip install \\"\.\[cpu(,demo|,triton)?\]\\"', json.dumps(file.read_text()).replace("\\\\", "")
+        )
 
 
 def test_embed(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

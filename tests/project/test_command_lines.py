@@ -35,10 +35,15 @@ def command(name: str) -> click.Command:
     return main
 
 
+def subcommands(found: click.Command) -> list[click.Command]:
+    """The subcommands of a command; none but of a group."""
+    return list(found.commands.values()) if isinstance(found, click.Group) else []
+
+
 def options(name: str) -> set[str]:
-    """Every option of a command."""
+    """Every option of a command, and of its subcommands."""
     found = command(name)
-    parameters = found.get_params(click.Context(found))
+    parameters = [one for each in (found, *subcommands(found)) for one in each.get_params(click.Context(each))]
     return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
@@ -48,7 +53,12 @@ def parsed(words: list[str]) -> None:
     Raises:
         click.ClickException: The command does not take them.
     """
-    command(words[0]).make_context(words[0], words[1:])
+    found = command(words[0])
+    context = found.make_context(words[0], words[1:])
+    if isinstance(found, click.Group):
+        name, sub, rest = found.resolve_command(context, words[1:])
+        assert sub is not None
+        sub.make_context(name, rest, parent=context)
 
 
 def in_document(path: Path) -> list[list[str]]:
@@ -64,7 +74,12 @@ def command_lines_of(text: str) -> list[list[str]]:
 
 
 LINES = [(path.relative_to(ROOT).as_posix(), words) for path in ORIGINALS for words in in_document(path)]
-HELP = [(name, words) for name in MODULES for words in command_lines_of(command(name).epilog or "")]
+HELP = [
+    (name, words)
+    for name in MODULES
+    for found in (command(name), *subcommands(command(name)))
+    for words in command_lines_of(found.epilog or "")
+]
 
 
 @pytest.mark.parametrize(("where", "words"), [*LINES, *HELP], ids=lambda value: value if isinstance(value, str) else "")

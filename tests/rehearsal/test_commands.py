@@ -183,7 +183,9 @@ def test_what_fails_has_a_name(both: Bundle, cache: Path) -> None:
 def test_everything_that_is_marked_gpu(tmp_path: Path) -> None:
     """The tests for a GPU pass on the stand-ins, so that a failure on a real GPU is that GPU's."""
     options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "pytest"]
-    done = run("-m", "pytest", *options, "tests/gpu", env=environment(tmp_path / "cache", **{TORCH: "on"}), timeout=900)
+    done = run(
+        "-m", "pytest", *options, "tests/gpu", env=environment(tmp_path / "cache", **{TORCH: "on"}), timeout=3600
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     assert " skipped" not in done.stdout.splitlines()[-1]
     assert " passed" in done.stdout.splitlines()[-1]

@@ -85,6 +85,10 @@ def test_the_servers_own_cleaning_keeps_clicks_on_the_server(small_engine: Engin
         np.testing.assert_array_equal(clicked(client, session), raw)
 
 
+def test_a_cleaning_that_does_nothing_is_none() -> None:
+    assert Settings(cleaning=MaskCleaning()).cleaning is None
+
+
 def test_features_of_a_session_that_cleans_go_to_no_browser(small_engine: Engine, upload: bytes) -> None:
     with Session(small_engine.bundle, engine=small_engine, cleaning=CLEANING) as session:
         session.set_image(upload)

@@ -84,6 +84,7 @@ chromium: Debian's Chromium without a window.
 server: the API on a free port of this machine, and a client of it.
 page_driver: the page in it, driven as its user does.
 pages: a web server for it, with the headers that threads need, or without.
+triton: Triton's configurations as data, and repositories of stages, run in ONNX Runtime.
 browser_clicks: clicks that are answered in it, driven from Python.
 blocker: the start of a script in which only the run-time half can be imported.
 documents: the documents, and the Python and the commands in them.
