@@ -245,9 +245,13 @@ class _Outline:
 
 
 def _cleaned(cv2: Any, cleaning: MaskCleaning, mask: BoolArray, clicks: Sequence[_Pixel]) -> BoolArray:
-    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
-    if width == 0:
+    # OpenCV's own box of a mask was wrong for narrow pictures, at least up to 4.9.
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
         return mask
+    top, height = int(rows[0]), int(rows[-1] - rows[0]) + 1
+    columns = np.flatnonzero(mask[top : top + height].any(axis=0))
+    left, width = int(columns[0]), int(columns[-1] - columns[0]) + 1
     cut = (slice(top, top + height), slice(left, left + width))
     before = np.ascontiguousarray(mask[cut]).view(np.uint8)
     inside = [
