@@ -11,7 +11,7 @@ PHOTO := docs/images/photo.jpg
 DEMO = $(eval DEMO := $(shell $(BIN)/mmms-weights sam2_hiera_t >&2 && echo demo || \
     { echo "demo-small takes the place of demo." >&2; echo demo-small; }))$(DEMO)
 
-.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser test-cvat test-triton demo-pictures gpu-check bench fuzz fuzz-session test-million test-sizes lint format train train-small train-thermal train-demo-thermal clean
+.PHONY: demo quick demo-bundle demo-small-bundle demo-page test test-blas test-slow test-wheel test-weights test-rtx test-browser test-cvat test-triton test-napari demo-pictures gpu-check bench fuzz fuzz-session test-million test-sizes lint format train train-small train-thermal train-demo-thermal clean
 
 ## Export the demo checkpoint, prove the bundle, click on a real photograph, write an overlay picture.
 demo: $(VENV)/.export
@@ -48,7 +48,7 @@ demo-page: $(VENV)/.cpu
 
 ## The tests, without those that take minutes (marked slow) or need a GPU.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights and not browser and not cvat and not triton" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel and not weights and not browser and not cvat and not triton and not napari" -n 2 --dist worksteal
 
 ## What multiplies with NumPy, with the kernels of OpenBLAS for common CPUs that this one can execute.
 test-blas: $(VENV)/.dev
@@ -69,6 +69,12 @@ test-weights: $(VENV)/.dev
 ## The page in a real browser: Debian's Chromium, or what CHROMIUM names; skipped where there is none.
 test-browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser -n 2 --dist loadfile
+
+## The plugin in a real napari, under Xvfb (apt-get install xvfb libgl1-mesa-dri): installs napari and Qt into an
+## environment of its own (700 MB); skipped where there is no Xvfb.
+NAPARI_VENV ?= .venv-napari
+test-napari: $(NAPARI_VENV)/.napari
+	$(NAPARI_VENV)/bin/python -m pytest -m napari tests/doors/napari
 
 ## The doors to CVAT: the real cvat-cli against a stand-in of a server, and nuclio's SDK.
 test-cvat: $(VENV)/.cvat
@@ -177,6 +183,14 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.slow: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -e '.[export,cpu,dev,slow]'
 	touch $@ $(VENV)/.dev $(VENV)/.export
+
+$(NAPARI_VENV)/bin/python:
+	$(PYTHON) -m venv $(NAPARI_VENV)
+
+$(NAPARI_VENV)/.napari: pyproject.toml | $(NAPARI_VENV)/bin/python
+	@echo "Installing napari and Qt into $(NAPARI_VENV): 700 MB ..."
+	$(NAPARI_VENV)/bin/pip install --disable-pip-version-check -e '.[cpu,napari]' 'napari[pyqt6]' onnx pytest pytest-qt scipy
+	touch $@
 
 $(VENV)/.cvat: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -e '.[export,cpu,dev,cvat-test]'

@@ -28,7 +28,7 @@ from mmms_deploy.replay.metrics import iou
 from mmms_deploy.session import Click, Session
 from mmms_deploy.spelling import did_you_mean
 
-MODULES = ("api", "cvat", "triton")
+MODULES = ("api", "cvat", "napari", "triton")
 """The folders of doors; each has a module ``conformance`` with ``doors``."""
 
 
