@@ -29,10 +29,10 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         strict: As for :class:`~mmms_deploy.Session`.
         zoom: As for :class:`~mmms_deploy.Session`.
         flip: As for :class:`~mmms_deploy.Session`.
-        fill_holes: As for :class:`~mmms_deploy.MaskCleaning`.
-        drop_specks: As for :class:`~mmms_deploy.MaskCleaning`.
-        keep_largest: As for :class:`~mmms_deploy.MaskCleaning`.
-        simplify: As for :class:`~mmms_deploy.MaskCleaning`.
+        fill_holes: Holes of masks of at most so many pixels are filled; 0 for none.
+        drop_specks: Parts of masks of at most so many pixels are dropped; 0 for none.
+        keep_largest: Only so many parts of a mask stay, those with positive clicks first; 0 for all.
+        simplify: How far outlines of masks may move, in pixels, to have fewer corners; 0 for outlines as they are.
         store_mib: MiB of features of images that were seen, kept in memory: one that comes back runs no backbone.
         store_folder: A folder for features that outlive the process (docs/store.md); empty for none.
     """
