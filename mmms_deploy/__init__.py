@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.engines import CudaOptions, Engine, EngineInfo, open_engine
     from mmms_deploy.errors import MMMSDeployError, MMMSDeployWarning
+    from mmms_deploy.imaging import MaskCleaning
     from mmms_deploy.session import (
         LATER,
         AsyncSession,
@@ -49,6 +50,7 @@ __all__ = [
     "Journal",
     "MMMSDeployError",
     "MMMSDeployWarning",
+    "MaskCleaning",
     "Model",
     "Polygon",
     "Prefetcher",
@@ -81,6 +83,7 @@ _MODULES = {
     "Journal": "session",
     "MMMSDeployError": "errors",
     "MMMSDeployWarning": "errors",
+    "MaskCleaning": "imaging",
     "Model": "session",
     "Polygon": "annotations",
     "Prefetcher": "store",

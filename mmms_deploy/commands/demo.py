@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from mmms_deploy.commands.cleaning import cleaning_options
 from mmms_deploy.commands.click_bundles import check_encodes
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, print_engine, say, warn
@@ -28,6 +29,7 @@ from mmms_deploy.installed import pip_install
 if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.engines.request import EngineRequest
+    from mmms_deploy.imaging.cleaning import MaskCleaning
     from mmms_deploy.server.settings import Settings
 
 _BUNDLE = Path("demo")
@@ -81,6 +83,7 @@ The API behind the page, for programs: mmms-doctor --docs server"""
     help="Write a folder that any web server can show, and start none: --image, its features, the click stage and the"
     " page, where clicks run in the browser.",
 )
+@cleaning_options
 @click.option("--overwrite", is_flag=True, help="Replace the folder of --static.")
 @click.option(
     "--host",
@@ -154,6 +157,7 @@ def main(
     upload: int,
     memory: float,
     show: bool | None,
+    cleaning: MaskCleaning | None,
     request: EngineRequest,
 ) -> None:
     """Open a page to click on, with the network in BUNDLE (default: demo) and images or folders of them.
@@ -198,6 +202,7 @@ def main(
         most_bytes=int(memory * GIB),
         out=out,
         allowed_hosts=names,
+        cleaning=cleaning,
     )
     _serve(fetched_bundle(bundle), pictures, settings, request, any_port=port is None, show=show)
 
@@ -321,11 +326,14 @@ def _say_what_is_served(bundle: Bundle, settings: Settings) -> None:
     """Say on stderr what the page cannot do, and who reaches the server."""
     if not bundle.manifest.trained:
         warn(f"the weights of {bundle.reference} are random, so its masks mean nothing")
+    from mmms_deploy.page.features import UNCLEANED
     from mmms_deploy.page.model import browser_model
     from mmms_deploy.page.runtime import runtime_files
 
     model = browser_model(bundle)
-    if not model.available:
+    if model.available and settings.cleaning is not None:
+        say("note", f"clicks run on the server: {UNCLEANED}")
+    elif not model.available:
         say("note", f"clicks run on the server: {model.why}")
     elif runtime_files() is None:
         say("note", f"clicks run on the server alone: onnxruntime-web is not here ({_DOCUMENT})")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from mmms_deploy.commands.cleaning import cleaning_options
 from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, print_engine, say, warn
 from mmms_deploy.commands.display import progress_bars, waiting
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle
     from mmms_deploy.commands.pictures import Picture
     from mmms_deploy.engines.request import EngineRequest
+    from mmms_deploy.imaging.cleaning import MaskCleaning
 
 _LISTED = 5
 
@@ -161,6 +163,7 @@ A list of clicks, clicks.csv or clicks.json; mmms-doctor --docs segment shows ev
     help="Answer every click after an object's first one in its crop, at the network's full resolution: finer masks of"
     " small objects in large images, and the image's part again when the crop changes.",
 )
+@cleaning_options
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("--skip-existing", is_flag=True, help="Pass over images whose files in --out-dir exist, to go on later.")
 @engine_options
@@ -189,6 +192,7 @@ def main(
     zoom: bool,
     overwrite: bool,
     skip_existing: bool,
+    cleaning: MaskCleaning | None,
     request: EngineRequest,
 ) -> None:
     """Segment objects in images by clicks, with the network in BUNDLE (demo: the one that ships with mmms-deploy).
@@ -240,6 +244,7 @@ def main(
                     history_limit=0,
                     keep_image=False,
                     zoom=zoom,
+                    cleaning=cleaning,
                     store=None if store is None else FeatureStore(store),
                 )
             )

@@ -22,6 +22,7 @@ In reading order:
 - ``mask_resize``: enlarges maps in tiles; of a mask, only the tiles on its outline
 - ``mask_strips``: whole rows of tiles, for masks with outlines everywhere
 - ``decision``: decides between maps of several owners at the image's size, in tiles
+- ``cleaning``: fills holes of masks, drops specks, keeps the largest parts, simplifies outlines
 - ``modulation``: changes the previous probability around the newest click
 - ``float16``: converts float16 to float32
 
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING
 from mmms_deploy.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mmms_deploy.imaging.cleaning import MaskCleaning
     from mmms_deploy.imaging.coordinates import to_network
     from mmms_deploy.imaging.io import load_modality, load_rgb
     from mmms_deploy.imaging.modality import measure
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from mmms_deploy.imaging.resize import resize_above, resize_image
 
 __all__ = [
+    "MaskCleaning",
     "load_modalities",
     "load_modality",
     "load_rgb",
@@ -53,6 +56,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "MaskCleaning": "cleaning",
         "load_modalities": "preprocess",
         "load_modality": "io",
         "load_rgb": "io",

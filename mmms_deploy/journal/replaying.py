@@ -15,7 +15,6 @@ import numpy as np
 
 from mmms_deploy.annotations import mask_of_rle
 from mmms_deploy.bundle import Bundle
-from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import open_request
 from mmms_deploy.errors import FileReadError, ImageMissingError, JournalError, MMMSDeployError
@@ -26,7 +25,7 @@ from mmms_deploy.journal.repeating import Repeater
 from mmms_deploy.journal.report import Against, Compared, Outcome, Replayed
 from mmms_deploy.progress import OnProgress, Progress
 from mmms_deploy.session import ClickResult, Session
-from mmms_deploy.session.events import AnyEvent, ImageEvent, RefusedEvent, StateEvent
+from mmms_deploy.session.events import AnyEvent, ImageEvent, OpenedEvent, RefusedEvent, StateEvent
 from mmms_deploy.session.facts import bundle_facts, engine_facts
 from mmms_deploy.session.mask_mark import Agreement, MaskMark, agreement, labels_hash, mask_hash
 from mmms_deploy.session.work import Work, is_work, read_work
@@ -72,7 +71,7 @@ def replay_journal(
         rows: list[Compared] = []
         for number, one in enumerate(recorded, start=1):
             first = one.opened
-            with _sessions(opened, engines, first.zoom, first.flip, first.history_limit) as sessions:
+            with _sessions(opened, engines, first, first.history_limit) as sessions:
                 for row in _repeated(number, one, sessions, images or Images()):
                     rows.append(row)
                     if on_progress is not None:
@@ -118,7 +117,7 @@ def replay_work(
     opened = _opened(bundle, work.bundle.source)
     with (
         _engines(opened, request, against, on_progress) as engines,
-        _sessions(opened, engines, work.zoom, work.flip, None) as sessions,
+        _sessions(opened, engines, work, None) as sessions,
     ):
         rows = _restored(work, sessions, images or Images())
         infos = [engine_facts(engine.info) for engine in engines]
@@ -178,7 +177,7 @@ def _engines(
 
 @contextmanager
 def _sessions(
-    bundle: Bundle, engines: list[Any], zoom: ZoomRule | None, flip: bool, limit: int | None
+    bundle: Bundle, engines: list[Any], opened: OpenedEvent | Work, limit: int | None
 ) -> Iterator[list[Session]]:
     with ExitStack() as open_sessions:
         yield [
@@ -188,8 +187,9 @@ def _sessions(
                     engine=engine,
                     history_limit=limit,
                     keep_image=False,
-                    zoom=False if zoom is None else zoom,
-                    flip=flip,
+                    zoom=False if opened.zoom is None else opened.zoom,
+                    flip=opened.flip,
+                    cleaning=opened.cleaning,
                 )
             )
             for engine in engines

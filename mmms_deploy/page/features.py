@@ -42,6 +42,10 @@ class TensorPlace(msgspec.Struct, frozen=True, kw_only=True):
     values: int
 
 
+UNCLEANED = "masks are cleaned, which the page in a browser does not do: its masks would be other ones"
+"""Why clicks do not run in a browser where a session cleans masks."""
+
+
 def encode_features(session: Session) -> bytes:
     """Return the features of a session's image in half precision.
 
@@ -55,13 +59,13 @@ def encode_features(session: Session) -> bytes:
         NoImageError: No image was set.
         SessionError: The session zooms or flips, so that features change with the clicks; or a modality is missing.
         FeatureError: A number is not finite, or beyond the range of float16: in half precision this image cannot be
-            clicked on, and clicks run on the server. Or the network's click stage runs in no browser.
+            clicked on, and clicks run on the server. Or the network's click stage runs in no browser, or the session
+            cleans masks, which the page does not.
     """
     model = browser_model(session.bundle)
-    if not model.available:
-        raise FeatureError(
-            model.why, expected="a network whose click stage runs in a browser", fix="click on the server"
-        )
+    why = UNCLEANED if session.cleaning is not None else model.why
+    if why:
+        raise FeatureError(why, expected="a network whose click stage runs in a browser", fix="click on the server")
     specs = feature_specs(session.bundle)
     size = session.image_size
     arrays = session.download_features([spec.name for spec in specs])

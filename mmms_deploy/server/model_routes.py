@@ -6,10 +6,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from mmms_deploy.page.features import UNCLEANED
 from mmms_deploy.page.network import described_network
 from mmms_deploy.page.runtime import NO_RUNTIME
 from mmms_deploy.server.file_routes import ASKED, given
-from mmms_deploy.server.shapes import BrowserAnswer, HealthAnswer, ModelAnswer
+from mmms_deploy.server.shapes import BrowserAnswer, HealthAnswer, ModelAnswer, cleaning_fields
 from mmms_deploy.server.state import ERRORS, json_answer, state_of
 
 router = APIRouter(tags=["server"], responses=ERRORS)
@@ -44,6 +45,7 @@ async def model(request: Request) -> Response:
                 "sessions": settings.most_sessions,
             },
             "saves": settings.out is not None,
+            "cleaning": cleaning_fields(settings.cleaning),
         }
     )
 
@@ -52,7 +54,8 @@ async def model(request: Request) -> Response:
 async def browser(request: Request) -> Response:
     """Say whether clicks can be answered in the browser, and why not."""
     state = state_of(request)
-    why = state.browser.why or ("" if state.runtime else NO_RUNTIME)
+    cleaned = UNCLEANED if state.settings.cleaning is not None else ""
+    why = state.browser.why or cleaned or ("" if state.runtime else NO_RUNTIME)
     return json_answer({"available": not why, "why": why, "model": state.browser.to_json()})
 
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mmms_deploy.errors import AnnotationError
+from mmms_deploy.imaging.cleaning import MaskCleaning
 from mmms_deploy.imaging.io import load_rgb
 from mmms_deploy.page.features import encode_features
 from mmms_deploy.server.answers import answer, checked_mask_form, framed, http_answer, probability, with_mask
@@ -20,7 +21,7 @@ from mmms_deploy.server.calls import CALLS, Call, checked, decoded
 from mmms_deploy.server.errors import RequestError, UnknownImageError
 from mmms_deploy.server.layers import image_layer, modality_layer
 from mmms_deploy.server.saving import Saved
-from mmms_deploy.server.shapes import MaskAnswer, OpenCall, OpenedAnswer, SessionAnswer
+from mmms_deploy.server.shapes import MaskAnswer, OpenCall, OpenedAnswer, SessionAnswer, SessionCall, cleaning_fields
 from mmms_deploy.server.state import ERRORS, State, json_answer, state_of
 from mmms_deploy.server.tabs import Source, Tab
 from mmms_deploy.server.uploads import IMAGE, check_picture, check_pixels, read_form, shown_name
@@ -33,8 +34,8 @@ _BINARY: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet
 _PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
 
 
-def _body(content: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {content: {"schema": dict(schema)}}}}
+def _body(content: str, schema: Mapping[str, Any], *, required: bool = True) -> dict[str, Any]:
+    return {"requestBody": {"required": required, "content": {content: {"schema": dict(schema)}}}}
 
 
 def _form(*fields: str) -> dict[str, Any]:
@@ -48,11 +49,19 @@ def _form(*fields: str) -> dict[str, Any]:
 # --- opening ----------------------------------------------------------------------------------------------------------
 
 
-@router.post("/sessions", status_code=201, summary="Open a session", response_model=SessionAnswer)
+@router.post(
+    "/sessions",
+    status_code=201,
+    summary="Open a session",
+    response_model=SessionAnswer,
+    openapi_extra=_body("application/json", SessionCall.model_json_schema(), required=False),
+)
 async def open_session(request: Request) -> Response:
     """Open a session, which holds one image at a time."""
-    tab = await state_of(request).tabs.open()
-    return json_answer({"session": tab.id}, 201)
+    asked = checked(SessionCall, decoded(await request.body())).cleaning
+    cleaning = None if asked is None else MaskCleaning(**asked.model_dump())
+    tab = await state_of(request).tabs.open(cleaning)
+    return json_answer({"session": tab.id, "cleaning": cleaning_fields(tab.session.cleaning)}, 201)
 
 
 @router.delete("/sessions/{session}", status_code=204, summary="Close a session")

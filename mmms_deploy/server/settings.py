@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmms_deploy.imaging.cleaning import MaskCleaning
+
 MIB, GIB = 1 << 20, 1 << 30
 JSON_BYTES = 16 * MIB
 """The most bytes of a request in JSON, over HTTP or the live socket; annotations with masks are far smaller."""
@@ -29,6 +31,7 @@ class Settings:
         allowed_hosts: More names by which browsers may call this server, such as that of a proxy.
         calls_at_once: How many sessions compute at once; the others wait for their turn. On two cores, 2 to 8 answer
             about as many clicks a second; with more than 2, two long calls stop no click.
+        cleaning: What is done to the masks of sessions that do not say it themselves; None for nothing.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +45,11 @@ class Settings:
     out: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
     calls_at_once: int = 4
+    cleaning: MaskCleaning | None = None
+
+    def __post_init__(self) -> None:
+        if self.cleaning is not None and not self.cleaning.active:
+            object.__setattr__(self, "cleaning", None)
 
     @property
     def loopback(self) -> bool:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mmms_deploy.imaging.cleaning import MaskCleaning
+
 Pixels = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(max_length=1000)]
 
@@ -21,6 +23,30 @@ class Shape(BaseModel):
 
 class Nothing(Shape):
     """A call without fields."""
+
+
+class CleaningFields(Shape):
+    """What is done to masks after the network has answered; 0 leaves a step out."""
+
+    fill_holes: Pixels = Field(0, description="Holes of at most so many pixels are filled.", le=1 << 30)
+    drop_specks: Pixels = Field(0, description="Parts of at most so many pixels are dropped.", le=1 << 30)
+    keep_largest: Pixels = Field(0, description="Only so many parts stay, clicked ones first.", le=1 << 30)
+    simplify: float = Field(0.0, description="How far outlines may move, in pixels.", ge=0, le=1 << 30)
+
+
+def cleaning_fields(cleaning: MaskCleaning | None) -> dict[str, Any] | None:
+    """Return what is done to masks as the fields say it; None where nothing is done."""
+    if cleaning is None:
+        return None
+    return {name: getattr(cleaning, name) for name in CleaningFields.model_fields}
+
+
+class SessionCall(Shape):
+    """A session to be opened."""
+
+    cleaning: CleaningFields | None = Field(
+        None, description="What is done to its masks; null for what the server does, {} for nothing."
+    )
 
 
 class ClickCall(Shape):
@@ -135,6 +161,9 @@ class ModelAnswer(Shape):
     joint: bool = Field(description="Whether a click answers for all objects at once.")
     limits: LimitFields
     saves: bool = Field(description="Whether annotations are saved on the server.")
+    cleaning: CleaningFields | None = Field(
+        description="What is done to masks of sessions that do not say it themselves; null for nothing."
+    )
 
 
 class BrowserAnswer(Shape):
@@ -166,6 +195,7 @@ class SessionAnswer(Shape):
     """A new session."""
 
     session: str
+    cleaning: CleaningFields | None = Field(description="What is done to its masks; null for nothing.")
 
 
 class OpenedAnswer(Shape):

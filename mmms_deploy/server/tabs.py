@@ -18,6 +18,7 @@ from anyio import CapacityLimiter, to_thread
 from mmms_deploy.bundle import Rate
 from mmms_deploy.bundle.click_inputs import click_inputs
 from mmms_deploy.engines.protocol import Engine
+from mmms_deploy.imaging.cleaning import MaskCleaning, checked_cleaning
 from mmms_deploy.server.changes import Extents, Seen
 from mmms_deploy.server.errors import FullError, TooLargeError, unknown_session
 from mmms_deploy.server.settings import MIB, Settings
@@ -73,9 +74,13 @@ class Tabs:
         engine: The engine that they share.
         settings: Their limits.
         clock: Seconds that only grow.
+
+    Raises:
+        SessionError: Masks are to be cleaned, and the library for it is not installed.
     """
 
     def __init__(self, engine: Engine, settings: Settings, clock: Callable[[], float]) -> None:
+        checked_cleaning(settings.cleaning)
         self._engine, self._settings, self._clock = engine, settings, clock
         self._tabs: dict[str, Tab] = {}
         self._opening = 0
@@ -90,10 +95,14 @@ class Tabs:
         """About how much memory all sessions take."""
         return sum(tab.nbytes for tab in self._tabs.values())
 
-    async def open(self) -> Tab:
+    async def open(self, cleaning: MaskCleaning | None = None) -> Tab:
         """Open a session.
 
+        Args:
+            cleaning: What is done to its masks; None for what the settings say.
+
         Raises:
+            SessionError: The library that cleans masks is not installed.
             FullError: There are as many as there may be, and all were used a moment ago.
         """
         while len(self._tabs) + self._opening >= self._settings.most_sessions:
@@ -103,9 +112,10 @@ class Tabs:
                     expected="fewer: each holds the features of an image",
                     fix="close one with DELETE sessions/{session}, or try again in a minute",
                 )
+        chosen = self._settings.cleaning if cleaning is None else cleaning
         self._opening += 1
         try:
-            session = await to_thread.run_sync(self._opened, limiter=self._limiter)
+            session = await to_thread.run_sync(self._opened, chosen, limiter=self._limiter)
             tab = Tab(session, self._clock())
             self._tabs[tab.id] = tab
         finally:
@@ -231,9 +241,9 @@ class Tabs:
             fix="close a session with DELETE sessions/{session}, or try again in a minute",
         )
 
-    def _opened(self) -> Session:
+    def _opened(self, cleaning: MaskCleaning | None) -> Session:
         # The layers are drawn from the files: a session that kept the pixels would take 3 bytes more for each.
-        return Session(self._engine.bundle, engine=self._engine, keep_image=False)
+        return Session(self._engine.bundle, engine=self._engine, keep_image=False, cleaning=cleaning)
 
     def _weight(self, tab: Tab) -> int:
         """Return about how much memory a session takes."""

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from mmms_deploy.bundle.contract import AnswerForm, ClickContract
+from mmms_deploy.imaging.cleaning import Cleaner
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, resize, resize_above
 
 GIVEN_LOGITS = 10.0
@@ -123,11 +124,17 @@ class Candidate:
     taken: bool
     answer: NetworkAnswer
     _size: tuple[int, int]
+    _cleaner: Cleaner | None = None
 
     @cached_property
     def mask(self) -> BoolArray:
-        """(H0, W0) bool, read-only, at the image's own resolution; computed on first use."""
+        """(H0, W0) bool, read-only, at the image's own resolution; computed on first use.
+
+        It is cleaned where the session cleans masks.
+        """
         mask = self.answer.above(self._size)
+        if self._cleaner is not None:
+            mask = self._cleaner(mask)
         mask.setflags(write=False)
         return mask
 
@@ -165,15 +172,18 @@ class Candidates:
         numbers: FloatArray = self.numbers[self.taken]
         return numbers
 
-    def listed(self, rule: ClickContract, size: tuple[int, int]) -> tuple[Candidate, ...]:
+    def listed(
+        self, rule: ClickContract, size: tuple[int, int], cleaner: Cleaner | None = None
+    ) -> tuple[Candidate, ...]:
         """Return them in the network's order.
 
         Args:
             rule: The bundle's click contract.
             size: (H0, W0) of the image.
+            cleaner: What cleans their masks; None for masks as they are.
         """
         return tuple(
-            Candidate(score, place == self.taken, NetworkAnswer(numbers, rule), size)
+            Candidate(score, place == self.taken, NetworkAnswer(numbers, rule), size, cleaner)
             for place, (numbers, score) in enumerate(zip(self.numbers, self.scores, strict=True))
         )
 

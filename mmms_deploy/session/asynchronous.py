@@ -32,6 +32,7 @@ from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.errors import SessionClosedError, SessionError
 from mmms_deploy.files import PathLike
+from mmms_deploy.imaging.cleaning import MaskCleaning
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike
 from mmms_deploy.imaging.picture import PictureLike
 from mmms_deploy.imaging.resize import BoolArray
@@ -111,6 +112,7 @@ class AsyncSession:
         store: As for :class:`~mmms_deploy.Session`; None takes that of the model.
         resume: As for :class:`~mmms_deploy.Session`.
         batch: As for :class:`~mmms_deploy.Session`.
+        cleaning: As for :class:`~mmms_deploy.Session`.
         journal: As for :class:`~mmms_deploy.Session`. A call that was taken back is there, and so is what the session
             is afterwards.
         workers: The threads in which its calls run; the caller closes them. None takes those that all sessions on an
@@ -138,6 +140,7 @@ class AsyncSession:
         store: FeatureSource | None = None,
         resume: bool = False,
         batch: bool | None = None,
+        cleaning: MaskCleaning | None = None,
         journal: Journal | PathLike | None = None,
         workers: Workers | None = None,
     ) -> None:
@@ -169,6 +172,7 @@ class AsyncSession:
             store=store,
             resume=resume,
             batch=batch,
+            cleaning=cleaning,
             journal=journal,
         )
         self._begin(opens, None, workers, shared)
@@ -590,6 +594,11 @@ class AsyncSession:
     def bundle(self) -> Bundle:
         """The bundle."""
         return self._opened.bundle
+
+    @property
+    def cleaning(self) -> MaskCleaning | None:
+        """What is done to masks after the network has answered; None for nothing."""
+        return self._opened.cleaning
 
     @property
     def engine(self) -> EngineInfo:

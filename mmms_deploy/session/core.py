@@ -27,6 +27,7 @@ from mmms_deploy.engines.protocol import Engine, Finish, Finisher, Value
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.errors import ClickError, NoImageError, SessionClosedError, SessionError
+from mmms_deploy.imaging.cleaning import Cleaner, MaskCleaning, checked_cleaning
 from mmms_deploy.imaging.resize import BoolArray, FloatArray, through_image
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.answer_fetch import AnswerFetch
@@ -94,12 +95,13 @@ class SessionCore(ABC):
         store: Keeps the features of images; None for nothing that does.
         resume: Whether an image that comes back has its objects again.
         batch: Whether clicks on several objects run together; None for where it pays.
+        cleaning: What is done to masks after the network has answered; None for nothing.
 
     Raises:
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
         HistoryError: ``history_limit`` is no number of steps.
-        SessionError: ``zoom``, ``flip`` or ``batch`` is not possible with this bundle.
+        SessionError: ``zoom``, ``flip`` or ``batch`` is not possible with this bundle, or ``cleaning`` not here.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class SessionCore(ABC):
         store: FeatureSource | None = None,
         resume: bool = False,
         batch: bool | None = None,
+        cleaning: MaskCleaning | None = None,
     ) -> None:
         self._own = OwnProcess("this session", self)
         self.renew_lock()
@@ -126,6 +129,7 @@ class SessionCore(ABC):
         self._limit = checked_limit(history_limit)
         published = self._manifest.published
         rule = checked_zoom(zoom, None if published is None else published.zoom)
+        self._cleaning = checked_cleaning(cleaning)
         self._keep_image = flag("keep_image", keep_image, SessionError)
         mirrored = flag("flip", flip, SessionError)
         self._store = store
@@ -560,7 +564,13 @@ class SessionCore(ABC):
         return self._network_answer(snapshot, self._views.whole_answer(snapshot.viewed))
 
     def _answer(
-        self, snapshot: Snapshot, start: float, numbers: FloatArray | None = None, compiled: float = 0.0
+        self,
+        snapshot: Snapshot,
+        start: float,
+        numbers: FloatArray | None = None,
+        compiled: float = 0.0,
+        *,
+        cleaned: bool = True,
     ) -> ClickResult:
         """Bring a snapshot's answer to the image's size.
 
@@ -569,6 +579,7 @@ class SessionCore(ABC):
             start: When the call began, by ``perf_counter``.
             numbers: What ``_numbers_of`` returns of it, when it is on the host already.
             compiled: Seconds of the call that went into compiling.
+            cleaned: Whether the mask is cleaned, where the session cleans masks.
         """
         rule = self._manifest.clicks
         size = self._size()
@@ -585,8 +596,13 @@ class SessionCore(ABC):
         else:
             finished = self._finished(snapshot, size)
             mask, device = (answer.above(size), "cpu") if finished is None else (finished, "cuda")
-        mask.setflags(write=False)
         interactions = snapshot.interactions
+        # A mask that was put in is the annotator's own.
+        answered = cleaned and newest is not None and not isinstance(newest, MaskInput)
+        cleaner = self._cleaner(snapshot) if answered else None
+        if cleaner is not None:
+            mask = cleaner(mask)
+        mask.setflags(write=False)
         end = perf_counter()
         return ClickResult(
             mask=mask,
@@ -596,11 +612,17 @@ class SessionCore(ABC):
             answer=answer,
             _interactions=interactions,
             crop=self._crop_of(snapshot),
-            candidates=() if snapshot.candidates is None else snapshot.candidates.listed(rule, size),
+            candidates=() if snapshot.candidates is None else snapshot.candidates.listed(rule, size, cleaner),
             mask_device=device,
             _picture=self._state.image.picture,
             _canvas=None if snapshot.viewed is None else snapshot.viewed.canvas,
         )
+
+    def _cleaner(self, snapshot: Snapshot) -> Cleaner | None:
+        """Return what cleans a mask that answers a snapshot's clicks; None where masks stay as they are."""
+        if self._cleaning is None:
+            return None
+        return Cleaner(self._cleaning, tuple((one.x, one.y, one.positive) for one in snapshot.clicks))
 
     def _finish_at(self, size: tuple[int, int]) -> Finish:
         """Return how an answer becomes a mask of an image's size."""

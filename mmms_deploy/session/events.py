@@ -20,6 +20,7 @@ import msgspec
 
 from mmms_deploy.bundle.contract import MOST_CANDIDATES, Struct
 from mmms_deploy.bundle.protocol import ZoomRule
+from mmms_deploy.imaging.cleaning import MaskCleaning
 from mmms_deploy.session.facts import BundleFacts, EngineFacts, ImageFacts
 from mmms_deploy.session.mask_mark import Hash, MaskMark
 from mmms_deploy.session.saved import SavedInteraction, SavedSession, SavedStep
@@ -55,6 +56,7 @@ class OpenedEvent(Event, frozen=True, kw_only=True, tag="opened"):
         engine: The engine that really runs.
         zoom: The rule of the object's crop; null without one.
         flip: Whether answers are the mean with those to the mirror image.
+        cleaning: What is done to masks after the network has answered; null, or not there, for nothing.
         history_limit: How many steps can be undone; null for all of them.
         masks: Whether events have whole masks.
     """
@@ -68,6 +70,7 @@ class OpenedEvent(Event, frozen=True, kw_only=True, tag="opened"):
     engine: EngineFacts
     zoom: ZoomRule | None = None
     flip: bool = False
+    cleaning: MaskCleaning | None = None
     history_limit: _Count | None = None
     masks: bool = False
 

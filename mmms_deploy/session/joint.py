@@ -17,6 +17,7 @@ import numpy as np
 from mmms_deploy.bundle import Manifest
 from mmms_deploy.engines.protocol import Runner
 from mmms_deploy.errors import MMMSDeployError, SessionError, SurfaceError
+from mmms_deploy.imaging.cleaning import clean_labels
 from mmms_deploy.imaging.resize import FloatArray
 from mmms_deploy.session.answer_fetch import AnswerFetch
 from mmms_deploy.session.answers import NetworkAnswer
@@ -264,8 +265,8 @@ class JointSteps(Steps[SessionCore]):
         return self._answer_of(core, self._of(core), surface, start)
 
     def labels(self, core: SessionCore) -> Labels:
-        """Return the network's label map."""
-        return self._labels_of(self._of(core), core._size())
+        """Return the network's label map, cleaned where the session cleans masks."""
+        return self._labels_of(core, self._of(core))
 
     def history(self, surfaces: Surfaces) -> History[Any]:
         """Return that of all objects."""
@@ -352,14 +353,17 @@ class JointSteps(Steps[SessionCore]):
         surfaces.current.result = result
         return Step(surfaces, result)
 
-    def _labels_of(self, surfaces: JointSurfaces, size: tuple[int, int]) -> Labels:
+    def _labels_of(self, core: SessionCore, surfaces: JointSurfaces) -> Labels:
         if surfaces.labels is None:
             rows = surfaces.now.rows
-            if rows is None:
-                surfaces.labels = np.zeros(size, dtype=np.int32)
-                surfaces.labels.setflags(write=False)
-            else:
-                surfaces.labels = rows.labels(size)
+            labels = np.zeros(core._size(), dtype=np.int32) if rows is None else rows.labels(core._size())
+            if core._cleaning is not None:
+                clicks = surfaces.now.interactions
+                owners = [one.label if one.click.positive else BACKGROUND for one in clicks]
+                places = ((one.click.x, one.click.y, owner) for one, owner in zip(clicks, owners, strict=True))
+                labels = clean_labels(core._cleaning, labels, places)
+            labels.setflags(write=False)
+            surfaces.labels = labels
         return surfaces.labels
 
     def _answer_of(
@@ -368,7 +372,7 @@ class JointSteps(Steps[SessionCore]):
         size = core._size()
         rows = surfaces.now.rows
         fetched = perf_counter()
-        mask = self._labels_of(surfaces, size) == surface.label
+        mask = self._labels_of(core, surfaces) == surface.label
         mask.setflags(write=False)
         clicks = surfaces.own(surface.label)
         there = rows is not None and surface.label in rows.objects

@@ -25,6 +25,7 @@ from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import check_shared, open_request
 from mmms_deploy.files import PathLike
+from mmms_deploy.imaging.cleaning import MaskCleaning
 from mmms_deploy.imaging.io import ChannelOrderLike, ImageLike
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.features import Features, FeatureSource
@@ -180,6 +181,7 @@ class Model:
         flip: bool = False,
         resume: bool = False,
         batch: bool | None = None,
+        cleaning: MaskCleaning | None = None,
         journal: Journal | PathLike | None = None,
     ) -> Session:
         """Open a session on the model's engine and with its store; the caller closes it.
@@ -191,12 +193,14 @@ class Model:
             flip: As for :class:`~mmms_deploy.Session`.
             resume: As for :class:`~mmms_deploy.Session`.
             batch: As for :class:`~mmms_deploy.Session`.
+            cleaning: As for :class:`~mmms_deploy.Session`.
             journal: As for :class:`~mmms_deploy.Session`.
 
         Raises:
             EngineError: The model is closed, or there is no memory for another session.
             HistoryError: ``history_limit`` is no number of steps.
-            SessionError: ``zoom`` is no rule, or ``zoom``, ``flip`` or ``batch`` is not possible with this bundle.
+            SessionError: ``zoom`` is no rule, or ``zoom``, ``flip`` or ``batch`` is not possible with this bundle; or
+                ``cleaning`` is none, or its library is not installed.
             JournalError: As for :class:`~mmms_deploy.Session`.
             OutputWriteError: As for :class:`~mmms_deploy.Session`.
         """
@@ -210,6 +214,7 @@ class Model:
             store=self._store,
             resume=resume,
             batch=batch,
+            cleaning=cleaning,
             journal=journal,
         )
 

@@ -234,6 +234,7 @@ class JournalRecorder:
             engine=engine_facts(core._engine.info),
             zoom=None if core._views is None else core._views.zoom,
             flip=core._views is not None and core._views.flip,
+            cleaning=core._cleaning,
             history_limit=core._limit,
             masks=self._journal.masks,
         )

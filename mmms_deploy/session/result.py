@@ -58,8 +58,8 @@ class Timings:
 
     Attributes:
         engine: Uploading the click, running the click stage, and downloading its answer; undo and redo only download.
-        mask: Resizing the answer to the image's size; where the result's ``mask_device`` is ``cuda``, only unpacking
-            the mask, because the resizing is part of ``engine``.
+        mask: Resizing the answer to the image's size, and cleaning the mask where the session does; where the result's
+            ``mask_device`` is ``cuda``, unpacking the mask in place of the resizing, which is part of ``engine``.
         total: The whole call.
         compile: Compiling the click stage for a longer list of clicks, once an engine; not in ``engine``. 0 for
             networks that take no list, and at nearly every click.
@@ -128,7 +128,9 @@ class ClickResult:
     """The answer to the clicks so far.
 
     Attributes:
-        mask: (H0, W0) bool, read-only, at the image's own resolution: True where the object is.
+        mask: (H0, W0) bool, read-only, at the image's own resolution: True where the object is; cleaned where the
+            session was opened with ``cleaning``. All that is made of it is of this one, such as ``area`` and ``rle``;
+            ``probability`` and ``above`` are the network's.
         click: The newest click; None when there is none (after an undo of the first).
         index: How many clicks led here; 0 for none. Of a network that answers for all objects at once, these are the
             clicks on the object, though those on others count too.
@@ -141,8 +143,8 @@ class ClickResult:
             the one that is ``taken``. Empty where the network gives one answer to that click, without clicks, and for a
             mask that was put in.
         mask_device: Where the mask was brought to the image's size: ``cpu``, or ``cuda`` on a GPU, which agrees with
-            the CPU but for pixels within rounding of the threshold. What is computed of the answer later, such as
-            ``probability``, is computed on the CPU.
+            the CPU but for pixels within rounding of the threshold. A mask is cleaned on the CPU in either case. What
+            is computed of the answer later, such as ``probability``, is computed on the CPU.
     """
 
     mask: BoolArray
@@ -188,6 +190,8 @@ class ClickResult:
 
     def above(self, threshold: float) -> BoolArray:
         """Return where the probability is above another threshold than the bundle's, (H0, W0) bool, a new array.
+
+        It is not cleaned; :meth:`MaskCleaning.clean <mmms_deploy.MaskCleaning.clean>` does that.
 
         Args:
             threshold: A probability above 0 and below 1.

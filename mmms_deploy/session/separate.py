@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from mmms_deploy.imaging.resize import FloatArray
+from mmms_deploy.imaging.resize import BoolArray, FloatArray
 from mmms_deploy.session.answers import NetworkAnswer
 from mmms_deploy.session.click_list import history_of
 from mmms_deploy.session.core import SessionCore
@@ -99,11 +100,22 @@ class SeparateSteps(Steps[SessionCore]):
         if known is not None and known is not current and core._previous_input is not None:
             left = core._label_map() == known.label
             if not left[core._result_of(known).mask].all():
-                rest = checked_mask(left, core._size(), core._answer_size, core._manifest.clicks)
+                rest = SeparateSteps._rest(core, known, left, start)
                 snapshot = core._after_mask(core._state.image, known.history.current, rest)
                 result = core._answer(snapshot, start, rest.previous[0, 0])
                 surfaces = surfaces.extend(name, known.history.push(snapshot), result)
         return surfaces.select(name)
+
+    @staticmethod
+    def _rest(core: SessionCore, known: Surface, left: BoolArray, start: float) -> MaskInput:
+        """Return what is left of an object's mask; the network sees what is left of its own, which is not cleaned."""
+        size, rule = core._size(), core._manifest.clicks
+        rest = checked_mask(left, size, core._answer_size, rule)
+        if core._cleaning is None or isinstance(known.history.current.newest, MaskInput):
+            return rest
+        labels = core._label_map()
+        own = core._answer(known.history.current, start, cleaned=False).mask & (left | (labels == 0))
+        return replace(rest, previous=checked_mask(own, size, core._answer_size, rule).previous, binary=False)
 
     def remove(self, core: SessionCore, name: str) -> Surfaces:
         """Forget an object; no stage runs."""

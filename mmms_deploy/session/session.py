@@ -19,6 +19,7 @@ from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.protocol import Engine, EngineInfo
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.files import PathLike
+from mmms_deploy.imaging.cleaning import MaskCleaning
 from mmms_deploy.progress import OnProgress
 from mmms_deploy.session.click_calls import ClickCalls
 from mmms_deploy.session.core import SessionCore
@@ -77,6 +78,9 @@ class Session(WorkCalls, ClickCalls, SurfaceCalls):
         batch: Whether clicks on several objects run together, in :meth:`click_objects` and wherever clicks are answered
             again, with a bundle that was exported with ``--batch``. None does where it pays: on a GPU, and not on a
             CPU.
+        cleaning: What is done to every mask after the network has answered, such as
+            ``MaskCleaning(fill_holes=100, drop_specks=100)`` (docs/session.md); what the network sees and answers does
+            not change. None does nothing. It needs the extra ``clean``.
         journal: Where everything that is done is written down, a line an event (docs/journal.md): a path, or a
             :class:`~mmms_deploy.journal.Journal`. A file that holds a journal is gone on with. None keeps none.
 
@@ -84,7 +88,8 @@ class Session(WorkCalls, ClickCalls, SurfaceCalls):
         BundleError: There is no usable bundle.
         EngineError: There is no usable engine.
         HistoryError: ``history_limit`` is no number of steps.
-        SessionError: ``zoom`` is no rule, or ``zoom``, ``flip`` or ``batch`` is not possible with this bundle.
+        SessionError: ``zoom`` is no rule, or ``zoom``, ``flip`` or ``batch`` is not possible with this bundle; or
+            ``cleaning`` is none, or its library is not installed.
         JournalError: The journal is another file, or another session writes to it.
         OutputWriteError: The journal cannot be written.
 
@@ -110,12 +115,24 @@ class Session(WorkCalls, ClickCalls, SurfaceCalls):
         store: FeatureSource | None = None,
         resume: bool = False,
         batch: bool | None = None,
+        cleaning: MaskCleaning | None = None,
         journal: Journal | PathLike | None = None,
     ) -> None:
         name, opened = (engine, None) if isinstance(engine, str) else (None, engine)
         request = EngineRequest(device, name, precision, threads, strict, cuda_options)
         super().__init__(
-            bundle, opened, request, history_limit, keep_image, on_progress, zoom, flip, store, resume, batch
+            bundle,
+            opened,
+            request,
+            history_limit,
+            keep_image,
+            on_progress,
+            zoom,
+            flip,
+            store,
+            resume,
+            batch,
+            cleaning,
         )
         if journal is not None:
             try:
@@ -139,6 +156,11 @@ class Session(WorkCalls, ClickCalls, SurfaceCalls):
     def engine(self) -> EngineInfo:
         """The engine that really runs, and why it was chosen."""
         return self._engine.info
+
+    @property
+    def cleaning(self) -> MaskCleaning | None:
+        """What is done to masks after the network has answered; None for nothing."""
+        return self._cleaning
 
     @property
     def runs(self) -> Mapping[str, int]:

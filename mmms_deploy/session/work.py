@@ -27,6 +27,7 @@ from mmms_deploy.bundle.protocol import ZoomRule
 from mmms_deploy.errors import AnnotationError, FileReadError, MMMSDeployError, WorkError
 from mmms_deploy.files import MIB, PathLike, as_path, read_bytes, write_file
 from mmms_deploy.files.leftovers import sweep
+from mmms_deploy.imaging.cleaning import MaskCleaning
 from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.session.facts import BundleFacts, EngineFacts, ImageFacts
 from mmms_deploy.session.mask_mark import Hash
@@ -58,7 +59,7 @@ class SavedObject(Struct, frozen=True, kw_only=True):
     counts: str
 
 
-class SavedWork(Struct, frozen=True, kw_only=True):
+class SavedWork(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The file.
 
     Attributes:
@@ -74,6 +75,7 @@ class SavedWork(Struct, frozen=True, kw_only=True):
         annotation: All surfaces with their interactions, as ``Session.to_dict`` has them.
         objects: The mask of every surface, in the same order.
         sha256: Hash over this JSON without spaces, with zeros in this place.
+        cleaning: What was done to masks after the network had answered; not there for nothing.
     """
 
     format: Literal["mmms-deploy-work"]
@@ -88,6 +90,7 @@ class SavedWork(Struct, frozen=True, kw_only=True):
     annotation: SavedSession
     objects: tuple[SavedObject, ...]
     sha256: Hash
+    cleaning: MaskCleaning | None = None
 
 
 def write_work(path: PathLike, work: Callable[[], SavedWork], *, overwrite: bool) -> None:
@@ -153,6 +156,7 @@ class Work:
         image: The image: its size, its hash and those of its parts, and the name of its file.
         annotation: All surfaces with their interactions, for ``Session.restore``.
         objects: The objects with their masks, oldest first.
+        cleaning: What was done to masks after the network had answered; None for nothing.
     """
 
     package: str
@@ -164,6 +168,7 @@ class Work:
     image: ImageFacts
     annotation: Mapping[str, Any]
     objects: tuple[WorkObject, ...]
+    cleaning: MaskCleaning | None = None
 
     @property
     def annotations(self) -> Mapping[str, Annotation]:
@@ -244,6 +249,7 @@ def read_work(path: PathLike) -> Work:
             WorkObject(one.name, one.label, one.area, {"size": size, "counts": one.counts}, clicks[one.label])
             for one in found.objects
         ),
+        cleaning=found.cleaning,
     )
 
 

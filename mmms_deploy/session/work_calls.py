@@ -58,6 +58,7 @@ class LoadedWork:
         same_engine: Whether it runs the same version of the same library, on the same kind of device, in the same
             precision.
         same_views: Whether it zooms and flips as the session did.
+        same_cleaning: Whether it cleans masks as the session did.
         same_image: Whether the image is the one that was annotated.
     """
 
@@ -68,6 +69,7 @@ class LoadedWork:
     same_bundle: bool
     same_engine: bool
     same_views: bool
+    same_cleaning: bool
     same_image: bool
 
     @property
@@ -167,6 +169,7 @@ class WorkCalls(ImageCalls, AnnotationCalls):
             engine=engine_facts(self._engine.info),
             zoom=None if self._views is None else self._views.zoom,
             flip=self._views is not None and self._views.flip,
+            cleaning=self._cleaning,
             image=image_facts(self._state.image),
             annotation=msgspec.convert(self._steps.save(self), SavedSession),
             objects=tuple(self._saved_objects()),
@@ -228,6 +231,7 @@ class WorkCalls(ImageCalls, AnnotationCalls):
             engine=work.engine,
             same_bundle=work.bundle.digest == self._manifest.digest,
             same_engine=_without_threads(engine) == _without_threads(work.engine),
+            same_cleaning=work.cleaning == self._cleaning,
             same_views=(work.zoom, work.flip) == ((None, False) if views is None else (views.zoom, views.flip)),
             same_image=same_image,
         )

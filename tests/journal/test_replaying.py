@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmms_deploy import Bundle, Features, FeatureStore, Journal, Session
+from mmms_deploy import Bundle, Features, FeatureStore, Journal, MaskCleaning, Session
 from mmms_deploy.bundle import ZoomRule
 from mmms_deploy.bundle.contract import Coordinates, ModalitySpec, ResizeRule
 from mmms_deploy.errors import ImageMissingError, JournalDiffersError, JournalError, WorkDiffersError
@@ -36,6 +36,7 @@ from tests.support.journals import (
 from tests.support.toy import write_toy
 
 ALIGNED = ResizeRule(align_corners=True)
+CLEANING = MaskCleaning(fill_holes=30, drop_specks=30, simplify=2)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ritm", separate_walk, {"zoom": ZoomRule(smallest=20)}),
         ("ritm", separate_walk, {"zoom": True, "flip": True}),
         ("ritm", separate_walk, {"flip": True}),
+        ("paint", separate_walk, {"cleaning": CLEANING}),
+        ("joint", joint_walk, {"cleaning": CLEANING}),
+        ("proposing", proposing_walk, {"cleaning": CLEANING}),
     ],
-    ids=["separate", "limited", "joint", "proposing", "modalities", "zoom", "zoom and flip", "flip"],
+    ids=[
+        "separate",
+        "limited",
+        "joint",
+        "proposing",
+        "modalities",
+        "zoom",
+        "zoom and flip",
+        "flip",
+        "cleaned",
+        "cleaned jointly",
+        "cleaned proposals",
+    ],
 )
 def test_the_same_masks(
     request: pytest.FixtureRequest,
@@ -407,3 +423,26 @@ def test_clicks_on_several_objects(paint: Bundle, joint: Bundle, tmp_path: Path,
         found = recorded(bundle, path, walk)
         assert found[2]["clicks"] == [["dog", [50.0, 30.0, 1]], ["cat", [10.0, 10.0, 1]]]
         check_replay(path, bundle, Images([folder]))
+
+
+def test_a_journal_says_how_masks_were_cleaned(tmp_path: Path, paint: Bundle, folder: Path) -> None:
+    found = recorded(paint, tmp_path / "a.jsonl", separate_walk, cleaning=CLEANING)
+    assert found[0]["cleaning"] == {"fill_holes": 30, "drop_specks": 30, "simplify": 2.0}
+    plain = recorded(paint, tmp_path / "b.jsonl", separate_walk)
+    assert "cleaning" not in plain[0]
+    # Without what it says, masks are other ones.
+    text = "".join(
+        json.dumps({**line, "cleaning": None} if not place else line) + "\n" for place, line in enumerate(found)
+    )
+    (tmp_path / "c.jsonl").write_text(text)
+    assert replay_journal(tmp_path / "c.jsonl", paint, Images([folder]), request=ONE).differing
+
+
+def test_a_file_of_work_is_repeated_with_its_cleaning(tmp_path: Path, paint: Bundle, folder: Path) -> None:
+    with Session(paint, engine="onnxruntime", threads=1, cleaning=CLEANING) as session:
+        session.set_image(PICTURE)
+        session.click(10, 10)
+        session.click(40, 30)
+        session.save(tmp_path / "work.json")
+    replayed = replay_work(tmp_path / "work.json", paint, Images([folder]), request=ONE)
+    assert [row.outcome for row in replayed.rows] == [Outcome.SAME]

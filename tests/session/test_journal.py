@@ -40,7 +40,8 @@ RECORDED = {
 }
 """The calls that can change a session."""
 READING = {
-    *("all_clicks", "bundle", "can_redo", "can_undo", "clicks", "close", "detections", "download_features", "engine"),
+    *("all_clicks", "bundle", "can_redo", "can_undo", "cleaning", "clicks", "close", "detections"),
+    *("download_features", "engine"),
     *("features", "image_size", "keep_image", "labels", "mask", "modalities", "renew_lock", "result", "runs", "save"),
     *("save_labels", "surface", "surfaces", "to_coco", "to_dict"),
 }

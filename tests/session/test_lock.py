@@ -60,7 +60,7 @@ STANDING: dict[str, Callable[[Session, Path], object]] = {
     "surfaces": lambda session, _: session.surfaces,
 }
 """What is answered, or done again, when the session is closed."""
-FIXED = {"bundle", "engine", "keep_image", "renew_lock"}
+FIXED = {"bundle", "cleaning", "engine", "keep_image", "renew_lock"}
 """What never changes, and the call of a forked child that makes a new lock."""
 
 

@@ -30,6 +30,7 @@ from mmms_deploy import (
     Features,
     FeatureStore,
     Journal,
+    MaskCleaning,
     Model,
     Polygon,
     Session,
@@ -139,6 +140,7 @@ SESSION: Arguments = {
     "keep_image": lambda: True,
     "zoom": lambda: False,
     "flip": lambda: False,
+    "cleaning": lambda: MaskCleaning(fill_holes=4, drop_specks=4),
     "resume": lambda: False,
 }
 CALLS: dict[str, Arguments] = {
@@ -213,6 +215,19 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Arguments]] = {
             "history_block": lambda: 1,
             "ordinal": int,
         },
+    ),
+    "MaskCleaning": (
+        MaskCleaning,
+        {
+            "fill_holes": lambda: 3,
+            "drop_specks": lambda: 3,
+            "keep_largest": lambda: 1,
+            "simplify": lambda: 1.5,
+        },
+    ),
+    "MaskCleaning.clean": (
+        lambda *a: MaskCleaning(fill_holes=3, drop_specks=3, simplify=1.5).clean(*a),
+        {"0": _mask, "1": lambda: [Click(3, 4)]},
     ),
     "CocoWriter": (
         lambda *a, **k: CocoWriter(*a, **k).dataset(),

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -25,6 +26,7 @@ from mmms_deploy.annotations.rle import mask_of_rle
 from mmms_deploy.arguments import shown
 from mmms_deploy.errors import DoorError
 from mmms_deploy.files import PathLike
+from mmms_deploy.imaging.cleaning import MaskCleaning
 from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.imaging.resize import BoolArray
 
@@ -41,12 +43,20 @@ class Client:
         address: The server's address as it prints it, e.g. ``http://127.0.0.1:8000`` or with ``#token=...`` behind.
         token: The token that the server asks for; None takes that of the address.
         seconds: How long an answer may take.
+        cleaning: What is done to masks after the network has answered; None for what the server does.
 
     Raises:
         DoorError: There is no such server, it asks for another token, or it opens no session.
     """
 
-    def __init__(self, address: str, token: str | None = None, *, seconds: float = _SECONDS) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: str | None = None,
+        *,
+        seconds: float = _SECONDS,
+        cleaning: MaskCleaning | None = None,
+    ) -> None:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DoorError(
@@ -63,7 +73,8 @@ class Client:
         self._connection = kind(parts.hostname, parts.port, timeout=seconds)
         self._session = ""
         try:
-            self._session = self._call("POST", "sessions")["session"]
+            body = b"" if cleaning is None else msgspec.json.encode({"cleaning": cleaning})
+            self._session = self._call("POST", "sessions", body)["session"]
         except BaseException:
             self._connection.close()
             raise

@@ -31,7 +31,7 @@ class OpenApi:
     def __init__(self, bundle: Bundle, opening: Opening) -> None:
         from mmms_deploy.server.serving import address, configured, listening
 
-        settings, listens = Settings(port=0), threading.Event()
+        settings, listens = Settings(port=0, cleaning=opening.cleaning), threading.Event()
         with ExitStack() as resources:
             model = resources.enter_context(opening.model(bundle))
             place = resources.enter_context(listening(settings))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmms_deploy import Session
+from mmms_deploy import MaskCleaning, Session
 from mmms_deploy.doors.api import Client
 from mmms_deploy.doors.api import client as client_module
 from mmms_deploy.engines import Engine
@@ -176,3 +176,18 @@ def _operation(described: Any, method: str, path: str) -> Any:
 
 def _validate(value: Any, schema: Any, described: Any) -> None:
     jsonschema.validate(value, {**schema, "components": described["components"]})
+
+
+def test_masks_can_be_cleaned(running: Running, small_engine: Engine) -> None:
+    cleaning = MaskCleaning(fill_holes=50, drop_specks=50, simplify=3)
+    with (
+        Client(running.url, cleaning=cleaning) as client,
+        Session(small_engine.bundle, engine=small_engine, cleaning=cleaning) as session,
+        Session(small_engine.bundle, engine=small_engine) as plain,
+    ):
+        client.set_image(PICTURE)
+        session.set_image(PICTURE)
+        plain.set_image(PICTURE)
+        mask = client.click(20, 30)
+        np.testing.assert_array_equal(mask, session.click(20, 30).mask)
+        assert not np.array_equal(mask, plain.click(20, 30).mask)

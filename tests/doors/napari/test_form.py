@@ -34,17 +34,17 @@ def test_settings_that_come_later_are_there_at_once(monkeypatch) -> None:
         """More of them.
 
         Attributes:
-            fill_holes: Whether holes are filled;
+            later: Whether it is late;
                 two lines of it.
-            drop_specks: Pixels.
+            latest: Pixels.
         """
 
-        fill_holes: bool = False
-        drop_specks: int = 0
+        later: bool = False
+        latest: int = 0
 
     monkeypatch.setattr(form, "Opening", More)
     added = form.fields()[len(msgspec.structs.fields(Opening)) :]
     assert added == (
-        form.Field("fill_holes", True, False, "Whether holes are filled; two lines of it."),
-        form.Field("drop_specks", False, "0", "Pixels."),
+        form.Field("later", True, False, "Whether it is late; two lines of it."),
+        form.Field("latest", False, "0", "Pixels."),
     )
