@@ -1,12 +1,6 @@
 """A client of the server's API that needs the standard library and this package's run-time half, and no engine.
 
-With a server of ``mmms-demo`` running::
-
-    from mmms_deploy.doors.api import Client
-
-    with Client("http://127.0.0.1:8000") as client:
-        client.set_image("photo.jpg")
-        mask = client.click(320, 240)
+docs/integrations.md shows how it is used.
 """
 
 from __future__ import annotations
