@@ -41,9 +41,12 @@ NOC_LIMIT = 0.1
 """Clicks by which the mean NoC may differ, in either direction."""
 AGREEMENT_LIMIT = 0.01
 """One minus the mean IoU of a bundle's mask and PyTorch's after the same clicks."""
-AGREEMENT_LIMITS: Mapping[str, float] = MappingProxyType({"fp16": 0.01, "bf16": 0.03, "int8": 0.005})
-"""The same of a reduced precision and float32, by precision: for half precisions the limit of the export's gate after
-the last click, for integers a narrower one, because their graphs are made with a choice of what stays float."""
+AGREEMENT_LIMITS: Mapping[str, float] = MappingProxyType({"fp16": 0.01, "bf16": 0.03, "int8": 0.03})
+"""The same of a reduced precision and float32, by precision.
+
+Which layers of graphs in 8 bits stay in float32 is chosen by the masks of the golden pictures. On other pictures masks
+differ more (docs/precision.md has figures), and the number of clicks decides.
+"""
 LEAST_OBJECTS = 200
 """Objects on which a reduced precision is compared, at least, in all data sets together."""
 SCENES = 20
