@@ -78,7 +78,9 @@ def add_int8(
         announce(on_progress, "int8: writing the graphs, and replaying the clicks through sessions")
         for number in range(_TRIES):
             if number:
-                count = search.smallest(from_count=count + max(1, search.total // 16))
+                if count >= search.most:
+                    break
+                count = search.smallest(from_count=min(count + max(1, search.total // 16), search.most))
             left = search.left(count) if count else {name: [] for name in source.measured}
             final = source.all_quantised(left) if count else source.completed(first, left)
             if count == 0 or search.passes(engine.likeness({name: final[name] for name in source.measured})):

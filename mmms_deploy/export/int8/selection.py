@@ -77,6 +77,11 @@ class Search:
         """How many layers can be in 8 bits."""
         return sum(map(len, self.layers.values()))
 
+    @property
+    def most(self) -> int:
+        """How many of them may stay in float32."""
+        return int(self.total * (1 - LEAST_SHARE))
+
     def passes(self, likeness: Likeness) -> bool:
         """Whether masks are alike enough."""
         return likeness.mean >= self._iou and likeness.least >= self._least
@@ -122,9 +127,7 @@ class Search:
         """
         if from_count == 0 and self.passes(self._measure(self._quantised, None)):
             return 0
-        total = len(self.costs())
-        most = int(total * (1 - LEAST_SHARE))
-        low, high = max(from_count, 1), most
+        low, high = max(from_count, 1), (most := self.most)
         if low > most or not self.passes(last := self._measure(self.graphs(most), None)):
             raise self.refusal(most, None if low > most else last)
         while low < high:

@@ -315,6 +315,29 @@ def test_a_graph_made_again_is_measured_again(folder: Path, tmp_path: Path, monk
     assert sum(map(len, made.float_layers.values())) == 2
 
 
+def test_the_last_try_leaves_as_many_layers_as_may_be(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that needs a few more than were measured is not refused while there are some to leave."""
+    asked: list[int] = []
+
+    def smallest(search: int8_export.Search, from_count: int = 0) -> int:
+        asked.append(from_count)
+        return max(from_count, 1)
+
+    def never(*args: object) -> int8_export.Added:
+        raise GateError("a session's masks differ")
+
+    monkeypatch.setattr(int8_export.Search, "smallest", smallest)
+    monkeypatch.setattr(int8_export.Search, "passes", lambda search, likeness: True)
+    monkeypatch.setattr(int8_export.Search, "most", 4)
+    monkeypatch.setattr(int8_export.Search, "total", 48)
+    monkeypatch.setattr(int8_export, "_written", never)
+    with pytest.raises(GateError, match="a session's masks differ"):
+        write_quantised(tmp_path / "out", Int8Options(0.9, folder))
+    assert asked == [0, 4], "three more than 1 each time, and four at most"
+
+
 def test_graphs_that_never_fit_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was measured layer by layer does not hold for the graphs that are made with these layers in float32."""
     monkeypatch.setattr(int8_export.Search, "smallest", lambda search, from_count=0: 1)
