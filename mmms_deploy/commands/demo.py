@@ -24,7 +24,6 @@ from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_fi
 from mmms_deploy.commands.places import check_bundle_and_images, names_bundle
 from mmms_deploy.commands.recognise import Thing, recognise
 from mmms_deploy.errors import FeatureError, ImageError, SessionError
-from mmms_deploy.installed import pip_install
 
 if TYPE_CHECKING:
     from mmms_deploy.bundle import Bundle
@@ -186,7 +185,9 @@ def main(
         if not images:
             raise click.UsageError("--out is for the images that the command line names, and there are none.")
         check_folder(out)
-    _check_installed()
+    from mmms_deploy.server.packages import check_packages
+
+    check_packages()
     with waiting("looking at the images"):
         pictures = find_pictures(images, recursive=recursive, without=out) if images else []
         pictures = with_inputs(pictures, modalities, features)
@@ -229,27 +230,6 @@ def _check_static(ctx: click.Context, images: Sequence[Path]) -> None:
         if name not in own and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             shown = " / ".join([*option.opts, *option.secondary_opts])
             raise click.UsageError(f"{shown} is about a server, and --static starts none.")
-
-
-def _check_installed() -> None:
-    """Check that the packages of the server are there.
-
-    Raises:
-        ServerUnavailableError: One is not.
-    """
-    from mmms_deploy.server.errors import ServerUnavailableError
-
-    try:
-        import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-        import websockets  # noqa: F401
-    except ImportError as error:
-        raise ServerUnavailableError(
-            f"{error.name or error} is not installed",
-            expected="FastAPI and uvicorn, which serve the page",
-            fix=pip_install("demo"),
-        ) from error
 
 
 def _serve(

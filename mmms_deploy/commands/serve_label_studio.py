@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
@@ -16,8 +16,7 @@ from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.commands.fetching import fetched_bundle, lasting_name
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.places import check_bundle
-from mmms_deploy.errors import DoorError
-from mmms_deploy.installed import pip_install
+from mmms_deploy.commands.serve_settings import settings_of, settings_option
 
 if TYPE_CHECKING:
     from mmms_deploy.doors.label_studio.settings import LabelStudio
@@ -112,13 +111,8 @@ Examples:
     metavar="SECONDS",
     help="How long a picture may take to be fetched.",
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    type=Text(),
-    metavar="NAME=VALUE",
-    help="A setting of every session, such as zoom=true, store_mib=4096 or store_folder=features; repeat for more.",
+@settings_option(
+    "A setting of every session, such as zoom=true, store_mib=4096 or store_folder=features; repeat for more."
 )
 @engine_options
 def label_studio(
@@ -134,7 +128,7 @@ def label_studio(
     idle: float,
     upload: int,
     seconds: float,
-    settings: tuple[str, ...],
+    given: tuple[str, ...],
     request: EngineRequest,
 ) -> None:
     """Answer an annotator's points in Label Studio with masks of BUNDLE, until Ctrl-C.
@@ -147,10 +141,12 @@ def label_studio(
         from mmms_deploy.doors.opening import Opening
 
         chosen = LabelStudio(address, None if access_token is None else access_token.strip(), image_hosts, seconds)
-        opening = Opening.of({**_of_request(request), **dict(map(_named, settings))})
+        opening = Opening.of(settings_of(given, request))
     check_bundle(bundle)
-    _check_installed()
+    from mmms_deploy.server.packages import check_packages
     from mmms_deploy.server.settings import MIB, Settings
+
+    check_packages()
 
     listens = Settings(
         host=host,
@@ -162,39 +158,6 @@ def label_studio(
         allowed_hosts=names,
     )
     _serve(fetched_bundle(bundle), opening, chosen, listens)
-
-
-def _of_request(request: EngineRequest) -> dict[str, Any]:
-    names = ("device", "engine", "precision", "threads", "strict")
-    return {name: getattr(request, name) for name in names}
-
-
-def _named(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise DoorError(
-            f"--set {text}",
-            expected="NAME=VALUE",
-            fix="write --set zoom=true",
-        )
-    return name.strip(), value.strip()
-
-
-def _check_installed() -> None:
-    """Check that the packages of the server are there.
-
-    Raises:
-        DoorError: One is not.
-    """
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise DoorError(
-            f"{error.name or error} is not installed",
-            expected="FastAPI and uvicorn, which answer Label Studio",
-            fix=pip_install("demo"),
-        ) from error
 
 
 def _serve(bundle: Path, opening: Opening, label_studio: LabelStudio, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 In reading order:
 
 - ``settings``: what the server may do, and the pictures that it offers
+- ``packages``: whether what it needs is installed
 - ``serving``: ``serve``, which listens until a signal stops it
 - ``app``: ``create_app``, which joins the parts below
 - ``guard``: who may ask, and how much: hosts, origins, the token, the length of a body; headers of every answer

@@ -23,6 +23,8 @@ from mmms_deploy.server.settings import JSON_BYTES, ServedPicture, Settings
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _GRACE_SECONDS = 3
 """How long requests may take to end when the server stops."""
+_START_SECONDS = 60
+"""How long a server in a thread may take to start."""
 _MOST_CONNECTIONS = 1000
 
 
@@ -133,6 +135,34 @@ def configured_app(app: FastAPI, settings: Settings, on_listening: Callable[[], 
         ),
         on_listening,
     )
+
+
+@contextlib.contextmanager
+def in_thread(settings: Settings, make: Callable[[Callable[[], None]], Server]) -> Iterator[tuple[Server, int]]:
+    """Run a server in a thread of this process, until the block ends.
+
+    Args:
+        settings: Where it listens.
+        make: Makes the server, of what it calls when it answers requests.
+
+    Yields:
+        The server, which answers, and its port.
+
+    Raises:
+        ListenError: The address is taken, or none of this machine's; or the server does not start.
+    """
+    listens = threading.Event()
+    with listening(settings) as place:
+        server = make(listens.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
+        thread.start()
+        try:
+            if not listens.wait(_START_SECONDS):
+                raise ListenError("the server does not start", expected=f"an answer within {_START_SECONDS} seconds")
+            yield server, place.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def with_token(settings: Settings) -> Settings:

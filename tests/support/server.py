@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from PIL import Image
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.page.framing import unframe
 from mmms_deploy.server import ServedPicture, Settings
-from mmms_deploy.server.serving import Server, address, configured, listening
+from mmms_deploy.server.serving import Server, address, configured, in_thread
 from mmms_deploy.server.state import State
 
 BOUNDARY = "----mmms-deploy-test"
@@ -73,20 +72,9 @@ def running_server(
         pictures: The pictures that it offers.
     """
     chosen = replace(settings or Settings(), port=0)
-    listens = threading.Event()
-    with listening(chosen) as place:
-        port = place.getsockname()[1]
-        server = configured(engine, chosen, pictures, listens.set)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
-        thread.start()
-        assert listens.wait(30), "the server does not start"
+    with in_thread(chosen, lambda listens: configured(engine, chosen, pictures, listens)) as (server, port):
         app: Any = server.config.app
-        try:
-            yield Running(address(chosen, port), port, app.state.shared, server)
-        finally:
-            server.should_exit = True
-            thread.join(30)
-    assert not thread.is_alive(), "the server does not stop"
+        yield Running(address(chosen, port), port, app.state.shared, server)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import http.client
-import importlib.util
 import io
 import json
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -24,7 +22,7 @@ from mmms_deploy.doors.opening import Opening
 from mmms_deploy.errors import DoorError
 from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.imaging.resize import BoolArray
-from mmms_deploy.installed import pip_install
+from mmms_deploy.server.packages import absent_package
 from mmms_deploy.session import Click
 
 _SECONDS = 120.0
@@ -46,8 +44,7 @@ class LabelStudioDoor:
 
     def missing(self) -> str | None:
         """Return why it cannot be opened here; None where it can."""
-        absent = next((one for one in ("fastapi", "uvicorn") if importlib.util.find_spec(one) is None), None)
-        return None if absent is None else f"{absent} is not installed: {pip_install('demo')}"
+        return absent_package()
 
     def open(self, bundle: Bundle, opening: Opening) -> OpenLabelStudio:
         """Start a backend on the bundle.
@@ -70,29 +67,20 @@ class OpenLabelStudio:
     def __init__(self, bundle: Bundle, opening: Opening, markup: str) -> None:
         from mmms_deploy.doors.label_studio.serving import configured
         from mmms_deploy.doors.label_studio.settings import LabelStudio
-        from mmms_deploy.server.serving import listening
+        from mmms_deploy.server.serving import in_thread
         from mmms_deploy.server.settings import Settings
 
         self._markup = markup
         self._task = 0
         self._data: dict[str, str] = {}
         self._size = (0, 0)
-        settings, listens = Settings(port=0, upload_bytes=1 << 30), threading.Event()
+        settings = Settings(port=0, upload_bytes=1 << 30)
         with ExitStack() as resources:
             model = resources.enter_context(opening.model(bundle))
-            place = resources.enter_context(listening(settings))
-            server = configured(model, opening, LabelStudio(), settings, listens.set)
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
-
-            def stop() -> None:
-                server.should_exit = True
-                thread.join()
-
-            thread.start()
-            resources.callback(stop)
-            if not listens.wait(_SECONDS):
-                raise DoorError("the backend does not start", expected="a server on a free port of this machine")
-            self._connection = http.client.HTTPConnection("127.0.0.1", place.getsockname()[1], timeout=_SECONDS)
+            _, port = resources.enter_context(
+                in_thread(settings, lambda listens: configured(model, opening, LabelStudio(), settings, listens))
+            )
+            self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
             resources.callback(self._connection.close)
             self._ask("GET", "/health")
             self._ask("POST", "/setup", {"project": "1.1", "schema": markup})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -52,6 +52,5 @@ def test_an_empty_mask_is_one(echo: Bundle) -> None:
 
 
 def test_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else found(name))
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert doors[0].missing() == 'uvicorn is not installed: pip install "mmms-deploy[demo]"'
