@@ -26,6 +26,8 @@ from mmms_deploy.doors.cvat.prompts import Point, as_point
 from mmms_deploy.doors.opening import Opening
 from mmms_deploy.errors import DoorError
 from mmms_deploy.imaging.io import UInt8Array
+from mmms_deploy.imaging.picture import open_picture
+from mmms_deploy.imaging.refusal import Refusal
 from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.session import Click
 
@@ -95,9 +97,8 @@ class OpenAgent:
 
     def set_image(self, image: UInt8Array) -> None:
         """Take another picture, as PNG, decoded and pickled as on the way to the worker."""
-        with Image.open(io.BytesIO(_png(image))) as picture:
-            picture.load()
-            sent = pickle.loads(pickle.dumps(picture))
+        picture = open_picture(_png(image), Refusal(DoorError, "the picture", "a PNG")).image
+        sent = pickle.loads(pickle.dumps(picture))
         self._size = (image.shape[0], image.shape[1])
         self._frame = self._interactor.preprocess_image(None, sent)
 

@@ -21,6 +21,8 @@ from mmms_deploy.doors.label_studio.prompts import percent_of
 from mmms_deploy.doors.opening import Opening
 from mmms_deploy.errors import DoorError
 from mmms_deploy.imaging.io import UInt8Array
+from mmms_deploy.imaging.picture import open_picture
+from mmms_deploy.imaging.refusal import Refusal
 from mmms_deploy.imaging.resize import BoolArray
 from mmms_deploy.server.packages import absent_package
 from mmms_deploy.session import Click
@@ -109,8 +111,8 @@ class OpenLabelStudio:
         if region["type"] == "brushlabels":
             return mask_of_brush(region["value"]["rle"], (region["original_height"], region["original_width"]))
         content = base64.b64decode(region["value"]["imageDataURL"].partition(",")[2])
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
-            opaque: BoolArray = np.asarray(picture.convert("RGBA"))[:, :, 3] > 0
+        picture = open_picture(content, Refusal(DoorError, "the bitmask", "a PNG")).image
+        opaque: BoolArray = np.asarray(picture.convert("RGBA"))[:, :, 3] > 0
         return opaque
 
     def close(self) -> None:
