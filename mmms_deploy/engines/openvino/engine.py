@@ -127,8 +127,8 @@ def _in_precision(stages: Sequence[Compiled], precision: Precision) -> tuple[int
     """Return how many matrix operations run in a precision, of how many.
 
     Raises:
-        EngineUnavailableError: Fewer than half of them do; in 8 bits fewer than a quarter, because up to three fifths of
-            the layers stay in float32 on purpose, and an attention's products always do.
+        EngineUnavailableError: Fewer than half of them do; in 8 bits fewer than a quarter, because up to three fifths
+            of the layers stay in float32 on purpose, and an attention's products always do.
     """
     done, total = (sum(column) for column in zip(*(stage.matrix for stage in stages), strict=True))
     if done < (0.25 if precision is Precision.INT8 else 0.5) * total:
