@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmms_deploy.bench.report import percentile, summarise
@@ -35,5 +35,6 @@ def test_what_is_no_measurement(samples) -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0, 100))
+@settings(deadline=None)
 def test_percentiles_are_numpys(samples, percent) -> None:
     assert percentile(sorted(samples), percent) == pytest.approx(np.percentile(samples, percent), abs=1e-6)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmms_deploy.bundle.contract import Coordinates
@@ -17,6 +17,7 @@ SIZES = st.tuples(SIDES, SIDES)
     rule=st.sampled_from(list(Coordinates)),
     at=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
+@settings(deadline=None)
 def test_invertible(
     image: tuple[int, int], network: tuple[int, int], rule: Coordinates, at: tuple[float, float]
 ) -> None:

@@ -135,6 +135,7 @@ def test_outlines_everywhere_are_computed_in_whole_rows(monkeypatch: pytest.Monk
 
 
 @given(st.integers(1, 80), st.integers(1, 8000), st.integers(1, 4), st.integers(0, 100))
+@settings(deadline=None)
 def test_parts_are_disjoint_and_the_last_two_tile_rows_are_in_one(
     count: int, width: int, threads: int, seed: int
 ) -> None:

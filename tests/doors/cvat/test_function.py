@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -116,6 +116,7 @@ def test_the_rows_of_an_empty_mask_are_one_pixel(opened: Any) -> None:
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+@settings(deadline=None)
 def test_rows_are_json(mask: Any) -> None:
     assert json.loads(rows_of(mask)) == mask.astype(int).tolist()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmms_deploy.doors.cvat.order import MOST, Orders, common_beginning, in_order, split
@@ -22,6 +22,7 @@ def ask(orders: Orders, clicks: list[Click] | tuple[Click, ...]) -> tuple[Click,
 
 
 @given(CLICKS)
+@settings(deadline=None)
 def test_one_more_click_at_every_request_keeps_the_true_order(clicks: list[Click]) -> None:
     orders = Orders()
     for count in range(1, len(clicks) + 1):
@@ -29,6 +30,7 @@ def test_one_more_click_at_every_request_keeps_the_true_order(clicks: list[Click
 
 
 @given(CLICKS, st.lists(st.one_of(st.none(), st.builds(Click, st.just(7.0), st.just(0.0), st.booleans())), max_size=12))
+@settings(deadline=None)
 def test_undoing_the_newest_click_and_going_on_keeps_the_true_order(clicks: list[Click], steps: list) -> None:
     orders = Orders()
     for count in range(1, len(clicks) + 1):
@@ -44,6 +46,7 @@ def test_undoing_the_newest_click_and_going_on_keeps_the_true_order(clicks: list
 
 
 @given(CLICKS, CLICKS)
+@settings(deadline=None)
 def test_the_points_are_those_of_the_request_and_begin_with_the_longest_beginning(
     held: list[Click], wanted: list[Click]
 ) -> None:
