@@ -110,7 +110,10 @@ def test_the_command_measures_and_shows_them(tmp_path: Path, paint: Bundle, monk
     counts = {metric.key: len(metric.samples) for metric in report.metrics}
     assert counts["wait.busy.3"] == counts["wait.think_0.01s.3"] == 6
     assert counts["wait.image.think_0.01s.3"] == 3
-    assert counts["rate.busy.1"] == counts["each.1"] == counts["alike.3"] == 1
+    assert counts["rate.busy.1"] == counts["alike.3"] == 1
+    (each,) = (metric for metric in report.metrics if metric.key == "each.1")
+    # Where this process freed memory meanwhile, nothing can be said, and the report says so.
+    assert len(each.samples) == 1 or "memory was freed meanwhile" in each.why
     assert json.loads(new.read_bytes())["schema"] == 1
     ElementTree.fromstring(page.read_text().partition("\n")[2])
     assert "Clicks a second of many annotators on one engine" in page.read_text()
