@@ -448,7 +448,7 @@ class HubRepositoryExistsError(HubError):
 
 
 class DoorError(MMMSDeployError):
-    """What another tool asked for does not fit, or that tool is not installed (docs/integrations.md)."""
+    """What another tool requests does not fit, or that tool is not installed (docs/integrations.md)."""
 
 
 # --- published weights ----------------------------------------------------------------------------------------------

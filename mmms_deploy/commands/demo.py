@@ -18,6 +18,7 @@ from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, print_engine, say, warn
 from mmms_deploy.commands.display import on_terminal, progress_bars, waiting
 from mmms_deploy.commands.fetching import fetched_bundle
+from mmms_deploy.commands.listening import host_option, names_option
 from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_file, with_inputs
@@ -84,14 +85,7 @@ The API behind the page, for programs: mmms-doctor --docs server"""
 )
 @cleaning_options
 @click.option("--overwrite", is_flag=True, help="Replace the folder of --static.")
-@click.option(
-    "--host",
-    type=Text(),
-    default="127.0.0.1",
-    show_default=True,
-    metavar="ADDRESS",
-    help="Where to listen. Anything but this machine alone needs a token, which is drawn and printed.",
-)
+@host_option
 @click.option(
     "--port",
     type=Whole(min=0, max=65535),
@@ -101,14 +95,7 @@ The API behind the page, for programs: mmms-doctor --docs server"""
 @click.option(
     "--token", type=Text(), metavar="TEXT", envvar="MMMS_DEMO_TOKEN", help="The token that callers must know."
 )
-@click.option(
-    "--name",
-    "names",
-    multiple=True,
-    type=Text(),
-    metavar="HOST",
-    help="Another name by which browsers call this server, such as that of a proxy; repeat for more.",
-)
+@names_option("browsers call", "a proxy")
 @click.option(
     "--sessions", type=Whole(min=1), default=128, show_default=True, help="Pages that may be open at the same time."
 )

@@ -14,6 +14,7 @@ from mmms_deploy.commands.command import command
 from mmms_deploy.commands.common import console, engine_options, print_engine, say, warn, wrong_usage
 from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.commands.fetching import fetched_bundle, lasting_name
+from mmms_deploy.commands.listening import host_option, names_option
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.places import check_bundle
 from mmms_deploy.commands.serve_settings import settings_of, settings_option
@@ -63,14 +64,7 @@ Examples:
     metavar="HOST[:PORT]",
     help="Another host from which pictures may be fetched; it never sees the token. Repeat for more.",
 )
-@click.option(
-    "--host",
-    type=Text(),
-    default="127.0.0.1",
-    show_default=True,
-    metavar="ADDRESS",
-    help="Where to listen. Anything but this machine alone needs a token, which is drawn and printed.",
-)
+@host_option
 @click.option(
     "--port", type=Whole(min=0, max=65535), default=_PORT, show_default=True, help="The port; 0 takes a free one."
 )
@@ -81,14 +75,7 @@ Examples:
     envvar="MMMS_SERVE_TOKEN",
     help="What callers must know: the password of Basic authentication in Label Studio's form, with any name.",
 )
-@click.option(
-    "--name",
-    "names",
-    multiple=True,
-    type=Text(),
-    metavar="HOST",
-    help="Another name by which Label Studio calls this server, such as that of a container; repeat for more.",
-)
+@names_option("Label Studio calls", "a container")
 @click.option(
     "--sessions", type=Whole(min=1), default=32, show_default=True, help="Tasks that are kept open at the same time."
 )

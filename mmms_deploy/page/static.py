@@ -39,9 +39,9 @@ import msgspec
 import numpy as np
 
 from mmms_deploy.bundle import Bundle
-from mmms_deploy.errors import EngineUnavailableError, OutputExistsError
-from mmms_deploy.files import PathLike, as_path, read_bytes, writing
-from mmms_deploy.files.folders import whole_folder
+from mmms_deploy.errors import EngineUnavailableError
+from mmms_deploy.files import PathLike, as_path, read_bytes
+from mmms_deploy.files.folders import check_replaceable, whole_folder
 from mmms_deploy.files.reading import GIB
 from mmms_deploy.imaging.io import load_modality, load_rgb
 from mmms_deploy.page.features import encode_features
@@ -242,27 +242,11 @@ def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
         OutputExistsError: It is something else.
         OutputWriteError: It cannot be looked at.
     """
-    fixes = {"fix": "pass another out=...", "command_fix": "name another folder with --static"}
-    with writing(folder):
-        if not os.path.lexists(folder):
-            return
-        if folder.is_symlink() or not folder.is_dir():
-            raise OutputExistsError(f"{folder} exists and is no folder", expected="a new or an empty folder", **fixes)
-        if not any(folder.iterdir()):
-            return
-    if not _is_export(folder):
-        raise OutputExistsError(
-            f"{folder} exists, is not empty and is no static export",
-            expected="a new or an empty folder, or an older static export to replace",
-            **fixes,
-        )
-    if not overwrite:
-        raise OutputExistsError(
-            f"{folder} exists",
-            expected="a new or an empty folder",
-            fix="pass another out=..., or overwrite=True",
-            command_fix="name another folder with --static, or pass --overwrite",
-        )
+
+    def other(folder: Path) -> str | None:
+        return None if _is_export(folder) else "is neither empty nor a static export"
+
+    check_replaceable(folder, "an older static export", "--static", other, overwrite=overwrite)
 
 
 def _is_export(folder: Path) -> bool:

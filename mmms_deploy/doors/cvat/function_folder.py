@@ -12,7 +12,6 @@ The function needs no network once its image is built.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import zipfile
@@ -25,9 +24,9 @@ import msgspec
 from mmms_deploy.bundle import MANIFEST_NAME, Bundle, sha256_of
 from mmms_deploy.bundle.names import CARD_NAME
 from mmms_deploy.doors.cvat.function import REQUEST_BYTES, FunctionSettings
-from mmms_deploy.errors import DoorError, FileReadError, OutputExistsError
+from mmms_deploy.errors import DoorError, FileReadError
 from mmms_deploy.files import PathLike, as_path, check_regular, read_json
-from mmms_deploy.files.folders import whole_folder
+from mmms_deploy.files.folders import check_replaceable, whole_folder
 from mmms_deploy.session.boxes import takes_boxes
 
 FORMAT = "mmms-deploy-cvat-function"
@@ -221,29 +220,13 @@ def _check_replaceable(target: Path, *, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError: Something else is there, or it was edited.
+        OutputWriteError: It cannot be looked at.
     """
-    if not os.path.lexists(target):
-        return
-    if not overwrite:
-        raise OutputExistsError(
-            f"{target} exists",
-            expected="a new folder",
-            fix="choose another folder, or pass overwrite=True",
-            command_fix="choose another folder, or pass --overwrite",
-        )
-    problem = _other_than_written(target)
-    if problem is not None:
-        raise OutputExistsError(
-            f"{target} {problem}",
-            expected="a new folder, or an older function of mmms-deploy as it was written",
-            fix="choose another folder",
-        )
+    check_replaceable(target, "an older function as it was written", "--out", _other_than_written, overwrite=overwrite)
 
 
 def _other_than_written(target: Path) -> str | None:
-    """Return what is at a path in the place of a function as it was written; None where it is one."""
-    if target.is_symlink() or not target.is_dir():
-        return "is no folder"
+    """Return what a folder is in the place of a function as it was written; None where it is one."""
     try:
         written = msgspec.convert(read_json(target / WRITTEN), _Written)
     except (FileReadError, ValueError):

@@ -77,7 +77,7 @@ class ViewerSession:
         self._pose: tuple[Any, ...] = ()
         self._size = 0.0
         self._positive = True
-        # The clicks that the worker was asked for: ahead of what stands while it is busy.
+        # The clicks that were requested of the worker: ahead of what stands while it is busy.
         self._asked: dict[str, tuple[Click, ...]] = {}
         self._drawing = self._closed = False
         viewer.layers.events.removed.connect(self._layer_removed)
@@ -321,7 +321,7 @@ class ViewerSession:
             self._draw_points()
 
     def _draw_points(self) -> None:
-        """Make the points those that were asked for; those of other objects are smaller."""
+        """Make the points those that were requested; those of other objects are smaller."""
         points, standing = self.points, self.standing
         assert points is not None
         assert standing is not None
@@ -368,7 +368,7 @@ class ViewerSession:
             self._features_changed()
 
     def _features_changed(self, event: Any = None) -> None:
-        """Ask for what the points say, where it is another than what was asked for."""
+        """Request what the points say, where it differs from what was requested."""
         if self._drawing or self.standing is None or self.points is None:
             return
         try:

@@ -14,7 +14,6 @@ DIR/
 from __future__ import annotations
 
 import contextlib
-import os
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +24,8 @@ from mmms_deploy.bundle.contract import to_builtins
 from mmms_deploy.doors.triton.python_form import write_python_form
 from mmms_deploy.doors.triton.settings import Form, RepositorySettings
 from mmms_deploy.doors.triton.stages_form import SCRIPT, write_stages_form
-from mmms_deploy.errors import OutputExistsError
-from mmms_deploy.files import PathLike, as_path, writing
-from mmms_deploy.files.folders import whole_folder
+from mmms_deploy.files import PathLike, as_path
+from mmms_deploy.files.folders import check_replaceable, whole_folder
 from mmms_deploy.version import __version__
 
 DESCRIPTION = "mmms-deploy.json"
@@ -77,29 +75,14 @@ def check_repository(folder: Path, *, overwrite: bool) -> None:
         OutputExistsError: It is something else.
         OutputWriteError: It cannot be looked at.
     """
-    fixes = {"fix": "pass another out=...", "command_fix": "name another folder with --out"}
-    with writing(folder):
-        if not os.path.lexists(folder):
-            return
-        if folder.is_symlink() or not folder.is_dir():
-            raise OutputExistsError(f"{folder} exists and is no folder", expected="a new or an empty folder", **fixes)
-        there = {entry.name for entry in folder.iterdir()}
-    if not there:
-        return
-    foreign = sorted(there - _own(folder))
-    if foreign:
-        raise OutputExistsError(
-            f"{folder} exists and holds what is of no model repository of this package: {', '.join(foreign[:5])}",
-            expected="a new or an empty folder, or an older model repository to replace",
-            **fixes,
-        )
-    if not overwrite:
-        raise OutputExistsError(
-            f"{folder} exists",
-            expected="a new or an empty folder",
-            fix="pass another out=..., or overwrite=True",
-            command_fix="name another folder with --out, or pass --overwrite",
-        )
+    check_replaceable(folder, "an older model repository", "--out", _other, overwrite=overwrite)
+
+
+def _other(folder: Path) -> str | None:
+    """Return what a folder holds that is of no repository; None where all of it is."""
+    foreign = sorted({entry.name for entry in folder.iterdir()} - _own(folder))
+    shown = ", ".join(foreign[:5])
+    return f"holds what is of no model repository of this package: {shown}" if foreign else None
 
 
 def _own(folder: Path) -> set[str]:

@@ -121,7 +121,7 @@ class TritonServer:
             "--allow-grpc=false",
             "--allow-metrics=false",
             "--log-info=false",
-            # It waits so long for sequences that are open when it is told to end.
+            # It waits so long for sequences that are open at SIGTERM.
             f"--exit-timeout-secs={_EXIT_SECONDS}",
         ]
 

@@ -244,7 +244,7 @@ def test_closing_frees_the_session_and_ends_the_thread(viewer, manifest, paint, 
     (thread,) = widget.session._worker._threads._threads._threads
     widget.session.points.add((45, 60))  # its answer comes too late
     if how == "dock":
-        # Asked for again, it is the one that is there, with its dock.
+        # Opened again, it is the one that is there, with its dock.
         around, _ = viewer.window.add_plugin_dock_widget("mmms-deploy", "Segment by clicks")
         around.destroyOnClose()
     else:
