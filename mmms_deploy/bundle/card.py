@@ -206,8 +206,8 @@ def _usage(manifest: Manifest, place: HubReference | None) -> str:
         f"path/to/{re.sub(r'[^A-Za-z0-9._-]+', '-', manifest.name)[:80] or 'bundle'}" if place is None else str(place)
     )
     extras = "cpu" if place is None else "cpu,hub"
-    keywords = "".join(f", {m.name}={m.name}" for m in manifest.modalities if not m.optional)
-    options = "".join(f" --modality {m.name}={m.name}.png" for m in manifest.modalities if not m.optional)
+    keywords = "".join(f", {name}={name}" for name in manifest.required)
+    options = "".join(f" --modality {name}={name}.png" for name in manifest.required)
     call = f'session.set_image("photo.jpg"{keywords})'
     if "black-box" in manifest.provenance.cuts:
         call = 'session.set_features("features.npz")  # of the backbone, which a provider runs'

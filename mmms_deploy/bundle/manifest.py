@@ -320,6 +320,11 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return frozenset(sizes | {stage.name for stage in self.stages if stage.batch})
 
     @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the modalities without which a picture is not taken."""
+        return tuple(spec.name for spec in self.modalities if not spec.optional)
+
+    @property
     def batches(self) -> dict[int, str]:
         """The stages that answer clicks on several objects in one run, by how many they take, rising."""
         return dict(sorted((stage.batch, stage.name) for stage in self.stages if stage.batch))

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mmms_deploy.commands.common import console
 from mmms_deploy.commands.display import progress_bars
+from mmms_deploy.commands.serve_settings import settings_of
 from mmms_deploy.commands.tables import print_table
 
 if TYPE_CHECKING:
@@ -35,13 +36,7 @@ def verify_doors(bundle: Bundle, request: EngineRequest, names: Collection[str])
     from mmms_deploy.errors import DoorError
 
     doors = checked_doors(names)
-    opening = Opening(
-        device=request.device,
-        engine=request.engine,
-        precision=request.precision,
-        threads=request.threads,
-        strict=request.strict,
-    )
+    opening = Opening.of(settings_of((), request))
     with progress_bars("opening doors") as on_progress:
         report = compare_doors(bundle, opening, doors, on_progress=on_progress)
     print_table(_table(report))

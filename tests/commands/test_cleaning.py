@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,7 @@ def test_odd_values_are_wrong_usage(
 def test_what_is_missing_is_said_before_anything_is_opened(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "cv2":
-            raise ModuleNotFoundError("No module named 'cv2'")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     result = invoke(segment.main, tmp_path / "no bundle", image, "--fill-holes", "3")
     assert result.exit_code == 1
     assert "[clean]" in result.output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,13 @@ from click.testing import Result
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.commands.serve import main
 from tests.support.invoke import invoke
+from tests.support.wheels import write_wheel
 
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
     """A file like a wheel of the package."""
-    path = tmp_path / "mmms_deploy-0.1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("mmms_deploy/__init__.py", "")
-    return path
+    return write_wheel(tmp_path)
 
 
 def run(*words: object) -> Result:

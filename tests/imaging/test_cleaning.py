@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import pickle
+import sys
 from typing import Any
 
 import msgspec
@@ -298,14 +298,7 @@ def test_what_a_session_takes() -> None:
 
 
 def test_without_opencv_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "cv2":
-            raise ModuleNotFoundError("No module named 'cv2'")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(SessionError, match="OpenCV") as raised:
         checked_cleaning(MaskCleaning(simplify=1))
     assert "clean" in raised.value.fix

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from tests.support.http_server import serving
 from tests.support.page_driver import Desk, open_desk
 from tests.support.paths import ROOT
 from tests.support.server import Running
@@ -33,11 +33,8 @@ class _Handler(SimpleHTTPRequestHandler):
 def page_files() -> Iterator[str]:
     """Address of the page's files on this machine, without an API behind them."""
     handler = functools.partial(_Handler, directory=str(FILES))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(handler) as address:
+        yield address
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,14 +232,7 @@ def test_settings_of_a_door_that_are_no_numbers_are_refused(settings: dict[str, 
 
 
 def test_the_library_is_looked_for_when_a_session_is_opened(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "cv2":
-            raise ModuleNotFoundError("No module named 'cv2'")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(SessionError, match="OpenCV") as raised:
         Session(paint, cleaning=CLEANING)
     assert "[clean]" in raised.value.fix

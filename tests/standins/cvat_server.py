@@ -6,12 +6,13 @@ It answers what an agent asks, in the forms that the SDK's models take; they ref
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support.http_server import serving
 
 TASK = 5
 _WHEN = "2026-01-01T00:00:00Z"
@@ -178,14 +179,5 @@ def running(frames: list[tuple[bytes, tuple[int, int]]]) -> Iterator[Cvat]:
             self.end_headers()
             self.wfile.write(content)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    cvat.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as cvat.url:
         yield cvat
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.http_server import serving
 
 TOKEN = "hf_standin"
 LARGE = 2000
@@ -287,15 +288,6 @@ class _Handler(BaseHTTPRequestHandler):
 def running() -> Iterator[Hub]:
     """Run a stand-in on a free port of 127.0.0.1."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    hub.storage = f"http://localhost:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(type("Handler", (_Handler,), {"hub": hub})) as hub.url:
+        hub.storage = hub.url.replace("127.0.0.1", "localhost")
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -80,7 +80,9 @@ entries: every public call with them, and what came of it.
 invoke: runs a command in this process.
 tasks: work for pools of workers, some of which end their process.
 terminal: what a user at a terminal sees.
+wheels: a file like the package's wheel.
 chromium: Debian's Chromium without a window.
+http_server: a web server of a test's own, on a free port of this machine.
 server: the API on a free port of this machine, and a client of it.
 labelling: labelling configurations and points as Label Studio has them, and its backend in a thread.
 label_studio: the real Label Studio on SQLite, and a client of its API.

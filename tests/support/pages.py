@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from tests.support.http_server import serving
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -93,12 +94,5 @@ def served(
         def log_message(self, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        pages.url = f"http://127.0.0.1:{server.server_port}"
-        try:
-            yield pages
-        finally:
-            server.shutdown()
+    with serving(Handler) as pages.url:
+        yield pages

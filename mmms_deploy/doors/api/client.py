@@ -6,8 +6,8 @@ docs/integrations.md shows how it is used.
 from __future__ import annotations
 
 import http.client
-import io
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,6 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 import numpy as np
-from PIL import Image
 
 from mmms_deploy.annotations.rle import mask_of_rle
 from mmms_deploy.arguments import shown
@@ -25,6 +24,7 @@ from mmms_deploy.files import PathLike
 from mmms_deploy.imaging.cleaning import MaskCleaning
 from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.imaging.resize import BoolArray
+from mmms_deploy.page.layers import png_of
 
 _SECONDS = 600.0
 """How long an answer may take: a busy server lets calls wait."""
@@ -238,9 +238,7 @@ def _foreign(address: str, status: int) -> DoorError:
 
 def _content(given: UInt8Array | PathLike | bytes) -> bytes:
     if isinstance(given, np.ndarray):
-        stream = io.BytesIO()
-        Image.fromarray(given).save(stream, "PNG", compress_level=1)
-        return stream.getvalue()
+        return png_of(given, fast=True)
     return given if isinstance(given, bytes) else Path(given).read_bytes()
 
 
@@ -248,7 +246,7 @@ def _form(files: Mapping[str, bytes]) -> tuple[bytes, str]:
     """Return a body of files by their fields, and its type."""
     if set(files) == {"image"}:
         return files["image"], "application/octet-stream"
-    border = "mmms-deploy-" + hex(hash(frozenset(files.values())) & 0xFFFFFFFFFFFF)[2:]
+    border = f"mmms-deploy-{secrets.token_hex(16)}"
     parts = [
         f'--{border}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'.encode()
         + content

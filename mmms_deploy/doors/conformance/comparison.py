@@ -189,11 +189,10 @@ def _cases(bundle: Bundle) -> Iterator[tuple[UInt8Array, tuple[Click, ...]]]:
         DoorError: The bundle takes no picture alone.
     """
     manifest = bundle.manifest
-    needed = [spec.name for spec in manifest.modalities if not spec.optional]
     golden = load_golden(bundle.file(GOLDEN_NAME))
-    if manifest.click_only or needed or any(case.features for case in golden):
+    if manifest.click_only or manifest.required or any(case.features for case in golden):
         raise DoorError(
-            f"{bundle.reference} takes {' and '.join(needed) or 'features'} beside or in place of a picture",
+            f"{bundle.reference} takes {' and '.join(manifest.required) or 'features'} beside or in place of a picture",
             expected="a bundle that takes a picture alone, as annotation tools send one",
             fix="compare the doors of such a bundle",
         )

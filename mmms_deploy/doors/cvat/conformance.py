@@ -7,7 +7,6 @@ nuclio function gets JSON with a PNG in base64, and the page's rule puts the row
 from __future__ import annotations
 
 import base64
-import io
 import json
 import pickle
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from PIL import Image
 
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.doors.cvat.agent import AgentSettings, Frame, Interactor, cvat_sdk
@@ -29,6 +27,7 @@ from mmms_deploy.imaging.io import UInt8Array
 from mmms_deploy.imaging.picture import open_picture
 from mmms_deploy.imaging.refusal import Refusal
 from mmms_deploy.imaging.resize import BoolArray
+from mmms_deploy.page.layers import png_of
 from mmms_deploy.session import Click
 
 
@@ -97,7 +96,7 @@ class OpenAgent:
 
     def set_image(self, image: UInt8Array) -> None:
         """Take another picture, as PNG, decoded and pickled as on the way to the worker."""
-        picture = open_picture(_png(image), Refusal(DoorError, "the picture", "a PNG")).image
+        picture = open_picture(png_of(image, fast=True), Refusal(DoorError, "the picture", "a PNG")).image
         sent = pickle.loads(pickle.dumps(picture))
         self._size = (image.shape[0], image.shape[1])
         self._frame = self._interactor.preprocess_image(None, sent)
@@ -135,7 +134,7 @@ class OpenFunction:
 
     def set_image(self, image: UInt8Array) -> None:
         """Take another picture, as PNG in base64."""
-        self._image = base64.b64encode(_png(image)).decode("ascii")
+        self._image = base64.b64encode(png_of(image, fast=True)).decode("ascii")
         self._size = (image.shape[0], image.shape[1])
 
     def mask(self, clicks: Sequence[Click]) -> BoolArray:
@@ -174,12 +173,6 @@ def _sent(request: dict[str, Any]) -> Any:
 
 def _lists(clicks: Sequence[Click]) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
     return tuple(as_point(c) for c in clicks if c.positive), tuple(as_point(c) for c in clicks if not c.positive)
-
-
-def _png(image: UInt8Array) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG", compress_level=1)
-    return stream.getvalue()
 
 
 doors = (CvatAgent(), CvatFunction())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from mmms_deploy.bundle import Role
+from mmms_deploy.doors.all_points import answer_all
 from mmms_deploy.doors.cvat.order import Orders
 from mmms_deploy.doors.cvat.prompts import Prompts, as_box, as_click
 from mmms_deploy.doors.opening import Opening
@@ -97,22 +98,15 @@ class Frames(Generic[K]):
             while len(self._orders) > MOST_ORDERS:
                 self._orders.popitem(last=False)
             clicks = orders.ordered(positives, negatives)
-            if prompts.box is None:
-                mask = session.set_clicks(clicks).mask
-            else:
-                if not self.takes_boxes:
-                    raise DoorError(
-                        f"a request has a box, and {self._model.bundle.manifest.name} takes points, no boxes",
-                        expected="positive and negative points",
-                        fix="start with a point on the object; where CVAT offers a box, create the function again",
-                    )
-                coordinates = [(click.x, click.y) for click in clicks]
-                labels = [int(click.positive) for click in clicks]
-                box = as_box(prompts.box, size)
-                session.predict(coordinates or None, labels or None, box=box, multimask_output=False)
-                mask = session.mask
+            if prompts.box is not None and not self.takes_boxes:
+                raise DoorError(
+                    f"a request has a box, and {self._model.bundle.manifest.name} takes points, no boxes",
+                    expected="positive and negative points",
+                    fix="start with a point on the object; where CVAT offers a box, create the function again",
+                )
+            result = answer_all(session, clicks, None if prompts.box is None else as_box(prompts.box, size))
             orders.answered(clicks)
-            return mask
+            return result.mask
 
     def clicks(self, key: K) -> list[tuple[tuple[float, float, bool], ...]]:
         """Return the clicks that were answered on a frame, in their order, for each object that is kept."""
@@ -162,10 +156,9 @@ def check_takes_pictures(model: Model, opening: Opening) -> None:
         DoorError: It needs modalities, or the features of a provider's backbone.
     """
     manifest = model.bundle.manifest
-    needed = [spec.name for spec in manifest.modalities if not spec.optional]
-    if needed:
+    if manifest.required:
         raise DoorError(
-            f"{manifest.name} needs {', '.join(needed)} with every picture, and CVAT gives pictures alone",
+            f"{manifest.name} needs {', '.join(manifest.required)} with every picture, and CVAT gives pictures alone",
             expected="a network for RGB pictures, or one whose other modalities are optional",
             fix="name another bundle; mmms-demo takes modalities",
         )

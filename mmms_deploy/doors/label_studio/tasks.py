@@ -14,8 +14,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import numpy as np
-
+from mmms_deploy.doors.all_points import answer_all
 from mmms_deploy.doors.label_studio.prompts import Prompts
 from mmms_deploy.doors.opening import Opening
 from mmms_deploy.errors import DoorError, ImageError
@@ -108,17 +107,7 @@ class Tasks:
                     fix="reload the page of the task",
                 )
             session.select(", ".join(prompts.labels) or prompts.picture)
-            if prompts.box is None:
-                result = session.set_clicks(prompts.clicks)
-            else:
-                clicked = bool(prompts.clicks)
-                session.predict(
-                    np.array([(one.x, one.y) for one in prompts.clicks]) if clicked else None,
-                    np.array([int(one.positive) for one in prompts.clicks]) if clicked else None,
-                    box=np.array(prompts.box),
-                    multimask_output=False,
-                )
-                result = session.result
+            result = answer_all(session, prompts.clicks, prompts.box)
             return Answer(result.mask, result.score or 0.0)
 
     def free_idle(self) -> int:

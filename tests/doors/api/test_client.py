@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http.server
-import threading
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mmms_deploy.doors.api import client as client_module
 from mmms_deploy.engines import Engine
 from mmms_deploy.errors import DoorError
 from mmms_deploy.server import Settings
+from tests.support.http_server import serving
 from tests.support.server import Client as Plain
 from tests.support.server import Running, running_server
 
@@ -113,15 +114,10 @@ def test_servers_that_are_none() -> None:
         def log_message(self, *args: Any) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
-        address = f"http://127.0.0.1:{other.server_port}"
-        thread = threading.Thread(target=other.serve_forever)
-        thread.start()
+    with serving(Other) as address:
         for path, status in (("", 500), ("/odd", 200)):
             with pytest.raises(DoorError, match=f"status {status} and nothing of the API's form"):
                 Client(address + path)
-        other.shutdown()
-        thread.join()
     with pytest.raises(DoorError, match="does not answer"):
         Client(address)
     for odd in ("photo.jpg", "file:///etc/hosts", "http://"):
@@ -156,8 +152,6 @@ def test_its_calls_are_those_that_the_server_describes(
         if "application/json" in content:
             _validate(answer, content["application/json"]["schema"], described)
         if body:
-            import json
-
             schema = operation["requestBody"]["content"]["application/json"]["schema"]
             _validate(json.loads(body), schema, described)
 

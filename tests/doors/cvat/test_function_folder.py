@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.doors.cvat.function_folder import WRITTEN, write_function
 from mmms_deploy.errors import BundleNotFoundError, DoorError, OutputExistsError
+from tests.support.wheels import write_wheel
 
 yaml = pytest.importorskip("yaml")
 
@@ -21,10 +21,7 @@ yaml = pytest.importorskip("yaml")
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
     """A file like a wheel of the package."""
-    path = tmp_path / "mmms_deploy-0.1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("mmms_deploy/__init__.py", "")
-    return path
+    return write_wheel(tmp_path)
 
 
 @pytest.fixture
