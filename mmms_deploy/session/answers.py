@@ -58,9 +58,9 @@ def given_logits(probability: FloatArray) -> FloatArray:
     """Return the logits of a probability that the caller puts in, of any shape, float32; from -10 to 10.
 
     Args:
-        probability: Numbers from 0 to 1.
+        probability: Numbers from 0 to 1; a resize may have rounded one beyond.
     """
-    exact = probability.astype(np.float64)
+    exact = np.clip(probability.astype(np.float64), 0, 1)
     with np.errstate(divide="ignore"):
         odds = np.log(exact) - np.log1p(-exact)
     logits: FloatArray = np.clip(odds, -GIVEN_LOGITS, GIVEN_LOGITS).astype(np.float32)

@@ -218,7 +218,7 @@ def logits_of(probability: FloatArray, threshold: float) -> FloatArray:
     """Return the logits of probabilities.
 
     Args:
-        probability: (H, W) in [0, 1].
+        probability: (H, W) in [0, 1]; a resize may have rounded a number beyond.
         threshold: The bundle's; logits are above 0 where the probability is above it.
 
     Returns:
@@ -229,7 +229,7 @@ def logits_of(probability: FloatArray, threshold: float) -> FloatArray:
     limit = np.float32(threshold)
     for top in range(0, len(out), rows):
         part = probability[top : top + rows]
-        exact = part.astype(np.float64)
+        exact = np.clip(part.astype(np.float64), 0, 1)
         with np.errstate(divide="ignore"):
             odds = np.log(exact) - np.log1p(-exact) - log_odds(threshold)
         block = np.clip(odds, -_CLIP, _CLIP).astype(np.float32)

@@ -189,7 +189,7 @@ def test_run_lengths_are_those_of_coco_and_come_back(imported: Page) -> None:
 def test_masks_that_are_put_in_are_labels_and_logits_as_in_python(imported: Page) -> None:
     rule = ClickContract(radius=4.5, threshold=0.4)
     probability = RANDOM.random((30, 40)).astype(np.float32)
-    probability[0, :2] = 0, 1
+    probability[0, :4] = 0, 1, -1e-7, np.nextafter(np.float32(1), np.float32(2))
     clicks = [Click(30.2, 20.7, positive=True), Click(70.0, 50.0, positive=False), Click(32.0, 24.0, positive=False)]
     said = call(
         imported,

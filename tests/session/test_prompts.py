@@ -7,6 +7,7 @@ import pytest
 
 from mmms_deploy import Click, Session
 from mmms_deploy.errors import ClickError, MaskInputError
+from mmms_deploy.session.answers import given_logits
 from mmms_deploy.session.predict import logits_of, score_of
 from tests.support.annotating import NETWORK, SIZE
 
@@ -105,6 +106,14 @@ def test_logits_of_any_threshold() -> None:
         assert (np.diff(logits[0]) >= 0).all()
         assert (logits.min(), logits.max()) == (-32, 32)
     np.testing.assert_allclose(logits_of(np.array([[0.75]], np.float32), 0.5), np.log(3), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_probabilities_that_a_resize_rounded_beyond_have_the_largest_logits() -> None:
+    """Some kernels of OpenBLAS add a row of ones to a little more than 1."""
+    beyond = np.array([[-1e-7, np.nextafter(np.float32(1), np.float32(2))]], dtype=np.float32)
+    np.testing.assert_array_equal(given_logits(beyond), [[-10, 10]])
+    np.testing.assert_array_equal(logits_of(beyond, 0.5), [[-32, 32]])
 
 
 def test_the_score_says_how_decided_an_answer_is() -> None:

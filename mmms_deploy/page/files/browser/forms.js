@@ -104,7 +104,10 @@ export function previousOf(pixels, image, network, contract) {
  * @returns {Float32Array}
  */
 export function givenLogits(probability) {
-  return probability.map((p) => Math.min(Math.max(Math.log(p) - Math.log1p(-p), -GIVEN_LOGITS), GIVEN_LOGITS));
+  return probability.map((given) => {
+    const p = Math.min(Math.max(given, 0), 1); // a resize may have rounded it beyond
+    return Math.min(Math.max(Math.log(p) - Math.log1p(-p), -GIVEN_LOGITS), GIVEN_LOGITS);
+  });
 }
 
 /**
