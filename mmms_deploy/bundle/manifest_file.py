@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 
 from mmms_deploy.bundle.manifest import SCHEMA, Manifest
+from mmms_deploy.bundle.mistaken import bundle_instead, named
 from mmms_deploy.bundle.names import FILE_NAME, GOLDEN_NAME, MANIFEST_NAME
+from mmms_deploy.bundle.recognise import Thing, recognise
 from mmms_deploy.errors import BundleCorruptError, BundleNotFoundError, BundleVersionError, FileReadError
 from mmms_deploy.files import MIB, read_bytes
 
@@ -35,9 +37,7 @@ def read_manifest(folder: Path) -> Manifest:
         raw = read_bytes(file, MOST_MANIFEST)
     except FileReadError as error:
         if error.missing:
-            raise BundleNotFoundError(
-                f"no bundle at {folder}", expected=f"a folder with a {MANIFEST_NAME} in it", fix=fix
-            ) from None
+            raise _no_bundle(folder) from None
         raise BundleCorruptError(
             f"{file} cannot be read: {error.reason}", expected="a readable manifest", fix=fix
         ) from error
@@ -64,6 +64,20 @@ def read_manifest(folder: Path) -> Manifest:
         )
     _check_references(folder, manifest)
     return manifest
+
+
+def _no_bundle(folder: Path) -> BundleNotFoundError:
+    """Return the error that names what lies in a bundle's place."""
+    found = recognise(folder)
+    what = f": it is {named(found)}" if found.thing is not Thing.NOTHING else ""
+    fix = bundle_instead(found)
+    if found.thing is Thing.PICTURE:
+        fix = "name the bundle here, and give the picture to set_image"
+    return BundleNotFoundError(
+        f"no bundle at {folder}{what}",
+        expected=f"a folder with a {MANIFEST_NAME} in it",
+        fix=fix or "name the folder that mmms-export wrote",
+    )
 
 
 class _SchemaOnly(msgspec.Struct):

@@ -16,7 +16,9 @@ from typing import TypeAlias
 from mmms_deploy.bundle.external_data import check_graph
 from mmms_deploy.bundle.manifest import FileEntry, StageGraph
 from mmms_deploy.bundle.manifest_file import read_manifest
+from mmms_deploy.bundle.mistaken import POINTER_FIX
 from mmms_deploy.bundle.notebook import bundle_view
+from mmms_deploy.bundle.recognise import Thing, is_pointer
 from mmms_deploy.bundle.reference import locate
 from mmms_deploy.errors import BundleCorruptError, FileReadError
 from mmms_deploy.files import PathLike, open_regular, unreadable
@@ -24,6 +26,7 @@ from mmms_deploy.hub import reference_of
 from mmms_deploy.progress import OnProgress
 
 _Seen: TypeAlias = tuple[int, int]
+_HEAD = 64
 
 
 class Bundle:
@@ -117,10 +120,18 @@ def _check_file(folder: Path, name: str, entry: FileEntry, *, hashed: bool) -> _
     try:
         with open_regular(file) as stream:
             status = os.fstat(stream.fileno())
+            if status.st_size != entry.size and is_pointer(stream.read(_HEAD)):
+                raise BundleCorruptError(f"{file} is {Thing.POINTER.value}", expected="the file itself", fix=POINTER_FIX)
             if status.st_size != entry.size:
-                raise BundleCorruptError(f"{file} has {status.st_size} bytes", expected=f"{entry.size} bytes", fix=fix)
+                raise BundleCorruptError(
+                    f"{file} is not complete, or was changed: it has {status.st_size} bytes",
+                    expected=f"{entry.size} bytes",
+                    fix=fix,
+                )
             if hashed and (found := hashlib.file_digest(stream, "sha256").hexdigest()) != entry.sha256:
-                raise BundleCorruptError(f"{file} has SHA-256 {found}", expected=entry.sha256, fix=fix)
+                raise BundleCorruptError(
+                    f"{file} is damaged, or was changed: it has SHA-256 {found}", expected=entry.sha256, fix=fix
+                )
             return _seen(status)
     except FileReadError as error:
         raise BundleCorruptError(

@@ -23,7 +23,7 @@ from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_file, with_inputs
 from mmms_deploy.commands.places import check_bundle_and_images, names_bundle
-from mmms_deploy.commands.recognise import Thing, recognise
+from mmms_deploy.bundle.recognise import Thing, recognise
 from mmms_deploy.errors import FeatureError, ImageError, SessionError
 
 if TYPE_CHECKING:

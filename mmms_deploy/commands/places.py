@@ -10,10 +10,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmms_deploy.bundle.mistaken import POINTER_FIX, bundle_instead, named
 from mmms_deploy.bundle.names import MANIFEST_NAME
 from mmms_deploy.bundle.reference import A_BUNDLE, how_to_find, is_packed
 from mmms_deploy.commands.common import wrong_usage
-from mmms_deploy.commands.recognise import Found, Thing, checkpoints_in, recognise
+from mmms_deploy.bundle.recognise import Found, Thing, checkpoints_in, recognise
 from mmms_deploy.errors import (
     BundleNotFoundError,
     CheckpointError,
@@ -50,7 +51,7 @@ def check_bundle(path: Path) -> None:
     if found.thing is Thing.NOTHING:
         raise BundleNotFoundError(f"no bundle at {path}", expected=A_BUNDLE, fix=_missing_bundle(path))
     raise BundleNotFoundError(
-        f"{path} is {_named(found)}, not a bundle", expected=A_BUNDLE, fix=_instead_of_bundle(found)
+        f"{path} is {named(found)}, not a bundle", expected=A_BUNDLE, fix=_instead_of_bundle(found)
     )
 
 
@@ -72,7 +73,7 @@ def check_bundle_and_images(bundle: Path, images: Sequence[Path], command: str) 
             second = _recognise_bundle(image)
         if second.thing is Thing.BUNDLE:
             raise BundleNotFoundError(
-                f"BUNDLE and IMAGE are in the wrong order: {bundle} is {_named(first)}, and {image} is a bundle"
+                f"BUNDLE and IMAGE are in the wrong order: {bundle} is {named(first)}, and {image} is a bundle"
                 if first.thing is not Thing.NOTHING
                 else f"BUNDLE and IMAGE are in the wrong order: {image} is a bundle",
                 expected="the bundle first, then the image",
@@ -115,22 +116,8 @@ def _bundles_in(folder: Path) -> tuple[Path, ...]:
     return found.inside if found.thing is Thing.BUNDLES else ()
 
 
-def _instead_of_bundle(found: Found) -> str:  # noqa: PLR0911 (one line a kind)
+def _instead_of_bundle(found: Found) -> str:
     path, thing = found.path, found.thing
-    if thing is Thing.BUNDLES:
-        return f"name one of them: {found.listed}"
-    if thing is Thing.BUNDLE_PART and found.inside:
-        return f"name its folder, {found.inside[0]}"
-    if thing is Thing.BUNDLE_PART:
-        return "name the folder that holds it with the bundle's other files, under the name bundle.json"
-    if thing is Thing.CHECKPOINT:
-        return f"make a bundle of it: mmms-export --ckpt {path}"
-    if thing is Thing.CHECKPOINTS:
-        return f"make a bundle of one: mmms-export --ckpt {found.inside[0]}"
-    if thing is Thing.GRAPH:
-        return "make a bundle of the PyTorch checkpoint that it comes from: mmms-export --ckpt FILE"
-    if thing in (Thing.ARCHIVED_BUNDLE, Thing.ARCHIVE):
-        return f"unpack it, and name the folder that then holds {MANIFEST_NAME}"
     if thing is Thing.EVALUATION:
         return "name the bundle; mmms-eval --replay shows cases of these results"
     if thing is Thing.BENCHMARK:
@@ -139,9 +126,7 @@ def _instead_of_bundle(found: Found) -> str:  # noqa: PLR0911 (one line a kind)
         return f"name the bundle; pictures with masks are for mmms-eval BUNDLE --dataset KIND={path}"
     if thing is Thing.PICTURE:
         return f"name the bundle first, then the picture: mmms-segment demo {path}"
-    if thing is Thing.DESCRIPTION:
-        return f"make a bundle with it: mmms-export --ckpt FILE --description {path}"
-    return _fetch(found) or "name the folder that mmms-export wrote"
+    return bundle_instead(found) or "name the folder that mmms-export wrote"
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -194,7 +179,7 @@ def check_image(path: Path) -> None:
             fix = "save it as PNG; arrays are for --modality, and --features takes a backbone's"
         elif found.thing is Thing.TABLE:
             fix = f"name the image; a list of clicks is given with --clicks {path}"
-        raise ImageError(f"the image: {path} is {_named(found)}", expected=expected, fix=fix)
+        raise ImageError(f"the image: {path} is {named(found)}", expected=expected, fix=fix)
     if found.thing is Thing.FILE and path.suffix.lower() in (".csv", ".tsv"):
         fix = f"name the image; a list of clicks is given with --clicks {path}"
         raise ImageError(f"the image: {path} is a table, by its name", expected=expected, fix=fix)
@@ -209,7 +194,7 @@ def no_images(folder: Path, *, recursive: bool) -> ImageError:
     """
     found = recognise(folder)
     below = found.thing is Thing.DATASET and not recursive
-    what = "a folder without images in it, but with other folders" if below else _named(found)
+    what = "a folder without images in it, but with other folders" if below else named(found)
     fix = "name a folder of images, or pass --recursive for those in the folders below" if below else "name an image"
     return ImageError(f"the image: {folder} is {what}", expected="an image file, or a folder of them", fix=fix)
 
@@ -229,7 +214,7 @@ def check_clicks(path: Path) -> None:
     if found.thing in _LISTS:
         return  # reading it says more
     raise ClickListError(
-        f"{path} is {_named(found)}, not a list of clicks",
+        f"{path} is {named(found)}, not a list of clicks",
         expected="a CSV or JSON file",
         fix=f"name an image before the options: mmms-segment BUNDLE {path} --clicks FILE"
         if found.thing in (Thing.PICTURE, Thing.PICTURES)
@@ -260,7 +245,7 @@ def check_checkpoint(path: Path, option: str = "--ckpt") -> None:
     if found.thing in (Thing.CHECKPOINT, Thing.ARCHIVE, Thing.FILE, Thing.UNREADABLE):
         return  # reading it says more
     raise CheckpointError(
-        f"{path} is {_named(found)}, not a checkpoint", expected=expected, fix=_instead_of_checkpoint(found, option)
+        f"{path} is {named(found)}, not a checkpoint", expected=expected, fix=_instead_of_checkpoint(found, option)
     )
 
 
@@ -305,7 +290,7 @@ def check_description(path: Path) -> None:
         return  # reading it says more
     fix = f"name the weights with --ckpt {path}" if found.thing is Thing.CHECKPOINT else "name a TOML or JSON file"
     raise DescriptionError(
-        f"{path} is {_named(found)}, not a description of a network", expected="a TOML or JSON file", fix=fix
+        f"{path} is {named(found)}, not a description of a network", expected="a TOML or JSON file", fix=fix
     )
 
 
@@ -338,7 +323,7 @@ def check_dataset(kind: str, path: Path, error: type[MMMSDeployError]) -> None:
     fix = _NO_DATA.get(found.thing)
     if fix is not None:
         raise error(
-            f"{path} is {_named(found)}, not a data set of kind {kind!r}",
+            f"{path} is {named(found)}, not a data set of kind {kind!r}",
             expected="what mmms-doctor --docs datasets shows for this kind",
             fix=fix.format(path=path),
         )
@@ -353,7 +338,7 @@ def check_results(path: Path, error: type[MMMSDeployError]) -> None:
     """
     found = recognise(path)
     if found.thing is not Thing.EVALUATION:
-        there = "there is nothing" if found.thing is Thing.NOTHING else f"there is {_named(found)}"
+        there = "there is nothing" if found.thing is Thing.NOTHING else f"there is {named(found)}"
         raise error(
             f"{there} at {path}",
             expected="a folder of results of mmms-eval",
@@ -372,7 +357,7 @@ def check_benchmark(path: Path, error: type[MMMSDeployError]) -> None:
     if found.thing in (Thing.BENCHMARK, Thing.NOTHING, Thing.TABLE, Thing.FILE, Thing.UNREADABLE, Thing.EMPTY):
         return  # reading it says more
     raise error(
-        f"{path} is {_named(found)}, not results of mmms-bench",
+        f"{path} is {named(found)}, not results of mmms-bench",
         expected="a file that mmms-bench --json wrote",
         fix=f"measure it first: mmms-bench {path} --json FILE" if found.thing is Thing.BUNDLE else "name that file",
     )
@@ -381,16 +366,9 @@ def check_benchmark(path: Path, error: type[MMMSDeployError]) -> None:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def _named(found: Found) -> str:
-    if found.thing is Thing.BUNDLE_PART:
-        name = "the manifest" if found.path.name == MANIFEST_NAME else "a file"
-        return f"{name} of the bundle {found.inside[0]}" if found.inside else f"{name} of a bundle"
-    return str(found.thing.value)
-
-
 def _fetch(found: Found) -> str | None:
     if found.thing is Thing.POINTER:
-        return "fetch the file itself: git lfs pull"
+        return POINTER_FIX
     if found.thing is Thing.WEB_PAGE:
         return "download the file itself; a server answered with a page in its place"
     return None

@@ -16,7 +16,7 @@ from mmms_deploy.engines.registry import DEVICES, Backend
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.errors import BundleCorruptError, EngineError, EngineUnavailableError
 from mmms_deploy.installed import pip_install
-from mmms_deploy.spelling import did_you_mean
+from mmms_deploy.spelling import closest, did_you_mean
 
 Refusal = tuple[Candidate, BundleCorruptError | EngineUnavailableError]
 """A candidate that could not be opened, and why."""
@@ -138,21 +138,24 @@ def refused_when_strict(difference: str) -> EngineUnavailableError:
 
 def unknown_precision(precision: str) -> EngineUnavailableError:
     """A precision that does not exist was requested."""
+    meant = closest(precision, Precision, ALIASES)
     return EngineUnavailableError(
         f"precision {precision[:60]!r} was requested{did_you_mean(precision, Precision, ALIASES)}",
         expected=f"one of {', '.join(Precision)}",
-        fix="pass precision=None",
-        command_fix="leave --precision out",
+        fix=f'pass precision="{meant}", or precision=None' if meant else "pass precision=None",
+        command_fix=f"pass --precision {meant}, or leave it out" if meant else "leave --precision out",
     )
 
 
 def unknown_device(device: str) -> EngineUnavailableError:
     """A device that does not exist was requested."""
+    meant = closest(device, DEVICES, ALIASES)
+    first, first_option = (f'device="{meant}" or ', f"--device {meant} or ") if meant not in (None, "auto") else ("", "")
     return EngineUnavailableError(
         f"device {device[:60]!r} was requested{did_you_mean(device, DEVICES, ALIASES)}",
         expected=f"one of {', '.join(DEVICES)}, cuda:1, cuda:2, ...",
-        fix='pass device="auto"',
-        command_fix="pass --device auto",
+        fix=f'pass {first}device="auto"',
+        command_fix=f"pass {first_option}--device auto",
     )
 
 
@@ -169,12 +172,14 @@ def no_engine_for_device(device: str) -> EngineUnavailableError:
 def unknown_engine(engine: str, device: str) -> EngineUnavailableError:
     """This version has no engine of that name for the device."""
     names = [backend.name for backend in registry.BACKENDS]
-    meant = "" if engine in names else did_you_mean(engine, names, ALIASES)
+    meant = None if engine in names else closest(engine, names, ALIASES)
+    first, first_option = (f'pass engine="{meant}", or ', f"pass --engine {meant}, or ") if meant else ("", "")
     return EngineUnavailableError(
-        f"engine {engine[:60]!r} was requested on device {device!r}{meant}",
+        f"engine {engine[:60]!r} was requested on device {device!r}"
+        + ("" if meant is None else did_you_mean(engine, names, ALIASES)),
         expected=f"one of {_listed()}",
-        fix="pass engine=None to take the best for the device",
-        command_fix="leave --engine out to take the best for the device",
+        fix=f"{first}{'' if first else 'pass '}engine=None to take the best for the device",
+        command_fix=f"{first_option}leave --engine out to take the best for the device",
     )
 
 

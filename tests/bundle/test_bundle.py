@@ -74,7 +74,7 @@ def test_changed_byte(copy: Path, name: str) -> None:
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
     file.write_bytes(raw)
-    with pytest.raises(BundleCorruptError, match=f"{name} has SHA-256") as caught:
+    with pytest.raises(BundleCorruptError, match=f"{name} is damaged, or was changed: it has SHA-256") as caught:
         Bundle(copy)
     assert caught.value.fix
     Bundle(copy, verify=False)
@@ -84,7 +84,7 @@ def test_changed_byte(copy: Path, name: str) -> None:
 def test_cut_and_missing_files(copy: Path, name: str) -> None:
     file = copy / name
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(BundleCorruptError, match=f"{name} has .* bytes"):
+    with pytest.raises(BundleCorruptError, match=f"{name} is not complete, or was changed: it has .* bytes"):
         Bundle(copy, verify=False)
     file.unlink()
     with pytest.raises(BundleCorruptError, match=f"{name} cannot be read"):
@@ -181,6 +181,44 @@ def test_unknown_fields_are_refused(copy: Path) -> None:
         Bundle(copy)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "what", "fix"),
+    [
+        ("w.pth", b"\x80\x02}q\x00.", "a checkpoint", "mmms-export --ckpt {path}"),
+        ("w.safetensors", (2).to_bytes(8, "little") + b"{}", "a checkpoint", "mmms-export --ckpt {path}"),
+        ("photo.png", b"\x89PNG\r\n\x1a\n", "a picture", "give the picture to set_image"),
+        ("net.onnx", b"\x08\x0a", "an ONNX graph", "mmms-export --ckpt FILE"),
+        ("w.bin", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "git lfs pull"),
+        ("notes.txt", b"notes", "a file of another kind", "the folder that mmms-export wrote"),
+    ],
+)
+def test_a_file_in_the_place_of_a_bundle_is_named(
+    tmp_path: Path, name: str, content: bytes, what: str, fix: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(BundleNotFoundError) as caught:
+        Bundle(path)
+    assert caught.value.given.startswith(f"no bundle at {path}: it is {what}")
+    assert fix.format(path=path) in str(caught.value.fix)
+
+
+def test_a_folder_in_the_place_of_a_bundle_is_named(copy: Path) -> None:
+    with pytest.raises(BundleNotFoundError, match="it is a folder of bundles") as caught:
+        Bundle(copy.parent)
+    assert caught.value.fix == f"name one of them: {copy}"
+    with pytest.raises(BundleNotFoundError, match="it is the manifest of the bundle") as caught:
+        Bundle(copy / MANIFEST_NAME)
+    assert caught.value.fix == f"name its folder, {copy}"
+
+
+def test_a_pointer_of_git_lfs_in_a_bundle_is_named(copy: Path) -> None:
+    (copy / "click.fp32.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(BundleCorruptError, match=r"click\.fp32\.onnx is a Git LFS pointer") as caught:
+        Bundle(copy)
+    assert "git lfs pull" in str(caught.value.fix)
+
+
 @pytest.mark.parametrize("path", [None, 0, b"", b"x", [], True, "", "a\0b", Path("a\0b")])
 def test_what_is_no_path(path: object) -> None:
     with pytest.raises(BundleNotFoundError) as caught:
@@ -266,7 +304,7 @@ def test_weights_in_a_listed_file(copy: Path) -> None:
     content = bytearray((copy / "weights.bin").read_bytes())
     content[0] ^= 1
     (copy / "weights.bin").write_bytes(content)
-    with pytest.raises(BundleCorruptError, match=r"weights\.bin has SHA-256"):
+    with pytest.raises(BundleCorruptError, match=r"weights\.bin is damaged, or was changed: it has SHA-256"):
         Bundle(copy)
 
 

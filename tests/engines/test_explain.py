@@ -17,9 +17,12 @@ from tests.standins.cuda import CudaStandIn
 from tests.support import standin_engine
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
-    ({"device": "gpu"}, 'pass device="auto"', "pass --device auto"),
+    ({"device": "gpu"}, 'pass device="cuda" or device="auto"', "pass --device cuda or --device auto"),
+    ({"device": "tpu0"}, 'pass device="auto"', "pass --device auto"),
     ({"engine": "torch"}, "pass engine=None to", "leave --engine out to"),
-    ({"precision": "int4"}, "pass precision=None", "leave --precision out"),
+    ({"engine": "tensort"}, 'pass engine="tensorrt", or engine=None to', "pass --engine tensorrt, or leave --engine out to"),
+    ({"precision": "half"}, 'pass precision="fp16", or precision=None', "pass --precision fp16, or leave it out"),
+    ({"precision": "double"}, "pass precision=None", "leave --precision out"),
     ({"precision": "fp16", "strict": True}, "pass precision='fp32', or", "pass --precision fp32, or"),
     ({"threads": 0}, "pass threads=None", "leave --threads out"),
     (

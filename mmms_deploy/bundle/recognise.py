@@ -22,7 +22,7 @@ _LISTED = 4
 
 
 class Thing(Enum):
-    """Kinds of files and folders that users of these commands have, in words."""
+    """Kinds of files and folders that users have, in words."""
 
     NOTHING = "nothing"
     SPECIAL = "no regular file (a device, a FIFO or a socket)"
@@ -140,8 +140,9 @@ _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"
 _PICTURE_BRANDS = frozenset({b"heic", b"heix", b"mif1", b"msf1", b"avif"})
 _ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"})
 _LEGACY_TORCH = b"l\xfc\x9cF\xf9 j\xa8P\x19"
+_POINTER = b"version https://git-lfs"
 _STARTS: tuple[tuple[bytes, Thing], ...] = (
-    (b"version https://git-lfs", Thing.POINTER),
+    (_POINTER, Thing.POINTER),
     (b"\x89PNG\r\n", Thing.PICTURE),
     (b"\xff\xd8\xff", Thing.PICTURE),
     (b"GIF8", Thing.PICTURE),
@@ -160,6 +161,11 @@ _STARTS: tuple[tuple[bytes, Thing], ...] = (
     (b"7z\xbc\xaf", Thing.ARCHIVE),
     (b"Rar!", Thing.ARCHIVE),
 )
+
+
+def is_pointer(head: bytes) -> bool:
+    """Return whether a file begins as a pointer of Git LFS, which a clone without it has in the place of large files."""
+    return head.startswith(_POINTER)
 
 
 def _file(path: Path, head: bytes) -> Thing:
