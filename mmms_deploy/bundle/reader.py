@@ -121,7 +121,9 @@ def _check_file(folder: Path, name: str, entry: FileEntry, *, hashed: bool) -> _
         with open_regular(file) as stream:
             status = os.fstat(stream.fileno())
             if status.st_size != entry.size and is_pointer(stream.read(_HEAD)):
-                raise BundleCorruptError(f"{file} is {Thing.POINTER.value}", expected="the file itself", fix=POINTER_FIX)
+                raise BundleCorruptError(
+                    f"{file} is {Thing.POINTER.value}", expected="the file itself", fix=POINTER_FIX
+                )
             if status.st_size != entry.size:
                 raise BundleCorruptError(
                     f"{file} is not complete, or was changed: it has {status.st_size} bytes",

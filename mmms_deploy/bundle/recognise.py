@@ -164,7 +164,7 @@ _STARTS: tuple[tuple[bytes, Thing], ...] = (
 
 
 def is_pointer(head: bytes) -> bool:
-    """Return whether a file begins as a pointer of Git LFS, which a clone without it has in the place of large files."""
+    """Return whether a file begins as a pointer of Git LFS, which lies in the place of large files without it."""
     return head.startswith(_POINTER)
 
 

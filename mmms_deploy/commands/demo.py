@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from mmms_deploy.bundle.recognise import Thing, recognise
 from mmms_deploy.commands.cleaning import cleaning_options
 from mmms_deploy.commands.click_bundles import check_encodes
 from mmms_deploy.commands.command import command
@@ -23,7 +24,6 @@ from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_file, with_inputs
 from mmms_deploy.commands.places import check_bundle_and_images, names_bundle
-from mmms_deploy.bundle.recognise import Thing, recognise
 from mmms_deploy.errors import FeatureError, ImageError, SessionError
 
 if TYPE_CHECKING:

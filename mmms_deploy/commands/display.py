@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from mmms_deploy.progress import OnProgress, Progress
 
 
+_LEAST_BAR = 2
+_LEAST_TEXT = 12
+_CLOCK = len("0:00:00")
+
+
 def on_terminal() -> bool:
     """Whether stderr is a terminal that can draw; a wish for colours in a pipe (``FORCE_COLOR``) makes it none."""
     isatty = getattr(err_console.file, "isatty", None)
@@ -58,11 +63,10 @@ def progress_bars(what: str) -> Iterator[OnProgress]:
         _lines.task(what)
         yield _lines.step
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Display
+    from rich.progress import SpinnerColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Display(*columns, TimeElapsedColumn(), console=err_console, transient=True) as display:
+    with Display(SpinnerColumn(), *_columns(), console=err_console, transient=True) as display:
         display.add_task(escape(what), total=None)
         yield _bars_of(display)
 
@@ -84,14 +88,10 @@ def progress_bar(what: str, *, remaining: bool = False, quiet: bool = False) -> 
         _lines.task(what)
         yield lambda step: _lines.step(step, detailed=True)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Display
-    from rich.progress import TimeRemainingColumn as Remaining
+    from rich.progress import SpinnerColumn
 
-    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    columns = [*columns, TimeElapsedColumn(), *([Remaining()] if remaining else [])]
-    if not quiet:
-        columns.insert(0, SpinnerColumn())
+    columns = [*(() if quiet else (SpinnerColumn(),)), *_columns(remaining=remaining)]
     with Display(
         *columns, console=err_console, transient=True, auto_refresh=not quiet, redirect_stdout=False
     ) as display:
@@ -105,6 +105,36 @@ def progress_bar(what: str, *, remaining: bool = False, quiet: bool = False) -> 
                 display.refresh()
 
         yield show
+
+
+def _columns(*, remaining: bool = False) -> list[ProgressColumn]:
+    """Return what a bar shows after the spinner: what is done, the bar, how far it is, and the time.
+
+    On a narrow terminal the bar gives way first, then the end of what is done; never a number.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+    from rich.table import Column
+    from rich.text import Text
+
+    class What(ProgressColumn):
+        """What is done, cut where the numbers after it would not fit."""
+
+        def render(self, task: Task) -> Text:
+            """Return it as one line."""
+            text = Text.from_markup(task.description)
+            far = len(str(int(task.completed))) + 1 + len("?" if task.total is None else str(int(task.total)))
+            others = 2 + (1 + _LEAST_BAR) + (1 + far) + (1 + _CLOCK) * (2 if remaining else 1)
+            text.truncate(max(_LEAST_TEXT, err_console.width - others), overflow="ellipsis")
+            return text
+
+    return [
+        What(table_column=Column(no_wrap=True)),
+        BarColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        *([Remaining(table_column=Column(no_wrap=True))] if remaining else []),
+    ]
 
 
 def print_result(line: str) -> None:
@@ -127,9 +157,11 @@ def _bars_of(display: Display) -> OnProgress:
             if key in bars:
                 display.remove_task(bars.pop(key))
             return
+        total = None if step.total is None else max(1, step.total)
         if key not in bars:
-            bars[key] = display.add_task(f"{'  ' * step.depth}{escape(step.task)}")
-        display.update(bars[key], completed=step.done, total=None if step.total is None else max(1, step.total))
+            what = f"{'  ' * step.depth}{escape(step.task)}"
+            bars[key] = display.add_task(what, completed=step.done, total=total)
+        display.update(bars[key], completed=step.done, total=total)
 
     return show
 

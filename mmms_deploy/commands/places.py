@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmms_deploy.bundle.mistaken import POINTER_FIX, bundle_instead, named
-from mmms_deploy.bundle.names import MANIFEST_NAME
+from mmms_deploy.bundle.recognise import Found, Thing, checkpoints_in, recognise
 from mmms_deploy.bundle.reference import A_BUNDLE, how_to_find, is_packed
 from mmms_deploy.commands.common import wrong_usage
-from mmms_deploy.bundle.recognise import Found, Thing, checkpoints_in, recognise
 from mmms_deploy.errors import (
     BundleNotFoundError,
     CheckpointError,

@@ -150,7 +150,9 @@ def unknown_precision(precision: str) -> EngineUnavailableError:
 def unknown_device(device: str) -> EngineUnavailableError:
     """A device that does not exist was requested."""
     meant = closest(device, DEVICES, ALIASES)
-    first, first_option = (f'device="{meant}" or ', f"--device {meant} or ") if meant not in (None, "auto") else ("", "")
+    first, first_option = (
+        (f'device="{meant}" or ', f"--device {meant} or ") if meant not in (None, "auto") else ("", "")
+    )
     return EngineUnavailableError(
         f"device {device[:60]!r} was requested{did_you_mean(device, DEVICES, ALIASES)}",
         expected=f"one of {', '.join(DEVICES)}, cuda:1, cuda:2, ...",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import re
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -90,6 +92,25 @@ def test_one_bar_shows_the_newest_task(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "starting" in terminal.getvalue()
         on_progress(Progress("clicks [1]", 1, 3, detail="NoC 7"))
     assert "clicks [1]  NoC 7" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("bars", [progress_bars, progress_bar])
+def test_numbers_are_whole_on_narrow_terminals(monkeypatch: pytest.MonkeyPatch, bars: Any) -> None:
+    terminal = Terminal()
+    console = Console(file=terminal, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(display, "err_console", console)
+    what = "writing the graphs, and replaying the clicks of each through sessions of its own"
+    with bars("starting") as on_progress:
+        on_progress(Progress("short [1]", 10, 20))
+        on_progress(Progress("short [1]", 20, 20, finished=True))
+        terminal.truncate(0)
+        on_progress(Progress(what, 1363, 18140))
+        if bars is progress_bars:
+            on_progress(Progress("inside", 7, 30, depth=1))
+    drawn = [line for line in re.split(r"[\r\n]|\x1b\[\S*?[A-Za-z]", terminal.getvalue()) if "writing" in line]
+    assert drawn
+    assert all("1363/18140 0:00:00" in line and len(line) <= 80 for line in drawn), drawn
+    assert all("replaying the clicks" in line for line in drawn), "the text takes what is left"
 
 
 def test_results_go_above_the_bar_on_a_terminal_and_else_to_stdout(

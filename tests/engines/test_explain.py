@@ -20,7 +20,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"device": "gpu"}, 'pass device="cuda" or device="auto"', "pass --device cuda or --device auto"),
     ({"device": "tpu0"}, 'pass device="auto"', "pass --device auto"),
     ({"engine": "torch"}, "pass engine=None to", "leave --engine out to"),
-    ({"engine": "tensort"}, 'pass engine="tensorrt", or engine=None to', "pass --engine tensorrt, or leave --engine out to"),
+    (
+        {"engine": "tensort"},
+        'pass engine="tensorrt", or engine=None to',
+        "pass --engine tensorrt, or leave --engine out to",
+    ),
     ({"precision": "half"}, 'pass precision="fp16", or precision=None', "pass --precision fp16, or leave it out"),
     ({"precision": "double"}, "pass precision=None", "leave --precision out"),
     ({"precision": "fp16", "strict": True}, "pass precision='fp32', or", "pass --precision fp32, or"),
