@@ -12,6 +12,7 @@ Exit codes:
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ import click
 
 from mmms_deploy.commands import signals, streams
 from mmms_deploy.commands.common import say, wrong_usage
+from mmms_deploy.commands.help_text import fitted
 from mmms_deploy.errors import Door, MMMSDeployError, MMMSDeployWarning
 from mmms_deploy.version import __version__
 
@@ -79,6 +81,14 @@ class Command(click.Command):
         """Read the command line; a named error is wrong usage here, because nothing ran yet."""
         with wrong_usage():
             return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what comes below the options, fitted to the terminal."""
+        if self.epilog:
+            formatter.write_paragraph()
+            with formatter.indentation():
+                width = formatter.width - formatter.current_indent
+                formatter.write_text(fitted(inspect.cleandoc(self.epilog), width))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Do what the command does."""

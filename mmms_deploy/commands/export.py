@@ -64,7 +64,7 @@ class ModalityType(click.ParamType[tuple[str, int]]):
 
 
 _REWRITE_WIDTH = max(len(rewrite.name) for rewrite in REWRITES)
-_REWRITE_LINES = "\n".join(f"  {rewrite.name:<{_REWRITE_WIDTH}} {rewrite.description}" for rewrite in REWRITES)
+_REWRITE_LINES = "\n".join(f"  {rewrite.name:<{_REWRITE_WIDTH}}  {rewrite.description}" for rewrite in REWRITES)
 
 
 @command(

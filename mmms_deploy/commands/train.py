@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @command(
-    epilog="""\b
+    epilog="""
 DATA is a folder with images/, masks/ and folders of modalities such as depth/ and thermal/, matched by name,
 or KIND=PATH for a published data set, as mmms-eval takes it (mmms-doctor --docs datasets).
 

@@ -170,3 +170,23 @@ def test_segmenting_works_when_typed_from_the_top(
     for words in [words for words in in_document(ROOT / name) if words[0] == "mmms-segment"]:
         done = invoke(command(words[0]), *words[1:])
         assert done.exit_code == 0, f"{' '.join(words)}: {done.output} {done.stderr}"
+
+
+# --- help on a terminal of 80 columns ---------------------------------------------------------------------------------
+
+SHOWN = [
+    (name, *words) for name in MODULES for words in ((), *((sub,) for sub in getattr(command(name), "commands", {})))
+]
+
+
+@pytest.mark.parametrize("words", SHOWN, ids=" ".join)
+def test_help_fits_and_its_examples_can_be_copied(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    found = command(words[0])
+    shown = invoke(found, *words[1:], "--help").stdout
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
+    for word in words[1:]:
+        assert isinstance(found, click.Group)
+        found = found.commands[word]
+    assert found.epilog
+    assert command_lines_of(shown.partition("Examples:")[2]) == command_lines_of(found.epilog.partition("Examples:")[2])
