@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +28,9 @@ ALLOW_UNPROVEN = (
     " it; for a first look on a GPU."
 )
 """Help of ``--allow-unproven``."""
+
+
+_INDENT = " " * 9
 
 
 class _Console(VisibleConsole):
@@ -61,11 +65,42 @@ def say(kind: str, message: str) -> None:
         err_console.print(Text.assemble(start, " ", message), soft_wrap=True)
 
 
+def print_facts(line: str) -> None:
+    """Print a line of facts on stdout; on a terminal that is too narrow for it, it goes on below them.
+
+    It is broken behind commas, colons and semicolons alone, so that a path or a command in it can be copied, and not
+    at all in a pipe or a file.
+
+    Args:
+        line: The line, with the markup of rich; the first nine columns name what it is about.
+    """
+    text = Text.from_markup(line)
+    isatty = getattr(console.file, "isatty", None)
+    if isatty is not None and isatty() and text.cell_len > console.width:
+        text = Text("\n").join(_broken(text, console.width))
+    console.print(text, soft_wrap=True)
+
+
+def _broken(text: Text, width: int) -> list[Text]:
+    lines: list[Text] = []
+    for part in text.divide([found.end() for found in re.finditer(r"[,;:] +", text.plain)]):
+        last = lines[-1].cell_len if lines else 0
+        if lines and last + len(part.plain.rstrip()) <= width:
+            lines[-1].append_text(part)
+        elif lines:
+            lines.append(Text(_INDENT).append_text(part))
+        else:
+            lines.append(part)
+    for each in lines:
+        each.rstrip()
+    return lines
+
+
 def print_engine(info: EngineInfo) -> None:
     """Print what executes, and why."""
-    console.print(f"engine   {info}", soft_wrap=True)
+    print_facts(f"engine   {escape(str(info))}")
     if info.reason:
-        console.print(f"         [dim]{escape(info.reason)}[/]", soft_wrap=True)
+        print_facts(f"{_INDENT}[dim]{escape(info.reason)}[/]")
 
 
 @contextmanager

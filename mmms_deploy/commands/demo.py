@@ -22,7 +22,7 @@ from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.listening import host_option, names_option
 from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
-from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_file, with_inputs
+from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_file, size_of, with_inputs
 from mmms_deploy.commands.places import check_bundle_and_images, names_bundle
 from mmms_deploy.errors import FeatureError, ImageError, SessionError
 
@@ -178,6 +178,7 @@ def main(
     with waiting("looking at the images"):
         pictures = find_pictures(images, recursive=recursive, without=out) if images else []
         pictures = with_inputs(pictures, modalities, features)
+        _check_named(pictures, images)
     from mmms_deploy.server.settings import GIB, MIB, Settings
 
     settings = Settings(
@@ -202,6 +203,17 @@ def _sorted(places: Sequence[Path]) -> tuple[Path, tuple[Path, ...]]:
     if recognise(places[0]).thing in (Thing.PICTURE, Thing.PICTURES) and not any(map(names_bundle, places)):
         return _BUNDLE, tuple(places)
     return places[0], tuple(places[1:])
+
+
+def _check_named(pictures: Sequence[Picture], named: Sequence[Path]) -> None:
+    """Check that every file that the command line names is a picture; the page says it of those in folders.
+
+    Raises:
+        ImageError: One is none, as its header shows.
+    """
+    for picture in pictures:
+        if picture.path in named and picture.features is None:
+            size_of(picture)
 
 
 def _check_static(ctx: click.Context, images: Sequence[Path]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from mmms_deploy.commands.common import console, say
+from mmms_deploy.commands.common import console, print_facts, say
 from mmms_deploy.commands.display import print_result, progress_bar, waiting
 from mmms_deploy.commands.output import check_folder, write_atomically
 from mmms_deploy.commands.pictures import Picture, plain
@@ -265,10 +265,9 @@ def _print_image(session: Session, job: Job, found: Segmented) -> None:
     height, width = session.image_size
     assert found.timings is not None
     encoded = "encoded before" if found.timings.found else f"encoded in {found.timings.engine:.1f} ms"
-    console.print(
+    print_facts(
         f"image    {escape(str(job.picture.path))} ({width} x {height}), prepared in {found.timings.prepare:.1f} ms,"
-        f" {encoded}",
-        soft_wrap=True,
+        f" {encoded}"
     )
 
 
@@ -288,18 +287,17 @@ def _print_click(result: ClickResult, before: int) -> int:
     if made is None:
         return area
     colour, sign = ("green", "+") if made.positive else ("red", "-")
-    console.print(
+    print_facts(
         f"click {result.index:<2} [{colour}]{sign}[/] ({made.x:g}, {made.y:g})  {result.timings.total:.1f} ms"
         f" (engine {result.timings.engine:.1f}, mask {result.timings.mask:.1f}),"
-        f" {_mask_of(result, before)}{_crop_of(result)}{_answer_of(result)}",
-        soft_wrap=True,
+        f" {_mask_of(result, before)}{_crop_of(result)}{_answer_of(result)}"
     )
     return area
 
 
 def _print_choice(result: ClickResult, before: int) -> int:
     """Print what a choice did to the mask, which had ``before`` pixels; returns how many it has now."""
-    console.print(f"choice   {_mask_of(result, before)}{_answer_of(result)}", soft_wrap=True)
+    print_facts(f"choice   {_mask_of(result, before)}{_answer_of(result)}")
     return result.area
 
 

@@ -17,6 +17,8 @@ from rich.text import Text
 from mmms_deploy.commands.common import console
 
 _WIDE = 10_000
+_SHORT = 20
+"""Columns of a cell that stays on one line before a heading does."""
 
 
 def print_tables(shown: RenderableType) -> None:
@@ -48,22 +50,27 @@ def print_table(table: Table) -> None:
 
 def _widths(table: Table, room: int) -> list[int] | None:
     """Return a width for every column, so that texts wrap at words; None when there is not room enough."""
-    wanted = [_whole(column) for column in table.columns]
     widths = [_least(column, shown=table.show_header) for column in table.columns]
     if sum(widths) > room:
         return None
-    # The narrowest first: short names stay on one line, and long texts wrap.
-    for _ in range(room - sum(widths)):
-        lacking = [index for index, want in enumerate(wanted) if widths[index] < want]
-        if not lacking:
-            break
-        widths[min(lacking, key=widths.__getitem__)] += 1
+    # Short cells first, then the narrowest column: short names stay on one line, headings and long texts wrap.
+    short = [min(_widest(column.cells), _SHORT) for column in table.columns]
+    for wanted in (short, [_whole(column) for column in table.columns]):
+        for _ in range(room - sum(widths)):
+            lacking = [index for index, want in enumerate(wanted) if widths[index] < want]
+            if not lacking:
+                break
+            widths[min(lacking, key=widths.__getitem__)] += 1
     return widths
 
 
 def _whole(column: Column) -> int:
     """Return the width in which nothing of a column wraps."""
-    return max((text.cell_len for text in _texts([column.header, *column.cells])), default=0)
+    return _widest([column.header, *column.cells])
+
+
+def _widest(cells: Iterable[RenderableType]) -> int:
+    return max((text.cell_len for text in _texts(cells)), default=0)
 
 
 def _least(column: Column, *, shown: bool) -> int:

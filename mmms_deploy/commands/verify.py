@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmms_deploy.commands.command import command
-from mmms_deploy.commands.common import console, engine_options, print_engine, warn
+from mmms_deploy.commands.common import console, engine_options, print_engine, print_facts, warn
 from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.parameters import FilePath, Number, Text
@@ -100,10 +100,9 @@ def main(
     print_table(_table(report))
     print_engine(report.engine)
     report.raise_for_failures()
-    console.print(
+    print_facts(
         f"[bold green]passed[/]: {len(report.checks)} clicks on {report.engine}; smallest IoU {report.worst.iou:.4f},"
-        f" limit {report.limit}; {report.seconds:.1f} s",
-        soft_wrap=True,
+        f" limit {report.limit}; {report.seconds:.1f} s"
     )
     if doors or names:
         verify_doors(opened, request, names)
@@ -136,10 +135,7 @@ def _verify_all(path: Path, request: EngineRequest) -> None:
             fix="see the table; reinstall or upgrade that engine, or report it with its version",
         )
     choice = choose(bundle, EngineRequest(device=request.device))
-    console.print(
-        f"[bold green]--device {request.device}[/] takes [bold]{choice.order[0]}[/]: {escape(reason(choice))}",
-        soft_wrap=True,
-    )
+    print_facts(f"[bold green]--device {request.device}[/] takes [bold]{choice.order[0]}[/]: {escape(reason(choice))}")
 
 
 def _engines_table(path: str, outcomes: tuple[EngineOutcome, ...]) -> Table:

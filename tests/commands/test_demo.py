@@ -112,6 +112,19 @@ class TestTheCommandLine:
         assert taken == [Path("demo")] * 3
         assert [[picture.name for picture in pictures] for _, pictures in served] == [[], ["a.png"], ["a.png"]]
 
+    def test_a_file_that_is_no_picture_is_refused_before_the_page_opens(
+        self, served: list[Any], paint: Bundle, folder: Path
+    ) -> None:
+        notes = folder / "notes.txt"
+        notes.write_text("no picture")
+        result = invoke(main, paint.path, folder / "a.png", notes, *OWN)
+        assert result.exit_code == 1
+        assert f"error: the image: {notes} is a text file" in result.stderr
+        assert served == []
+        (folder / "c.png").write_text("no picture")
+        assert invoke(main, paint.path, folder, *OWN).exit_code == 0
+        assert len(served[0][1]) == 3, "of a folder the page says it, when it is opened"
+
     def test_limits_and_places_reach_the_server(self, served: list[Any], paint: Bundle, folder: Path) -> None:
         out = folder.parent / "out"
         options = ["--sessions", "3", "--idle", "0.5", "--upload", "2", "--memory", "0.5", "--name", "clicks.example"]

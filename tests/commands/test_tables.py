@@ -7,6 +7,7 @@ import re
 
 import msgspec
 import pytest
+from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 
@@ -97,3 +98,11 @@ def test_what_is_missing_for_one_reason_is_said_once(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("width", [40, 80])
 def test_results_of_a_benchmark(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     printed(monkeypatch, render(report()), width)
+
+
+def test_short_cells_stay_on_one_line_before_long_headings(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Table("stage", "runs", "file", box=box.SIMPLE)
+    for heading in ("GFLOP", "ONNX nodes", "MB", "features out, MB"):
+        made.add_column(heading, justify="right")
+    made.add_row("image", "once an image", "image.fp32.onnx", "7.3", "263", "12.8", "0.7")
+    assert "once an image" in printed(monkeypatch, made, 80)
