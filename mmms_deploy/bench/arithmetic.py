@@ -15,6 +15,7 @@ from mmms_deploy.bench.report import Better, Headline, Metric
 from mmms_deploy.bundle import Bundle, Precision
 from mmms_deploy.engines.protocol import Engine
 from mmms_deploy.export import operations
+from mmms_deploy.progress import OnProgress, Progress
 
 
 def count_flops(path: Path) -> float:
@@ -51,17 +52,23 @@ def size_metrics(bundle: Bundle, engine: Engine) -> list[Metric]:
     return metrics
 
 
-def peak_metrics(engine: Engine, *, with_torch: bool, size: int = SIZE) -> list[Metric]:
+def peak_metrics(
+    engine: Engine, *, with_torch: bool, size: int = SIZE, on_progress: OnProgress | None = None
+) -> list[Metric]:
     """Measure how fast this machine multiplies matrices on the engine's threads.
 
     Args:
         engine: The engine.
         with_torch: Whether PyTorch's products are tried too.
         size: Rows and columns of the matrices.
+        on_progress: Receives every precision as it starts.
     """
     info = engine.info
     metrics = []
-    for precision in dict.fromkeys((Precision.FP32, Precision.BF16, info.precision)):
+    precisions = tuple(dict.fromkeys((Precision.FP32, Precision.BF16, info.precision)))
+    for number, precision in enumerate(precisions):
+        if on_progress is not None:
+            on_progress(Progress(f"multiplying matrices in {precision}", number, len(precisions)))
         key = f"work.peak.{precision}"
         title = f"matrix peak of this machine, {precision}"
         try:

@@ -268,8 +268,7 @@ def _beside(
         metrics += cuda_graph_metrics(engine, pictures[-1], on_progress)
         metrics += layout_metrics(engine, pictures[-1], on_progress)
     eager, against = _eager(bundle, engine, pictures, settings, on_progress)
-    on_progress(Progress("multiplying matrices", 2, 3))
-    metrics += peak_metrics(engine, with_torch=eager, size=settings.matrix)
+    metrics += peak_metrics(engine, with_torch=eager, size=settings.matrix, on_progress=on_progress)
     stages = {stage.name: _time_of(stage) for stage in bundle.manifest.stages if not stage.batch}
     metrics += fraction_metrics(engine, [*known, *metrics], stages)
     return [*metrics, *against]

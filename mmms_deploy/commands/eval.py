@@ -152,7 +152,11 @@ Examples:
 @click.option(
     "--without", multiple=True, type=Text(), metavar="NAME", help="Leave out an optional modality; repeat for more."
 )
-@click.option("--limit", type=Whole(min=1), help="At most this many images of each data set.")
+@click.option(
+    "--limit",
+    type=Whole(min=1),
+    help="At most this many images of each data set, the first ones; --every spreads them over it.",
+)
 @click.option("--every", type=Whole(min=1), default=1, show_default=True, help="Every n-th image only.")
 @click.option(
     "--workers",

@@ -30,7 +30,7 @@ from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_descripti
 from mmms_deploy.commands.push import check_destination, check_push, push
 from mmms_deploy.errors import ExportError, HubError, OutputExistsError
 from mmms_deploy.export.cut import Cut
-from mmms_deploy.export.int8.precision import LEAST_IOU, LOWEST_IOU, Int8Options
+from mmms_deploy.export.int8.precision import LEAST_IOU, LOWEST_IOU, Int8Options, check_nncf
 from mmms_deploy.export.rewrites import EVERY, NAMES, REWRITES
 from mmms_deploy.files.leftovers import sweep
 from mmms_deploy.hub.weights import name_of
@@ -358,6 +358,7 @@ def main(
 def _int8_options(precisions: Collection[Precision], iou: float | None, calibration: Path | None) -> Int8Options | None:
     """Return how graphs in 8 bits are made; None where none are."""
     if Precision.INT8 in precisions:
+        check_nncf()
         return Int8Options(iou=LEAST_IOU if iou is None else iou, calibration=calibration)
     given = [name for name, value in (("--int8-iou", iou), ("--calibration", calibration)) if value is not None]
     if given:

@@ -49,6 +49,12 @@ def test_every_metric_has_its_samples(measured) -> None:
     assert (report.engine.name, report.engine.threads) == ("onnxruntime", 1)
 
 
+def test_every_precision_of_the_matrix_peak_is_announced(measured) -> None:
+    _, seen = measured
+    said = [(step.task, step.done, step.total) for step in seen if step.task.startswith("multiplying matrices")]
+    assert said == [("multiplying matrices in fp32", 0, 2), ("multiplying matrices in bf16", 1, 2)]
+
+
 def test_what_cannot_be_measured_says_why(measured) -> None:
     report, _ = measured
     reasons = {metric.key: metric.why for metric in report.metrics if metric.why}

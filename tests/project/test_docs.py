@@ -40,6 +40,14 @@ def test_the_map_names_files_that_exist(name: str) -> None:
                 folders.insert(0, found if found.is_dir() else found.parent)
 
 
+def test_the_set_up_names_every_target_and_every_extra() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(phony.split()) == set(re.findall(r"`make ([a-z-]+)`", text.partition("## What lint")[0]))
+    (paragraph,) = re.findall(r"^Extras of the package: (?:.+\n)+", text, re.MULTILINE)
+    assert set(PROJECT["optional-dependencies"]) <= set(re.findall(r"`([a-z0-9-]+)`", paragraph))
+
+
 def test_installs_name_extras_that_exist() -> None:
     extras = set(PROJECT["optional-dependencies"])
     for path in DOCUMENTS:

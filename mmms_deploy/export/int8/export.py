@@ -51,7 +51,7 @@ def add_int8(
         stages: The stages in float32.
         golden: The torch reference's answers.
         options: How graphs are quantised.
-        on_progress: Receives every step as it starts; measuring a layer is a step of depth 1.
+        on_progress: Receives every step as it starts; measuring a layer and replaying a click are steps of depth 1.
 
     Returns:
         The new manifest, and what was measured.
@@ -75,7 +75,7 @@ def add_int8(
         least, on_layer = LIMITS[Precision.INT8], _each(on_progress)
         search = Search(first, source.original, engine.likeness, iou=options.iou, least=least, on_layer=on_layer)
         count, failure = search.smallest(), None
-        announce(on_progress, "int8: writing the graphs, and replaying the clicks through sessions")
+        announce(on_progress, "int8: writing and comparing the graphs")
         for number in range(_TRIES):
             if number:
                 if count >= search.most:
@@ -94,7 +94,7 @@ def add_int8(
                 )
                 written = [replace(stage, model=final[stage.name]) for stage in stages]
                 try:
-                    return _written(writer, manifest, network, written, made, golden)
+                    return _written(writer, manifest, network, written, made, golden, on_progress)
                 except GateError as error:
                     failure = error
     raise failure or search.refusal(count)
@@ -147,6 +147,7 @@ def _written(
     stages: Sequence[StageModel],
     made: Quantisation,
     golden: Golden,
+    on_progress: OnProgress | None,
 ) -> Added:
     """Write graphs in 8 bits, and compare them in sessions: with BF16 for the rest, or else with float32.
 
@@ -165,7 +166,7 @@ def _written(
         provenance = msgspec.structs.replace(manifest.provenance, quantisation=quantisation)
         added = msgspec.structs.replace(manifest, provenance=provenance, stages=described)
         try:
-            return Added(added, compare_int8(writer.seal(added), golden, made.iou), nodes)
+            return Added(added, compare_int8(writer.seal(added), golden, made.iou, on_progress), nodes)
         except GateError as error:
             failure = error
     assert failure is not None
@@ -192,13 +193,24 @@ def _each(on_progress: OnProgress | None) -> Callable[[int, int], None]:
     return show
 
 
-def compare_int8(bundle: Bundle, golden: Golden, least: float) -> list[GateCheck]:
+def _replayed(on_progress: OnProgress | None, engine: str) -> OnProgress:
+    def show(step: Progress) -> None:
+        if on_progress is not None:
+            on_progress(replace(step, task=f"int8: replaying the clicks through a session on {engine}", depth=1))
+
+    return show
+
+
+def compare_int8(
+    bundle: Bundle, golden: Golden, least: float, on_progress: OnProgress | None = None
+) -> list[GateCheck]:
     """Click through sessions that execute the graphs in 8 bits, with every engine for CPUs that is installed.
 
     Args:
         bundle: The bundle.
         golden: The torch reference's answers.
         least: The mean IoU that must be reached.
+        on_progress: Receives every click as a step of depth 1.
 
     Returns:
         What was measured: for every engine the mean and the worst of all masks.
@@ -215,7 +227,7 @@ def compare_int8(bundle: Bundle, golden: Golden, least: float) -> list[GateCheck
         except EngineError:
             continue
         request = EngineRequest(device="cpu", engine=backend.name, precision=Precision.INT8, strict=True)
-        gate += _checks(replay(bundle, request), golden, least)
+        gate += _checks(replay(bundle, request, on_progress=_replayed(on_progress, backend.name)), golden, least)
     return gate
 
 

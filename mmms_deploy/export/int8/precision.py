@@ -1,11 +1,13 @@
-"""How much a quantised graph may differ from float32. Needs no torch."""
+"""How much a quantised graph may differ from float32, and whether graphs can be quantised here. Needs no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmms_deploy.errors import ExportError
+from mmms_deploy.installed import pip_install
 
 LEAST_IOU = 0.995
 """Mean IoU of masks with the checkpoint's own that quantised graphs must reach by default."""
@@ -40,3 +42,22 @@ class Int8Options:
                 fix=f"pass Int8Options(iou={LEAST_IOU:g})",
                 command_fix=f"pass --int8-iou {LEAST_IOU:g}",
             )
+
+
+def check_nncf() -> None:
+    """Check in milliseconds that NNCF is there, before what takes longer is loaded.
+
+    Raises:
+        ExportError: It is not installed.
+    """
+    if find_spec("nncf") is None:
+        raise missing_nncf("nncf")
+
+
+def missing_nncf(name: object) -> ExportError:
+    """Return the error for a package that NNCF is or needs and that cannot be imported."""
+    return ExportError(
+        f"graphs in 8 bits need a package that is not installed: {name}",
+        expected="NNCF, which the extra [int8] brings",
+        fix=pip_install("export,int8,cpu"),
+    )

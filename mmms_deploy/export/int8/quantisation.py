@@ -28,7 +28,7 @@ from mmms_deploy.errors import ExportError
 from mmms_deploy.export.graphs import EXTERNAL_DATA_ABOVE, weight_bytes
 from mmms_deploy.export.int8.calibration import Call
 from mmms_deploy.export.int8.layers import exact_nodes, first_layers, not_layers
-from mmms_deploy.installed import pip_install
+from mmms_deploy.export.int8.precision import missing_nncf
 
 LARGEST = EXTERNAL_DATA_ABOVE
 """Bytes of weights above which a graph is not quantised: NNCF takes it as one protobuf message, which ends at 2 GB."""
@@ -48,11 +48,7 @@ def import_nncf() -> Any:
             import nncf  # type: ignore[import-untyped]
             from nncf.quantization import advanced_parameters  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ExportError(
-            f"graphs in 8 bits need a package that is not installed: {error.name or error}",
-            expected="NNCF, which the extra [int8] brings",
-            fix=pip_install("export,int8,cpu"),
-        ) from error
+        raise missing_nncf(error.name or error) from error
     nncf.advanced_parameters = advanced_parameters
     return nncf
 

@@ -146,9 +146,13 @@ def test_steps_are_announced(bundle: Bundle, steps: list[Progress]) -> None:
     outer = [step for step in steps if step.depth == 0]
     assert len(outer) == INT8_STEPS
     assert len({step.task for step in outer}) == INT8_STEPS
-    inner = [step for step in steps if step.depth]
+    inner = [step for step in steps if step.depth and "layer" in step.task]
     assert [(step.done, step.total) for step in inner] == [(number, 5) for number in range(5)]
     assert [step.finished for step in inner] == [False] * 4 + [True]
+    for name in ENGINES:
+        replayed = [step for step in steps if step.task == f"int8: replaying the clicks through a session on {name}"]
+        assert [(step.done, step.total) for step in replayed if step.finished][-1] == (8, 8)
+        assert len(replayed) >= 8
 
 
 # --- what answers with it ---------------------------------------------------------------------------------------------

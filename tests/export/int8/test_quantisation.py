@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
+from mmms_deploy.commands import export as export_command
 from mmms_deploy.errors import Door, ExportError
 from mmms_deploy.export.int8 import quantisation
 from mmms_deploy.export.int8.layers import quantised_layers
 from mmms_deploy.export.int8.quantisation import import_nncf, quantise
+from tests.support.invoke import invoke
 from tests.support.quantised import LAYERS, calls, small_network
 
 
@@ -75,6 +78,14 @@ def test_without_nncf(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(ExportError, match=r"not installed: nncf(?s:.*)\[int8\](?s:.*)pip install"):
         import_nncf()
+
+
+def test_the_command_says_it_before_pytorch_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    monkeypatch.setattr(export_command, "_load_export_room", lambda: pytest.fail("PyTorch is loaded"))
+    done = invoke(export_command.main, "--random-weights", "0", "--out", tmp_path / "out", "--precision", "fp32,int8")
+    assert done.exit_code == 1
+    assert "not installed: nncf" in done.stderr
 
 
 def test_a_graph_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
