@@ -27,6 +27,11 @@ from mmms_deploy.files.leftovers import sweep
 from mmms_deploy.hub import reference_of
 from mmms_deploy.progress import Progress
 
+_THE_SAME = frozenset(
+    {"bundle", "datasets", "protocol", "out", "fresh", "limit", "every", "workers", "ray", "worst", "parquet", "strict"}
+)
+"""Options by which results do not differ, or that name their folder by themselves."""
+
 if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
@@ -84,7 +89,7 @@ Examples:
     "--out",
     type=FilePath(),
     help="Folder of the results; results that it holds are continued.  [default: one for the bundle, the data"
-    " sets and the protocol, in evaluations/]",
+    " sets, the protocol and the options by which results differ, in evaluations/]",
 )
 @click.option("--fresh", is_flag=True, help="Forget the results in --out and start over.")
 @click.option(
@@ -279,7 +284,8 @@ def main(
         if parquet:
             parquet_library()
         opened = open_datasets(arguments)
-        folder = out or results_folder(Bundle(bundle, verify=False).manifest.name, arguments, settings.protocol)
+        name = Bundle(bundle, verify=False).manifest.name
+        folder = out or results_folder(name, arguments, settings.protocol, _chosen())
         check_folder(folder)
         sweep(folder)
     with ExitStack() as stack:
@@ -397,6 +403,18 @@ def _file_and_weights(checkpoint: str) -> tuple[str, str]:
         return checkpoint, ""
     file, mark, weights = checkpoint.rpartition("#")
     return file, mark + weights
+
+
+def _chosen() -> dict[str, str]:
+    """Return the options of the command line by which results differ, where they are not the default."""
+    context = click.get_current_context()
+    default = {option.name: option.get_default(context) for option in context.command.params}
+    given = click.core.ParameterSource.COMMANDLINE
+    return {
+        name: str(value)
+        for name, value in context.params.items()
+        if name not in _THE_SAME and context.get_parameter_source(name) is given and value != default[name]
+    }
 
 
 @contextmanager

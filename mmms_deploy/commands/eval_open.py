@@ -162,20 +162,25 @@ class Opening:
         )
 
 
-def results_folder(bundle: str, datasets: Sequence[DatasetArgument], protocol: Protocol) -> Path:
+def results_folder(
+    bundle: str, datasets: Sequence[DatasetArgument], protocol: Protocol, chosen: Mapping[str, str]
+) -> Path:
     """Return the folder of the results when none was named: the same for the same bundle, data, options and protocol.
 
-    Data sets at two places have two folders, though their scenes may have the same names.
+    Data sets at two places have two folders, though their scenes may have the same names. So have two precisions, or a
+    comparison and the evaluation of one bundle alone.
 
     Args:
         bundle: Name of the bundle.
         datasets: The data sets.
         protocol: When clicking ends. Every one but the default is a part of the name.
+        chosen: Other options by which results differ, where they were given, by name.
     """
     from mmms_deploy.evaluation.settings import Protocol
 
     places = sorted((one.kind, str(one.path.resolve()), sorted(one.options.items())) for one in datasets)
-    digest = hashlib.sha256(json.dumps(places).encode()).hexdigest()[:6]
+    told_apart: object = [places, sorted(chosen.items())] if chosen else places
+    digest = hashlib.sha256(json.dumps(told_apart).encode()).hexdigest()[:6]
     names = sorted(one.options.get("name", one.kind) for one in datasets)
     label = "+".join(names) if len(names) <= _MOST_NAMES else f"{names[0]}+{len(names) - 1}-more"
     how = "" if protocol is Protocol.CURVE else f"-{protocol}"

@@ -377,9 +377,9 @@ def check_same(old: RunFacts, new: RunFacts, folder: Path) -> None:
     before, after = _flat(_identity(old)), _flat(_identity(new))
     changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
     if changed:
-        listed = "; ".join(f"{name} was {_shown(before.get(name))}, is {_shown(after.get(name))}" for name in changed)
+        lines = [f"\n    {name} was {_shown(before.get(name))}, is {_shown(after.get(name))}" for name in changed]
         raise EvaluationSettingsError(
-            f"{folder} holds results of another evaluation: {listed}",
+            f"{folder} holds results of another evaluation:{''.join(lines)}",
             expected="the same bundle, engine, data and settings, to go on where it stopped",
             fix="pass another folder as out, or request the same evaluation",
             command_fix="name another folder with --out, start over with --fresh, or request the same evaluation",

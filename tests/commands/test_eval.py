@@ -128,6 +128,7 @@ def test_a_run_goes_on_and_another_one_is_refused(base, tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert "another evaluation" in result.stderr
         assert message in result.stderr
+        assert all(line.count(" was ") == 1 for line in result.stderr.splitlines() if line.startswith("    "))
     assert evaluate(*base, "--flip", "--fresh").exit_code == 0
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["predictor"]["options"]["flip"] == ""
 
@@ -165,8 +166,24 @@ def test_every_protocol_has_a_default_folder_of_its_own(data: Path, tmp_path: Pa
     made = sorted(path.name for path in (tmp_path / "evaluations" / "toy").iterdir())
     assert [re.sub("-[0-9a-f]{6}", "", name) for name in made] == ["ellipses", "ellipses-noc", "ellipses-published"]
     assert len({re.sub("^ellipses-([0-9a-f]{6}).*$", r"\1", name) for name in made}) == 1
-    result = evaluate(*line, "--protocol", "noc", "--flip")
-    assert "predictor options flip was not set, is set" in result.stderr
+
+
+def test_options_by_which_results_differ_have_a_default_folder_of_their_own(
+    paint: Bundle, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = [paint.path, *_on(data), "--limit", 1]
+
+    def folders(*options: object) -> int:
+        result = evaluate(*line, *options)
+        assert result.exit_code == 0, result.output
+        return len(list((tmp_path / "evaluations" / "paint").iterdir()))
+
+    assert folders() == 1
+    assert folders("--device", "auto", "--max-clicks", 20, "--worst", 3, "--every", 2, "--workers", 2) == 1
+    others = (["--flip"], ["--against", paint.path], ["--max-clicks", 3], ["--threshold", 0.6])
+    for number, options in enumerate(others, start=2):
+        assert folders(*options) == folders(*options) == number
 
 
 def test_another_bundle_is_refused(base, data: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ error. What the values and their places show is checked here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmms_deploy.errors import MMMSDeployWarning
 from mmms_deploy.evaluation.datasets.listed import Labels
 from mmms_deploy.evaluation.errors import DatasetFileError
 
@@ -47,6 +49,21 @@ def check_no_trimap(values: list[int], file: Path, fix: str) -> None:
             f" band of {UNDECIDED} around the object",
             expected="a mask without an undecided band",
             fix=fix,
+        )
+
+
+def warn_of_trimap(values: list[int], file: Path) -> None:
+    """Warn where every value is a surface and the values are those of a trimap.
+
+    Warns:
+        MMMSDeployWarning: The band would count as an object.
+    """
+    if {value for value in values if value != 0} == {UNDECIDED, OBJECT}:
+        warnings.warn(
+            f"masks in {file.parent} have the values 0, {UNDECIDED} and {OBJECT}, as trimaps do: {UNDECIDED} counts as"
+            f" an object; with the option void={UNDECIDED} it is left out",
+            MMMSDeployWarning,
+            stacklevel=2,
         )
 
 

@@ -20,6 +20,7 @@ from mmms_deploy.evaluation.datasets.mistaken import (
     check_no_numbers_beside_255,
     check_no_trimap,
     check_not_smoothed,
+    warn_of_trimap,
 )
 from mmms_deploy.evaluation.errors import DatasetFileError, DatasetLibraryError
 from mmms_deploy.evaluation.scene import Surface
@@ -87,7 +88,7 @@ class SurfaceRule:
         background: Values that are no surface.
         components: Whether every connected component (8 neighbours) of a value is a surface of its own.
         min_area: Surfaces of fewer pixels are left out; their pixels count as background.
-        trimaps: Whether the values 0, 128 and 255 alone are taken for a background and two objects.
+        trimaps: Whether the values 0, 128 and 255 alone are taken for a background and two objects, with a warning.
     """
 
     names: Mapping[int, str] | None = None
@@ -147,8 +148,11 @@ class SurfaceRule:
                 expected="one value an object",
                 fix=SMOOTHED_FIX,
             )
+        surfaces = [value for value in values if value not in self.background]
         if not self.trimaps:
-            check_no_trimap([value for value in values if value not in self.background], file, _TRIMAP_FIX)
+            check_no_trimap(surfaces, file, _TRIMAP_FIX)
+        elif UNDECIDED not in self.void:
+            warn_of_trimap(surfaces, file)
         check_not_smoothed(labels, values, file)
 
 

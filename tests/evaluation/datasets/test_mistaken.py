@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from mmms_deploy.errors import MMMSDeployWarning
 from mmms_deploy.evaluation.datasets import open_dataset
 from mmms_deploy.evaluation.datasets.labels import read_labels
 from mmms_deploy.evaluation.errors import DatasetFileError
@@ -44,6 +45,13 @@ def test_a_trimap_is_no_other_kind_of_mask(tmp_path: Path, kind: str) -> None:
         same(open_dataset("berkeley", tmp_path)[0], {"object": TRIMAP == 255})
     if kind == "hqseg":
         same(open_dataset(kind, tmp_path, threshold=127, **options)[0], {"object": TRIMAP >= 128})
+
+
+def test_a_plain_folder_takes_a_trimap_with_a_warning(tmp_path: Path) -> None:
+    pair(tmp_path, TRIMAP)
+    with pytest.warns(MMMSDeployWarning, match="with the option void=128 it is left out"):
+        same(open_dataset("folder", tmp_path)[0], {"128": TRIMAP == 128, "255": TRIMAP == 255})
+    same(open_dataset("folder", tmp_path, void=128)[0], {"255": TRIMAP == 255})
 
 
 @pytest.mark.parametrize("values", [{"nw": 1}, {"nw": 1, "ne": 2, "sw": 3}])
