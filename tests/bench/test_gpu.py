@@ -421,7 +421,7 @@ def test_other_forms_answer_as_the_eager_one(paint: Bundle, monkeypatch: pytest.
 
 
 def test_a_compiled_form_is_measured_once_its_cuda_graphs_are_recorded(paint: Bundle) -> None:
-    """PyTorch compiles in the first call and records in the second, which takes many times as long as the later ones."""
+    """PyTorch compiles in the first call and records in the second; both take many times as long as the later ones."""
     picture = make_pictures(paint.manifest, 1, 4, (40, 60))[0]
 
     class Counted:
