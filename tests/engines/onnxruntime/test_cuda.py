@@ -165,7 +165,7 @@ def test_channels_last_are_for_the_stages_of_a_click(paint: Bundle) -> None:
 
 @pytest.mark.parametrize(("version", "strict"), [("1.25.1", "1"), ("1.26.0", "1"), ("1.27.0", None), ("2.0", None)])
 def test_sums_of_norms_are_float32_in_every_release(paint: Bundle, version: str, strict: str | None) -> None:
-    """Up to 1.26, SkipLayerNormalization of float16 sums in float16 unless it is strict; later ones have no such mode."""
+    """Up to 1.26, SkipLayerNormalization of float16 sums in float16 unless it is strict."""
     standin = CudaStandIn()
     ort = on_gpu(standin)
     ort.__version__ = version

@@ -15,6 +15,7 @@ from mmms_deploy.engines.tensorrt.norms import widen_norms
 from tests.standins.tensorrt import TensorRtStandIn
 from tests.support.norms import norms_graph
 
+
 @pytest.fixture(params=["10.16", "11.4", "rtx"])
 def trt(request: pytest.FixtureRequest) -> Any:
     """A library that parses graphs."""
