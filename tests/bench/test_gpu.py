@@ -29,6 +29,7 @@ from mmms_deploy.bench.page import render_page
 from mmms_deploy.bench.papers import VRAM
 from mmms_deploy.bench.report import Report, encode, read_report
 from mmms_deploy.bench.run import Settings, run_bench
+from mmms_deploy.bench.state_copies import state_copy_metrics
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Precision
@@ -219,6 +220,29 @@ def test_a_click_that_is_no_cuda_graph_has_no_ratio(paint: Bundle, gpu: ClockedC
         result = run_bench(paint.path, SMALL)
     assert "a warning said why" in result.metric("graph.click_ratio").why
     assert samples(result, "click.engine") == (2.0,) * 8
+
+
+def test_the_copies_of_the_state(measured, paint: Bundle, gpu: ClockedCuda) -> None:
+    """Two maps and the previous mask; a network that takes all clicks as a list has no state."""
+    bundle = Bundle(paint.path)
+    result, _, _, _ = measured
+    assert samples(result, "graph.state_copies") == (0.0,) * 20, "copies take no time on the stand-in's clock"
+    gpu.clock = lambda: gpu.copied[Kind.cudaMemcpyDeviceToDevice] / 1000
+    with closing(open_engine(bundle, device="cuda")) as engine:
+        assert isinstance(engine, CudaEngine)
+        held = gpu.device_bytes()
+        (metric,) = state_copy_metrics(engine)
+        assert np.allclose(metric.samples, (3 * PLANE / 1000,) * 20)
+        assert "(2 copies, 0.07 MB)" in metric.title
+        assert gpu.device_bytes() == held
+        gpu.fail_always["cudaGraphInstantiate"] = Error.cudaErrorUnknown
+        (metric,) = state_copy_metrics(engine)
+        assert "cudaGraphInstantiate" in metric.why
+        assert gpu.device_bytes() == held
+        assert not gpu.events
+        bundle.manifest = msgspec.structs.replace(bundle.manifest, state=())
+        assert state_copy_metrics(engine) == []
+    assert not gpu.leaked
 
 
 def test_both_layouts_of_onnx_runtime_in_turns(paint: Bundle, gpu: ClockedCuda) -> None:
