@@ -33,7 +33,7 @@ BASE = {"click": "click", "msgspec": "msgspec", "numpy": "numpy", "PIL": "pillow
 """Modules that every step needs, and the packages that they come from."""
 PACKAGES = {**BASE, "onnx_ir": "onnx-ir", "skimage": "scikit-image"}
 TESTING = ("pytest", "onnx", "onnxruntime")
-_HOST = re.compile(r"( ;)? hostname=\S*")
+_HOST = re.compile(r"( ;)? hostname=[\w.-]*")
 """What ONNX Runtime prints of the machine's name in an error of CUDA."""
 EXPORTING = ("onnx", "onnx_ir", "onnxruntime", "onnxscript", "safetensors", "skimage", "timm", "torch", "torchvision")
 
@@ -272,7 +272,7 @@ def run(step: Step, timeout: float, on_start: Callable[[int], None] | None = Non
             )
             code = _waited(process, timeout, on_start)
         text = printed.read_text(errors="replace").replace(folder, "tmp")
-        results = _read(written) if written.is_file() else _printed(text) if step.name == "doctor" else None
+        results = _read(written) if written.is_file() else _printed(shown(text)) if step.name == "doctor" else None
     if code is None:
         text += f"\nstopped after {timeout:.0f} s\n"
     if other := _other_engine(step, results):

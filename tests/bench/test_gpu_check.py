@@ -420,6 +420,9 @@ def test_the_report_names_no_folder_and_no_machine(tmp_path: Path) -> None:
     assert "CUDA failure 2: out of memory ; GPU=0 ; file=/src/cuda.cc ; line=7" in output
     assert re.search(r"^(\.\.\.|\.venv)/lib/.*pytest", output, re.MULTILINE)
     assert "\ndocs\n" in output
+    for why, left in ((said, said.replace(" ; hostname=our-machine", "")), ("it fails ; hostname=us", "it fails")):
+        printed = json.dumps({"why": why, "fix": str(ROOT / "docs"), "cache": "x"})
+        assert run(step(f"print({printed!r})", "doctor"), 60).results == {"why": left, "fix": "docs"}
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
