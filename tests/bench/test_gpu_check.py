@@ -407,12 +407,12 @@ def test_the_calls_of_the_document_run_the_steps_that_the_goals_need(tmp_path: P
         assert chosen == [f"{name}:onnxruntime-cuda:fp16" for name in expected]
 
 
-def test_the_report_names_no_folder_and_no_machine(tmp_path: Path) -> None:
+def test_the_report_names_no_folder_and_no_machine() -> None:
     """So that it can be shared: neither what ONNX Runtime prints of the machine nor where Python's packages are."""
     from gpu_steps import run
 
     said = "CUDA failure 2: out of memory ; GPU=0 ; hostname=our-machine ; file=/src/cuda.cc ; line=7"
-    code = f"import pytest, pathlib; print(pytest.__file__); print({str(ROOT / 'docs')!r}); print({said!r})"
+    code = f"import pytest; print(pytest.__file__); print({str(ROOT / 'docs')!r}); print({said!r})"
     output = run(step(code), 60).output
     assert "our-machine" not in output
     assert sys.prefix not in output
