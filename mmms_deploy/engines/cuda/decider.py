@@ -69,7 +69,7 @@ class _Layout(NamedTuple):
     Attributes:
         band: Rows of a band.
         tables: Where the tables begin.
-        index: Where the list of the objects' rows begins.
+        listed: Where the list of the objects' rows begins.
         planes: Where the logits begin.
         room: Bytes of all of it.
         pinned: Bytes of a band.
@@ -77,7 +77,7 @@ class _Layout(NamedTuple):
 
     band: int
     tables: int
-    index: int
+    listed: int
     planes: int
     room: int
     pinned: int
@@ -207,9 +207,9 @@ class LabelDecider:
         count = 1 << (count - 1).bit_length()
         band = max(1, min(rows, BAND // columns))
         tables = aligned(band * columns)
-        index = tables + aligned(_tables((height, width), how).content.nbytes)
-        planes = index + aligned(3 * 4 * count)
-        return _Layout(band, tables, index, planes, planes + aligned(4 * count * height * width), band * columns)
+        listed = tables + aligned(_tables((height, width), how).content.nbytes)
+        planes = listed + aligned(3 * 4 * count)
+        return _Layout(band, tables, listed, planes, planes + aligned(4 * count * height * width), band * columns)
 
     def _send(
         self, layout: _Layout, planes: npt.NDArray[np.float32], owners: npt.NDArray[np.uint8], moved: Moved
@@ -217,8 +217,8 @@ class LabelDecider:
         """Enqueue the upload of maps and their owners; return how many maps and owners there are."""
         key = np.where(owners == 0, _BACKGROUND_LAST, owners.astype(np.int32))
         groups, counts = np.unique(key, return_counts=True)
-        index = [np.argsort(key, kind="stable"), np.cumsum(counts), groups % _BACKGROUND_LAST]
-        self._upload(layout.index, np.concatenate(index).astype(np.int32), moved)
+        listed = [np.argsort(key, kind="stable"), np.cumsum(counts), groups % _BACKGROUND_LAST]
+        self._upload(layout.listed, np.concatenate(listed).astype(np.int32), moved)
         self._upload(layout.planes, np.ascontiguousarray(planes, dtype=np.float32), moved)
         return len(owners), len(groups)
 
@@ -235,14 +235,14 @@ class LabelDecider:
         assert self._there is not None
         assert self.kernel is not None
         (count, groups), columns, (row_taps, column_taps) = given, how.size[1], self._there.taps
-        index = self._address + layout.index
+        listed = self._address + layout.listed
         row_first, row_weights, column_first, column_weights = (
             ctypes.c_uint64(self._address + layout.tables + place) for place in self._there.places
         )
         arguments: list[Argument] = [
             ctypes.c_uint64(self._address + layout.planes),
             *map(ctypes.c_int32, grid),
-            *(ctypes.c_uint64(index + 4 * place) for place in (0, count, count + groups)),
+            *(ctypes.c_uint64(listed + 4 * place) for place in (0, count, count + groups)),
             ctypes.c_int32(groups),
             row_first,
             row_weights,
