@@ -96,6 +96,7 @@ class LabelDecider:
 
     Attributes:
         kernel: The kernel.
+        rows: How many maps there is memory for, whenever there is any.
         refused: Bytes for which there was no memory, so that they are not tried at every click; None for none.
         busy: Whether the GPU may still write to the pinned memory, or read what goes up.
     """
@@ -111,6 +112,7 @@ class LabelDecider:
     ) -> None:
         self._cuda, self._account, self.kernel = cuda, account, kernel
         self._stream, self._wait = stream, wait
+        self.rows = 1
         self.refused: int | None = None
         self.busy = False
         self._warm = False
@@ -204,7 +206,7 @@ class LabelDecider:
         count, height, width = shape
         rows, columns = how.size
         # Clicks come one by one: memory for twice as many is allocated at a time.
-        count = 1 << (count - 1).bit_length()
+        count = 1 << (max(count, self.rows) - 1).bit_length()
         band = max(1, min(rows, BAND // columns))
         tables = aligned(band * columns)
         listed = tables + aligned(_tables((height, width), how).content.nbytes)

@@ -303,6 +303,7 @@ class CudaRunner:
         resources = self._open_resources()
         with resources.guard:
             resources.cuda.activate()
+            resources.decider.rows = shape[0]
             resources.decider.refused = None  # there may be memory by now
             return resources.expect_labels(how, shape)
 
