@@ -179,22 +179,18 @@ class LabelDecider:
         """
         count, height, width = planes.shape
         rows, columns = how.size
+        self.expect(how, (count, height, width), moved)
+        assert self._pinned is not None
+        layout = self._layout(how, (count, height, width))
+        groups = self._send(layout, planes, owners, moved)
         found = np.empty(how.size, dtype=np.uint8)
-        try:
-            self.expect(how, (count, height, width), moved)
-            assert self._pinned is not None
-            layout = self._layout(how, (count, height, width))
-            groups = self._send(layout, planes, owners, moved)
-            for top in range(0, rows, layout.band):
-                lines = min(layout.band, rows - top)
-                self._launch(layout, how, (height, width), groups, top, lines)
-                self._cuda.download(self._host, self._address, lines * columns, self._stream)
-                moved.down += lines * columns
-                self._wait()
-                found[top : top + lines] = self._pinned.array[: lines * columns].reshape(lines, columns)
-        except BaseException:
-            self._there = None  # whatever is interrupted: the tables may not have arrived
-            raise
+        for top in range(0, rows, layout.band):
+            lines = min(layout.band, rows - top)
+            self._launch(layout, how, (height, width), groups, top, lines)
+            self._cuda.download(self._host, self._address, lines * columns, self._stream)
+            moved.down += lines * columns
+            self._wait()
+            found[top : top + lines] = self._pinned.array[: lines * columns].reshape(lines, columns)
         return found
 
     def settled(self) -> None:

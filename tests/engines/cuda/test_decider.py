@@ -13,10 +13,12 @@ import pytest
 from mmms_deploy import Click
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bundle import Bundle
+from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.engines.cuda.memory import aligned
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.errors import CudaError, MMMSDeployWarning, ResidentBudgetError
 from mmms_deploy.imaging.cleaning import MaskCleaning
+from mmms_deploy.imaging.decision import Enlargement
 from mmms_deploy.session import Session
 from mmms_deploy.session.joint_surfaces import JointSurfaces
 from tests.standins.cuda import CudaStandIn, Error, Kind
@@ -442,6 +444,31 @@ def test_an_interrupt_leaves_a_session_that_works(
         session.set_image(grey(LARGE))
         session.click(60, 100)
         check(session)
+
+
+def test_nothing_is_freed_that_the_gpu_may_still_use(gpu: StandInEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interrupt, the pinned memory is written to until the stream was waited for."""
+    runner = gpu.open()
+    planes, owners = np.random.default_rng(0).normal(size=(3, *GRID)).astype(np.float32), np.arange(3, dtype=np.uint8)
+    small, large = (Enlargement((32, 64), (24, 40), size, ResizeRule()) for size in (SMALL, LARGE))
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    runner.decided(planes, owners, small)
+    decider = runner._resources.decider  # type: ignore[union-attr]
+    with monkeypatch.context() as patch:
+        patch.setattr(decider, "_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runner.decided(planes, owners, small)
+    assert decider.busy
+    gpu.standin.reset()
+    found = runner.decided(planes, owners, large)
+    calls = gpu.standin.calls
+    assert calls.index("cudaStreamSynchronize") < calls.index("cudaFreeHost")
+    assert found is not None
+    assert_same_labels(found.astype(np.int32), planes, owners.astype(np.int32), large)
+    runner.close()
 
 
 def test_a_session_that_was_not_closed(joint: Bundle) -> None:

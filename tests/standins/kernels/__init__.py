@@ -7,6 +7,7 @@ launch: how a kernel was launched.
 answer: ``answer.cu``.
 image: ``image.cu``.
 labels: ``labels.cu``.
+on_processor: their sources, compiled for the processor.
 """
 
 from __future__ import annotations
