@@ -57,6 +57,15 @@ def compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Compar
     assert launched
 
 
+@pytest.fixture
+def small_bands(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Images go up in many bands; plans are kept, and those of other tests have larger ones."""
+    plan._plan.cache_clear()
+    monkeypatch.setattr(plan, "BAND", 3000)
+    yield
+    plan._plan.cache_clear()
+
+
 def everything(memory: Memory) -> dict[int, np.ndarray]:
     """Return a copy of all memory of the GPU, by address."""
     live = memory._gpu.live.items()
@@ -81,8 +90,8 @@ def test_labels(compared: Compared, monkeypatch: pytest.MonkeyPatch, tmp_path: P
         assert set(np.unique(decided(planes.astype(np.float32), owners.astype(np.uint8), how))) == {0, 1, 3, 9, 255}
 
 
-def test_images(compared: Compared, monkeypatch: pytest.MonkeyPatch, paint: Bundle) -> None:
-    monkeypatch.setattr(plan, "BAND", 3000)
+@pytest.mark.usefixtures("small_bands")
+def test_images(compared: Compared, paint: Bundle) -> None:
     with tidy(paint) as engine, Session(paint, engine=engine) as session:
         launched = compared("image")
         for size in ((50, 70), (131, 97), (7, 5), (1, 33)):
