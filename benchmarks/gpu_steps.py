@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,8 @@ BASE = {"click": "click", "msgspec": "msgspec", "numpy": "numpy", "PIL": "pillow
 """Modules that every step needs, and the packages that they come from."""
 PACKAGES = {**BASE, "onnx_ir": "onnx-ir", "skimage": "scikit-image"}
 TESTING = ("pytest", "onnx", "onnxruntime")
+_HOST = re.compile(r"( ;)? hostname=\S*")
+"""What ONNX Runtime prints of the machine's name in an error of CUDA."""
 EXPORTING = ("onnx", "onnx_ir", "onnxruntime", "onnxscript", "safetensors", "skimage", "timm", "torch", "torchvision")
 
 
@@ -343,9 +346,9 @@ def counts(junit: str) -> dict[str, Any]:
 
 
 def shown(text: str, bundle: str = "") -> str:
-    """Return text without the paths of this machine's folders and of a bundle's."""
-    text = text.replace(str(ROOT) + os.sep, "")
-    places = {str(Path(bundle).parent): "..." if bundle else "", str(Path.home()): "~"}
+    """Return text without the paths of this machine's folders and of a bundle's, and without the machine's name."""
+    text = _HOST.sub("", text.replace(str(ROOT) + os.sep, ""))
+    places = {str(Path(bundle).parent): "..." if bundle else "", sys.prefix: "...", str(Path.home()): "~"}
     for place, name in places.items():
         if len(place) > 1:
             text = text.replace(place + os.sep, name + os.sep)

@@ -13,6 +13,7 @@ click_bundles: sessions with a whole bundle and with a click bundle of it; what 
 shared: what one worker of a run makes, and all workers of it read.
 traced: graphs of whole networks that one test of a run exports.
 attention: a bundle whose one stage is one attention, for compilers.
+norms: a graph of norms, for what compiles it.
 demos: the small demo under the name of the other one.
 golden_cases: golden cases of toy bundles, right ones and wrong ones.
 tiff: writes TIFF files whose samples are of any kind

@@ -38,7 +38,12 @@ from mmms_deploy.bundle.protocol import EvaluationProtocol
 from mmms_deploy.imaging.resize import resize
 from mmms_deploy.replay.golden import GoldenCase, save_golden
 
-TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
+TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "uint8": TensorProto.UINT8,
+}
 
 
 @dataclass
@@ -52,7 +57,8 @@ class Graph:
 
     def constant(self, array: object, dtype: str = "float32") -> str:
         name = f"const{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(array, dtype=dtype), name))
+        kind = helper.tensor_dtype_to_np_dtype(TYPES[dtype]) if dtype in TYPES else dtype
+        self.constants.append(numpy_helper.from_array(np.asarray(array, dtype=kind), name))
         return name
 
     def node(self, op: str, *inputs: str, out: str | None = None, **attributes: object) -> str:
