@@ -280,11 +280,12 @@ def test_the_steps_of_a_bundle(paint: Bundle) -> None:
 
     names = [one.name for one in steps_of([checked_bundle(paint.path)], full_size=True)]
     assert names[0] == "doctor"
-    assert names[-11:] == [
+    assert names[-12:] == [
         "compiled:mmms-rgb:tensorrt:fp16",
         "compiled:mmms-rgb:onnxruntime-cuda:fp16",
         "tests:bench",
         "tests:images",
+        "tests:labels",
         "tests:masks",
         "tests:plans",
         "tests:sessions",

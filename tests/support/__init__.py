@@ -47,7 +47,7 @@ Engines:
 
 engines: the engines that tests run on, in turn.
 standin_engine: the CUDA engine as it is, on the CUDA stand-in.
-near: masks that two devices made of the same answer.
+near: masks and label maps that two devices made of the same answer.
 nvrtc: NVIDIA's compiler of kernels, where a wheel brought it.
 standin_program: its stages and executors, computed by ONNX Runtime on the CPU.
 image_kernels: the kernels that prepare images, without an engine.

@@ -312,6 +312,16 @@ def write_toy(
         return writer.commit(manifest)
 
 
+def write_one_stage(out: Path, graph: Graph, precision: Precision) -> Bundle:
+    """Write a bundle whose one stage, ``click``, is a graph of any kind, in one precision."""
+    toy = write_toy(out.with_name(f"{out.name}-toy")).manifest
+    with BundleWriter(out) as writer:
+        saved = graph.save(writer.path(f"click.{precision}.onnx"), "click")
+        save_golden(writer.path(GOLDEN_NAME), [blank_case()])
+        stage = Stage(name="click", rate=Rate.CLICK, graphs={precision: saved})
+        return writer.commit(msgspec.structs.replace(toy, name=out.name, stages=(stage,), state=()))
+
+
 def random_provenance() -> Provenance:
     """Where a toy comes from: nowhere."""
     return Provenance(

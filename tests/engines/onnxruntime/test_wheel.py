@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from mmms_deploy.bundle import Bundle
+from mmms_deploy.bundle import Bundle, Precision
 from tests.standins import cuda_libraries
+from tests.support.norms import norms_graph
 from tests.support.paths import ROOT
+from tests.support.toy import write_one_stage
 from tools import slim_cuda_provider
 
 pytestmark = [
@@ -31,7 +33,7 @@ from mmms_deploy import telemetry
 with telemetry.off("onnxruntime"):
     import onnxruntime
 onnxruntime.set_default_logger_severity(4)
-from mmms_deploy.bundle import Bundle, Precision
+from mmms_deploy.bundle import Bundle
 from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.onnxruntime.binding import CUDA
@@ -46,7 +48,8 @@ def mark(name):
 
 bundle, standin = Bundle(sys.argv[1]), CudaStandIn()
 cuda = Cuda(standin, driver=standin.driver_calls)
-engine = OnnxRuntimeOnStream(onnxruntime, CUDA, cuda, bundle, Precision.FP32, "", CudaOptions())
+(precision,) = bundle.manifest.precisions
+engine = OnnxRuntimeOnStream(onnxruntime, CUDA, cuda, bundle, precision, "", CudaOptions())
 print(engine.info.evidence)
 if len(sys.argv) > 2:
     mark("open")
@@ -105,6 +108,11 @@ def between_marks(calls: list[str]) -> list[list[str]]:
 def test_every_node_of_a_network_is_on_the_gpu(release: tuple[str, Path], cell448: Bundle) -> None:
     said, _ = run(release, cell448.path)
     assert "nodes on CUDAExecutionProvider (the other" in said, "GroupNormalization's shapes"
+
+
+def test_norms_between_half_tensors_are_on_the_gpu(release: tuple[str, Path], tmp_path: Path) -> None:
+    said, _ = run(release, write_one_stage(tmp_path / "norms", norms_graph("float16"), Precision.FP16).path)
+    assert "graphs in fp16, 5 of 5 nodes on CUDAExecutionProvider" in said
 
 
 def test_a_click_is_one_launch(release: tuple[str, Path], paint: Bundle) -> None:
