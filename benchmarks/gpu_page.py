@@ -198,6 +198,7 @@ _ROWS = (
     ("click.compact.mask", "a disc to the image's size, ms"),
     ("graph.click_ratio", "click, as one CUDA graph / one by one"),
     ("graph.device_ratio", "the same in GPU's own time"),
+    ("graph.state_copies", "copying a click's state, GPU's own time, ms"),
     ("layout.click_ratio", "click, with prefer_nhwc / without"),
     ("layout.device_ratio", "the same in GPU's own time"),
     ("throughput.1", "clicks a second, 1 session"),

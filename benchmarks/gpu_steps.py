@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,8 @@ BASE = {"click": "click", "msgspec": "msgspec", "numpy": "numpy", "PIL": "pillow
 """Modules that every step needs, and the packages that they come from."""
 PACKAGES = {**BASE, "onnx_ir": "onnx-ir", "skimage": "scikit-image"}
 TESTING = ("pytest", "onnx", "onnxruntime")
+_HOST = re.compile(r"( ;)? hostname=[\w.-]*")
+"""What ONNX Runtime prints of the machine's name in an error of CUDA."""
 EXPORTING = ("onnx", "onnx_ir", "onnxruntime", "onnxscript", "safetensors", "skimage", "timm", "torch", "torchvision")
 
 
@@ -269,7 +272,7 @@ def run(step: Step, timeout: float, on_start: Callable[[int], None] | None = Non
             )
             code = _waited(process, timeout, on_start)
         text = printed.read_text(errors="replace").replace(folder, "tmp")
-        results = _read(written) if written.is_file() else _printed(text) if step.name == "doctor" else None
+        results = _read(written) if written.is_file() else _printed(shown(text)) if step.name == "doctor" else None
     if code is None:
         text += f"\nstopped after {timeout:.0f} s\n"
     if other := _other_engine(step, results):
@@ -343,9 +346,9 @@ def counts(junit: str) -> dict[str, Any]:
 
 
 def shown(text: str, bundle: str = "") -> str:
-    """Return text without the paths of this machine's folders and of a bundle's."""
-    text = text.replace(str(ROOT) + os.sep, "")
-    places = {str(Path(bundle).parent): "..." if bundle else "", str(Path.home()): "~"}
+    """Return text without the paths of this machine's folders and of a bundle's, and without the machine's name."""
+    text = _HOST.sub("", text.replace(str(ROOT) + os.sep, ""))
+    places = {str(Path(bundle).parent): "..." if bundle else "", sys.prefix: "...", str(Path.home()): "~"}
     for place, name in places.items():
         if len(place) > 1:
             text = text.replace(place + os.sep, name + os.sep)

@@ -5,7 +5,7 @@ blanks the code of the others in place, leaves out what Python does not load, co
 ``unpack`` joins the parts on the other side. Both need Python 3.11 or newer and nothing else: this file can be
 copied there alone.
 
-    python3 tools/slim_cuda_provider.py pack onnxruntime_gpu-1.31.1-*.whl --architecture 90 --out parts --part-mb 28
+    python3 tools/slim_cuda_provider.py pack onnxruntime_gpu-1.31.1-*.whl --architecture 90 --out parts --part-mb 26
     python3 tools/slim_cuda_provider.py unpack parts --out site      # then PYTHONPATH=site
 
 Headers stay as they are, so that the driver chooses its code as before. Only machine code is blanked: PTX stays. The
@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     packing.add_argument(
         "--architecture", type=int, default=90, help="compute capability of the GPU times 10 (default: 90, Hopper)"
     )
-    packing.add_argument("--part-mb", type=float, default=28, help="most MB (10^6 bytes) of a part (default: 28)")
+    packing.add_argument("--part-mb", type=float, default=26, help="most MB (10^6 bytes) of a part (default: 26)")
     joining = commands.add_parser("unpack", help="join the parts and write the files")
     joining.add_argument("parts", type=Path, help="folder with the parts, at any depth")
     joining.add_argument("--out", type=Path, required=True, help="folder to write, for PYTHONPATH")

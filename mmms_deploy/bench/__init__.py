@@ -6,6 +6,7 @@ In reading order:
 - ``workload``: what is measured: networks by name, images and clicks
 - ``timed_session``: a session whose calls are timed, on the host and by a ``StageTimer`` on the GPU
 - ``measure``: images, clicks, several sessions, CUDA graphs, numbers of threads
+- ``state_copies``: what copying the state costs a click on a GPU
 - ``annotators``: many annotators on one engine, with and without time to think
 - ``eager``: the same network in PyTorch, for comparison
 - ``memory``: RAM in each phase, and memory on the GPU

@@ -35,6 +35,7 @@ from mmms_deploy.bench.memory import GpuMemory, MemoryPhases
 from mmms_deploy.bench.objects import object_metrics
 from mmms_deploy.bench.peak import SIZE
 from mmms_deploy.bench.report import KIND, SCHEMA, BundleFacts, EngineFacts, Metric, Report, WorkloadFacts
+from mmms_deploy.bench.state_copies import state_copy_metrics
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import Picture, make_pictures
 from mmms_deploy.bundle import Bundle, Precision, Rate, Stage
@@ -266,6 +267,7 @@ def _beside(
     metrics = size_metrics(bundle, engine)
     if isinstance(engine, CudaEngine):
         metrics += cuda_graph_metrics(engine, pictures[-1], on_progress)
+        metrics += state_copy_metrics(engine)
         metrics += layout_metrics(engine, pictures[-1], on_progress)
     eager, against = _eager(bundle, engine, pictures, settings, on_progress)
     metrics += peak_metrics(engine, with_torch=eager, size=settings.matrix, on_progress=on_progress)

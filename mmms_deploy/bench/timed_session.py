@@ -23,6 +23,7 @@ from mmms_deploy.engines.cuda.runner import CudaRunner
 from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.engines.protocol import (
     Array,
+    DecidesLabels,
     Engine,
     EngineInfo,
     Finish,
@@ -32,6 +33,7 @@ from mmms_deploy.engines.protocol import (
     Value,
 )
 from mmms_deploy.errors import CudaError
+from mmms_deploy.imaging.decision import Enlargement
 from mmms_deploy.session import Session
 from mmms_deploy.session.result import ClickResult
 
@@ -304,6 +306,16 @@ class TimedRunner:
     def finished(self, value: Value, finish: Finish) -> npt.NDArray[np.bool_] | None:
         """Return a mask, where the runner makes masks. What it takes is the session's time for the mask."""
         return self._runner.finished(value, finish) if isinstance(self._runner, Finisher) else None
+
+    def expect_labels(self, how: Enlargement, shape: tuple[int, int, int]) -> bool:
+        """Say which maps are decided between, where the runner decides."""
+        return isinstance(self._runner, DecidesLabels) and self._runner.expect_labels(how, shape)
+
+    def decided(
+        self, planes: npt.NDArray[np.float32], owners: npt.NDArray[np.uint8], how: Enlargement
+    ) -> npt.NDArray[np.uint8] | None:
+        """Decide between maps, where the runner does. What it takes is the session's time for the mask."""
+        return self._runner.decided(planes, owners, how) if isinstance(self._runner, DecidesLabels) else None
 
     def detach(self, value: Value) -> Value:
         """Return a value with memory of its own."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle import Bundle, Precision, StageGraph, TensorSpec
 from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec, ResizeRule
+from mmms_deploy.imaging.decision import Enlargement
 
 Array: TypeAlias = npt.NDArray[Any]
 """Any NumPy array; the docstrings give shape and dtype."""
@@ -181,6 +182,58 @@ class Finisher(Protocol):
 
         Raises:
             EngineError: The device failed.
+        """
+        ...
+
+
+@runtime_checkable
+class DecidesLabels(Protocol):
+    """A runner that can decide on its device which of several objects has each pixel of an image.
+
+    Nothing of the maps is kept: they are given from the host at every call. The labels are those of
+    :meth:`mmms_deploy.imaging.decision.LargestMap.labels`, but for pixels whose two largest numbers are within rounding
+    of each other.
+    """
+
+    def expect_labels(self, how: Enlargement, shape: tuple[int, int, int]) -> bool:
+        """Say which maps will be decided between, so that the first call takes no longer than the others.
+
+        It is worth the time of an image: memory may be allocated.
+
+        Args:
+            how: How the maps are enlarged.
+            shape: (R, h, w) of the maps; more of them may come.
+
+        Returns:
+            Whether the device will decide; otherwise :meth:`decided` returns None.
+
+        Raises:
+            EngineError: The device failed; or there is no memory for it, and the engine is strict.
+
+        Warns:
+            MMMSDeployWarning: There is no memory for it.
+        """
+        ...
+
+    def decided(
+        self, planes: npt.NDArray[np.float32], owners: npt.NDArray[np.uint8], how: Enlargement
+    ) -> npt.NDArray[np.uint8] | None:
+        """Return the owner of the largest map at every pixel of the image.
+
+        Args:
+            planes: (R, h, w) float32, finite.
+            owners: (R,) uint8: the owner of every map. The lowest of the owners above 0 wins a tie between them, and
+                any of them a tie with 0.
+            how: How the maps are enlarged; it is best what was expected.
+
+        Returns:
+            (H0, W0) uint8, which the caller owns; None where the device cannot decide.
+
+        Raises:
+            EngineError: The device failed; or there is no memory for it, and the engine is strict.
+
+        Warns:
+            MMMSDeployWarning: There is no memory for it.
         """
         ...
 

@@ -415,8 +415,7 @@ class ImageCalls(SessionCore):
         )
         if self._views is not None and not image.awaited:
             image = replace(image, crops=self._crops(image, flip=self._views.flip))
-        if self._finisher is not None:
-            self._finisher.expect(self._finish_at(self._size_of(image)))
+        self._steps.expect(self, self._size_of(image))
         self._runner.synchronize()
         return image
 

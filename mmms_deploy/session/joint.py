@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmms_deploy.bundle import Manifest
-from mmms_deploy.engines.protocol import Runner
+from mmms_deploy.engines.protocol import DecidesLabels, Runner
 from mmms_deploy.errors import MMMSDeployError, SessionError, SurfaceError
 from mmms_deploy.imaging.cleaning import clean_labels
 from mmms_deploy.imaging.resize import FloatArray
@@ -41,7 +41,7 @@ from mmms_deploy.session.list_run import ListRun
 from mmms_deploy.session.pipeline import StagePipeline
 from mmms_deploy.session.predict import answer_logits
 from mmms_deploy.session.result import Click, ClickResult, timings_of
-from mmms_deploy.session.rows import BACKGROUND, ObjectAnswer, Rows, no_answer
+from mmms_deploy.session.rows import BACKGROUND, Decision, ObjectAnswer, Rows, enlargement, no_answer
 from mmms_deploy.session.saved import SavedSession
 from mmms_deploy.session.steps import Clicked, Step, Steps
 from mmms_deploy.session.surfaces import Labels, Surface, Surfaces
@@ -109,16 +109,25 @@ class JointSteps(Steps[SessionCore]):
 
     Args:
         run: Runs the click stage.
-        manifest: The bundle's manifest, for messages.
+        manifest: The bundle's manifest.
+        decider: What decides between the objects; None where the CPU does.
     """
 
-    def __init__(self, run: JointRun, manifest: Manifest) -> None:
-        self._run, self._name, self._manifest = run, manifest.name, manifest
+    def __init__(self, run: JointRun, manifest: Manifest, decider: DecidesLabels | None) -> None:
+        self._run, self._name, self._manifest, self._decider = run, manifest.name, manifest, decider
 
     def first(self, blank: Snapshot, limit: int | None) -> JointSurfaces:
         """Return one object without clicks."""
         first = Surfaces.first(blank, limit)
         return JointSurfaces(blank, limit, first.all, first.name, first.given, shared=History(BLANK, limit))
+
+    def expect(self, core: SessionCore, size: tuple[int, int]) -> None:
+        """Let the device get ready to decide between the rows of the smallest list of clicks."""
+        listed, grid = self._manifest.clicks.listed, core._answer_size
+        assert listed is not None
+        if self._decider is not None:
+            how = enlargement(grid, self._manifest.size, size, self._manifest.clicks)
+            self._decider.expect_labels(how, (listed.sizes[0] + listed.learned, *grid))
 
     def take(self, core: SessionCore, interactions: Sequence[Interaction], start: float) -> Step:
         """Answer further clicks, for all objects."""
@@ -266,7 +275,7 @@ class JointSteps(Steps[SessionCore]):
 
     def labels(self, core: SessionCore) -> Labels:
         """Return the network's label map, cleaned where the session cleans masks."""
-        return self._labels_of(core, self._of(core))
+        return self._decided(core, self._of(core)).labels
 
     def history(self, surfaces: Surfaces) -> History[Any]:
         """Return that of all objects."""
@@ -353,18 +362,33 @@ class JointSteps(Steps[SessionCore]):
         surfaces.current.result = result
         return Step(surfaces, result)
 
-    def _labels_of(self, core: SessionCore, surfaces: JointSurfaces) -> Labels:
-        if surfaces.labels is None:
-            rows = surfaces.now.rows
-            labels = np.zeros(core._size(), dtype=np.int32) if rows is None else rows.labels(core._size())
+    def _decided(self, core: SessionCore, surfaces: JointSurfaces) -> Decision:
+        """Return which object has each pixel, cleaned where the session cleans masks."""
+        if surfaces.decision is None:
+            decision = self._decide(surfaces.now.rows, core._size())
             if core._cleaning is not None:
                 clicks = surfaces.now.interactions
                 owners = [one.label if one.click.positive else BACKGROUND for one in clicks]
                 places = ((one.click.x, one.click.y, owner) for one, owner in zip(clicks, owners, strict=True))
-                labels = clean_labels(core._cleaning, labels, places)
-            labels.setflags(write=False)
-            surfaces.labels = labels
-        return surfaces.labels
+                cleaned = clean_labels(core._cleaning, decision.labels, places)
+                cleaned.setflags(write=False)
+                decision = Decision(cleaned, device=decision.device)
+            surfaces.decision = decision
+        return surfaces.decision
+
+    def _decide(self, rows: Rows | None, size: tuple[int, int]) -> Decision:
+        """Return which object has each pixel, by the device where it decides."""
+        if rows is None:
+            blank = np.zeros(size, dtype=np.uint8)
+            blank.setflags(write=False)
+            return Decision(blank)
+        if self._decider is not None:
+            owners, table = rows.numbered()
+            numbers = self._decider.decided(rows.logits, owners, rows.enlarged(size))
+            if numbers is not None:
+                numbers.setflags(write=False)
+                return Decision(numbers, table, "cuda")
+        return Decision(rows.labels(size))
 
     def _answer_of(
         self, core: SessionCore, surfaces: JointSurfaces, surface: Surface, start: float, compiled: float = 0.0
@@ -372,7 +396,8 @@ class JointSteps(Steps[SessionCore]):
         size = core._size()
         rows = surfaces.now.rows
         fetched = perf_counter()
-        mask = self._labels_of(core, surfaces) == surface.label
+        decision = self._decided(core, surfaces)
+        mask = decision.mask(surface.label)
         mask.setflags(write=False)
         clicks = surfaces.own(surface.label)
         there = rows is not None and surface.label in rows.objects
@@ -383,6 +408,7 @@ class JointSteps(Steps[SessionCore]):
             index=len(clicks),
             timings=timings_of(start, fetched, end, compiled),
             answer=self._coarse(core, rows, surface.label),
+            mask_device=decision.device,
             _interactions=clicks,
             _picture=core._state.image.picture,
             _canvas=ObjectAnswer(rows, surface.label, size) if rows is not None and there else None,
@@ -434,4 +460,5 @@ def joint_steps(
     assert listed is not None
     tensors = find_click_stage(manifest, pipeline)
     rows = ListRun(manifest, pipeline, tensors, listed)
-    return JointSteps(JointRun(manifest, rows, tensors.answer, runner, fetch), manifest)
+    decider = runner if isinstance(runner, DecidesLabels) else None
+    return JointSteps(JointRun(manifest, rows, tensors.answer, runner, fetch), manifest, decider)

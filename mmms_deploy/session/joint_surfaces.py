@@ -12,7 +12,7 @@ from mmms_deploy.errors import SessionError
 from mmms_deploy.session.history import History
 from mmms_deploy.session.interactions import Interaction
 from mmms_deploy.session.result import Click
-from mmms_deploy.session.rows import Rows
+from mmms_deploy.session.rows import Decision, Rows
 from mmms_deploy.session.saved import SavedInteraction, SavedSession, saved_click, written
 from mmms_deploy.session.surfaces import Surface, Surfaces
 
@@ -56,11 +56,15 @@ BLANK = JointSnapshot()
 class JointSurfaces(Surfaces):
     """The surfaces of an image with one history; those of the surfaces themselves stay as they begin.
 
+    Like ``labels``, ``decision`` is assigned once it was requested.
+
     Attributes:
         shared: The history of all of them.
+        decision: Which of them has each pixel, kept once it was requested; None before.
     """
 
     shared: History[JointSnapshot] = field(default_factory=lambda: History(BLANK))
+    decision: Decision | None = None
 
     @property
     def now(self) -> JointSnapshot:
@@ -84,7 +88,7 @@ class JointSurfaces(Surfaces):
             for name, surface in self.all.items()
         }
         changes = self.changes + max(1, len(changed))
-        return replace(self, all=surfaces, changes=changes, labels=None, shared=shared)
+        return replace(self, all=surfaces, changes=changes, labels=None, shared=shared, decision=None)
 
 
 def saved_jointly(surfaces: JointSurfaces, size: tuple[int, int]) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class Timings:
     Attributes:
         engine: Uploading the click, running the click stage, and downloading its answer; undo and redo only download.
         mask: Resizing the answer to the image's size, and cleaning the mask where the session does; where the result's
-            ``mask_device`` is ``cuda``, unpacking the mask in place of the resizing, which is part of ``engine``.
+            ``mask_device`` is ``cuda``, unpacking the mask in place of the resizing, which is part of ``engine``. Of a
+            network that answers for all objects at once, all of the decision between them, on either device.
         total: The whole call.
         compile: Compiling the click stage for a longer list of clicks, once an engine; not in ``engine``. 0 for
             networks that take no list, and at nearly every click.
@@ -143,8 +144,9 @@ class ClickResult:
             the one that is ``taken``. Empty where the network gives one answer to that click, without clicks, and for a
             mask that was put in.
         mask_device: Where the mask was brought to the image's size: ``cpu``, or ``cuda`` on a GPU, which agrees with
-            the CPU but for pixels within rounding of the threshold. A mask is cleaned on the CPU in either case. What
-            is computed of the answer later, such as ``probability``, is computed on the CPU.
+            the CPU but for pixels within rounding of the threshold; of a network that answers for all objects at once,
+            but for pixels within rounding of a tie. A mask is cleaned on the CPU in either case. What is computed of
+            the answer later, such as ``probability``, is computed on the CPU.
     """
 
     mask: BoolArray

@@ -8,12 +8,15 @@ is the maximum over the clicks on it, the background's that over background clic
 has the pixel. An object wins a tie with the background, and of objects the one of the lower label.
 
 :mod:`mmms_deploy.imaging.decision` computes it tile by tile, so that the label map is all that is there of the image's
-size, however many clicks there are.
+size, however many clicks there are. A GPU looks at every pixel
+(:class:`~mmms_deploy.engines.protocol.DecidesLabels`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +30,7 @@ from mmms_deploy.session.surfaces import Labels
 BACKGROUND = 0
 """The label of what belongs to no object."""
 _FINITE = float(np.finfo(np.float32).max)
+_BYTE = 256
 
 
 def stride_of(network: tuple[int, int], grid: tuple[int, int]) -> int:
@@ -42,6 +46,21 @@ def stride_of(network: tuple[int, int], grid: tuple[int, int]) -> int:
     while grid[0] * stride < network[0] or grid[1] * stride < network[1]:
         stride *= 2
     return stride
+
+
+def enlargement(
+    grid: tuple[int, int], network: tuple[int, int], size: tuple[int, int], rule: ClickContract
+) -> Enlargement:
+    """Return how logits become as large as the image.
+
+    Args:
+        grid: (h, w) of the logits.
+        network: (H, W) of the network.
+        size: (H0, W0) of the image.
+        rule: How maps are resized.
+    """
+    stride = stride_of(network, grid)
+    return Enlargement((grid[0] * stride, grid[1] * stride), network, size, rule.mask_resize)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +89,22 @@ class Rows:
         """How many network pixels a cell of the grid is wide."""
         return stride_of(self.network, (self.logits.shape[1], self.logits.shape[2]))
 
+    def numbered(self) -> tuple[npt.NDArray[np.uint8], Labels | None]:
+        """Return the owners as numbers of one byte, in the same order, and the label of every number.
+
+        Returns:
+            (R,) uint8, 0 for the background; and (N,) int32, or None where the numbers are the labels.
+        """
+        if self.owners.max() < _BYTE:
+            return self.owners.astype(np.uint8), None
+        labels = np.union1d(self.owners, [BACKGROUND]).astype(np.int32)
+        assert len(labels) <= _BYTE, "a network answers for 255 objects at most"
+        return np.searchsorted(labels, self.owners).astype(np.uint8), labels
+
+    def enlarged(self, size: tuple[int, int]) -> Enlargement:
+        """Return how the logits become as large as the image, (H0, W0)."""
+        return enlargement((self.logits.shape[1], self.logits.shape[2]), self.network, size, self.rule)
+
     def labels(self, size: tuple[int, int]) -> Labels:
         """Return the label of each pixel's object at a size, (H0, W0) int32, read-only."""
         labels = self._at(size).labels()
@@ -96,8 +131,40 @@ class Rows:
         return margin
 
     def _at(self, size: tuple[int, int]) -> LargestMap:
-        filled_up = (self.logits.shape[1] * self.stride, self.logits.shape[2] * self.stride)
-        return LargestMap(self.logits, self.owners, Enlargement(filled_up, self.network, size, self.rule.mask_resize))
+        return LargestMap(self.logits, self.owners, self.enlarged(size))
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """Which object has each pixel of the image.
+
+    Attributes:
+        numbers: (H0, W0) uint8 or int32, read-only: the number of each pixel's object, 0 for the background.
+        table: (N,) the label of every number; None where the numbers are the labels.
+        device: Where it was decided: ``cpu`` or ``cuda``.
+    """
+
+    numbers: npt.NDArray[Any]
+    table: Labels | None = None
+    device: str = "cpu"
+
+    @cached_property
+    def labels(self) -> Labels:
+        """(H0, W0) int32, read-only: the label of each pixel's object; computed on first use."""
+        labels: Labels
+        labels = self.numbers.astype(np.int32, copy=False) if self.table is None else self.table.take(self.numbers)
+        labels.setflags(write=False)
+        return labels
+
+    def mask(self, label: int) -> BoolArray:
+        """Return where an object is, (H0, W0) bool, a new array."""
+        number = label
+        if self.table is not None:
+            number = int(np.searchsorted(self.table, label))
+            if number == len(self.table) or self.table[number] != label:
+                return np.zeros(self.numbers.shape, dtype=np.bool_)
+        mask: BoolArray = self.numbers == number
+        return mask
 
 
 @dataclass(frozen=True, eq=False)

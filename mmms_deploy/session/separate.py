@@ -28,6 +28,11 @@ class SeparateSteps(Steps[SessionCore]):
         """Return one object without interactions."""
         return Surfaces.first(blank, limit)
 
+    def expect(self, core: SessionCore, size: tuple[int, int]) -> None:
+        """Say which mask is wanted of the answers."""
+        if core._finisher is not None:
+            core._finisher.expect(core._finish_at(size))
+
     def take(self, core: SessionCore, interactions: Sequence[Interaction], start: float) -> Step:
         """Run the click stage on further clicks, or put a mask in."""
         surfaces = core._state.surfaces

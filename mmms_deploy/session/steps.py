@@ -68,6 +68,15 @@ class Steps(ABC, Generic[C]):
         """
 
     @abstractmethod
+    def expect(self, core: C, size: tuple[int, int]) -> None:
+        """Let the device get ready for masks of an image, where it makes them.
+
+        Args:
+            core: The session.
+            size: (H0, W0) of the image.
+        """
+
+    @abstractmethod
     def take(self, core: C, interactions: Sequence[Interaction], start: float) -> Step:
         """Take further interactions with the current object; each is a step of its own.
 

@@ -17,12 +17,19 @@ from mmms_deploy.bench import measure, objects, run
 from mmms_deploy.bench.compare import compare
 from mmms_deploy.bench.eager import EagerMMMS, Form, forms
 from mmms_deploy.bench.errors import IncomparableError, NotMeasuredError
-from mmms_deploy.bench.measure import compact_metrics, cuda_graph_metrics, layout_metrics, session_metrics
+from mmms_deploy.bench.measure import (
+    compact_metrics,
+    cuda_graph_metrics,
+    eager_metrics,
+    layout_metrics,
+    session_metrics,
+)
 from mmms_deploy.bench.objects import OBJECTS, object_metrics
 from mmms_deploy.bench.page import render_page
 from mmms_deploy.bench.papers import VRAM
 from mmms_deploy.bench.report import Report, encode, read_report
 from mmms_deploy.bench.run import Settings, run_bench
+from mmms_deploy.bench.state_copies import state_copy_metrics
 from mmms_deploy.bench.timed_session import TimedSession
 from mmms_deploy.bench.workload import make_pictures
 from mmms_deploy.bundle import Bundle, Precision
@@ -213,6 +220,29 @@ def test_a_click_that_is_no_cuda_graph_has_no_ratio(paint: Bundle, gpu: ClockedC
         result = run_bench(paint.path, SMALL)
     assert "a warning said why" in result.metric("graph.click_ratio").why
     assert samples(result, "click.engine") == (2.0,) * 8
+
+
+def test_the_copies_of_the_state(measured, paint: Bundle, gpu: ClockedCuda) -> None:
+    """Two maps and the previous mask; a network that takes all clicks as a list has no state."""
+    bundle = Bundle(paint.path)
+    result, _, _, _ = measured
+    assert samples(result, "graph.state_copies") == (0.0,) * 20, "copies take no time on the stand-in's clock"
+    gpu.clock = lambda: gpu.copied[Kind.cudaMemcpyDeviceToDevice] / 1000
+    with closing(open_engine(bundle, device="cuda")) as engine:
+        assert isinstance(engine, CudaEngine)
+        held = gpu.device_bytes()
+        (metric,) = state_copy_metrics(engine)
+        assert np.allclose(metric.samples, (3 * PLANE / 1000,) * 20)
+        assert "(2 copies, 0.07 MB)" in metric.title
+        assert gpu.device_bytes() == held
+        gpu.fail_always["cudaGraphInstantiate"] = Error.cudaErrorUnknown
+        (metric,) = state_copy_metrics(engine)
+        assert "cudaGraphInstantiate" in metric.why
+        assert gpu.device_bytes() == held
+        assert not gpu.events
+        bundle.manifest = msgspec.structs.replace(bundle.manifest, state=())
+        assert state_copy_metrics(engine) == []
+    assert not gpu.leaked
 
 
 def test_both_layouts_of_onnx_runtime_in_turns(paint: Bundle, gpu: ClockedCuda) -> None:
@@ -412,6 +442,35 @@ def test_other_forms_answer_as_the_eager_one(paint: Bundle, monkeypatch: pytest.
     assert 0 < np.abs(others[1].probability - plain.probability).max() < 0.05
     assert 0 < np.abs(half.probability - plain.probability).max() < 0.05
     plain.close()
+
+
+def test_a_compiled_form_is_measured_once_its_cuda_graphs_are_recorded(paint: Bundle) -> None:
+    """PyTorch compiles in the first call and records in the second; both take many times as long as the later ones."""
+    picture = make_pictures(paint.manifest, 1, 4, (40, 60))[0]
+
+    class Counted:
+        """Counts its calls."""
+
+        version = "2"
+
+        def __init__(self, form: Form) -> None:
+            self.form, self.images, self.clicks = form, 0, 0
+
+        def set_image(self, picture: object) -> None:
+            self.images += 1
+
+        def click(self, *point: object) -> None:
+            self.clicks += 1
+
+    found = {}
+    for form in (Form(), Form(Precision.FP16), Form(compiled=True), Form(compiled=True, graphs=True)):
+        torch, steps = Counted(form), []
+        with closing(open_engine(paint, device="cpu", engine="onnxruntime", threads=1)) as engine:
+            metrics = eager_metrics(torch, engine, [picture], 4, steps.append)  # type: ignore[arg-type]
+        clicks, images = (len(metric.samples) for metric in metrics if metric.key.endswith("_ratio"))
+        found[str(form)] = torch.images - images, torch.clicks - clicks
+        assert (steps[-1].done, steps[-1].total) == (torch.images + torch.clicks,) * 2
+    assert found == {"eager": (1, 1), "eager fp16": (1, 1), "compiled": (3, 3), "compiled graphs": (3, 3)}
 
 
 def test_a_form_that_pytorch_cannot_do_says_why(paint: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

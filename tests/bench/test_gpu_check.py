@@ -280,11 +280,12 @@ def test_the_steps_of_a_bundle(paint: Bundle) -> None:
 
     names = [one.name for one in steps_of([checked_bundle(paint.path)], full_size=True)]
     assert names[0] == "doctor"
-    assert names[-11:] == [
+    assert names[-12:] == [
         "compiled:mmms-rgb:tensorrt:fp16",
         "compiled:mmms-rgb:onnxruntime-cuda:fp16",
         "tests:bench",
         "tests:images",
+        "tests:labels",
         "tests:masks",
         "tests:plans",
         "tests:sessions",
@@ -351,25 +352,81 @@ def test_earlier_calls_are_kept_for_the_same_machine_alone(tmp_path: Path) -> No
         _with_older([new], tmp_path / "gpu-check.json", MACHINE)
 
 
+def calls_of_the_document() -> list[str]:
+    """The commands for a machine that is lent by calls: what is prepared, then each call."""
+    text = (ROOT / "docs" / "gpu-host.md").read_text()
+    section = text.partition("## In four calls")[2].partition("\n## ")[0]
+    found = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    assert len(found) == 5
+    return found
+
+
 def test_the_calls_of_the_document_are_short_and_bring_everything_back() -> None:
     """Where a machine is lent by calls, a command may have 2,000 characters, and only ``$OUT`` comes back."""
-    text = (ROOT / "docs" / "gpu-host.md").read_text()
-    section = text.partition("## In three calls")[2].partition("\n## ")[0]
-    prepare, *calls = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    assert "tools/slim_cuda_provider.py pack" in prepare
-    assert len(calls) == 3
-    for limit, call in zip((4, 10, 10), calls, strict=True):
+    _, *calls = calls_of_the_document()
+    for number, limit, call in zip((1, 2, 3, 4), (3, 6, 10, 10), calls, strict=True):
         assert len(call) <= 2000
         checks = [line for line in call.splitlines() if "gpu_check.py" in line]
-        assert checks
+        assert bool(checks) is (number != 2)
         assert all("--copy-to $OUT" in line and "--out $D/out" in line for line in checks)
-        minutes = [float(found) for line in checks for found in re.findall(r"--minutes ([\d.]+)", line)]
+        minutes = [found for line in checks for found in re.findall(r"--minutes (\S+)", line)]
         assert len(minutes) == len(checks), "no check may be cut off in a step"
-        assert sum(minutes) < limit
+        assert sum(float(given) for given in minutes if not given.startswith("$")) < limit
+        for given in minutes:
+            if given.startswith("$"):  # what is left of the call, whose shell counts its seconds
+                assert given == f"$((({60 * limit - 30}-SECONDS)/60))"
         done = subprocess.run(["bash", "-n"], input=call, capture_output=True, text=True, check=False)
         assert not done.stderr
     assert "--background" in calls[0]
-    assert all("--resume" in call for call in calls[1:])
+    assert all("--resume" in call for call in calls[2:])
+    assert "pgrep" not in "".join(calls), "it finds the shell of the call, too"
+
+
+def test_a_call_carries_its_part_beside_the_checkout() -> None:
+    """It carries 64 MiB, and the checkout is part of them."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    prepare, *_ = calls_of_the_document()
+    (part,) = re.findall(r"slim_cuda_provider.py pack .* --part-mb ([\d.]+)", prepare)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [ROOT / name for name in listed.split("\0") if name]
+    msgspec_wheel = 300_000
+    assert sum(file.stat().st_size for file in files if file.is_file()) + 1e6 * float(part) + msgspec_wheel < 64 << 20
+
+
+def test_the_calls_of_the_document_run_the_steps_that_the_goals_need(tmp_path: Path) -> None:
+    """Those of call 3 and the first of call 4, by their names."""
+    from gpu_check import _named
+    from gpu_steps import CheckedBundle, steps_of
+
+    small = CheckedBundle("demo-small", tmp_path, ("fp16", "fp32"), trained=True)
+    names = [one for one in steps_of([small], full_size=True) if "tensorrt" not in one.name]
+    *_, third, fourth = calls_of_the_document()
+    for call, expected in (
+        (third, ["replay:mmms-rgb", "bench:mmms-rgb", "replay:demo-small", "bench:demo-small"]),
+        (fourth, ["objects:mmms-rgb-batch", "compiled:mmms-rgb"]),
+    ):
+        lines = [re.findall(r"--only '([^']+)'", line) for line in call.splitlines() if "--resume --only" in line]
+        chosen = [one.name for patterns in lines for one in names if _named(one, patterns)]
+        assert chosen == [f"{name}:onnxruntime-cuda:fp16" for name in expected]
+
+
+def test_the_report_names_no_folder_and_no_machine() -> None:
+    """So that it can be shared: neither what ONNX Runtime prints of the machine nor where Python's packages are."""
+    from gpu_steps import run
+
+    said = "CUDA failure 2: out of memory ; GPU=0 ; hostname=our-machine ; file=/src/cuda.cc ; line=7"
+    code = f"import pytest; print(pytest.__file__); print({str(ROOT / 'docs')!r}); print({said!r})"
+    output = run(step(code), 60).output
+    assert "our-machine" not in output
+    assert sys.prefix not in output
+    assert str(ROOT) not in output
+    assert "CUDA failure 2: out of memory ; GPU=0 ; file=/src/cuda.cc ; line=7" in output
+    assert re.search(r"^(\.\.\.|\.venv)/lib/.*pytest", output, re.MULTILINE)
+    assert "\ndocs\n" in output
+    for why, left in ((said, said.replace(" ; hostname=our-machine", "")), ("it fails ; hostname=us", "it fails")):
+        printed = json.dumps({"why": why, "fix": str(ROOT / "docs"), "cache": "x"})
+        assert run(step(f"print({printed!r})", "doctor"), 60).results == {"why": left, "fix": "docs"}
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------

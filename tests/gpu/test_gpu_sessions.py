@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -115,9 +116,17 @@ def test_a_cuda_graph_answers_as_its_operations_one_by_one(opened: Open, cell448
         assert_the_same(captured, sequence)
 
 
-def test_a_cuda_graph_is_captured_while_others_use_the_default_stream(opened: Open, cell448: Bundle) -> None:
-    """In the global mode their calls would fail, and invalidate the capture."""
+def test_a_cuda_graph_is_captured_while_others_use_the_default_stream(
+    opened: Open, cell448: Bundle, backend: Backend
+) -> None:
+    """In the global mode their calls would fail, and invalidate the capture.
+
+    ONNX Runtime captures in that mode, while a session's resources are made. So it captures before
+    the others begin, and no later session captures anything.
+    """
     engine = opened(cell448, options=CudaOptions(strict=True))
+    if backend.name == "onnxruntime-cuda":
+        Session(cell448, engine=engine).close()
     stop = threading.Event()
     failures: list[Exception] = []
 
@@ -234,12 +243,19 @@ def test_the_budget(opened: Open, paint: Bundle) -> None:
 
 
 def test_nothing_falls_back(opened: Open, cell448: Bundle, backend: Backend) -> None:
+    onnx = pytest.importorskip("onnx")
     info = opened(cell448).info
     assert (info.name, info.device, info.precision) == (backend.name, "cuda", Precision.FP32)
     if backend.name == "onnxruntime-cuda":
         assert info.providers == ("CUDAExecutionProvider",)
-        count = info.evidence.split(", ")[-1].split(" nodes")[0].split(" of ")
-        assert count[0] == count[1]
+        # GroupNormalization is expanded into operations of which the arithmetic of shapes stays on the CPU.
+        found = re.search(r", (\d+) of (\d+) nodes on CUDAExecutionProvider(.*)", info.evidence)
+        assert found
+        on_cpu = int(found[2]) - int(found[1])
+        files = [cell448.file(stage.graphs[Precision.FP32].file) for stage in cell448.manifest.stages]
+        groups = sum(node.op_type == "GroupNormalization" for file in files for node in onnx.load(file).graph.node)
+        assert on_cpu <= 2 * groups
+        assert found[3] == (f" (the other {on_cpu} compute shapes; nothing is copied)" if on_cpu else "")
         assert "without TF32" in info.evidence
     else:
         assert "matrix operations in fp32" in info.evidence

@@ -13,7 +13,8 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -22,6 +23,8 @@ from mmms_deploy.errors import EngineError
 from tests.standins.cuda_driver import DriverStandIn
 
 GARBAGE = 0xCD
+_CAPTURE_SECONDS = 2e-3
+"""How long a capture in the global mode takes at least."""
 DEFAULT_STREAM = 0
 
 
@@ -60,6 +63,19 @@ class Stream:
     capture: list[Operation] | None = None
     spoiled: bool = False
     failed: Error = Error.cudaSuccess
+
+
+@dataclass
+class GlobalCapture:
+    """A capture in the global mode, by a library.
+
+    Attributes:
+        thread: The thread that captures.
+        spoiled: Whether another thread made a call that is forbidden meanwhile.
+    """
+
+    thread: int
+    spoiled: bool = False
 
 
 @dataclass(eq=False)
@@ -185,6 +201,7 @@ class CudaStandIn:
         self._numbers = iter(range(1 << 20, 1 << 60))
         self._lock = threading.RLock()
         self._capturing = threading.local()
+        self._everywhere: GlobalCapture | None = None
         self._current = threading.local()
         self.driver_calls = DriverStandIn(self)
         if default_stream:
@@ -206,12 +223,26 @@ class CudaStandIn:
         return self.fail_at.pop(number, self.fail_always.get(name, Error.cudaSuccess))
 
     def _unsafe(self) -> Error:
-        """Return the error of a call that a capturing thread may not make."""
+        """Return the error of a call that a capturing thread may not make, and in the global mode no other either."""
         stream: Stream | None = getattr(self._capturing, "stream", None)
-        if stream is None:
-            return Error.cudaSuccess
-        stream.spoiled = True
-        return Error.cudaErrorStreamCaptureUnsupported
+        if stream is not None:
+            stream.spoiled = True
+            return Error.cudaErrorStreamCaptureUnsupported
+        if (other := self._everywhere) is not None and other.thread != threading.get_ident():
+            other.spoiled = True
+            return Error.cudaErrorStreamCaptureUnsupported
+        return Error.cudaSuccess
+
+    @contextmanager
+    def global_capture(self) -> Iterator[GlobalCapture]:
+        """Capture as a library does in the global mode: calls that a capture forbids fail in all other threads, too."""
+        capture = GlobalCapture(threading.get_ident())
+        self._everywhere = capture
+        try:
+            time.sleep(_CAPTURE_SECONDS)  # other threads go on meanwhile
+            yield capture
+        finally:
+            self._everywhere = None
 
     @property
     def capturing(self) -> bool:

@@ -107,9 +107,10 @@ class IProgressMonitor(Interface):
 
 
 class ITensor:
-    def __init__(self, name: str, dtype: Any) -> None:
+    def __init__(self, name: str, dtype: Any, is_network_output: bool = False) -> None:
         self.name = name
         self.dtype = dtype
+        self.is_network_output = is_network_output
 
 
 class ILayer:
@@ -133,11 +134,34 @@ class ILayer:
     def get_output(self, index: int) -> ITensor | None:
         return self._outputs[index] if index < len(self._outputs) else None
 
+    def set_input(self, index: int, tensor: ITensor) -> None:
+        _exact(tensor, ITensor, "set_input")
+        self._inputs[index] = tensor
+        if index == 0 and self.type.name == "NORMALIZATION":
+            self._outputs[0].dtype = tensor.dtype  # a norm is computed in the type of its input
+
 
 class INetworkDefinition:
-    def __init__(self) -> None:
+    def __init__(self, trt: Any) -> None:
+        self._trt = trt
         self._layers: list[ILayer] = []
         self._model: Any = None
+
+    def add_cast(self, input: ITensor, to_type: Any) -> ILayer:
+        _exact(input, ITensor, "add_cast")
+        _exact(to_type, self._trt.DataType, "add_cast")
+        name = f"(Unnamed Layer* {len(self._layers)}) [Cast]"
+        layer = ILayer(name, self._trt.LayerType.CAST, [input], [ITensor(f"{name}_output", to_type)])
+        self._layers.append(layer)
+        return layer
+
+    def mark_output(self, tensor: ITensor) -> None:
+        _exact(tensor, ITensor, "mark_output")
+        tensor.is_network_output = True
+
+    def unmark_output(self, tensor: ITensor) -> None:
+        _exact(tensor, ITensor, "unmark_output")
+        tensor.is_network_output = False
 
     @property
     def num_layers(self) -> int:
@@ -220,6 +244,7 @@ class TensorRtStandIn(ModuleType):
         refuse: What engines and contexts refuse: ``runtime``, ``plan``, ``dtype``, ``shape``, ``location``,
             ``context``, ``address``, ``run``.
         contexts: How many execution contexts there are.
+        norms: The types in which the norms of all networks were computed.
     """
 
     def __init__(self, version: str = "11.4.0.106", cuda: CudaStandIn = GPU, scratch: int = 1 << 20) -> None:
@@ -239,6 +264,7 @@ class TensorRtStandIn(ModuleType):
         self.fail: Callable[[Any], bool] = lambda logger: False
         self.refuse: set[str] = set()
         self.contexts = 0
+        self.norms: set[str] = set()
         major = int(version.partition(".")[0])
         surface = SURFACES / {10: "tensorrt-10.16.json", 11: "tensorrt-11.4.json"}[major]
         for name, members in enumerations(json.loads(surface.read_text())["names"], major).items():
@@ -327,7 +353,7 @@ def classes(trt: Any) -> dict[str, type]:
             _exact(flags, int, "create_network")
             if flags != 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED):
                 raise ValueError(f"flags {flags} set something else than strong types")
-            return INetworkDefinition()
+            return INetworkDefinition(trt)
 
         def create_builder_config(self) -> IBuilderConfig:
             return IBuilderConfig()
@@ -342,6 +368,8 @@ def classes(trt: Any) -> dict[str, type]:
                 return None
             if trt.fail(self._logger):
                 return None
+            norms = [layer for layer in network._layers if layer.type == trt.LayerType.NORMALIZATION]
+            trt.norms.update(layer.get_input(0).dtype.name for layer in norms)  # type: ignore[union-attr]
             if config.profiling_verbosity != trt.ProfilingVerbosity.DETAILED:
                 raise ValueError("the inspector of this plan would name its layers and nothing else")
             return IHostMemory(trt.stamp + network._model.SerializeToString())
@@ -556,8 +584,10 @@ def _session(model: onnx.ModelProto) -> Any:
 
 
 def _layers(trt: Any, typed: Typed, node: onnx.NodeProto) -> Iterator[ILayer]:
+    last = {value.name for value in typed.model.graph.output}
+
     def tensor(name: str) -> ITensor | None:
-        return ITensor(name, trt.DataType[typed.types[name]]) if name else None
+        return ITensor(name, trt.DataType[typed.types[name]], name in last) if name else None
 
     kind = _KINDS.get(node.op_type, "ELEMENTWISE")
     inputs = [name for name in node.input if name not in typed.weights or kind != "CONVOLUTION"]

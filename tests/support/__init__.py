@@ -13,6 +13,7 @@ click_bundles: sessions with a whole bundle and with a click bundle of it; what 
 shared: what one worker of a run makes, and all workers of it read.
 traced: graphs of whole networks that one test of a run exports.
 attention: a bundle whose one stage is one attention, for compilers.
+norms: a graph of norms, for what compiles it.
 demos: the small demo under the name of the other one.
 golden_cases: golden cases of toy bundles, right ones and wrong ones.
 tiff: writes TIFF files whose samples are of any kind
@@ -46,7 +47,7 @@ Engines:
 
 engines: the engines that tests run on, in turn.
 standin_engine: the CUDA engine as it is, on the CUDA stand-in.
-near: masks that two devices made of the same answer.
+near: masks and label maps that two devices made of the same answer.
 nvrtc: NVIDIA's compiler of kernels, where a wheel brought it.
 standin_program: its stages and executors, computed by ONNX Runtime on the CPU.
 image_kernels: the kernels that prepare images, without an engine.

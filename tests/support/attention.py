@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from onnx import TensorProto
 
-from mmms_deploy.bundle import GOLDEN_NAME, Bundle, BundleWriter, Precision, Rate, Role, Stage
-from mmms_deploy.replay.golden import save_golden
-from tests.support.toy import Graph, blank_case, spec, write_toy
+from mmms_deploy.bundle import Bundle, Precision, Role
+from tests.support.toy import Graph, spec, write_one_stage
 
 HEADS, QUERIES, WIDTH = 2, 196, 128
 MATRICES = 6
@@ -60,11 +58,5 @@ def write_attention(
     out: Path, precision: Precision = Precision.FP16, *, wide: bool = False, unknown: bool = False
 ) -> Bundle:
     """Write a bundle whose stage ``click`` is an attention."""
-    toy = write_toy(out.with_name(f"{out.name}-toy")).manifest
     dtype = {Precision.FP16: "float16", Precision.FP32: "float32"}[precision]
-    with BundleWriter(out) as writer:
-        graph = attention_graph(dtype, wide=wide, unknown=unknown)
-        saved = graph.save(writer.path(f"click.{precision}.onnx"), "click")
-        save_golden(writer.path(GOLDEN_NAME), [blank_case()])
-        stage = Stage(name="click", rate=Rate.CLICK, graphs={precision: saved})
-        return writer.commit(msgspec.structs.replace(toy, name=out.name, stages=(stage,), state=()))
+    return write_one_stage(out, attention_graph(dtype, wide=wide, unknown=unknown), precision)

@@ -38,7 +38,12 @@ from mmms_deploy.bundle.protocol import EvaluationProtocol
 from mmms_deploy.imaging.resize import resize
 from mmms_deploy.replay.golden import GoldenCase, save_golden
 
-TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
+TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "uint8": TensorProto.UINT8,
+}
 
 
 @dataclass
@@ -52,7 +57,8 @@ class Graph:
 
     def constant(self, array: object, dtype: str = "float32") -> str:
         name = f"const{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(array, dtype=dtype), name))
+        kind = helper.tensor_dtype_to_np_dtype(TYPES[dtype]) if dtype in TYPES else dtype
+        self.constants.append(numpy_helper.from_array(np.asarray(array, dtype=kind), name))
         return name
 
     def node(self, op: str, *inputs: str, out: str | None = None, **attributes: object) -> str:
@@ -304,6 +310,16 @@ def write_toy(
             gate=(),
         )
         return writer.commit(manifest)
+
+
+def write_one_stage(out: Path, graph: Graph, precision: Precision) -> Bundle:
+    """Write a bundle whose one stage, ``click``, is a graph of any kind, in one precision."""
+    toy = write_toy(out.with_name(f"{out.name}-toy")).manifest
+    with BundleWriter(out) as writer:
+        saved = graph.save(writer.path(f"click.{precision}.onnx"), "click")
+        save_golden(writer.path(GOLDEN_NAME), [blank_case()])
+        stage = Stage(name="click", rate=Rate.CLICK, graphs={precision: saved})
+        return writer.commit(msgspec.structs.replace(toy, name=out.name, stages=(stage,), state=()))
 
 
 def random_provenance() -> Provenance:

@@ -3,6 +3,7 @@
 - ``repository``: writes a model repository (``mmms-serve triton``)
 - ``python_form``: the form for servers with the Python backend: Triton's sequences are sessions
 - ``stages_form``: the form for the ONNX Runtime and TensorRT backends: Triton keeps the click stage's state
+- ``norms``: casts around norms in half graphs for the TensorRT backend
 - ``pbtxt``: the text of ``config.pbtxt``
 - ``model``: the ``model.py`` of the first form; only this file is copied into a repository
 - ``serving``, ``requests``, ``sequences``: what it does

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmms_deploy.bundle import Bundle, Manifest, Rate, Role, Stage, StageGraph, StateLink, TensorSpec
+from mmms_deploy.bundle import Bundle, Manifest, Precision, Rate, Role, Stage, StageGraph, StateLink, TensorSpec
+from mmms_deploy.doors.triton.norms import copy_with_wide_norms
 from mmms_deploy.doors.triton.pbtxt import Value, Word, pbtxt
 from mmms_deploy.doors.triton.settings import Form, RepositorySettings, input_of
 from mmms_deploy.errors import DoorError
@@ -44,7 +45,7 @@ def write_stages_form(folder: Path, bundle: Bundle, settings: RepositorySettings
 
     Raises:
         DoorError: The click stage needs more between two clicks than its own state; or a stage is not there in the
-            precision.
+            precision; or it takes the package onnx to write half graphs for TensorRT, and that is not there.
     """
     check_stages(bundle.manifest, settings)
     names = []
@@ -55,7 +56,10 @@ def write_stages_form(folder: Path, bundle: Bundle, settings: RepositorySettings
         (folder / name / "config.pbtxt").write_text(stage_config(stage, bundle.manifest, settings), encoding="ascii")
         _write_start(folder / name, stage, bundle.manifest, settings)
         first, *others = bundle.files_of(graph)
-        shutil.copyfile(bundle.file(first), version / _GRAPH)
+        if settings.form is Form.TENSORRT and settings.precision is not Precision.FP32:
+            copy_with_wide_norms(bundle.file(first), version / _GRAPH)
+        else:
+            shutil.copyfile(bundle.file(first), version / _GRAPH)
         for file in others:  # weights, which the graph names
             shutil.copyfile(bundle.file(file), version / file)
         names.append(name)

@@ -12,6 +12,7 @@ In reading order:
 - ``graph``: one captured CUDA graph.
 - ``kernels``: kernels of this package, loaded once and launched on a stream.
 - ``finisher``: masks of answers at the image's size, made on the GPU.
+- ``decider``: which of several objects has each pixel of the image, decided on the GPU.
 - ``stage``: one stage of a session: copies in, run, copies out; captured as a CUDA graph for a click.
 - ``resources``: all that one session holds on the GPU.
 - ``runner``: the session's side: upload, run, download.

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from mmms_deploy.bundle import Bundle, StageGraph
+from mmms_deploy.bundle import Bundle, Role, StageGraph
 from mmms_deploy.engines.base import EngineBase
+from mmms_deploy.engines.cuda.decider import KERNEL as DECIDING
 from mmms_deploy.engines.cuda.executor import Program
 from mmms_deploy.engines.cuda.finisher import KERNELS, MODULE, answer_of
 from mmms_deploy.engines.cuda.images.preparation import ImageKernels, image_kernels
@@ -86,6 +87,7 @@ class CudaEngine(EngineBase):
         self._stream = stream
         self._guard = nullcontext() if stream is None else threading.RLock()
         self._finishing: dict[str, Kernel] | None = None
+        self._deciding: Kernel | None = None
         self._preparing: ImageKernels | None = None
         self._keep = keep_resources
         self._capture = capture
@@ -131,7 +133,7 @@ class CudaEngine(EngineBase):
         )
 
     def _load_kernels(self) -> None:
-        """Load the kernels that make masks of answers and those that prepare images, once.
+        """Load the kernels that make masks of answers, decide between objects, and prepare images, once.
 
         Without them the processor does it.
         """
@@ -145,6 +147,17 @@ class CudaEngine(EngineBase):
                     raise
                 warnings.warn(
                     f"images are prepared on the CPU, and not on the GPU: {error.given}",
+                    MMMSDeployWarning,
+                    stacklevel=3,
+                )
+        if any(spec.role is Role.ROWS for graph in self._graphs.values() for spec in graph.outputs):
+            try:
+                self._deciding = self._kernels.kernel(DECIDING, DECIDING)
+            except EngineError as error:
+                if self._options.strict:
+                    raise
+                warnings.warn(
+                    f"label maps are made on the CPU, and not on the GPU: {error.given}",
                     MMMSDeployWarning,
                     stacklevel=3,
                 )
@@ -185,6 +198,7 @@ class CudaEngine(EngineBase):
                     capture=self._capture,
                     preparing=self._preparing,
                     finishing=self._finishing or {},
+                    deciding=self._deciding,
                 )
         except CudaError as error:
             if error.code != OUT_OF_MEMORY:

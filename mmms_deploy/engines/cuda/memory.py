@@ -33,6 +33,19 @@ class Use(StrEnum):
     PINNED = "pinned"
 
 
+@dataclass
+class Moved:
+    """Bytes that a session's runner copied between the host and the GPU since they were last read.
+
+    Attributes:
+        up: To the GPU.
+        down: From it.
+    """
+
+    up: int = 0
+    down: int = 0
+
+
 @dataclass(frozen=True)
 class DeviceMemory:
     """What an engine holds on the GPU, in bytes.
@@ -46,7 +59,7 @@ class DeviceMemory:
         features: Features of the images, which the click stage reads.
         state: Clicks, state and answers.
         history: Clicks that can be undone and redone, and memory reserved for more of them.
-        masks: Masks at the images' sizes, and what they are made with.
+        masks: Masks and label maps at the images' sizes, and what they are made with.
         pinned: Pinned memory on the host, for copies to and from the GPU.
         free: Free memory of the GPU, which other programs use too.
         total: All memory of the GPU.

@@ -5,38 +5,34 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from mmms_deploy.bundle import Role, TensorSpec
 from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
+from mmms_deploy.engines.cuda.decider import LabelDecider
 from mmms_deploy.engines.cuda.executor import Program
 from mmms_deploy.engines.cuda.finisher import AnswerFinisher, answer_of
 from mmms_deploy.engines.cuda.images.plan import Plan, plan_for
 from mmms_deploy.engines.cuda.images.preparation import ImageKernels, ImagePreparation
 from mmms_deploy.engines.cuda.kernels.module import Kernel
 from mmms_deploy.engines.cuda.layout import Layout
-from mmms_deploy.engines.cuda.memory import Account, DetachedBuffers, PinnedBuffer, SpareBufferPool, Use, aligned
+from mmms_deploy.engines.cuda.memory import (
+    Account,
+    DetachedBuffers,
+    Moved,
+    PinnedBuffer,
+    SpareBufferPool,
+    Use,
+    aligned,
+)
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.engines.cuda.runtime import OUT_OF_MEMORY, Cuda
 from mmms_deploy.engines.cuda.stage import CudaStage
 from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
 from mmms_deploy.engines.protocol import Array, Finish
 from mmms_deploy.errors import CudaError, EngineError, MMMSDeployWarning, ResidentBudgetError
-
-
-@dataclass
-class Moved:
-    """Bytes that a session's runner copied between the host and the GPU since they were last read.
-
-    Attributes:
-        up: To the GPU.
-        down: From it.
-    """
-
-    up: int = 0
-    down: int = 0
+from mmms_deploy.imaging.decision import Enlargement
 
 
 class SessionResources:
@@ -53,6 +49,7 @@ class SessionResources:
         capture: Whether to capture the click stage as a CUDA graph.
         preparing: The kernels that prepare images; None where the processor does.
         finishing: The kernels that make masks of answers, by the answer's dtype; none where the processor makes them.
+        deciding: The kernel that decides between objects; None where the processor does.
 
     Raises:
         EngineError: They cannot be created; nothing is left behind.
@@ -71,6 +68,7 @@ class SessionResources:
         capture: bool = True,
         preparing: ImageKernels | None = None,
         finishing: Mapping[str, Kernel] = MappingProxyType({}),
+        deciding: Kernel | None = None,
     ) -> None:
         self.cuda = cuda
         self.guard: AbstractContextManager[Any] = nullcontext() if guard is None else guard
@@ -95,6 +93,7 @@ class SessionResources:
             self.spare_buffers.reserve()
             self.detached = DetachedBuffers(account, self._cleanup)
             self.finisher = AnswerFinisher(cuda, account, finishing, stream, self.wait, self._cleanup)
+            self.decider = LabelDecider(cuda, account, deciding, stream, self.wait, self._cleanup)
             self.stages = self._create_stages(programs, options, capture)
             # Added last, so that it runs first: nothing is freed that the GPU may still use.
             self._cleanup.callback(self._wait_for_pending)
@@ -198,6 +197,7 @@ class SessionResources:
             if buffer.pinned is not None:
                 buffer.pinned.busy = False
         self.finisher.busy = False
+        self.decider.settled()
 
     def expect(self, finish: Finish) -> bool:
         """Make masks of answers from now on; the CUDA graphs of clicks are recorded anew where they were others.
@@ -222,21 +222,51 @@ class SessionResources:
         try:
             finisher.expect(finish, (height, width))
         except (ResidentBudgetError, CudaError) as error:
-            if self._strict or (isinstance(error, CudaError) and error.code != OUT_OF_MEMORY):
-                raise
+            self._without_memory("masks", finish.size, error)
             finisher.refused = finish
-            warnings.warn(
-                f"masks of {finish.size[1]} x {finish.size[0]} pixels are made on the CPU and not on the GPU:"
-                f" {error.given}",
-                MMMSDeployWarning,
-                stacklevel=2,
-            )
         else:
             finisher.refused = None
             self.moved.up += finisher.uploaded
         for stage in self.stages.values():
             stage.record()
         return finisher.finish is not None
+
+    def expect_labels(self, how: Enlargement, shape: tuple[int, int, int]) -> bool:
+        """Have memory, and what else it takes, to decide between maps.
+
+        Returns:
+            Whether the GPU decides; not where there is no kernel, or no memory.
+
+        Raises:
+            CudaError: The GPU failed.
+            ResidentBudgetError: There is no memory for it, and the engine is strict.
+
+        Warns:
+            MMMSDeployWarning: There is no memory for it.
+        """
+        decider = self.decider
+        if decider.kernel is None:
+            return False
+        room = decider.room(how, shape)
+        if decider.refused is not None and room >= decider.refused:
+            return False
+        try:
+            decider.expect(how, shape, self.moved)
+        except (ResidentBudgetError, CudaError) as error:
+            self._without_memory("label maps", how.size, error)
+            decider.refused = room
+            return False
+        return True
+
+    def _without_memory(self, what: str, size: tuple[int, int], error: ResidentBudgetError | CudaError) -> None:
+        """Say that the CPU makes something; raise the error where that is not allowed, or is no lack of memory."""
+        if self._strict or (isinstance(error, CudaError) and error.code != OUT_OF_MEMORY):
+            raise error
+        warnings.warn(
+            f"{what} of {size[1]} x {size[0]} pixels are made on the CPU and not on the GPU: {error.given}",
+            MMMSDeployWarning,
+            stacklevel=3,
+        )
 
     def save(self, buffers: Collection[BindingBuffer]) -> None:
         """Copy values in use to spare buffers, where these buffers, about to be overwritten, hold the last copy.

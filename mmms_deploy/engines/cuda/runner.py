@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from mmms_deploy.bundle import TensorSpec
 from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
-from mmms_deploy.engines.cuda.resources import Moved, SessionResources
+from mmms_deploy.engines.cuda.memory import Moved
+from mmms_deploy.engines.cuda.resources import SessionResources
 from mmms_deploy.engines.cuda.stage import CudaStage
 from mmms_deploy.engines.cuda.values import BindingBuffer, Tensor
 from mmms_deploy.engines.process import OwnProcess, call
 from mmms_deploy.engines.protocol import Array, Finish, Value, checked_array
 from mmms_deploy.errors import EngineError
+from mmms_deploy.imaging.decision import Enlargement
 from mmms_deploy.imaging.float16 import as_float32
 
 
@@ -294,6 +296,29 @@ class CudaRunner:
                     finisher.forget()  # the bits that arrived may be wrong
                     raise
             return finisher.mask()
+
+    @call
+    def expect_labels(self, how: Enlargement, shape: tuple[int, int, int]) -> bool:
+        """Get ready to decide between so many maps, so that no click has to."""
+        resources = self._open_resources()
+        with resources.guard:
+            resources.cuda.activate()
+            resources.decider.rows = shape[0]
+            resources.decider.refused = None  # there may be memory by now
+            return resources.expect_labels(how, shape)
+
+    @call
+    def decided(
+        self, planes: npt.NDArray[np.float32], owners: npt.NDArray[np.uint8], how: Enlargement
+    ) -> npt.NDArray[np.uint8] | None:
+        """Decide between maps that are on the host, and wait for it. Nothing of them stays on the GPU."""
+        resources = self._open_resources()
+        count, height, width = planes.shape
+        with resources.guard:
+            resources.cuda.activate()
+            if not resources.expect_labels(how, (count, height, width)):
+                return None
+            return resources.decider.decide(planes, owners, how, resources.moved)
 
     @call
     def detach(self, value: Value) -> Value:

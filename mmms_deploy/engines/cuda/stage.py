@@ -148,8 +148,8 @@ class CudaStage:
             assert buffer.pinned is not None
             cuda.upload(buffer.address, buffer.pinned.address, buffer.spec.nbytes, stream)
         self._executor.enqueue(stream)
-        # Two CUDA graphs in turns, each writing what the other reads, would need no copies of the state: microseconds
-        # of a click. Every address, undo and new capture would come twice, and nothing says yet that it gains.
+        # Two CUDA graphs in turns, each writing what the other reads, would need no copies of the state. Every address,
+        # undo and new capture would come twice; mmms-bench measures what the copies cost (graph.state_copies).
         for source, target in self.state_links:
             cuda.copy(target.address, source.address, target.spec.nbytes, stream)
         for buffer in self.downloaded:

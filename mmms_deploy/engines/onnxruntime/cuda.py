@@ -16,6 +16,7 @@ kernels, more than the processor can enqueue in time.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -40,6 +41,10 @@ from mmms_deploy.installed import pip_install
 NAME = "onnxruntime-cuda"
 SOURCES: Mapping[Precision, Precision] = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
 """What this engine computes in, and which of a bundle's graphs it loads for that."""
+_SUMS_IN_HALF = (1, 26)
+"""The last release that sums float16 numbers and their squares in float16, where an addition comes before a
+LayerNormalization and both become one node (SkipLayerNormalization), unless that node is strict. Later releases always
+sum in float32, and ignore the setting."""
 _BROKEN = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
 """ONNX Runtime's exceptions for a broken graph."""
 _FIX = f"{INSTALL}; mmms-doctor lists what is there"
@@ -156,6 +161,11 @@ class OnnxRuntimeCuda(OnnxRuntimeOnStream):
         super().__init__(ort, CUDA, cuda, bundle, precision, reason, options, missing)
 
 
+def _release(version: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
 def _evidence(precision: Precision, place: Place, programs: Mapping[str, OnnxRuntimeProgram]) -> str:
     placed: Counter[str] = Counter()
     for program in programs.values():
@@ -223,6 +233,8 @@ class _Loader:
                 # The memory that one image needs is enough for the next.
                 "arena_extend_strategy": "kSameAsRequested",
             }
+            if _release(self.ort.__version__) <= _SUMS_IN_HALF:
+                settings["enable_skip_layer_norm_strict_mode"] = "1"
             # In NHWC the image stage has nodes for the CPU, and so no CUDA graph.
             if self.options.prefer_nhwc and click:
                 settings["prefer_nhwc"] = "1"

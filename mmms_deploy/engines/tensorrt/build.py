@@ -23,6 +23,7 @@ from mmms_deploy.engines.tensorrt.inspect import (
     summarise,
 )
 from mmms_deploy.engines.tensorrt.network import read_network
+from mmms_deploy.engines.tensorrt.norms import widen_norms
 from mmms_deploy.engines.tensorrt.resources import missing_resource
 from mmms_deploy.errors import EngineUnavailableError, PlanBuildError
 from mmms_deploy.progress import OnProgress, Progress
@@ -173,6 +174,7 @@ def _build(
         network = builder.create_network(flags)
         _parse(trt, network, file, stage, messages)
         facts = read_network(trt, network)
+        widen_norms(trt, network)
         config = builder.create_builder_config()
         _configure(trt, config, every_click, options)
         timing = _timing_cache(trt, config, timing_cache, stage) if gpu and options.timing_cache else None

@@ -1,8 +1,9 @@
 """A network in half precision, made of the float32 network's modules. No tool converts the exported graph.
 
-All weights but the norms' are half, and so are all activations but these, which are float32:
+All weights but the wide norms' are half, and so are all activations but these, which are float32:
 
-- the norms' sums over hundreds of squares (LayerNorm, GroupNorm, BatchNorm, RMSNorm);
+- norms, which sum hundreds of squares: GroupNorm, BatchNorm, RMSNorm, and in BF16 LayerNorm. In FP16 a LayerNorm is one
+  operator between half tensors that sums in float32 (``stash_type`` 1 of ONNX's LayerNormalization);
 - images, modalities and given backbone maps as they come in, and the image's normalisation: pixels are 0..255, where
   neighbours in float16 are up to 0.125 apart, and in bfloat16 1;
 - click coordinates and squared distances, and every number that is compared with a threshold;
@@ -40,15 +41,21 @@ OPSETS: Mapping[Precision, int] = MappingProxyType({Precision.FP16: OPSET, Preci
 """For these networks, opset 22 is 21 with bfloat16 convolutions; attention stays decomposed in both."""
 STATE = torch.float16
 """Maps, previous mask and probability, in FP16 and BF16: from 0 to 1, float16 has eight times as many steps."""
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase)
+_NORMS = (nn.GroupNorm, nn.RMSNorm, _NormBase)
+WIDE_NORMS: Mapping[torch.dtype, tuple[type[nn.Module], ...]] = MappingProxyType(
+    {torch.float16: _NORMS, torch.bfloat16: (nn.LayerNorm, *_NORMS)}
+)
+"""The norms that are float32 between casts, by the type of the network.
+
+ONNX Runtime's CUDA provider runs each cast as a kernel of its own, and its LayerNormalization of float16 needs none.
+TensorRT, the only engine for BF16, puts casts into the norm's kernel, so that there the weights stay exact for nothing.
+It computes a norm in the type of its input, and adds its casts itself to an FP16 graph
+(:mod:`mmms_deploy.engines.tensorrt.norms`).
+"""
 
 
 class WideNorm(nn.Module):
     """A norm in float32 between half tensors.
-
-    TensorRT puts the casts into the norm's kernel. ONNX Runtime's CUDA provider runs them as kernels of their own, and
-    could do without: its LayerNormalization sums half numbers in float32 where ``stash_type`` is 1. But TensorRT 11
-    computes a norm in the type of its input, so that each engine would need a graph of its own.
 
     Args:
         norm: The norm, with float32 weights.
@@ -70,7 +77,7 @@ class HalfNetwork(InteractiveNetwork):
     Images, modalities and a provider's maps come in as float32, features stay half, logits leave as float32.
 
     Args:
-        network: The rewritten network, in evaluation mode; it is left as it is, and shares the norms' weights.
+        network: The rewritten network, in evaluation mode; it is left as it is, and shares the wide norms' weights.
         paper: The network in the paper's form. Where a rewrite put the image's normalisation into the first layer, it
             is taken out again and done in float32. Otherwise the layer's weights would be divided by 57 and meet pixels
             of 128 on average, and rounding errors would be most of the layer's result.
@@ -154,7 +161,9 @@ def half_network(
 
 
 def half_of(module: Module, dtype: torch.dtype) -> Module:
-    """Return a copy of a module with half weights and constants; its norms stay in float32 and share their weights.
+    """Return a copy of a module with half weights and constants.
+
+    Its :data:`WIDE_NORMS` stay in float32 and share their weights.
 
     So do the buffers that a module names in its attribute ``in_float32``, which hold coordinates.
 
@@ -162,7 +171,8 @@ def half_of(module: Module, dtype: torch.dtype) -> Module:
         module: The module; it is left as it is.
         dtype: float16 or bfloat16.
     """
-    norms = [part for part in module.modules() if isinstance(part, NORMS)]
+    kept = WIDE_NORMS[dtype]
+    norms = [part for part in module.modules() if isinstance(part, kept)]
     wide = {id(tensor) for norm in norms for tensor in (*norm.parameters(), *norm.buffers())}
     wide |= {id(part.get_buffer(name)) for part in module.modules() for name in getattr(part, "in_float32", ())}
     copies: dict[int, Tensor] = {}
@@ -174,7 +184,7 @@ def half_of(module: Module, dtype: torch.dtype) -> Module:
             copies[id(tensor)] = nn.Parameter(narrow, False) if isinstance(tensor, nn.Parameter) else narrow
     converted = copy.deepcopy(module, copies)
     for name, part in list(converted.named_modules()):
-        if isinstance(part, NORMS):
+        if isinstance(part, kept):
             owner, _, attribute = name.rpartition(".")
             setattr(converted.get_submodule(owner), attribute, WideNorm(part))
     return converted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from mmms_deploy.bundle.contract import Modulation, PreviousMask
 from mmms_deploy.doors.triton.repository import write_repository
 from mmms_deploy.doors.triton.settings import Form, RepositorySettings
 from mmms_deploy.errors import DoorError
+from tests.support.norms import SHAPE, norms_graph
 from tests.support.paths import ROOT
 from tests.support.toy import write_toy
 from tests.support.triton import StageClient, read_pbtxt
@@ -64,6 +66,43 @@ def test_a_repository_for_tensorrt(tmp_path: Path, paint: Bundle) -> None:
     assert [line.split('"')[1] for line in lines] == [f"$here/{name}/1/model.onnx" for name in names]
     for name in names:
         assert (tmp_path / "models" / name / "1" / "model.onnx").is_file()
+
+
+def test_half_graphs_for_tensorrt_have_wide_norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``trtexec`` compiles them as they are, and TensorRT computes a norm in the type of its inputs."""
+    import onnx
+    import onnxruntime
+
+    bundle = write_toy(tmp_path / "toy", precisions=(Precision.FP32, Precision.FP16))
+    norms_graph("float16").save(bundle.path / "click.fp16.onnx", "click")
+    bundle = _resealed(bundle)
+    half = RepositorySettings(form=Form.TENSORRT, precision=Precision.FP16, name="net")
+    write_repository(tmp_path / "models", bundle, half)
+    written = tmp_path / "models" / "net_click" / "1" / "model.onnx"
+    before, after = onnx.load(bundle.file("click.fp16.onnx")), onnx.load(written)
+    onnx.checker.check_model(after, full_check=True)
+    typed = onnx.shape_inference.infer_shapes(after, check_type=True, strict_mode=True).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in typed.value_info}
+    norms = [node for node in typed.node if node.op_type == "LayerNormalization"]
+    assert len(norms) == 3
+    for norm in norms:
+        assert {kinds[name] for name in (*norm.input, *norm.output)} == {onnx.TensorProto.FLOAT}
+    x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float16)
+    answers = [
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+        for model in (before, after)
+    ]
+    for wanted, found in zip(*answers, strict=True):
+        assert found.dtype == np.float16
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-3)
+    write_repository(tmp_path / "plain", bundle, RepositorySettings(form=Form.ONNX, precision=Precision.FP16))
+    assert onnx.load(tmp_path / "plain" / "toy_click" / "1" / "model.onnx") == before
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(DoorError, match="needs onnx") as caught:
+        write_repository(tmp_path / "none", bundle, half)
+    assert "pip install onnx" in str(caught.value)
+    assert not (tmp_path / "none").exists()
+    write_repository(tmp_path / "single", bundle, RepositorySettings(form=Form.TENSORRT))
 
 
 def test_weights_beside_a_graph_come_with_it(tmp_path: Path) -> None:

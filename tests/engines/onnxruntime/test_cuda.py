@@ -163,6 +163,16 @@ def test_channels_last_are_for_the_stages_of_a_click(paint: Bundle) -> None:
         assert [settings.get("prefer_nhwc") for settings in ort.settings] == [None, "1" if prefer else None]
 
 
+@pytest.mark.parametrize(("version", "strict"), [("1.25.1", "1"), ("1.26.0", "1"), ("1.27.0", None), ("2.0", None)])
+def test_sums_of_norms_are_float32_in_every_release(paint: Bundle, version: str, strict: str | None) -> None:
+    """Up to 1.26, SkipLayerNormalization of float16 sums in float16 unless it is strict."""
+    standin = CudaStandIn()
+    ort = on_gpu(standin)
+    ort.__version__ = version
+    opened(paint, standin, CUDA, ort).close()
+    assert [settings.get("enable_skip_layer_norm_strict_mode") for settings in ort.settings] == [strict] * 2
+
+
 def test_without_cuda_graphs(paint: Bundle) -> None:
     standin = CudaStandIn()
     ort = on_gpu(standin)

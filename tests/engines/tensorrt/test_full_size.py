@@ -92,7 +92,9 @@ def test_half_precision(tmp_path: Path, precision: Precision) -> None:
 def test_half_precision_with_a_modality(tmp_path: Path) -> None:
     reports = compiled(tmp_path, Precision.FP16, modalities=[{"name": "depth", "channels": 1}])
     held(reports["click"], Precision.FP16, Budget(attentions=8, kernels=145, megabytes=30))
-    held(reports["image"], Precision.FP16, Budget(attentions=24, kernels=350, megabytes=34))
+    # 33 where the graph has the casts around norms. Those that the build adds come last in TensorRT's network, and the
+    # backbone and the depth's encoder are then computed in turns.
+    held(reports["image"], Precision.FP16, Budget(attentions=24, kernels=350, megabytes=48))
 
 
 def held(report: PlanReport, precision: Precision, budget: Budget, fused: int | None = None) -> None:

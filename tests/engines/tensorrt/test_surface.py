@@ -33,6 +33,7 @@ OBJECTS = {
     "context": "IExecutionContext",
     "timing": "ITimingCache",
     "layer": "ILayer",
+    "norm": "INormalizationLayer",
     "tensor": "ITensor",
 }
 """The names of variables for objects of the library, and the classes of these objects."""
@@ -93,7 +94,7 @@ def test_every_name_exists_in_every_release(file: Path) -> None:
 def test_the_build_uses_the_library() -> None:
     """The check above would pass if it found nothing to check."""
     found = set()
-    for name in ("build.py", "network.py", "api.py"):
+    for name in ("build.py", "network.py", "norms.py", "api.py"):
         found |= {
             (owner, member) for owner, member, _ in uses(ast.parse((ENGINES / "tensorrt" / name).read_text()), name)
         }
@@ -105,6 +106,8 @@ def test_the_build_uses_the_library() -> None:
         ("ParserError", "node_name"),
         ("LayerInformationFormat", "JSON"),
         ("ILayer", "metadata"),
+        ("INetworkDefinition", "add_cast"),
+        ("INormalizationLayer", "set_input"),
         ("ICudaEngine", "create_engine_inspector"),
     ):
         assert use in found

@@ -50,26 +50,40 @@ def no_grad() -> Iterator[None]:
 
 
 class TestHalfOf:
-    def test_all_but_norms_is_half(self) -> None:
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_all_but_wide_norms_is_half(self, dtype: torch.dtype) -> None:
         shared = nn.Linear(4, 4)
         module = nn.ModuleDict(
             {
                 "a": shared,
                 "b": shared,
-                "norms": nn.Sequential(nn.LayerNorm(4), nn.GroupNorm(1, 4), nn.BatchNorm2d(4), nn.RMSNorm(4)),
+                "norms": nn.Sequential(nn.GroupNorm(1, 4), nn.BatchNorm2d(4), nn.RMSNorm(4)),
+                "layer": nn.LayerNorm(4),
             }
         )
         module.register_buffer("table", torch.rand(3))
         module.register_buffer("places", torch.arange(3))
         before = {name: (id(tensor), tensor.dtype) for name, tensor in module.state_dict(keep_vars=True).items()}
-        half = half_of(module, torch.bfloat16)
+        half = half_of(module, dtype)
         assert {n: (id(t), t.dtype) for n, t in module.state_dict(keep_vars=True).items()} == before
         assert half["a"].weight is half["b"].weight
-        assert half["a"].weight.dtype is half.table.dtype is torch.bfloat16
+        assert half["a"].weight.dtype is half.table.dtype is dtype
         assert half.places.dtype is torch.int64
         for norm, original in zip(half["norms"], module["norms"], strict=True):
             assert isinstance(norm, WideNorm)
             assert norm.norm.weight is original.weight
+        if dtype is torch.bfloat16:
+            assert isinstance(half["layer"], WideNorm)
+            assert half["layer"].norm.weight is module["layer"].weight
+        else:
+            assert isinstance(half["layer"], nn.LayerNorm)
+            assert half["layer"].weight.dtype is torch.float16
+
+    def test_a_layer_norm_in_fp16_sums_in_float32(self) -> None:
+        x = 300 * torch.rand(2, 800, generator=torch.Generator().manual_seed(0))  # squares overflow float16
+        norm = nn.LayerNorm(800)
+        wanted = norm(x.half().float())
+        torch.testing.assert_close(half_of(norm, torch.float16)(x.half()).float(), wanted, rtol=1e-3, atol=1e-3)
 
     def test_a_norm_computes_in_float32(self) -> None:
         x = (300 * torch.rand(2, 8)).half()  # squares overflow float16

@@ -151,14 +151,21 @@ def wide_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
             yield node
 
 
-def test_float32_is_what_is_declared(graphs: dict[str, onnx.ModelProto]) -> None:
-    kinds = Counter()
+def test_float32_is_what_is_declared(graphs: dict[str, onnx.ModelProto], precision: Precision) -> None:
+    kinds, norms = Counter(), Counter()
     for model in graphs.values():
         found = Counter(node.op_type for node in wide_nodes(model))
         compared = {"Greater", "LessOrEqual"}
         assert found.keys() <= MOVES | NORMS | COORDINATES | ANSWER | SUMS | compared, found
         kinds += found
-    assert kinds["LayerNormalization"] > 10
+        types = element_types(model)
+        for node in model.graph.node:
+            if node.op_type == "LayerNormalization":
+                norms[types[node.output[0]]] += 1
+                assert {types[name] for name in (*node.input, *node.output)} == {types[node.output[0]]}
+                assert {a.name: a.i for a in node.attribute}["stash_type"] == TensorProto.FLOAT, "it sums in float32"
+    assert norms.keys() == {TensorProto.FLOAT16 if precision is Precision.FP16 else TensorProto.FLOAT}
+    assert norms.total() > 20
     assert kinds["GroupNormalization"] == 9
     assert kinds["Sigmoid"] == 1
 
@@ -199,7 +206,7 @@ def test_the_graphs_are_plain_onnx(graphs: dict[str, onnx.ModelProto], precision
 
 
 def test_every_weight_is_there_once(graphs: dict[str, onnx.ModelProto], precision: Precision) -> None:
-    """No tensor is there twice or in both types, and only weights of norms, clicks and pixels are float32."""
+    """No tensor is there twice or in both types, and only weights of wide norms, clicks and pixels are float32."""
     for model in graphs.values():
         seen: set[tuple[int, tuple[int, ...], bytes]] = set()
         narrow = set()

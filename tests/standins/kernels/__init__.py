@@ -6,6 +6,8 @@ does for the threads of its launch what the kernel does for them, and nothing fo
 launch: how a kernel was launched.
 answer: ``answer.cu``.
 image: ``image.cu``.
+labels: ``labels.cu``.
+on_processor: their sources, compiled for the processor.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.standins.kernels import answer, image
+from tests.standins.kernels import answer, image, labels
 
-MODELS: dict[str, Callable[..., Any]] = {**answer.MODELS, **image.MODELS}
+MODELS: dict[str, Callable[..., Any]] = {**answer.MODELS, **image.MODELS, **labels.MODELS}
 """The model of every kernel, by the kernel's name."""

@@ -19,7 +19,7 @@ def _fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return wide.astype(np.float32)
 
 
-def _taken(map_: np.ndarray, first: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
+def taken(map_: np.ndarray, first: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
     """Return the sums of the taps along an axis."""
     shape = [1, 1]
     shape[axis] = len(first)
@@ -54,13 +54,13 @@ def finish(
     assert words == -(-columns // 32)
     stored = memory.array(source, (height, width), np.uint16 if dtype == "bfloat16" else dtype)
     map_ = (stored.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else stored.astype(np.float32)
-    across = _taken(
+    across = taken(
         map_,
         memory.array(column_first, (columns,), np.int32),
         memory.array(column_weights, (columns, column_taps), np.float32),
         1,
     )
-    enlarged = _taken(
+    enlarged = taken(
         across, memory.array(row_first, (rows,), np.int32), memory.array(row_weights, (rows, row_taps), np.float32), 0
     )
     above = np.zeros((rows, 32 * words), bool)

@@ -1,0 +1,67 @@
+"""Casts around norms between half tensors, in an ONNX graph that TensorRT compiles without this package.
+
+TensorRT 11 computes a norm in the type of its inputs, whatever precision the graph asks for (``stash_type``). The
+engine of this package adds the casts to TensorRT's own network (:mod:`mmms_deploy.engines.tensorrt.norms`); ``trtexec``
+takes the graph as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmms_deploy.errors import DoorError
+
+
+def copy_with_wide_norms(source: Path, target: Path) -> int:
+    """Write a copy of a graph whose norms between half tensors are float32 between casts.
+
+    Args:
+        source: The graph; the files with its weights are not read.
+        target: Where the copy goes; its weights' files are those of the source, beside it.
+
+    Returns:
+        How many norms were changed.
+
+    Raises:
+        DoorError: The package onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise DoorError(
+            f"the form 'tensorrt' of half graphs needs onnx, which cannot be imported: {error}",
+            expected="the package onnx, which writes the casts that TensorRT needs around norms",
+            fix="pip install onnx, or choose the precision fp32",
+            command_fix="pip install onnx, or pass --precision fp32",
+        ) from error
+    model = onnx.load(source, load_external_data=False)
+    changed = _widen(onnx, model.graph)
+    onnx.save(model, target)
+    return changed
+
+
+def _widen(onnx: Any, graph: Any) -> int:
+    float32 = onnx.TensorProto.FLOAT
+    half = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    kinds = {weight.name: weight.data_type for weight in graph.initializer}
+    nodes, changed = [], 0
+    for node in graph.node:
+        # Its weights have the type of its input.
+        kind = kinds.get(node.input[1]) if node.op_type == "LayerNormalization" else None
+        if kind not in half:
+            nodes.append(node)
+            continue
+        changed += 1
+        result = node.output[0]
+        casts = [
+            onnx.helper.make_node("Cast", [name], [f"{result}.input{i}"], f"{node.name}: input {i}", to=float32)
+            for i, name in enumerate(node.input)
+        ]
+        node.input[:] = [cast.output[0] for cast in casts]
+        node.output[:] = [f"{result}.float32"]
+        narrow = onnx.helper.make_node("Cast", [node.output[0]], [result], f"{node.name}: result", to=kind)
+        nodes += [*casts, node, narrow]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return changed
