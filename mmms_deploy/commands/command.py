@@ -79,8 +79,19 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line; a named error is wrong usage here, because nothing ran yet."""
-        with wrong_usage():
-            return super().parse_args(ctx, args)
+        try:
+            with wrong_usage():
+                return super().parse_args(ctx, args)
+        except click.MissingParameter as error:
+            error.message = error.message or self._example(error.param)
+            raise
+
+    def _example(self, missing: click.Parameter | None) -> str:
+        """Return a sentence with the first example of the help that has what is missing."""
+        examples = [line.strip() for line in (self.epilog or "").splitlines() if line.strip().startswith("mmms-")]
+        if isinstance(missing, click.Option):
+            examples = [line for line in examples if set(missing.opts) & set(line.split())]
+        return f"For example: {examples[0]}" if examples else ""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what comes below the options, fitted to the terminal."""

@@ -286,7 +286,7 @@ def main(
     if pair:
         check_pair(ckpt, encoder, decoder, click.get_current_context().params)
     elif (ckpt is None) == (random_weights is None):
-        raise click.UsageError("give one of --ckpt FILE and --random-weights SEED")
+        raise click.UsageError("give one of --ckpt FILE and --random-weights SEED, such as mmms-export --ckpt demo")
     _check_modalities(modalities)
     if bool(gates) != bool(gate_data):
         raise click.UsageError("--gate noc and --gate-data KIND=PATH go together")

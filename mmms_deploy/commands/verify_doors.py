@@ -52,7 +52,7 @@ def verify_doors(bundle: Bundle, request: EngineRequest, names: Collection[str])
         )
     compared = [door for door in report.doors if door.missing is None]
     console.print(
-        f"[bold green]the same mask[/] at {len(compared)} doors and in a session, on {escape(str(report.engine))}",
+        f"[bold green]the same mask[/] at {len(compared)} door{'' if len(compared) == 1 else 's'} and in a session, on {escape(str(report.engine))}",
         soft_wrap=True,
     )
 

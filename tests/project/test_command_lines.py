@@ -172,6 +172,29 @@ def test_segmenting_works_when_typed_from_the_top(
         assert done.exit_code == 0, f"{' '.join(words)}: {done.output} {done.stderr}"
 
 
+# --- what is missing --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mmms-verify"], "Missing argument 'BUNDLE'. For example: mmms-verify "),
+        (["mmms-package", "demo"], "Missing option '--out'. For example: mmms-package "),
+        (["mmms-serve", "cvat", "demo"], "Missing option '--out'. For example: mmms-serve cvat "),
+        (["mmms-replay"], "For example: mmms-replay "),
+    ],
+)
+def test_what_is_missing_is_shown_by_an_example(words: list[str], said: str) -> None:
+    result = invoke(command(words[0]), *words[1:])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    found = command(words[0])
+    if isinstance(found, click.Group):
+        found = found.commands[words[1]]
+    example = result.stderr.partition("For example: ")[2].strip()
+    assert example in (found.epilog or "")
+
+
 # --- help on a terminal of 80 columns ---------------------------------------------------------------------------------
 
 SHOWN = [
