@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from mmms_deploy.commands.common import console
+from mmms_deploy.commands.common import console, print_facts
 from mmms_deploy.commands.display import progress_bars
 from mmms_deploy.commands.serve_settings import settings_of
 from mmms_deploy.commands.tables import print_table
@@ -51,10 +51,8 @@ def verify_doors(bundle: Bundle, request: EngineRequest, names: Collection[str])
             fix="install it, or leave the name out to compare the doors that there are",
         )
     compared = [door for door in report.doors if door.missing is None]
-    console.print(
-        f"[bold green]the same mask[/] at {len(compared)} door{'' if len(compared) == 1 else 's'} and in a session, on {escape(str(report.engine))}",
-        soft_wrap=True,
-    )
+    many = "1 door" if len(compared) == 1 else f"{len(compared)} doors"
+    print_facts(f"[bold green]the same mask[/] at {many} and in a session, on {escape(str(report.engine))}")
 
 
 def _table(report: ConformanceReport) -> Table:
