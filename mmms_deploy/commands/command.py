@@ -83,8 +83,8 @@ class Command(click.Command):
             with wrong_usage():
                 return super().parse_args(ctx, args)
         except click.MissingParameter as error:
-            error.message = error.message or self._example(error.param)
-            raise
+            message = error.message or self._example(error.param)
+            raise click.MissingParameter(message, error.ctx, error.param, error.param_hint, error.param_type) from None
 
     def _example(self, missing: click.Parameter | None) -> str:
         """Return a sentence with the first example of the help that has what is missing."""

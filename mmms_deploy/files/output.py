@@ -57,6 +57,9 @@ def writing(target: Path) -> Iterator[None]:
         }
         number = error.errno if isinstance(error, OSError) else None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        if number == errno.ENOENT and not target.parent.exists():
+            reason = f"there is no folder {target.parent}"
+            fixes[errno.ENOENT] = "make the folder first, or write elsewhere"
         raise OutputWriteError(
             f"{target} cannot be written: {reason}",
             expected="a place with room that this user may write to",

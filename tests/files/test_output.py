@@ -28,6 +28,16 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file"]
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputWriteError) as caught:
+        write_file(tmp_path / "missing" / "mask.png", b"content")
+    assert (
+        caught.value.given
+        == f"{tmp_path / 'missing' / 'mask.png'} cannot be written: there is no folder {tmp_path / 'missing'}"
+    )
+    assert caught.value.fix == "make the folder first, or write elsewhere"
+
+
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
