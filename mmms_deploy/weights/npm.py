@@ -37,6 +37,8 @@ _CHUNK = MIB
 _UNPACKED = 16
 """Times the archive's size that all its files together may have."""
 _PACK_SECONDS = 1800
+_ONCE = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=2000")
+"""Without a network npm waits 10 and 60 seconds before it tries again, and the registry was tried before."""
 _FOLDER = "npm"
 """Name of the folder in the cache."""
 
@@ -202,7 +204,7 @@ def _packed_by_npm(program: str, package: NpmPackage, on_progress: OnProgress | 
     """Let npm fetch the archive into a folder that goes afterwards."""
     task = f"npm fetches {package}"
     with tempfile.TemporaryDirectory(prefix="mmms-deploy.npm.") as folder:
-        command = [program, "pack", str(package), "--ignore-scripts", "--silent", "--pack-destination", folder]
+        command = [program, "pack", str(package), "--ignore-scripts", "--silent", "--pack-destination", folder, *_ONCE]
         if on_progress is not None:
             on_progress(Progress(task))
         try:

