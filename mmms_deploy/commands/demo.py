@@ -315,7 +315,8 @@ def _say_what_is_served(bundle: Bundle, settings: Settings) -> None:
     elif not model.available:
         say("note", f"clicks run on the server: {model.why}")
     elif runtime_files() is None:
-        say("note", f"clicks run on the server alone: onnxruntime-web is not here ({_DOCUMENT})")
+        fetch = f"python -m mmms_deploy.page.runtime fetches it, {_DOCUMENT}"
+        say("note", f"clicks run on the server alone: onnxruntime-web is not here ({fetch})")
     if not settings.loopback:
         warn(
             f"others on the network reach {settings.host}; they need the token in the page's address, and nothing is"
