@@ -123,6 +123,12 @@ def _verify_all(path: Path, request: EngineRequest) -> None:
     for outcome in outcomes:
         if outcome.error is not None:
             console.print(f"{outcome.engine} in {outcome.precision}: {escape(outcome.error.given)}", soft_wrap=True)
+        elif outcome.report is not None and outcome.report.failures and outcome.precision != "fp32":
+            # In fp32 it is an error, below.
+            print_facts(
+                f"{outcome.engine} in {outcome.precision} gives other masks than the checkpoint here:"
+                f" --device {request.device} does not take it"
+            )
     if any(outcome.report for outcome in outcomes) and not any(outcome.kept for outcome in outcomes):
         warn(
             "nothing could be kept; --device auto ignores these results (MMMS_DEPLOY_CACHE; mmms-doctor --docs engines)"

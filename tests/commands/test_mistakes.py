@@ -95,10 +95,17 @@ def test_every_command_has_the_same_help_and_version(command: str) -> None:
 def test_the_rewrites_stand_in_two_columns() -> None:
     from mmms_deploy.export.rewrites import REWRITES
 
-    lines = invoke(COMMANDS["export"], "--help").stdout.splitlines()
-    begins = [line.index(one.description) for one in REWRITES for line in lines if line.endswith(one.description)]
-    assert len(begins) == len(REWRITES)
-    assert len(set(begins)) == 1
+    shown = invoke(COMMANDS["export"], "--help").stdout
+    _, _, table = shown.partition("Exact rewrites, for --no-rewrite:\n")
+    lines = table.partition("\n\n")[0].splitlines()
+    column = max(len(one.name) for one in REWRITES) + 6
+    assert all(line[column] != " " and line[column - 1] == " " for line in lines)
+    rows = {name: "" for name in (line[:column].strip() for line in lines) if name}
+    assert list(rows) == [one.name for one in REWRITES]
+    for line in lines:
+        name = line[:column].strip() or name
+        rows[name] = f"{rows[name]} {line[column:]}".strip()
+    assert rows == {one.name: one.description for one in REWRITES}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

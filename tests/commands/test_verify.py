@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 from click.testing import Result
 
 from mmms_deploy import Bundle, open_engine
+from mmms_deploy.bundle import Precision
 from mmms_deploy.commands.verify import main
 from mmms_deploy.engines.explain import reason
 from mmms_deploy.engines.request import EngineRequest
 from mmms_deploy.engines.select import choose
 from mmms_deploy.errors import MMMSDeployWarning
+from mmms_deploy.replay import verification
 from mmms_deploy.replay.golden import GoldenCase
 from tests.support.golden_cases import golden, spoiled
 from tests.support.invoke import invoke
@@ -103,6 +106,21 @@ def test_every_engine(tmp_path: Path, paint: Bundle, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 1
     assert "differs" in result.stdout
     assert "openvino and onnxruntime did not pass the golden replay" in result.stderr
+
+
+def test_a_precision_that_gives_other_masks_is_said_not_to_be_taken(
+    tmp_path: Path, paint: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = write_toy(tmp_path / "good", golden=[golden(paint)])
+    passed = verification.replay_engines(good)
+    (failed, *_) = verification.replay_engines(write_toy(tmp_path / "bad", golden=[spoiled(golden(paint), 1)]))
+    found = (*passed, replace(failed, precision=Precision.BF16))
+    monkeypatch.setattr(verification, "replay_engines", lambda *given, **options: found)
+    result = verify(good.path, "--all-engines")
+    assert result.exit_code == 0, result.output
+    said = f"{failed.engine} in bf16 gives other masks than the checkpoint here: --device auto does not take it"
+    assert result.stdout.count("gives other masks") == 1
+    assert said in result.stdout
 
 
 def test_every_engine_goes_alone(paint: Bundle) -> None:
