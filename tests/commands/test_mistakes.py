@@ -100,12 +100,12 @@ def test_the_rewrites_stand_in_two_columns() -> None:
     lines = table.partition("\n\n")[0].splitlines()
     column = max(len(one.name) for one in REWRITES) + 6
     assert all(line[column] != " " and line[column - 1] == " " for line in lines)
-    rows = {name: "" for name in (line[:column].strip() for line in lines) if name}
-    assert list(rows) == [one.name for one in REWRITES]
+    rows: list[tuple[str, list[str]]] = []
     for line in lines:
-        name = line[:column].strip() or name
-        rows[name] = f"{rows[name]} {line[column:]}".strip()
-    assert rows == {one.name: one.description for one in REWRITES}
+        if name := line[:column].strip():
+            rows.append((name, []))
+        rows[-1][1].append(line[column:])
+    assert [(name, " ".join(parts)) for name, parts in rows] == [(one.name, one.description) for one in REWRITES]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
