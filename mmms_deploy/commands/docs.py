@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import IO, cast
@@ -16,9 +17,12 @@ from mmms_deploy.commands.tables import print_table
 from mmms_deploy.documents import FOLDER, document, documents
 from mmms_deploy.spelling import did_you_mean
 
+_WIDEST = 120
+"""Columns of a document on a wide terminal."""
+
 
 def show_document(name: str) -> None:
-    """Print a document, page by page on a terminal; or, without a name, the list of them.
+    """Print a document, on a terminal drawn for its width and page by page; or, without a name, the list of them.
 
     Args:
         name: Its name, e.g. ``engines``; empty for the list.
@@ -42,8 +46,20 @@ def show_document(name: str) -> None:
             f"There is no document {name!r}{did_you_mean(name, known)} (the documents: {', '.join(known)})"
         )
     file = Path(document(name))
-    text = f"{file}\n\n{file.read_text(encoding='utf-8')}"
+    text = file.read_text(encoding="utf-8")
     if sys.stdout.isatty():
-        click.echo_via_pager(text)
+        click.echo_via_pager(f"{file}\n\n{_drawn(text, min(console.width, _WIDEST))}")
     else:
-        click.echo(text, file=cast("IO[str]", Output()))
+        click.echo(f"{file}\n\n{text}", file=cast("IO[str]", Output()))
+
+
+def _drawn(text: str, width: int) -> str:
+    """Return a document of Markdown as a terminal shows it, in lines of at most ``width`` columns."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    drawn = io.StringIO()
+    Console(file=drawn, width=width, force_terminal=True).print(
+        Markdown(text, code_theme="ansi_dark", hyperlinks=False)
+    )
+    return drawn.getvalue()

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from mmms_deploy.commands import health
+from mmms_deploy.commands import docs, health
+from mmms_deploy.commands.docs import show_document
 from mmms_deploy.commands.doctor import main
 from mmms_deploy.commands.health import examine
+from mmms_deploy.documents import document
 from mmms_deploy.engines.cuda import devices
 from mmms_deploy.engines.openvino import library as openvino_library
 from mmms_deploy.engines.registry import BACKENDS
@@ -24,6 +26,7 @@ from tests.standins.cuda import CudaStandIn, Error
 from tests.support.blocker import BLOCKER
 from tests.support.invoke import invoke
 from tests.support.paths import ROOT
+from tests.support.terminal import Terminal
 
 Install = Callable[..., None]
 
@@ -281,7 +284,23 @@ def test_documents_are_listed_and_shown() -> None:
     assert shown.exit_code == 0
     assert "# Engines" in shown.stdout
     assert shown.stdout == invoke(main, "--docs", "docs/engines.md").stdout
+    assert shown.stdout.endswith(f"\n\n{Path(document('engines')).read_text(encoding='utf-8')}\n"), "as it is in a pipe"
     wrong = invoke(main, "--docs", "engine")
     assert wrong.exit_code == 2
     assert "did you mean 'engines'?" in wrong.stderr
     assert invoke(main, "--docs", "engines", "--json").exit_code == 2
+
+
+def test_a_document_is_drawn_for_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: list[str] = []
+    monkeypatch.setattr("click.echo_via_pager", pages.append)
+    monkeypatch.setattr(docs, "console", SimpleNamespace(width=80))
+    monkeypatch.setattr("sys.stdout", Terminal())
+    show_document("session")
+    (page,) = pages
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in page.splitlines()]
+    assert lines[0] == document("session")
+    assert max(len(line) for line in lines[2:]) <= 80
+    assert any(line.split() == ["call", "does"] for line in lines), "a table is drawn"
+    assert any("session.click(320, 240)" in line for line in lines)
+    assert not any(line.startswith(("# ", "|", "```")) for line in lines)
