@@ -67,6 +67,7 @@ def test_bools_as_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
 def test_twelve_bits_are_refused_as_in_a_file(channels: tuple[int, ...]) -> None:
     numbers = NUMBERS.integers(0, 4096, (*SIZE, *channels)).astype(np.uint16)
+    numbers[0, 0] = 4095
     with pytest.raises(ImageError, match=r"the array has 16 bits a channel and no number above \d+.*come out black"):
         load_rgb(numbers)
     with pytest.warns(MMMSDeployWarning, match="dark picture"):
