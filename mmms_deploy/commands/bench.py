@@ -16,6 +16,7 @@ from mmms_deploy.commands.display import progress_bar
 from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.parameters import FilePath, Number, OneOf, Text, Whole
 from mmms_deploy.commands.places import check_benchmark, check_bundle
+from mmms_deploy.commands.sections import ENGINE, Sections
 from mmms_deploy.commands.tables import print_tables
 
 if TYPE_CHECKING:
@@ -46,7 +47,16 @@ def parse_counts(text: str | None) -> tuple[int, ...]:
     return tuple(sorted(set(counts)))
 
 
+_SECTIONS: Sections = {
+    "What is measured": "--recipe --clicks --images --image-size --eager --compiled --sweep",
+    "Many annotators": "--sessions --think --at-once",
+    "Reports": "--json --html --load --compare --threshold --anyway",
+    **ENGINE,
+}
+
+
 @command(
+    sections=_SECTIONS,
     epilog="""\b
 Examples:
   mmms-bench demo

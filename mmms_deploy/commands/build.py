@@ -19,6 +19,7 @@ from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.output import check_output
 from mmms_deploy.commands.parameters import FilePath, OneOf, Text, Whole
 from mmms_deploy.commands.places import check_bundle
+from mmms_deploy.commands.sections import Sections
 from mmms_deploy.commands.tables import print_table
 from mmms_deploy.errors import PlanBuildError
 from mmms_deploy.spelling import did_you_mean
@@ -53,7 +54,15 @@ def parse_capability(text: str) -> str:
     return text
 
 
+_SECTIONS: Sections = {
+    "Stages and GPU": "--precision --stage --ordinal",
+    "Compiling": "--library --ahead-of-time --target --opt-level --workspace --tf32 --timing-cache --rebuild "
+    "--allow-unproven",
+}
+
+
 @command(
+    sections=_SECTIONS,
     epilog="""\b
 Examples:
   mmms-build bundles/demo

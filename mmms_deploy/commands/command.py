@@ -24,6 +24,7 @@ import click
 from mmms_deploy.commands import signals, streams
 from mmms_deploy.commands.common import say, wrong_usage
 from mmms_deploy.commands.help_text import fitted
+from mmms_deploy.commands.sections import Sections, write_sections
 from mmms_deploy.errors import Door, MMMSDeployError, MMMSDeployWarning
 from mmms_deploy.version import __version__
 
@@ -40,7 +41,8 @@ class Command(click.Command):
     this package logs. Any other exception is a fault of this package and keeps its traceback.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sections: Sections | None = None, **kwargs: Any) -> None:
+        self.sections: Sections = sections or {}
         kwargs["context_settings"] = {"help_option_names": ["-h", "--help"], **kwargs.get("context_settings", {})}
         super().__init__(*args, **kwargs)
         click.version_option(__version__)(self)
@@ -93,6 +95,13 @@ class Command(click.Command):
             examples = [line for line in examples if set(missing.opts) & set(line.split())]
         return f"For example: {examples[0]}" if examples else ""
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, under headings where the command has some."""
+        if self.sections:
+            write_sections(self.sections, self.get_params(ctx), ctx, formatter)
+        else:
+            super().format_options(ctx, formatter)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what comes below the options, fitted to the terminal."""
         if self.epilog:
@@ -116,14 +125,17 @@ class Group(Command, click.Group):
             return click.Group.invoke(self, ctx)
 
 
-def command(epilog: str, cls: type[Command] = Command) -> Callable[[Callable[..., Any]], Command]:
+def command(
+    epilog: str, cls: type[Command] = Command, *, sections: Sections | None = None
+) -> Callable[[Callable[..., Any]], Command]:
     """Decorate a function so that it becomes a command.
 
     Args:
         epilog: Text below the options of ``--help``.
         cls: The class of the command.
+        sections: The headings of ``--help``, where there are many options.
     """
-    return click.command(cls=cls, epilog=epilog)
+    return click.command(cls=cls, epilog=epilog, sections=sections)
 
 
 @contextmanager

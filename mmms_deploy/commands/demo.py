@@ -24,6 +24,7 @@ from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_file, size_of, with_inputs
 from mmms_deploy.commands.places import check_bundle_and_images, names_bundle
+from mmms_deploy.commands.sections import CLEANING, ENGINE, Sections
 from mmms_deploy.errors import FeatureError, ImageError, SessionError
 
 if TYPE_CHECKING:
@@ -37,7 +38,17 @@ _PORT = 8000
 _DOCUMENT = "mmms-doctor --docs demo"
 
 
+_SECTIONS: Sections = {
+    "Images": "--modality --features --recursive",
+    "Results": "--out --static --image --overwrite",
+    **CLEANING,
+    "Server": "--host --port --token --name --sessions --idle --upload --memory --open",
+    **ENGINE,
+}
+
+
 @command(
+    sections=_SECTIONS,
     epilog="""\b
 Examples:
   mmms-demo
@@ -47,7 +58,7 @@ Examples:
   mmms-demo demo --static site --image photo.jpg
 
 \b
-The API behind the page, for programs: mmms-doctor --docs server"""
+The API behind the page, for programs: mmms-doctor --docs server""",
 )
 @click.argument("places", nargs=-1, type=FilePath(), metavar="[BUNDLE] [IMAGE]...")
 @click.option("--image", "image", type=FilePath(), metavar="FILE", help="The picture of --static.")

@@ -23,6 +23,7 @@ from mmms_deploy.commands.fetching import fetched_bundle, fetched_checkpoint
 from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, Number, OneOf, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_bundle, check_checkpoint, check_results
+from mmms_deploy.commands.sections import ENGINE, Sections
 from mmms_deploy.files.leftovers import sweep
 from mmms_deploy.hub import reference_of
 from mmms_deploy.progress import Progress
@@ -64,7 +65,18 @@ def parse_pair(text: str) -> tuple[float, float]:
     return target, average
 
 
+_SECTIONS: Sections = {
+    "Objects and clicks": "--dataset --limit --every --without --target --max-clicks --protocol --multi-surface "
+    "--multi-instance --instance-clicks --zoom --flip --threshold --choose",
+    "A second predictor": "--against --against-engine --against-precision --against-device",
+    "Workers": "--workers --ray",
+    "Results": "--out --fresh --worst --parquet --replay",
+    **ENGINE,
+}
+
+
 @command(
+    sections=_SECTIONS,
     epilog="""\b
 Examples:
   mmms-eval demo

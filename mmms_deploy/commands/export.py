@@ -28,6 +28,7 @@ from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, Number, OneOf, PrecisionsType, SizeType, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_description
 from mmms_deploy.commands.push import check_destination, check_push, push
+from mmms_deploy.commands.sections import Sections
 from mmms_deploy.errors import ExportError, HubError, OutputExistsError
 from mmms_deploy.export.cut import Cut
 from mmms_deploy.export.int8.precision import LEAST_IOU, LOWEST_IOU, Int8Options, check_nncf
@@ -67,7 +68,17 @@ _REWRITE_WIDTH = max(len(rewrite.name) for rewrite in REWRITES)
 _REWRITE_LINES = "\n".join(f"  {rewrite.name:<{_REWRITE_WIDTH}}  {rewrite.description}" for rewrite in REWRITES)
 
 
+_SECTIONS: Sections = {
+    "Network": "--ckpt --random-weights --weights --description --backbone --backbone-ckpt --backbone-onnx --encoder "
+    "--decoder --size --modality --cut --no-rewrite",
+    "Graphs": "--precision --int8-iou --calibration --batch --build",
+    "Gate": "--gate --gate-data --gate-images",
+    "Bundle": "--out --overwrite --push --private --license",
+}
+
+
 @command(
+    sections=_SECTIONS,
     epilog=f"""\b
 Exact rewrites, for --no-rewrite:
 {_REWRITE_LINES}
@@ -81,7 +92,7 @@ Examples:
   mmms-export --ckpt mmms-rgbd.safetensors --cut late --cut black-box --out bundles/provider
   mmms-export --random-weights 0 --modality depth:3 --size 448 --out bundles/latency
   mmms-export --ckpt sam2-tiny
-  mmms-export --encoder encoder.onnx --decoder decoder.onnx --description pair.toml"""
+  mmms-export --encoder encoder.onnx --decoder decoder.onnx --description pair.toml""",
 )
 @click.option(
     "--ckpt",

@@ -21,6 +21,7 @@ from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, OneOf, Whole
 from mmms_deploy.commands.pictures import Picture, find_pictures, parse_named_file, with_inputs
 from mmms_deploy.commands.places import check_bundle, check_bundle_and_images
+from mmms_deploy.commands.sections import ENGINE, Sections
 from mmms_deploy.errors import MMMSDeployError
 
 if TYPE_CHECKING:
@@ -30,7 +31,16 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
+_SECTIONS: Sections = {
+    "Images": "--bundle --recursive --modality --features",
+    "Results": "--out --for-clicks --half",
+    "Workers": "--workers --ray",
+    **ENGINE,
+}
+
+
 @command(
+    sections=_SECTIONS,
     epilog="""\b
 Examples:
   mmms-precompute photos --bundle demo --out features
@@ -44,7 +54,7 @@ A session then clicks without running the backbone:
   session = Session("demo", store=FeatureStore("features"))
 
 \b
-Stores, sizes, and Ray: mmms-doctor --docs precompute"""
+Stores, sizes, and Ray: mmms-doctor --docs precompute""",
 )
 @click.argument("images", type=FilePath(), nargs=-1, required=True)
 @click.option("--bundle", type=FilePath(), required=True, metavar="BUNDLE", help="The bundle that encodes them.")

@@ -17,6 +17,7 @@ from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.pictures import find_pictures, parse_named_file, with_inputs
 from mmms_deploy.commands.places import check_bundle_and_images, check_clicks
+from mmms_deploy.commands.sections import CLEANING, ENGINE, Sections
 from mmms_deploy.commands.segment_clicks import ListedClick, read_click_list
 from mmms_deploy.commands.segment_jobs import Failure, Work, check_room, jobs_of_line, jobs_of_list
 from mmms_deploy.commands.segment_line import OrderedCommand, Point, clicks_in_order, parse_point
@@ -36,7 +37,17 @@ if TYPE_CHECKING:
 _LISTED = 5
 
 
+_SECTIONS: Sections = {
+    "Clicks": "--pos --neg --choose --object --clicks --zoom",
+    "Images": "--recursive --modality --features --store",
+    "Results": "--out --overlay --labels --candidates --out-dir --write --coco --polygons --overwrite --skip-existing",
+    **CLEANING,
+    **ENGINE,
+}
+
+
 @command(
+    sections=_SECTIONS,
     cls=OrderedCommand,
     epilog="""\b
 Examples:

@@ -17,6 +17,7 @@ from mmms_deploy.commands.fetching import fetched_bundle, lasting_name
 from mmms_deploy.commands.listening import host_option, names_option
 from mmms_deploy.commands.parameters import FilePath, Number, Text, Whole
 from mmms_deploy.commands.places import check_bundle
+from mmms_deploy.commands.sections import ENGINE, Sections
 from mmms_deploy.commands.serve_settings import settings_of, settings_option
 
 if TYPE_CHECKING:
@@ -29,12 +30,20 @@ _PORT = 9090
 _ENVIRONMENT = "LABEL_STUDIO_API_KEY"
 
 
+_SECTIONS: Sections = {
+    "Label Studio": "--label-studio --access-token --image-host",
+    "Server": "--host --port --token --name --sessions --idle --upload --seconds --set",
+    **ENGINE,
+}
+
+
 @command(
+    sections=_SECTIONS,
     epilog="""\b
 Examples:
   mmms-serve label-studio demo --access-token TOKEN
   mmms-serve label-studio bundles/mine --label-studio https://labels.example.com --host 0.0.0.0 --token SECRET
-  mmms-serve label-studio demo --image-host images.example.com --set zoom=true"""
+  mmms-serve label-studio demo --image-host images.example.com --set zoom=true""",
 )
 @click.argument("bundle", type=FilePath(), metavar="BUNDLE")
 @click.option(

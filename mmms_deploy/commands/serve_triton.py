@@ -14,6 +14,7 @@ from mmms_deploy.commands.display import progress_bars, waiting
 from mmms_deploy.commands.fetching import fetched_bundle
 from mmms_deploy.commands.parameters import FilePath, Number, OneOf, Text, Whole
 from mmms_deploy.commands.places import check_bundle
+from mmms_deploy.commands.sections import ENGINE, Sections
 from mmms_deploy.commands.serve_settings import settings_of, settings_option
 
 if TYPE_CHECKING:
@@ -23,12 +24,20 @@ if TYPE_CHECKING:
 _FORMS = ("python", "onnx", "tensorrt")
 
 
+_SECTIONS: Sections = {
+    "Model repository": "--out --form --name --no-copy --overwrite",
+    "Model": "--sequences --idle --instances --set --python-path --this-python",
+    **ENGINE,
+}
+
+
 @command(
+    sections=_SECTIONS,
     epilog="""\b
 Examples:
   mmms-serve triton demo --out triton --this-python
   mmms-serve triton demo --out triton --engine onnxruntime --threads 4 --set store_mib=4096
-  mmms-serve triton demo --out triton --form onnx --precision fp32"""
+  mmms-serve triton demo --out triton --form onnx --precision fp32""",
 )
 @click.argument("bundle", type=FilePath())
 @click.option("--out", type=FilePath(), required=True, metavar="DIR", help="The folder of the model repository.")

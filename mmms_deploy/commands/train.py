@@ -15,6 +15,7 @@ from mmms_deploy.commands.display import progress_bar, progress_bars, waiting
 from mmms_deploy.commands.output import check_folder
 from mmms_deploy.commands.parameters import FilePath, Number, OneOf, SizeType, Text, Whole
 from mmms_deploy.commands.places import DEMOS, check_checkpoint, check_description
+from mmms_deploy.commands.sections import Sections
 from mmms_deploy.commands.train_open import (
     SURVEY_FILE,
     check_modalities,
@@ -34,7 +35,16 @@ if TYPE_CHECKING:
     from mmms_deploy.training.pipeline import Training
 
 
+_SECTIONS: Sections = {
+    "Network": "--backbone --backbone-ckpt --start --description --size",
+    "Training": "--steps --views --batch --rate --half --device --threads --seed",
+    "Measuring": "--held-out --val --measure-every --measure-images",
+    "Files": "--out --cache --cache-limit --without-backbone --fresh --dry-run",
+}
+
+
 @command(
+    sections=_SECTIONS,
     epilog="""
 DATA is a folder with images/, masks/ and folders of modalities such as depth/ and thermal/, matched by name,
 or KIND=PATH for a published data set, as mmms-eval takes it (mmms-doctor --docs datasets).
@@ -44,7 +54,7 @@ Examples:
   mmms-train data/mine --backbone sam2_hiera_t --out runs/mine
   mmms-train data/mine --start demo --out runs/mine
   mmms-train mfnet=data/MFNet --backbone dinov2_b14_reg --backbone-ckpt dinov2_vitb14_reg4_pretrain.pth --out runs/mfnet
-  mmms-train data/mine --backbone sam2_hiera_t --out runs/mine --dry-run"""
+  mmms-train data/mine --backbone sam2_hiera_t --out runs/mine --dry-run""",
 )
 @click.argument("data", nargs=-1, type=Text(), required=True)
 @click.option("--out", type=FilePath(), required=True, help="Folder of the run; the same command goes on where it was.")
