@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.engines.onnxruntime.cpu import import_onnxruntime
 from mmms_deploy.engines.protocol import EngineInfo
 from mmms_deploy.engines.registry import Backend
+from mmms_deploy.errors import CudaError
 from tests.standins.cuda import CudaStandIn
 from tests.support.standin_program import StandInProgram
 
@@ -112,3 +113,12 @@ def on_gpu(*args: Any, **kwargs: Any) -> StandInEngine:
 
 GPU_BACKENDS = (replace(BACKENDS[0], device="cuda", factory="on_gpu"),)
 """The same as what it stands for."""
+
+
+def failure_of(step: Callable[[], object]) -> CudaError | None:
+    """The error of CUDA that a step raises."""
+    try:
+        step()
+    except CudaError as error:
+        return error
+    return None

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmms_deploy.engines.cuda.kernels.module import Argument, Kernel
-from mmms_deploy.engines.cuda.memory import Account, Moved, PinnedBuffer, Use, aligned
+from mmms_deploy.engines.cuda.memory import Account, Moved, PairedMemory, Use, aligned
 from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.imaging.decision import Enlargement
 from mmms_deploy.imaging.resize_weights import chained_weights
@@ -110,17 +110,15 @@ class LabelDecider:
         wait: Callable[[], None],
         cleanup: ExitStack,
     ) -> None:
-        self._cuda, self._account, self.kernel = cuda, account, kernel
+        self._cuda, self.kernel = cuda, kernel
         self._stream, self._wait = stream, wait
         self.rows = 1
         self.refused: int | None = None
         self.busy = False
         self._warm = False
-        self._room = self._pinned_room = self._address = self._host = 0
-        self._pinned: PinnedBuffer | None = None
+        self._memory = PairedMemory(account, Use.MASKS, cleanup)
         self._there: _Tables | None = None
         self._sent: list[npt.NDArray[Any]] = []
-        cleanup.callback(self._free)
 
     def room(self, how: Enlargement, shape: tuple[int, int, int]) -> int:
         """Return the bytes that are needed on the GPU.
@@ -146,7 +144,9 @@ class LabelDecider:
         if self.busy:
             self._wait()
         layout, grid = self._layout(how, shape), shape[1:]
-        self._reserve(layout)
+        if not self._memory.fits(layout.room, layout.pinned):
+            self._there = None
+            self._memory.reserve(layout.room, layout.pinned)
         tables = _tables(grid, how)
         if self._there is not tables:
             self._there = None
@@ -180,17 +180,16 @@ class LabelDecider:
         count, height, width = planes.shape
         rows, columns = how.size
         self.expect(how, (count, height, width), moved)
-        assert self._pinned is not None
         layout = self._layout(how, (count, height, width))
         groups = self._send(layout, planes, owners, moved)
-        found = np.empty(how.size, dtype=np.uint8)
+        found, pinned = np.empty(how.size, dtype=np.uint8), self._memory.pinned
         for top in range(0, rows, layout.band):
             lines = min(layout.band, rows - top)
             self._launch(layout, how, (height, width), groups, top, lines)
-            self._cuda.download(self._host, self._address, lines * columns, self._stream)
+            self._cuda.download(pinned.address, self._memory.address, lines * columns, self._stream)
             moved.down += lines * columns
             self._wait()
-            found[top : top + lines] = self._pinned.array[: lines * columns].reshape(lines, columns)
+            found[top : top + lines] = pinned.array[: lines * columns].reshape(lines, columns)
         return found
 
     def settled(self) -> None:
@@ -224,7 +223,7 @@ class LabelDecider:
         self.busy = True
         self._sent.append(array)  # kept until the GPU has read it
         moved.up += array.nbytes
-        self._cuda.upload(self._address + place, array.ctypes.data, array.nbytes, self._stream)
+        self._cuda.upload(self._memory.address + place, array.ctypes.data, array.nbytes, self._stream)
 
     def _launch(
         self, layout: _Layout, how: Enlargement, grid: tuple[int, int], given: tuple[int, int], top: int, lines: int
@@ -233,12 +232,12 @@ class LabelDecider:
         assert self._there is not None
         assert self.kernel is not None
         (count, groups), columns, (row_taps, column_taps) = given, how.size[1], self._there.taps
-        listed = self._address + layout.listed
+        listed = self._memory.address + layout.listed
         row_first, row_weights, column_first, column_weights = (
-            ctypes.c_uint64(self._address + layout.tables + place) for place in self._there.places
+            ctypes.c_uint64(self._memory.address + layout.tables + place) for place in self._there.places
         )
         arguments: list[Argument] = [
-            ctypes.c_uint64(self._address + layout.planes),
+            ctypes.c_uint64(self._memory.address + layout.planes),
             *map(ctypes.c_int32, grid),
             *(ctypes.c_uint64(listed + 4 * place) for place in (0, count, count + groups)),
             ctypes.c_int32(groups),
@@ -249,32 +248,7 @@ class LabelDecider:
             column_weights,
             ctypes.c_int32(column_taps),
             *map(ctypes.c_int32, (top, lines, columns)),
-            ctypes.c_uint64(self._address),
+            ctypes.c_uint64(self._memory.address),
         ]
         blocks = (-(-columns // _BLOCK[0]), -(-lines // (_BLOCK[1] * _ROWS)), 1)
         self.kernel.launch(blocks, _BLOCK, arguments, self._stream)
-
-    def _reserve(self, layout: _Layout) -> None:
-        """Have memory on the GPU, and pinned."""
-        if layout.room <= self._room and layout.pinned <= self._pinned_room:
-            return
-        room, pinned = max(layout.room, self._room), max(layout.pinned, self._pinned_room)
-        self._free()
-        self._room, self._pinned_room = room, pinned
-        try:
-            self._address = self._account.allocate(Use.MASKS, room)
-            self._host = self._account.allocate_host(pinned)
-        except BaseException:
-            self._free()
-            raise
-        self._pinned = PinnedBuffer(self._host, pinned)
-
-    def _free(self) -> None:
-        address, host, room, pinned = self._address, self._host, self._room, self._pinned_room
-        self._pinned = self._there = None
-        self._room = self._pinned_room = self._address = self._host = 0
-        with ExitStack() as both:  # whatever else fails
-            if host:
-                both.callback(self._account.free_host, host, pinned)
-            if address:
-                both.callback(self._account.free, Use.MASKS, address, room)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mmms_deploy.bundle import Role, StageGraph, TensorSpec
 from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.engines.cuda.kernels.module import Argument, Kernel
-from mmms_deploy.engines.cuda.memory import Account, PinnedBuffer, Use, aligned
+from mmms_deploy.engines.cuda.memory import Account, PairedMemory, Use, aligned
 from mmms_deploy.engines.cuda.runtime import Cuda
 from mmms_deploy.engines.cuda.values import Tensor
 from mmms_deploy.engines.protocol import Finish
@@ -85,18 +85,16 @@ class AnswerFinisher:
         wait: Callable[[], None],
         cleanup: ExitStack,
     ) -> None:
-        self._cuda, self._account, self.kernels = cuda, account, kernels
+        self._cuda, self.kernels = cuda, kernels
         self._stream, self._wait = stream, wait
         self.finish: Finish | None = None
         self.refused: Finish | None = None
         self.version = self.uploaded = 0
         self.busy = False
-        self._room = self._taken = self._address = self._host = 0
         self._answer_size = (0, 0)
         self._offsets: tuple[int, ...] = ()
-        self._pinned: PinnedBuffer | None = None
+        self._memory = PairedMemory(account, Use.MASKS, cleanup)
         self._content: weakref.ref[Tensor] | None = None
-        cleanup.callback(self._free)
 
     @property
     def nbytes(self) -> int:
@@ -135,13 +133,13 @@ class AnswerFinisher:
         ]
         bits = finish.size[0] * -(-finish.size[1] // 32) * 4
         ends = np.cumsum([aligned(bits), *(aligned(table.nbytes) for table in tables)]).tolist()
-        self._reserve(ends[-1])
-        assert self._pinned is not None
+        self._memory.reserve(ends[-1], ends[-1])
+        pinned = self._memory.pinned
         for start, table in zip(ends, tables, strict=False):
-            self._pinned.array[start : start + table.nbytes] = table.reshape(-1).view(np.uint8)
+            pinned.array[start : start + table.nbytes] = table.reshape(-1).view(np.uint8)
         self.busy = True
         self.uploaded = ends[-1] - ends[0]
-        self._cuda.upload(self._address + ends[0], self._host + ends[0], self.uploaded, self._stream)
+        self._cuda.upload(self._memory.address + ends[0], pinned.address + ends[0], self.uploaded, self._stream)
         self._offsets = tuple(ends[:-1])
         self._taps = tables[1].shape[1], tables[3].shape[1]
         self._answer_size = answer_size
@@ -157,7 +155,7 @@ class AnswerFinisher:
         Args and errors are those of :meth:`launch`.
         """
         self.launch(address, dtype)
-        self._cuda.download(self._host, self._address, self.nbytes, self._stream)
+        self._cuda.download(self._memory.pinned.address, self._memory.address, self.nbytes, self._stream)
 
     def launch(self, address: int, dtype: str) -> None:
         """Enqueue the kernel alone.
@@ -174,7 +172,7 @@ class AnswerFinisher:
         rows, columns = finish.size
         grid = (-(-columns // _BLOCK[0]), -(-rows // (_BLOCK[1] * _ROWS)), 1)
         row_first, row_weights, column_first, column_weights = (
-            ctypes.c_uint64(self._address + offset) for offset in self._offsets
+            ctypes.c_uint64(self._memory.address + offset) for offset in self._offsets
         )
         arguments: list[Argument] = [
             ctypes.c_uint64(address),
@@ -188,7 +186,7 @@ class AnswerFinisher:
             ctypes.c_int32(rows),
             ctypes.c_int32(columns),
             ctypes.c_float(finish.limit),
-            ctypes.c_uint64(self._address),
+            ctypes.c_uint64(self._memory.address),
             ctypes.c_int32(self._words),
         ]
         self.kernels[dtype].launch(grid, _BLOCK, arguments, self._stream)
@@ -208,31 +206,6 @@ class AnswerFinisher:
     def mask(self) -> npt.NDArray[np.bool_]:
         """Return the mask that the pinned memory holds, (H0, W0), a new array."""
         assert self.finish is not None
-        assert self._pinned is not None
         rows, columns = self.finish.size
-        bits = self._pinned.array[: self.nbytes].reshape(rows, 4 * self._words)
+        bits = self._memory.pinned.array[: self.nbytes].reshape(rows, 4 * self._words)
         return np.unpackbits(bits, axis=1, count=columns, bitorder="little").view(np.bool_)
-
-    def _reserve(self, room: int) -> None:
-        """Have memory for so many bytes, on the GPU and pinned."""
-        if room <= self._room:
-            return
-        self._free()
-        self._taken = room
-        try:
-            self._address = self._account.allocate(Use.MASKS, room)
-            self._host = self._account.allocate_host(room)
-        except BaseException:
-            self._free()
-            raise
-        self._pinned = PinnedBuffer(self._host, room)
-        self._room = room
-
-    def _free(self) -> None:
-        address, host, self._pinned = self._address, self._host, None
-        self._room = self._address = self._host = 0
-        with ExitStack() as both:  # whatever else fails
-            if host:
-                both.callback(self._account.free_host, host, self._taken)
-            if address:
-                both.callback(self._account.free, Use.MASKS, address, self._taken)

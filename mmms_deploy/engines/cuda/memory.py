@@ -327,3 +327,62 @@ class PinnedBuffer:
         self.address = address
         self.array: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
         self.busy = False
+
+
+class PairedMemory:
+    """Memory on the GPU and pinned memory on the host, for what goes up or comes down: they grow and end together.
+
+    Args:
+        account: Allocates it.
+        use: What the memory on the GPU is for.
+        cleanup: Frees both in the end.
+
+    Attributes:
+        address: The address on the GPU; 0 while there is none.
+    """
+
+    def __init__(self, account: Account, use: Use, cleanup: ExitStack) -> None:
+        self._account, self._use = account, use
+        self._nbytes = self._pinned_nbytes = self.address = self._host = 0
+        self._pinned: PinnedBuffer | None = None
+        cleanup.callback(self._free)
+
+    @property
+    def pinned(self) -> PinnedBuffer:
+        """The pinned memory, once some was reserved."""
+        assert self._pinned is not None
+        return self._pinned
+
+    def fits(self, nbytes: int, pinned: int) -> bool:
+        """Whether there are so many bytes on the GPU and on the host."""
+        return nbytes <= self._nbytes and pinned <= self._pinned_nbytes
+
+    def reserve(self, nbytes: int, pinned: int) -> None:
+        """Have so many bytes on the GPU and on the host; what they held is lost where they grow.
+
+        Raises:
+            ResidentBudgetError: There is no memory for it; none is left then.
+            CudaError: The GPU failed; likewise.
+        """
+        if self.fits(nbytes, pinned):
+            return
+        wanted = max(nbytes, self._nbytes), max(pinned, self._pinned_nbytes)
+        self._free()
+        self._nbytes, self._pinned_nbytes = wanted
+        try:
+            self.address = self._account.allocate(self._use, self._nbytes)
+            self._host = self._account.allocate_host(self._pinned_nbytes)
+            self._pinned = PinnedBuffer(self._host, self._pinned_nbytes)
+        except BaseException:
+            self._free()
+            raise
+
+    def _free(self) -> None:
+        address, nbytes, host, pinned = self.address, self._nbytes, self._host, self._pinned_nbytes
+        self._pinned = None
+        self._nbytes = self._pinned_nbytes = self.address = self._host = 0
+        with ExitStack() as both:  # whatever else fails
+            if host:
+                both.callback(self._account.free_host, host, pinned)
+            if address:
+                both.callback(self._account.free, self._use, address, nbytes)

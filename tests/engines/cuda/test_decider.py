@@ -24,7 +24,7 @@ from mmms_deploy.session.joint_surfaces import JointSurfaces
 from tests.standins.cuda import CudaStandIn, Error, Kind
 from tests.support.joint import GRID, write_joint
 from tests.support.near import assert_same_labels
-from tests.support.standin_engine import StandInEngine, tidy
+from tests.support.standin_engine import StandInEngine, failure_of, tidy
 
 SMALL, ODD, LARGE = (50, 70), (131, 97), (269, 481)
 LABELS = "labels"
@@ -352,14 +352,6 @@ def test_a_strict_engine_refuses_what_there_is_no_memory_for(joint: Bundle) -> N
         check(session)
     engine.close()
     assert not engine.standin.leaked
-
-
-def failure_of(step: Callable[[], object]) -> CudaError | None:
-    try:
-        step()
-    except CudaError as error:
-        return error
-    return None
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own-stream", "shared-stream"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -20,18 +19,10 @@ from mmms_deploy.imaging.float16 import as_float32
 from mmms_deploy.session import Session
 from tests.standins.cuda import CudaStandIn, Error
 from tests.support.annotating import GREY, click_on, recorded_outputs
-from tests.support.standin_engine import StandInEngine
+from tests.support.standin_engine import StandInEngine, failure_of
 from tests.support.toy import misdescribed
 
 # --- failures ---------------------------------------------------------------------------------------------------------
-
-
-def failure_of(step: Callable[[], object]) -> CudaError | None:
-    try:
-        step()
-    except CudaError as error:
-        return error
-    return None
 
 
 def test_any_call_may_fail_while_a_session_is_opened(paint: Bundle) -> None:
