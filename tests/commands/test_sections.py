@@ -27,7 +27,7 @@ def commands() -> Iterator[Command]:
 
 def options(found: click.Command) -> list[set[str]]:
     """The names of every option."""
-    return [set(one.opts) for one in found.get_params(click.Context(found)) if isinstance(one, click.Option)]
+    return [set(one.opts) for one in found.params if isinstance(one, click.Option)]
 
 
 @pytest.mark.parametrize("found", list(commands()), ids=lambda found: found.name)

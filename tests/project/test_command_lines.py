@@ -43,7 +43,9 @@ def subcommands(found: click.Command) -> list[click.Command]:
 def options(name: str) -> set[str]:
     """Every option of a command, and of its subcommands."""
     found = command(name)
-    parameters = [one for each in (found, *subcommands(found)) for one in each.get_params(click.Context(each))]
+    each = (found, *subcommands(found))
+    # Without its own settings, a command keeps the help option of this context, which has no -h.
+    parameters = [one for it in each for one in it.get_params(click.Context(it, **it.context_settings))]
     return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
 
 

@@ -151,7 +151,7 @@ def test_the_command_shows_every_door(toy: Bundle, monkeypatch: pytest.MonkeyPat
     assert "passed: 6 clicks" in done.stdout, "the bundle's own replay comes first"
     assert "6 of 6" in done.stdout
     assert "pip install two" in done.stdout
-    assert "the same mask at 1 doors" in done.stdout
+    assert "the same mask at 1 door and" in done.stdout
 
 
 def test_the_command_fails_with_a_mask(toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
