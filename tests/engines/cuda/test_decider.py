@@ -392,7 +392,7 @@ def test_any_call_may_fail(joint: Bundle, shared: bool) -> None:
                     continue
                 assert error.call in calls
                 assert session.image_size == ODD
-                if name != "remove":  # which is done when its map is asked for
+                if name != "remove":  # which is done when its map is requested
                     np.testing.assert_array_equal(session.labels, labels)
                 check(session)
                 session.click(22, 22)

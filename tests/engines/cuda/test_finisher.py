@@ -18,7 +18,7 @@ from mmms_deploy.session import ClickResult, Session
 from tests.standins.cuda import CudaStandIn, Error, Kind
 from tests.support.batched import write_batched
 from tests.support.near import assert_same_mask
-from tests.support.standin_engine import StandInEngine
+from tests.support.standin_engine import StandInEngine, failure_of
 from tests.support.toy import write_toy
 
 SMALL, ODD, LARGE = (50, 70), (131, 97), (269, 481)
@@ -255,14 +255,6 @@ def test_a_strict_engine_refuses_an_image_without_memory_for_its_mask(paint: Bun
         np.testing.assert_array_equal(session.result.mask, before.mask)
         assert_same_mask(session.click(60, 40))
     engine.close()
-
-
-def failure_of(step: Callable[[], object]) -> CudaError | None:
-    try:
-        step()
-    except CudaError as error:
-        return error
-    return None
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own-stream", "shared-stream"])
