@@ -7,6 +7,7 @@ takes the graph as it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,32 +37,30 @@ def copy_with_wide_norms(source: Path, target: Path) -> int:
             command_fix="pip install onnx, or pass --precision fp32",
         ) from error
     model = onnx.load(source, load_external_data=False)
-    changed = _widen(onnx, model.graph)
+    typed = onnx.shape_inference.infer_shapes(model).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*typed.input, *typed.value_info)}
+    changed = _widen(onnx, model.graph, kinds)
     onnx.save(model, target)
     return changed
 
 
-def _widen(onnx: Any, graph: Any) -> int:
+def _widen(onnx: Any, graph: Any, kinds: Mapping[str, int]) -> int:
     float32 = onnx.TensorProto.FLOAT
     half = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-    kinds = {weight.name: weight.data_type for weight in graph.initializer}
     nodes, changed = [], 0
     for node in graph.node:
-        # Its weights have the type of its input.
-        kind = kinds.get(node.input[1]) if node.op_type == "LayerNormalization" else None
+        kind = kinds.get(node.input[0]) if node.op_type == "LayerNormalization" else None
         if kind not in half:
             nodes.append(node)
             continue
         changed += 1
         result = node.output[0]
-        casts = [
-            onnx.helper.make_node("Cast", [name], [f"{result}.input{i}"], f"{node.name}: input {i}", to=float32)
-            for i, name in enumerate(node.input)
-        ]
-        node.input[:] = [cast.output[0] for cast in casts]
-        node.output[:] = [f"{result}.float32"]
-        narrow = onnx.helper.make_node("Cast", [node.output[0]], [result], f"{node.name}: result", to=kind)
-        nodes += [*casts, node, narrow]
+        for i, name in enumerate(node.input):
+            node.input[i] = f"{result}.input{i}"
+            nodes.append(onnx.helper.make_node("Cast", [name], [node.input[i]], f"{node.name}: input {i}", to=float32))
+        node.output[0] = f"{result}.float32"
+        nodes.append(node)
+        nodes.append(onnx.helper.make_node("Cast", [node.output[0]], [result], f"{node.name}: result", to=kind))
     del graph.node[:]
     graph.node.extend(nodes)
     return changed
