@@ -193,13 +193,13 @@ def test_a_precision_that_nothing_here_multiplies_in(monkeypatch) -> None:
 def test_memory_of_a_phase(monkeypatch, tmp_path) -> None:
     phases = memory.MemoryPhases()
     with phases.phase("big", "a big array"):
-        array = np.ones(64 << 20, dtype=np.uint8)
+        array = np.ones(256 << 20, dtype=np.uint8)
     del array
     with phases.phase("small", "nothing"):
         pass
     big, small = phases.metrics
     if big.value is not None:
-        assert big.value > small.value + 50
+        assert big.value > small.value + 150  # the process may have grown a little meanwhile
     monkeypatch.setattr(memory, "_CLEAR", tmp_path / "nowhere" / "clear_refs")
     with phases.phase("odd", "another system"):
         pass
