@@ -161,7 +161,7 @@ class LabelDecider:
     def decide(
         self, planes: npt.NDArray[np.float32], owners: npt.NDArray[np.uint8], how: Enlargement, moved: Moved
     ) -> _Bytes:
-        """Return the owner of the largest map at every pixel.
+        """Return the owner of the largest map at every pixel. Maps of this shape were expected before.
 
         Args:
             planes: (R, h, w) float32, finite.
@@ -174,12 +174,10 @@ class LabelDecider:
             (H0, W0) uint8, a new array.
 
         Raises:
-            ResidentBudgetError: There is no memory for it.
             CudaError: The GPU failed.
         """
         count, height, width = planes.shape
         rows, columns = how.size
-        self.expect(how, (count, height, width), moved)
         layout = self._layout(how, (count, height, width))
         groups = self._send(layout, planes, owners, moved)
         found, pinned = np.empty(how.size, dtype=np.uint8), self._memory.pinned

@@ -42,6 +42,7 @@ def decided(planes: np.ndarray, owners: list[int], how: Enlargement) -> np.ndarr
         cleanup.callback(cuda.destroy_stream, stream)
         cleanup.callback(modules.close)
         decider = LabelDecider(cuda, Account(cuda), modules.kernel(KERNEL, KERNEL), stream, wait, cleanup)
+        decider.expect(how, planes.shape, moved)  # type: ignore[arg-type]
         found = decider.decide(planes, numbers, how, moved)
         np.testing.assert_array_equal(decider.decide(planes, numbers, how, moved), found)
         assert not decider.busy
