@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from mmms_deploy.bench.report import Metric
-from mmms_deploy.bundle import Bundle, Rate
+from mmms_deploy.bundle import Rate
 from mmms_deploy.engines.cuda.engine import CudaEngine
 from mmms_deploy.engines.cuda.graph import CudaGraph
 from mmms_deploy.engines.cuda.runtime import Cuda
@@ -26,7 +26,7 @@ def state_copy_metrics(engine: CudaEngine) -> list[Metric]:
     Returns:
         The GPU's own time for the copies of a click; nothing for a network without state.
     """
-    sizes = _state_sizes(engine.bundle, engine)
+    sizes = _state_sizes(engine)
     if not sizes:
         return []
     title = f"GPU's own time, copying the state ({len(sizes)} copies, {sum(sizes) / 1e6:.2f} MB)"
@@ -37,10 +37,11 @@ def state_copy_metrics(engine: CudaEngine) -> list[Metric]:
     return [Metric(key="graph.state_copies", title=title, unit="ms", samples=samples)]
 
 
-def _state_sizes(bundle: Bundle, engine: CudaEngine) -> list[int]:
+def _state_sizes(engine: CudaEngine) -> list[int]:
     """Return the bytes of every state that the stage for one object takes at a click."""
-    (stage, *_) = (one for one in bundle.manifest.stages if one.rate is Rate.CLICK and not one.batch)
-    states = {link.input for link in bundle.manifest.state}
+    manifest = engine.bundle.manifest
+    (stage, *_) = (one for one in manifest.stages if one.rate is Rate.CLICK and not one.batch)
+    states = {link.input for link in manifest.state}
     return [spec.nbytes for spec in engine.graphs[stage.name].inputs if spec.name in states]
 
 

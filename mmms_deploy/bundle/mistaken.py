@@ -16,6 +16,14 @@ def named(found: Found) -> str:
     return str(found.thing.value)
 
 
+def file_itself(found: Found) -> str | None:
+    """Return how to come to a file in whose place something else was fetched; None where that is not so."""
+    return {
+        Thing.POINTER: POINTER_FIX,
+        Thing.WEB_PAGE: "download the file itself; a server answered with a page in its place",
+    }.get(found.thing)
+
+
 def bundle_instead(found: Found) -> str | None:
     """Return how to come to a bundle from what was found; None where only the caller can say it."""
     path, thing = found.path, found.thing
@@ -31,6 +39,4 @@ def bundle_instead(found: Found) -> str | None:
         Thing.ARCHIVED_BUNDLE: f"unpack it, and name the folder that then holds {MANIFEST_NAME}",
         Thing.ARCHIVE: f"unpack it, and name the folder that then holds {MANIFEST_NAME}",
         Thing.DESCRIPTION: f"make a bundle with it: mmms-export --ckpt FILE --description {path}",
-        Thing.POINTER: POINTER_FIX,
-        Thing.WEB_PAGE: "download the file itself; a server answered with a page in its place",
-    }.get(thing)
+    }.get(thing) or file_itself(found)

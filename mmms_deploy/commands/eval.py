@@ -28,11 +28,6 @@ from mmms_deploy.files.leftovers import sweep
 from mmms_deploy.hub import reference_of
 from mmms_deploy.progress import Progress
 
-_THE_SAME = frozenset(
-    {"bundle", "datasets", "protocol", "out", "fresh", "limit", "every", "workers", "ray", "worst", "parquet", "strict"}
-)
-"""Options by which results do not differ, or that name their folder by themselves."""
-
 if TYPE_CHECKING:
     from mmms_deploy.engines.request import EngineRequest
     from mmms_deploy.evaluation.datasets.argument import DatasetArgument
@@ -40,6 +35,11 @@ if TYPE_CHECKING:
     from mmms_deploy.evaluation.run import OnResult
     from mmms_deploy.evaluation.settings import Settings
     from mmms_deploy.progress import OnProgress
+
+_THE_SAME = frozenset(
+    {"bundle", "datasets", "protocol", "out", "fresh", "limit", "every", "workers", "ray", "worst", "parquet", "strict"}
+)
+"""Options by which results do not differ, or that name their folder by themselves."""
 
 
 def parse_percent(text: str) -> float:

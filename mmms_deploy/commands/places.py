@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmms_deploy.bundle.mistaken import POINTER_FIX, bundle_instead, named
+from mmms_deploy.bundle.mistaken import bundle_instead, file_itself, named
 from mmms_deploy.bundle.recognise import Found, Thing, checkpoints_in, recognise
 from mmms_deploy.bundle.reference import A_BUNDLE, how_to_find, is_packed
 from mmms_deploy.commands.common import wrong_usage
@@ -171,7 +171,7 @@ def check_image(path: Path) -> None:
         fix = "check the path" if near is None else f"did you mean {near}?"
         raise ImageError(f"the image: there is no file {path}", expected=expected, fix=fix)
     if found.thing in _NO_IMAGES:
-        fix = _fetch(found) or "name an image file"
+        fix = file_itself(found) or "name an image file"
         if found.thing is Thing.VIDEO:
             fix = "save a frame of it as PNG"
         elif found.thing in (Thing.ARRAY, Thing.ARRAYS):
@@ -275,7 +275,7 @@ def _instead_of_checkpoint(found: Found, option: str) -> str:
         return f"name one file in it, such as {inside[0]}"
     if thing is Thing.DESCRIPTION:
         return f"name the weights with {option}, and this file with --description {path}"
-    return _fetch(found) or "name the file with the weights"
+    return file_itself(found) or "name the file with the weights"
 
 
 def check_description(path: Path) -> None:
@@ -363,14 +363,6 @@ def check_benchmark(path: Path, error: type[MMMSDeployError]) -> None:
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
-
-
-def _fetch(found: Found) -> str | None:
-    if found.thing is Thing.POINTER:
-        return POINTER_FIX
-    if found.thing is Thing.WEB_PAGE:
-        return "download the file itself; a server answered with a page in its place"
-    return None
 
 
 def _near(path: Path) -> Path | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import numpy as np
+import pytest
 
 from mmms_deploy.bundle.contract import ImageSpec, ModalitySpec
+from mmms_deploy.engines.cuda.images import plan as plans
 from mmms_deploy.engines.cuda.images.plan import Plan, plan_for
 from mmms_deploy.engines.cuda.images.preparation import ImagePreparation, image_kernels
 from mmms_deploy.engines.cuda.kernels.module import KernelModules
@@ -58,3 +61,13 @@ class ImageGpu:
         self.cleanup.close()
         self.modules.close()
         self.cuda.destroy_stream(self.stream)
+
+
+@contextmanager
+def bands_of(nbytes: int) -> Iterator[None]:
+    """Let images go up in bands of so many bytes; plans are kept, and those of other tests have larger ones."""
+    plans._plan.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "BAND", nbytes)
+        yield
+    plans._plan.cache_clear()

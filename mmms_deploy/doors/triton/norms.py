@@ -14,15 +14,12 @@ from typing import Any
 from mmms_deploy.errors import DoorError
 
 
-def copy_with_wide_norms(source: Path, target: Path) -> int:
+def copy_with_wide_norms(source: Path, target: Path) -> None:
     """Write a copy of a graph whose norms between half tensors are float32 between casts.
 
     Args:
         source: The graph; the files with its weights are not read.
         target: Where the copy goes; its weights' files are those of the source, beside it.
-
-    Returns:
-        How many norms were changed.
 
     Raises:
         DoorError: The package onnx is not installed.
@@ -39,21 +36,19 @@ def copy_with_wide_norms(source: Path, target: Path) -> int:
     model = onnx.load(source, load_external_data=False)
     typed = onnx.shape_inference.infer_shapes(model).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*typed.input, *typed.value_info)}
-    changed = _widen(onnx, model.graph, kinds)
+    _widen(onnx, model.graph, kinds)
     onnx.save(model, target)
-    return changed
 
 
-def _widen(onnx: Any, graph: Any, kinds: Mapping[str, int]) -> int:
+def _widen(onnx: Any, graph: Any, kinds: Mapping[str, int]) -> None:
     float32 = onnx.TensorProto.FLOAT
     half = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-    nodes, changed = [], 0
+    nodes = []
     for node in graph.node:
         kind = kinds.get(node.input[0]) if node.op_type == "LayerNormalization" else None
         if kind not in half:
             nodes.append(node)
             continue
-        changed += 1
         result = node.output[0]
         for i, name in enumerate(node.input):
             node.input[i] = f"{result}.input{i}"
@@ -63,4 +58,3 @@ def _widen(onnx: Any, graph: Any, kinds: Mapping[str, int]) -> int:
         nodes.append(onnx.helper.make_node("Cast", [node.output[0]], [result], f"{node.name}: result", to=kind))
     del graph.node[:]
     graph.node.extend(nodes)
-    return changed

@@ -43,7 +43,7 @@ def check_no_trimap(values: list[int], file: Path, fix: str) -> None:
     Raises:
         DatasetFileError: The values are those of a trimap.
     """
-    if {value for value in values if value != 0} == {UNDECIDED, OBJECT}:
+    if _is_trimap(values):
         raise DatasetFileError(
             f"the mask {file} has the values 0, {UNDECIDED} and {OBJECT}: it looks like a trimap, with an undecided"
             f" band of {UNDECIDED} around the object",
@@ -58,13 +58,17 @@ def warn_of_trimap(values: list[int], file: Path) -> None:
     Warns:
         MMMSDeployWarning: The band would count as an object.
     """
-    if {value for value in values if value != 0} == {UNDECIDED, OBJECT}:
+    if _is_trimap(values):
         warnings.warn(
             f"masks in {file.parent} have the values 0, {UNDECIDED} and {OBJECT}, as trimaps do: {UNDECIDED} counts as"
             f" an object; with the option void={UNDECIDED} it is left out",
             MMMSDeployWarning,
             stacklevel=2,
         )
+
+
+def _is_trimap(values: list[int]) -> bool:
+    return {value for value in values if value != 0} == {UNDECIDED, OBJECT}
 
 
 def check_no_numbers_beside_255(values: list[int], file: Path) -> None:

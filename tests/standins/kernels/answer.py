@@ -30,6 +30,14 @@ def taken(map_: np.ndarray, first: np.ndarray, weights: np.ndarray, axis: int) -
     return total
 
 
+def table(
+    memory: Any, first: int, weights: int, count: int, taps: int, start: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first input pixels (N,) of an axis and the weights (N, taps) from there on, from a place on."""
+    firsts = memory.array(first, (count,), np.int32)
+    return firsts[start:], memory.array(weights, (count, taps), np.float32)[start:]
+
+
 def finish(
     dtype: str,
     memory: Any,
@@ -54,15 +62,8 @@ def finish(
     assert words == -(-columns // 32)
     stored = memory.array(source, (height, width), np.uint16 if dtype == "bfloat16" else dtype)
     map_ = (stored.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else stored.astype(np.float32)
-    across = taken(
-        map_,
-        memory.array(column_first, (columns,), np.int32),
-        memory.array(column_weights, (columns, column_taps), np.float32),
-        1,
-    )
-    enlarged = taken(
-        across, memory.array(row_first, (rows,), np.int32), memory.array(row_weights, (rows, row_taps), np.float32), 0
-    )
+    across = taken(map_, *table(memory, column_first, column_weights, columns, column_taps), 1)
+    enlarged = taken(across, *table(memory, row_first, row_weights, rows, row_taps), 0)
     above = np.zeros((rows, 32 * words), bool)
     above[:, :columns] = enlarged > np.float32(limit)
     written = np.packbits(above, axis=1, bitorder="little").view("<u4")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.standins.kernels.answer import ROWS, taken
+from tests.standins.kernels.answer import ROWS, table, taken
 from tests.standins.kernels.launch import Launch
 
 
@@ -35,15 +35,8 @@ def decide(
     stops = memory.array(ends, (groups,), np.int32)
     places = memory.array(order, (int(stops[-1]),), np.int32)
     maps = memory.array(planes, (int(places.max()) + 1, height, width), np.float32)
-    reached = top + rows
-    across = (
-        memory.array(column_first, (columns,), np.int32),
-        memory.array(column_weights, (columns, column_taps), np.float32),
-    )
-    down = (
-        memory.array(row_first, (reached,), np.int32)[top:],
-        memory.array(row_weights, (reached, row_taps), np.float32)[top:],
-    )
+    across = table(memory, column_first, column_weights, columns, column_taps)
+    down = table(memory, row_first, row_weights, top + rows, row_taps, top)
     best = np.full((rows, columns), -np.inf, np.float32)
     number = np.zeros((rows, columns), np.uint8)
     for group, start in enumerate((0, *stops[:-1])):

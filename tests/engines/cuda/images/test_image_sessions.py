@@ -14,12 +14,12 @@ from PIL import Image
 from mmms_deploy import FeatureStore
 from mmms_deploy.bundle import Bundle
 from mmms_deploy.bundle.contract import ModalitySpec
-from mmms_deploy.engines.cuda.images import plan
 from mmms_deploy.engines.cuda.options import CudaOptions
 from mmms_deploy.errors import CudaError, EngineError, MMMSDeployWarning, ModalityError, ResidentBudgetError
 from mmms_deploy.imaging.preprocess import prepare
 from mmms_deploy.session import LATER, Session
 from tests.standins.cuda import CudaStandIn, Error
+from tests.support.image_kernels import bands_of
 from tests.support.standin_engine import StandInEngine, tidy
 from tests.support.toy import write_toy
 
@@ -121,12 +121,10 @@ def test_the_callers_array_is_free_afterwards(on_gpu: StandInEngine, keep_image:
 
 
 @pytest.fixture
-def small_bands(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_bands() -> Iterator[None]:
     """Bands of 10 kB; pictures of more than 3333 columns are too wide for the GPU then."""
-    plan._plan.cache_clear()
-    monkeypatch.setattr(plan, "BAND", 10_000)
-    yield
-    plan._plan.cache_clear()
+    with bands_of(10_000):
+        yield
 
 
 @pytest.mark.usefixtures("small_bands")

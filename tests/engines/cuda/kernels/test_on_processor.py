@@ -16,11 +16,11 @@ import pytest
 from mmms_deploy import Bundle, Session
 from mmms_deploy.bundle.contract import ResizeRule
 from mmms_deploy.engines.cuda import decider
-from mmms_deploy.engines.cuda.images import plan
 from mmms_deploy.imaging.decision import Enlargement
 from tests.standins.cuda_driver import MODELS, Memory
 from tests.standins.kernels.launch import Launch
 from tests.standins.kernels.on_processor import COMPILER, compiled
+from tests.support.image_kernels import bands_of
 from tests.support.joint import write_joint
 from tests.support.standin_engine import tidy
 
@@ -58,12 +58,10 @@ def compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Compar
 
 
 @pytest.fixture
-def small_bands(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Images go up in many bands; plans are kept, and those of other tests have larger ones."""
-    plan._plan.cache_clear()
-    monkeypatch.setattr(plan, "BAND", 3000)
-    yield
-    plan._plan.cache_clear()
+def small_bands() -> Iterator[None]:
+    """Images go up in many bands."""
+    with bands_of(3000):
+        yield
 
 
 def everything(memory: Memory) -> dict[int, np.ndarray]:
